@@ -1,0 +1,65 @@
+"""How parameters move along a rule's direction, and which weights one would ship.
+
+`Last` is plain descent. `ScheduleFree` (schedule_free.py) and the averages move the same way or another and ship an
+average. An iterate is composed around any rule by `update.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from optsweep.optim.rule import Coefficients, Domain, Floats, Rule, State, add_scaled
+
+
+class Iterate(ABC):
+    """Strategy for the last stage of an update."""
+
+    floats: ClassVar[Mapping[str, Domain]] = {}
+    """Float hyperparameters by name: one value per lane, searchable."""
+
+    def prepare(self, rule: Rule) -> Rule:
+        """The rule as this iterate runs it."""
+        return rule
+
+    def init(self, params: Tensor) -> State:
+        """State beside the rule's."""
+        return {}
+
+    @abstractmethod
+    def coefficients(
+        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, first: int
+    ) -> dict[str, Floats]:
+        """Numbers for `advance` from step `first` on; `lr` and `decay` (the share of a weight that decay takes) start
+        there, `multipliers` at step 0."""
+
+    def base(self, params: Tensor, state: State) -> Tensor:
+        """The parameters that the rule sees as its own."""
+        return params
+
+    @abstractmethod
+    def advance(self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients) -> None:
+        """Move along −LR × direction, and let decay shrink the first `decayed` elements of each row."""
+
+    def weights(self, params: Tensor, state: State, c: Coefficients) -> Tensor:
+        """The weights to evaluate and ship, out of place where they are not `params` itself."""
+        return params
+
+
+class Last(Iterate):
+    """θ ← θ − η·direction − decay·θ, and the last θ is what one ships."""
+
+    def coefficients(
+        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, first: int
+    ) -> dict[str, Floats]:
+        """−η and 1 − decay."""
+        return {"-lr": -lr, "keep": 1 - decay}
+
+    def advance(self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients) -> None:
+        """Decay first: `direction` was taken before, so the order changes nothing but rounding, and torch's is this."""
+        if decayed:
+            params[:, :decayed].mul_(c["keep"])
+        add_scaled(params, direction, c["-lr"])

@@ -1,0 +1,103 @@
+"""What an optimizer is here: a pure rule from gradients to a direction.
+
+A rule is written once and runs for one trial or for many: parameters, gradients and state lie in rows `[K, P]`, K being
+the number of lanes. Every number that a rule uses comes to it as a coefficient, computed in float64 on the host by
+`coefficients`: a plain float with one lane, a `[K, 1]` tensor with several. So nothing is synchronised per step, a
+hyperparameter may differ from lane to lane, and bias corrections have no float32 rounding.
+
+Around a rule, and no part of it: clipping, weight decay, the learning rate (`update.py`) and averaging.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from optsweep.train.layout import Layout
+
+State = dict[str, Tensor]
+"""Named state tensors; the first dimension of each is the lane."""
+
+Coefficient = float | Tensor
+"""A number of one step: a float for one lane, `[K, 1]` for K lanes."""
+
+Coefficients = Mapping[str, Coefficient]
+Floats = NDArray[np.float64]
+Steps = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The values that a float hyperparameter may take: low ≤ value < high (or ≤ high if `closed`)."""
+
+    low: float
+    high: float
+    default: float
+    closed: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value < self.high or (self.closed and value == self.high)
+
+    def __str__(self) -> str:
+        return f"{self.low:g} ≤ value {'≤' if self.closed else '<'} {self.high:g}"
+
+
+UNIT = (0.0, 1.0)
+EPS = Domain(0.0, 1.0, 1e-8)
+
+
+class Rule(ABC):
+    """An update rule. Subclasses take their static options (bool, str, int, None) in the constructor."""
+
+    floats: ClassVar[Mapping[str, Domain]] = {}
+    """Float hyperparameters by name: one value per lane, searchable."""
+
+    has_momentum: bool = False
+    """Whether the rule keeps a first moment that schedule-free takes the place of."""
+
+    decays_inside: ClassVar[bool] = False
+    """Whether `decoupled` decay is part of the direction (LAMB): `update` then gets it as coefficient `decay`."""
+
+    period: int = 1
+    """Steps after which the rule's own rhythm repeats (SOAP's refresh); lanes start at multiples of it."""
+
+    def without_momentum(self) -> Self:
+        """The rule with its first moment switched off and not stored, as schedule-free runs it."""
+        other = copy.copy(self)
+        other.has_momentum = False
+        return other
+
+    @abstractmethod
+    def init(self, params: Tensor, layout: Layout) -> State:
+        """State for parameters `[K, P]` laid out by `layout`."""
+
+    def coefficients(self, hyper: Mapping[str, float], steps: Steps) -> dict[str, Floats]:
+        """Every number `update` uses at the given 0-based steps, in float64, each an array like `steps` or a scalar."""
+        return {name: np.full(len(steps), hyper[name]) for name in self.floats}
+
+    @abstractmethod
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+        """Direction `[K, P]`, to be multiplied by −LR; updates `state` in place and may return a state tensor.
+
+        `tick` counts the loop's steps; it equals each lane's own step modulo `period`.
+        """
+
+
+def per_matrix(coefficient: Coefficient) -> Coefficient:
+    """A coefficient shaped to broadcast over `[K, count, rows, columns]`."""
+    return coefficient.view(-1, 1, 1, 1) if isinstance(coefficient, Tensor) else coefficient
+
+
+def add_scaled(target: Tensor, tensor: Tensor, scale: Coefficient) -> None:
+    """target += scale × tensor, in place, in one kernel whether `scale` is a float or one value per lane."""
+    if isinstance(scale, Tensor):
+        target.addcmul_(tensor, scale)
+    else:
+        target.add_(tensor, alpha=scale)

@@ -1,0 +1,109 @@
+"""One training update, composed around a rule: clip → l2 → rule → learning rate and weight decay → iterate.
+
+Everything that is not the rule lives here once, so every rule works with every decay mode, schedule and iterate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from optsweep.optim.iterate import Iterate, Last
+from optsweep.optim.rule import Coefficients, Domain, Floats, Rule, State, Steps, add_scaled
+from optsweep.train.layout import Layout
+
+CLIP_EPS = 1e-6
+"""Added to the norm before dividing, as torch.nn.utils.clip_grad_norm_ does."""
+
+
+class Decay(StrEnum):
+    """How weight decay λ acts."""
+
+    NONE = "none"
+    L2 = "l2"  # g ← g + λθ, before the rule
+    DECOUPLED = "decoupled"  # θ ← θ − η·direction − ηλθ
+    INDEPENDENT = "independent"  # θ ← θ − η·direction − (schedule's multiplier)·λθ
+
+
+class Update:
+    """A rule with weight decay, learning rate, clipping and iterate around it: what the training loop calls each step."""
+
+    def __init__(
+        self,
+        rule: Rule,
+        layout: Layout,
+        *,
+        decay: Decay = Decay.NONE,
+        clip_norm: float | None = None,
+        iterate: Iterate | None = None,
+    ) -> None:
+        self.iterate = iterate or Last()
+        self.rule = self.iterate.prepare(rule)
+        self.layout = layout
+        self.decay = decay
+        self.clip_norm = clip_norm
+        # LAMB's trust ratio spans its decay: there `decoupled` means inside the rule.
+        self._decay_in_rule = decay is Decay.DECOUPLED and self.rule.decays_inside
+
+    @property
+    def floats(self) -> Mapping[str, Domain]:
+        """Float hyperparameters of the composition beside `lr` and `weight_decay`."""
+        return {**self.rule.floats, **self.iterate.floats}
+
+    @property
+    def period(self) -> int:
+        """Lanes start, and are evaluated, at multiples of this many steps."""
+        return self.rule.period
+
+    def init(self, params: Tensor) -> State:
+        """State for parameters `[K, P]`; every tensor's first dimension is the lane."""
+        rule_state, iterate_state = self.rule.init(params, self.layout), self.iterate.init(params)
+        if clash := rule_state.keys() & iterate_state.keys():
+            raise ValueError(f"state named twice: {sorted(clash)}")
+        return {**rule_state, **iterate_state}
+
+    def coefficients(self, hyper: Mapping[str, float], multipliers: Floats, first: int) -> dict[str, Floats]:
+        """Every number of the steps from `first` on, in float64.
+
+        `hyper` has `lr`, `weight_decay` and `floats`; `multipliers` are the schedule's from step 0 on, because
+        averages weigh the present step against all past ones.
+        """
+        now = multipliers[first:]
+        lr = hyper["lr"] * now
+        steps: Steps = torch.arange(first, len(multipliers)).numpy()
+        decay = 0.0 * now
+        if self.decay is Decay.DECOUPLED and not self._decay_in_rule:
+            decay = lr * hyper["weight_decay"]
+        elif self.decay is Decay.INDEPENDENT:
+            decay = now * hyper["weight_decay"]
+        c = {
+            **self.rule.coefficients(hyper, steps),
+            **self.iterate.coefficients(hyper, lr, decay, multipliers, first),
+        }
+        if self.decay is Decay.L2:
+            c["l2"] = 0.0 * now + hyper["weight_decay"]
+        if self._decay_in_rule:
+            c["decay"] = 0.0 * now + hyper["weight_decay"]
+        return c
+
+    @torch.no_grad()
+    def step(self, params: Tensor, grads: Tensor, state: State, c: Coefficients, tick: int) -> None:
+        """Move `params` by one step, in place; `grads` may be overwritten."""
+        if self.clip_norm is not None:
+            norm = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
+            grads.mul_((self.clip_norm / (norm + CLIP_EPS)).clamp_(max=1.0))
+        base = self.iterate.base(params, state)
+        if self.decay is Decay.L2:
+            decayed = self.layout.decayed
+            add_scaled(grads[:, :decayed], params[:, :decayed], c["l2"])
+        direction = self.rule.update(grads, state, base, c, tick)
+        decays = self.decay is Decay.INDEPENDENT or (self.decay is Decay.DECOUPLED and not self._decay_in_rule)
+        self.iterate.advance(params, state, direction, self.layout.decayed if decays else 0, c)
+
+    @torch.no_grad()
+    def weights(self, params: Tensor, state: State, c: Coefficients) -> Tensor:
+        """The weights one would ship, `[K, P]`; `params` itself or a new tensor, never a change in place."""
+        return self.iterate.weights(params, state, c)

@@ -1,0 +1,112 @@
+"""What a task is: a model, its data, its loss and one metric.
+
+A user's own task is one subclass and one YAML in conf/task/ whose `_target_` names it (docs/extending.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+class Split(StrEnum):
+    """Training tunes the weights, validation the hyperparameters, test states the verdict."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the suggestions ask about a task (deck: warm-up, LR adjustment and weight-decay tables)."""
+
+    architecture: str  # "mlp", "cnn", "resnet", "transformer", "linear"
+    data_type: str  # "simple" (linear) or "complex" (nonlinear), "" for neither
+    reference_batch_size: int  # the batch size that the suggested LR ranges are taken to be for
+    fine_tuning: bool = False
+    deep: bool = False
+    unstable: bool = False
+
+
+class Task(ABC):
+    """A model with data. Instances are built once per process; nothing here depends on a trial but what takes a seed.
+
+    Class attributes `metric` (name of the task's metric), `higher_is_better` and `loss_unit` label curves and tables.
+    """
+
+    facts: Facts
+    metric: str = "accuracy"
+    higher_is_better: bool = True
+    loss_unit: str = "nats"
+    chance_loss: float | None = None
+    """Loss of a uniform guess, if the task has one; drawn in figures."""
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """A freshly initialised model; the caller has seeded torch's generator. No dropout, no lazy layers."""
+
+    @abstractmethod
+    def size(self, split: Split) -> int:
+        """Number of samples in a split; an epoch of the training split is this many."""
+
+    @abstractmethod
+    def batch(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(inputs, targets) of samples `indices [...]`, on their device, leading dimensions `[...]` kept."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> None:
+        """Move all data to `device`, once."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Hash of the data, part of every fingerprint."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of a batch, a scalar; must run under torch.func.vmap."""
+        return nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean metric of a batch, a scalar; must run under torch.func.vmap."""
+        return (outputs.argmax(-1) == targets).float().mean()
+
+    def train_indices(self, seed: int, first: int, num_steps: int, batch_size: int) -> NDArray[np.int64]:
+        """Samples of `num_steps` batches from step `first` on, `[num_steps, batch_size]`: a pure function of its arguments.
+
+        Every epoch is a fresh permutation; a batch may span two.
+        """
+        size = self.size(Split.TRAIN)
+        flat = np.arange(first * batch_size, (first + num_steps) * batch_size)
+        epochs, offsets = np.divmod(flat, size)
+        indices = np.empty_like(flat)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            indices[here] = _permutation(seed, int(epoch), size)[offsets[here]]
+        return indices.reshape(num_steps, batch_size)
+
+    def eval_indices(self, split: Split, batch_size: int) -> Sequence[NDArray[np.int64]]:
+        """The whole split in equal order, in chunks of at most `batch_size`."""
+        indices = np.arange(self.size(split))
+        return [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+
+
+@lru_cache(maxsize=64)
+def _permutation(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size)
+
+
+def digest_of(*arrays: NDArray[np.generic] | bytes) -> str:
+    """SHA-256 of data, 16 hexadecimal digits."""
+    sha = hashlib.sha256()
+    for array in arrays:
+        sha.update(array if isinstance(array, bytes) else np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()[:16]
