@@ -29,7 +29,7 @@ class Decay(StrEnum):
 
 
 class Update:
-    """A rule with weight decay, learning rate, clipping and iterate around it: what the training loop calls each step."""
+    """A rule with weight decay, learning rate, clipping and iterate around it: what the loop calls each step."""
 
     def __init__(
         self,
@@ -93,8 +93,7 @@ class Update:
     def step(self, params: Tensor, grads: Tensor, state: State, c: Coefficients, tick: int) -> None:
         """Move `params` by one step, in place; `grads` may be overwritten."""
         if self.clip_norm is not None:
-            norm = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
-            grads.mul_((self.clip_norm / (norm + CLIP_EPS)).clamp_(max=1.0))
+            clip_(grads, self.clip_norm)
         base = self.iterate.base(params, state)
         if self.decay is Decay.L2:
             decayed = self.layout.decayed
@@ -107,3 +106,9 @@ class Update:
     def weights(self, params: Tensor, state: State, c: Coefficients) -> Tensor:
         """The weights one would ship, `[K, P]`; `params` itself or a new tensor, never a change in place."""
         return self.iterate.weights(params, state, c)
+
+
+def clip_(grads: Tensor, max_norm: float) -> None:
+    """Scale each row of `grads [K, P]` down to `max_norm`, in place, if it is longer."""
+    norm = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
+    grads.mul_((max_norm / (norm + CLIP_EPS)).clamp_(max=1.0))

@@ -1,0 +1,189 @@
+"""Any `torch.optim.Optimizer` class as an optimizer of an arm: one instance per lane, over views of that lane's row.
+
+The learning rate is set before each step to that of the trial times the schedule's multiplier; weight decay in its
+three modes and clipping are done here, outside, as for the rules. Its numbers stay on the host (`host_coefficients`),
+because optimizers of torch take them as floats. The class's own keyword arguments are static: part of the arm.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optsweep.optim.rule import Domain, Floats, State
+from optsweep.optim.update import Decay, clip_
+from optsweep.train.layout import Layout
+
+HostCoefficients = Mapping[str, "float | Tensor | Sequence[float]"]
+"""A number per name with one lane, a list of K numbers with several."""
+
+
+class ExternalUpdate:
+    """An update by a torch.optim.Optimizer class, with the interface of `optim.update.Update`.
+
+    Raises ValueError, in one line, for a class that is none, needs a closure, or doesn't take its arguments.
+    """
+
+    host_coefficients = True
+    period = 1
+
+    def __init__(
+        self,
+        cls: Callable[..., Any],
+        kwargs: Mapping[str, Any],
+        layout: Layout,
+        *,
+        decay: Decay = Decay.NONE,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.layout = layout
+        self.decay = decay
+        self.clip_norm = clip_norm
+        self._build = _constructor(cls, kwargs, decay)
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._bound: tuple[int, int] = (0, 0)
+
+    @property
+    def floats(self) -> Mapping[str, Domain]:
+        """None beside `lr` and `weight_decay`: the class's own arguments are static."""
+        return {}
+
+    def init(self, params: Tensor) -> State:
+        """One optimizer per lane; their state is theirs (`state_bytes`, `state_dict`), so this is empty."""
+        self._optimizers = [self._optimizer(lane) for lane in params]
+        self._bound = (0, 0)
+        return {}
+
+    def coefficients(self, hyper: Mapping[str, float], multipliers: Floats, first: int) -> dict[str, Floats]:
+        """Learning rate, 1 − the decoupled or independent decay, and λ of l2, of the steps from `first` on."""
+        now = multipliers[first:]
+        lr = hyper["lr"] * now
+        weight_decay = 0.0 if self.decay is Decay.NONE else hyper["weight_decay"]
+        factor = {Decay.DECOUPLED: lr, Decay.INDEPENDENT: now}.get(self.decay, np.zeros_like(now))
+        return {"lr": lr, "keep": 1 - factor * weight_decay, "l2": np.full(len(now), weight_decay)}
+
+    @torch.no_grad()
+    def step(self, params: Tensor, grads: Tensor, state: State, c: HostCoefficients, tick: int) -> None:
+        """Move `params` by one step, in place; `grads` may be overwritten."""
+        if self._bound != (params.data_ptr(), grads.data_ptr()):
+            self._bind(params, grads)
+        if self.clip_norm is not None:
+            clip_(grads, self.clip_norm)
+        decayed = self.layout.decayed
+        for k, optimizer in enumerate(self._optimizers):
+            if self.decay is Decay.L2:
+                grads[k, :decayed].add_(params[k, :decayed], alpha=_of_lane(c["l2"], k))
+            elif self.decay is not Decay.NONE:
+                params[k, :decayed].mul_(_of_lane(c["keep"], k))
+            for group in optimizer.param_groups:
+                group["lr"] = _of_lane(c["lr"], k)
+            optimizer.step()
+
+    def weights(self, params: Tensor, state: State, c: HostCoefficients) -> Tensor:
+        """`params`: the last iterate is what one ships."""
+        return params
+
+    def keep(self, lanes: Sequence[int]) -> None:
+        """Keep only the lanes at these places, in this order; a lane may be kept twice."""
+        optimizers = [self._optimizers[k] for k in lanes]
+        for place, k in enumerate(lanes):
+            if k in lanes[:place]:
+                optimizers[place] = copy.deepcopy(optimizers[place])
+        self._optimizers = optimizers
+        self._bound = (0, 0)
+
+    def state_bytes(self) -> int:
+        """Bytes of one lane's state, once it has taken a step."""
+        tensors = [t for s in self._optimizers[0].state.values() for t in _tensors(s)]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The optimizers' states, by lane."""
+        return [optimizer.state_dict() for optimizer in self._optimizers]
+
+    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Take up states of `state_dict`."""
+        for optimizer, state in zip(self._optimizers, states, strict=True):
+            optimizer.load_state_dict(dict(state))
+
+    def _optimizer(self, row: Tensor) -> torch.optim.Optimizer:
+        """An optimizer of one lane's row `[P]`."""
+        leaves = [view[0].detach().requires_grad_() for _, view in self.layout.views(row.unsqueeze(0))]
+        return self._build(leaves)
+
+    def _bind(self, params: Tensor, grads: Tensor) -> None:
+        """Point the optimizers' parameters and gradients at these rows; their state goes by parameter, and stays."""
+        for k, optimizer in enumerate(self._optimizers):
+            values = self.layout.views(params[k : k + 1].detach())
+            gradients = self.layout.views(grads[k : k + 1])
+            leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
+            for leaf, (_, value), (_, gradient) in zip(leaves, values, gradients, strict=True):
+                leaf.data = value[0]
+                leaf.grad = gradient[0]
+        self._bound = (params.data_ptr(), grads.data_ptr())
+
+
+def _constructor(
+    cls: Callable[..., Any], kwargs: Mapping[str, Any], decay: Decay
+) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
+    """A function from parameters to an optimizer, tried out on a small matrix."""
+    name = f"{getattr(cls, '__module__', '')}.{getattr(cls, '__qualname__', cls)}"
+    if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
+        raise ValueError(f"optimizer._target_={name} is not a torch.optim.Optimizer class")
+    parameters = inspect.signature(cls).parameters
+    known = [p.name for p in list(parameters.values())[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if unknown := sorted(kwargs.keys() - set(known)):
+        raise ValueError(f"optimizer.{unknown[0]} is no argument of {name}; it has {', '.join(known)}")
+    if decay is not Decay.NONE and kwargs.get("weight_decay"):
+        raise ValueError(f"optimizer.weight_decay of {name} and weight_decay={decay} are two decays; give one of them")
+    if needs_closure(cls):
+        raise ValueError(f"optimizer._target_={name} needs a closure that computes the loss, which isn't supported")
+    arguments: dict[str, Any] = {"weight_decay": 0.0} if "weight_decay" in known else {}
+    arguments |= kwargs
+
+    def build(leaves: list[Tensor]) -> torch.optim.Optimizer:
+        try:
+            return cls(leaves, **arguments)
+        except Exception as error:
+            raise ValueError(
+                f"optimizer._target_={name} refuses its arguments or this model: {_line(error)}"
+            ) from error
+
+    trial = torch.ones(4, 4, requires_grad=True)
+    trial.grad = torch.ones(4, 4)
+    optimizer = build([trial])
+    try:
+        optimizer.step()
+    except Exception as error:
+        raise ValueError(f"optimizer._target_={name} can't take a plain step: {_line(error)}") from error
+    return build
+
+
+def needs_closure(cls: type[torch.optim.Optimizer]) -> bool:
+    """Whether `step` has a closure that isn't optional."""
+    parameter = inspect.signature(cls.step).parameters.get("closure")
+    return parameter is not None and parameter.default is parameter.empty
+
+
+def _of_lane(value: float | Tensor | Sequence[float], k: int) -> float:
+    """Lane k's number."""
+    return value if isinstance(value, float) else float(value[k])
+
+
+def _tensors(value: object) -> list[Tensor]:
+    """All tensors in a nest of dictionaries and sequences."""
+    if isinstance(value, Tensor):
+        return [value]
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [tensor for item in items for tensor in _tensors(item)]
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

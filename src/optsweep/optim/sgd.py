@@ -1,0 +1,77 @@
+"""Gradient descent, with momentum (Polyak 1964) and Nesterov's momentum, as torch.optim.SGD has them.
+
+    SGD        direction = g
+    Momentum   v ← μv + (1−dampening)g,  direction = v
+    Nesterov   v ← μv + g,               direction = g + μv
+
+v starts as the first gradient, which dampening leaves alone, as in torch. The published momentum has no dampening; the
+deck's earlier slide is `dampening = momentum`, whose learning rates are 1/(1−μ) times the undampened ones. Nesterov's
+is the usual reformulation (Sutskever et al. 2013) with the gradient at θ: its θ is the look-ahead point θ − ημv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optsweep.optim.rule import UNIT, Coefficients, Domain, Floats, Rule, State, Steps, add_scaled
+from optsweep.train.layout import Layout
+
+
+class SGD(Rule):
+    """Elementwise, no state."""
+
+    def init(self, params: Tensor, layout: Layout) -> State:
+        """Nothing."""
+        return {}
+
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+        """The gradient."""
+        return grads
+
+
+class Momentum(Rule):
+    """Elementwise, one buffer (none without momentum, which is SGD)."""
+
+    floats: ClassVar[Mapping[str, Domain]] = {
+        "momentum": Domain(*UNIT, 0.9),
+        "dampening": Domain(*UNIT, 0.0),
+    }
+    has_momentum = True
+
+    def init(self, params: Tensor, layout: Layout) -> State:
+        """v, zero."""
+        return {"v": torch.zeros_like(params)} if self.has_momentum else {}
+
+    def coefficients(self, hyper: Mapping[str, float], steps: Steps) -> dict[str, Floats]:
+        """μ, and 1−dampening, which is 1 at the first step."""
+        if not self.has_momentum:
+            return {}
+        return {
+            "momentum": np.full(len(steps), hyper["momentum"]),
+            "gain": np.where(steps == 0, 1.0, 1 - hyper.get("dampening", 0.0)),
+        }
+
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+        """v."""
+        if not self.has_momentum:
+            return grads
+        v = state["v"].mul_(c["momentum"])
+        add_scaled(v, grads, c["gain"])
+        return v
+
+
+class Nesterov(Momentum):
+    """Elementwise, one buffer (none without momentum, which is SGD)."""
+
+    floats: ClassVar[Mapping[str, Domain]] = {"momentum": Domain(*UNIT, 0.9)}
+
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+        """g + μv."""
+        if self.has_momentum:
+            add_scaled(grads, super().update(grads, state, params, c, tick), c["momentum"])
+        return grads
