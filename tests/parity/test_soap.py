@@ -1,0 +1,108 @@
+"""SOAP in its published form against pytorch_optimizer, float64.
+
+The oracle takes its QR in float32; for the comparison that one name in its module stands for float64. It keeps m
+unrotated and adds ε to the uncorrected √v, and so does our published form. Convolutions are compared as matrices.
+"""
+
+import types
+
+import numpy as np
+import pytest
+import pytorch_optimizer.optimizer.soap as oracle_module
+import torch
+
+from drive import LAYOUT, defaults, largest, noisy, run, run_oracle, start
+from optsweep.optim.adam import Adam
+from optsweep.optim.soap import SOAP, eigenbasis, refreshed
+from optsweep.optim.update import Decay, Update
+from optsweep.train.layout import Layout, Role
+
+# A square matrix has a first GGᵀ of full rank, so its eigenbasis, and with it the published form, is well defined.
+SQUARE = Layout.build(
+    {"a": (5, 5), "b": (5, 5), "c": (3, 3), "bias": (5,)},
+    {"a": Role.HIDDEN, "b": Role.HIDDEN, "c": Role.HEAD, "bias": Role.VECTOR},
+    decay_all=True,
+)
+
+
+@pytest.fixture
+def float64_oracle(monkeypatch):
+    shim = types.ModuleType("torch")
+    shim.__dict__.update(torch.__dict__)
+    shim.float32 = torch.float64
+    monkeypatch.setattr(oracle_module, "torch", shim)
+    return oracle_module.SOAP
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_published_form_equals_pytorch_optimizer(float64_oracle, decay):
+    refresh, steps = 5, 60
+    update = Update(SOAP(refresh=refresh, start="eigh"), SQUARE, decay=Decay.DECOUPLED)
+    multipliers = np.linspace(1.0, 0.1, steps)
+    multipliers[0] = 0.0  # the published form skips its first step, weight decay included
+    hyper = defaults(update.floats, damping=0.0, weight_decay=decay, beta1=0.9, beta2=0.95, shampoo_beta=0.95)
+    paths = {}
+
+    def recorder(name):
+        return lambda step, row, *_: paths.setdefault(name, []).append(row.clone())
+
+    run(update, [hyper], num_steps=steps, multipliers=multipliers, gradient=noisy(SQUARE), each=recorder("ours"))
+    run_oracle(
+        lambda p: float64_oracle(p, betas=(0.9, 0.95), weight_decay=decay, precondition_frequency=refresh),
+        layout=SQUARE,
+        num_steps=steps,
+        multipliers=multipliers,
+        each=recorder("theirs"),
+    )
+    differences = [largest(a, b) for a, b in zip(paths["ours"], paths["theirs"], strict=True)]
+    # The oracle decays after its step, we decay before it: the same to first order in ηλ only, so 60 steps drift.
+    assert max(differences) <= (1e-9 if decay == 0.0 else 1e-3)
+
+
+def test_identity_basis_is_adam():
+    hyper = defaults(SOAP.floats)
+    soap, _, _ = run(Update(SOAP(max_size=1), LAYOUT), [hyper])
+    adam, _, _ = run(Update(Adam(), LAYOUT), [hyper])
+    assert torch.equal(soap, adam)
+
+
+def test_before_the_first_refresh_it_is_adam():
+    hyper = defaults(SOAP.floats)
+    soap, _, _ = run(Update(SOAP(), LAYOUT), [hyper], num_steps=1)
+    adam, _, _ = run(Update(Adam(), LAYOUT), [hyper], num_steps=1)
+    assert largest(soap, adam) <= 1e-15
+
+
+def test_tiny_change_of_a_gradient_stays_tiny():
+    """What the identity start is for: the published start turns 1e-16 into 1e-1 after 200 steps."""
+    update = Update(SOAP(), LAYOUT)
+    gradient = noisy(LAYOUT)
+    paths = [
+        run(update, [defaults(update.floats)], num_steps=200, gradient=lambda s, p, e=e: gradient(s, p) * (1 + e))[0]
+        for e in (0.0, 2e-16)
+    ]
+    assert largest(*paths) <= 1e-11
+
+
+def test_basis_converges_to_the_eigenvectors():
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    statistics = (root @ torch.diag(torch.tensor([9.0, 5, 3, 2, 1, 0.3], dtype=torch.float64)) @ root.T)[None]
+    basis = torch.eye(6, dtype=torch.float64)[None]
+    for _ in range(400):
+        basis, _ = refreshed(basis, statistics, 0.0)
+    assert largest((basis.mT @ eigenbasis(statistics)).abs(), torch.eye(6, dtype=torch.float64)[None]) <= 1e-6
+
+
+def test_a_matrix_that_is_not_finite_counts_as_identity():
+    statistics = torch.eye(4, dtype=torch.float64).repeat(3, 1, 1)
+    statistics[1] = torch.nan
+    basis, _ = refreshed(torch.eye(4, dtype=torch.float64).repeat(3, 1, 1), statistics, 1e-3)
+    assert torch.isfinite(basis).all()
+
+
+def test_a_side_over_the_limit_is_not_rotated():
+    update = Update(SOAP(max_size=6), LAYOUT)
+    state = update.init(start(LAYOUT))
+    sizes = {tensor.shape[-1] for name, tensor in state.items() if name.startswith("Q_")}
+    assert max(sizes) == 6
