@@ -50,6 +50,10 @@ class Task(ABC):
     loss_unit: str = "nats"
     chance_loss: float | None = None
     """Loss of a uniform guess, if the task has one; drawn in figures."""
+    target_loss: float | None = None
+    """Validation loss worth reaching within the default budget, if the task names one; drawn in figures."""
+    head_modules: tuple[str, ...] = ()
+    """Names of the model's output layers; empty: its last `nn.Linear`."""
 
     @abstractmethod
     def model(self) -> nn.Module:
@@ -80,7 +84,7 @@ class Task(ABC):
         return (outputs.argmax(-1) == targets).float().mean()
 
     def train_indices(self, seed: int, first: int, num_steps: int, batch_size: int) -> NDArray[np.int64]:
-        """Samples of `num_steps` batches from step `first` on, `[num_steps, batch_size]`: a pure function of its arguments.
+        """Samples of `num_steps` batches from step `first` on, `[num_steps, batch_size]`: pure in its arguments.
 
         Every epoch is a fresh permutation; a batch may span two.
         """

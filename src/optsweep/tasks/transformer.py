@@ -1,0 +1,89 @@
+"""A decoder-only transformer in the manner of GPT-2, without what would make comparisons of optimizers noisy.
+
+No dropout, no biases: the gradient of an attention key's bias is nothing but rounding noise, which sign-based rules
+would amplify. Query, key, value and output are separate matrices of one shape, so matrix rules see them as one batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from optsweep.errors import UserError
+
+EMBEDDING_STD = 0.02
+"""GPT-2's standard deviation of embeddings; of the head too, so that the loss starts at chance."""
+
+
+class Transformer(nn.Module):
+    """Tokens `[B, T]` (int64, T ≤ context) → logits `[B, T, vocabulary]`.
+
+    Pre-norm blocks, learned positions, GELU MLP of four times the width. Hidden matrices start with standard deviation
+    1/√fan-in (GPT-2's 0.02 is that of a width of 2500), those that write to the residual stream with
+    1/√(2 · layers) of it, as GPT-2 scales them (Radford 2019, section 2.3).
+    """
+
+    def __init__(
+        self, *, vocabulary: int, width: int, layers: int, heads: int, context: int, tied: bool = False
+    ) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(context, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        for weight in (self.tokens.weight, self.positions.weight, self.head.weight):
+            nn.init.normal_(weight, std=EMBEDDING_STD)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            for name, linear in block.named_children():
+                if isinstance(linear, nn.Linear):
+                    residual = name in ("output", "down")
+                    scale = 1 / math.sqrt(2 * layers) if residual else 1.0
+                    nn.init.normal_(linear.weight, std=scale / math.sqrt(linear.in_features))
+        if tied:
+            self.head.weight = self.tokens.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of the next token at every position."""
+        hidden = self.tokens(tokens) + self.positions.weight[: tokens.shape[-1]]
+        for block in self.blocks:
+            hidden = block(hidden)
+        logits: Tensor = self.head(self.norm(hidden))
+        return logits
+
+
+class Block(nn.Module):
+    """Causal attention and an MLP, each added to its input `[B, T, width]`."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width, bias=False)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        self.mlp_norm = nn.LayerNorm(width, bias=False)
+        self.up = nn.Linear(width, 4 * width, bias=False)
+        self.down = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The block's output, of the same shape."""
+        normed = self.attention_norm(hidden)
+        query, key, value = (
+            matrix(normed).unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+            for matrix in (self.query, self.key, self.value)
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        hidden = hidden + self.output(attended.transpose(-3, -2).flatten(-2))
+        out: Tensor = hidden + self.down(F.gelu(self.up(self.mlp_norm(hidden))))
+        return out
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raise unless the heads divide the width."""
+    if width % heads:
+        raise UserError(f"task.width: {width} is not divisible by task.heads={heads}; give a multiple of it")
