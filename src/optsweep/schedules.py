@@ -92,16 +92,7 @@ def warmup_names() -> list[str]:
 
 def schedule_options(name: str) -> dict[str, Any]:
     """Options of a schedule with their defaults."""
-    return _options(_functions(warmups=False)[name])
-
-
-def warmup_options(name: str) -> dict[str, Any]:
-    """Options of a warm-up, other than its length, with their defaults."""
-    return {} if name == "none" else _options(_functions(warmups=True)[name])
-
-
-def _options(function: Callable[..., Floats]) -> dict[str, Any]:
-    parameters = inspect.signature(function).parameters.values()
+    parameters = inspect.signature(_functions(warmups=False)[name]).parameters.values()
     return {p.name: p.default for p in parameters if p.name not in _ARGUMENTS}
 
 
@@ -113,7 +104,6 @@ class Schedule:
     options: Mapping[str, Option] = field(default_factory=dict)
     warmup: str = "none"
     warmup_steps: int = 0  # optimizer steps
-    warmup_options: Mapping[str, Option] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for kind, name, names in (
@@ -122,13 +112,10 @@ class Schedule:
         ):
             if name not in names:
                 raise ValueError(f"{kind}={name} doesn't exist; there are {', '.join(names)}")
-        for kind, given, known in (
-            ("schedule", self.options, schedule_options(self.name)),
-            ("warmup", self.warmup_options, warmup_options(self.warmup)),
-        ):
-            if unknown := sorted(given.keys() - known.keys()):
-                allowed = f"it has {', '.join(known)}" if known else "it has none"
-                raise ValueError(f"{kind}.{unknown[0]} is no option of {kind}={getattr(self, _FIELD[kind])}; {allowed}")
+        known = schedule_options(self.name)
+        if unknown := sorted(self.options.keys() - known.keys()):
+            allowed = f"it has {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"schedule.{unknown[0]} is no option of schedule={self.name}; {allowed}")
         if self.warmup_steps < 0:
             raise ValueError(f"warmup.steps must not be negative, and is {self.warmup_steps}")
 
@@ -148,15 +135,12 @@ class Schedule:
         after = function(steps[length:] - length, num_steps - length, **self.options, **wanted)
         if not length:
             return after
-        rising = _functions(warmups=True)[self.warmup]((steps[:length] + 1) / length, **self.warmup_options)
+        rising = _functions(warmups=True)[self.warmup]((steps[:length] + 1) / length)
         return np.concatenate([rising, after])
 
     def start(self, num_steps: int) -> Multipliers:
         """The multipliers of one trial of `num_steps`, to be extended from rung to rung."""
         return Multipliers(self, num_steps)
-
-
-_FIELD = {"schedule": "name", "warmup": "warmup"}
 
 
 class Multipliers:

@@ -26,6 +26,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from optsweep.optim.adam import Adam
 from optsweep.optim.rule import EPS, UNIT, Coefficient, Coefficients, Domain, Floats, State, Steps, per_matrix
@@ -33,11 +34,18 @@ from optsweep.train.layout import Group, Layout
 
 Side = Literal["left", "right"]
 
+MULTIPLE = 4
+"""Sides are padded to multiples of this, so that every matrix of a batch starts at a multiple of 64 bytes.
+
+Matrix kernels choose their order of summation by alignment, so an odd-sized matrix would change its last bits whenever
+its lane moves to another place, that is when a neighbour is dropped.
+"""
+
 
 class SOAP(Adam):
     """Same-shaped matrices are one batch; 2m² + 2n² + 2mn numbers of state per m × n matrix (mn less without momentum).
 
-    Lanes have to start at multiples of `refresh`.
+    Here m and n are rounded up to multiples of 4 in 2m² + 2n². Lanes have to start at multiples of `refresh`.
     """
 
     floats: ClassVar[Mapping[str, Domain]] = {
@@ -66,10 +74,10 @@ class SOAP(Adam):
         dtype = torch.promote_types(params.dtype, torch.float32)
         for block in self._blocks:
             for side, size in block.sides.items():
-                shape = (params.shape[0], block.group.count, size, size)
-                state[f"A_{side}_{block.index}"] = torch.zeros(shape, dtype=dtype, device=params.device)
-                eye = torch.eye(size, dtype=dtype, device=params.device)
-                state[f"Q_{side}_{block.index}"] = eye.expand(shape).clone()
+                shape = (params.shape[0], block.group.count, _padded(size), _padded(size))
+                state[block.key("A", side)] = torch.zeros(shape, dtype=dtype, device=params.device)
+                eye = torch.eye(_padded(size), dtype=dtype, device=params.device)
+                state[block.key("Q", side)] = eye.expand(shape).clone()
         return state
 
     def coefficients(self, hyper: Mapping[str, float], steps: Steps) -> dict[str, Floats]:
@@ -88,15 +96,14 @@ class SOAP(Adam):
     def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
         """Adam's direction of the rotated gradient, rotated back."""
         for block in self._blocks:
-            matrices = block.group.matrices(grads)
-            exact = _exact(matrices)
-            for side, products in block.statistics(exact):
-                state[f"A_{side}_{block.index}"].lerp_(products, per_matrix(c["1-shampoo_beta"]))
-            matrices.copy_(block.rotate(exact, state))
+            matrices = block.take(grads)
+            for side in block.sides:
+                product = matrices @ matrices.mT if side == "left" else matrices.mT @ matrices
+                state[block.key("A", side)].lerp_(product, per_matrix(c["1-shampoo_beta"]))
+            block.put(grads, block.rotate(matrices, state))
         direction = super().update(grads, state, params, c, tick)
         for block in self._blocks:
-            matrices = block.group.matrices(direction)
-            matrices.copy_(block.rotate_back(_exact(matrices), state))
+            block.put(direction, block.rotate_back(block.take(direction), state))
         if tick % self.period == 0:
             for block in self._blocks:
                 self._refresh(block, state, c)
@@ -104,85 +111,97 @@ class SOAP(Adam):
 
     def _refresh(self, block: _Block, state: State, c: Coefficients) -> None:
         """New bases; the averages follow them."""
-        m = block.group.matrices(state["m"]) if self.has_momentum else None
+        plain = block.rotate_back(block.take(state["m"]), state) if self.has_momentum else None
         v = block.group.matrices(state["v"])
-        plain = block.rotate_back(_exact(m), state) if m is not None else None
-        for side in block.sides:
-            basis = state[f"Q_{side}_{block.index}"]
-            statistics = state[f"A_{side}_{block.index}"]
-            fresh, order = refreshed(basis, statistics, per_matrix(c["damping"]))
+        for side, size in block.sides.items():
+            basis, statistics = state[block.key("Q", side)], state[block.key("A", side)]
+            fresh, order = refreshed(basis, statistics, per_matrix(c["damping"]), size)
             if self.start == "eigh":
                 first = torch.as_tensor(per_matrix(c["first"]), device=basis.device) > 0
-                fresh = torch.where(first, eigenbasis(statistics), fresh)
+                fresh = torch.where(first, eigenbasis(statistics, size), fresh)
             basis.copy_(fresh)
-            v.copy_(v.take_along_dim(order.unsqueeze(-1) if side == "left" else order.unsqueeze(-2), block.dim(side)))
-        if m is not None and plain is not None:
-            m.copy_(block.rotate(plain, state))
+            if side == "left":
+                v.copy_(v.take_along_dim(order.unsqueeze(-1), -2))
+            else:
+                v.copy_(v.take_along_dim(order.unsqueeze(-2), -1))
+        if plain is not None:
+            block.put(state["m"], block.rotate(plain, state))
 
 
 class _Block:
     """A batch of same-shaped matrices and the sides on which it is rotated."""
 
-    def __init__(self, index: int, group: Group, sides: Mapping[Side, int]) -> None:
+    def __init__(self, index: int, group: Group, rows: int, columns: int, max_size: int) -> None:
         self.index = index
         self.group = group
-        self.sides = sides
+        self.rows, self.columns = rows, columns
+        sizes: dict[Side, int] = {"left": rows, "right": columns}
+        # A basis of one dimension is a sign, which Adam doesn't see.
+        self.sides = {side: size for side, size in sizes.items() if 1 < size <= max_size}
 
-    @staticmethod
-    def dim(side: Side) -> int:
-        """The dimension that a side's basis rotates."""
-        return -2 if side == "left" else -1
+    def key(self, kind: str, side: Side) -> str:
+        """Name of a state tensor."""
+        return f"{kind}_{side}_{self.index}"
 
-    def statistics(self, matrices: Tensor) -> Iterator[tuple[Side, Tensor]]:
-        """GGᵀ for the left side, GᵀG for the right."""
-        for side in self.sides:
-            yield side, matrices @ matrices.mT if side == "left" else matrices.mT @ matrices
+    def take(self, row: Tensor) -> Tensor:
+        """The matrices in `row [K, P]`, padded, in float32 at least."""
+        matrices = self.group.matrices(row)
+        matrices = matrices.to(torch.promote_types(row.dtype, torch.float32))
+        padding = (0, _padded(self.columns) - self.columns, 0, _padded(self.rows) - self.rows)
+        return pad(matrices, padding) if any(padding) else matrices
+
+    def put(self, row: Tensor, matrices: Tensor) -> None:
+        """Write padded matrices to their place in `row`."""
+        self.group.matrices(row).copy_(matrices[..., : self.rows, : self.columns])
 
     def rotate(self, matrices: Tensor, state: State) -> Tensor:
         """Q_Lᵀ G Q_R."""
         if "left" in self.sides:
-            matrices = state[f"Q_left_{self.index}"].mT @ matrices
-        return matrices @ state[f"Q_right_{self.index}"] if "right" in self.sides else matrices
+            matrices = state[self.key("Q", "left")].mT @ matrices
+        return matrices @ state[self.key("Q", "right")] if "right" in self.sides else matrices
 
     def rotate_back(self, matrices: Tensor, state: State) -> Tensor:
         """Q_L G Q_Rᵀ."""
         if "left" in self.sides:
-            matrices = state[f"Q_left_{self.index}"] @ matrices
-        return matrices @ state[f"Q_right_{self.index}"].mT if "right" in self.sides else matrices
+            matrices = state[self.key("Q", "left")] @ matrices
+        return matrices @ state[self.key("Q", "right")].mT if "right" in self.sides else matrices
 
 
 def _blocks(layout: Layout, max_size: int) -> Iterator[_Block]:
-    """The batches of matrices to rotate; a basis of one dimension is a sign, which Adam doesn't see."""
+    """The batches of matrices that are rotated on a side."""
     for index, group in enumerate(layout.groups):
         if group.matrix_shape is not None:
-            sizes: dict[Side, int] = {"left": group.matrix_shape[0], "right": group.matrix_shape[1]}
-            sides = {side: size for side, size in sizes.items() if 1 < size <= max_size}
-            if sides:
-                yield _Block(index, group, sides)
+            block = _Block(index, group, *group.matrix_shape, max_size)
+            if block.sides:
+                yield block
 
 
-def refreshed(basis: Tensor, statistics: Tensor, damping: Coefficient) -> tuple[Tensor, Tensor]:
+def _padded(size: int) -> int:
+    return -(-size // MULTIPLE) * MULTIPLE
+
+
+def refreshed(basis: Tensor, statistics: Tensor, damping: Coefficient, size: int) -> tuple[Tensor, Tensor]:
     """One step of orthogonal iteration, QR((A + δ·mean(diag A)·I)·Q), for matrices `[…, n, n]`.
 
-    Returns the new basis and `order [..., n]`, the old columns by descending estimated eigenvalue. A matrix that is not
-    finite counts as I: QR of a batch must not fail for one lane's divergence.
+    Only the first `size` rows and columns matter; the others are padding, where A is zero and Q is I. Returns the new
+    basis, and `order [..., size]`, the old columns by descending estimated eigenvalue. A matrix that is not finite
+    counts as I: QR of a batch must not fail for one lane's divergence.
     """
-    mean = statistics.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    mean = statistics.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] / size
     product = statistics @ basis + mean * damping * basis
-    order = (basis * product).sum(-2).argsort(dim=-1, descending=True, stable=True)
+    eigenvalues = (basis * product).sum(-2)
+    eigenvalues[..., size:] = -torch.inf  # padding stays where it is
+    order = eigenvalues.argsort(dim=-1, descending=True, stable=True)
     product = product.take_along_dim(order.unsqueeze(-2), -1)
-    return torch.linalg.qr(_finite(product))[0], order
+    return torch.linalg.qr(_finite(product))[0], order[..., :size]
 
 
-def eigenbasis(statistics: Tensor) -> Tensor:
-    """Eigenvectors by descending eigenvalue. Waits for the device (LAPACK's error code)."""
-    vectors: Tensor = torch.linalg.eigh(_finite(statistics))[1]
-    return vectors.flip(-1)
-
-
-def _exact(matrices: Tensor) -> Tensor:
-    """Matrices in float32 at least: statistics and bases have no use for fewer digits."""
-    return matrices.to(torch.promote_types(matrices.dtype, torch.float32))
+def eigenbasis(statistics: Tensor, size: int) -> Tensor:
+    """Eigenvectors by descending eigenvalue, padded as in `refreshed`. Waits for the device (LAPACK's error code)."""
+    basis = torch.eye(statistics.shape[-1], dtype=statistics.dtype, device=statistics.device)
+    basis = basis.expand(statistics.shape).clone()
+    basis[..., :size, :size] = torch.linalg.eigh(_finite(statistics[..., :size, :size]))[1].flip(-1)
+    return basis
 
 
 def _finite(matrices: Tensor) -> Tensor:
