@@ -1,0 +1,342 @@
+"""Suggested values and ranges: published tables as data, their adjustments, and where each number comes from.
+
+Pure arithmetic over tables. "Deck" is the lecture that optsweep implements; the other sources are named in `SOURCES`.
+A value is the source's own default where it states one, else the geometric middle of the range; its arithmetic says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+SOURCES: Mapping[str, str] = {
+    "Deck": "Optimizer and LR Schedule (lecture deck)",
+    "AlgoPerf": "MLCommons algorithmic-efficiency benchmark, tuning search spaces of the baselines",
+    "EPFL": "Benchmarking Optimizers for LLM Pretraining, arXiv 2509.01440, and its scripts",
+    "Fantastic": "Fantastic Pretraining Optimizers and Where to Find Them, arXiv 2509.02046",
+    "Schedule-Free": "The Road Less Scheduled, arXiv 2405.15682, and its code",
+    "SOAP": "SOAP, arXiv 2409.11321, and its authors' code",
+    "Muon": "Muon (Jordan 2024) and its author's code",
+    "Lion": "Symbolic Discovery of Optimization Algorithms, arXiv 2302.06675",
+    "PyTorch": "torch.optim's default",
+}
+"""Sources by the name that suggestions cite them by."""
+
+ADAPTIVE = frozenset({"adagrad", "rmsprop", "adadelta", "adam", "adamw", "lion", "lamb", "soap", "muon"})
+"""Rules that normalise the gradient: decoupled decay of a given λ is far weaker in them than `l2` is."""
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What the tables ask about a task and a run."""
+
+    num_samples: int
+    batch_size: int
+    num_steps: int
+    architecture: str  # "mlp", "cnn", "resnet", "transformer", "linear"
+    data_type: str = ""  # "simple" (linear), "complex" (nonlinear), "" for neither
+    reference_batch_size: int | None = None  # the batch size that ranges are taken to be for; None: the batch size
+    fine_tuning: bool = False
+    transfer_learning: bool = False
+    deep: bool = False
+    unstable: bool = False
+    fan_in: int | None = None  # columns of a typical hidden matrix, for Muon's LR
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the training samples in the whole run."""
+        return self.num_steps * self.batch_size / self.num_samples
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A suggested value within a range, with its source and the arithmetic that led to it."""
+
+    key: str
+    low: float
+    high: float
+    value: float
+    source: str
+    arithmetic: str
+    note: str = ""
+    """What the user should know, in a line."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A range as its source states it, and the default that goes with it, if there is one."""
+
+    low: float
+    high: float
+    source: str
+    value: float | None = None
+    value_source: str = ""  # whose value it is, in a few words
+
+
+DECK = "Deck, learning-rate ranges"
+LR_RANGES: Mapping[str, Published] = {
+    "sgd": Published(0.1, 1.0, f"{DECK}: SGD, no momentum"),
+    "momentum": Published(0.01, 0.1, f"{DECK}: SGD with momentum"),
+    "nesterov": Published(0.01, 0.1, f"{DECK}: SGD with momentum"),
+    "adagrad": Published(0.01, 0.1, f"{DECK}: AdaGrad"),
+    "rmsprop": Published(1e-4, 1e-3, f"{DECK}: RMSprop"),
+    "adadelta": Published(0.1, 10.0, "no published range: a decade around PyTorch's default", 1.0, "PyTorch's default"),
+    "adam": Published(1e-4, 1e-3, f"{DECK}: Adam, AdamW"),
+    "adamw": Published(1e-4, 1e-3, f"{DECK}: Adam, AdamW"),
+    "lion": Published(1e-4, 3e-4, f"{DECK}: Lion"),
+    "lamb": Published(1e-4, 1e-2, "AlgoPerf: LAMB"),
+    "soap": Published(2e-3, 1.6e-2, "EPFL's highest to Fantastic's highest: SOAP", 3e-3, "its authors' default"),
+    "muon": Published(8e-3, 0.128, "Fantastic: Muon", 0.02, "its author's default"),
+}
+"""Learning rates to search, by optimizer."""
+
+SCHEDULE_FREE_LR: Mapping[str, Published] = {
+    **dict.fromkeys(
+        ("sgd", "momentum", "nesterov"), Published(1.0, 10.0, "Schedule-Free: SGD", 1.0, "its code's default")
+    ),
+    **dict.fromkeys(("adam", "adamw"), Published(5e-4, 2e-2, "Schedule-Free: AdamW", 2.5e-3, "its code's default")),
+}
+"""Learning rates of schedule-free forms that were published; momentum is off there, so its rows are SGD's."""
+
+ADAMW_DECAY = Published(
+    1e-3, 1.0, "AlgoPerf: LAMB 1e-3 – 1, AdamW 5e-3 – 1", 0.1, "middle of Fantastic's 0, 0.1, 0.2 for AdamW"
+)
+DECOUPLED_DECAY: Mapping[str, Published] = {
+    **dict.fromkeys(("rmsprop", "adam", "adamw", "lamb"), ADAMW_DECAY),
+    "soap": Published(1e-3, 1.0, "AlgoPerf's for adaptive rules", 0.01, "its authors' default"),
+    "muon": Published(0.01, 0.1, "Muon: 0.01 – 0.1"),
+    "lion": Published(3e-3, 10.0, "Lion: 3 – 10 × AdamW's"),
+}
+"""λ of decoupled decay, by optimizer."""
+
+SCHEDULE_FREE_DECAY: Mapping[str, Published] = {
+    **dict.fromkeys(("sgd", "momentum", "nesterov"), Published(5e-5, 2e-4, "Schedule-Free: SGD")),
+    **dict.fromkeys(("adam", "adamw"), Published(8e-4, 0.08, "Schedule-Free: AdamW, 0 – 0.08, two decades of it")),
+}
+"""λ of decoupled decay under schedule-free."""
+
+DECAY_BY_ARCHITECTURE: Mapping[str, float] = {"cnn": 1.0, "transformer": 0.1, "resnet": 0.5}
+DECAY_BY_DATA: Mapping[str, float] = {"simple": 2.0, "complex": 0.5}
+SMALL_DATA, LARGE_DATA = 10_000, 1_000_000  # samples
+SHORT_RUN, LONG_RUN = 20, 100  # epochs
+LARGE_BATCH = 1000  # samples
+MUON_COLUMNS = 768
+"""Columns of the matrices that Muon's published learning rates are for (its author's 124M-parameter record)."""
+
+FINAL_FRACTIONS: Mapping[str, float] = {"cosine": 0.01, "cosine_restarts": 0.01, "wsd": 0.01, "linear": 0.001}
+"""Last LR as a fraction of the highest (EPFL)."""
+
+
+def lr_range(optimizer: str, schedule: str, facts: TaskFacts, *, dampening: float = 0.0) -> Suggestion | None:
+    """Learning rates to search for an optimizer under a schedule; None for an optimizer that no table has."""
+    published = LR_RANGES.get(optimizer)
+    if published is None:
+        return None
+    factors: list[tuple[float, str]] = []
+    spread = (1.0, 1.0)
+    if schedule == "schedule_free":
+        if optimizer in SCHEDULE_FREE_LR:
+            published = SCHEDULE_FREE_LR[optimizer]
+        else:
+            spread = (1.0, 10.0)
+            published = Published(published.low, published.high, published.source)
+    if optimizer == "muon":
+        columns = facts.fan_in or MUON_COLUMNS
+        factors.append((5 / math.sqrt(columns), f"to a step of RMS 0.2: 5/√{columns} columns"))
+    if schedule == "wsd":
+        factors.append((0.5, "WSD, EPFL"))
+    if optimizer == "momentum" and dampening > 0 and schedule != "schedule_free":
+        factors.append((1 / (1 - dampening), f"dampening {_number(dampening)}"))
+    factors += _lr_adjustments(facts)
+    return _scaled("lr", published, factors, spread)
+
+
+def _lr_adjustments(facts: TaskFacts) -> list[tuple[float, str]]:
+    """The deck's scenarios that hold."""
+    factors: list[tuple[float, str]] = []
+    reference = facts.reference_batch_size or facts.batch_size
+    if facts.batch_size != reference:
+        ratio = facts.batch_size / reference
+        factors.append((math.sqrt(ratio), f"batch {facts.batch_size} against {reference}: √{_number(ratio)}"))
+    if facts.deep:
+        factors.append((0.5, "deep"))
+    if facts.fine_tuning:
+        factors.append((0.1, "fine-tuning"))
+    if facts.unstable:
+        factors.append((0.1, "unstable"))
+    return factors
+
+
+def weight_decay(optimizer: str, mode: str, facts: TaskFacts, schedule: str = "") -> Suggestion | None:
+    """λ for a mode of decay; None where no table has one.
+
+    The deck's λ is for `l2` and `independent`, and for `decoupled` where that is the same as `l2` (plain gradients).
+    """
+    if mode == "none" or (mode == "decoupled" and optimizer not in LR_RANGES):
+        return None
+    if mode in ("l2", "independent"):
+        return _deck_decay(facts)
+    if schedule == "schedule_free" and optimizer in SCHEDULE_FREE_DECAY:
+        return _scaled("weight_decay", SCHEDULE_FREE_DECAY[optimizer], [])
+    if optimizer not in ADAPTIVE:
+        return _deck_decay(facts)
+    if optimizer in DECOUPLED_DECAY:
+        return _scaled("weight_decay", DECOUPLED_DECAY[optimizer], [])
+    own, adamw = (math.sqrt(LR_RANGES[name].low * LR_RANGES[name].high) for name in (optimizer, "adamw"))
+    published = Published(ADAMW_DECAY.low, ADAMW_DECAY.high, "no published range: AdamW's at the same LR × λ")
+    factor = (adamw / own, f"AdamW's LR {_number(adamw)} against {_number(own)}")
+    return _scaled("weight_decay", published, [factor])
+
+
+def _deck_decay(facts: TaskFacts) -> Suggestion:
+    """λ by the deck's four tables, and a decade to each side to search."""
+    size, base = ("medium", 1e-4)
+    if facts.num_samples < SMALL_DATA:
+        size, base = ("small", 1e-3)
+    elif facts.num_samples > LARGE_DATA:
+        size, base = ("large", 1e-5)
+    factors: list[tuple[float, str]] = []
+    if (factor := DECAY_BY_ARCHITECTURE.get(facts.architecture)) is not None:
+        factors.append((factor, facts.architecture))
+    if (factor := DECAY_BY_DATA.get(facts.data_type)) is not None:
+        factors.append((factor, f"{facts.data_type} data"))
+    if facts.epochs < SHORT_RUN:
+        factors.append((0.5, "short"))
+    elif facts.epochs > LONG_RUN:
+        factors.append((2.0, "long"))
+    value = _round(base * math.prod(factor for factor, _ in factors))
+    return Suggestion(
+        "weight_decay",
+        _round(value / 10),
+        _round(value * 10),
+        value,
+        "Deck, weight-decay tables; a decade to each side is searched",
+        _product(f"{_number(base)} ({size} data)", factors, _number(value)),
+    )
+
+
+def warmup_fraction(facts: TaskFacts, schedule: str = "") -> Suggestion:
+    """Warm-up as a fraction of the run. Of several cases that hold, the first in the code below decides."""
+    source = "Deck, warm-up length"
+    if schedule == "schedule_free":
+        low, high, case, source = 0.05, 0.05, "schedule-free", "Schedule-Free: 5 %"
+    elif facts.fine_tuning:
+        low, high, case = 0.06, 0.06, "fine-tuning"
+    elif facts.transfer_learning:
+        low, high, case = 0.03, 0.05, "transfer learning"
+    elif facts.batch_size > LARGE_BATCH:
+        low, high, case = 0.15, 0.20, f"batch over {LARGE_BATCH}"
+    elif facts.architecture == "transformer":
+        low, high, case = 0.10, 0.10, "transformer"
+    elif facts.num_samples < SMALL_DATA:
+        low, high, case = 0.03, 0.05, "small data set"
+    elif facts.architecture in ("cnn", "resnet"):
+        low, high, case = 0.05, 0.05, "CNN"
+    else:
+        low, high, case, source = 0.05, 0.05, "default", "AlgoPerf: 5 %"
+    middle = _round((low + high) / 2)
+    terms = f"{_percent(low)} ({case})" if low == high else f"middle of {_percent(low)} – {_percent(high)} ({case})"
+    if facts.unstable:
+        low, high, middle = _round(low + 0.05), _round(high + 0.05), _round(middle + 0.05)
+        terms += " + 5 points (unstable)"
+    if low != high or facts.unstable:
+        terms += f" = {_percent(middle)}"
+    steps = round(middle * facts.num_steps)
+    return Suggestion("warmup", low, high, middle, source, f"{terms}: {steps} of {facts.num_steps} steps")
+
+
+def step_size(facts: TaskFacts) -> Suggestion:
+    """Steps between two reductions of step decay; a third of the run where the deck's numbers would never fire."""
+    low, high = 2000, 4000
+    if facts.num_steps > high:
+        value = round(math.sqrt(low * high))
+        arithmetic = f"middle of {low} – {high} steps: √({low} · {high}) = {value}"
+        return Suggestion("step_size", low, high, value, "Deck, step decay", arithmetic)
+    value = max(1, facts.num_steps // 3)
+    return Suggestion(
+        "step_size",
+        max(1, facts.num_steps // 4),
+        max(1, facts.num_steps // 2),
+        value,
+        "Deck, step decay's example: epochs 30 and 60 of 90",
+        f"{facts.num_steps} steps / 3 = {value}",
+        f"the deck's {low} – {high} steps may never fire in a run of {facts.num_steps} steps",
+    )
+
+
+def gamma() -> Suggestion:
+    """Factor of step decay."""
+    return Suggestion("gamma", 0.1, 0.5, 0.1, "Deck, step decay", "0.1 – 0.5; 0.1 in the deck's example")
+
+
+def final_fraction(schedule: str) -> Suggestion | None:
+    """Last LR as a fraction of the highest; None for a schedule that no table has."""
+    if (value := FINAL_FRACTIONS.get(schedule)) is None:
+        return None
+    return Suggestion("final", value, value, value, "EPFL", f"{_number(value)} ({schedule}); 0.1 is clearly worse")
+
+
+def suggest_all(optimizer: str, schedule: str, decay_mode: str, facts: TaskFacts) -> list[Suggestion]:
+    """Everything that the tables suggest for a combination, LR first."""
+    suggestions = [
+        lr_range(optimizer, schedule, facts),
+        weight_decay(optimizer, decay_mode, facts, schedule),
+        warmup_fraction(facts, schedule),
+        step_size(facts) if schedule == "step" else None,
+        gamma() if schedule in ("step", "multi_step") else None,
+        final_fraction(schedule),
+    ]
+    return [suggestion for suggestion in suggestions if suggestion is not None]
+
+
+# -- arithmetic and its text ---------------------------------------------------------------------------------------
+
+
+def _scaled(
+    key: str,
+    published: Published,
+    factors: Sequence[tuple[float, str]],
+    spread: tuple[float, float] = (1.0, 1.0),
+) -> Suggestion:
+    """A published range times `factors`, its ends widened by `spread`."""
+    factor = math.prod(value for value, _ in factors)
+    low, high = _round(published.low * spread[0] * factor), _round(published.high * spread[1] * factor)
+    terms = f"{_number(published.low)} – {_number(published.high)}"
+    source = published.source
+    if spread != (1.0, 1.0):
+        terms += f" × {_number(spread[0])} – {_number(spread[1])} (schedule-free)"
+        source += "; Schedule-Free: × 1 – 10"
+    if factors or spread != (1.0, 1.0):
+        terms = _product(terms, factors, f"{_number(low)} – {_number(high)}")
+    if published.value is None:
+        value = _round(math.sqrt(low * high))
+        chosen = f"{_number(value)}, the geometric middle"
+    else:
+        value = _round(published.value * factor)
+        chosen = _product(f"{_number(published.value)} ({published.value_source})", factors, _number(value))
+    return Suggestion(key, low, high, value, source, f"{terms}; value {chosen}")
+
+
+def _product(first: str, factors: Sequence[tuple[float, str]], result: str) -> str:
+    """'first × 0.1 (why) × … = result', or `first` alone."""
+    if not factors and " × " not in first:
+        return first
+    return " × ".join([first, *(f"{_number(value)} ({why})" for value, why in factors)]) + f" = {result}"
+
+
+def _round(value: float) -> float:
+    """Twelve significant digits: 0.01, not 0.010000000000000002."""
+    return float(f"{value:.12g}")
+
+
+def _number(value: float) -> str:
+    """Three significant digits, small and large ones as 1e-4."""
+    if value and not 1e-3 < abs(value) < 1e4:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:.3g}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g} %"
