@@ -6,6 +6,7 @@ import torch
 
 from drive import LAYOUT_DECAY_ALL, defaults, largest, run, run_oracle, state_difference
 from optsweep.optim.adam import Adam
+from optsweep.optim.adaptive import AdaDelta, AdaGrad, RMSprop
 from optsweep.optim.sgd import SGD, Momentum, Nesterov
 from optsweep.optim.update import Decay, Update
 
@@ -35,6 +36,21 @@ CASES = {
         torch.optim.Adam,
         {"betas": (0.8, 0.95), "eps": 1e-3},
         {"m": "exp_avg", "v": "exp_avg_sq"},
+    ),
+    "adagrad": (AdaGrad, {"eps": 1e-3}, torch.optim.Adagrad, {"eps": 1e-3}, {"r": "sum"}),
+    "rmsprop": (
+        RMSprop,
+        {"alpha": 0.9, "eps": 1e-3},
+        torch.optim.RMSprop,
+        {"alpha": 0.9, "eps": 1e-3},
+        {"r": "square_avg"},
+    ),
+    "adadelta": (
+        AdaDelta,
+        {"rho": 0.8, "eps": 1e-4},
+        torch.optim.Adadelta,
+        {"rho": 0.8, "eps": 1e-4},
+        {"r": "square_avg", "u": "acc_delta"},
     ),
 }
 

@@ -74,6 +74,10 @@ class Rule(ABC):
         other.has_momentum = False
         return other
 
+    def notes(self, layout: Layout) -> list[str]:
+        """What a user should know about the rule on this model, a line each. Raises ValueError if it makes no sense."""
+        return []
+
     @abstractmethod
     def init(self, params: Tensor, layout: Layout) -> State:
         """State for parameters `[K, P]` laid out by `layout`."""

@@ -26,20 +26,13 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from optsweep.optim.adam import Adam
+from optsweep.optim.matrices import Matrices, padded
 from optsweep.optim.rule import EPS, UNIT, Coefficient, Coefficients, Domain, Floats, State, Steps, per_matrix
 from optsweep.train.layout import Group, Layout
 
 Side = Literal["left", "right"]
-
-MULTIPLE = 4
-"""Sides are padded to multiples of this, so that every matrix of a batch starts at a multiple of 64 bytes.
-
-Matrix kernels choose their order of summation by alignment, so an odd-sized matrix would change its last bits whenever
-its lane moves to another place, that is when a neighbour is dropped.
-"""
 
 
 class SOAP(Adam):
@@ -67,6 +60,15 @@ class SOAP(Adam):
         self.start = start
         self._blocks: tuple[_Block, ...] = ()
 
+    def notes(self, layout: Layout) -> list[str]:
+        """The sides that are too long to rotate."""
+        return [
+            f"soap: {size} is over optimizer.max_size={self.max_size}; that side of {', '.join(group.names)} keeps I"
+            for group in layout.groups
+            for size in group.matrix_shape or ()
+            if size > self.max_size
+        ]
+
     def init(self, params: Tensor, layout: Layout) -> State:
         """Adam's averages, and per batch of matrices and side the statistics A and the basis Q, float32 at least."""
         self._blocks = tuple(_blocks(layout, self.max_size))
@@ -74,9 +76,9 @@ class SOAP(Adam):
         dtype = torch.promote_types(params.dtype, torch.float32)
         for block in self._blocks:
             for side, size in block.sides.items():
-                shape = (params.shape[0], block.group.count, _padded(size), _padded(size))
+                shape = (params.shape[0], block.group.count, padded(size), padded(size))
                 state[block.key("A", side)] = torch.zeros(shape, dtype=dtype, device=params.device)
-                eye = torch.eye(_padded(size), dtype=dtype, device=params.device)
+                eye = torch.eye(padded(size), dtype=dtype, device=params.device)
                 state[block.key("Q", side)] = eye.expand(shape).clone()
         return state
 
@@ -128,31 +130,19 @@ class SOAP(Adam):
             block.put(state["m"], block.rotate(plain, state))
 
 
-class _Block:
+class _Block(Matrices):
     """A batch of same-shaped matrices and the sides on which it is rotated."""
 
-    def __init__(self, index: int, group: Group, rows: int, columns: int, max_size: int) -> None:
+    def __init__(self, index: int, group: Group, max_size: int) -> None:
+        super().__init__(group)
         self.index = index
-        self.group = group
-        self.rows, self.columns = rows, columns
-        sizes: dict[Side, int] = {"left": rows, "right": columns}
+        sizes: dict[Side, int] = {"left": self.rows, "right": self.columns}
         # A basis of one dimension is a sign, which Adam doesn't see.
         self.sides = {side: size for side, size in sizes.items() if 1 < size <= max_size}
 
     def key(self, kind: str, side: Side) -> str:
         """Name of a state tensor."""
         return f"{kind}_{side}_{self.index}"
-
-    def take(self, row: Tensor) -> Tensor:
-        """The matrices in `row [K, P]`, padded, in float32 at least."""
-        matrices = self.group.matrices(row)
-        matrices = matrices.to(torch.promote_types(row.dtype, torch.float32))
-        padding = (0, _padded(self.columns) - self.columns, 0, _padded(self.rows) - self.rows)
-        return pad(matrices, padding) if any(padding) else matrices
-
-    def put(self, row: Tensor, matrices: Tensor) -> None:
-        """Write padded matrices to their place in `row`."""
-        self.group.matrices(row).copy_(matrices[..., : self.rows, : self.columns])
 
     def rotate(self, matrices: Tensor, state: State) -> Tensor:
         """Q_Lᵀ G Q_R."""
@@ -171,13 +161,9 @@ def _blocks(layout: Layout, max_size: int) -> Iterator[_Block]:
     """The batches of matrices that are rotated on a side."""
     for index, group in enumerate(layout.groups):
         if group.matrix_shape is not None:
-            block = _Block(index, group, *group.matrix_shape, max_size)
+            block = _Block(index, group, max_size)
             if block.sides:
                 yield block
-
-
-def _padded(size: int) -> int:
-    return -(-size // MULTIPLE) * MULTIPLE
 
 
 def refreshed(basis: Tensor, statistics: Tensor, damping: Coefficient, size: int) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,7 @@ class Update:
         self.iterate = iterate or Last()
         self.rule = self.iterate.prepare(rule)
         self.layout = layout
+        self.notes = self.rule.notes(layout)
         self.decay = decay
         self.clip_norm = clip_norm
         # LAMB's trust ratio spans its decay: there `decoupled` means inside the rule.

@@ -1,0 +1,49 @@
+"""LAMB (You et al. 2019, arXiv 1904.00962): Adam with a trust ratio per tensor.
+
+    u = m̂/(√v̂ + ε) + λθ,  direction = (‖θ‖ / ‖u‖)·u,  ratio 1 where either norm is 0
+
+The ratio spans weight decay, so `decoupled` means inside it; there is no clamp on ‖θ‖, and bias is corrected. Some
+libraries clamp ‖θ‖ at 10, or correct bias only on request.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from optsweep.optim.adam import Adam
+from optsweep.optim.rule import Coefficients, State, add_scaled
+from optsweep.train.layout import Layout
+
+
+class LAMB(Adam):
+    """Elementwise but for one norm per tensor; two buffers (one without momentum)."""
+
+    decays_inside: ClassVar[bool] = True
+
+    def init(self, params: Tensor, layout: Layout) -> State:
+        """Adam's."""
+        self._layout = layout
+        return super().init(params, layout)
+
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+        """(‖θ‖ / ‖u‖)·u, tensor by tensor."""
+        direction = super().update(grads, state, params, c, tick)
+        if "decay" in c:
+            decayed = self._layout.decayed
+            add_scaled(direction[:, :decayed], params[:, :decayed], c["decay"])
+        for group in self._layout.groups:
+            shape = (params.shape[0], group.count, -1)
+            steps = direction[:, group.offset : group.end].view(shape)
+            weights = params[:, group.offset : group.end].view(shape)
+            steps.mul_(trust_ratio(weights, steps))
+        return direction
+
+
+def trust_ratio(weights: Tensor, steps: Tensor) -> Tensor:
+    """‖θ‖ / ‖u‖ along the last dimension, which stays; 1 where either is 0."""
+    weight_norm = torch.linalg.vector_norm(weights, dim=-1, keepdim=True)
+    step_norm = torch.linalg.vector_norm(steps, dim=-1, keepdim=True)
+    return torch.where((weight_norm > 0) & (step_norm > 0), weight_norm / step_norm, 1.0)

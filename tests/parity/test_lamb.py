@@ -1,0 +1,44 @@
+"""LAMB against a float64 reference, tensor by tensor, as the paper's algorithm 2 has it.
+
+The libraries at hand differ from the paper: pytorch_optimizer clamps ‖θ‖ at 10, adds ε to ‖u‖, and has no bias
+correction unless asked.
+"""
+
+import pytest
+import torch
+
+from drive import LAYOUT, defaults, largest, run, run_oracle
+from optsweep.optim.lamb import LAMB, trust_ratio
+from optsweep.optim.update import Decay, Update
+
+
+class ReferenceLAMB(torch.optim.Optimizer):
+    def __init__(self, params, decays, beta1=0.9, beta2=0.999, eps=1e-8):
+        super().__init__(params, {"lr": 1.0})
+        self.decays, self.beta1, self.beta2, self.eps = decays, beta1, beta2, eps
+
+    @torch.no_grad()
+    def step(self):
+        for theta, decay in zip(self.param_groups[0]["params"], self.decays, strict=True):
+            state = self.state[theta]
+            state["t"] = t = state.get("t", 0) + 1
+            state["m"] = m = self.beta1 * state.get("m", 0) + (1 - self.beta1) * theta.grad
+            state["v"] = v = self.beta2 * state.get("v", 0) + (1 - self.beta2) * theta.grad**2
+            u = (m / (1 - self.beta1**t)) / ((v / (1 - self.beta2**t)).sqrt() + self.eps) + decay * theta
+            norms = theta.norm(), u.norm()
+            ratio = norms[0] / norms[1] if norms[0] > 0 and norms[1] > 0 else 1.0
+            theta -= self.param_groups[0]["lr"] * ratio * u
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_lamb_equals_the_paper(weight_decay):
+    update = Update(LAMB(), LAYOUT, decay=Decay.DECOUPLED)
+    ours, _, _ = run(update, [defaults(update.floats, weight_decay=weight_decay)])
+    decays = [weight_decay * (slot.offset < LAYOUT.decayed) for slot in LAYOUT.slots]
+    theirs, _, _ = run_oracle(lambda p: ReferenceLAMB(p, decays), layout=LAYOUT)
+    assert largest(ours, theirs) <= 1e-13
+
+
+def test_ratio_is_one_where_a_norm_is_zero():
+    zero, one = torch.zeros(1, 3), torch.ones(1, 3)
+    assert trust_ratio(zero, one) == trust_ratio(one, zero) == trust_ratio(one, one) == 1
