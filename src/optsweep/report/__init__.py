@@ -1,0 +1,47 @@
+"""The report of a sweep: reads MLflow, states the verdict, draws the figures, writes one page.
+
+`write_report` is the only door. mlflow and matplotlib are imported when it is called, because they take seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optsweep.report.load import SweepNotFound
+
+__all__ = ["Report", "SweepNotFound", "write_report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report, and what of it a terminal can show."""
+
+    index: Path
+    verdicts: tuple[str, ...]  # one paragraph per task or other setting
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]  # one per arm
+    partial: bool  # planned trials are still missing
+
+
+def write_report(tracking_uri: str, sweeps: Sequence[str], out: Path, *, attach: bool = True) -> Report:
+    """Write index.html, figures/, results.json and results.csv of `sweeps` into the folder `out`.
+
+    With `attach` the folder also goes to MLflow, as artifacts `report/` of the sweep's run; a report of several sweeps
+    belongs to none of them and isn't attached. Raises SweepNotFound (a ValueError), which names the nearest sweeps.
+    """
+    from mlflow.tracking import MlflowClient
+
+    from optsweep.report import write
+    from optsweep.report.load import check_store, load_sweep
+
+    if not sweeps:
+        raise SweepNotFound("sweep.name: name at least one sweep to report")
+    check_store(tracking_uri)
+    client = MlflowClient(tracking_uri)
+    loaded = [load_sweep(client, name) for name in dict.fromkeys(sweeps)]
+    report = write.write(loaded, tracking_uri, out)
+    if attach and len(loaded) == 1 and loaded[0].run_id:
+        client.log_artifacts(loaded[0].run_id, str(out), "report")
+    return report

@@ -1,0 +1,215 @@
+"""The look of all figures, and saving them: one style, one colour per arm, PNG and SVG, and SVG for the page.
+
+Colours are Okabe & Ito's (2008), told apart with any colour vision; line styles and markers tell the arms apart in grey
+print. matplotlib is imported by the functions that draw, because it costs most of a second.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.wording import setting
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID, PAPER = "#1c2126", "#68707a", "#e2e6ea", "#fffffe"
+# Okabe–Ito; its black is the ink of the text, and its yellow, too light on white, is darkened
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c7a00", "#5b5f66")
+_LINES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1, 1.4)), (0, (1.2, 1.2)), (0, (8, 1.6, 2, 1.6)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_WIDTH = 5.4  # inches; the page shows a figure about this wide on a phone and up to twice that on a screen
+_FONT = 8.5
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure to put on the page: its SVG, what it shows, how to read it."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    svg: str
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A figure that a group has data for, not drawn yet."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    draw: Callable[[], Figure]
+    wide: bool = False
+
+
+def colour(arm: ArmResult) -> str:
+    """The arm's colour, the same in every figure of a report."""
+    return COLOURS[arm.style % len(COLOURS)]
+
+
+def line(arm: ArmResult) -> Any:
+    """The arm's line style; repeats later than the colours do, so the pair stays unique for 40 arms."""
+    return _LINES[arm.style % len(_LINES)]
+
+
+def marker(arm: ArmResult) -> str:
+    """The arm's marker."""
+    return _MARKERS[arm.style % len(_MARKERS)]
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """matplotlib's settings for a figure, whatever the user's own are."""
+    import matplotlib
+
+    settings: Any = {
+        "font.family": "DejaVu Sans",
+        "font.size": _FONT,
+        "axes.titlesize": _FONT + 0.5,
+        "axes.titlelocation": "left",
+        "axes.titlepad": 5,
+        "axes.labelsize": _FONT,
+        "axes.edgecolor": MUTED,
+        "axes.labelcolor": INK,
+        "axes.titlecolor": INK,
+        "axes.facecolor": "none",
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.8,
+        "grid.color": GRID,
+        "grid.linewidth": 0.7,
+        "text.color": INK,
+        "text.parse_math": False,  # a "$" in an arm's name is a dollar
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "legend.frameon": False,
+        "legend.fontsize": _FONT,
+        "legend.handlelength": 2.6,
+        "lines.linewidth": 1.7,
+        "lines.markersize": 5,
+        "figure.facecolor": PAPER,
+        "savefig.facecolor": PAPER,
+        "svg.fonttype": "none",  # text stays text: sharp, searchable, read aloud
+        "svg.hashsalt": "optsweep",  # the same figure gives the same bytes
+    }
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(settings)
+        yield
+
+
+def shared_labels(figure: Figure, x: str, y: str) -> None:
+    """One label for the x axes and one for the y axes of small multiples."""
+    figure.supxlabel(x, fontsize=_FONT)
+    figure.supylabel(y, fontsize=_FONT)
+
+
+def blank(height: float = 3.5, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """An empty figure of the page's width and its axes, row by row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **shared)
+    return figure, list(axes.ravel())
+
+
+def short(text: str, length: int = 44) -> str:
+    """A label that fits; a leading underscore would hide it from matplotlib's legends."""
+    text = text if len(text) <= length else f"{text[: length - 1]}…"
+    return f"\u200b{text}" if text.startswith("_") else text
+
+
+def legend(figure: Figure, arms: Sequence[ArmResult], *, markers: bool = False) -> None:
+    """A legend of arms above the axes, in as many columns as fit."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=colour(arm),
+            linestyle="" if markers else line(arm),
+            marker=marker(arm) if markers else "",
+        )
+        for arm in arms
+    ]
+    labels = [short(arm.label) for arm in arms]
+    columns = max(min(int(72 // (max(map(len, labels)) + 7)), len(labels)), 1)
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.6, borderaxespad=0.2)
+
+
+def log_ticks(axis: Any) -> None:
+    """Plain labels on a log axis, 1e-3 as in a config, and 3 between where it spans little."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low) if low > 0 else 3
+    subs = (1.0,) if decades > 2.4 else (1.0, 3.0) if decades > 1 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: setting(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def loss_label(group: Group, split: str) -> str:
+    """Label of a loss axis with its unit."""
+    unit = group.baseline.unit
+    return f"{split} loss ({unit})" if unit else f"{split} loss"
+
+
+def save(plan: Plan, prefix: str, folder: Path) -> Drawing:
+    """Draw and write PNG and SVG; the page's copy of the SVG takes its colours from the page."""
+    name = f"{prefix}{plan.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with style():
+        figure = plan.draw()
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": "optsweep", "Title": plan.title})
+        figure.set_layout_engine("none")  # what was laid out for the SVG holds for the PNG: half of the drawing time
+        figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": "optsweep"})
+    (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
+    return Drawing(name, plan.title, plan.caption, plan.alt, inline(text.getvalue(), name, plan.alt), plan.wide)
+
+
+def inline(svg: str, name: str, alt: str) -> str:
+    """An SVG document as an element of an HTML page: own ids, size from the page, colours that follow its theme."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<title>.*?</title>", "", body, count=1, flags=re.DOTALL)
+    # ids have to be unique in a page, and matplotlib numbers them anew in each figure
+    key = re.sub(r"[^A-Za-z0-9]+", "-", name)
+    body = re.sub(r'\bid="([^"]*)"', rf'id="{key}-\1"', body)
+    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{key}-", body)
+    for value, variable in _THEME.items():
+        body = body.replace(value, f"var({variable})")
+    view = re.search(r'viewBox="[^"]*"', body)
+    opening = f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {view.group(0) if view else ""} role="img" '
+    opening += f'aria-label="{_attribute(alt)}">'
+    return re.sub(r"<svg\b[^>]*>", lambda _: opening, body, count=1)
+
+
+_THEME = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--card"} | {
+    value: f"--arm-{place}" for place, value in enumerate(COLOURS)
+}
+
+
+def _attribute(text: str) -> str:
+    for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        text = text.replace(char, entity)
+    return text

@@ -1,0 +1,181 @@
+"""Figures of quantities against steps: validation and training loss with seed bands, and the applied learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optsweep import tracking_names as names
+from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.figures import Plan, blank, colour, legend, line, log_ticks, loss_label
+from optsweep.report.load import Curve
+from optsweep.report.wording import listed, number, plural
+from optsweep.tracking_names import Status
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MOST_POINTS = 200  # of a drawn curve; more only makes the file larger
+_LATE = 0.1  # share of the run whose steep start may leave the figure at the top
+
+
+def plans(group: Group) -> list[Plan]:
+    """The curves that this group has data for."""
+    found = [
+        _losses(group, names.VAL_LOSS, "validation", "val_loss"),
+        _losses(group, names.TRAIN_LOSS, "training", "train_loss"),
+        _seconds(group),
+        _learning_rates(group),
+    ]
+    return [plan for plan in found if plan is not None]
+
+
+def curves(arm: ArmResult, key: str) -> list[Curve]:
+    """The arm's curves of a metric: of the confirm trials that finished, else of those that were read."""
+    trials = [trial for trial in arm.arm.trials if key in trial.curves and len(trial.curves[key].steps)]
+    finished = [trial for trial in trials if trial.status is Status.FINISHED]
+    return [trial.curves[key] for trial in finished or trials]
+
+
+def band(found: Sequence[Curve]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Steps, and lowest, median and highest over seeds: [3, steps], at the steps that all seeds have."""
+    steps = found[0].steps
+    for curve in found[1:]:
+        steps = np.intersect1d(steps, curve.steps)
+    table = np.array([curve.values[np.isin(curve.steps, steps)] for curve in found])
+    table[~np.isfinite(table)] = np.nan
+    held = np.isfinite(table).all(0)
+    return steps[held], np.array([table[:, held].min(0), np.median(table[:, held], 0), table[:, held].max(0)])
+
+
+def _thin(steps: NDArray[np.int64], values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means of neighbours where a curve has more points than can be seen; `values` is [rows, steps]."""
+    size = math.ceil(len(steps) / _MOST_POINTS)
+    if size <= 1:
+        return steps.astype(np.float64), values
+    whole = len(steps) // size * size
+    blocks = values[:, :whole].reshape(len(values), -1, size)
+    return steps[:whole].reshape(-1, size).mean(1), blocks.mean(2)
+
+
+def _losses(group: Group, key: str, word: str, name: str) -> Plan | None:
+    bands = {arm.style: (arm, *band(found)) for arm in group.arms if (found := curves(arm, key))}
+    bands = {style: held for style, held in bands.items() if len(held[1])}
+    if not bands:
+        return None
+
+    def draw() -> Figure:
+        figure, (axes,) = blank()
+        for arm, steps, values in bands.values():
+            _draw_band(axes, arm, *_thin(steps, values))
+        _cut_top(axes, [(steps.astype(np.float64), values) for _, steps, values in bands.values()])
+        axes.set_xlabel("optimizer steps")
+        axes.set_ylabel(loss_label(group, word))
+        legend(figure, [arm for arm, _, _ in bands.values()])
+        return figure
+
+    ends = [f"{arm.label} ends at {number(float(values[1, -1]))}" for arm, _, values in bands.values()]
+    return Plan(
+        name,
+        f"{word.capitalize()} loss",
+        f"Line: median over seeds; band: lowest to highest seed. {_counted(group, key)} "
+        f"Cut at the top: the first {_LATE:.0%} of the run may lie above.",
+        f"{word.capitalize()} loss against optimizer steps for {plural(len(bands), 'arm')}: {listed(ends)}.",
+        draw,
+    )
+
+
+def _seconds(group: Group) -> Plan | None:
+    """Validation loss against time: the same curve, its steps × the ms per step of the timing pass."""
+    held = {}
+    for arm in group.arms:
+        found = curves(arm, names.VAL_LOSS)
+        if found and arm.ms_per_step is not None and len(band(found)[0]):
+            held[arm.style] = (arm, *band(found), arm.ms_per_step / 1e3)
+    if len(held) < 2:
+        return None
+
+    def draw() -> Figure:
+        figure, (axes,) = blank()
+        shown = []
+        for arm, steps, values, seconds in held.values():
+            at, thinned = _thin(steps, values)
+            _draw_band(axes, arm, at * seconds, thinned)
+            shown.append((np.asarray(steps * seconds, dtype=np.float64), values))
+        _cut_top(axes, shown)
+        axes.set_xlabel("training time (s), one trial alone on the machine")
+        axes.set_ylabel(loss_label(group, "validation"))
+        legend(figure, [arm for arm, *_ in held.values()])
+        return figure
+
+    each = [f"{arm.label} {number(float(steps[-1]) * seconds, 3)} s" for arm, steps, _, seconds in held.values()]
+    return Plan(
+        "val_loss_seconds",
+        "Validation loss against time",
+        "Steps × the median ms per step of the timing pass, evaluation excluded. Line: median over seeds; band: lowest "
+        f"to highest seed. {_counted(group, names.VAL_LOSS)}",
+        f"Validation loss against seconds of training; the runs take {listed(each)}.",
+        draw,
+    )
+
+
+def _learning_rates(group: Group) -> Plan | None:
+    traces = [(arm, found[0]) for arm in group.arms if (found := curves(arm, names.LR))]
+    traces = [(arm, trace) for arm, trace in traces if np.isfinite(trace.values).all() and trace.values.max() > 0]
+    if not traces:
+        return None
+    peaks = [float(trace.values.max()) for _, trace in traces]
+    log = max(peaks) > 8 * min(peaks)
+
+    def draw() -> Figure:
+        figure, (axes,) = blank(3.1)
+        for arm, trace in traces:
+            steps, values = _thin(trace.steps, trace.values[None])
+            axes.plot(steps, values[0], color=colour(arm), linestyle=line(arm))
+        if log:
+            axes.set_yscale("log")
+            axes.set_ylim(min(peaks) / 100, max(peaks) * 1.6)
+            log_ticks(axes.yaxis)
+        else:
+            axes.set_ylim(0, max(peaks) * 1.08)
+        axes.set_xlabel("optimizer steps")
+        axes.set_ylabel("learning rate applied" + (" (log scale)" if log else ""))
+        legend(figure, [arm for arm, _ in traces])
+        return figure
+
+    each = [f"{arm.label} peaks at {number(peak, 3)}" for (arm, _), peak in zip(traces, peaks, strict=True)]
+    cut = " Values under a hundredth of the lowest peak lie below the axis." if log else ""
+    return Plan(
+        "learning_rate",
+        "Learning rate over the run",
+        f"What the optimizer was given at each step, warm-up and schedule included; one trial of each arm.{cut}",
+        f"Learning rate against optimizer steps: {listed(each)}.",
+        draw,
+    )
+
+
+def _draw_band(axes: Axes, arm: ArmResult, x: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+    low, median, high = values
+    axes.fill_between(x, low, high, color=colour(arm), alpha=0.18, linewidth=0)
+    axes.plot(x, median, color=colour(arm), linestyle=line(arm))
+
+
+def _cut_top(axes: Axes, shown: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> None:
+    """Give the end of the run the room: the steep start may leave at the top."""
+    low = min(float(values.min()) for _, values in shown)
+    high = max(float(values[2, x >= _LATE * x[-1]].max()) for x, values in shown)
+    if high > low:
+        axes.set_ylim(low - 0.04 * (high - low), high + 0.06 * (high - low))
+
+
+def _counted(group: Group, key: str) -> str:
+    counts = [len(curves(arm, key)) for arm in group.arms if curves(arm, key)]
+    if len(set(counts)) == 1:
+        return f"n = {plural(counts[0], 'seed')} per arm."
+    each = [f"{len(curves(arm, key))} of {arm.label}" for arm in group.arms if curves(arm, key)]
+    return f"n: {listed(each)}."

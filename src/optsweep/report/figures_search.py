@@ -1,0 +1,207 @@
+"""Figures of the search: how the loss depends on the learning rate, and on learning rate and weight decay together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optsweep import tracking_names as names
+from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.figures import INK, MUTED, Plan, blank, colour, log_ticks, loss_label, marker, shared_labels, short
+from optsweep.report.load import LEARNING_RATE, WEIGHT_DECAY, Trial
+from optsweep.report.wording import listed, number, plural, setting
+from optsweep.tracking_names import Phase, Status
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.figure import Figure
+
+_TOP = 0.94  # where in an axes, as a share of its height, points without a place on it are drawn
+_SHOWN = 3.0  # losses up to best + this many times (median − best) have a place on the axis
+
+
+def plans(group: Group) -> list[Plan]:
+    """The search figures that this group has data for."""
+    found = [_sensitivity(group), _decay(group)]
+    return [plan for plan in found if plan is not None]
+
+
+def _searched(arm: ArmResult, key: str) -> list[Trial]:
+    """Search trials with a result and a positive value of a hyperparameter."""
+    ended = (Status.FINISHED, Status.PRUNED, Status.DIVERGED)
+    return [t for t in arm.arm.of(Phase.SEARCH) if t.status in ended and (t.number(key) or 0) > 0]
+
+
+def _loss(trial: Trial) -> float:
+    return math.inf if trial.status is Status.DIVERGED else (trial.metric(names.VAL_LOSS) or math.inf)
+
+
+def _top(losses: Sequence[float]) -> tuple[float, float]:
+    """Limits of a loss axis that a few terrible trials don't flatten."""
+    finite = np.array([loss for loss in losses if math.isfinite(loss)])
+    if len(finite) == 0:
+        return 0.0, 1.0
+    best, middle = float(finite.min()), float(np.median(finite))
+    top = min(float(finite.max()), best + _SHOWN * max(middle - best, 1e-3 * abs(best)))
+    room = max(top - best, 1e-6 * (1 + abs(best)))
+    return best - 0.08 * room, top + 0.2 * room
+
+
+def _sensitivity(group: Group) -> Plan | None:
+    arms = [arm for arm in group.arms if len({t.number(LEARNING_RATE) for t in _searched(arm, LEARNING_RATE)}) > 1]
+    if not arms:
+        return None
+    finished = [t for arm in arms for t in _searched(arm, LEARNING_RATE) if t.status is Status.FINISHED]
+    limits = _top([_loss(trial) for trial in finished])
+    columns = 1 if len(arms) <= 3 else 2
+    rows = math.ceil(len(arms) / columns)
+
+    def draw() -> Figure:
+        figure, axes = blank(0.7 + 1.75 * rows, rows, columns, sharex=True, sharey=True)
+        for ax, arm in zip(axes, arms, strict=False):
+            ax.set_xscale("log")
+            ax.set_ylim(limits)
+            ax.set_title(short(arm.label, 60 // columns))
+            _draw_ranges(ax, arm)
+            _draw_trials(ax, arm, limits)
+        for ax in axes[len(arms) :]:
+            ax.set_visible(False)
+        for ax in axes[: len(arms)]:
+            ax.tick_params(labelbottom=True)
+            log_ticks(ax.xaxis)
+        shared_labels(figure, "learning rate (log scale)", loss_label(group, "validation"))
+        return figure
+
+    each = [f"{arm.label} {_choice(arm)}" for arm in arms]
+    counts = sorted({len(_searched(arm, LEARNING_RATE)) for arm in arms})
+    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return Plan(
+        "lr_sensitivity",
+        "Sensitivity to the learning rate",
+        f"Each point is one search trial ({span} per arm) at its last step. Shaded: the suggested range; hatched: "
+        "where the search went beyond it. Ringed: the chosen setting. Hollow: pruned, at its last loss. Crosses at the "
+        "top: diverged; triangles at the top: worse than the axis shows. Other searched hyperparameters vary too.",
+        f"Validation loss against learning rate, one panel per arm: {listed(each)}.",
+        draw,
+        wide=columns == 2,
+    )
+
+
+def _choice(arm: ArmResult) -> str:
+    value = arm.setting(LEARNING_RATE)
+    if value is None:
+        return "has no chosen setting yet"
+    sides = [side for key, side in arm.unbracketed if key == LEARNING_RATE]
+    edge = f", not bracketed on the {listed(sides)} side" if sides else ""
+    return f"is best at {setting(value)}{edge}"
+
+
+def _draw_ranges(axes: Axes, arm: ArmResult) -> None:
+    suggested = arm.arm.space.get(LEARNING_RATE)
+    if suggested is None:
+        return
+    axes.axvspan(suggested.low, suggested.high, color=colour(arm), alpha=0.1, linewidth=0)
+    grown = arm.arm.chosen.searched.get(LEARNING_RATE) if arm.arm.chosen else None
+    for low, high in [(grown[0], suggested.low), (suggested.high, grown[1])] if grown else []:
+        if high > low * 1.001:
+            axes.axvspan(low, high, facecolor="none", edgecolor=MUTED, hatch="///", alpha=0.35, linewidth=0)
+
+
+def _draw_trials(axes: Axes, arm: ArmResult, limits: tuple[float, float]) -> None:
+    high = limits[0] + _TOP * (limits[1] - limits[0])
+    for trial in _searched(arm, LEARNING_RATE):
+        x, y = trial.number(LEARNING_RATE), _loss(trial)
+        assert x is not None
+        if trial.status is Status.DIVERGED or not math.isfinite(y):
+            axes.plot(x, high, marker="x", color=colour(arm), markersize=5.5, markeredgewidth=1.6)
+            continue
+        above = y > high
+        axes.plot(
+            x,
+            min(y, high),
+            marker="^" if above else marker(arm),
+            color=colour(arm),
+            markerfacecolor="none" if trial.status is Status.PRUNED else colour(arm),
+            markersize=4.5,
+            linestyle="",
+        )
+    chosen = arm.arm.chosen
+    if chosen and LEARNING_RATE in chosen.params and chosen.mean is not None and math.isfinite(chosen.mean):
+        x, y = chosen.params[LEARNING_RATE], min(chosen.mean, high)
+        axes.plot(x, y, marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.4)
+
+
+def _decay(group: Group) -> Plan | None:
+    """Learning rate × weight decay, one panel per arm that searched both."""
+    arms = [arm for arm in group.arms if {LEARNING_RATE, WEIGHT_DECAY} <= set(arm.arm.space)]
+    arms = [arm for arm in arms if len({t.number(WEIGHT_DECAY) for t in _both(arm)}) > 1]
+    if not arms:
+        return None
+    limits = _top([_loss(trial) for arm in arms for trial in _both(arm) if trial.status is Status.FINISHED])
+    columns = 1 if len(arms) == 1 else 2
+    rows = math.ceil(len(arms) / columns)
+
+    def draw() -> Figure:
+        figure, axes = blank(0.9 + 2.2 * rows, rows, columns, sharex=True, sharey=True)
+        for ax, arm in zip(axes, arms, strict=False):
+            ax.set_xscale("log")
+            ax.set_yscale("log")
+            ax.set_title(short(arm.label, 60 // columns))
+            drawn = _draw_plane(ax, arm, limits)
+        for ax in axes[len(arms) :]:
+            ax.set_visible(False)
+        for ax in axes[: len(arms)]:
+            ax.tick_params(labelbottom=True)
+            log_ticks(ax.xaxis)
+            log_ticks(ax.yaxis)
+        shared_labels(figure, "learning rate (log scale)", "weight decay λ (log scale)")
+        bar = figure.colorbar(drawn, ax=axes, shrink=0.9, aspect=28, pad=0.02, extend="max")
+        bar.set_label(loss_label(group, "validation"))
+        bar.outline.set_visible(False)
+        return figure
+
+    each = [
+        f"{arm.label}: λ {setting(arm.setting(WEIGHT_DECAY))} at {setting(arm.setting(LEARNING_RATE))}" for arm in arms
+    ]
+    return Plan(
+        "lr_decay",
+        "Learning rate and weight decay",
+        f"Each point is one search trial ({plural(sum(len(_both(arm)) for arm in arms), 'trial')}), darker is lower. "
+        "Ringed: the chosen setting. Crosses: diverged. Small: pruned, at its last loss.",
+        f"Validation loss by learning rate and weight decay. Chosen: {listed(each)}. "
+        f"Lowest loss {number(min(_loss(t) for arm in arms for t in _both(arm)))}.",
+        draw,
+    )
+
+
+def _both(arm: ArmResult) -> list[Trial]:
+    return [trial for trial in _searched(arm, LEARNING_RATE) if (trial.number(WEIGHT_DECAY) or 0) > 0]
+
+
+def _draw_plane(axes: Axes, arm: ArmResult, limits: tuple[float, float]) -> PathCollection:
+    trials = _both(arm)
+    held = [trial for trial in trials if math.isfinite(_loss(trial))]
+    drawn = axes.scatter(
+        [trial.number(LEARNING_RATE) or math.nan for trial in held],
+        [trial.number(WEIGHT_DECAY) or math.nan for trial in held],
+        c=[_loss(trial) for trial in held],
+        s=[14 if trial.status is Status.PRUNED else 38 for trial in held],
+        cmap="cividis",
+        vmin=limits[0],
+        vmax=limits[1],
+        edgecolors=MUTED,
+        linewidths=0.5,
+        zorder=3,
+    )
+    lost = [trial for trial in trials if not math.isfinite(_loss(trial))]
+    x, y = ([trial.number(key) or math.nan for trial in lost] for key in (LEARNING_RATE, WEIGHT_DECAY))
+    axes.plot(x, y, "x", color=INK, markersize=5.5, markeredgewidth=1.4)
+    chosen = arm.arm.chosen.params if arm.arm.chosen else {}
+    if chosen.get(WEIGHT_DECAY, 0) > 0 and LEARNING_RATE in chosen:
+        ring: Any = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.4}
+        axes.plot(chosen[LEARNING_RATE], chosen[WEIGHT_DECAY], marker="o", zorder=4, **ring)
+    return drawn

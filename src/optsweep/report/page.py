@@ -1,0 +1,141 @@
+"""Renders index.html: one file with its style, script and figures inside, nothing fetched from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from optsweep import tracking_names as names
+from optsweep.report import wording
+from optsweep.report.caveats import seeds_diverged
+from optsweep.report.comparison import ArmResult, Comparison, Group, Outcome
+from optsweep.report.figures import COLOURS, Drawing
+from optsweep.report.load import LEARNING_RATE, WEIGHT_DECAY, Sweep
+from optsweep.report.results import partial, problems
+from optsweep.report.verdict import Verdict, details, outcome_sentence
+from optsweep.tracking_names import Phase, Status
+
+_FOLDER = Path(__file__).parent
+_LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves an embedded store
+_MOST_ROWS = 600  # of a table of trials in the page; results.csv has them all
+
+
+def render(
+    sweeps: Sequence[Sweep], verdicts: Sequence[Verdict], drawings: Sequence[Sequence[Drawing]], tracking_uri: str
+) -> str:
+    """The page as HTML. Every text from the store is escaped; only our own SVG, CSS and JavaScript are not."""
+    groups = [
+        {"verdict": v, "group": v.group, "drawings": held, "id": f"g{place}"}
+        for place, (v, held) in enumerate(zip(verdicts, drawings, strict=True), 1)
+    ]
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            sweeps=sweeps,
+            groups=groups,
+            title=", ".join(sweep.name for sweep in sweeps),
+            partial=any(partial(v.group) for v in verdicts) or any(sweep.absent for sweep in sweeps),
+            css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
+            script=Markup((_FOLDER / "page.js").read_text(encoding="utf-8")),
+            ui=tracking_uri.rstrip("/") if tracking_uri.startswith(("http://", "https://")) else _LOCAL_UI,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    words = ("number", "setting", "plus_minus", "p_value", "times", "size", "duration", "plural", "listed")
+    environment.filters.update({name: getattr(wording, name) for name in words})
+    environment.filters.update(svg=Markup, date=_date)
+    environment.globals.update(
+        Phase=Phase,
+        Status=Status,
+        names=names,
+        LR=LEARNING_RATE,
+        DECAY=WEIGHT_DECAY,
+        COLOURS=COLOURS,
+        MOST_ROWS=_MOST_ROWS,
+        problems=problems,
+        partial=partial,
+        badge=badge,
+        outcome_sentence=outcome_sentence,
+        details=details,
+        comparison_of=comparison_of,
+        difference=difference,
+        seeds_diverged=seeds_diverged,
+        facts_line=facts_line,
+        extension=extension,
+    )
+    return environment
+
+
+def badge(comparison: Comparison) -> tuple[str, str]:
+    """(CSS class, word) of an outcome."""
+    return {
+        Outcome.BETTER: ("good", "better"),
+        Outcome.WORSE: ("bad", "worse"),
+        Outcome.EQUAL: ("same", "equal within ±δ"),
+        Outcome.NO_DIFFERENCE: ("same", "no difference shown"),
+        Outcome.UNTESTED: ("open", "not judged"),
+    }[comparison.outcome]
+
+
+def comparison_of(arm: ArmResult, group: Group) -> Comparison | None:
+    """The arm's comparison with the baseline; None for the baseline."""
+    return next((c for c in group.comparisons if c.candidate is arm), None)
+
+
+def difference(comparison: Comparison) -> str:
+    """Mean difference with its interval in brackets."""
+    test = comparison.test
+    if test is None:
+        return "–"
+    half = None if test.low is None or test.high is None else (test.high - test.low) / 2
+    places = wording.decimals(half, test.mean)
+    text = wording.fixed(test.mean, places, sign=True)
+    if test.low is None or test.high is None:
+        return text
+    return f"{text} ({wording.span(test.low, test.high, places, sign=True)})"
+
+
+def facts_line(sweep: Sweep) -> list[str]:
+    """The sweep in a few words: arms, trials, seeds, time, device."""
+    said = [wording.plural(len(sweep.arms), "arm"), wording.plural(sum(len(a.trials) for a in sweep.arms), "trial")]
+    said += [wording.plural(sweep.planned(Phase.CONFIRM), "confirm seed")]
+    seconds = sum(float(session["end"]) - float(session["start"]) for session in sweep.sessions if session.get("end"))
+    said += [wording.duration(seconds)] if seconds else []
+    said += [str(sweep.environment["device"])] if sweep.environment.get("device") else []
+    last = max((float(session["end"]) for session in sweep.sessions if session.get("end")), default=None)
+    return said + ([_date(last)] if last else [])
+
+
+def extension(arm: ArmResult, key: str) -> str:
+    """How far the search went beyond the suggested range."""
+    suggested = arm.arm.space[key]
+    if arm.arm.chosen is None or key not in arm.arm.chosen.searched:
+        return "–"
+    low, high = arm.arm.chosen.searched[key]
+    said = []
+    if low < suggested.low * 0.999:
+        said.append(f"down to {wording.setting(low)}")
+    if high > suggested.high * 1.001:
+        said.append(f"up to {wording.setting(high)}")
+    return wording.listed(said) or "none"
+
+
+def _date(seconds: Any) -> str:
+    return datetime.fromtimestamp(float(seconds), UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,198 @@
+"""results.json, everything that the page states, for machines; and results.csv, one row per trial.
+
+The same store gives the same bytes: keys are sorted, and nothing depends on when the report was written.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from optsweep.report.comparison import ArmResult, Comparison, Group
+from optsweep.report.load import Sweep, Trial
+from optsweep.report.statistics import Interval
+from optsweep.report.verdict import Verdict
+from optsweep.tracking_names import Phase, Status
+
+FORMAT = 1
+
+
+def results(sweeps: Sequence[Sweep], verdicts: Sequence[Verdict], figures: Iterable[str]) -> dict[str, Any]:
+    """Everything that the page states."""
+    return {
+        "format": FORMAT,
+        "sweeps": [_sweep(sweep) for sweep in sweeps],
+        "groups": [_group(verdict) for verdict in verdicts],
+        "partial": any(partial(verdict.group) for verdict in verdicts) or any(sweep.absent for sweep in sweeps),
+        "figures": sorted(figures),
+    }
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    """Sorted, indented; infinity and NaN, which JSON doesn't have, are the strings "inf", "-inf" and "nan"."""
+    return json.dumps(_plain(content), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_csv(sweeps: Sequence[Sweep]) -> str:
+    """One row per trial; hyperparameters and last metrics in columns of their own."""
+    rows = [_row(sweep, arm.label, trial) for sweep in sweeps for arm in sweep.arms for trial in arm.trials]
+    first = list(_row_head(*_NOTHING))
+    columns = first + sorted({key for row in rows for key in row} - set(first))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def partial(group: Group) -> bool:
+    """Whether planned trials of the group have no result yet."""
+    return bool(group.sweep.absent) or any(arm.missing(phase) for arm in group.arms for phase in Phase)
+
+
+def problems(sweep: Sweep) -> list[tuple[str, Trial]]:
+    """(label of the arm, trial) of all trials that did not finish, arms in order."""
+    return [(arm.label, trial) for arm in sweep.arms for trial in arm.trials if trial.status is not Status.FINISHED]
+
+
+def _sweep(sweep: Sweep) -> dict[str, Any]:
+    return {
+        "name": sweep.name,
+        "experiment_id": sweep.experiment_id,
+        "run_id": sweep.run_id,
+        "plan": sweep.plan,
+        "environment": sweep.environment,
+        "command": sweep.command,
+        "sessions": sweep.sessions,
+        "arms_not_started": sweep.absent,
+        "problems": [
+            {"arm": trial.arm, "label": label, **_trial(trial), "error": trial.error}
+            for label, trial in problems(sweep)
+        ],
+    }
+
+
+def _group(verdict: Verdict) -> dict[str, Any]:
+    group = verdict.group
+    return {
+        "sweep": group.sweep.name,
+        "title": group.title,
+        "setting": group.setting,
+        "baseline": group.baseline.name,
+        "partial": partial(group),
+        "headline": verdict.headline,
+        "ranking": verdict.ranking,
+        "caveats": verdict.caveats,
+        "arms": [_arm(arm) for arm in group.arms],
+        "comparisons": [_comparison(comparison, said) for comparison, said in verdict.sentences],
+        "lowest": [arm.name for arm in group.lowest],
+    }
+
+
+def _arm(arm: ArmResult) -> dict[str, Any]:
+    return {
+        "name": arm.name,
+        "label": arm.label,
+        "run_id": arm.arm.run_id,
+        "choices": arm.arm.choices,
+        "fingerprint": arm.arm.fingerprint,
+        "space": {key: asdict(value) for key, value in arm.arm.space.items()},
+        "fixed": arm.arm.fixed,
+        "chosen": asdict(arm.arm.chosen) if arm.arm.chosen else None,
+        "unbracketed": arm.unbracketed,
+        "facts": arm.arm.facts,
+        "warnings": arm.arm.warnings,
+        "test_loss": _interval(arm.test),
+        "val_loss": _interval(arm.val),
+        "test_metric": _interval(arm.metric),
+        "timing": asdict(arm.arm.timing) if arm.arm.timing else None,
+        "state_bytes": arm.state_bytes,
+        "run_seconds": arm.run_seconds,
+        "trials": {phase: {status: arm.count(phase, status) for status in Status} for phase in Phase},
+        "missing": {phase: arm.missing(phase) for phase in Phase},
+        "confirm": [_trial(trial) for trial in arm.arm.of(Phase.CONFIRM)],
+    }
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    return {
+        "run_id": trial.run_id,
+        "phase": trial.phase,
+        "slot": trial.slot,
+        "seed": trial.seed,
+        "origin": trial.origin,
+        "status": trial.status,
+        "params": trial.params,
+        "metrics": trial.metrics,
+    }
+
+
+def _comparison(comparison: Comparison, said: str) -> dict[str, Any]:
+    return {
+        "candidate": comparison.candidate.name,
+        "baseline": comparison.baseline.name,
+        "sentence": said,
+        "outcome": comparison.outcome,
+        "differences": {str(seed): value for seed, value in comparison.differences.items()},
+        "paired_t": asdict(comparison.test) if comparison.test else None,
+        "p_holm": comparison.p_holm,
+        "sign_flip_p": comparison.sign_flip_p,
+        "bca": _interval(comparison.bca),
+        "probability_lower": _interval(comparison.probability),
+        "delta": comparison.delta,
+        "equivalence_p": comparison.equal_p,
+        "steps_ratio": _interval(comparison.steps_ratio),
+        "seconds_ratio": comparison.seconds_ratio,
+        "time_ratio": comparison.time_ratio,
+        "state_ratio": comparison.state_ratio,
+    }
+
+
+def _interval(interval: Interval | None) -> dict[str, Any] | None:
+    return asdict(interval) if interval else None
+
+
+def _row(sweep: Sweep, label: str, trial: Trial) -> dict[str, Any]:
+    values = {key: _cell(value) for key, value in trial.metrics.items()}
+    return _row_head(sweep.name, label, trial) | {f"param:{k}": v for k, v in trial.params.items()} | values
+
+
+def _row_head(sweep: str, label: str, trial: Trial) -> dict[str, Any]:
+    return {
+        "sweep": sweep,
+        "arm": trial.arm,
+        "label": label,
+        "phase": trial.phase.value,
+        "slot": trial.slot,
+        "seed": trial.seed,
+        "origin": trial.origin,
+        "status": trial.status.value,
+        "error": trial.error,
+        "run_id": trial.run_id,
+        "train_seconds": trial.train_seconds,
+        "state_bytes": trial.state_bytes,
+        "lanes": trial.lanes,
+    }
+
+
+_NOTHING = ("", "", Trial("", "", Phase.SEARCH, 0, 0, "", Status.RUNNING, "", {}, {}, None, None, 1))
+
+
+def _cell(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """The value with tuples as lists, enums as their text, and numbers that JSON has."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(held) for key, held in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(held) for held in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return str(value) if isinstance(value, str) else value

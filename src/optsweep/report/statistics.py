@@ -1,0 +1,280 @@
+"""The statistics of the report: pure functions of numbers, each with its source, each tested against known answers.
+
+Losses are compared, so lower is better everywhere. A value that was never reached is infinity (censored).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+_EXACT_SIGN_FLIPS = 16  # 2^16 sign patterns are enumerated; above, as many are drawn
+_RESAMPLES = 9_999
+_RNG_SEED = 20240524  # every resampling starts from here, so a rebuilt report has the same numbers
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate of `n` values with its interval; the ends are None where no interval can be given."""
+
+    estimate: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the interval's length."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class PairedT:
+    """Mean difference, its interval, two-sided p. Without variance, or of one pair: neither interval nor p."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+    n: int
+    zero_variance: bool
+
+
+def _finite(values: ArrayLike) -> Array:
+    array = np.asarray(values, dtype=np.float64).ravel()
+    if not np.isfinite(array).all():
+        raise ValueError("finite values are needed; leave out what diverged and count it")
+    return array
+
+
+def _no_spread(values: Array) -> bool:
+    """Whether the values are equal but for the rounding of a subtraction."""
+    scale = max(float(np.abs(values).max()), 1.0)
+    return bool(np.ptp(values) <= 4 * np.finfo(np.float64).eps * scale)
+
+
+def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """Mean with the t interval (Student 1908); no interval for one value or for equal ones."""
+    array = _finite(values)
+    n, mean = len(array), float(array.mean())
+    if n < 2 or _no_spread(array):
+        return Interval(mean, None, None, n)
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * array.std(ddof=1) / math.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def paired_t(differences: ArrayLike, confidence: float = CONFIDENCE) -> PairedT:
+    """Paired t interval and test of differences candidate − baseline over the same seeds."""
+    array = _finite(differences)
+    interval = mean_interval(array, confidence)
+    if interval.low is None:
+        return PairedT(interval.estimate, None, None, None, interval.n, len(array) > 1)
+    statistic = interval.estimate / (array.std(ddof=1) / math.sqrt(len(array)))
+    p = float(2 * stats.t.sf(abs(statistic), len(array) - 1))
+    return PairedT(interval.estimate, interval.low, interval.high, p, interval.n, False)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p values (Holm 1979), in the order given; family-wise error is kept."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return [float(value) for value in adjusted]
+
+
+def sign_flip(differences: ArrayLike) -> float:
+    """Two-sided p of the sign-flip test of the mean (Fisher 1935): the differences are symmetric about 0.
+
+    Exact up to 16 pairs; the smallest p it can give is 2/2^n, so it needs n ≥ 6 to speak at 5 %.
+    """
+    array = _finite(differences)
+    n = len(array)
+    if n <= _EXACT_SIGN_FLIPS:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        extra = 0
+    else:
+        signs = 1 - 2 * np.random.default_rng(_RNG_SEED).integers(0, 2, (2**_EXACT_SIGN_FLIPS, n))
+        extra = 1  # the observed pattern counts among the drawn ones (Phipson & Smyth 2010)
+    sums = np.abs(signs @ array)
+    observed = abs(array.sum()) * (1 - 1e-12)  # equal sums may differ in the last bit
+    return float((np.count_nonzero(sums >= observed) + extra) / (len(sums) + extra))
+
+
+def equivalence(differences: ArrayLike, delta: float) -> float | None:
+    """p of two one-sided t tests (Schuirmann 1987): small means that the mean difference lies inside ±`delta`."""
+    if delta <= 0:
+        raise ValueError(f"delta is {delta}; it has to be > 0")
+    array = _finite(differences)
+    if len(array) < 2 or _no_spread(array):
+        return None
+    error = array.std(ddof=1) / math.sqrt(len(array))
+    distance = delta - abs(float(array.mean()))
+    return float(stats.t.sf(distance / error, len(array) - 1))
+
+
+def bca_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """BCa bootstrap of the mean (Efron 1987). Under 20 values its coverage is too low: no interval."""
+    array = _finite(values)
+    mean = float(array.mean())
+    if len(array) < 20 or _no_spread(array):
+        return Interval(mean, None, None, len(array))
+    rng = np.random.default_rng(_RNG_SEED)
+    found = stats.bootstrap(
+        (array,), np.mean, n_resamples=_RESAMPLES, confidence_level=confidence, method="BCa", rng=rng
+    ).confidence_interval
+    return Interval(mean, float(found.low), float(found.high), len(array))
+
+
+def median_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """Median with its order-statistic interval (David & Nagaraja 2003, 7.1); infinity is a value like others.
+
+    Distribution-free; the coverage is at least `confidence`. Fewer than 6 values can't give 95 %: no interval.
+    """
+    array = np.sort(np.asarray(values, dtype=np.float64).ravel())
+    n = len(array)
+    if n == 0 or np.isnan(array).any():
+        raise ValueError("a median needs values, none of them NaN")
+    middle = array[[(n - 1) // 2, n // 2]]
+    median = float(middle.mean()) if np.isfinite(middle).all() else float(middle[1])
+    # the k-th smallest and k-th largest leave out the median with probability 2 P(Binomial(n, 1/2) < k)
+    k = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5))
+    while k > 0 and 2 * stats.binom.cdf(k - 1, n, 0.5) > 1 - confidence:
+        k -= 1
+    if k == 0:
+        return Interval(median, None, None, n)
+    return Interval(median, float(array[k - 1]), float(array[n - k]), n)
+
+
+def steps_to_target(steps: ArrayLike, losses: ArrayLike, target: float, hold: int = 2) -> float:
+    """First step at which the loss is at most `target` and stays so for `hold` rungs; infinity if it never does.
+
+    After the last rung there is none that could contradict it, so a crossing there counts.
+    """
+    at = np.asarray(steps, dtype=np.float64)
+    below = np.asarray(losses, dtype=np.float64) <= target
+    for first in np.flatnonzero(below):
+        if below[first : first + hold].all():
+            return float(at[first])
+    return math.inf
+
+
+def ratios(candidate: ArrayLike, baseline: ArrayLike) -> Array:
+    """candidate / baseline per seed; a candidate that missed is infinity, a pair without meaning is left out."""
+    over, under = (np.asarray(x, dtype=np.float64) for x in (candidate, baseline))
+    known = np.isfinite(under) & (under > 0) & ~np.isnan(over)
+    return np.asarray(over[known] / under[known], dtype=np.float64)
+
+
+def probability_better(candidate: ArrayLike, baseline: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """P(a run of the candidate ends lower than a run of the baseline), ties counting half (Mann & Whitney 1947).
+
+    Infinity (diverged) loses. The interval is a percentile bootstrap over seeds, kept in pairs; from 5 seeds on.
+    """
+    a, b = (np.asarray(x, dtype=np.float64) for x in (candidate, baseline))
+    if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
+        raise ValueError("the same seeds of both arms are needed")
+    n = len(a)
+    # infinity - infinity would be NaN, so compare instead of subtracting
+    wins = (a[:, None] < b[None, :]) + 0.5 * (a[:, None] == b[None, :])
+    estimate = float(wins.mean())
+    if n < 5:
+        return Interval(estimate, None, None, n)
+    picks = np.random.default_rng(_RNG_SEED).integers(0, n, (2_000, n))
+    samples = np.array([wins[np.ix_(pick, pick)].mean() for pick in picks])
+    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(estimate, float(low), float(high), n)
+
+
+def rank_intervals(losses: ArrayLike, confidence: float = CONFIDENCE) -> list[Interval]:
+    """Rank of each arm's mean loss (1 is lowest) with a bootstrap interval over seeds, of `losses [seeds, arms]`.
+
+    Seeds are drawn whole, so pairing is kept (rliable: Agarwal et al. 2021).
+    """
+    table = np.asarray(losses, dtype=np.float64)
+    n = len(table)
+    ranks = stats.rankdata(table.mean(0))
+    if n < 2:
+        return [Interval(float(rank), None, None, n) for rank in ranks]
+    picks = np.random.default_rng(_RNG_SEED).integers(0, n, (2_000, n))
+    drawn = stats.rankdata(table[picks].mean(1), axis=1)
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return [Interval(float(r), float(a), float(b), n) for r, a, b in zip(ranks, low, high, strict=True)]
+
+
+def performance_profile(times: ArrayLike, taus: ArrayLike) -> Array:
+    """Share of tasks that each arm solves within τ × the fastest arm's time: [arms, taus] of `times [tasks, arms]`.
+
+    Definition of AlgoPerf (Dahl et al. 2023, section 4) after Dolan & Moré 2002; an unsolved task is infinity.
+    """
+    table = np.asarray(times, dtype=np.float64)
+    best = table.min(1, keepdims=True)
+    relative = np.full_like(table, np.inf)
+    np.divide(table, best, out=relative, where=np.isfinite(table) & np.isfinite(best))
+    within: Array = (relative[:, :, None] <= np.asarray(taus, dtype=np.float64)).mean(0, dtype=np.float64)
+    return within
+
+
+def expected_best(values: ArrayLike, n: int) -> float:
+    """Expected lowest of `n` draws with replacement: the bootstrap's exact mean (Dodge et al. 2019, eq. 7).
+
+    Infinity (diverged) counts as the worst finite value, as the search itself counts it.
+    """
+    array = np.asarray(values, dtype=np.float64).ravel()
+    finite = array[np.isfinite(array)]
+    if len(finite) == 0 or n < 1:
+        raise ValueError("a finite value and n ≥ 1 are needed")
+    ordered = np.sort(np.where(np.isfinite(array), array, finite.max()))
+    above = np.arange(len(ordered), -1, -1) / len(ordered)  # share of values from the i-th smallest on
+    return float(ordered @ (above[:-1] ** n - above[1:] ** n))
+
+
+@dataclass(frozen=True)
+class Basin:
+    """Learning rates around the best whose loss stays near it; `cut_*`: the tried range ended first."""
+
+    decades: float
+    low: float
+    high: float
+    cut_low: bool
+    cut_high: bool
+
+
+def basin(lrs: ArrayLike, losses: ArrayLike, tolerance: float) -> Basin | None:
+    """Width in decades of the LR region around the best point with loss ≤ best + `tolerance`.
+
+    Edges are interpolated in log LR; next to a diverged point (infinity) the edge is the last good LR.
+    None for fewer than 3 points or none finite. Meant for space-filling points only: a model-based search crowds
+    points around its favourite and would narrow the basin.
+    """
+    x, y = np.log10(np.asarray(lrs, dtype=np.float64)), np.asarray(losses, dtype=np.float64)
+    order = np.argsort(x, kind="stable")
+    x, y = x[order], y[order]
+    if len(x) < 3 or not np.isfinite(y).any():
+        return None
+    best = int(np.argmin(np.where(np.isfinite(y), y, np.inf)))
+    limit = float(y[best]) + tolerance
+    low, cut_low = _edge(x[best::-1], y[best::-1], limit)
+    high, cut_high = _edge(x[best:], y[best:], limit)
+    return Basin(high - low, 10**low, 10**high, cut_low, cut_high)
+
+
+def _edge(x: Array, y: Array, limit: float) -> tuple[float, bool]:
+    """Walking away from the best: log LR at which the loss passes `limit`, and whether the points ended before."""
+    for near in range(len(x) - 1):
+        far = near + 1
+        if not y[far] <= limit:
+            if not math.isfinite(y[far]):
+                return float(x[near]), False
+            share = (limit - y[near]) / (y[far] - y[near])
+            return float(x[near] + share * (x[far] - x[near])), False
+    return float(x[-1]), True

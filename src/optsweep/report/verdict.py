@@ -1,0 +1,219 @@
+"""The findings in plain words: a headline per group, a sentence per comparison, and what to beware of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from optsweep.report.caveats import caveats, seeds_diverged
+from optsweep.report.comparison import ArmResult, Comparison, Group, Outcome
+from optsweep.report.wording import decimals, fixed, listed, number, p_value, plural, size, span, times
+from optsweep.tracking_names import Phase, Status
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a group of arms says: headline first, then one sentence per comparison, then the caveats."""
+
+    group: Group
+    headline: str
+    sentences: tuple[tuple[Comparison, str], ...]
+    ranking: str
+    caveats: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """Everything in one paragraph."""
+        said = [self.headline, *(s for _, s in self.sentences if s != self.headline), self.ranking]
+        return " ".join(part for part in said if part)
+
+
+def verdict(group: Group) -> Verdict:
+    """Put a group's findings into words."""
+    sentences = tuple((comparison, sentence(comparison, group)) for comparison in group.comparisons)
+    headline = sentences[0][1] if len(sentences) == 1 else _headline(group)
+    ranking = _ranking(group) if len(group.arms) > 2 else ""
+    return Verdict(group, headline, sentences, ranking, tuple(dict.fromkeys(caveats(group))))
+
+
+def _headline(group: Group) -> str:
+    if not group.comparisons:
+        return _alone(group.baseline, group)
+    by_outcome = {outcome: [c for c in group.comparisons if c.outcome is outcome] for outcome in Outcome}
+    baseline = group.baseline.label
+    parts = []
+    for outcome, (of_one, of_several) in _SAID.items():
+        found = [comparison.candidate.label for comparison in by_outcome[outcome]]
+        if found:
+            who = listed(found) if len(found) <= 3 else plural(len(found), "arm")
+            parts.append(f"{who} {of_one if len(found) == 1 else of_several}")
+    corrected = f" (Holm-corrected over {plural(group.tested, 'comparison')})" if group.tested > 1 else ""
+    return f"On {group.title}, against {baseline}: {'; '.join(parts)}{corrected}."
+
+
+_SAID = {  # of one arm, of several
+    Outcome.BETTER: ("is better", "are better"),
+    Outcome.WORSE: ("is worse", "are worse"),
+    Outcome.EQUAL: ("is equal within ±δ", "are equal within ±δ"),
+    Outcome.NO_DIFFERENCE: ("shows no difference", "show no difference"),
+    Outcome.UNTESTED: ("can't be judged", "can't be judged"),
+}
+
+
+def _alone(arm: ArmResult, group: Group) -> str:
+    """The sentence of a group with one arm."""
+    where = f"On {group.title} there is one arm, {arm.label}, so there is nothing to compare"
+    test = arm.test
+    if test is None:
+        return f"{where}, and {_why_no_test(arm)}."
+    places = decimals(test.half_width, test.estimate)
+    interval = ""
+    if test.low is not None and test.high is not None:
+        interval = f", 95 % interval {span(test.low, test.high, places)}"
+    mean = f"{fixed(test.estimate, places)} {arm.unit}".rstrip()
+    return f"{where}: its {'mean ' if test.n > 1 else ''}test loss is {mean}{interval} over {plural(test.n, 'seed')}."
+
+
+def sentence(comparison: Comparison, group: Group) -> str:
+    """One comparison in words: outcome, difference with its interval, cost, what wasn't bracketed."""
+    return " ".join([outcome_sentence(comparison, group), *details(comparison)])
+
+
+def details(comparison: Comparison) -> list[str]:
+    """What follows the outcome: steps to target, cost, arms that weren't bracketed."""
+    said = [_target(comparison), _cost(comparison), _edges(comparison)]
+    return [part for part in said if part]
+
+
+def outcome_sentence(comparison: Comparison, group: Group) -> str:
+    """The outcome with its evidence."""
+    candidate, baseline = comparison.candidate.label, comparison.baseline.label
+    where = f"On {group.title}, "
+    if comparison.test is None:
+        silent = [arm for arm in (comparison.candidate, comparison.baseline) if not arm.test_losses]
+        why = listed([f"{arm.label}: {_why_no_test(arm)}" for arm in silent]) or "they have no seed in common"
+        return f"{where}{candidate} and {baseline} can't be compared yet ({why})."
+    evidence = _evidence(comparison)
+    diverged = [arm for arm in (comparison.candidate, comparison.baseline) if arm.diverged_seeds]
+    lost = listed([f"{arm.label} diverged on {seeds_diverged(arm)}" for arm in diverged])
+    match comparison.outcome:
+        case Outcome.BETTER:
+            return f"{where}{candidate} is better than {baseline}: {evidence}."
+        case Outcome.WORSE:
+            return f"{where}{candidate} is worse than {baseline}: {evidence}."
+        case Outcome.EQUAL:
+            return f"{where}{candidate} and {baseline} are equal within ±{number(comparison.delta)}: {evidence}."
+        case Outcome.NO_DIFFERENCE:
+            also = f" {lost[0].upper()}{lost[1:]}." if lost else ""
+            return f"{where}no difference between {candidate} and {baseline} is shown: {evidence}.{also}"
+    if comparison.test.p is not None:
+        lead = candidate if comparison.test.mean < 0 else baseline
+        return (
+            f"{where}{lead} ends lower on the seeds that both finished, but {lost}, so it can't be called better: "
+            f"{evidence}."
+        )
+    also = f" {lost[0].upper()}{lost[1:]}." if lost else ""
+    if comparison.test.zero_variance:
+        return (
+            f"{where}{candidate} and {baseline} differ by the same amount on every seed, so there is no variance to "
+            f"test against: {evidence}.{also}"
+        )
+    return f"{where}one seed of {candidate} and {baseline} shows nothing yet: {evidence}, without an interval.{also}"
+
+
+def _evidence(comparison: Comparison) -> str:
+    """The difference of mean test losses over the common seeds, its interval and p value, and the two means."""
+    test = comparison.test
+    assert test is not None
+    half = None if test.low is None or test.high is None else (test.high - test.low) / 2
+    seeds = list(comparison.differences)
+    means = [float(np.mean([arm.test_losses[s] for s in seeds])) for arm in (comparison.candidate, comparison.baseline)]
+    places = decimals(half, test.mean if test.mean else means[1])
+    unit = f" {comparison.baseline.unit}" if comparison.baseline.unit else ""
+    size_of = fixed(abs(test.mean), places)
+    word = "equal" if test.mean == 0 else f"{'lower' if test.mean < 0 else 'higher'} by {size_of}{unit}"
+    text = f"{'mean ' if test.n > 1 else ''}test loss {word}"
+    text += f" ({fixed(means[0], places)} against {fixed(means[1], places)}"
+    if test.low is not None and test.high is not None:
+        text += f"; 95 % interval of the difference {span(test.low, test.high, places, sign=True)}"
+        text += f", {p_value(comparison.p_holm)}"
+        text += " after Holm's correction" if comparison.p_holm != test.p else ""
+    return f"{text}; paired over {plural(test.n, 'seed')})"
+
+
+def _target(comparison: Comparison) -> str:
+    found = comparison.steps_ratio
+    if found is None:
+        return ""
+    if math.isinf(found.estimate):
+        return "In most seeds it doesn't reach the baseline's final validation loss within its run."
+    interval = ""
+    if found.low is not None and found.high is not None:
+        interval = f" (median; interval {number(found.low, 3)} to {number(found.high, 3)})"
+    seconds = comparison.seconds_ratio
+    also = f", {times(seconds)} the time" if seconds is not None else ""
+    return f"It reaches the baseline's final validation loss in {times(found.estimate)} the steps{interval}{also}."
+
+
+def _cost(comparison: Comparison) -> str:
+    candidate, baseline = comparison.candidate, comparison.baseline
+    parts = []
+    if comparison.time_ratio is not None:
+        ms = f"{number(candidate.ms_per_step, 3)} against {number(baseline.ms_per_step, 3)} ms"
+        parts.append(f"A step takes {times(comparison.time_ratio)} the time ({ms})")
+    if comparison.state_ratio is not None:
+        both = f"{size(candidate.state_bytes)} against {size(baseline.state_bytes)}"
+        parts.append(f"{'its' if parts else 'Its'} optimizer state {times(comparison.state_ratio)} the bytes ({both})")
+    return f"{listed(parts)}." if parts else ""
+
+
+def _edges(comparison: Comparison) -> str:
+    """Arms whose best value has nothing worse beyond it: a wider search could still improve them."""
+    parts = []
+    for arm in (comparison.candidate, comparison.baseline):
+        sides: dict[str, list[str]] = {}
+        for key, side in arm.unbracketed:
+            sides.setdefault(key, []).append(side)
+        edges = listed([f"{key} on the {listed(found)} side" for key, found in sides.items()])
+        if edges:
+            parts.append(f"{arm.label} is not bracketed ({edges}), so it may be better than it looks")
+    return f"But {'; '.join(parts)}." if parts else ""
+
+
+def _ranking(group: Group) -> str:
+    """What can be said about the lowest mean: never a lucky winner's name alone."""
+    if not group.lowest:
+        return ""
+    first, *tied = group.lowest
+    assert first.test is not None
+    excluded = [arm.label for arm in group.arms if arm.test and arm.diverged_seeds]
+    left_out = f" {listed(excluded)} diverged on some seeds and {'is' if len(excluded) == 1 else 'are'} not ranked."
+    left_out = left_out if excluded else ""
+    ranked = sum(1 for arm in group.arms if arm.test and not arm.diverged_seeds)
+    if ranked < 2:
+        return left_out.strip()
+    if not tied:
+        said = f"{first.label}'s mean test loss is below that of every other arm (all pairs tested, Holm-corrected)."
+    elif len(tied) == ranked - 1:
+        said = "No arm can be told from the arm with the lowest mean test loss (all pairs tested, Holm-corrected)."
+    else:
+        shared = listed([first.label, *(arm.label for arm in tied)])
+        said = (
+            f"The lowest mean test losses are those of {shared}; no difference is shown between the first and the rest."
+        )
+    return said + left_out
+
+
+def _why_no_test(arm: ArmResult) -> str:
+    if not arm.arm.trials:
+        return "it has no trials yet"
+    if not arm.confirm:
+        search = arm.arm.of(Phase.SEARCH)
+        if search and all(trial.status is Status.DIVERGED for trial in search):
+            return f"all {plural(len(search), 'search trial')} diverged"
+        return "it has no confirm trials yet" if arm.sweep.planned(Phase.CONFIRM) else "no confirm seeds were asked for"
+    if arm.diverged_seeds == len(arm.confirm):
+        return f"it diverged on {'its one seed' if len(arm.confirm) == 1 else f'all {len(arm.confirm)} seeds'}"
+    return "none of its confirm trials has finished"

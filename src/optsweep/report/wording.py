@@ -1,0 +1,118 @@
+"""How numbers and lists are written: only digits that the uncertainty leaves standing, units always, one minus sign."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from optsweep.report.statistics import Interval
+
+MINUS = "−"
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """`value` with `digits` significant digits; a power of ten where it is very large or small."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else MINUS + "∞"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if -4 <= exponent < 7:
+        text = f"{value:.{max(digits - 1 - exponent, 0)}f}"
+        if "." in text and digits > 2:
+            text = text.rstrip("0").rstrip(".")
+        return text.replace("-", MINUS)
+    mantissa, power = f"{value:.{max(digits - 2, 0)}e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{mantissa}×10{str(int(power)).translate(_SUPERSCRIPTS)}".replace("-", MINUS)
+
+
+def setting(value: float | None) -> str:
+    """A hyperparameter: three digits, in the notation that a config takes."""
+    if value is None or math.isnan(value):
+        return "–"
+    text = f"{value:.3g}"
+    if "e" in text:
+        mantissa, power = text.split("e")
+        return f"{mantissa}e{int(power)}"
+    if value != 0 and abs(value) < 1e-2:
+        mantissa, power = f"{value:.2e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
+    return text
+
+
+def decimals(uncertainty: float | None, value: float) -> int:
+    """Decimals that leave two digits of the uncertainty; four significant digits of the value without one."""
+    scale = uncertainty / 10 if uncertainty else (abs(value) or 1.0) / 1_000
+    return min(max(-math.floor(math.log10(scale)), 0), 9)
+
+
+def fixed(value: float, places: int, *, sign: bool = False) -> str:
+    """`value` with `places` decimals, a real minus sign, and a plus if asked."""
+    text = f"{value:{'+' if sign else ''}.{places}f}"
+    return text.replace("-", MINUS)
+
+
+def plus_minus(interval: Interval | None) -> str:
+    """ "2.0513 ± 0.0092"."""
+    if interval is None:
+        return "–"
+    half = interval.half_width
+    places = decimals(half, interval.estimate)
+    text = fixed(interval.estimate, places)
+    return text if half is None else f"{text} ± {half:.{places}f}"
+
+
+def span(low: float, high: float, places: int, *, sign: bool = False) -> str:
+    """ "−0.145 to −0.101"."""
+    return f"{fixed(low, places, sign=sign)} to {fixed(high, places, sign=sign)}"
+
+
+def p_value(p: float | None) -> str:
+    """ "p = 0.012", never a false zero."""
+    if p is None:
+        return ""
+    if p < 1e-4:
+        return "p < 0.0001"
+    return f"p = {p:.4f}" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def times(ratio: float | None) -> str:
+    """ "1.42×"."""
+    return "–" if ratio is None else f"{number(ratio, 3)}×"
+
+
+def size(value: float | None) -> str:
+    """Bytes in binary units."""
+    if value is None:
+        return "–"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{number(value, 3)} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as one would say them."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{number(seconds, 3)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def listed(items: Sequence[str], last: str = "and") -> str:
+    """ "a, b and c"."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}" if items else ""
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 seed", "8 seeds"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

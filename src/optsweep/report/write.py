@@ -1,0 +1,91 @@
+"""Writes the report folder of loaded sweeps: findings first, then figures, page, results."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from optsweep.report import Report, figures, figures_curves, figures_outcome, figures_search, page, results
+from optsweep.report.comparison import Comparison, Group, compare
+from optsweep.report.load import LEARNING_RATE, WEIGHT_DECAY, Sweep
+from optsweep.report.verdict import Verdict, verdict
+from optsweep.report.wording import decimals, fixed, number, p_value, plus_minus, setting, size
+from optsweep.tracking_names import Phase, Status
+
+
+def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path) -> Report:
+    """Write the folder `out`; figures of an earlier report in it that no longer exist are removed."""
+    verdicts = [verdict(group) for group in compare(sweeps)]
+    out.mkdir(parents=True, exist_ok=True)
+    _remove_old_figures(out)
+    drawings = _draw([v.group for v in verdicts], out / "figures")
+    names = [drawing.name for held in drawings for drawing in held]
+    content = results.results(sweeps, verdicts, names)
+    (out / "results.json").write_text(results.as_json(content), encoding="utf-8")
+    (out / "results.csv").write_text(results.as_csv(sweeps), encoding="utf-8")
+    index = out / "index.html"
+    index.write_text(page.render(sweeps, verdicts, drawings, tracking_uri), encoding="utf-8")
+    rows = tuple(_row(arm_row) for arm_row in _arm_rows(verdicts))
+    return Report(index, tuple(v.text for v in verdicts), _COLUMNS, rows, bool(content["partial"]))
+
+
+def _draw(groups: Sequence[Group], folder: Path) -> list[list[figures.Drawing]]:
+    """All figures of all groups; with several groups their files start with the group's number and name."""
+    found = []
+    for place, group in enumerate(groups):
+        slug = re.sub(r"[^a-z0-9]+", "-", group.title.lower()).strip("-")[:40]
+        prefix = f"{place + 1:02d}-{slug}-" if len(groups) > 1 else ""
+        plans = [*figures_outcome.plans(group), *figures_curves.plans(group), *figures_search.plans(group)]
+        found.append([figures.save(plan, prefix, folder) for plan in plans])
+    return found
+
+
+def _remove_old_figures(out: Path) -> None:
+    """Only what an earlier results.json lists as its own: the folder may hold other things."""
+    try:
+        listed = json.loads((out / "results.json").read_text(encoding="utf-8"))["figures"]
+    except (OSError, ValueError, KeyError):
+        return
+    for name in listed:
+        if re.fullmatch(r"[a-z0-9_-]+", name):
+            for suffix in ("png", "svg"):
+                (out / "figures" / f"{name}.{suffix}").unlink(missing_ok=True)
+
+
+_COLUMNS = ("task", "arm", "lr", "λ", "test loss", "difference", "p", "ms/step", "state", "trials")
+
+
+def _arm_rows(verdicts: Sequence[Verdict]) -> list[tuple[Group, int]]:
+    return [(v.group, place) for v in verdicts for place in range(len(v.group.arms))]
+
+
+def _row(of: tuple[Group, int]) -> tuple[str, ...]:
+    group, place = of
+    arm = group.arms[place]
+    comparison = next((c for c in group.comparisons if c.candidate is arm), None)
+    ended = [f"{sum(arm.count(phase, status) for phase in Phase)} {status}" for status in Status]
+    return (
+        group.title,
+        arm.label + (" (baseline)" if arm is group.baseline and group.comparisons else ""),
+        setting(arm.setting(LEARNING_RATE)) + ("!" if arm.unbracketed else ""),
+        setting(arm.setting(WEIGHT_DECAY)),
+        plus_minus(arm.test),
+        difference(comparison),
+        p_value(comparison.p_holm).removeprefix("p ").removeprefix("= ") if comparison else "",
+        number(arm.ms_per_step, 3),
+        size(arm.state_bytes),
+        ", ".join(text for text in ended if not text.startswith("0 ")),
+    )
+
+
+def difference(comparison: Comparison | None) -> str:
+    """ "−0.116 ± 0.021", or the bare difference where there is no interval."""
+    if comparison is None or comparison.test is None:
+        return ""
+    test = comparison.test
+    half = None if test.low is None or test.high is None else (test.high - test.low) / 2
+    places = decimals(half, test.mean)
+    text = fixed(test.mean, places, sign=True)
+    return text if half is None else f"{text} ± {half:.{places}f}"
