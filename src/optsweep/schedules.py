@@ -45,6 +45,148 @@ def cosine(steps: Steps, num_steps: int, *, final: float = 0.0) -> Floats:
     return final + (1 - final) * 0.5 * (1 + np.cos(np.pi * _progress(steps, num_steps)))
 
 
+def polynomial(steps: Steps, num_steps: int, *, power: float = 2.0, final: float = 0.0) -> Floats:
+    """final + (1 − final)·(1 − p)^power."""
+    return final + (1 - final) * (1 - _progress(steps, num_steps)) ** power
+
+
+def exponential(steps: Steps, num_steps: int, *, final: float = 0.01, warmup_steps: int = 0) -> Floats:
+    """final^(k/(T−1)), k the absolute step, warm-up included: a constant factor per step."""
+    absolute = steps + warmup_steps
+    return final ** (absolute / max(num_steps + warmup_steps - 1, 1))
+
+
+def step(
+    steps: Steps, num_steps: int, *, step_size: float = 1 / 3, gamma: float = 0.1, warmup_steps: int = 0
+) -> Floats:
+    """gamma^⌊k/step_size⌋, k the absolute step; a `step_size` below 1 is a fraction of the run."""
+    total = num_steps + warmup_steps
+    return gamma ** np.floor((steps + warmup_steps) / _in_steps(step_size, total))
+
+
+def multi_step(
+    steps: Steps,
+    num_steps: int,
+    *,
+    milestones: Sequence[float] = (0.5, 0.75),
+    gamma: float = 0.1,
+    warmup_steps: int = 0,
+) -> Floats:
+    """gamma^(milestones reached), by the absolute step; milestones below 1 are fractions of the run."""
+    reached = sorted(_in_steps(milestone, num_steps + warmup_steps) for milestone in milestones)
+    return gamma ** np.searchsorted(reached, steps + warmup_steps, side="right").astype(np.float64)
+
+
+def cosine_restarts(
+    steps: Steps, num_steps: int, *, first: float = 0.25, factor: float = 1.0, final: float = 0.0
+) -> Floats:
+    """Cosine cycles of `first` steps (below 1: a fraction), each `factor` times the one before (arXiv 1608.03983).
+
+    A cycle begins at 1 and comes near `final` without reaching it, as SGDR and torch have it; only the run's last step is
+    at `final` exactly. Raises ValueError if the first cycle is longer than the run.
+    """
+    length = _in_steps(first, num_steps)
+    if length > num_steps:
+        raise ValueError(f"schedule.first is {length:g} steps, longer than the {num_steps} there are after warm-up")
+    if factor < 1:
+        raise ValueError(f"schedule.factor must be 1 or more, not {factor:g}")
+    begins, lengths = [0], [int(length)]
+    while begins[-1] + lengths[-1] < num_steps:
+        begins.append(begins[-1] + lengths[-1])
+        lengths.append(int(lengths[-1] * factor))
+    cycle = np.searchsorted(begins, steps, side="right") - 1
+    progress = (steps - np.array(begins)[cycle]) / np.array(lengths)[cycle]
+    multipliers = final + (1 - final) * 0.5 * (1 + np.cos(np.pi * progress))
+    return np.where(steps == num_steps - 1, final, multipliers)
+
+
+def one_cycle(
+    steps: Steps,
+    num_steps: int,
+    *,
+    rise: float = 0.3,
+    start: float = 0.04,
+    final: float = 4e-6,
+    anneal: str = "cosine",
+) -> Floats:
+    """From `start` up to 1 in the share `rise` of the run, then down to `final` (Smith & Topin 2017, arXiv 1708.07120).
+
+    `anneal` is cosine or linear, for both ways. Defaults as torch's (1/25, and 1/25/10⁴); momentum isn't cycled. It has
+    its own warm-up, so another is refused.
+    """
+    if anneal not in ("cosine", "linear"):
+        raise ValueError(f"schedule.anneal must be cosine or linear, not {anneal!r}")
+    if not 0 < rise < 1:
+        raise ValueError(f"schedule.rise must be between 0 and 1, not {rise:g}")
+    top, last = max(rise * num_steps - 1, 0.0), max(num_steps - 1, 1)
+    up = np.clip(steps / top, 0, 1) if top > 0 else np.ones(len(steps))
+    down = np.clip((steps - top) / (last - top), 0, 1)
+    if anneal == "cosine":
+        up, down = 0.5 * (1 - np.cos(np.pi * up)), 0.5 * (1 - np.cos(np.pi * down))
+    return np.where(steps <= top, start + (1 - start) * up, 1 + (final - 1) * down)
+
+
+def inverse_sqrt(steps: Steps, num_steps: int, *, time_scale: float | None = None, warmup_steps: int = 0) -> Floats:
+    """√(s/(s + k − W)): 1 at the end of warm-up (Vaswani et al. 2017, arXiv 1706.03762).
+
+    The time scale s is the length of warm-up unless given, in steps or, below 1, as a fraction of the run. Raises
+    ValueError where there is neither.
+    """
+    scale = float(warmup_steps) if time_scale is None else _in_steps(time_scale, num_steps + warmup_steps)
+    if not scale:
+        raise ValueError("schedule=inverse_sqrt without warm-up needs schedule.time_scale, in steps")
+    return np.sqrt(scale / (scale + steps))
+
+
+def wsd(steps: Steps, num_steps: int, *, cooldown: float = 0.2, shape: str = "sqrt", final: float = 0.0) -> Floats:
+    """Warm-up, stable, decay (Hu et al. 2024, arXiv 2404.06395): 1, then down in the last `cooldown` of the run.
+
+    `cooldown` is a share of the steps after warm-up, or a number of them; `shape` is sqrt, 1 − √x (Hägele et al. 2024,
+    arXiv 2405.18392), or linear. The cooldown's first step is below 1 already, its last is `final`.
+    """
+    if shape not in ("sqrt", "linear"):
+        raise ValueError(f"schedule.shape must be sqrt or linear, not {shape!r}")
+    length = min(_in_steps(cooldown, num_steps), num_steps)
+    x = np.clip((steps - (num_steps - length) + 1) / length, 0, 1)
+    return 1 - (1 - final) * (np.sqrt(x) if shape == "sqrt" else x)
+
+
+def plateau(
+    steps: Steps,
+    num_steps: int,
+    *,
+    factor: float = 0.1,
+    patience: int = 2,
+    threshold: float = 1e-4,
+    cooldown: int = 0,
+    final: float = 0.0,
+    observed: Sequence[float] = (),
+) -> Floats:
+    """Times `factor` after more than `patience` evaluations in a row without a new best, never below `final`.
+
+    As torch.optim.lr_scheduler.ReduceLROnPlateau: a best is below (1 − threshold) × the old one, evaluations during the
+    `cooldown` after a reduction don't count as bad. The deck's slide reduces at `patience` already.
+    """
+    multiplier, best, bad, cooling = 1.0, np.inf, 0, 0
+    for value in observed:
+        if value < best * (1 - threshold):
+            best, bad = value, 0
+        else:
+            bad += 1
+        if cooling > 0:
+            cooling, bad = cooling - 1, 0
+        if bad > patience:
+            multiplier, cooling, bad = max(multiplier * factor, final), cooldown, 0
+    return np.full(len(steps), multiplier)
+
+
+def _in_steps(value: float, total: int) -> float:
+    """A number of steps; below 1 it is a fraction of `total`, at least one step."""
+    if value <= 0:
+        raise ValueError(f"a length in the schedule is {value:g}; give a number of steps, or a fraction of the run")
+    return max(1.0, float(round(value * total))) if value < 1 else float(value)
+
+
 def _progress(steps: Steps, num_steps: int) -> Floats:
     """0 at the first step, 1 at the last; 0 where there is only one."""
     return steps / max(num_steps - 1, 1)
@@ -56,6 +198,16 @@ def _progress(steps: Steps, num_steps: int) -> Floats:
 def warmup_linear(progress: Floats) -> Floats:
     """p (Goyal et al. 2017, arXiv 1706.02677)."""
     return progress
+
+
+def warmup_cosine(progress: Floats) -> Floats:
+    """½(1 − cos πp)."""
+    return 0.5 * (1 - np.cos(np.pi * progress))
+
+
+def warmup_exponential(progress: Floats) -> Floats:
+    """0.01^(1 − p): a constant factor per step, over two orders of magnitude."""
+    return 0.01 ** (1 - progress)
 
 
 WARMUP = "warmup_"
@@ -116,6 +268,8 @@ class Schedule:
         if unknown := sorted(self.options.keys() - known.keys()):
             allowed = f"it has {', '.join(known)}" if known else "it has none"
             raise ValueError(f"schedule.{unknown[0]} is no option of schedule={self.name}; {allowed}")
+        if self.name == "one_cycle" and self.length:
+            raise ValueError(f"warmup={self.warmup}: one_cycle has its own warm-up; give warmup=none")
         if self.warmup_steps < 0:
             raise ValueError(f"warmup.steps must not be negative, and is {self.warmup_steps}")
 

@@ -1,1 +1,1 @@
-"""Deciding which trials to run: search space, slots, bracketing, confirmation. Pure functions of the visible history."""
+"""Deciding which trials to run: search space, slots, bracketing, choice. Pure functions of the visible history."""

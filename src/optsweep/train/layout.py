@@ -101,9 +101,7 @@ class Layout:
             yield slot.name, row[:, slot.offset : slot.offset + slot.numel].view(lanes, *slot.shape)
 
     @staticmethod
-    def build(
-        shapes: Mapping[str, tuple[int, ...]], roles: Mapping[str, Role], *, decay_all: bool = False
-    ) -> Layout:
+    def build(shapes: Mapping[str, tuple[int, ...]], roles: Mapping[str, Role], *, decay_all: bool = False) -> Layout:
         """Lay out parameters by (decayed, role, shape).
 
         Decay applies to matrices (two dimensions or more, no embeddings), or to every parameter with `decay_all`.

@@ -1,0 +1,48 @@
+# `make sweep` and `make test` set up what they need in .venv (once) and run.
+PYTHON ?= python3
+SWEEP ?= soap_schedulefree_vs_adamw_cosine
+ARGS ?=
+BIN := .venv/bin
+PORT ?= 5000
+
+export MLFLOW_DISABLE_TELEMETRY := true
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help sweep test check ui report bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("optsweep needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt setuptools wheel
+	$(BIN)/pip install -q -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+sweep: .venv/ready ## run a sweep and write its report: make sweep [SWEEP=name] [ARGS="key=value …"]
+	@$(BIN)/optsweep -cn $(SWEEP) $(ARGS)
+
+test: .venv/ready check ## lint, types and the whole test suite
+	@$(BIN)/pytest -n 2 $(ARGS)
+
+check: .venv/ready ## lint and types
+	@$(BIN)/ruff check src tests benchmarks
+	@$(BIN)/ruff format --check -q src tests benchmarks
+	@$(BIN)/mypy
+
+ui: .venv/ready ## browse every run in the MLflow UI on 127.0.0.1:5000 (PORT=…)
+	@echo "http://127.0.0.1:$(PORT)"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
+	  --backend-store-uri sqlite:///mlruns/mlflow.db --default-artifact-root mlruns/artifacts
+
+report: .venv/ready ## write the report of a sweep again: make report [SWEEP=name]
+	@$(BIN)/optsweep report $(SWEEP) $(ARGS)
+
+bench: .venv/ready ## run the benchmarks; results go to benchmarks/results/
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean: ## remove the virtual environment and caches; sweeps and reports stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info src/*.egg-info

@@ -1,0 +1,36 @@
+"""The `local` launcher: one planner and a pool of workers on this machine, instead of one process per job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class LocalLauncher(Launcher):
+    """Composes and validates all arms of a multirun first, then runs their trials in `workers` processes."""
+
+    def __init__(self, workers: int | None = None, report: bool = True) -> None:
+        self.workers, self.report = workers, report
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra hands over."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the whole sweep; one JobReturn per arm."""
+        from optsweep.app import arm_of
+        from optsweep.launch.sweep import run_sweep
+
+        loader = self.hydra_context.config_loader
+        configs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
+        summary = run_sweep([arm_of(config) for config in configs], workers=self.workers, report=self.report)
+        returns = []
+        for overrides, config in zip(job_overrides, configs, strict=True):
+            done = JobReturn(overrides=list(overrides), cfg=config, status=JobStatus.COMPLETED)
+            done.return_value = summary
+            returns.append(done)
+        return returns

@@ -1,0 +1,16 @@
+"""The one exception that a user is meant to read: a single line that names the key, what is wrong, what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave; printed as one line, exit code 2, before any training."""
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """' (did you mean …?)' with the closest candidate, or nothing."""
+    close = get_close_matches(word, list(candidates), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,118 @@
+"""Progress of a sweep: a live table on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from optsweep.launch.planner import ArmProgress
+from optsweep.search.slots import Slot
+from optsweep.tracking_names import Phase
+
+PLAIN_SECONDS = 15.0
+"""Between two lines of progress where there is no terminal."""
+
+
+class Display:
+    """Shows `ArmProgress` of all arms; use as a context manager."""
+
+    def __init__(self, sweep: str, workers: int) -> None:
+        self.sweep, self.workers = sweep, workers
+        self.console = Console(file=sys.stdout)
+        self.begin = self._last_line = time.monotonic()
+        self._done_before: int | None = None
+        self._live: Live | None = None
+        self._arms: Sequence[ArmProgress] = ()
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self._live = Live(self, console=self.console, refresh_per_second=2)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the terminal as it is."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def update(self, arms: Sequence[ArmProgress]) -> None:
+        """Show the present state."""
+        self._arms = arms
+        done = sum(arm.done for arm in arms)
+        if self._done_before is None:
+            self._done_before = done
+            if self._live is None:
+                total = sum(arm.total for arm in arms)
+                self._print(
+                    f"sweep {self.sweep}: {len(arms)} arms, {total} trials, {done} done, {self.workers} workers"
+                )
+        elif self._live is None and time.monotonic() - self._last_line > PLAIN_SECONDS:
+            self._print(self._line())
+
+    def trial_done(self, label: str, phase: Phase, slot: Slot) -> None:
+        """A trial ended; said in a line where there is no terminal."""
+        if self._live is None and (slot.crashed or slot.value == math.inf):
+            params = ", ".join(f"{key}={value:.3g}" for key, value in slot.params.items())
+            self._print(f"  {label}: {phase} {slot.number} ({params}) {'crashed' if slot.crashed else 'diverged'}")
+
+    def __rich__(self) -> Table:
+        table = Table(title=f"sweep {self.sweep} · {self._line()}", title_justify="left", box=None, expand=False)
+        for name in ("arm", "phase", "trials", "", "running", "best val loss", "diverged"):
+            table.add_column(name, justify="left" if name in ("arm", "phase", "trials") else "right")
+        for arm in self._arms:
+            phase = "done" if arm.done >= arm.total else arm.phase
+            bar = ProgressBar(total=max(arm.total, 1), completed=arm.done, width=24)
+            table.add_row(
+                arm.label,
+                phase,
+                bar,
+                f"{arm.done}/{arm.total}",
+                str(arm.running),
+                "–" if arm.best is None else f"{arm.best:.4f}",
+                str(arm.diverged) + (f" (+{arm.crashed} crashed)" if arm.crashed else ""),
+            )
+        return table
+
+    def _line(self) -> str:
+        done, total = sum(a.done for a in self._arms), sum(a.total for a in self._arms)
+        best = "; ".join(f"{a.label} {a.best:.4f}" for a in self._arms if a.best is not None)
+        left = self._seconds_left()
+        eta = f", about {_duration(left)} left" if left is not None and done < total else ""
+        elapsed = _duration(time.monotonic() - self.begin)
+        text = f"{done}/{total} trials in {elapsed}{eta}"
+        return text if self._live is not None or not best else f"{text}; best so far: {best}"
+
+    def _seconds_left(self) -> float | None:
+        """From each arm's own seconds per trial, over all workers, scaled by how busy they were so far."""
+        known = [a.mean_seconds for a in self._arms if a.mean_seconds]
+        if not known:
+            return None
+        typical = sum(known) / len(known)
+        work = sum((a.total - a.done) * (a.mean_seconds or typical) for a in self._arms)
+        spent = sum(a.done * (a.mean_seconds or 0.0) for a in self._arms)
+        elapsed = time.monotonic() - self.begin
+        here = sum(a.done for a in self._arms) - (self._done_before or 0)
+        everything = max(1, sum(a.done for a in self._arms))
+        busy = spent * here / everything / (elapsed * self.workers) if here and elapsed > 5 else 0.9
+        return work / self.workers / min(1.0, max(0.2, busy))
+
+    def _print(self, line: str) -> None:
+        self._last_line = time.monotonic()
+        print(line, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,47 @@
+"""The machine and the versions that a sweep ran with."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from optsweep.tracking import git_commit
+
+PACKAGES = ("optsweep", "torch", "numpy", "optuna", "mlflow", "hydra-core", "scipy", "scikit-learn", "matplotlib")
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What a reader needs to judge the numbers: machine, device, versions, commit."""
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "packages": packages,
+        "git_commit": git_commit(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,378 @@
+"""A whole sweep from its arms to its report: check, plan, work, time, report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optsweep import tracking
+from optsweep import tracking_names as names
+from optsweep.assemble import Built, build_arm, check_arm, device_of
+from optsweep.config import Arm, difference
+from optsweep.errors import UserError
+from optsweep.launch.display import Display
+from optsweep.launch.environment import environment
+from optsweep.launch.planner import Planner, Task
+from optsweep.launch.pool import Pool
+from optsweep.launch.timing import time_arms
+from optsweep.launch.worker import Job, Worker
+from optsweep.search.slots import Plan
+from optsweep.search.studies import Studies
+from optsweep.tasks.base import Split
+from optsweep.tasks.base import Task as TrainingTask
+from optsweep.tracking import Tracker
+
+POLL_SECONDS = 1.0
+"""The planner wakes up when a trial ends; this often it looks for expired leases."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a sweep came to."""
+
+    sweep: str
+    arms: tuple[str, ...]
+    trials: int  # run by this call
+    seconds: float
+
+
+def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool) -> Summary:
+    """Run all arms to the end. `workers` 0: in this process; None: one per `trainer.threads` cores, or per GPU.
+
+    Raises UserError before anything is written or trained if an arm, the store or the plan is not right.
+    """
+    begin = time.time()
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
+        raise UserError(f"hydra.launcher.workers: {workers!r} is not allowed; give a whole number ≥ 1, or null")
+    first = arms[0]
+    _check_together(arms)
+    built = _build(arms)
+    labels = labels_of(arms)
+    studies = Studies.open(first.storage, first.sweep)
+    _check_history(studies, arms, built)
+    tracking.check(first.tracking_uri)
+    _note_content(studies, arms, built)
+    tracker = Tracker(first.tracking_uri, first.sweep)
+    baseline = _baseline(arms, labels)
+    count, devices = _deal(first, workers)
+    sweep_run = _describe_sweep(tracker, arms, baseline, devices[0])
+    jobs = [_describe_arm(tracker, arm, b, labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
+    tasks = [_task(job, b) for job, b in zip(jobs, built, strict=True)]
+    with Display(first.sweep, max(1, count)) as display:
+        planner = Planner(tasks, studies, tracker, retries=first.retries, on_done=display.trial_done)
+        trained = _work(planner, jobs, display, first, count, devices)
+    if trained:
+        _describe_session(tracker, sweep_run, begin, time.time(), max(1, count), planner)
+    for run, timing in time_arms(jobs, built, tracker, devices[0], inline=count == 0).items():
+        tracker.set_tags(run, {names.TIMING: timing})
+    for job in jobs:
+        tracker.end(job.parent_run)
+    tracker.end(sweep_run)
+    folder = Path("reports") / first.sweep
+    if report and (trained or not (folder / "index.html").is_file()):
+        finish_report(first)
+    elif report:
+        print(f"nothing was left to do; the report is {folder / 'index.html'}")
+    return Summary(first.sweep, tuple(arm.name for arm in arms), trained, time.time() - begin)
+
+
+def finish_report(arm: Arm) -> None:
+    """Write the report of an arm's sweep and say where it is."""
+    from optsweep.report import write_report
+
+    print_report(write_report(arm.tracking_uri, [arm.sweep], Path("reports") / arm.sweep))
+
+
+def print_report(report: Any) -> None:
+    """The verdict and the place of a report."""
+    for sentence in report.verdicts:
+        print(f"\n{sentence}")
+    print(f"\nreport: {report.index}")
+
+
+# -- before training -----------------------------------------------------------------------------------------------
+
+
+def _check_together(arms: Sequence[Arm]) -> None:
+    seen: dict[str, Arm] = {}
+    for arm in arms:
+        if arm.name in seen:
+            raise UserError(f"the same arm twice: {arm.name}")
+        seen[arm.name] = arm
+        for key in ("sweep", "seed", "tracking_uri", "storage", "retries", "baseline", "confirm_seeds"):
+            if getattr(arm, key) != getattr(arms[0], key):
+                raise UserError(f"{key} differs between arms of one sweep: it can't be swept over")
+        if arm.search.trials != arms[0].search.trials:
+            raise UserError("search.trials differs between arms of one sweep: every arm gets the same budget")
+
+
+def _build(arms: Sequence[Arm]) -> list[Built]:
+    """Build and check every arm; arms of one task share its data."""
+    tasks: dict[str, TrainingTask] = {}
+    built = []
+    for arm in arms:
+        key = repr(arm.task)
+        built.append(build_arm(arm, tasks.get(key)))
+        tasks[key] = built[-1].program.task
+        check_arm(built[-1])
+    return built
+
+
+def labels_of(arms: Sequence[Arm]) -> dict[str, str]:
+    """A short name per arm: optimizer and schedule, and whatever else tells it from the others."""
+
+    def part(arm: Arm, group: str) -> str:
+        choice = arm.choices.get(group, "none")
+        if group == "optimizer" and choice == "external":
+            return arm.optimizer.target.rpartition(".")[2]
+        if group == "warmup":
+            return f"{choice} warm-up" if choice != "none" else "no warm-up"
+        if group == "weight_decay":
+            return f"{choice} decay" if choice != "none" else "no decay"
+        return choice
+
+    groups = ["task", "optimizer", "schedule", "warmup", "weight_decay", "averaging"]
+    varying = [g for g in groups if len({part(arm, g) for arm in arms}) > 1 or g in ("optimizer", "schedule")]
+    axes = sorted({key for arm in arms for key in arm.axes})
+    labels = {}
+    for arm in arms:
+        parts = [part(arm, g) for g in varying]
+        parts += [f"{key.rpartition('.')[2]}={arm.axes[key]}" for key in axes if key in arm.axes]
+        labels[arm.name] = " + ".join(parts)
+    if len(set(labels.values())) < len(labels):  # a recipe set more than the choices say
+        for arm in arms:
+            if recipe := arm.choices.get("recipe"):
+                labels[arm.name] += f" ({recipe})"
+    return labels
+
+
+def _baseline(arms: Sequence[Arm], labels: Mapping[str, str]) -> str:
+    """Name of the arm that the others are held against."""
+    wanted = arms[0].baseline
+    if wanted is None:
+        return arms[0].name
+    found = [arm.name for arm in arms if wanted in (labels[arm.name], arm.name) or wanted in arm.name]
+    if not found:
+        raise UserError(f"sweep.baseline: no arm is called {wanted!r}; there are {'; '.join(labels.values())}")
+    return found[0]
+
+
+def _plan_content(arm: Arm, built: Built) -> dict[str, Any]:
+    """What must not change while a sweep grows."""
+    search = arm.search
+    return {
+        "search.sampler": search.sampler,
+        "search.pruner": search.pruner,
+        "search.reruns": search.reruns,
+        "search.lag": search.lag,
+        **{f"search.space.{key}": [r.low, r.high, r.log] for key, r in sorted(built.space.ranges.items())},
+    }
+
+
+def _check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]) -> None:
+    """Refuse to mix trials of different settings under one name."""
+    for arm, b in zip(arms, built, strict=True):
+        content = {**b.content, **_plan_content(arm, b)}
+        before = studies.note(arm.name, "content")
+        if before is not None and (changed := difference(before, tracking.plain(content))):
+            raise UserError(
+                f"sweep.name={arm.sweep}: its arm '{arm.name}' has trials under other settings: {changed}; "
+                f"give another sweep.name"
+            )
+
+
+def _note_content(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]) -> None:
+    """Remember the settings of new arms."""
+    for arm, b in zip(arms, built, strict=True):
+        if studies.note(arm.name, "content") is None:
+            studies.set_note(arm.name, "content", tracking.plain({**b.content, **_plan_content(arm, b)}))
+
+
+def _deal(arm: Arm, workers: int | None) -> tuple[int, list[str]]:
+    """Number of workers (0: this process) and the devices to deal out."""
+    device = device_of(arm.trainer.device)
+    devices = [str(device)]
+    if device.type == "cuda" and arm.trainer.device in ("auto", "cuda"):
+        import torch
+
+        devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if workers is not None:
+        return workers, devices
+    if device.type != "cpu":
+        return len(devices), devices
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // arm.trainer.threads), devices
+
+
+def _task(job: Job, built: Built) -> Task:
+    arm = job.arm
+    plan = Plan(
+        trials=arm.search.trials,
+        lag=arm.search.lag,
+        sampler=arm.search.sampler,
+        pruner=arm.search.pruner,
+        reruns=arm.search.reruns,
+        seed=arm.seed,
+        arm=arm.name,
+    )
+    return Task(job, plan, built.space, arm.confirm_seeds)
+
+
+# -- what MLflow is told -------------------------------------------------------------------------------------------
+
+
+def _describe_sweep(tracker: Tracker, arms: Sequence[Arm], baseline: str, device: str) -> str:
+    first = arms[0]
+    run = tracker.sweep_run()
+    order = tracker.client.get_run(run).data.tags.get(names.PLAN)
+    earlier = tracking.parse(order)["arms"] if order else []
+    plan = {
+        "arms": list(dict.fromkeys([*earlier, *(arm.name for arm in arms)])),
+        "baseline": baseline,
+        "seed": first.seed,
+        "objective": names.VAL_LOSS,
+        "search": {
+            "trials": first.search.trials,
+            "reruns": first.search.reruns,
+            "lag": first.search.lag,
+            "sampler": first.search.sampler,
+            "pruner": first.search.pruner,
+        },
+        "confirm": {"seeds": first.confirm_seeds},
+    }
+    command = " ".join(["optsweep", *(shlex.quote(a) for a in sys.argv[1:])])
+    tracker.set_tags(run, {names.PLAN: plan, names.ENVIRONMENT: environment(device), names.COMMAND: command})
+    return run
+
+
+def _describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
+    run = tracker.arm_run(arm.name, label)
+    program, task = built.program, built.program.task
+    facts = {
+        "num_parameters": program.layout.num_parameters,
+        "num_steps": program.num_steps,
+        "batch_size": program.batch_size,
+        "metric": task.metric,
+        "higher_is_better": task.higher_is_better,
+        "loss_unit": task.loss_unit,
+        "chance_loss": task.chance_loss,
+        "warmup_steps": program.schedule.length,
+        "device": arm.trainer.device,
+        "precision": program.precision,
+        "lanes": arm.trainer.lanes,
+        "threads": arm.trainer.threads,
+        "data": task.digest(),
+    }
+    space = {
+        key: {"low": r.low, "high": r.high, "log": r.log, "source": r.source} for key, r in built.space.ranges.items()
+    }
+    tags = {
+        names.LABEL: label,
+        names.CHOICES: {**arm.choices, **arm.axes},
+        names.FINGERPRINT: built.fingerprint,
+        names.SPACE: space,
+        names.FIXED: built.space.fixed,
+        names.FACTS: facts,
+        names.WARNINGS: list(built.warnings),
+        "mlflow.note.content": _note(arm, built, label),
+    }
+    tracker.set_tags(run, tags)
+    tracker.set_params(run, {key: value for key, value in built.content.items() if value is not None})
+    tracker.set_dataset(run, arm.task.name, task.digest(), arm.task.target, {"num_train": task.size(Split.TRAIN)})
+    tracker.log_text(run, arm.yaml, "config.yaml")
+    return Job(arm, label, built.fingerprint, run)
+
+
+def _note(arm: Arm, built: Built, label: str) -> str:
+    """Markdown shown on the arm's page in MLflow."""
+    rows = [f"| {key} | {r.low:g} – {r.high:g} | {r.source} |" for key, r in built.space.ranges.items()]
+    fixed = ", ".join(f"{key} = {value:g}" for key, value in built.space.fixed.items())
+    return "\n".join(
+        [
+            f"### {label}",
+            f"{arm.search.trials} search trials, {arm.confirm_seeds} confirm seeds, {built.program.num_steps} steps of "
+            f"{built.program.batch_size} samples, {built.program.layout.num_parameters:,} parameters.",
+            "",
+            *(["| searched | range | source |", "| --- | --- | --- |", *rows, ""] if rows else []),
+            f"Fixed: {fixed}" if fixed else "",
+        ]
+    )
+
+
+def _describe_session(tracker: Tracker, run: str, begin: float, end: float, workers: int, planner: Planner) -> None:
+    """Add this call to the sweep's list of sessions."""
+    before = tracker.client.get_run(run).data.tags.get(names.SESSIONS)
+    sessions = tracking.parse(before) if before else []
+    known_seconds = sum(s["train_seconds"] for s in sessions)
+    known_trials = sum(s["trials"] for s in sessions)
+    session = {
+        "start": round(begin, 3),
+        "end": round(end, 3),
+        "workers": workers,
+        "train_seconds": round(planner.train_seconds() - known_seconds, 3),
+        "trials": planner.num_done() - known_trials,
+    }
+    tracker.set_tags(run, {names.SESSIONS: [*sessions, session]})
+
+
+# -- work ----------------------------------------------------------------------------------------------------------
+
+
+def _work(planner: Planner, jobs: Sequence[Job], display: Display, arm: Arm, count: int, devices: Sequence[str]) -> int:
+    """Run until the planner has nothing left; returns the number of trials that ended."""
+    finished = planner.step()
+    before = planner.num_done()
+    display.update(planner.progress)
+    if finished:
+        return 0
+    try:
+        with _sigterm_as_interrupt():
+            if count == 0:
+                _work_here(planner, jobs, display)
+            else:
+                with Pool(jobs, count, devices, arm.trainer.threads) as pool:
+                    while not planner.step():
+                        display.update(planner.progress)
+                        for worker, reason in pool.wait(POLL_SECONDS):
+                            planner.lose_worker(worker, reason)
+    except KeyboardInterrupt:
+        planner.release_all("interrupted by the user")
+        done, total = sum(p.done for p in planner.progress), sum(p.total for p in planner.progress)
+        display.stop()
+        command = " ".join(["optsweep", *(shlex.quote(a) for a in sys.argv[1:])])
+        sys.stderr.write(f"stopped; {done} of {total} trials are kept. To go on: {command}\n")
+        raise
+    display.update(planner.progress)
+    return planner.num_done() - before
+
+
+def _work_here(planner: Planner, jobs: Sequence[Job], display: Display) -> None:
+    worker = Worker(jobs)
+    while not planner.step():
+        display.update(planner.progress)
+        if not worker.work_once():
+            time.sleep(POLL_SECONDS)
+
+
+class _sigterm_as_interrupt:  # noqa: N801 (a context manager, used like a function)
+    """Within it SIGTERM stops the sweep as Ctrl-C does: kept, and with a word on how to go on."""
+
+    def __enter__(self) -> None:
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        try:
+            self._before = signal.signal(signal.SIGTERM, interrupt)
+        except ValueError:  # not in the main thread
+            self._before = None
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)

@@ -1,0 +1,286 @@
+"""What the n-th trial of an arm's search is: a pure function of (seed, arm, n, what is visible to slot n).
+
+Slot n sees the results of slots ≤ n − lag and the parameters of all before it, never what happens to have finished.
+So the search is the same whatever the number and the speed of workers.
+
+The slots of an arm with B trials: the first half is quasi-random, then Optuna's model, and the last `reruns` share
+repeats the best settings on further seeds. Any slot but a re-run may be redirected to bracket the LR: as long as the
+best LR has no tried LR at least 1.5 × away on either side, the range grows past that edge. Growing never adds a slot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from statistics import fmean, median
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from scipy.stats import qmc
+
+from optsweep.search.space import Range, Space
+
+BRACKET_FACTOR = 1.5
+"""A tried LR this far from the best, on either side, brackets it."""
+
+GROWTH = math.sqrt(10.0)
+"""The range grows by half a decade at a time."""
+
+MODEL_HISTORY = 200
+"""Trials that the model sees at most, the best and the latest: TPE's time per suggestion grows with its history."""
+
+NUM_RERUN_SETTINGS = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The part of an arm's search that is decided beforehand."""
+
+    trials: int
+    lag: int
+    sampler: str
+    pruner: str
+    reruns: float
+    seed: int
+    arm: str
+
+    @property
+    def num_reruns(self) -> int:
+        """Slots at the end that re-run top settings, the same number for each."""
+        return int(self.trials * self.reruns) // NUM_RERUN_SETTINGS * NUM_RERUN_SETTINGS
+
+    @property
+    def first_rerun(self) -> int:
+        """First slot of the re-runs."""
+        return self.trials - self.num_reruns
+
+    @property
+    def num_quasi_random(self) -> int:
+        """Slots at the start that fill the space."""
+        if self.sampler == "quasi-random":
+            return self.first_rerun
+        return min(math.ceil(self.trials / 2), self.first_rerun)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place in the search, decided: parameters and seed, and the result once it is there."""
+
+    number: int
+    params: Mapping[str, float]
+    seed: int
+    origin: str
+    value: float | None = None  # validation loss at the last step; inf: diverged; None: not there yet, or pruned
+    pruned: bool = False
+    crashed: bool = False
+    rungs: Mapping[int, float] = field(default_factory=dict)
+    prune_above: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return self.value is not None or self.pruned or self.crashed
+
+
+def ready(plan: Plan, number: int, slots: Sequence[Slot]) -> bool:
+    """Whether everything that slot `number` may see is there."""
+    return len(slots) >= number and all(slot.done for slot in slots[: _horizon(plan, number)])
+
+
+def suggest(plan: Plan, space: Space, number: int, slots: Sequence[Slot]) -> Slot:
+    """Slot `number`, given the slots before it."""
+    horizon = _horizon(plan, number)
+    visible, pending = slots[:horizon], slots[horizon:number]
+    if number >= plan.first_rerun:
+        return _rerun(plan, space, number, visible)
+    prune_above = _thresholds(visible) if plan.pruner == "median" and number >= plan.num_quasi_random else {}
+    redirected = _redirect(plan, space, number, visible, pending)
+    if redirected is not None:
+        return Slot(number, redirected, 0, "bracket", prune_above=prune_above)
+    if number < plan.num_quasi_random:
+        return Slot(number, _quasi_random(plan, space, number), 0, "quasi-random", prune_above=prune_above)
+    return Slot(number, _model(plan, space, number, visible), 0, "model", prune_above=prune_above)
+
+
+def _horizon(plan: Plan, number: int) -> int:
+    """Number of slots whose results slot `number` sees; re-runs see the whole search before them."""
+    if number >= plan.first_rerun:
+        return plan.first_rerun
+    if number < math.ceil(plan.num_quasi_random / 2):
+        return 0
+    return max(0, number - plan.lag + 1)
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed from anything printable."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@lru_cache(maxsize=256)
+def _points(seed: int, dimensions: int, count: int) -> NDArray[np.float64]:
+    return np.asarray(qmc.Sobol(dimensions, scramble=True, rng=seed).random_base2(max(1, math.ceil(math.log2(count)))))
+
+
+def _quasi_random(plan: Plan, space: Space, number: int) -> dict[str, float]:
+    """Point `number` of a scrambled Sobol sequence, the same for all arms, in each arm's own ranges."""
+    count = max(plan.num_quasi_random, number + 1, 2)
+    unit = _points(seed_of(plan.seed, "quasi-random") % 2**32, len(space.ranges), count)[number]
+    return {key: r.at(float(u)) for (key, r), u in zip(sorted(space.ranges.items()), unit, strict=True)}
+
+
+def settings(slots: Sequence[Slot]) -> list[tuple[Mapping[str, float], list[float]]]:
+    """Distinct parameter settings in order of first appearance, with their results (diverged: inf)."""
+    found: dict[tuple[tuple[str, float], ...], tuple[Mapping[str, float], list[float]]] = {}
+    for slot in slots:
+        if slot.value is not None:
+            key = tuple(sorted(slot.params.items()))
+            found.setdefault(key, (slot.params, []))[1].append(slot.value)
+    return list(found.values())
+
+
+def ranked(slots: Sequence[Slot]) -> list[tuple[Mapping[str, float], list[float]]]:
+    """Settings without a divergence, best mean first; ties go to the smaller LR, then to the earlier one."""
+    finite = [(params, values) for params, values in settings(slots) if all(map(math.isfinite, values))]
+    return sorted(finite, key=lambda s: (fmean(s[1]), s[0].get("lr", 0.0)))
+
+
+def bracketed(slots: Sequence[Slot], best_lr: float) -> dict[str, bool]:
+    """Whether a tried LR (worse or diverged) lies at least 1.5 × below, and above, the best."""
+    tried = [slot.params["lr"] for slot in slots if slot.done and not slot.crashed]
+    # A hair of tolerance: 1.5 × in floating point.
+    low, high = best_lr / BRACKET_FACTOR * (1 + 1e-9), best_lr * BRACKET_FACTOR * (1 - 1e-9)
+    return {"low": any(lr <= low for lr in tried), "high": any(lr >= high for lr in tried)}
+
+
+def _redirect(
+    plan: Plan, space: Space, number: int, visible: Sequence[Slot], pending: Sequence[Slot]
+) -> dict[str, float] | None:
+    """The next LR past an edge that the best LR leans on, or None.
+
+    While the space is still being filled, only an edge of the range counts: points between may be yet to come.
+    """
+    if "lr" not in space.ranges or not visible:
+        return None
+    best = ranked(visible)
+    if not best:
+        # Everything diverged: the range is too high.
+        tried = [slot.params["lr"] for slot in visible if slot.value is not None]
+        if not tried:
+            return None
+        lowest = min([*tried, *(slot.params["lr"] for slot in pending), space.ranges["lr"].low])
+        return {**visible[-1].params, "lr": lowest / GROWTH}
+    params = best[0][0]
+    lr, edge = params["lr"], space.ranges["lr"]
+    sides = bracketed(visible, lr)
+    filling = number < plan.num_quasi_random
+    known = [slot.params["lr"] for slot in [*visible, *pending]]
+    if not sides["high"] and (not filling or lr * BRACKET_FACTOR > edge.high):
+        return {**params, "lr": max([*known, edge.high]) * GROWTH if lr * BRACKET_FACTOR > edge.high else edge.high}
+    if not sides["low"] and (not filling or lr / BRACKET_FACTOR < edge.low):
+        return {**params, "lr": min([*known, edge.low]) / GROWTH if lr / BRACKET_FACTOR < edge.low else edge.low}
+    return None
+
+
+def current_ranges(space: Space, slots: Sequence[Slot]) -> dict[str, Range]:
+    """The ranges with every extension that was tried."""
+    ranges = dict(space.ranges)
+    for slot in slots:
+        for key, value in slot.params.items():
+            ranges[key] = ranges[key].including(value)
+    return ranges
+
+
+def _model(plan: Plan, space: Space, number: int, visible: Sequence[Slot]) -> dict[str, float]:
+    """What Optuna's sampler suggests, asked on a fresh in-memory study.
+
+    The study is built from the visible history under the present ranges, because Optuna's samplers don't survive a
+    range that changes; diverged trials carry the worst finite value, so that the model keeps away from them.
+    """
+    ranges = current_ranges(space, visible)
+    distributions = {key: r.distribution() for key, r in sorted(ranges.items())}
+    results = [slot for slot in visible if slot.value is not None]
+    finite = [slot.value for slot in results if slot.value is not None and math.isfinite(slot.value)]
+    worst = max(finite, default=0.0)
+    seed = seed_of(plan.seed, plan.arm, number, "model") % 2**32
+    study = optuna.create_study(sampler=_sampler(plan.sampler, seed))
+    if len(results) > MODEL_HISTORY:
+        by_value = sorted(results, key=lambda slot: slot.value if slot.value is not None else math.inf)
+        kept = {s.number for s in [*by_value[: MODEL_HISTORY // 2], *results[-MODEL_HISTORY // 2 :]]}
+        results = [slot for slot in results if slot.number in kept]
+    for slot in results:
+        value = slot.value if slot.value is not None and math.isfinite(slot.value) else worst
+        study.add_trial(
+            optuna.trial.create_trial(params=dict(slot.params), distributions=dict(distributions), value=value)
+        )
+    asked = study.ask(distributions)  # type: ignore[arg-type]
+    return {key: float(asked.params[key]) for key in distributions}
+
+
+def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    if name == "gp":
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=1, deterministic_objective=False)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
+
+
+def _thresholds(visible: Sequence[Slot]) -> dict[int, float]:
+    """Median of the visible trials' validation losses at each rung but the last; needs four of them."""
+    finished = [slot for slot in visible if slot.value is not None and slot.rungs]
+    steps = sorted({step for slot in finished for step in slot.rungs if step > 0})
+    thresholds = {}
+    for step in steps[:-1]:
+        values = [slot.rungs[step] for slot in finished if step in slot.rungs]
+        if len(values) >= 4:
+            thresholds[step] = median(values)
+    return thresholds
+
+
+def _rerun(plan: Plan, space: Space, number: int, visible: Sequence[Slot]) -> Slot:
+    """A top setting on a further search seed."""
+    place = number - plan.first_rerun
+    top = ranked(visible)[:NUM_RERUN_SETTINGS]
+    if not top:  # nothing converged: keep looking, lower
+        redirected = _redirect(plan, space, number, visible, ())
+        fallback = redirected or _quasi_random(plan, space, number)
+        if "lr" in fallback:
+            fallback["lr"] /= GROWTH**place
+        return Slot(number, fallback, 0, "bracket")
+    params = top[place % len(top)][0]
+    return Slot(number, params, 1 + place // len(top), "rerun")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The setting an arm is confirmed with."""
+
+    params: Mapping[str, float]
+    mean: float
+    count: int
+    sides: Mapping[str, bool]
+    searched: Mapping[str, tuple[float, float]]
+    numbers: tuple[int, ...]
+
+
+def choose(plan: Plan, space: Space, slots: Sequence[Slot]) -> Choice | None:
+    """The best mean among the settings that ran on most seeds; None if every trial diverged or crashed.
+
+    Only settings with equally many seeds are compared, so one lucky run can't win against a mean.
+    """
+    best = ranked(slots)
+    if not best:
+        return None
+    most = max(len(values) for _, values in best)
+    params, values = next(s for s in best if len(s[1]) == most)
+    ranges = current_ranges(space, slots)
+    return Choice(
+        params=params,
+        mean=fmean(values),
+        count=len(values),
+        sides=bracketed(slots, params["lr"]) if "lr" in params else {},
+        searched={key: (r.low, r.high) for key, r in ranges.items()},
+        numbers=tuple(slot.number for slot in slots if slot.params == params),
+    )

@@ -1,0 +1,64 @@
+"""What goes into one trial and what comes out: numbers only, so that both travel between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class End(StrEnum):
+    """How training ended. A crash is an exception, and none of these."""
+
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    PRUNED = "pruned"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run of an arm."""
+
+    hyper: Mapping[str, float]  # lr, weight_decay and the float hyperparameters of rule and iterate
+    seed: int  # of initialisation and data order
+    prune_above: Mapping[int, float] = field(default_factory=dict)  # step → validation loss above which it is pruned
+    test: bool = False  # evaluate the test split at the end
+
+
+@dataclass(frozen=True)
+class Point:
+    """One logged point of training: the loss is the mean over the steps since the point before."""
+
+    step: int  # optimizer steps done
+    loss: float  # for schedule-free at y, where its gradients are taken
+    lr: float  # the learning rate that was applied
+    grad_norm: float  # before clipping, at this step
+    update_ratio: float  # ‖θ_new − θ‖ / ‖θ‖ of this step
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One evaluation of a trial."""
+
+    step: int
+    val_loss: float
+    val_score: float
+    points: tuple[Point, ...]  # training since the rung before
+    ms_per_step: float | None  # of the lanes together, evaluation excluded; None before the first step
+    peak_bytes: int
+    train_seconds: float  # this trial's share of training time so far
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended; `val_loss` is that of the last step, on the weights one would ship."""
+
+    end: End
+    step: int
+    val_loss: float
+    val_score: float
+    test_loss: float | None
+    test_score: float | None
+    train_seconds: float
+    state_bytes: int
+    reason: str = ""
