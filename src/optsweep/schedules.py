@@ -82,8 +82,8 @@ def cosine_restarts(
 ) -> Floats:
     """Cosine cycles of `first` steps (below 1: a fraction), each `factor` times the one before (arXiv 1608.03983).
 
-    A cycle begins at 1 and comes near `final` without reaching it, as SGDR and torch have it; only the run's last step is
-    at `final` exactly. Raises ValueError if the first cycle is longer than the run.
+    A cycle begins at 1 and comes near `final` without reaching it, as SGDR and torch have it; where the run ends with
+    a cycle, its last step is at `final` exactly. Raises ValueError if the first cycle is longer than the run.
     """
     length = _in_steps(first, num_steps)
     if length > num_steps:
@@ -97,7 +97,8 @@ def cosine_restarts(
     cycle = np.searchsorted(begins, steps, side="right") - 1
     progress = (steps - np.array(begins)[cycle]) / np.array(lengths)[cycle]
     multipliers = final + (1 - final) * 0.5 * (1 + np.cos(np.pi * progress))
-    return np.where(steps == num_steps - 1, final, multipliers)
+    whole = begins[-1] + lengths[-1] == num_steps
+    return np.where(whole & (steps == num_steps - 1), final, multipliers)
 
 
 def one_cycle(
@@ -135,7 +136,8 @@ def inverse_sqrt(steps: Steps, num_steps: int, *, time_scale: float | None = Non
     scale = float(warmup_steps) if time_scale is None else _in_steps(time_scale, num_steps + warmup_steps)
     if not scale:
         raise ValueError("schedule=inverse_sqrt without warm-up needs schedule.time_scale, in steps")
-    return np.sqrt(scale / (scale + steps))
+    multipliers: Floats = np.sqrt(scale / (scale + steps))
+    return multipliers
 
 
 def wsd(steps: Steps, num_steps: int, *, cooldown: float = 0.2, shape: str = "sqrt", final: float = 0.0) -> Floats:
@@ -148,7 +150,8 @@ def wsd(steps: Steps, num_steps: int, *, cooldown: float = 0.2, shape: str = "sq
         raise ValueError(f"schedule.shape must be sqrt or linear, not {shape!r}")
     length = min(_in_steps(cooldown, num_steps), num_steps)
     x = np.clip((steps - (num_steps - length) + 1) / length, 0, 1)
-    return 1 - (1 - final) * (np.sqrt(x) if shape == "sqrt" else x)
+    lost: Floats = np.sqrt(x) if shape == "sqrt" else x
+    return 1 - (1 - final) * lost
 
 
 def plateau(
@@ -291,6 +294,22 @@ class Schedule:
             return after
         rising = _functions(warmups=True)[self.warmup]((steps[:length] + 1) / length)
         return np.concatenate([rising, after])
+
+    def notes(self, num_steps: int) -> list[str]:
+        """What a user should know about the schedule in a run of `num_steps`. Raises ValueError if it can't be."""
+        try:
+            multipliers = self.multipliers(num_steps, num_steps)
+        except TypeError as error:
+            raise ValueError(f"schedule={self.name}: an option has the wrong type ({error})") from None
+        if not (np.isfinite(multipliers).all() and (multipliers >= 0).all() and multipliers.any()):
+            raise ValueError(
+                f"schedule={self.name}: with these options the LR is negative, zero throughout or infinite"
+            )
+        if self.name in ("step", "multi_step") and (multipliers[self.length :] == 1).all():
+            return [
+                f"schedule={self.name} never reduces the LR in {num_steps} steps; give fractions of the run instead"
+            ]
+        return []
 
     def start(self, num_steps: int) -> Multipliers:
         """The multipliers of one trial of `num_steps`, to be extended from rung to rung."""
