@@ -1,0 +1,150 @@
+"""The search is a pure function of what is visible, spends exactly its budget, and brackets the learning rate."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from optsweep.search.slots import Plan, Slot, bracketed, choose, ranked, ready, suggest
+from optsweep.search.space import Range, Space
+
+PLAN = Plan(trials=16, lag=2, sampler="tpe", pruner="none", reruns=0.25, seed=0, arm="a")
+SPACE = Space({"lr": Range(1e-4, 1e-3)})
+Objective = Callable[[dict[str, float], int], float]
+
+
+def valley(best: float) -> Objective:
+    """Validation loss with its minimum at `best`, a cliff a decade above it, and a little noise from the seed."""
+
+    def objective(params: dict[str, float], seed: int) -> float:
+        lr = params["lr"]
+        if lr > 10 * best:
+            return math.inf
+        return 2 + 0.1 * math.log10(lr / best) ** 2 + 1e-4 * math.sin(1e3 * lr + seed)
+
+    return objective
+
+
+def search(plan: Plan, space: Space, objective: Objective, workers: int = 1, pace: int = 0) -> list[Slot]:
+    """Run a search with so many workers, whose speeds differ in a way that `pace` chooses."""
+    slots: list[Slot] = []
+    running: list[tuple[float, int]] = []
+    waiting: list[int] = []
+    now = 0.0
+    while len([s for s in slots if s.done]) < plan.trials:
+        while len(slots) < plan.trials and ready(plan, len(slots), slots):
+            slots.append(suggest(plan, space, len(slots), slots))
+            waiting.append(len(slots) - 1)
+        while waiting and len(running) < workers:
+            number = waiting.pop(0)
+            heapq.heappush(running, (now + 1 + (number * 7 + pace) % 5, number))
+        now, number = heapq.heappop(running)
+        slot = slots[number]
+        slots[number] = replace(slot, value=objective(dict(slot.params), slot.seed))
+    return slots
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "quasi-random"])
+def test_same_search_whatever_the_number_and_speed_of_workers(sampler: str) -> None:
+    plan = replace(PLAN, sampler=sampler)
+    reference = search(plan, SPACE, valley(3e-3))
+    for workers, pace in ((2, 0), (2, 3), (3, 1), (8, 2)):
+        assert search(plan, SPACE, valley(3e-3), workers, pace) == reference
+
+
+def test_gp_sampler_is_reproducible_and_stays_within_the_range() -> None:
+    plan = replace(PLAN, sampler="gp", trials=8)
+    first = search(plan, SPACE, valley(3e-4))
+    assert search(plan, SPACE, valley(3e-4), workers=2) == first
+    asked = [slot for slot in first if slot.origin == "model"]
+    assert asked
+    assert all(1e-4 <= slot.params["lr"] <= 1e-3 for slot in asked)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3, 4, 7, 16, 20])
+@pytest.mark.parametrize("best", [3e-4, 3e-2])
+def test_every_arm_spends_exactly_its_budget(trials: int, best: float) -> None:
+    slots = search(replace(PLAN, trials=trials), SPACE, valley(best))
+    assert [slot.number for slot in slots] == list(range(trials))
+
+
+@pytest.mark.parametrize("best", [2e-6, 3e-5, 3e-4, 5e-3, 3e-2])
+def test_the_range_grows_past_its_edge_until_the_best_is_bracketed(best: float) -> None:
+    slots = search(PLAN, SPACE, valley(best))
+    choice = choose(PLAN, SPACE, slots)
+    assert choice is not None
+    assert choice.sides == {"low": True, "high": True}
+    assert abs(math.log10(choice.params["lr"] / best)) < 0.5
+    if not 1e-4 <= best <= 1e-3:
+        assert any(slot.origin == "bracket" for slot in slots)
+
+
+def test_an_arm_too_far_out_of_its_range_ends_unbracketed_and_says_so() -> None:
+    plan = replace(PLAN, trials=6)
+    choice = choose(plan, SPACE, search(plan, SPACE, valley(1e3)))
+    assert choice is not None
+    assert choice.sides == {"low": True, "high": False}
+
+
+def test_a_search_that_only_diverges_goes_lower_and_ends_without_a_choice() -> None:
+    slots = search(PLAN, SPACE, lambda params, seed: math.inf)
+    assert min(slot.params["lr"] for slot in slots) < 1e-5
+    assert choose(PLAN, SPACE, slots) is None
+
+
+def test_bracket_needs_a_factor_of_one_and_a_half() -> None:
+    slots = [Slot(i, {"lr": lr}, 0, "model", value=1.0) for i, lr in enumerate((1e-3 / 1.49, 1e-3, 1.5e-3))]
+    assert bracketed(slots, 1e-3) == {"low": False, "high": True}
+
+
+def test_quasi_random_points_are_the_same_for_all_arms_and_equally_dense_per_decade() -> None:
+    plan = replace(PLAN, trials=64, sampler="quasi-random", reruns=0.0)
+    narrow, wide = Space({"lr": Range(1e-4, 1e-2)}), Space({"lr": Range(1e-6, 1e-2)})
+    flat: Objective = lambda params, seed: 1 + abs(math.log10(params["lr"] / 1e-3))  # noqa: E731
+    one = [s.params["lr"] for s in search(plan, narrow, flat)]
+    other = [s.params["lr"] for s in search(replace(plan, arm="b"), wide, flat)]
+    for a, b in zip(one, other, strict=True):
+        assert math.log(a / 1e-4) / math.log(1e2) == pytest.approx(math.log(b / 1e-6) / math.log(1e4))
+    for decade in range(4):
+        inside = sum(1e-6 * 10**decade <= lr < 1e-5 * 10**decade for lr in other)
+        assert 14 <= inside <= 18
+
+
+def test_reruns_average_out_a_lucky_run() -> None:
+    def objective(params: dict[str, float], seed: int) -> float:
+        lucky = seed == 0 and params["lr"] > 5e-4
+        return 2 + 0.3 * abs(math.log10(params["lr"] / 2e-4)) - (0.5 if lucky else 0.0)
+
+    slots = search(PLAN, SPACE, objective)
+    reruns = [slot for slot in slots if slot.origin == "rerun"]
+    assert len(reruns) == 4
+    assert {slot.seed for slot in reruns} == {1, 2}
+    choice = choose(PLAN, SPACE, slots)
+    assert choice is not None
+    assert choice.count == 3
+
+
+def test_pruning_thresholds_are_the_medians_of_what_was_visible() -> None:
+    plan = replace(PLAN, pruner="median")
+    slots = [
+        Slot(i, {"lr": 1e-4 * (i + 1)}, 0, "quasi-random", value=2.0 + i, rungs={0: 9.0, 10: 3.0 + i, 20: 2.0 + i})
+        for i in range(9)
+    ]
+    slot = suggest(plan, SPACE, 9, slots)
+    assert slot.prune_above == {10: 6.5}  # slots 0 … 7 are visible to slot 9; the last rung never prunes
+
+
+def test_ties_go_to_the_smaller_learning_rate() -> None:
+    slots = [Slot(i, {"lr": lr}, 0, "model", value=1.0) for i, lr in enumerate((3e-3, 1e-3, 2e-3))]
+    assert ranked(slots)[0][0] == {"lr": 1e-3}
+
+
+def test_crashed_slots_count_as_done_and_never_as_results() -> None:
+    slots = [Slot(0, {"lr": 1e-3}, 0, "model", crashed=True), Slot(1, {"lr": 2e-3}, 0, "model", value=1.0)]
+    assert ready(replace(PLAN, reruns=0.0), 2, slots)
+    assert [dict(params) for params, _ in ranked(slots)] == [{"lr": 2e-3}]
+    assert bracketed(slots, 2e-3) == {"low": False, "high": False}
