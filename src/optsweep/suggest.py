@@ -128,8 +128,13 @@ FINAL_FRACTIONS: Mapping[str, float] = {"cosine": 0.01, "cosine_restarts": 0.01,
 """Last LR as a fraction of the highest (EPFL)."""
 
 
-def lr_range(optimizer: str, schedule: str, facts: TaskFacts, *, dampening: float = 0.0) -> Suggestion | None:
-    """Learning rates to search for an optimizer under a schedule; None for an optimizer that no table has."""
+def lr_range(
+    optimizer: str, schedule: str, facts: TaskFacts, *, dampening: float = 0.0, muon_scale: str = "match_adam"
+) -> Suggestion | None:
+    """Learning rates to search for an optimizer under a schedule; None for an optimizer that no table has.
+
+    `dampening` is momentum's, `muon_scale` is the option `scale` of Muon: published LRs are for `original`.
+    """
     published = LR_RANGES.get(optimizer)
     if published is None:
         return None
@@ -141,7 +146,7 @@ def lr_range(optimizer: str, schedule: str, facts: TaskFacts, *, dampening: floa
         else:
             spread = (1.0, 10.0)
             published = Published(published.low, published.high, published.source)
-    if optimizer == "muon":
+    if optimizer == "muon" and muon_scale == "match_adam":
         columns = facts.fan_in or MUON_COLUMNS
         factors.append((5 / math.sqrt(columns), f"to a step of RMS 0.2: 5/√{columns} columns"))
     if schedule == "wsd":

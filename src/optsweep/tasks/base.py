@@ -30,12 +30,14 @@ class Split(StrEnum):
 class Facts:
     """What the suggestions ask about a task (deck: warm-up, LR adjustment and weight-decay tables)."""
 
-    architecture: str  # "mlp", "cnn", "resnet", "transformer", "linear"
+    architecture: str  # "mlp", "cnn", "resnet", "transformer", "linear", "surface"
     data_type: str  # "simple" (linear) or "complex" (nonlinear), "" for neither
     reference_batch_size: int  # the batch size that the suggested LR ranges are taken to be for
     fine_tuning: bool = False
     deep: bool = False
     unstable: bool = False
+    transfer_learning: bool = False
+    fan_in: int | None = None  # columns of a typical hidden matrix (Muon's LR depends on them)
 
 
 class Task(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sys
 import sysconfig
@@ -68,6 +69,35 @@ def standard_library(max_bytes: int | None = None, root: Path | None = None) -> 
     for name in sorted(chosen):
         splits[split_of(name)].append(chosen[name])
     return Corpus({split: b"".join(parts) for split, parts in splits.items()}, origin)
+
+
+def text_file(path: str | None, context: int) -> Corpus:
+    """The bytes of a file, cut into training, validation and test in this order.
+
+    Raises UserError if it is missing, empty, or too short for each split to hold a window of `context` bytes and one.
+    """
+    if not path:
+        raise UserError("task.path: give the path of a text file")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"task.path: there is no file {file}; give the path of a text file")
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"task.path: {file} can't be read ({error.strerror})") from None
+    if not content:
+        raise UserError(f"task.path: {file} is empty; give a file with text")
+    num_test, num_val = (int(SHARES[split] * len(content)) for split in (Split.TEST, Split.VAL))
+    shortest = min(num_test, num_val)
+    if shortest <= context:
+        needed = math.ceil((context + 1) / min(SHARES.values()))
+        raise UserError(
+            f"task.path: {file} has {len(content)} bytes; task.context={context} needs {needed}, because "
+            f"validation and test get {min(SHARES.values()):.0%} each"
+        )
+    end = len(content) - num_val - num_test
+    splits = {Split.TRAIN: content[:end], Split.VAL: content[end:-num_test], Split.TEST: content[-num_test:]}
+    return Corpus(splits, file.name)
 
 
 def split_of(name: str) -> Split:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from optsweep.errors import UserError, nearest
 
@@ -40,3 +41,15 @@ def choice(key: str, value: object, choices: tuple[str, ...]) -> str:
         hint = nearest(str(value), choices)
         raise UserError(f"task.{key}: {value!r} is not allowed; give one of {', '.join(choices)}{hint}")
     return str(value)
+
+
+def optional_number(key: str, value: object, *, least: float = -math.inf) -> float | None:
+    """As `number`, or None."""
+    return None if value is None else number(key, value, least=least)
+
+
+def wholes(key: str, value: object) -> tuple[int, ...]:
+    """`value` as a list of whole numbers ≥ 1, not an empty one."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise UserError(f"task.{key}: {value!r} is not allowed; give a list of whole numbers, such as [16,32]")
+    return tuple(whole(key, item) for item in value)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from optsweep.errors import UserError
 from optsweep.tasks.base import Facts, Split, Task, digest_of
-from optsweep.tasks.corpus import Corpus, standard_library
-from optsweep.tasks.options import flag, optional_whole, whole
+from optsweep.tasks.corpus import Corpus, standard_library, text_file
+from optsweep.tasks.options import flag, optional_number, optional_whole, whole
+from optsweep.tasks.random import draws
 from optsweep.tasks.transformer import Transformer, check_heads
 
 VOCABULARY = 256
@@ -43,13 +44,14 @@ class ByteText(Task):
         reference_batch_size: int,
         val_windows: int,
         test_windows: int,
+        target_loss: float | None,
     ) -> None:
         self.width, self.layers, self.heads = whole("width", width), whole("layers", layers), whole("heads", heads)
         self.context, self.tied = whole("context", context), flag("tied", tied)
         check_heads(width, heads)
-        self.facts = Facts("transformer", "complex", whole("reference_batch_size", reference_batch_size))
-        if layers >= DEEP:
-            self.facts = Facts("transformer", "complex", reference_batch_size, deep=True)
+        self.target_loss = optional_number("target_loss", target_loss)
+        reference = whole("reference_batch_size", reference_batch_size)
+        self.facts = Facts("transformer", "complex", reference, deep=layers >= DEEP, fan_in=width)
         self.origin = corpus.origin
         wanted = {Split.VAL: whole("val_windows", val_windows), Split.TEST: whole("test_windows", test_windows)}
         data = {split: np.frombuffer(corpus.splits[split], np.uint8) for split in Split}
@@ -106,10 +108,8 @@ class ByteText(Task):
         """
         if batch_size == self.size(Split.TRAIN):
             return np.tile(np.arange(batch_size) * self.context, (num_steps, 1))
-        begin, count = first * batch_size, num_steps * batch_size
-        draws = np.random.Philox(key=seed, counter=begin // 4).random_raw(begin % 4 + count)[begin % 4 :]
-        starts = (draws >> np.uint64(32)) * np.uint64(self._num_starts) >> np.uint64(32)  # Lemire 2019, biased by 1e-3
-        return starts.astype(np.int64).reshape(num_steps, batch_size)
+        starts = draws(seed, first * batch_size, num_steps * batch_size, self._num_starts)
+        return starts.reshape(num_steps, batch_size)
 
     def eval_indices(self, split: Split, batch_size: int) -> list[NDArray[np.int64]]:
         """First bytes of the windows to evaluate, in chunks of at most `batch_size`."""
@@ -129,9 +129,10 @@ class CharLM(ByteText):
         context: int = 64,
         tied: bool = False,
         reference_batch_size: int = 32,
-        val_windows: int = 512,
+        val_windows: int = 256,
         test_windows: int = 2048,
         max_bytes: int | None = None,
+        target_loss: float | None = None,
     ) -> None:
         corpus = standard_library(optional_whole("max_bytes", max_bytes, low=100_000))
         super().__init__(
@@ -144,6 +145,38 @@ class CharLM(ByteText):
             reference_batch_size=reference_batch_size,
             val_windows=val_windows,
             test_windows=test_windows,
+            target_loss=target_loss,
+        )
+
+
+class Text(ByteText):
+    """Next byte of a file of the user's; its first 90 % are for training, then 5 % for validation, 5 % for test."""
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        width: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        context: int = 64,
+        tied: bool = False,
+        reference_batch_size: int = 32,
+        val_windows: int = 256,
+        test_windows: int = 2048,
+        target_loss: float | None = None,
+    ) -> None:
+        super().__init__(
+            text_file(path, whole("context", context)),
+            width=width,
+            layers=layers,
+            heads=heads,
+            context=context,
+            tied=tied,
+            reference_batch_size=reference_batch_size,
+            val_windows=val_windows,
+            test_windows=test_windows,
+            target_loss=target_loss,
         )
 
 

@@ -1,0 +1,68 @@
+"""Classification of samples that are held in memory, split once and for all."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from optsweep.tasks.base import Split, Task, digest_of
+
+SPLIT_SEED = 0
+"""The split is fixed: it is part of the data, not of a trial."""
+
+Rows = dict[Split, NDArray[np.int64]]
+
+
+class Classification(Task):
+    """Samples `inputs [N, …]` with classes `targets [N]`; loss is the cross-entropy."""
+
+    def __init__(self, inputs: NDArray[np.float32], targets: NDArray[np.int64], rows: Rows) -> None:
+        self.num_classes = int(targets.max()) + 1
+        self.chance_loss = float(np.log(self.num_classes))
+        self._digest = digest_of(inputs, targets, *rows.values())
+        self._data = {
+            split: (torch.from_numpy(inputs[chosen]), torch.from_numpy(targets[chosen]))
+            for split, chosen in rows.items()
+        }
+
+    def size(self, split: Split) -> int:
+        """Number of samples."""
+        return len(self._data[split][1])
+
+    def batch(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(inputs `[..., *features]`, classes `[...]`)."""
+        inputs, targets = self._data[split]
+        return inputs[indices], targets[indices]
+
+    def to(self, device: torch.device) -> None:
+        """Move inputs and targets."""
+        self._data = {split: (x.to(device), y.to(device)) for split, (x, y) in self._data.items()}
+
+    def digest(self) -> str:
+        """Hash of inputs, targets and splits."""
+        return self._digest
+
+
+def stratified(targets: NDArray[np.int64], val: float = 0.2, test: float = 0.2) -> Rows:
+    """Rows of each split, sorted; every class is divided in the same shares, the rest is for training."""
+    rows: dict[Split, list[NDArray[np.int64]]] = {split: [] for split in Split}
+    rng = np.random.default_rng(SPLIT_SEED)
+    for label in np.unique(targets):
+        members = rng.permutation(np.flatnonzero(targets == label))
+        num_val, num_test = round(val * len(members)), round(test * len(members))
+        rows[Split.VAL].append(members[:num_val])
+        rows[Split.TEST].append(members[num_val : num_val + num_test])
+        rows[Split.TRAIN].append(members[num_val + num_test :])
+    return {split: np.sort(np.concatenate(parts)) for split, parts in rows.items()}
+
+
+def standardized(
+    inputs: NDArray[np.generic], train: NDArray[np.int64], axis: tuple[int, ...] | None = None
+) -> NDArray[np.float32]:
+    """Inputs with mean 0 and variance 1 over `axis` of the training rows (None: over everything, as for pixels)."""
+    values = inputs.astype(np.float64)
+    mean, std = values[train].mean(axis, keepdims=True), values[train].std(axis, keepdims=True)
+    result: NDArray[np.float32] = ((values - mean) / np.where(std > 0, std, 1)).astype(np.float32)
+    return result
