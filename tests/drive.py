@@ -178,7 +178,7 @@ def run_oracle(
 
 def largest(a: Tensor, b: Tensor) -> float:
     """Largest difference."""
-    return float((a - b).abs().max())
+    return float((a - b).detach().abs().max())
 
 
 def state_difference(layout: Layout, ours: Tensor, leaves: Sequence[Tensor], optimizer: Any, name: str) -> float:

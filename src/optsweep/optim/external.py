@@ -94,7 +94,7 @@ class ExternalUpdate:
         optimizers = [self._optimizers[k] for k in lanes]
         for place, k in enumerate(lanes):
             if k in lanes[:place]:
-                optimizers[place] = copy.deepcopy(optimizers[place])
+                optimizers[place] = self._double(optimizers[place])
         self._optimizers = optimizers
         self._bound = (0, 0)
 
@@ -116,6 +116,18 @@ class ExternalUpdate:
         """An optimizer of one lane's row `[P]`."""
         leaves = [view[0].detach().requires_grad_() for _, view in self.layout.views(row.unsqueeze(0))]
         return self._build(leaves)
+
+    def _double(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """A second optimizer in the same state. (Deep copies of optimizers lose their attributes.)"""
+        old = [leaf for group in optimizer.param_groups for leaf in group["params"]]
+        new = [leaf.detach().clone().requires_grad_() for leaf in old]
+        double = self._build(new)
+        for theirs, ours in zip(optimizer.param_groups, double.param_groups, strict=True):
+            ours |= {key: copy.deepcopy(value) for key, value in theirs.items() if key != "params"}
+        for before, after in zip(old, new, strict=True):
+            if before in optimizer.state:
+                double.state[after] = copy.deepcopy(optimizer.state[before])
+        return double
 
     def _bind(self, params: Tensor, grads: Tensor) -> None:
         """Point the optimizers' parameters and gradients at these rows; their state goes by parameter, and stays."""

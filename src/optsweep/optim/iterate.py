@@ -21,6 +21,9 @@ class Iterate(ABC):
     floats: ClassVar[Mapping[str, Domain]] = {}
     """Float hyperparameters by name: one value per lane, searchable."""
 
+    period: int = 1
+    """Steps after which the iterate's own rhythm repeats; lanes start at multiples of it."""
+
     def prepare(self, rule: Rule) -> Rule:
         """The rule as this iterate runs it."""
         return rule
@@ -41,7 +44,9 @@ class Iterate(ABC):
         return params
 
     @abstractmethod
-    def advance(self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients) -> None:
+    def advance(
+        self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients, tick: int
+    ) -> None:
         """Move along −LR × direction, and let decay shrink the first `decayed` elements of each row."""
 
     def weights(self, params: Tensor, state: State, c: Coefficients) -> Tensor:
@@ -58,7 +63,9 @@ class Last(Iterate):
         """−η and 1 − decay."""
         return {"-lr": -lr, "keep": 1 - decay}
 
-    def advance(self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients) -> None:
+    def advance(
+        self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients, tick: int
+    ) -> None:
         """Decay first: `direction` was taken before, so the order changes nothing but rounding, and torch's is this."""
         if decayed:
             params[:, :decayed].mul_(c["keep"])

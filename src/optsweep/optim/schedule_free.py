@@ -62,7 +62,9 @@ class ScheduleFree(Iterate):
         """z: the sequence that the rule's steps form."""
         return state["z"]
 
-    def advance(self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients) -> None:
+    def advance(
+        self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients, tick: int
+    ) -> None:
         """One step of y and z."""
         y, z = params, state["z"]
         shrinking = (y if self.decay_at == "y" else z)[:, :decayed].clone() if decayed else None

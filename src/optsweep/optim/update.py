@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from math import lcm
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class Update:
     @property
     def period(self) -> int:
         """Lanes start, and are evaluated, at multiples of this many steps."""
-        return self.rule.period
+        return lcm(self.rule.period, self.iterate.period)
 
     def init(self, params: Tensor) -> State:
         """State for parameters `[K, P]`; every tensor's first dimension is the lane."""
@@ -101,7 +102,7 @@ class Update:
             add_scaled(grads[:, :decayed], params[:, :decayed], c["l2"])
         direction = self.rule.update(grads, state, base, c, tick)
         decays = self.decay is Decay.INDEPENDENT or (self.decay is Decay.DECOUPLED and not self._decay_in_rule)
-        self.iterate.advance(params, state, direction, self.layout.decayed if decays else 0, c)
+        self.iterate.advance(params, state, direction, self.layout.decayed if decays else 0, c, tick)
 
     @torch.no_grad()
     def weights(self, params: Tensor, state: State, c: Coefficients) -> Tensor:

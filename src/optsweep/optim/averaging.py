@@ -1,0 +1,95 @@
+"""Averages of the weights beside an ordinary descent: the controls that isolate what schedule-free adds.
+
+The descent itself is untouched, bitwise; only what one evaluates and ships is another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optsweep.optim.iterate import Last
+from optsweep.optim.rule import UNIT, Coefficients, Domain, Floats, State
+
+
+class EMA(Last):
+    """Exponential moving average (Polyak & Juditsky 1992 with forgetting); one buffer.
+
+        a ← a + s(θ − a),  s = (1 − d)/(1 − dᵗ) with `debias`, so that the start weighs no more than its share;
+        without, s = 1 at the first step and 1 − d after, as in torch.optim.swa_utils
+
+    A horizon of 1/(1 − d) steps.
+    """
+
+    floats: ClassVar[Mapping[str, Domain]] = {"ema_decay": Domain(*UNIT, 0.99)}
+
+    def __init__(self, debias: bool = True) -> None:
+        self.debias = debias
+
+    def init(self, params: Tensor) -> State:
+        """a starts at the initial parameters, which the first step replaces."""
+        return {"ema": params.clone()}
+
+    def coefficients(
+        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, first: int
+    ) -> dict[str, Floats]:
+        """Those of the descent, and s."""
+        c = super().coefficients(hyper, lr, decay, multipliers, first)
+        steps = np.arange(first, len(multipliers))
+        forgotten = 1 - hyper["ema_decay"]
+        share = forgotten / (1 - hyper["ema_decay"] ** (steps + 1.0)) if self.debias else forgotten
+        return {**c, "ema_share": np.where(steps == 0, 1.0, share)}
+
+    def advance(
+        self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients, tick: int
+    ) -> None:
+        """One step of θ, then of a."""
+        super().advance(params, state, direction, decayed, c, tick)
+        state["ema"].lerp_(params, c["ema_share"])
+
+    def weights(self, params: Tensor, state: State, c: Coefficients) -> Tensor:
+        """a."""
+        return state["ema"]
+
+
+class LAWA(Last):
+    """Latest weight averaging (Kaddour 2022, arXiv 2209.14981): the mean of the last `window` checkpoints.
+
+    One is taken every `every` steps; until the first, the last weights stand in. `window` buffers.
+    """
+
+    def __init__(self, window: int = 5, every: int = 10) -> None:
+        for name, value in (("window", window), ("every", every)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"averaging.{name} must be a whole number of 1 or more, not {value!r}")
+        self.window = window
+        self.period = every
+
+    def init(self, params: Tensor) -> State:
+        """A ring of checkpoints, empty."""
+        return {"checkpoints": torch.zeros(params.shape[0], self.window, *params.shape[1:]).to(params)}
+
+    def coefficients(
+        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, first: int
+    ) -> dict[str, Floats]:
+        """Those of the descent, and the weights of a checkpoint and of θ in the mean."""
+        c = super().coefficients(hyper, lr, decay, multipliers, first)
+        taken = np.minimum(np.arange(first + 1, len(multipliers) + 1) // self.period, self.window)
+        share = np.divide(1.0, taken, out=np.zeros(len(taken)), where=taken > 0)
+        return {**c, "lawa_share": share, "lawa_last": (taken == 0).astype(np.float64)}
+
+    def advance(
+        self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients, tick: int
+    ) -> None:
+        """One step of θ, and a checkpoint where it is time for one."""
+        super().advance(params, state, direction, decayed, c, tick)
+        if (tick + 1) % self.period == 0:
+            state["checkpoints"][:, (tick // self.period) % self.window] = params
+
+    def weights(self, params: Tensor, state: State, c: Coefficients) -> Tensor:
+        """The mean."""
+        return state["checkpoints"].sum(1).mul_(c["lawa_share"]) + params * c["lawa_last"]
