@@ -43,6 +43,9 @@ ROLES = {
 LAYOUT = Layout.build(SHAPES, ROLES)
 LAYOUT_DECAY_ALL = Layout.build(SHAPES, ROLES, decay_all=True)
 
+NOISE = 200
+"""Steps for which there are random gradients."""
+
 Gradient = Callable[[int, Tensor], Tensor]
 """(step, parameters [K, P]) → gradients [K, P]."""
 
@@ -104,10 +107,11 @@ def mask(layout: Layout) -> Tensor:
 def noisy(layout: Layout = LAYOUT, seed: int = 1, pull: float = 0.1) -> Gradient:
     """Random gradients, plus a pull to zero so that a difference in the parameters feeds back."""
 
+    inside = mask(layout)
+    noise = inside * torch.randn(NOISE, layout.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
     def gradient(step: int, params: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(1000 * seed + step)
-        noise = torch.randn(1, layout.size, generator=generator, dtype=torch.float64)
-        return (noise.to(params.dtype) + pull * params) * mask(layout).to(params.dtype)
+        return torch.add(noise[step].to(params.dtype), params * inside.to(params.dtype), alpha=pull)
 
     return gradient
 
@@ -131,10 +135,15 @@ def run(
     gradient = gradient or noisy(layout)
     multipliers = np.ones(num_steps) if multipliers is None else multipliers
     tables = [update.coefficients(hyper, multipliers, 0) for hyper in hypers]
+    columns = {name: np.stack([table[name] for table in tables], 1) for name in tables[0]}
+    lanes = {name: torch.from_numpy(values).to(params.dtype).unsqueeze(-1) for name, values in columns.items()}
     state = update.init(params)
     c: dict[str, float | Tensor] = {}
     for step in range(num_steps):
-        c = coefficients(tables, step, params.dtype)
+        if len(hypers) == 1:
+            c = {name: float(values[step, 0]) for name, values in columns.items()}
+        else:
+            c = {name: values[step] for name, values in lanes.items()}
         update.step(params, gradient(step, params), state, c, step)
         if each is not None:
             each(step, params, state)
