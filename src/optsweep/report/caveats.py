@@ -18,7 +18,8 @@ def caveats(group: Group) -> Iterator[str]:
     """Sentences, the most important first."""
     yield from _incomplete(group)
     for arm in group.arms:
-        yield from _arm_caveats(arm, arm is group.baseline)
+        # the sentence of a single comparison has said already who isn't bracketed
+        yield from _arm_caveats(arm, arm is group.baseline, edges=len(group.comparisons) != 1)
     tested = [c.test.n for c in group.comparisons if c.test is not None]
     if tested and min(tested) < FEW_SEEDS:
         fewest = plural(min(tested), "seed")
@@ -43,7 +44,7 @@ def _incomplete(group: Group) -> Iterator[str]:
             yield f"Partial: {arm.label} still lacks {listed(missing)}."
 
 
-def _arm_caveats(arm: ArmResult, is_baseline: bool) -> Iterator[str]:
+def _arm_caveats(arm: ArmResult, is_baseline: bool, *, edges: bool) -> Iterator[str]:
     role = f"The baseline, {arm.label}," if is_baseline else arm.label
     for key, value in (arm.arm.chosen.params if arm.arm.chosen else {}).items():
         suggested = arm.arm.space.get(key)
@@ -51,8 +52,8 @@ def _arm_caveats(arm: ArmResult, is_baseline: bool) -> Iterator[str]:
             side = "below" if value < suggested.low else "above"
             both = f"{setting(suggested.low)} – {setting(suggested.high)}"
             source = f" ({suggested.source})" if suggested.source else ""
-            yield f"{role} ends {side} its suggested range of {key}: {setting(value)}, suggested {both}{source}."
-    for key, side in arm.unbracketed:
+            yield f"{role} has its best {key}, {setting(value)}, {side} the suggested range of {both}{source}."
+    for key, side in arm.unbracketed if edges else ():
         yield f"{role} is not bracketed: no worse {key} was tried on the {side} side of the chosen one."
     if arm.diverged_seeds:
         yield f"{role} diverged on {seeds_diverged(arm)}; means are over the seeds that finished."

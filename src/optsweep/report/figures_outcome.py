@@ -39,7 +39,7 @@ def _forest(group: Group) -> Plan | None:
         low, high = axes.get_xlim()
         edge = max(abs(low), abs(high))
         axes.set_xlim(-edge, edge)
-        axes.set_xlabel(f"← lower than {short(group.baseline.label, 30)}    difference    higher →")
+        axes.set_xlabel(f"← lower · test loss relative to {short(group.baseline.label, 30)} · higher →")
         return figure
 
     return Plan(
@@ -174,10 +174,12 @@ def _draw_bars(axes: Axes, group: Group, values: list[float | None], words: Any)
             continue
         axes.barh(place, value, height=0.5, color=colour(arm), alpha=0.9)
         timing = arm.arm.timing
+        end = value
         if timing is not None and value != arm.state_bytes:
             scale = value / timing.ms_per_step
             axes.plot([timing.low * scale, timing.high * scale], [place, place], color=INK, linewidth=1.2)
-        axes.text(value + 0.06 * largest, place, words(value), va="center")
+            end = max(value, timing.high * scale)
+        axes.text(end + 0.06 * largest, place, words(value), va="center")
     axes.set_xlim(0, largest * 1.75)
     axes.set_xticks([])
     axes.grid(visible=False)

@@ -193,7 +193,7 @@ def _draw_plane(axes: Axes, arm: ArmResult, limits: tuple[float, float]) -> Path
         cmap="cividis",
         vmin=limits[0],
         vmax=limits[1],
-        edgecolors=MUTED,
+        edgecolors=INK,  # dark points would vanish on a dark page
         linewidths=0.5,
         zorder=3,
     )

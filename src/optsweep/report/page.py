@@ -75,7 +75,7 @@ def _environment() -> Environment:
         outcome_sentence=outcome_sentence,
         details=details,
         comparison_of=comparison_of,
-        difference=difference,
+        difference=wording.plus_minus_difference,
         seeds_diverged=seeds_diverged,
         facts_line=facts_line,
         extension=extension,
@@ -97,19 +97,6 @@ def badge(comparison: Comparison) -> tuple[str, str]:
 def comparison_of(arm: ArmResult, group: Group) -> Comparison | None:
     """The arm's comparison with the baseline; None for the baseline."""
     return next((c for c in group.comparisons if c.candidate is arm), None)
-
-
-def difference(comparison: Comparison) -> str:
-    """Mean difference with its interval in brackets."""
-    test = comparison.test
-    if test is None:
-        return "–"
-    half = None if test.low is None or test.high is None else (test.high - test.low) / 2
-    places = wording.decimals(half, test.mean)
-    text = wording.fixed(test.mean, places, sign=True)
-    if test.low is None or test.high is None:
-        return text
-    return f"{text} ({wording.span(test.low, test.high, places, sign=True)})"
 
 
 def facts_line(sweep: Sweep) -> list[str]:

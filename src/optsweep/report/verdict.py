@@ -153,7 +153,7 @@ def _target(comparison: Comparison) -> str:
     if found.low is not None and found.high is not None:
         interval = f" (median; interval {number(found.low, 3)} to {number(found.high, 3)})"
     seconds = comparison.seconds_ratio
-    also = f", {times(seconds)} the time" if seconds is not None else ""
+    also = f" and {times(seconds)} the time" if seconds is not None else ""
     return f"It reaches the baseline's final validation loss in {times(found.estimate)} the steps{interval}{also}."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from optsweep.report.statistics import Interval
+from optsweep.report.statistics import Interval, PairedT
 
 MINUS = "−"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -63,6 +63,16 @@ def plus_minus(interval: Interval | None) -> str:
     half = interval.half_width
     places = decimals(half, interval.estimate)
     text = fixed(interval.estimate, places)
+    return text if half is None else f"{text} ± {half:.{places}f}"
+
+
+def plus_minus_difference(test: PairedT | None) -> str:
+    """ "−0.116 ± 0.021", signed; the bare difference where there is no interval."""
+    if test is None:
+        return "–"
+    half = None if test.low is None or test.high is None else (test.high - test.low) / 2
+    places = decimals(half, test.mean)
+    text = fixed(test.mean, places, sign=True)
     return text if half is None else f"{text} ± {half:.{places}f}"
 
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from optsweep.report import Report, figures, figures_curves, figures_outcome, figures_search, page, results
-from optsweep.report.comparison import Comparison, Group, compare
+from optsweep.report.comparison import Group, compare
 from optsweep.report.load import LEARNING_RATE, WEIGHT_DECAY, Sweep
 from optsweep.report.verdict import Verdict, verdict
-from optsweep.report.wording import decimals, fixed, number, p_value, plus_minus, setting, size
+from optsweep.report.wording import number, p_value, plus_minus, plus_minus_difference, setting, size
 from optsweep.tracking_names import Phase, Status
 
 
@@ -38,8 +38,23 @@ def _draw(groups: Sequence[Group], folder: Path) -> list[list[figures.Drawing]]:
         slug = re.sub(r"[^a-z0-9]+", "-", group.title.lower()).strip("-")[:40]
         prefix = f"{place + 1:02d}-{slug}-" if len(groups) > 1 else ""
         plans = [*figures_outcome.plans(group), *figures_curves.plans(group), *figures_search.plans(group)]
+        plans.sort(key=lambda plan: (plan.wide, _ORDER.index(plan.name)))
         found.append([figures.save(plan, prefix, folder) for plan in plans])
     return found
+
+
+# as the page shows them, two a row: neighbours are of like height
+_ORDER = (
+    "difference",
+    "cost",
+    "val_loss",
+    "test_loss",
+    "val_loss_seconds",
+    "train_loss",
+    "lr_sensitivity",
+    "lr_decay",
+    "learning_rate",
+)
 
 
 def _remove_old_figures(out: Path) -> None:
@@ -72,20 +87,9 @@ def _row(of: tuple[Group, int]) -> tuple[str, ...]:
         setting(arm.setting(LEARNING_RATE)) + ("!" if arm.unbracketed else ""),
         setting(arm.setting(WEIGHT_DECAY)),
         plus_minus(arm.test),
-        difference(comparison),
+        plus_minus_difference(comparison.test) if comparison else "",
         p_value(comparison.p_holm).removeprefix("p ").removeprefix("= ") if comparison else "",
         number(arm.ms_per_step, 3),
         size(arm.state_bytes),
         ", ".join(text for text in ended if not text.startswith("0 ")),
     )
-
-
-def difference(comparison: Comparison | None) -> str:
-    """ "−0.116 ± 0.021", or the bare difference where there is no interval."""
-    if comparison is None or comparison.test is None:
-        return ""
-    test = comparison.test
-    half = None if test.low is None or test.high is None else (test.high - test.low) / 2
-    places = decimals(half, test.mean)
-    text = fixed(test.mean, places, sign=True)
-    return text if half is None else f"{text} ± {half:.{places}f}"

@@ -1,0 +1,251 @@
+"""What the report says of made-up results: outcomes, caveats and partial sweeps, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optsweep import tracking_names as names
+from optsweep.report.comparison import Outcome, compare
+from optsweep.report.load import Arm, Chosen, Curve, Range, Sweep, Timing, Trial
+from optsweep.report.verdict import Verdict, verdict
+from optsweep.tracking_names import Phase, Status
+
+BASE = [2.00, 2.05, 1.95, 2.02, 1.98, 2.01, 2.03, 1.96]
+JITTER = [0.010, -0.012, 0.004, -0.006, 0.009, -0.003, 0.001, -0.004]
+
+
+def trial(arm: str, seed: int, test: float | None, status: Status = Status.FINISHED, **known: Any) -> Trial:
+    metrics = {} if test is None else {names.TEST_LOSS: test, names.VAL_LOSS: test, names.test_metric("accuracy"): 0.5}
+    fields: dict[str, Any] = {
+        "run_id": f"{arm}-{seed}",
+        "phase": Phase.CONFIRM,
+        "slot": seed,
+        "origin": "chosen",
+        "error": "",
+        "params": {"lr": "0.001"},
+        "train_seconds": 1.0,
+        "state_bytes": 1000.0,
+        "lanes": 1,
+    }
+    return Trial(arm=arm, seed=seed, status=status, metrics=metrics, **{**fields, **known})
+
+
+def arm(name: str, tests: Sequence[float | None] = (), **known: Any) -> Arm:
+    """An arm whose confirm trials have these test losses; None and infinity diverged."""
+    trials = [
+        trial(name, seed, loss)
+        if loss is not None and math.isfinite(loss)
+        else trial(name, seed, None, Status.DIVERGED)
+        for seed, loss in enumerate(tests)
+    ]
+    fields: dict[str, Any] = {
+        "label": name,
+        "run_id": f"run-{name}",
+        "choices": {"task": "charlm", "optimizer": name},
+        "fingerprint": "f",
+        "space": {"lr": Range(1e-4, 1e-3, True, "deck")},
+        "fixed": {},
+        "chosen": Chosen({"lr": 5e-4}, 2.0, 1, {"lr": {"low": True, "high": True}}, {"lr": (1e-4, 1e-3)}, (0,)),
+        "timing": Timing(2.0, 1.9, 2.1, 50),
+        "facts": {"metric": "accuracy", "loss_unit": "nats", "num_steps": 400},
+        "warnings": (),
+        "trials": tuple(trials),
+    }
+    return Arm(name=name, **{**fields, **known})
+
+
+def sweep(*arms: Arm, seeds: int | None = None, **plan: Any) -> Sweep:
+    planned = max((len(a.of(Phase.CONFIRM)) for a in arms), default=0) if seeds is None else seeds
+    whole: Mapping[str, Any] = {
+        "arms": [a.name for a in arms],
+        "baseline": arms[0].name if arms else None,
+        "confirm": {"seeds": planned},
+        **plan,
+    }
+    return Sweep("demo", "1", "sweep-run", whole, {}, "", (), arms)
+
+
+def said(*arms: Arm, **plan: Any) -> Verdict:
+    (group,) = compare([sweep(*arms, **plan)])
+    return verdict(group)
+
+
+def shifted(by: float) -> list[float]:
+    return [value + by + jitter for value, jitter in zip(BASE, JITTER, strict=True)]
+
+
+def outcome(v: Verdict) -> Outcome:
+    return v.group.comparisons[0].outcome
+
+
+def test_better_says_by_how_much_and_at_what_cost() -> None:
+    v = said(arm("adamw", BASE), arm("soap", shifted(-0.1), timing=Timing(3.0, 2.9, 3.1, 50)))
+    assert outcome(v) is Outcome.BETTER
+    assert "On charlm, soap is better than adamw: mean test loss lower by 0.100" in v.headline
+    assert "95 % interval of the difference −0.10" in v.headline
+    assert "paired over 8 seeds" in v.headline
+    assert "1.5× the time (3 against 2 ms)" in v.headline
+
+
+def test_worse() -> None:
+    v = said(arm("adamw", BASE), arm("sgd", shifted(0.1)))
+    assert outcome(v) is Outcome.WORSE
+    assert "sgd is worse than adamw" in v.headline
+
+
+def test_no_difference_is_a_verdict() -> None:
+    v = said(arm("adamw", BASE), arm("soap", shifted(0.0)))
+    assert outcome(v) is Outcome.NO_DIFFERENCE
+    assert "no difference between soap and adamw is shown" in v.headline
+
+
+def test_equal_within_delta() -> None:
+    v = said(arm("adamw", BASE), arm("soap", shifted(0.0)), confirm={"seeds": 8, "delta": 0.05})
+    assert outcome(v) is Outcome.EQUAL
+    assert "equal within ±0.05" in v.headline
+
+
+def test_unbracketed_arm_is_named_in_the_verdict() -> None:
+    chosen = Chosen({"lr": 1e-3}, 2.0, 1, {"lr": {"low": True, "high": False}}, {}, ())
+    v = said(arm("adamw", BASE, chosen=chosen), arm("soap", shifted(-0.1)))
+    assert "adamw is not bracketed (lr on the high side)" in v.headline
+
+
+@pytest.mark.parametrize("lost", [None, math.inf])
+def test_an_arm_with_a_diverged_seed_is_never_better(lost: float | None) -> None:
+    v = said(arm("adamw", BASE), arm("soap", [*shifted(-0.1)[:7], lost]))
+    assert outcome(v) is Outcome.UNTESTED
+    assert "soap diverged on 1 of 8 seeds, so it can't be called better" in v.headline
+    assert v.group.comparisons[0].test is not None
+    assert v.group.comparisons[0].test.n == 7
+
+
+def test_nor_is_a_baseline_with_one() -> None:
+    v = said(arm("adamw", [None, *BASE[1:]]), arm("soap", shifted(0.1)))
+    assert outcome(v) is Outcome.UNTESTED
+    assert "adamw ends lower on the seeds that both finished, but adamw diverged on 1 of 8 seeds" in v.headline
+
+
+def test_a_diverging_arm_may_be_worse() -> None:
+    v = said(arm("adamw", BASE), arm("sgd", [None, *shifted(0.1)[1:]]))
+    assert outcome(v) is Outcome.WORSE
+
+
+def test_zero_variance_gives_a_difference_without_interval() -> None:
+    v = said(arm("adamw", [2.0] * 5), arm("soap", [1.75] * 5))
+    assert outcome(v) is Outcome.UNTESTED
+    assert "lower by 0.25" in v.headline
+    assert "interval" not in v.headline
+    same = said(arm("adamw", BASE), arm("copy", BASE))
+    assert "test loss equal" in same.headline
+
+
+def test_one_seed() -> None:
+    v = said(arm("adamw", [2.0]), arm("soap", [1.9]))
+    assert "one seed of soap and adamw shows nothing yet" in v.headline
+    assert any("Few seeds: 1 seed." in caveat for caveat in v.caveats)
+
+
+def test_single_arm() -> None:
+    v = said(arm("adamw", BASE))
+    assert "there is one arm, adamw, so there is nothing to compare: its mean test loss is 2.000 nats" in v.headline
+    assert v.ranking == ""
+
+
+def test_only_diverged_trials() -> None:
+    v = said(arm("adamw", [None] * 3), arm("soap", [None] * 3))
+    assert "can't be compared yet" in v.headline
+    assert "adamw: it diverged on all 3 seeds" in v.headline
+
+
+def test_search_that_only_diverged() -> None:
+    lost = tuple(trial("adamw", slot, None, Status.DIVERGED, phase=Phase.SEARCH) for slot in range(4))
+    v = said(arm("adamw", trials=lost, chosen=None), seeds=3, search={"trials": 4})
+    assert "all 4 search trials diverged" in v.headline
+
+
+def test_partial_sweep_says_what_is_missing() -> None:
+    v = said(arm("adamw", BASE), arm("soap", BASE[:3]), arms=["adamw", "soap", "muon"])
+    assert "Partial: muon has not started." in v.caveats
+    assert "Partial: soap still lacks 5 confirm trials." in v.caveats
+
+
+def test_several_arms_are_corrected_and_a_lucky_lowest_is_not_named_alone() -> None:
+    b = [loss + 0.001 for loss in shifted(-0.1)[::-1]]
+    v = said(arm("adamw", BASE), arm("a", shifted(-0.1)), arm("b", b), arm("c", BASE))
+    assert v.headline.startswith("On charlm, against adamw: ")
+    assert "Holm-corrected" in v.headline
+    assert "are those of a and b; no difference is shown between" in v.ranking
+    p = v.group.comparisons[0]
+    assert p.p_holm is not None
+    assert p.test is not None
+    assert p.test.p is not None
+    assert p.p_holm > p.test.p
+
+
+def test_a_clear_lowest_is_named() -> None:
+    v = said(arm("adamw", BASE), arm("a", [*shifted(-0.3)[:7], 1.7]), arm("b", shifted(-0.1)))
+    assert v.ranking.startswith("a's mean test loss is below that of every other arm")
+
+
+def test_a_diverging_arm_is_not_ranked() -> None:
+    v = said(arm("adamw", BASE), arm("a", [None, *shifted(-0.3)[1:]]), arm("b", shifted(-0.1)))
+    assert v.ranking.startswith("b's mean test loss is below")
+    assert "a diverged on some seeds and is not ranked" in v.ranking
+
+
+def test_tasks_are_never_compared_with_each_other() -> None:
+    arms = [
+        arm(f"{o},{t}", BASE, label=o, choices={"task": t, "optimizer": o})
+        for t in ("x", "y")
+        for o in ("adamw", "soap")
+    ]
+    groups = compare([sweep(*arms)])
+    assert [(g.title, g.baseline.name) for g in groups] == [("x", "adamw,x"), ("y", "adamw,y")]
+    assert [a.style for g in groups for a in g.arms] == [0, 1, 0, 1]
+
+
+def test_run_lengths_are_groups_unless_they_are_what_is_compared() -> None:
+    def of(optimizer: str, steps: str) -> Arm:
+        choices = {"task": "x", "optimizer": optimizer, "trainer.steps": steps}
+        return arm(f"{optimizer}{steps}", BASE, label=optimizer, choices=choices)
+
+    both = compare([sweep(*(of(o, n) for n in ("100", "200") for o in ("adamw", "soap")))])
+    assert [g.title for g in both] == ["x, steps 100", "x, steps 200"]
+    (lengths,) = compare([sweep(of("adamw", "100"), of("adamw", "200"))])
+    assert [a.label for a in lengths.arms] == ["adamw100", "adamw200"]
+
+
+def test_caveats_name_what_is_unfair() -> None:
+    low = Chosen({"lr": 5e-5}, 2.0, 1, {"lr": {"low": True, "high": True}}, {}, ())
+    facts = {"metric": "accuracy", "loss_unit": "nats", "num_steps": 800}
+    v = said(arm("adamw", BASE[:3], chosen=low), arm("soap", shifted(0)[:3], facts=facts, timing=None))
+    text = " ".join(v.caveats)
+    assert "The baseline, adamw, has its best lr, 5e-5, below the suggested range of 1e-4 – 1e-3 (deck)." in text
+    assert "The arms differ in num_steps: adamw 400 and soap 800." in text
+    assert "Few seeds: 3 seeds." in text
+    assert "No timing pass of soap" in text
+
+
+def _with_curve(of: Arm, losses: Sequence[float]) -> Arm:
+    curve = Curve(np.arange(100, 100 * len(losses) + 1, 100), np.array(losses))
+    trials = [trial(of.name, t.seed, losses[-1] + JITTER[t.seed], curves={names.VAL_LOSS: curve}) for t in of.trials]
+    return arm(of.name, trials=tuple(trials))
+
+
+def test_steps_to_target_and_late_flip() -> None:
+    base = _with_curve(arm("adamw", BASE), [3.0, 2.5, 2.4, 2.0])
+    fast = _with_curve(arm("soap", BASE), [2.6, 2.0, 1.95, 1.9])
+    v = said(base, fast)
+    ratio = v.group.comparisons[0].steps_ratio
+    assert ratio is not None
+    assert ratio.estimate == 0.5
+    assert "final validation loss in 0.5× the steps" in v.headline
+    late = said(base, _with_curve(arm("soap", BASE), [2.9, 2.2, 2.2, 2.1]))
+    assert any("flips late: at step 300 of 400" in caveat for caveat in late.caveats)
+    assert "In most seeds it doesn't reach the baseline's final validation loss" in late.headline

@@ -1,0 +1,260 @@
+"""Reports of made-up sweeps in a real MLflow store: what is written, what is refused, what no name may break."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from synthetic_store import DEFAULT, arm, fill
+
+from optsweep import tracking_names as names
+from optsweep.report import Report, SweepNotFound, figures, write_report
+from optsweep.tracking_names import Status
+
+HOSTILE = "<script>alert('x')</script> a/b λ→∞ $\\frac{1}{2}$ \"&amp;"
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One store for all tests: making its schema takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    fill(uri, "demo", trials=10, seeds=6, artifacts=folder / "artifacts")
+    return uri
+
+
+@pytest.fixture(scope="session")
+def demo(store: str, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return write_report(store, ["demo"], tmp_path_factory.mktemp("report") / "demo")
+
+
+class _Page(HTMLParser):
+    """What a page refers to, and the ids it has."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        for key, value in attrs:
+            if key == "id":
+                self.ids.append(value or "")
+            elif key in ("href", "xlink:href") and tag == "a":
+                self.links.append(value or "")
+            elif key in ("src", "href", "xlink:href", "data", "srcset", "action", "poster"):
+                self.fetched.append(value or "")
+
+
+def test_folder_has_all_that_is_promised(demo: Report) -> None:
+    folder = demo.index.parent
+    content = json.loads((folder / "results.json").read_text())
+    drawn = {path.name for path in (folder / "figures").iterdir()}
+    assert drawn == {f"{name}.{kind}" for name in content["figures"] for kind in ("png", "svg")}
+    assert {"val_loss", "learning_rate", "lr_sensitivity", "lr_decay", "test_loss", "cost", "difference"} <= set(
+        content["figures"]
+    )
+    with (folder / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * (10 + 6)
+    assert {row["phase"] for row in rows} == {"search", "confirm"}
+    assert all(row["run_id"] for row in rows)
+
+
+def test_page_is_one_file_that_fetches_nothing(demo: Report) -> None:
+    text = demo.index.read_text()
+    page = _Page(text)
+    assert all(url.startswith(("#", "data:")) for url in page.fetched)
+    assert not re.search(r"@import|url\(\s*['\"]?(?!#)", text)
+    assert page.tags["h1"] == 1
+    assert page.tags["title"] >= 1
+    assert not [name for name, count in Counter(page.ids).items() if count > 1]
+    referred = set(re.findall(r"url\(#([^)]+)\)", text)) | {url[1:] for url in page.fetched if url.startswith("#")}
+    assert referred <= set(page.ids)
+
+
+def test_page_states_the_verdict_and_links_every_run(demo: Report, store: str) -> None:
+    page = _Page(demo.index.read_text())
+    assert demo.verdicts[0].startswith("On charlm, soap + schedule_free is better than adamw + cosine")
+    assert "soap + schedule_free is not bracketed (lr on the high side)" in demo.verdicts[0]
+    assert not demo.partial
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("demo")
+    assert experiment is not None
+    runs = {run.info.run_id for run in client.search_runs([experiment.experiment_id])}
+    linked = {url.rpartition("/")[2] for url in page.links if "/runs/" in url}
+    assert linked == runs
+    assert f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs/{next(iter(runs))}" in page.links
+
+
+def test_rows_for_the_terminal(demo: Report) -> None:
+    assert [len(row) for row in demo.rows] == [len(demo.columns)] * 2
+    assert demo.rows[0][1] == "adamw + cosine (baseline)"
+    assert demo.rows[1][2] == "0.03!"
+
+
+def test_rebuilding_gives_the_same_bytes(demo: Report, store: str, tmp_path: Path) -> None:
+    again = write_report(store, ["demo"], tmp_path, attach=False)
+    for name in ("results.json", "results.csv", "index.html", "figures/val_loss.svg"):
+        assert (again.index.parent / name).read_bytes() == (demo.index.parent / name).read_bytes()
+
+
+def test_report_is_attached_to_the_sweeps_run(demo: Report, store: str) -> None:
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("demo")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], f"tags.`{names.KIND}` = 'sweep'")
+    assert {item.path for item in client.list_artifacts(run.info.run_id, "report")} == {
+        f"report/{name}" for name in ("index.html", "results.json", "results.csv", "figures")
+    }
+
+
+def test_every_number_of_the_table_is_in_the_json(demo: Report) -> None:
+    content = json.loads((demo.index.parent / "results.json").read_text())
+    (group,) = content["groups"]
+    comparison = group["comparisons"][0]
+    losses = [[trial["metrics"][names.TEST_LOSS] for trial in arm["confirm"]] for arm in group["arms"]]
+    mean = sum(b - a for a, b in zip(*losses, strict=True)) / 6
+    assert comparison["paired_t"]["mean"] == pytest.approx(mean)
+    assert comparison["sentence"] == demo.verdicts[0]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are planned but not drawn: most of a report's time, and not what the test is about."""
+
+    def save(plan: figures.Plan, prefix: str, folder: Path) -> figures.Drawing:
+        return figures.Drawing(prefix + plan.name, plan.title, plan.caption, plan.alt, "<svg></svg>", plan.wide)
+
+    monkeypatch.setattr(figures, "save", save)
+
+
+def test_names_are_escaped_everywhere(store: str, tmp_path: Path) -> None:
+    arms = (
+        arm("t", "adamw", "cosine", name=HOSTILE, warnings=[HOSTILE], choices={"task": HOSTILE, HOSTILE: HOSTILE}),
+        arm("t", "_soap", "<b>$x$</b>", name="second", confirm_status=[Status.CRASHED], choices={"task": HOSTILE}),
+    )
+    fill(store, HOSTILE, arms, trials=4, seeds=3)
+    report = write_report(store, [HOSTILE], tmp_path, attach=False)
+    text = report.index.read_text()
+    page = _Page(text)
+    assert page.tags["script"] == 1
+    assert "<b>$x$" not in text
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in text
+    assert json.loads((tmp_path / "results.json").read_text())["groups"][0]["arms"][0]["name"] == HOSTILE
+    assert "tried to allocate &lt;2 GiB&gt;" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_several_tasks_and_several_sweeps(store: str, tmp_path: Path) -> None:
+    arms = [
+        arm(task, o, "cosine", final=2 + i / 10) for task in ("a", "b") for i, o in enumerate(("adamw", "sgd", "x"))
+    ]
+    fill(store, "tasks", arms, trials=2, seeds=3)
+    report = write_report(store, ["tasks", "demo"], tmp_path)
+    assert len(report.verdicts) == 3
+    assert [row[0] for row in report.rows] == ["a"] * 3 + ["b"] * 3 + ["charlm"] * 2
+    page = _Page(report.index.read_text())
+    assert page.tags["article"] == 3
+    assert not [name for name, count in Counter(page.ids).items() if count > 1]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("name", "arms", "seeds", "expected"),
+    [
+        ("one-arm", DEFAULT[:1], 3, "there is one arm"),
+        ("one-seed", DEFAULT, 1, "shows nothing yet"),
+        ("no-confirm", DEFAULT, 0, "no confirm seeds were asked for"),
+        ("lost", [arm("t", o, "s", confirm_status=[Status.DIVERGED] * 2) for o in "ab"], 2, "diverged on all 2 seeds"),
+        ("nothing", (), 2, "No arm has started"),
+    ],
+)
+def test_sweeps_without_a_comparison(
+    store: str, tmp_path: Path, name: str, arms: tuple[object, ...], seeds: int, expected: str
+) -> None:
+    fill(store, name, arms, trials=2, seeds=seeds, baseline="?")  # type: ignore[arg-type]
+    report = write_report(store, [name], tmp_path, attach=False)
+    assert expected in report.index.read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_running_sweep_is_marked_as_partial(store: str, tmp_path: Path) -> None:
+    arms = (
+        DEFAULT[0],
+        arm("charlm", "muon", "wsd", chosen=False, confirm_seeds=0),
+        arm("charlm", "lion", "wsd", confirm_status=[Status.FINISHED, Status.RUNNING]),
+    )
+    fill(store, "running", arms, trials=3, seeds=2, absent=["later"])
+    report = write_report(store, ["running"], tmp_path, attach=False)
+    assert report.partial
+    text = report.index.read_text()
+    assert "Partial: later has not started." in text
+    assert "Partial: muon + wsd still lacks 2 confirm trials." in text
+    assert "Partial: lion + wsd still lacks 1 confirm trial." in text
+
+
+def test_unknown_sweeps_are_refused_by_name(store: str, tmp_path: Path) -> None:
+    with pytest.raises(SweepNotFound, match="there is no sweep 'demmo'; nearest: demo"):
+        write_report(store, ["demmo"], tmp_path)
+    client = MlflowClient(store)
+    client.create_experiment("foreign")
+    with pytest.raises(SweepNotFound, match="is no sweep"):
+        write_report(store, ["foreign"], tmp_path)
+    client.delete_experiment(client.create_experiment("gone"))
+    with pytest.raises(SweepNotFound, match="was deleted; `mlflow experiments restore"):
+        write_report(store, ["gone"], tmp_path)
+    with pytest.raises(SweepNotFound, match="name at least one"):
+        write_report(store, [], tmp_path)
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(SweepNotFound, match="there is no store"):
+        write_report(f"sqlite:///{tmp_path}/none/mlflow.db", ["demo"], tmp_path / "out")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_slot_that_ran_twice_counts_once(store: str, tmp_path: Path) -> None:
+    fill(store, "twice", DEFAULT, trials=2, seeds=2)
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("twice")
+    assert experiment is not None
+    found = f"tags.`{names.PHASE}` = 'confirm' and tags.`{names.SLOT}` = '0'"
+    run = client.search_runs([experiment.experiment_id], found)[0]
+    tags = {**run.data.tags, names.STATUS: Status.CRASHED.value}
+    client.create_run(experiment.experiment_id, start_time=1, tags=tags)  # an earlier try
+    report = write_report(store, ["twice"], tmp_path, attach=False)
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert [len(held["confirm"]) for held in content["groups"][0]["arms"]] == [2, 2]
+    assert all("crashed" not in row[-1] for row in report.rows)
+
+
+@pytest.mark.usefixtures("quick")
+def test_old_figures_go_and_other_files_stay(store: str, tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    for name in ("old.png", "mine.png"):
+        (tmp_path / "figures" / name).write_text("")
+    (tmp_path / "results.json").write_text(json.dumps({"figures": ["old", "../../etc"]}))
+    fill(store, "few", DEFAULT[:1], trials=2, seeds=0)
+    write_report(store, ["few"], tmp_path, attach=False)
+    left = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert "old.png" not in left
+    assert "mine.png" in left
+
+
+def test_arms_keep_apart_in_colour_and_line() -> None:
+    from unittest.mock import Mock
+
+    pairs = {(figures.colour(a), str(figures.line(a))) for a in (Mock(style=i) for i in range(40))}
+    assert len(pairs) == 40
