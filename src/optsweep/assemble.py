@@ -29,6 +29,7 @@ from optsweep.train.layout import Layout
 from optsweep.train.program import Program, Updater
 
 DECAY_KEY = "weight_decay"
+MOMENTUM_KEYS = ("momentum", "beta1")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
     batch_size = arm.task.batch_size or task.size(Split.TRAIN)
     facts = task_facts(arm, task)
     warnings: list[str] = []
-    schedule = _schedule(arm, facts)
+    schedule = _schedule(arm, facts, warnings)
     builder, floats = _updater(arm)
     program = Program(
         task=task,
@@ -114,10 +115,13 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
     return Built(program, space, fingerprint_of(content), content, tuple(warnings))
 
 
-def check_arm(built: Built) -> None:
-    """Build the model's layout and one update, so that what can't train is refused before anything does."""
+def check_arm(built: Built) -> list[str]:
+    """Build the model's layout and one update, so that what can't train is refused before anything does.
+
+    Returns what a user should know: a partition, a matrix that is not rotated.
+    """
     try:
-        built.program.build_update(built.program.layout)
+        return list(getattr(built.program.build_update(built.program.layout), "notes", []))
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
 
@@ -142,7 +146,7 @@ def task_facts(arm: Arm, task: Task) -> TaskFacts:
 # -- schedule ------------------------------------------------------------------------------------------------------
 
 
-def _schedule(arm: Arm, facts: TaskFacts) -> Schedule:
+def _schedule(arm: Arm, facts: TaskFacts, warnings: list[str]) -> Schedule:
     config = arm.schedule
     if config.name not in schedule_names():
         raise UserError(f"schedule.name: {config.name!r} doesn't exist; there are {', '.join(schedule_names())}")
@@ -156,9 +160,11 @@ def _schedule(arm: Arm, facts: TaskFacts) -> Schedule:
         steps = max(1, steps)
     options = {key: value for key, value in config.options.items() if key not in ("averaging_beta", "decay_at")}
     try:
-        return Schedule(config.name, options, config.warmup, steps)
+        schedule = Schedule(config.name, options, config.warmup, steps)
+        warnings += schedule.notes(arm.trainer.steps)
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
+    return schedule
 
 
 # -- rule ----------------------------------------------------------------------------------------------------------
@@ -170,10 +176,12 @@ def _updater(arm: Arm) -> tuple[Any, Mapping[str, Domain]]:
     decay = Decay(arm.decay.mode)
     clip = arm.trainer.clip_norm
     if not (inspect.isclass(cls) and issubclass(cls, Rule)):
-        if arm.schedule.name == "schedule_free":
+        averaged = "schedule=schedule_free" if arm.schedule.name == "schedule_free" else None
+        averaged = averaged or (f"averaging={arm.averaging.name}" if arm.averaging.target else None)
+        if averaged:
             raise UserError(
-                "schedule=schedule_free: an external optimizer keeps momentum of its own and can't be averaged this "
-                "way; choose one of optsweep's rules, or another schedule"
+                f"{averaged}: an external optimizer keeps momentum of its own and can't be averaged this way; choose "
+                f"one of optsweep's rules, or go without"
             )
         kwargs = dict(arm.optimizer.options)
 
@@ -186,17 +194,7 @@ def _updater(arm: Arm) -> tuple[Any, Mapping[str, Domain]]:
             raise UserError(str(error).splitlines()[0]) from None
         return external, {}
     static = {key: value for key, value in arm.optimizer.options.items() if key not in cls.floats}
-    known = list(inspect.signature(cls).parameters)
-    for key in static:
-        if key not in known:
-            allowed = [*cls.floats, *known]
-            raise UserError(
-                f"optimizer.{key}: {arm.optimizer.name} has no such option{nearest(key, allowed)}; {_listed(allowed)}"
-            )
-    try:
-        rule = cls(**static)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"optimizer: {str(error).splitlines()[0]}") from None
+    rule = _construct(cls, static, "optimizer")
     iterate = _iterate(arm)
     floats = {**rule.floats, **iterate.floats}
 
@@ -206,13 +204,34 @@ def _updater(arm: Arm) -> tuple[Any, Mapping[str, Domain]]:
     return build, floats
 
 
+def _construct(cls: Any, static: Mapping[str, Any], group: str) -> Any:
+    """An object of a class with its static options. Raises UserError that names the key."""
+    known = list(inspect.signature(cls).parameters)
+    for key in static:
+        if key not in known:
+            allowed = [*cls.floats, *known]
+            raise UserError(
+                f"{group}.{key}: {cls.__name__} has no such option{nearest(key, allowed)}; {_listed(allowed)}"
+            )
+    try:
+        return cls(**static)
+    except (ValueError, TypeError) as error:
+        text = str(error).splitlines()[0]
+        raise UserError(text if text.startswith(group) else f"{group}: {text}") from None
+
+
 def _iterate(arm: Arm) -> Iterate:
     if arm.schedule.name == "schedule_free":
         at = arm.schedule.options.get("decay_at", "y")
         if at not in ("y", "z"):
             raise UserError(f"schedule.decay_at: {at!r} is not allowed; give y or z")
         return ScheduleFree(at)
-    return Last()
+    if arm.averaging.target is None:
+        return Last()
+    cls = resolve(arm.averaging.target, "averaging._target_")
+    if not (inspect.isclass(cls) and issubclass(cls, Iterate)):
+        raise UserError(f"averaging._target_: {arm.averaging.target} is no optsweep.optim.iterate.Iterate")
+    return _construct(cls, {k: v for k, v in arm.averaging.options.items() if k not in cls.floats}, "averaging")
 
 
 # -- hyperparameters -----------------------------------------------------------------------------------------------
@@ -222,11 +241,13 @@ def _space(arm: Arm, facts: TaskFacts, floats: Mapping[str, Domain], warnings: l
     """Which hyperparameters are searched where, and the values of the others."""
     given: dict[str, Any] = {key: arm.optimizer.options[key] for key in floats if key in arm.optimizer.options}
     given |= {key: arm.schedule.options[key] for key in floats if key in arm.schedule.options}
+    given |= {key: arm.averaging.options[key] for key in floats if key in arm.averaging.options}
     fixed: dict[str, float] = {}
     for key, domain in floats.items():
         value = given.get(key, domain.default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value not in domain:
-            group = "schedule" if key in arm.schedule.options else "optimizer"
+            holders = {"schedule": arm.schedule.options, "averaging": arm.averaging.options}
+            group = next((name for name, options in holders.items() if key in options), "optimizer")
             raise UserError(f"{group}.{key}: {value!r} is not allowed; give a number with {domain}")
         fixed[key] = float(value)
     lr = _suggested_lr(arm, facts)
@@ -268,6 +289,8 @@ def _range(
         raise UserError(
             f"search.space.{key}: this arm has no such hyperparameter{nearest(key, known)}; {_listed(known)}"
         )
+    if key in MOMENTUM_KEYS and arm.schedule.name == "schedule_free":
+        raise UserError(f"search.space.{key}: schedule_free switches {key} off; search averaging_beta instead")
     if key == DECAY_KEY and (arm.decay.mode == "none" or arm.decay.value is not None):
         return None
     if key == "lr" and arm.optimizer.lr is not None:

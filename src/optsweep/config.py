@@ -62,9 +62,10 @@ class DecayConfig:
 
 @dataclass(frozen=True)
 class AveragingConfig:
-    """Averaging of weights beside the schedule."""
+    """Averaging of weights beside the schedule; `target` is None for none."""
 
     name: str
+    target: str | None
     options: Options
 
 
@@ -155,7 +156,7 @@ def read_arm(config: Mapping[str, Any], choices: Mapping[str, str], axes: Mappin
         optimizer=_optimizer(root.section("optimizer")),
         schedule=_schedule(root.section("schedule"), root.section("warmup"), trainer.steps),
         decay=_decay(root.section("weight_decay")),
-        averaging=_named(root.section("averaging")),
+        averaging=_averaging(root.section("averaging")),
         trainer=trainer,
         search=_search(root.section("search"), trainer),
         confirm_seeds=confirm.integer("seeds", low=1),
@@ -235,8 +236,10 @@ def _decay(section: Section) -> DecayConfig:
     return decay
 
 
-def _named(section: Section) -> AveragingConfig:
-    return AveragingConfig(section.text("name"), dict(section.rest()))
+def _averaging(section: Section) -> AveragingConfig:
+    name = section.text("name")
+    target = section.text("_target_") if name != "none" else None
+    return AveragingConfig(name, target, dict(section.rest()))
 
 
 def _trainer(section: Section, task: TaskConfig) -> TrainerConfig:
@@ -315,11 +318,6 @@ def _check_combination(arm: Arm) -> None:
         raise UserError(f"warmup={arm.schedule.warmup}: one_cycle has its own warm-up; give warmup=none")
     if schedule == "schedule_free" and arm.averaging.name != "none":
         raise UserError(f"averaging={arm.averaging.name}: schedule_free averages already; give averaging=none")
-    if arm.optimizer.name == "external" and schedule == "schedule_free":
-        raise UserError(
-            "schedule=schedule_free: an external optimizer keeps its own momentum and can't be averaged this way; "
-            "choose one of optsweep's rules or another schedule"
-        )
     if optimizer == "adamw" and arm.decay.mode == "l2":
         raise UserError("weight_decay=l2: AdamW is Adam with decoupled decay; for l2 give optimizer=adam")
     if arm.search.trials and arm.optimizer.lr is not None and "lr" in arm.search.space:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,17 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool) -> Summ
     _check_together(arms)
     built = _build(arms)
     labels = labels_of(arms)
+    baseline = _baseline(arms, labels)
+    count, devices = _deal(first, workers)
     studies = Studies.open(first.storage, first.sweep)
     _check_history(studies, arms, built)
     tracking.check(first.tracking_uri)
     _note_content(studies, arms, built)
     tracker = Tracker(first.tracking_uri, first.sweep)
-    baseline = _baseline(arms, labels)
-    count, devices = _deal(first, workers)
     sweep_run = _describe_sweep(tracker, arms, baseline, devices[0])
     jobs = [_describe_arm(tracker, arm, b, labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
     tasks = [_task(job, b) for job, b in zip(jobs, built, strict=True)]
+    _say(built, labels, arms)
     with Display(first.sweep, max(1, count)) as display:
         planner = Planner(tasks, studies, tracker, retries=first.retries, on_done=display.trial_done)
         trained = _work(planner, jobs, display, first, count, devices)
@@ -121,8 +122,18 @@ def _build(arms: Sequence[Arm]) -> list[Built]:
         key = repr(arm.task)
         built.append(build_arm(arm, tasks.get(key)))
         tasks[key] = built[-1].program.task
-        check_arm(built[-1])
+        built[-1] = replace(built[-1], warnings=(*built[-1].warnings, *check_arm(built[-1])))
     return built
+
+
+def _say(built: Sequence[Built], labels: Mapping[str, str], arms: Sequence[Arm]) -> None:
+    """Print each warning once, with the arms it concerns."""
+    concerned: dict[str, list[str]] = {}
+    for arm, b in zip(arms, built, strict=True):
+        for warning in b.warnings:
+            concerned.setdefault(warning, []).append(labels[arm.name])
+    for warning, names_of_arms in concerned.items():
+        print(f"note: {warning} ({', '.join(names_of_arms)})")
 
 
 def labels_of(arms: Sequence[Arm]) -> dict[str, str]:

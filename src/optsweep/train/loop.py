@@ -29,7 +29,6 @@ from optsweep.train.evaluate import autocast, evaluate, forward_dtype
 from optsweep.train.program import Program, Updater, cast_inputs
 from optsweep.train.trial import End, Outcome, Point, Rung, Trial
 
-
 # Gradients of lanes come back contiguous, the row's views are strided: accumulating in place is what is wanted here.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 

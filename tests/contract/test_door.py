@@ -1,0 +1,104 @@
+"""A user's mistake: one line that names the key, exit code 2, before anything is written or trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from optsweep.app import run
+
+BASE = ["task=digits_mlp", "search.trials=2", "confirm.seeds=1", "sweep.name=bad", "trainer.steps=10"]
+
+MISTAKES = [
+    (["optimzer=adamw"], "optimzer", "did you mean optimizer?"),
+    (["optimizer=adamww"], "optimizer=adamww", "did you mean adamw?"),
+    (["trainer.stepz=10"], "trainer.stepz", "did you mean trainer.steps?"),
+    (["+trainer.speed=10"], "trainer.speed", "no such key"),
+    (["trainer.steps=many"], "trainer.steps", "whole number ≥ 2"),
+    (["trainer.rungs=0"], "trainer.rungs", "whole number ≥ 1"),
+    (["optimizer.lr=0"], "optimizer.lr", "> 0"),
+    (["optimizer.lr=-1e-3"], "optimizer.lr", "> 0"),
+    (["optimizer.lr=nan"], "optimizer.lr", "> 0"),
+    (["optimizer.beta1=1.5"], "optimizer.beta1", "0 ≤ value < 1"),
+    (["+optimizer.beta3=0.5"], "optimizer.beta3", "no such option"),
+    (["schedule.final=low"], "schedule=cosine", "wrong type"),
+    (["warmup=linear", "warmup.steps=10"], "warmup.steps", "trainer.steps=10"),
+    (["warmup=linear", "warmup.steps=-1"], "warmup.steps", "≥ 0"),
+    (["search.space.lr.low=1e-2", "search.space.lr.high=1e-3"], "search.space.lr", "not below"),
+    (["search.space.lr.low=0", "search.space.lr.high=1e-3"], "search.space.lr.low", "> 0"),
+    (["search.space.beta2.low=0.9", "search.space.beta2.high=1.5"], "search.space.beta2.high", "1.5"),
+    (["search.over=[lr,momentum]"], "search.space.momentum", "no such hyperparameter"),
+    (["search.sampler=cma"], "search.sampler", "tpe, gp, quasi-random"),
+    (["confirm.seeds=0"], "confirm.seeds", "whole number ≥ 1"),
+    (["search.trials=-1"], "search.trials", "whole number ≥ 0"),
+    (["trainer.device=gpu"], "trainer.device", "auto, cpu, cuda"),
+    (["trainer.device=cuda:99"], "trainer.device", "not on this machine"),
+    (["trainer.precision=fp16"], "trainer.precision", "fp32, bf16"),
+    (["trainer.accumulate=7"], "trainer.accumulate", "not divisible"),
+    (["task.batch_size=0"], "task.batch_size", "or full"),
+    (["task.batch_size=100000"], "task.batch_size", "training samples"),
+    (["+task.widht=3"], "task.widht", "did you mean width?"),
+    (["task._target_=no.such.Task"], "task._target_", "can't be imported"),
+    (["optimizer=external", "optimizer._target_=torch.nn.Linear"], "optimizer._target_", "torch.optim.Optimizer"),
+    (["optimizer=external", "optimizer._target_=torch.optim.LBFGS"], "LBFGS", "closure"),
+    (
+        ["optimizer=external", "optimizer._target_=torch.optim.SGD", "schedule=schedule_free"],
+        "schedule=",
+        "external optimizer",
+    ),
+    (["optimizer=adamw", "weight_decay=l2"], "weight_decay=l2", "optimizer=adam"),
+    (["optimizer.lr=1e-3", "search.space.lr.low=1e-4", "search.space.lr.high=1e-2"], "optimizer.lr", "fixed"),
+    (["optimizer.lr=1e-3"], "search.trials", "search=none"),
+    (["tracking.uri=http://127.0.0.1:9"], "tracking.uri", "no MLflow server answers"),
+    (["tracking.uri=sqlite:///blocked/mlflow.db"], "tracking.uri", "blocked"),
+    (["tracking.storage=sqlite:///blocked/optuna.db"], "tracking.storage", "blocked"),
+    (["sweep.name=a/b"], "sweep.name", "slashes"),
+    (["sweep.baseline=nobody"], "sweep.baseline", "nobody"),
+    (["hydra.launcher.workers=-1"], "hydra.launcher.workers", "whole number"),
+    (["optimizer=adamw,adamw"], "twice", "optimizer=adamw"),
+    (["optimizer=external", "optimizer._target_=torch.optim.SGD", "averaging=ema"], "averaging=ema", "external"),
+    (["averaging=ema", "averaging.ema_decay=2"], "averaging.ema_decay", "value < 1"),
+    (["averaging=ema", "schedule=schedule_free"], "averaging=ema", "averages already"),
+    (["schedule=one_cycle", "warmup=linear"], "warmup=linear", "one_cycle"),
+    (["schedule=schedule_free", "search.over=[lr,beta1]"], "beta1", "averaging_beta"),
+    (["-cn", "soap_vs_adam"], "-cn soap_vs_adam", "there are"),
+    (["report", "nothing"], "no store", "run a sweep first"),
+    (["status", "nothing"], "no store", "run a sweep first"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named", "said"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_mistakes_get_one_line_and_exit_code_2(
+    arguments: list[str],
+    named: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "blocked").write_text("a file where a folder is wanted")
+    keys = {a.partition("=")[0] for a in arguments}
+    base = [] if arguments[0][0] == "-" or "=" not in arguments[0] else BASE
+    code = run([*(b for b in base if b.partition("=")[0] not in keys), *arguments])
+    err = capfd.readouterr().err
+    assert code == 2, err
+    assert err.startswith("optsweep: ")
+    assert err.count("\n") == 1, err
+    assert named in err
+    assert said in err
+    assert not (tmp_path / "mlruns" / "mlflow.db").exists()
+
+
+def test_help_is_instant_because_it_imports_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; sys.argv = ['optsweep', '--help']\ntry:\n import optsweep.__main__ as m; m.main()\n" + (
+        "except SystemExit: pass\nprint(sorted({m.partition('.')[0] for m in sys.modules} & {'torch', 'hydra', 'mlflow', "
+        "'optuna', 'numpy'}))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "optsweep report" in out
+    assert out.endswith("[]\n")
