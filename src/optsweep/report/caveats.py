@@ -17,19 +17,17 @@ FEW_SEEDS = 5
 def caveats(group: Group) -> Iterator[str]:
     """Sentences, the most important first."""
     yield from _incomplete(group)
-    for arm in group.arms:
-        # the sentence of a single comparison has said already who isn't bracketed
-        yield from _arm_caveats(arm, arm is group.baseline, edges=len(group.comparisons) != 1)
+    yield from _outside(group)
+    yield from _by_arm(group)
     tested = [c.test.n for c in group.comparisons if c.test is not None]
     if tested and min(tested) < FEW_SEEDS:
         fewest = plural(min(tested), "seed")
         yield f"Few seeds: {fewest}. An interval from so few leans wholly on differences being normally distributed."
     yield from _unequal(group)
-    for comparison in group.comparisons:
-        yield from _over_time(comparison)
-        if comparison.test is not None and comparison.time_ratio is None:
-            missing = [arm for arm in (comparison.candidate, comparison.baseline) if arm.ms_per_step is None]
-            yield f"No timing pass of {listed([arm.label for arm in missing])}: nothing is said about time."
+    yield from _flips(group)
+    untimed = [arm.label for arm in group.arms if arm.test_losses and arm.ms_per_step is None]
+    if untimed:
+        yield f"No timing pass of {listed(untimed)}: nothing is said about time."
     if any(comparison.test is not None for comparison in group.comparisons):
         yield "The intervals hold for the chosen settings; how lucky the search was is not part of them."
 
@@ -44,23 +42,46 @@ def _incomplete(group: Group) -> Iterator[str]:
             yield f"Partial: {arm.label} still lacks {listed(missing)}."
 
 
-def _arm_caveats(arm: ArmResult, is_baseline: bool, *, edges: bool) -> Iterator[str]:
-    role = f"The baseline, {arm.label}," if is_baseline else arm.label
-    for key, value in (arm.arm.chosen.params if arm.arm.chosen else {}).items():
-        suggested = arm.arm.space.get(key)
-        if suggested and not suggested.low * (1 - 1e-9) <= value <= suggested.high * (1 + 1e-9):
+def _named(arm: ArmResult, group: Group) -> str:
+    return f"the baseline, {arm.label}" if arm is group.baseline and group.comparisons else arm.label
+
+
+def _outside(group: Group) -> Iterator[str]:
+    """Chosen values outside the suggested range: a baseline there has perhaps not been given its due."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for arm in group.arms:
+        for key, value in (arm.arm.chosen.params if arm.arm.chosen else {}).items():
+            suggested = arm.arm.space.get(key)
+            if suggested is None or suggested.low * (1 - 1e-9) <= value <= suggested.high * (1 + 1e-9):
+                continue
             side = "below" if value < suggested.low else "above"
-            both = f"{setting(suggested.low)} – {setting(suggested.high)}"
-            source = f" ({suggested.source})" if suggested.source else ""
-            yield f"{role} has its best {key}, {setting(value)}, {side} the suggested range of {both}{source}."
-    for key, side in arm.unbracketed if edges else ():
-        yield f"{role} is not bracketed: no worse {key} was tried on the {side} side of the chosen one."
-    if arm.diverged_seeds:
-        yield f"{role} diverged on {seeds_diverged(arm)}; means are over the seeds that finished."
-    crashed = sum(arm.count(phase, Status.CRASHED) for phase in Phase)
+            limits = f"suggested {setting(suggested.low)} – {setting(suggested.high)}"
+            source = f", {suggested.source}" if suggested.source else ""
+            found.setdefault((key, side), []).append(f"{_named(arm, group)} ({setting(value)}; {limits}{source})")
+    for (key, side), arms in found.items():
+        yield f"The best {key} lies {side} the suggested range: {listed(arms)}."
+
+
+def _by_arm(group: Group) -> Iterator[str]:
+    """One sentence per kind of trouble, the arms that have it listed."""
+    edges, lost, crashed = [], [], []
+    for arm in group.arms:
+        name = _named(arm, group)
+        if arm.unbracketed:
+            edges.append(f"{name} ({listed([f'{key} {side}' for key, side in arm.unbracketed])})")
+        if arm.diverged_seeds:
+            lost.append(f"{name} ({seeds_diverged(arm)})")
+        count = sum(arm.count(phase, Status.CRASHED) for phase in Phase)
+        if count:
+            crashed.append(f"{name} ({plural(count, 'trial')})")
+    if edges and len(group.comparisons) != 1:  # the sentence of a single comparison has said it already
+        yield f"Not bracketed, nothing worse was tried beyond the chosen value: {listed(edges)}."
+    if lost:
+        yield f"Diverged on some seeds, so the mean is over the others: {listed(lost)}."
     if crashed:
-        yield f"{role} has {plural(crashed, 'trial')} that crashed and gave no result."
-    yield from (f"{arm.label}: {warning}" for warning in arm.arm.warnings)
+        yield f"Crashed and without a result: {listed(crashed)}."
+    for arm in group.arms:
+        yield from (f"{arm.label}: {warning}" for warning in arm.arm.warnings)
 
 
 def _unequal(group: Group) -> Iterator[str]:
@@ -75,28 +96,33 @@ def _unequal(group: Group) -> Iterator[str]:
         yield f"The arms have had unequal numbers of search trials: {each}."
 
 
-def _over_time(comparison: Comparison) -> Iterator[str]:
-    """The order of the validation curves flips in the second half: the answer depends on where one stops."""
+def _flips(group: Group) -> Iterator[str]:
+    """Arms whose order with the baseline flips in the second half: the answer depends on where one stops."""
+    found = []
+    for comparison in group.comparisons:
+        step = _last_flip(comparison)
+        if step is not None:
+            found.append(f"{comparison.candidate.label} (until step {step[0]} of {step[1]})")
+    if found:
+        yield f"The median validation losses stood the other way round until late in the run: {listed(found)}."
+
+
+def _last_flip(comparison: Comparison) -> tuple[int, int] | None:
+    """The last step in the second half at which the order was another than at the end, and the last step."""
     curves = []
     for arm in (comparison.candidate, comparison.baseline):
         found = [trial.curves.get(names.VAL_LOSS) for trial in arm.confirm.values() if trial.status is Status.FINISHED]
         held = [curve for curve in found if curve is not None and len(curve.steps)]
         if not held:
-            return
+            return None
         shared = [curve for curve in held if len(curve.steps) == len(held[0].steps)]
         curves.append((shared[0].steps, np.median([curve.values for curve in shared], axis=0)))
     (steps, ours), (other, theirs) = curves
     if len(steps) != len(other) or (steps != other).any() or len(steps) < 4:
-        return
+        return None
     ahead = np.sign(ours - theirs)
-    late = steps >= steps[-1] / 2
-    flipped = late & (ahead == -ahead[-1]) & (ahead != 0)
-    if flipped.any():
-        last = int(steps[np.flatnonzero(flipped)[-1]])
-        yield (
-            f"The order of {comparison.candidate.label} and {comparison.baseline.label} flips late: at step {last} of "
-            f"{int(steps[-1])} the median validation losses still stood the other way round."
-        )
+    flipped = (steps >= steps[-1] / 2) & (ahead == -ahead[-1]) & (ahead != 0)
+    return (int(steps[np.flatnonzero(flipped)[-1]]), int(steps[-1])) if flipped.any() else None
 
 
 def seeds_diverged(arm: ArmResult) -> str:

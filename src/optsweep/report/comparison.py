@@ -160,7 +160,12 @@ class Comparison:
     probability: Interval | None  # that a run of the candidate ends lower
     equal_p: float | None
     delta: float | None
-    steps_ratio: Interval | None  # candidate / baseline, to the baseline's final validation loss
+    steps_ratios: tuple[float, ...]  # candidate / baseline per seed, to the baseline's final validation loss
+
+    @property
+    def steps_ratio(self) -> Interval | None:
+        """Median over seeds of the steps to target, candidate / baseline."""
+        return statistics.median_interval(self.steps_ratios) if self.steps_ratios else None
 
     @property
     def time_ratio(self) -> float | None:
@@ -300,12 +305,12 @@ def _comparison(
         probability=statistics.probability_better(ours, theirs) if len(values) > 1 else None,
         equal_p=statistics.equivalence(values, delta) if delta and values else None,
         delta=delta,
-        steps_ratio=steps_ratio(candidate, baseline),
+        steps_ratios=steps_ratios(candidate, baseline),
     )
 
 
-def steps_ratio(candidate: ArmResult, baseline: ArmResult) -> Interval | None:
-    """Median over seeds of the steps to the baseline's final validation loss, candidate / baseline."""
+def steps_ratios(candidate: ArmResult, baseline: ArmResult) -> tuple[float, ...]:
+    """Steps to the baseline's final validation loss, candidate / baseline, per seed; a miss is infinity."""
     over, under = [], []
     for seed, trial in baseline.confirm.items():
         other = candidate.confirm.get(seed)
@@ -318,8 +323,7 @@ def steps_ratio(candidate: ArmResult, baseline: ArmResult) -> Interval | None:
         under.append(statistics.steps_to_target(reference.steps, reference.values, target))
         reached = statistics.steps_to_target(curve.steps, curve.values, target)
         over.append(reached if _finished(other) else math.inf)
-    found = statistics.ratios(over, under)
-    return statistics.median_interval(found) if len(found) else None
+    return tuple(float(ratio) for ratio in statistics.ratios(over, under))
 
 
 def _lowest(arms: Sequence[ArmResult]) -> tuple[ArmResult, ...]:

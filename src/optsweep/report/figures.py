@@ -136,6 +136,16 @@ def short(text: str, length: int = 44) -> str:
     return f"\u200b{text}" if text.startswith("_") else text
 
 
+def legend_height(arms: Sequence[ArmResult]) -> float:
+    """Inches that a legend of these arms takes beyond its first row."""
+    return 0.165 * (math.ceil(len(arms) / _legend_columns(arms)) - 1)
+
+
+def _legend_columns(arms: Sequence[ArmResult]) -> int:
+    longest = max(len(short(arm.label)) for arm in arms)
+    return max(min(72 // (longest + 7), len(arms)), 1)
+
+
 def legend(figure: Figure, arms: Sequence[ArmResult], *, markers: bool = False) -> None:
     """A legend of arms above the axes, in as many columns as fit."""
     from matplotlib.lines import Line2D
@@ -151,7 +161,7 @@ def legend(figure: Figure, arms: Sequence[ArmResult], *, markers: bool = False) 
         for arm in arms
     ]
     labels = [short(arm.label) for arm in arms]
-    columns = max(min(int(72 // (max(map(len, labels)) + 7)), len(labels)), 1)
+    columns = _legend_columns(arms)
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.6, borderaxespad=0.2)
 
 

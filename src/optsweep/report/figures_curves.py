@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from optsweep import tracking_names as names
 from optsweep.report.comparison import ArmResult, Group
-from optsweep.report.figures import Plan, blank, colour, legend, line, log_ticks, loss_label
+from optsweep.report.figures import Plan, blank, colour, legend, legend_height, line, log_ticks, loss_label
 from optsweep.report.load import Curve
 from optsweep.report.wording import listed, number, plural
 from optsweep.tracking_names import Status
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_POINTS = 200  # of a drawn curve; more only makes the file larger
+_MOST_BANDS = 8  # more arms' bands would hide each other
 _LATE = 0.1  # share of the run whose steep start may leave the figure at the top
 
 
@@ -70,21 +71,21 @@ def _losses(group: Group, key: str, word: str, name: str) -> Plan | None:
         return None
 
     def draw() -> Figure:
-        figure, (axes,) = blank()
+        arms = [arm for arm, _, _ in bands.values()]
+        figure, (axes,) = blank(3.5 + legend_height(arms))
         for arm, steps, values in bands.values():
-            _draw_band(axes, arm, *_thin(steps, values))
+            _draw_band(axes, arm, *_thin(steps, values), len(arms) <= _MOST_BANDS)
         _cut_top(axes, [(steps.astype(np.float64), values) for _, steps, values in bands.values()])
         axes.set_xlabel("optimizer steps")
         axes.set_ylabel(loss_label(group, word))
-        legend(figure, [arm for arm, _, _ in bands.values()])
+        legend(figure, arms)
         return figure
 
     ends = [f"{arm.label} ends at {number(float(values[1, -1]))}" for arm, _, values in bands.values()]
     return Plan(
         name,
         f"{word.capitalize()} loss",
-        f"Line: median over seeds; band: lowest to highest seed. {_counted(group, key)} "
-        f"Cut at the top: the first {_LATE:.0%} of the run may lie above.",
+        f"{_lines(len(bands))} {_counted(group, key)} Cut at the top: the first {_LATE:.0%} of the run may lie above.",
         f"{word.capitalize()} loss against optimizer steps for {plural(len(bands), 'arm')}: {listed(ends)}.",
         draw,
     )
@@ -101,24 +102,25 @@ def _seconds(group: Group) -> Plan | None:
         return None
 
     def draw() -> Figure:
-        figure, (axes,) = blank()
+        arms = [arm for arm, *_ in held.values()]
+        figure, (axes,) = blank(3.5 + legend_height(arms))
         shown = []
         for arm, steps, values, seconds in held.values():
             at, thinned = _thin(steps, values)
-            _draw_band(axes, arm, at * seconds, thinned)
+            _draw_band(axes, arm, at * seconds, thinned, len(arms) <= _MOST_BANDS)
             shown.append((np.asarray(steps * seconds, dtype=np.float64), values))
         _cut_top(axes, shown)
         axes.set_xlabel("training time (s), one trial alone on the machine")
         axes.set_ylabel(loss_label(group, "validation"))
-        legend(figure, [arm for arm, *_ in held.values()])
+        legend(figure, arms)
         return figure
 
     each = [f"{arm.label} {number(float(steps[-1]) * seconds, 3)} s" for arm, steps, _, seconds in held.values()]
     return Plan(
         "val_loss_seconds",
         "Validation loss against time",
-        "Steps × the median ms per step of the timing pass, evaluation excluded. Line: median over seeds; band: lowest "
-        f"to highest seed. {_counted(group, names.VAL_LOSS)}",
+        "Steps × the median ms per step of the timing pass, evaluation excluded. "
+        f"{_lines(len(held))} {_counted(group, names.VAL_LOSS)}",
         f"Validation loss against seconds of training; the runs take {listed(each)}.",
         draw,
     )
@@ -133,10 +135,12 @@ def _learning_rates(group: Group) -> Plan | None:
     log = max(peaks) > 8 * min(peaks)
 
     def draw() -> Figure:
-        figure, (axes,) = blank(3.1)
+        arms = [arm for arm, _ in traces]
+        figure, (axes,) = blank(3.1 + legend_height(arms))
         for arm, trace in traces:
             steps, values = _thin(trace.steps, trace.values[None])
-            axes.plot(steps, values[0], color=colour(arm), linestyle=line(arm))
+            drawn = np.where(values[0] > 0, values[0], np.nan) if log else values[0]  # log of 0 would draw a wall
+            axes.plot(steps, drawn, color=colour(arm), linestyle=line(arm))
         if log:
             axes.set_yscale("log")
             axes.set_ylim(min(peaks) / 100, max(peaks) * 1.6)
@@ -145,7 +149,7 @@ def _learning_rates(group: Group) -> Plan | None:
             axes.set_ylim(0, max(peaks) * 1.08)
         axes.set_xlabel("optimizer steps")
         axes.set_ylabel("learning rate applied" + (" (log scale)" if log else ""))
-        legend(figure, [arm for arm, _ in traces])
+        legend(figure, arms)
         return figure
 
     each = [f"{arm.label} peaks at {number(peak, 3)}" for (arm, _), peak in zip(traces, peaks, strict=True)]
@@ -159,9 +163,12 @@ def _learning_rates(group: Group) -> Plan | None:
     )
 
 
-def _draw_band(axes: Axes, arm: ArmResult, x: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+def _draw_band(
+    axes: Axes, arm: ArmResult, x: NDArray[np.float64], values: NDArray[np.float64], with_band: bool
+) -> None:
     low, median, high = values
-    axes.fill_between(x, low, high, color=colour(arm), alpha=0.18, linewidth=0)
+    if with_band:
+        axes.fill_between(x, low, high, color=colour(arm), alpha=0.18, linewidth=0)
     axes.plot(x, median, color=colour(arm), linestyle=line(arm))
 
 
@@ -173,9 +180,12 @@ def _cut_top(axes: Axes, shown: Sequence[tuple[NDArray[np.float64], NDArray[np.f
         axes.set_ylim(low - 0.04 * (high - low), high + 0.06 * (high - low))
 
 
+def _lines(num_arms: int) -> str:
+    band = "; band: lowest to highest seed" if num_arms <= _MOST_BANDS else " (bands left out: too many arms)"
+    return f"Line: median over seeds{band}."
+
+
 def _counted(group: Group, key: str) -> str:
-    counts = [len(curves(arm, key)) for arm in group.arms if curves(arm, key)]
-    if len(set(counts)) == 1:
-        return f"n = {plural(counts[0], 'seed')} per arm."
-    each = [f"{len(curves(arm, key))} of {arm.label}" for arm in group.arms if curves(arm, key)]
-    return f"n: {listed(each)}."
+    counts = sorted({len(found) for arm in group.arms if (found := curves(arm, key))})
+    span = plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    return f"n = {span} per arm."

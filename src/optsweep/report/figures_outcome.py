@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from optsweep.report.comparison import ArmResult, Comparison, Group
@@ -84,47 +85,58 @@ def _seeds(group: Group) -> Plan | None:
     if not arms:
         return None
 
+    lying = len(arms) > 4 or max(len(arm.label) for arm in arms) * len(arms) > 78  # names need the room beside the axis
+
     def draw() -> Figure:
-        figure, (axes,) = blank(3.5 if len(arms) <= 5 else 3.9)
+        figure, (axes,) = blank(0.7 + 0.36 * len(arms) if lying else 3.5)
         if len(arms) <= _LINKED_ARMS:
             for seed in sorted({seed for arm in arms for seed in arm.test_losses}):
                 at = [place for place, arm in enumerate(arms) if seed in arm.test_losses]
-                axes.plot(at, [arms[i].test_losses[seed] for i in at], color=MUTED, alpha=0.45, linewidth=0.8)
+                _plot(axes, lying, at, [arms[i].test_losses[seed] for i in at], color=MUTED, alpha=0.45, linewidth=0.8)
         for place, arm in enumerate(arms):
-            _draw_seeds(axes, arm, place)
-        turned = len(arms) > 5 or max(len(arm.label) for arm in arms) * len(arms) > 78
-        axes.set_xticks(range(len(arms)), [short(arm.label, 30) for arm in arms])
-        if turned:
-            axes.tick_params(axis="x", rotation=30)
-            for label in axes.get_xticklabels():
-                label.set(ha="right", rotation_mode="anchor")
-        axes.set_xlim(-0.5, len(arms) - 0.5)
-        axes.grid(visible=False, axis="x")
-        axes.set_ylabel(loss_label(group, "test"))
+            _draw_seeds(axes, arm, place, lying)
+        labels = [short(arm.label, 34) for arm in arms]
+        if lying:
+            axes.set_yticks(range(len(arms)), labels)
+            axes.set_ylim(len(arms) - 0.4, -0.6)
+        else:
+            axes.set_xticks(range(len(arms)), labels)
+            axes.set_xlim(-0.5, len(arms) - 0.5)
+        axes.grid(visible=False, axis="y" if lying else "x")
+        (axes.set_xlabel if lying else axes.set_ylabel)(loss_label(group, "test"))
         return figure
 
-    counts = [f"{len(arm.test_losses)} of {arm.label}" for arm in arms]
-    same = len({len(arm.test_losses) for arm in arms}) == 1
-    n = f"n = {plural(len(arms[0].test_losses), 'seed')} per arm" if same else f"n: {listed(counts)}"
+    counts = sorted({len(arm.test_losses) for arm in arms})
+    n = plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     means = [f"{arm.label} {number(arm.test.estimate)}" for arm in arms if arm.test]
     links = " Lines join the same seed." if len(arms) <= _LINKED_ARMS else ""
     return Plan(
         "test_loss",
         "Test loss, seed by seed",
-        f"Each dot is one confirm trial; beside it the mean with its 95 % t interval.{links} {n}.",
+        f"Each dot is one confirm trial; beside it the mean with its 95 % t interval.{links} n = {n} per arm.",
         f"Test loss of every confirm seed; means: {listed(means)}.",
         draw,
     )
 
 
-def _draw_seeds(axes: Axes, arm: ArmResult, place: int) -> None:
+def _plot(axes: Axes, lying: bool, at: Sequence[float], losses: Sequence[float], **look: Any) -> None:
+    """Arms on one axis, losses on the other."""
+    axes.plot(*((losses, at) if lying else (at, losses)), **look)
+
+
+def _draw_seeds(axes: Axes, arm: ArmResult, place: int, lying: bool) -> None:
     losses = list(arm.test_losses.values())
-    axes.plot([place] * len(losses), losses, marker(arm), color=colour(arm), markersize=4.5, alpha=0.85)
+    look: dict[str, Any] = {"color": colour(arm)}
+    _plot(
+        axes, lying, [place] * len(losses), losses, linestyle="", marker=marker(arm), markersize=4.5, alpha=0.85, **look
+    )
     test = arm.test
     assert test is not None
+    beside = place + (0.25 if lying else 0.18)
     if test.low is not None and test.high is not None:
-        axes.plot([place + 0.18] * 2, [test.low, test.high], color=colour(arm), linewidth=3, solid_capstyle="butt")
-    axes.plot(place + 0.18, test.estimate, marker="_", color=INK, markersize=10, markeredgewidth=1.6)
+        _plot(axes, lying, [beside] * 2, [test.low, test.high], linewidth=3, solid_capstyle="butt", **look)
+    mean: dict[str, Any] = {"marker": "|" if lying else "_", "color": INK, "markersize": 9, "markeredgewidth": 1.6}
+    _plot(axes, lying, [beside], [test.estimate], **mean)
 
 
 def _cost(group: Group) -> Plan | None:

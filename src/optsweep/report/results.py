@@ -147,6 +147,7 @@ def _comparison(comparison: Comparison, said: str) -> dict[str, Any]:
         "delta": comparison.delta,
         "equivalence_p": comparison.equal_p,
         "steps_ratio": _interval(comparison.steps_ratio),
+        "steps_ratios": comparison.steps_ratios,
         "seconds_ratio": comparison.seconds_ratio,
         "time_ratio": comparison.time_ratio,
         "state_ratio": comparison.state_ratio,

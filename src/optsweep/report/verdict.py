@@ -25,9 +25,8 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """Everything in one paragraph."""
-        said = [self.headline, *(s for _, s in self.sentences if s != self.headline), self.ranking]
-        return " ".join(part for part in said if part)
+        """In one paragraph, without the single comparisons of several."""
+        return f"{self.headline} {self.ranking}".strip()
 
 
 def verdict(group: Group) -> Verdict:
@@ -90,7 +89,7 @@ def details(comparison: Comparison) -> list[str]:
 def outcome_sentence(comparison: Comparison, group: Group) -> str:
     """The outcome with its evidence."""
     candidate, baseline = comparison.candidate.label, comparison.baseline.label
-    where = f"On {group.title}, "
+    where = f"On {group.title}, " if len(group.comparisons) == 1 else ""
     if comparison.test is None:
         silent = [arm for arm in (comparison.candidate, comparison.baseline) if not arm.test_losses]
         why = listed([f"{arm.label}: {_why_no_test(arm)}" for arm in silent]) or "they have no seed in common"
@@ -106,7 +105,7 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
         case Outcome.EQUAL:
             return f"{where}{candidate} and {baseline} are equal within ±{number(comparison.delta)}: {evidence}."
         case Outcome.NO_DIFFERENCE:
-            also = f" {lost[0].upper()}{lost[1:]}." if lost else ""
+            also = f" But {lost}." if lost else ""
             return f"{where}no difference between {candidate} and {baseline} is shown: {evidence}.{also}"
     if comparison.test.p is not None:
         lead = candidate if comparison.test.mean < 0 else baseline
@@ -114,7 +113,7 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
             f"{where}{lead} ends lower on the seeds that both finished, but {lost}, so it can't be called better: "
             f"{evidence}."
         )
-    also = f" {lost[0].upper()}{lost[1:]}." if lost else ""
+    also = f" But {lost}." if lost else ""
     if comparison.test.zero_variance:
         return (
             f"{where}{candidate} and {baseline} differ by the same amount on every seed, so there is no variance to "
@@ -148,7 +147,8 @@ def _target(comparison: Comparison) -> str:
     if found is None:
         return ""
     if math.isinf(found.estimate):
-        return "In most seeds it doesn't reach the baseline's final validation loss within its run."
+        reached = sum(math.isfinite(ratio) for ratio in comparison.steps_ratios)
+        return f"It reaches the baseline's final validation loss on only {reached} of {plural(found.n, 'seed')}."
     interval = ""
     if found.low is not None and found.high is not None:
         interval = f" (median; interval {number(found.low, 3)} to {number(found.high, 3)})"
@@ -162,11 +162,16 @@ def _cost(comparison: Comparison) -> str:
     parts = []
     if comparison.time_ratio is not None:
         ms = f"{number(candidate.ms_per_step, 3)} against {number(baseline.ms_per_step, 3)} ms"
-        parts.append(f"A step takes {times(comparison.time_ratio)} the time ({ms})")
+        parts.append(f"a step takes {_as(comparison.time_ratio, 'time')} ({ms})")
     if comparison.state_ratio is not None:
         both = f"{size(candidate.state_bytes)} against {size(baseline.state_bytes)}"
-        parts.append(f"{'its' if parts else 'Its'} optimizer state {times(comparison.state_ratio)} the bytes ({both})")
-    return f"{listed(parts)}." if parts else ""
+        parts.append(f"its optimizer state {_as(comparison.state_ratio, 'bytes')} ({both})")
+    said = listed(parts)
+    return f"{said[0].upper()}{said[1:]}." if said else ""
+
+
+def _as(ratio: float, what: str) -> str:
+    return f"the same {what}" if abs(ratio - 1) < 0.005 else f"{times(ratio)} the {what}"
 
 
 def _edges(comparison: Comparison) -> str:
