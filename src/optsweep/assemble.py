@@ -23,7 +23,16 @@ from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.update import Decay, Update
 from optsweep.schedules import Schedule, schedule_names, warmup_names
 from optsweep.search.space import Range, Space
-from optsweep.suggest import Suggestion, TaskFacts, lr_range, warmup_fraction, weight_decay
+from optsweep.suggest import (
+    Suggestion,
+    TaskFacts,
+    final_fraction,
+    gamma,
+    lr_range,
+    step_size,
+    warmup_fraction,
+    weight_decay,
+)
 from optsweep.tasks.base import Split, Task
 from optsweep.train.layout import Layout
 from optsweep.train.program import Program, Updater
@@ -140,7 +149,15 @@ def task_facts(arm: Arm, task: Task) -> TaskFacts:
         fine_tuning=task.facts.fine_tuning,
         deep=task.facts.deep,
         unstable=task.facts.unstable,
+        transfer_learning=task.facts.transfer_learning,
+        fan_in=task.facts.fan_in,
     )
+
+
+def lr_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options of an optimizer that the suggested LR depends on, as arguments of `suggest.lr_range`."""
+    names = {"dampening": "dampening", "scale": "muon_scale"}
+    return {argument: options[key] for key, argument in names.items() if key in options}
 
 
 # -- schedule ------------------------------------------------------------------------------------------------------
@@ -159,12 +176,26 @@ def _schedule(arm: Arm, facts: TaskFacts, warnings: list[str]) -> Schedule:
     if length > 0:
         steps = max(1, steps)
     options = {key: value for key, value in config.options.items() if key not in ("averaging_beta", "decay_at")}
+    options = _resolved(options, config.name, facts, warnings)
     try:
         schedule = Schedule(config.name, options, config.warmup, steps)
         warnings += schedule.notes(arm.trainer.steps)
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
     return schedule
+
+
+def _resolved(options: Mapping[str, Any], schedule: str, facts: TaskFacts, warnings: list[str]) -> dict[str, Any]:
+    """Options of a schedule, `suggested` replaced by the suggested value."""
+    resolved = dict(options)
+    for key in (key for key, value in options.items() if value == "suggested"):
+        offer = {"step_size": step_size(facts), "gamma": gamma(), "final": final_fraction(schedule)}.get(key)
+        if offer is None:
+            raise UserError(f"schedule.{key}: there is no suggested value for it under {schedule}; give a value")
+        resolved[key] = offer.value
+        if offer.note:
+            warnings.append(f"schedule.{key}=suggested is {offer.value:g}: {offer.note}")
+    return resolved
 
 
 # -- rule ----------------------------------------------------------------------------------------------------------
@@ -315,8 +346,7 @@ def _range(
 
 def _suggested_lr(arm: Arm, facts: TaskFacts) -> Suggestion | None:
     """The suggested LR; for an external optimizer a decade to both sides of its class's own default."""
-    dampening = arm.optimizer.options.get("dampening", 0.0)
-    found = lr_range(arm.optimizer.name, arm.schedule.name, facts, dampening=dampening)
+    found = lr_range(arm.optimizer.name, arm.schedule.name, facts, **lr_options(arm.optimizer.options))
     if found is not None:
         return found
     cls = resolve(arm.optimizer.target, "optimizer._target_")
@@ -344,7 +374,7 @@ def _content(arm: Arm, task: Task, schedule: Schedule, space: Space, device: tor
             **arm.task.options,
         },
         "optimizer": {"target": arm.optimizer.target, **arm.optimizer.options},
-        "schedule": {"name": schedule.name, **arm.schedule.options},
+        "schedule": {"name": schedule.name, **arm.schedule.options, **schedule.options},
         "warmup": {"name": schedule.warmup, "steps": schedule.warmup_steps},
         "weight_decay": {"mode": arm.decay.mode, "apply_to": arm.decay.apply_to},
         "averaging": {"name": arm.averaging.name, **arm.averaging.options},

@@ -204,18 +204,19 @@ def _optimizer(section: Section) -> OptimizerConfig:
 def _schedule(section: Section, warmup: Section, num_steps: int) -> ScheduleConfig:
     kind = warmup.text("name")
     length: float | None = 0.0
-    if kind != "none":
-        if warmup._data.get("steps") == "suggested":
-            warmup.raw("steps")
-            length = None
-        else:
-            length = warmup.number("steps", least=0.0)
-            if length >= 1 and length != int(length):
-                raise warmup.fail("steps", length, "a whole number of steps, or a fraction of the run below 1")
-            if length >= num_steps:
-                raise warmup.fail(
-                    "steps", int(length), f"fewer steps than the run has (trainer.steps={num_steps}), or a fraction"
-                )
+    if kind == "none":
+        warmup.raw("steps")  # without effect, so that warmup=none,linear warmup.steps=100 is a grid
+    elif warmup._data.get("steps") == "suggested":
+        warmup.raw("steps")
+        length = None
+    else:
+        length = warmup.number("steps", least=0.0)
+        if length >= 1 and length != int(length):
+            raise warmup.fail("steps", length, "a whole number of steps, or a fraction of the run below 1")
+        if length >= num_steps:
+            raise warmup.fail(
+                "steps", int(length), f"fewer steps than the run has (trainer.steps={num_steps}), or a fraction"
+            )
     warmup.close()
     return ScheduleConfig(section.text("name"), dict(section.rest()), kind, length)
 

@@ -282,10 +282,18 @@ def final_fraction(schedule: str) -> Suggestion | None:
     return Suggestion("final", value, value, value, "EPFL", f"{_number(value)} ({schedule}); 0.1 is clearly worse")
 
 
-def suggest_all(optimizer: str, schedule: str, decay_mode: str, facts: TaskFacts) -> list[Suggestion]:
+def suggest_all(
+    optimizer: str,
+    schedule: str,
+    decay_mode: str,
+    facts: TaskFacts,
+    *,
+    dampening: float = 0.0,
+    muon_scale: str = "match_adam",
+) -> list[Suggestion]:
     """Everything that the tables suggest for a combination, LR first."""
     suggestions = [
-        lr_range(optimizer, schedule, facts),
+        lr_range(optimizer, schedule, facts, dampening=dampening, muon_scale=muon_scale),
         weight_decay(optimizer, decay_mode, facts, schedule),
         warmup_fraction(facts, schedule),
         step_size(facts) if schedule == "step" else None,

@@ -9,13 +9,15 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
+from optsweep.assemble import lr_options
 from optsweep.config import Arm
 from optsweep.suggest import TaskFacts, suggest_all
 
 
 def print_suggestions(arm: Arm, facts: TaskFacts, *, as_json: bool) -> None:
     """A table, or JSON."""
-    suggestions = suggest_all(arm.optimizer.name, arm.schedule.name, arm.decay.mode, facts)
+    options = lr_options(arm.optimizer.options)
+    suggestions = suggest_all(arm.optimizer.name, arm.schedule.name, arm.decay.mode, facts, **options)
     if as_json:
         content = {"facts": asdict(facts), "suggestions": [asdict(s) for s in suggestions]}
         sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
