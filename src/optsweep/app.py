@@ -33,6 +33,8 @@ DEFAULT_STORAGE = "sqlite:///mlruns/optuna.db"
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; returns the exit code. A user's mistake is one line on stderr and 2."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a user's own task is a module here; behind all others, so it shadows none
     try:
         if arguments[0] in _VERBS:
             return _VERBS[arguments[0]](arguments[1:])
@@ -139,6 +141,8 @@ def _one_line(error: BaseException) -> str | None:
 
     if isinstance(error, UserError):
         return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return None
     text = str(error)
@@ -175,8 +179,8 @@ def _known_keys() -> list[str]:
     return [*GROUPS, *walk(plain, "")]
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
-    """Compose a config without running anything, `hydra` node included."""
+def compose(overrides: Sequence[str], name: str = "config") -> DictConfig:
+    """Compose a config (or a sweep, by its name) without running anything, `hydra` node included."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
@@ -184,7 +188,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     _register_plugins()
     GlobalHydra.instance().clear()
     with initialize_config_module("optsweep.conf", version_base="1.3"):
-        return hydra_compose("config", list(overrides), return_hydra_config=True)
+        return hydra_compose(name, list(overrides), return_hydra_config=True)
 
 
 # -- verbs ---------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.rule import Domain, Rule
 from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.update import Decay, Update
-from optsweep.schedules import Schedule, schedule_names, warmup_names
+from optsweep.schedules import Schedule, schedule_names, schedule_options, warmup_names
 from optsweep.search.space import Range, Space
 from optsweep.suggest import (
     Suggestion,
@@ -182,7 +182,19 @@ def _schedule(arm: Arm, facts: TaskFacts, warnings: list[str]) -> Schedule:
         warnings += schedule.notes(arm.trainer.steps)
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
+    if schedule.name == "plateau":
+        warnings += _plateau_notes(schedule_options(schedule.name) | options, arm.trainer.rungs)
     return schedule
+
+
+def _plateau_notes(options: Mapping[str, Any], rungs: int) -> list[str]:
+    """A line if there are too few evaluations for a reduction before the end. Raises UserError if there are none."""
+    wanted = options["patience"] + 3  # a best one, more than patience bad ones, and the last, which is too late
+    if rungs == 1:
+        raise UserError(
+            f"trainer.rungs: 1 evaluates at the end alone, and schedule=plateau goes by evaluations; give {wanted} or more"
+        )
+    return [] if rungs >= wanted else [f"schedule=plateau never reduces the LR in {rungs} rungs; give {wanted} or more"]
 
 
 def _resolved(options: Mapping[str, Any], schedule: str, facts: TaskFacts, warnings: list[str]) -> dict[str, Any]:
@@ -262,7 +274,9 @@ def _iterate(arm: Arm) -> Iterate:
     cls = resolve(arm.averaging.target, "averaging._target_")
     if not (inspect.isclass(cls) and issubclass(cls, Iterate)):
         raise UserError(f"averaging._target_: {arm.averaging.target} is no optsweep.optim.iterate.Iterate")
-    return _construct(cls, {k: v for k, v in arm.averaging.options.items() if k not in cls.floats}, "averaging")
+    static = {key: value for key, value in arm.averaging.options.items() if key not in cls.floats}
+    iterate: Iterate = _construct(cls, static, "averaging")
+    return iterate
 
 
 # -- hyperparameters -----------------------------------------------------------------------------------------------
@@ -371,7 +385,7 @@ def _content(arm: Arm, task: Task, schedule: Schedule, space: Space, device: tor
             "target": arm.task.target,
             "batch_size": arm.task.batch_size,
             "data": task.digest(),
-            **arm.task.options,
+            **{key: value for key, value in arm.task.options.items() if key != "target_loss"},
         },
         "optimizer": {"target": arm.optimizer.target, **arm.optimizer.options},
         "schedule": {"name": schedule.name, **arm.schedule.options, **schedule.options},

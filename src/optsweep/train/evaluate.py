@@ -13,7 +13,7 @@ from optsweep.tasks.base import Split
 from optsweep.train.arena import Arena
 from optsweep.train.program import Program, cast_inputs
 
-RECALIBRATION_BATCHES = 32
+RECALIBRATION_BATCHES = 16
 """Training batches from which batch-norm statistics are recomputed at the evaluated weights."""
 
 RECALIBRATION_SEED = 0x0B57

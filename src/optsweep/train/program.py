@@ -58,7 +58,7 @@ class Program:
     precision: Precision = "fp32"
     vmapped: bool = False  # lanes under vmap, of which there are then always two or more
     divergence_factor: float = 2.0  # a validation loss this many times the initial one ends a trial
-    eval_batch_size: int = 256
+    eval_batch_size: int = 64
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
 

@@ -1,0 +1,41 @@
+"""Arms for tests, through the real door but without a Hydra composition for each: the groups' YAMLs over one base."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from drive import CONF
+from optsweep.app import compose
+from optsweep.config import GROUPS, Arm, read_arm
+
+PARTS = ("task", "optimizer", "schedule", "warmup", "weight_decay", "averaging")
+
+
+def names_in(group: str) -> list[str]:
+    """Every choice of a config group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@cache
+def _base() -> dict[str, Any]:
+    config = compose(["task=digits_mlp", "search=none", "sweep.name=test"])
+    plain = OmegaConf.to_container(OmegaConf.create({k: v for k, v in config.items() if k != "hydra"}), resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def arm_with(choices: dict[str, str], **values: Any) -> Arm:
+    """The arm of `choices` (group → choice) on digits_mlp without search; `values` are keys as `optimizer__lr`."""
+    config = yaml.safe_load(yaml.safe_dump(_base()))
+    for group, choice in choices.items():
+        config[group] = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
+    for key, value in values.items():
+        group, _, name = key.partition("__")
+        config[group][name] = value
+    default = {"task": "digits_mlp", "optimizer": "adamw", "schedule": "cosine", "warmup": "linear"}
+    chosen = {**dict.fromkeys(GROUPS, "none"), **default, **choices}
+    return read_arm(config, chosen, {})

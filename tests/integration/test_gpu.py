@@ -1,0 +1,101 @@
+"""What only a GPU can show. Skipped, with the reason, where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from optsweep.optim.adam import Adam
+from optsweep.optim.schedule_free import ScheduleFree
+from optsweep.optim.soap import SOAP
+from optsweep.optim.update import Decay, Update
+from optsweep.schedules import Schedule
+from optsweep.tasks.text import CharLM
+from optsweep.train.layout import Layout
+from optsweep.train.loop import train
+from optsweep.train.program import Program, Updater
+from optsweep.train.trial import Trial
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+]
+
+HYPER = {
+    "lr": 3e-3,
+    "weight_decay": 0.1,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "eps": 1e-8,
+    "damping": 1e-3,
+    "shampoo_beta": 0.95,
+    "averaging_beta": 0.9,
+}
+
+
+def adamw(layout: Layout) -> Updater:
+    return Update(Adam(), layout, decay=Decay.DECOUPLED, clip_norm=1.0)
+
+
+def soap_schedule_free(layout: Layout) -> Updater:
+    return Update(SOAP(), layout, decay=Decay.DECOUPLED, iterate=ScheduleFree())
+
+
+def program(build: Callable[[Layout], Updater], device: str) -> Program:
+    task = CharLM(width=32, val_windows=32, test_windows=32)
+    task.to(torch.device(device))
+    return Program(
+        task=task,
+        build_update=build,
+        schedule=Schedule("constant", {}, "linear", 5),
+        num_steps=40,
+        batch_size=16,
+        num_rungs=2,
+        device=torch.device(device),
+    )
+
+
+@pytest.mark.parametrize("build", [adamw, soap_schedule_free])
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_a_gpu_agrees_with_the_cpu(build: Callable[[Layout], Updater], vmapped: bool) -> None:
+    trials = [Trial({**HYPER, "lr": lr}, seed=seed, test=True) for seed, lr in enumerate((1e-3, 3e-3))]
+    cpu = train(program(build, "cpu"), trials)
+    cuda = train(replace(program(build, "cuda"), vmapped=vmapped), trials)
+    for one, other in zip(cpu, cuda, strict=True):
+        assert other.val_loss == pytest.approx(one.val_loss, rel=2e-3)
+        assert other.test_loss == pytest.approx(one.test_loss, rel=2e-3)
+
+
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_bf16_trains_as_well_as_float32(vmapped: bool) -> None:
+    trials = [Trial(HYPER, seed=0), Trial(HYPER, seed=1)]
+    full = train(program(soap_schedule_free, "cuda"), trials)
+    low = train(replace(program(soap_schedule_free, "cuda"), precision="bf16", vmapped=vmapped), trials)
+    for one, other in zip(full, low, strict=True):
+        assert other.val_loss == pytest.approx(one.val_loss, rel=0.05)
+
+
+@pytest.mark.parametrize("build", [adamw, soap_schedule_free])
+def test_no_step_waits_for_the_device(build: Callable[[Layout], Updater]) -> None:
+    """A synchronisation between two rungs raises."""
+    from optsweep.train.loop import _Run
+
+    run = _Run(program(build, "cuda"), build(program(build, "cuda").layout), [(0, Trial(HYPER, 0))], _Silent())
+    run.advance(10)
+    coefficients, indices, backward = run._coefficients(10, 20), run._indices(10, 20), run._backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for offset, c in enumerate(coefficients):
+            backward(indices[offset])
+            run.update.step(run.arena.params, run.arena.grads, run.arena.state, c, 10 + offset)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+class _Silent:
+    def on_rung(self, place: int, rung: object) -> None: ...
+
+    def on_end(self, place: int, outcome: object) -> None: ...

@@ -1,0 +1,250 @@
+"""Whole sweeps, small: the same numbers whatever the workers, killed, interrupted, resumed, grown."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from optsweep import tracking
+from optsweep import tracking_names as names
+from optsweep.search.studies import Studies, history
+from optsweep.tracking_names import Phase
+
+SWEEP = [
+    *("optimizer=momentum,soap", "schedule=cosine,schedule_free", "weight_decay=decoupled", "task=digits_mlp"),
+    *("search.trials=4", "search.over=[lr,weight_decay]", "confirm.seeds=2", "trainer.steps=20", "task.width=8"),
+    *("trainer.rungs=2", "sweep.name=small", "hydra.launcher.report=false"),
+]
+Numbers = dict[tuple[str, str, int], tuple[dict[str, float], int, float | None]]
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with its schema, which takes seconds to create."""
+    folder = tmp_path_factory.mktemp("store")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        tracking.check("sqlite:///mlruns/mlflow.db")
+    finally:
+        os.chdir(before)
+    return folder / "mlruns"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, empty_store: Path) -> Path:
+    shutil.copytree(empty_store, tmp_path / "mlruns")
+    return tmp_path
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "optsweep", *arguments],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def run(folder: Path, *arguments: str) -> str:
+    process = start(folder, *arguments)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    return out
+
+
+def studies(folder: Path, sweep: str = "small") -> Studies:
+    return Studies.open(f"sqlite:///{folder}/mlruns/optuna.db", sweep)
+
+
+def arms(folder: Path, sweep: str = "small") -> list[str]:
+    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name(sweep)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{names.KIND}` = 'arm'")
+    return sorted(run.data.tags[names.ARM] for run in runs)
+
+
+def numbers(folder: Path, sweep: str = "small") -> Numbers:
+    """Everything that was decided and found, by arm, phase and slot."""
+    store = studies(folder, sweep)
+    found: Numbers = {}
+    for arm in arms(folder, sweep):
+        for phase in Phase:
+            for number, slot in history(store.trials(arm, phase), 1).slots.items():
+                found[arm, phase.value, number] = (dict(slot.params), slot.seed, slot.value)
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """The sweep, undisturbed, with one worker."""
+    folder = tmp_path_factory.mktemp("reference")
+    shutil.copytree(empty_store, folder / "mlruns")
+    run(folder, "-m", *SWEEP, "hydra.launcher.workers=1")
+    return folder
+
+
+def test_every_arm_has_its_budget_and_mlflow_holds_every_curve(reference: Path) -> None:
+    found = numbers(reference)
+    assert len(found) == 4 * (4 + 2)
+    assert all(value is not None for _, _, value in found.values())
+    client = MlflowClient(f"sqlite:///{reference}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    trials = [r for r in runs if r.data.tags[names.KIND] == "trial"]
+    parents = {r.info.run_id: r for r in runs if r.data.tags[names.KIND] == "arm"}
+    assert len(trials) == 24
+    assert len(parents) == 4
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    for trial in trials:
+        tags, metrics = trial.data.tags, trial.data.metrics
+        assert tags["mlflow.parentRunId"] in parents
+        assert len(metrics) <= 10
+        assert {names.TRAIN_LOSS, names.VAL_LOSS, names.LR, names.GRAD_NORM, names.UPDATE_RATIO} <= set(metrics)
+        assert (names.TEST_LOSS in metrics) == (tags[names.PHASE] == "confirm")
+        assert {"lr", "weight_decay", "seed"} <= set(trial.data.params)
+        params, _, value = found[tags[names.ARM], tags[names.PHASE], int(tags[names.SLOT])]
+        assert metrics[names.VAL_LOSS] == value
+        assert float(trial.data.params["lr"]) == params["lr"]
+    history_of = client.get_metric_history(trials[0].info.run_id, names.VAL_LOSS)
+    assert [m.step for m in history_of] == [0, 10, 20]
+    parent = next(iter(parents.values()))
+    assert tracking.parse(parent.data.tags[names.TIMING])["ms_per_step"] > 0
+    assert parent.inputs.dataset_inputs[0].dataset.name == "digits_mlp"
+    assert [a.path for a in client.list_artifacts(parent.info.run_id)] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_same_numbers_whatever_the_number_of_workers(reference: Path, folder: Path, workers: int) -> None:
+    run(folder, "-m", *SWEEP, f"hydra.launcher.workers={workers}")
+    assert numbers(folder) == numbers(reference)
+
+
+def test_the_same_command_again_repeats_nothing_and_a_plan_may_grow(reference: Path, folder: Path) -> None:
+    shutil.rmtree(folder / "mlruns")
+    shutil.copytree(reference / "mlruns", folder / "mlruns")
+    before = numbers(folder)
+    out = run(folder, "-m", *SWEEP, "hydra.launcher.report=true")
+    assert numbers(folder) == before
+    assert "report" in out
+    assert (folder / "reports" / "small" / "index.html").is_file()
+
+    grown = [a for a in SWEEP if not a.startswith(("confirm.seeds", "optimizer="))]
+    run(folder, "-m", *grown, "confirm.seeds=3", "optimizer=momentum,soap,adamw")
+    after = numbers(folder)
+    assert {key: after[key] for key in before} == before
+    assert len(after) == 6 * (4 + 3)
+
+    changed = [a for a in SWEEP if not a.startswith("trainer.steps")]
+    process = start(folder, "-m", *changed, "trainer.steps=30")
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "trainer.steps was 20, is 30" in out
+    assert numbers(folder) == after
+
+
+def wait_for_training(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Until a trial is running and at least two are done."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (folder / "mlruns" / "optuna.db").exists():
+            try:
+                states = [history(studies(folder).trials(arm, Phase.SEARCH), 1) for arm in arms(folder)]
+            except Exception:  # the store is being made
+                states = []
+            if sum(s.num_done for s in states) >= 2 and any(s.running for s in states):
+                return
+        process.poll()
+    pytest.fail("no trial started")
+
+
+def test_a_killed_worker_costs_nothing_but_its_trial_s_time(reference: Path, folder: Path) -> None:
+    process = start(folder, "-m", *SWEEP, "hydra.launcher.workers=2")
+    wait_for_training(folder, process)
+    workers = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+    assert workers
+    workers[0].kill()
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    assert numbers(folder) == numbers(reference)
+
+
+@pytest.mark.parametrize("how", ["interrupted", "killed"])
+def test_a_stopped_sweep_goes_on_with_the_same_command(reference: Path, folder: Path, how: str) -> None:
+    process = start(folder, "-m", *SWEEP, "hydra.launcher.workers=2")
+    wait_for_training(folder, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    if how == "interrupted":
+        os.killpg(process.pid, signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 130, out
+        assert "To go on: optsweep -m" in out
+        assert "Traceback" not in out
+    else:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive, "workers outlive their planner"
+    done = {key: value for key, value in numbers(folder).items() if value[2] is not None}
+    run(folder, "-m", *SWEEP, "hydra.launcher.workers=2")
+    after = numbers(folder)
+    assert after == numbers(reference)
+    assert {key: after[key] for key in done} == done
+
+
+def test_a_stock_launcher_works_too_and_gives_the_same_numbers(reference: Path, folder: Path) -> None:
+    stock = [a for a in SWEEP if not a.startswith("hydra.launcher")]
+    run(folder, "-m", *stock, "hydra/launcher=basic")
+    assert numbers(folder) == numbers(reference)
+    assert (folder / "reports" / "small" / "index.html").is_file()
+
+
+def test_lanes_external_optimizers_and_one_plain_run(folder: Path) -> None:
+    small = [a for a in SWEEP[3:] if not a.startswith("search.over")]
+    external = "optimizer._target_=torch.optim.Adagrad,pytorch_optimizer.Lion"
+    run(folder, "-m", "optimizer=external", external, "schedule=linear", "trainer.lanes=2", *small)
+    found = numbers(folder)
+    assert len(found) == 2 * 6
+    assert all(value is not None for _, _, value in found.values())
+    one = ["optimizer=soap", "schedule=cosine", "optimizer.lr=3e-3", "search=none", *small[:1], "trainer.steps=20"]
+    out = run(folder, *one, "sweep.name=one")
+    assert len(numbers(folder, "one")) == 1
+    assert "reports/one/index.html" in out
+
+
+def test_a_task_that_crashes_is_told_apart_and_the_rest_goes_on(folder: Path) -> None:
+    (folder / "fragile.py").write_text(
+        "from optsweep.tasks.tabular import Table\n"
+        "class Fragile(Table):\n"
+        "    def __init__(self, *, broken: bool = False):\n"
+        "        super().__init__(width=8)\n"
+        "        self.broken = broken\n"
+        "    def train_indices(self, seed, first, num_steps, batch_size):\n"
+        "        if self.broken and first >= 10:\n"
+        "            raise RuntimeError('the disk of data is gone')\n"
+        "        return super().train_indices(seed, first, num_steps, batch_size)\n"
+    )
+    (folder / "conf" / "task").mkdir(parents=True)
+    (folder / "conf" / "task" / "fragile.yaml").write_text(
+        "name: fragile\n_target_: fragile.Fragile\nbatch_size: 64\nsteps: 20\nbroken: false\n"
+    )
+    arguments = ["task=fragile", "task.broken=false,true", "search.trials=2", "confirm.seeds=2", "trainer.rungs=2"]
+    out = run(folder, "-m", *arguments, "sweep.name=fragile", "optimizer=momentum")
+    found = numbers(folder, "fragile")
+    assert sum(value is not None for _, _, value in found.values()) == 4
+    assert "crashed" in out
+    page = (folder / "reports" / "fragile" / "index.html").read_text()
+    assert "the disk of data is gone" in page
