@@ -53,11 +53,17 @@ def run(arguments: Sequence[str]) -> int:
 
 
 class SweepCallback(Callback):
-    """Learns from the multirun's config which overrides are axes, and writes the report after stock launchers."""
+    """Prepares what the jobs of a multirun share."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the axes where jobs in other processes find them."""
+        """Note the axes where jobs in other processes find them; make the stores before those jobs race for it."""
         os.environ[AXES_VARIABLE] = json.dumps(_axes(config))
+        if "optsweep" not in config.hydra.launcher._target_:
+            from optsweep import tracking
+            from optsweep.search.studies import Studies
+
+            Studies.open(config.tracking.storage, config.sweep.name)
+            tracking.check(config.tracking.uri)
 
 
 def _hydra(arguments: list[str]) -> int:
@@ -143,9 +149,11 @@ def _one_line(error: BaseException) -> str | None:
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    text = str(error)
+    if type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "mlflow", "optuna"):
+        return f"the store failed: {text.splitlines()[0][:300]}; what is finished is kept"
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return None
-    text = str(error)
     if match := re.search(r"Could not find '([\w/]+)/([^']+)'.*?Available options in '[^']+':\s*(.*)", text, re.S):
         group, choice, options = match[1], match[2], match[3].split()
         return f"{group}={choice}: no such choice{nearest(choice, options)}; there are {', '.join(options)}"

@@ -6,6 +6,7 @@ complete here.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import sqlite3
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +210,23 @@ class Tracker:
                 self.set_tags(str(run.info.run_id), {names.PHASE: "superseded"})
 
 
+class StoreFailureError(Exception):
+    """The store stopped working (a dead server, a full disk): no fault of the trial, which is to be run again."""
+
+
+@contextlib.contextmanager
+def _store() -> Iterator[None]:
+    """Tell failures of the store from failures of training."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+        raise StoreFailureError(str(error).splitlines()[0][:300]) from error
+
+
 class TrialLog:
     """One trial's run: opened at its start, written once per rung, closed before its study is told."""
 
@@ -225,13 +243,14 @@ class TrialLog:
             **tags,
             **_source_tags(),
         }
-        run = tracker.client.create_run(tracker.experiment_id, run_name=name, tags={})
-        self.run_id = str(run.info.run_id)
-        tracker.client.log_batch(
-            self.run_id,
-            params=[Param(key, str(value)) for key, value in params.items()],
-            tags=[RunTag(key, value) for key, value in all_tags.items()],
-        )
+        with _store():
+            run = tracker.client.create_run(tracker.experiment_id, run_name=name, tags={})
+            self.run_id = str(run.info.run_id)
+            tracker.client.log_batch(
+                self.run_id,
+                params=[Param(key, str(value)) for key, value in params.items()],
+                tags=[RunTag(key, value) for key, value in all_tags.items()],
+            )
 
     def rung(self, rung: Rung) -> None:
         """Send everything since the rung before, in as few calls as MLflow allows."""
@@ -250,8 +269,9 @@ class TrialLog:
         if rung.ms_per_step is not None:
             metrics.append(Metric(names.MS_PER_STEP, rung.ms_per_step, now, rung.step))
             metrics.append(Metric(names.PEAK_BYTES, float(rung.peak_bytes), now, rung.step))
-        for i in range(0, len(metrics), METRICS_PER_CALL):
-            self.tracker.client.log_batch(self.run_id, metrics=metrics[i : i + METRICS_PER_CALL])
+        with _store():
+            for i in range(0, len(metrics), METRICS_PER_CALL):
+                self.tracker.client.log_batch(self.run_id, metrics=metrics[i : i + METRICS_PER_CALL])
 
     def end(self, outcome: Outcome) -> None:
         """Write the result and close the run."""
@@ -271,15 +291,17 @@ class TrialLog:
         }
         if outcome.reason:
             tags[names.ERROR] = outcome.reason
-        self.tracker.client.log_batch(
-            self.run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()]
-        )
-        self.tracker.client.set_terminated(self.run_id, "FINISHED")
+        with _store():
+            self.tracker.client.log_batch(
+                self.run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()]
+            )
+            self.tracker.client.set_terminated(self.run_id, "FINISHED")
 
     def crash(self, reason: str) -> None:
         """Close the run as crashed."""
-        self.tracker.set_tags(self.run_id, {names.STATUS: Status.CRASHED.value, names.ERROR: reason})
-        self.tracker.client.set_terminated(self.run_id, "FAILED")
+        with _store():
+            self.tracker.set_tags(self.run_id, {names.STATUS: Status.CRASHED.value, names.ERROR: reason})
+            self.tracker.client.set_terminated(self.run_id, "FAILED")
 
 
 def as_json(value: object) -> str:

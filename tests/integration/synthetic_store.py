@@ -308,7 +308,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=16, help="search trials, all arms together")
     parser.add_argument("--seeds", type=int, default=8)
     options = parser.parse_args()
-    fill(options.uri, options.sweep, trials=options.trials // len(DEFAULT), seeds=options.seeds)
+    artifacts = Path(options.uri.removeprefix("sqlite:///")).absolute().parent / "artifacts"
+    fill(options.uri, options.sweep, trials=options.trials // len(DEFAULT), seeds=options.seeds, artifacts=artifacts)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optsweep import tracking_names as names
-from optsweep.launch.worker import Job, is_gone
+from optsweep.launch.worker import Job, is_alive
 from optsweep.search.slots import Choice, Plan, Slot, choose, ready, suggest
 from optsweep.search.space import Space
 from optsweep.search.studies import History, Studies, history
@@ -133,7 +133,7 @@ class Planner:
         """The phase as it stands, trials of lost workers given up and enqueued again."""
         arm = task.job.arm.name
         found = history(self.studies.trials(arm, phase), self.retries)
-        gone = [r for r in found.running if r.expires < time.time() or (self._first and is_gone(r.worker))]
+        gone = [r for r in found.running if r.expires < time.time() or (self._first and is_alive(r.worker) is False)]
         for running in gone:
             self.studies.fail(running.trial_id, "its worker was lost")
         if gone:

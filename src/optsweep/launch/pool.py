@@ -13,12 +13,17 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
 
+from optsweep.errors import UserError
 from optsweep.launch.worker import Job
+from optsweep.tracking import StoreFailureError
 
 IDLE_SECONDS = 0.1
 """Between two looks at the storage of a worker without work."""
 
 TERMINATE_SECONDS = 3.0
+
+STORE_FAILED = 3
+"""Exit code of a worker that can't write any more."""
 
 
 @dataclass
@@ -70,6 +75,11 @@ class Pool:
         for i, member in enumerate(self._members):
             if not member.process.is_alive():
                 code = member.process.exitcode
+                if code == STORE_FAILED:
+                    raise UserError(
+                        "the store stopped working (the message is above); what is finished is kept, and the same "
+                        "command goes on when it works again"
+                    )
                 reason = f"its worker died ({_exit_name(code)})"
                 if not member.heard:
                     raise RuntimeError(f"a worker ended at its start ({_exit_name(code)}); its message is above")
@@ -97,11 +107,15 @@ def _main(jobs: list[Job], device: str, done: Event, sender: Connection, parent:
     worker = Worker(jobs, device=device, stopping=stopping)
     sender.send((os.getpid(), worker.name))
     while not done.is_set() and not stopping():
-        if worker.work_once():
+        try:
+            worked = worker.work_once()
+        except StoreFailureError as error:
+            sys.stderr.write(f"optsweep: {error}\n")
+            raise SystemExit(STORE_FAILED) from None
+        if worked:
             sender.send((os.getpid(), worker.name))
         else:
             done.wait(IDLE_SECONDS)
-    sys.stdout.flush()
 
 
 def _exit_name(code: int | None) -> str:

@@ -22,7 +22,7 @@ from optsweep.launch.environment import environment
 from optsweep.launch.planner import Planner, Task
 from optsweep.launch.pool import Pool
 from optsweep.launch.timing import time_arms
-from optsweep.launch.worker import Job, Worker
+from optsweep.launch.worker import Job, Worker, is_alive, worker_name
 from optsweep.search.slots import Plan
 from optsweep.search.studies import Studies
 from optsweep.tasks.base import Split
@@ -60,6 +60,7 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool) -> Summ
     studies = Studies.open(first.storage, first.sweep)
     _check_history(studies, arms, built)
     tracking.check(first.tracking_uri)
+    _be_the_planner(studies, arms)
     _note_content(studies, arms, built)
     tracker = Tracker(first.tracking_uri, first.sweep)
     sweep_run = _describe_sweep(tracker, arms, baseline, devices[0])
@@ -71,7 +72,7 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool) -> Summ
         trained = _work(planner, jobs, display, first, count, devices)
     if trained:
         _describe_session(tracker, sweep_run, begin, time.time(), max(1, count), planner)
-    for run, timing in time_arms(jobs, built, tracker, devices[0], inline=count == 0).items():
+    for run, timing in time_arms(jobs, built, tracker).items():
         tracker.set_tags(run, {names.TIMING: timing})
     for job in jobs:
         tracker.end(job.parent_run)
@@ -197,6 +198,19 @@ def _check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]
                 f"sweep.name={arm.sweep}: its arm '{arm.name}' has trials under other settings: {changed}; "
                 f"give another sweep.name"
             )
+
+
+def _be_the_planner(studies: Studies, arms: Sequence[Arm]) -> None:
+    """Two planners of one arm would enqueue its trials twice. Raises UserError if another one is alive."""
+    me = worker_name()
+    for arm in arms:
+        other = studies.note(arm.name, "planner")
+        if other is not None and other != me and is_alive(other):
+            raise UserError(
+                f"sweep.name={arm.sweep}: process {other.split('/')[1]} is running this sweep; wait for it, or stop it"
+            )
+    for arm in arms:
+        studies.set_note(arm.name, "planner", me)
 
 
 def _note_content(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]) -> None:

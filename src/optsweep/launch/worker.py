@@ -16,13 +16,13 @@ from optsweep.config import Arm
 from optsweep.search.slots import seed_of
 from optsweep.search.studies import LeaseLostError, Studies, Work
 from optsweep.tasks.base import Task
-from optsweep.tracking import Tracker, TrialLog
+from optsweep.tracking import StoreFailureError, Tracker, TrialLog
 from optsweep.tracking_names import Phase
 from optsweep.train.loop import train
 from optsweep.train.trial import Outcome, Rung, Trial
 
-LEASE_SECONDS = 120.0
-"""How long a worker may be silent; on one machine its death is noticed at once."""
+LEASE_SECONDS = 600.0
+"""How long a worker may be silent, or ten rungs, if that is longer; on one machine its death is noticed at once."""
 
 RENEW_SECONDS = 10.0
 
@@ -48,19 +48,19 @@ def worker_name() -> str:
     return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
 
 
-def is_gone(worker: str) -> bool:
-    """Whether a worker of this host is known to be dead; false if that can't be told from here."""
+def is_alive(worker: str) -> bool | None:
+    """Whether a process named by `worker_name` still runs; None if it is one of another host."""
     import psutil
 
     try:
         host, pid, created = worker.rsplit("/", 2)
         if host != socket.gethostname():
-            return False
-        return bool(abs(psutil.Process(int(pid)).create_time() - float(created)) > 1)
+            return None
+        return bool(abs(psutil.Process(int(pid)).create_time() - float(created)) < 1)
     except psutil.NoSuchProcess:
-        return True
-    except (ValueError, psutil.Error):
         return False
+    except (ValueError, psutil.Error):
+        return None
 
 
 class Worker:
@@ -100,6 +100,11 @@ class Worker:
             train(built.program, [trial_of(job.arm, built, work) for work in works], observer)
         except (LeaseLostError, InterruptedTrainingError):
             return
+        except StoreFailureError:
+            for work in works:
+                if work.trial_id not in observer.told:
+                    self.studies.fail(work.trial_id, "the store failed", excused=True)
+            raise
         except Exception as error:
             lines = f"{type(error).__name__}: {error}".splitlines()
             reason = lines[0][:500]
@@ -143,7 +148,7 @@ class _Reporter:
         self.works = works
         for work in works:
             if work.attempt:
-                reason = "its worker was lost"
+                reason = "cut off before its end; it was run again"
                 self.worker.tracker.lost_trials(work.arm, work.phase, work.slot.number, reason)
             self.logs.append(self._log(work, built))
 
@@ -174,7 +179,9 @@ class _Reporter:
         now = time.monotonic()
         if now - self.renewed.get(place, 0.0) > RENEW_SECONDS:
             self.renewed[place] = now
-            self.worker.studies.renew(work.trial_id, self.worker.name, LEASE_SECONDS, rung.step)
+            rung_seconds = (rung.ms_per_step or 0.0) / 1000 * rung.step
+            lease = max(LEASE_SECONDS, 10 * rung_seconds)
+            self.worker.studies.renew(work.trial_id, self.worker.name, lease, rung.step)
 
     def on_end(self, place: int, outcome: Outcome) -> None:
         """Close the run first, then tell the study: a told trial is complete in MLflow."""
