@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -226,10 +227,26 @@ def test_caveats_name_what_is_unfair() -> None:
     facts = {"metric": "accuracy", "loss_unit": "nats", "num_steps": 800}
     v = said(arm("adamw", BASE[:3], chosen=low), arm("soap", shifted(0)[:3], facts=facts, timing=None))
     text = " ".join(v.caveats)
-    assert "The baseline, adamw, has its best lr, 5e-5, below the suggested range of 1e-4 – 1e-3 (deck)." in text
+    assert "best lr lies below the suggested range: the baseline, adamw (5e-5; suggested 1e-4 – 1e-3, deck)." in text
     assert "The arms differ in num_steps: adamw 400 and soap 800." in text
     assert "Few seeds: 3 seeds." in text
     assert "No timing pass of soap" in text
+
+
+def test_basin_is_of_quasi_random_points_only() -> None:
+    def point(slot: int, lr: float, loss: float, origin: str) -> Trial:
+        metrics = {names.VAL_LOSS: loss}
+        known: dict[str, Any] = {"phase": Phase.SEARCH, "params": {"lr": repr(lr)}, "origin": origin}
+        return replace(trial("adamw", slot, None, **known), metrics=metrics)
+
+    lrs = [1e-4, 1e-3, 1e-2, 1e-1]
+    points = [point(i, lr, 2 + (math.log10(lr) + 2.5) ** 2, "quasi-random") for i, lr in enumerate(lrs)]
+    crowd = [point(9, 3e-3, 1.0, "model")]
+    (group,) = compare([sweep(arm("adamw", trials=(*points, *crowd)), seeds=0)])
+    found = group.arms[0].basin
+    assert found is not None
+    assert found.decades == pytest.approx(1 + 2 * 0.1125 / 2, abs=1e-3)
+    assert not found.cut_low
 
 
 def _with_curve(of: Arm, losses: Sequence[float]) -> Arm:
@@ -247,5 +264,5 @@ def test_steps_to_target_and_late_flip() -> None:
     assert ratio.estimate == 0.5
     assert "final validation loss in 0.5× the steps" in v.headline
     late = said(base, _with_curve(arm("soap", BASE), [2.9, 2.2, 2.2, 2.1]))
-    assert any("flips late: at step 300 of 400" in caveat for caveat in late.caveats)
-    assert "In most seeds it doesn't reach the baseline's final validation loss" in late.headline
+    assert any("until late in the run: soap (until step 300 of 400)." in caveat for caveat in late.caveats)
+    assert "It reaches the baseline's final validation loss on only 0 of 8 seeds." in late.headline

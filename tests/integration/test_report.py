@@ -241,6 +241,21 @@ def test_a_slot_that_ran_twice_counts_once(store: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_tag_that_was_cut_off_is_a_caveat(store: str, tmp_path: Path) -> None:
+    fill(store, "cut", DEFAULT, trials=2, seeds=2)
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("cut")
+    assert experiment is not None
+    run = client.search_runs([experiment.experiment_id], f"tags.`{names.KIND}` = 'arm'")[0]
+    client.set_tag(run.info.run_id, names.FIXED, '{"eps": 1e-')
+    client.set_tag(run.info.run_id, names.CHOSEN, "null")
+    write_report(store, ["cut"], tmp_path, attach=False)
+    text = (tmp_path / "index.html").read_text()
+    assert "The tag optsweep.fixed could not be read." in text
+    assert "optsweep.chosen" not in text
+
+
+@pytest.mark.usefixtures("quick")
 def test_old_figures_go_and_other_files_stay(store: str, tmp_path: Path) -> None:
     (tmp_path / "figures").mkdir()
     for name in ("old.png", "mine.png"):

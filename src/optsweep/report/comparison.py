@@ -17,11 +17,12 @@ import numpy as np
 
 from optsweep import tracking_names as names
 from optsweep.report import statistics
-from optsweep.report.load import Arm, Sweep, Trial
-from optsweep.report.statistics import Interval, PairedT
+from optsweep.report.load import LEARNING_RATE, Arm, Sweep, Trial
+from optsweep.report.statistics import Basin, Interval, PairedT
 from optsweep.tracking_names import Phase, Status
 
 ALPHA = 1 - statistics.CONFIDENCE
+BASIN_TOLERANCE = 0.05  # of the best loss
 
 
 class Outcome(StrEnum):
@@ -137,6 +138,23 @@ class ArmResult:
     def run_seconds(self) -> float | None:
         """Seconds of one trial: steps × the timing pass's ms per step."""
         return None if self.ms_per_step is None or not self.num_steps else self.num_steps * self.ms_per_step / 1e3
+
+    @property
+    def basin(self) -> Basin | None:
+        """Width of the LR region with a validation loss within 5 % of the best, from the space-filling points."""
+        points = []
+        for trial in self.arm.of(Phase.SEARCH):
+            lr, loss = trial.number(LEARNING_RATE), trial.metric(names.VAL_LOSS)
+            if trial.origin == "quasi-random" and lr is not None and lr > 0:
+                if trial.status is Status.DIVERGED:
+                    points.append((lr, math.inf))
+                elif trial.status is Status.FINISHED and loss is not None:
+                    points.append((lr, loss))
+        finite = [loss for _, loss in points if math.isfinite(loss)]
+        if not finite:
+            return None
+        lrs, losses = zip(*points, strict=True)
+        return statistics.basin(lrs, losses, BASIN_TOLERANCE * abs(min(finite)))
 
     def missing(self, phase: Phase) -> int:
         """Planned trials of a phase without a result."""

@@ -27,8 +27,8 @@ INK, MUTED, GRID, PAPER = "#1c2126", "#68707a", "#e2e6ea", "#fffffe"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c7a00", "#5b5f66")
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1, 1.4)), (0, (1.2, 1.2)), (0, (8, 1.6, 2, 1.6)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_WIDTH = 5.4  # inches; the page shows a figure about this wide on a phone and up to twice that on a screen
-_FONT = 8.5
+_WIDTH = 4.8  # inches; the page shows a figure about this wide on a phone and up to twice that on a screen
+_FONT = 8.2
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def shared_labels(figure: Figure, x: str, y: str) -> None:
     figure.supylabel(y, fontsize=_FONT)
 
 
-def blank(height: float = 3.5, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, list[Axes]]:
+def blank(height: float = 3.2, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, list[Axes]]:
     """An empty figure of the page's width and its axes, row by row."""
     from matplotlib.figure import Figure
 
@@ -143,7 +143,7 @@ def legend_height(arms: Sequence[ArmResult]) -> float:
 
 def _legend_columns(arms: Sequence[ArmResult]) -> int:
     longest = max(len(short(arm.label)) for arm in arms)
-    return max(min(72 // (longest + 7), len(arms)), 1)
+    return max(min(64 // (longest + 7), len(arms)), 1)
 
 
 def legend(figure: Figure, arms: Sequence[ArmResult], *, markers: bool = False) -> None:

@@ -72,7 +72,7 @@ def _losses(group: Group, key: str, word: str, name: str) -> Plan | None:
 
     def draw() -> Figure:
         arms = [arm for arm, _, _ in bands.values()]
-        figure, (axes,) = blank(3.5 + legend_height(arms))
+        figure, (axes,) = blank(3.2 + legend_height(arms))
         for arm, steps, values in bands.values():
             _draw_band(axes, arm, *_thin(steps, values), len(arms) <= _MOST_BANDS)
         _cut_top(axes, [(steps.astype(np.float64), values) for _, steps, values in bands.values()])
@@ -103,7 +103,7 @@ def _seconds(group: Group) -> Plan | None:
 
     def draw() -> Figure:
         arms = [arm for arm, *_ in held.values()]
-        figure, (axes,) = blank(3.5 + legend_height(arms))
+        figure, (axes,) = blank(3.2 + legend_height(arms))
         shown = []
         for arm, steps, values, seconds in held.values():
             at, thinned = _thin(steps, values)
@@ -136,7 +136,7 @@ def _learning_rates(group: Group) -> Plan | None:
 
     def draw() -> Figure:
         arms = [arm for arm, _ in traces]
-        figure, (axes,) = blank(3.1 + legend_height(arms))
+        figure, (axes,) = blank(2.9 + legend_height(arms))
         for arm, trace in traces:
             steps, values = _thin(trace.steps, trace.values[None])
             drawn = np.where(values[0] > 0, values[0], np.nan) if log else values[0]  # log of 0 would draw a wall

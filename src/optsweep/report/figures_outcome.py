@@ -88,7 +88,7 @@ def _seeds(group: Group) -> Plan | None:
     lying = len(arms) > 4 or max(len(arm.label) for arm in arms) * len(arms) > 78  # names need the room beside the axis
 
     def draw() -> Figure:
-        figure, (axes,) = blank(0.7 + 0.36 * len(arms) if lying else 3.5)
+        figure, (axes,) = blank(0.7 + 0.36 * len(arms) if lying else 3.2)
         if len(arms) <= _LINKED_ARMS:
             for seed in sorted({seed for arm in arms for seed in arm.test_losses}):
                 at = [place for place, arm in enumerate(arms) if seed in arm.test_losses]

@@ -10,8 +10,23 @@ import numpy as np
 
 from optsweep import tracking_names as names
 from optsweep.report.comparison import ArmResult, Group
-from optsweep.report.figures import INK, MUTED, Plan, blank, colour, log_ticks, loss_label, marker, shared_labels, short
+from optsweep.report.figures import (
+    INK,
+    MUTED,
+    Plan,
+    blank,
+    colour,
+    legend,
+    legend_height,
+    line,
+    log_ticks,
+    loss_label,
+    marker,
+    shared_labels,
+    short,
+)
 from optsweep.report.load import LEARNING_RATE, WEIGHT_DECAY, Trial
+from optsweep.report.statistics import expected_best
 from optsweep.report.wording import listed, number, plural, setting
 from optsweep.tracking_names import Phase, Status
 
@@ -26,7 +41,7 @@ _SHOWN = 3.0  # losses up to best + this many times (median − best) have a pla
 
 def plans(group: Group) -> list[Plan]:
     """The search figures that this group has data for."""
-    found = [_sensitivity(group), _decay(group)]
+    found = [_sensitivity(group), _decay(group), _tuning(group)]
     return [plan for plan in found if plan is not None]
 
 
@@ -113,22 +128,17 @@ def _draw_ranges(axes: Axes, arm: ArmResult) -> None:
 
 def _draw_trials(axes: Axes, arm: ArmResult, limits: tuple[float, float]) -> None:
     high = limits[0] + _TOP * (limits[1] - limits[0])
+    points: dict[tuple[str, bool], list[tuple[float, float]]] = {}  # one artist per look: a thousand would be slow
     for trial in _searched(arm, LEARNING_RATE):
         x, y = trial.number(LEARNING_RATE), _loss(trial)
         assert x is not None
-        if trial.status is Status.DIVERGED or not math.isfinite(y):
-            axes.plot(x, high, marker="x", color=colour(arm), markersize=5.5, markeredgewidth=1.6)
-            continue
-        above = y > high
-        axes.plot(
-            x,
-            min(y, high),
-            marker="^" if above else marker(arm),
-            color=colour(arm),
-            markerfacecolor="none" if trial.status is Status.PRUNED else colour(arm),
-            markersize=4.5,
-            linestyle="",
-        )
+        look = "x" if math.isinf(y) else "^" if y > high else marker(arm)
+        points.setdefault((look, trial.status is Status.PRUNED), []).append((x, min(y, high)))
+    size = 4.5 if len(arm.arm.trials) < 120 else 2.5
+    for (look, hollow), places in points.items():
+        own: Any = {"markersize": 5.5, "markeredgewidth": 1.6} if look == "x" else {"markersize": size}
+        fill = "none" if hollow else colour(arm)
+        axes.plot(*zip(*places, strict=True), look, color=colour(arm), markerfacecolor=fill, **own)
     chosen = arm.arm.chosen
     if chosen and LEARNING_RATE in chosen.params and chosen.mean is not None and math.isfinite(chosen.mean):
         x, y = chosen.params[LEARNING_RATE], min(chosen.mean, high)
@@ -176,6 +186,51 @@ def _decay(group: Group) -> Plan | None:
         f"Lowest loss {number(min(_loss(t) for arm in arms for t in _both(arm)))}.",
         draw,
     )
+
+
+def _tuning(group: Group) -> Plan | None:
+    """Expected best loss against the number of search trials: the evidence that an arm has been tuned enough."""
+    held = {arm.style: (arm, losses) for arm in group.arms if len(losses := independent_losses(arm)) > 2}
+    if not held:
+        return None
+
+    def draw() -> Figure:
+        arms = [arm for arm, _ in held.values()]
+        figure, (axes,) = blank(3.0 + legend_height(arms))
+        curves = []
+        for arm, losses in held.values():
+            at = np.arange(1, len(losses) + 1)
+            curves.append(np.array([expected_best(losses, int(n)) for n in at]))
+            axes.plot(at, curves[-1], color=colour(arm), linestyle=line(arm))
+        low = min(curve[-1] for curve in curves)
+        high = max(curve[min(1, len(curve) - 1)] for curve in curves)
+        if high > low:
+            axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+        axes.set_xlabel("search trials")
+        axes.set_ylabel(f"expected best {loss_label(group, 'validation')}")
+        legend(figure, arms)
+        return figure
+
+    each = [
+        f"{arm.label} {number(expected_best(losses, len(losses)))} of {len(losses)}" for arm, losses in held.values()
+    ]
+    return Plan(
+        "tuning",
+        "How well tuned",
+        "Expected lowest validation loss of n search trials, by the bootstrap's exact mean over the quasi-random ones "
+        "(the model-based ones depend on each other). A curve that still falls at its end would gain from more trials.",
+        f"Expected best validation loss by number of search trials: {listed(each)}.",
+        draw,
+    )
+
+
+def independent_losses(arm: ArmResult) -> list[float]:
+    """Last losses of the space-filling search trials; diverged is infinity. Empty if none has a finite one.
+
+    A pruned trial counts with its last loss, which is worse than it would have become: it wasn't the best anyway.
+    """
+    losses = [_loss(trial) for trial in _searched(arm, LEARNING_RATE) if trial.origin == "quasi-random"]
+    return losses if any(math.isfinite(loss) for loss in losses) else []
 
 
 def _both(arm: ArmResult) -> list[Trial]:

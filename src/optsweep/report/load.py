@@ -241,7 +241,7 @@ def _trial(run: Run) -> Trial:
 def _arm(run: Run, trials: Sequence[Trial]) -> Arm:
     tags = run.data.tags
     name = tags.get(names.ARM, run.info.run_id)
-    unreadable = [key for key in _ARM_JSON if key in tags and _json(tags, key, None) is None]
+    unreadable = [key for key in _ARM_JSON if not _is_json(tags.get(key, "null"))]
     timing = _json(tags, names.TIMING, None)
     chosen = _json(tags, names.CHOSEN, None)
     return Arm(
@@ -325,10 +325,18 @@ def _curve(client: MlflowClient, run_id: str, key: str) -> Curve:
 
 
 def _json(tags: Mapping[str, str], key: str, default: Any) -> Any:
+    """A tag's value; `default` if it is absent, null, or cut off because it was too long for a tag."""
+    text = tags.get(key, "null")
+    value = json.loads(text) if _is_json(text) else None
+    return default if value is None else value
+
+
+def _is_json(text: str) -> bool:
     try:
-        return json.loads(tags[key]) if key in tags else default
+        json.loads(text)
     except json.JSONDecodeError:
-        return default
+        return False
+    return True
 
 
 def _number(value: Any) -> float | None:

@@ -111,6 +111,7 @@ def _arm(arm: ArmResult) -> dict[str, Any]:
         "val_loss": _interval(arm.val),
         "test_metric": _interval(arm.metric),
         "timing": asdict(arm.arm.timing) if arm.arm.timing else None,
+        "lr_basin": asdict(arm.basin) if arm.basin else None,
         "state_bytes": arm.state_bytes,
         "run_seconds": arm.run_seconds,
         "trials": {phase: {status: arm.count(phase, status) for status in Status} for phase in Phase},

@@ -54,6 +54,7 @@ _ORDER = (
     "lr_sensitivity",
     "lr_decay",
     "learning_rate",
+    "tuning",
 )
 
 
