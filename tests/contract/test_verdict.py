@@ -233,6 +233,15 @@ def test_caveats_name_what_is_unfair() -> None:
     assert "No timing pass of soap" in text
 
 
+def test_a_decay_at_the_end_of_its_range_is_a_caveat() -> None:
+    space = {"lr": Range(1e-4, 1e-3, True, "deck"), "weight_decay": Range(1e-3, 1.0, True, "")}
+    chosen = Chosen({"lr": 1e-3, "weight_decay": 0.95}, 2.0, 1, {"lr": {"low": True, "high": True}}, {}, ())
+    v = said(arm("adamw", BASE, space=space, chosen=chosen), arm("soap", shifted(0)))
+    edge = "The best weight_decay lies at the upper end of its range, a better one may lie beyond: the baseline, adamw"
+    assert any(caveat.startswith(edge) for caveat in v.caveats)
+    assert not any("best lr lies at" in caveat for caveat in v.caveats)
+
+
 def test_basin_is_of_quasi_random_points_only() -> None:
     def point(slot: int, lr: float, loss: float, origin: str) -> Trial:
         metrics = {names.VAL_LOSS: loss}

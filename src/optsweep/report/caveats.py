@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,12 +13,14 @@ from optsweep.report.wording import listed, plural, setting
 from optsweep.tracking_names import Phase, Status
 
 FEW_SEEDS = 5
+EDGE = 0.05  # share of a range that counts as its end
 
 
 def caveats(group: Group) -> Iterator[str]:
     """Sentences, the most important first."""
     yield from _incomplete(group)
     yield from _outside(group)
+    yield from _at_edge(group)
     yield from _by_arm(group)
     tested = [c.test.n for c in group.comparisons if c.test is not None]
     if tested and min(tested) < FEW_SEEDS:
@@ -60,6 +63,26 @@ def _outside(group: Group) -> Iterator[str]:
             found.setdefault((key, side), []).append(f"{_named(arm, group)} ({setting(value)}; {limits}{source})")
     for (key, side), arms in found.items():
         yield f"The best {key} lies {side} the suggested range: {listed(arms)}."
+
+
+def _at_edge(group: Group) -> Iterator[str]:
+    """Chosen values next to an end of a range that doesn't grow, as the LR's does: a better one may lie beyond."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for arm in group.arms:
+        chosen = arm.arm.chosen
+        for key, suggested in arm.arm.space.items() if chosen else ():
+            value = chosen.params.get(key) if chosen else None
+            if chosen is None or value is None or key in chosen.bracketed:
+                continue
+            ends = (suggested.low, suggested.high, value)
+            low, high, at = (math.log(end) if suggested.log and min(ends) > 0 else end for end in ends)
+            place = (at - low) / (high - low) if high > low else 0.5
+            if 0 <= place <= EDGE or 1 - EDGE <= place <= 1:
+                found.setdefault((key, "lower" if place < 0.5 else "upper"), []).append(
+                    f"{_named(arm, group)} ({setting(value)} of {setting(suggested.low)} – {setting(suggested.high)})"
+                )
+    for (key, side), arms in found.items():
+        yield f"The best {key} lies at the {side} end of its range, a better one may lie beyond: {listed(arms)}."
 
 
 def _by_arm(group: Group) -> Iterator[str]:
