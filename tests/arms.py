@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -11,8 +12,6 @@ from omegaconf import OmegaConf
 from drive import CONF
 from optsweep.app import compose
 from optsweep.config import GROUPS, Arm, read_arm
-
-PARTS = ("task", "optimizer", "schedule", "warmup", "weight_decay", "averaging")
 
 
 def names_in(group: str) -> list[str]:
@@ -28,11 +27,16 @@ def _base() -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+@cache
+def _choice(group: str, choice: str) -> Any:
+    return yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
+
+
 def arm_with(choices: dict[str, str], **values: Any) -> Arm:
     """The arm of `choices` (group → choice) on digits_mlp without search; `values` are keys as `optimizer__lr`."""
-    config = yaml.safe_load(yaml.safe_dump(_base()))
+    config = deepcopy(_base())
     for group, choice in choices.items():
-        config[group] = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
+        config[group] = deepcopy(_choice(group, choice))
     for key, value in values.items():
         group, _, name = key.partition("__")
         config[group][name] = value

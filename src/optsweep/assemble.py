@@ -165,8 +165,9 @@ def lr_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _schedule(arm: Arm, facts: TaskFacts, warnings: list[str]) -> Schedule:
     config = arm.schedule
-    if config.name not in schedule_names():
-        raise UserError(f"schedule.name: {config.name!r} doesn't exist; there are {', '.join(schedule_names())}")
+    name = config.target or config.name
+    if config.target is None and name not in schedule_names():
+        raise UserError(f"schedule.name: {name!r} doesn't exist; there are {', '.join(schedule_names())}")
     if config.warmup not in warmup_names():
         raise UserError(f"warmup.name: {config.warmup!r} doesn't exist; there are {', '.join(warmup_names())}")
     length = config.warmup_steps
@@ -178,7 +179,7 @@ def _schedule(arm: Arm, facts: TaskFacts, warnings: list[str]) -> Schedule:
     options = {key: value for key, value in config.options.items() if key not in ("averaging_beta", "decay_at")}
     options = _resolved(options, config.name, facts, warnings)
     try:
-        schedule = Schedule(config.name, options, config.warmup, steps)
+        schedule = Schedule(name, options, config.warmup, steps)
         warnings += schedule.notes(arm.trainer.steps)
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
@@ -192,9 +193,12 @@ def _plateau_notes(options: Mapping[str, Any], rungs: int) -> list[str]:
     wanted = options["patience"] + 3  # a best one, more than patience bad ones, and the last, which is too late
     if rungs == 1:
         raise UserError(
-            f"trainer.rungs: 1 evaluates at the end alone, and schedule=plateau goes by evaluations; give {wanted} or more"
+            f"trainer.rungs: with 1 there is no evaluation before the end, and schedule=plateau goes by them; "
+            f"give {wanted} or more"
         )
-    return [] if rungs >= wanted else [f"schedule=plateau never reduces the LR in {rungs} rungs; give {wanted} or more"]
+    if rungs >= wanted:
+        return []
+    return [f"schedule=plateau never reduces the LR with trainer.rungs={rungs}; give {wanted} or more"]
 
 
 def _resolved(options: Mapping[str, Any], schedule: str, facts: TaskFacts, warnings: list[str]) -> dict[str, Any]:

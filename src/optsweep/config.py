@@ -46,6 +46,7 @@ class ScheduleConfig:
     """Which schedule and which warm-up. `warmup_steps` below 1 is a fraction of the run, None is "suggested"."""
 
     name: str
+    target: str | None  # dotted path of a function that is none of optsweep.schedules
     options: Options
     warmup: str
     warmup_steps: float | None
@@ -218,7 +219,7 @@ def _schedule(section: Section, warmup: Section, num_steps: int) -> ScheduleConf
                 "steps", int(length), f"fewer steps than the run has (trainer.steps={num_steps}), or a fraction"
             )
     warmup.close()
-    return ScheduleConfig(section.text("name"), dict(section.rest()), kind, length)
+    return ScheduleConfig(section.text("name"), section.optional_text("_target_"), section.rest(), kind, length)
 
 
 def _decay(section: Section) -> DecayConfig:

@@ -12,6 +12,8 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -223,6 +225,7 @@ _ARGUMENTS = ("steps", "num_steps", "warmup_steps", "observed", "progress")
 """Arguments that composition supplies; all others are options."""
 
 
+@cache
 def _functions(*, warmups: bool) -> dict[str, Callable[..., Floats]]:
     """Functions of this module by name whose first argument marks them as a schedule or a warm-up."""
     first = "progress" if warmups else "steps"
@@ -233,6 +236,24 @@ def _functions(*, warmups: bool) -> dict[str, Callable[..., Floats]]:
         and not name.startswith("_")
         and next(iter(inspect.signature(function).parameters), None) == first
     }
+
+
+@cache
+def _schedule(name: str) -> Callable[..., Floats]:
+    """The function of a schedule; a name with a dot is one of another module. Raises ValueError if there is none."""
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        if name not in schedule_names():
+            raise ValueError(f"schedule={name} doesn't exist; there are {', '.join(schedule_names())}")
+        return _functions(warmups=False)[name]
+    try:
+        function: Callable[..., Floats] = getattr(import_module(module), attribute)
+        parameters = list(inspect.signature(function).parameters)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"schedule._target_: {name!r} can't be imported ({error})") from None
+    if parameters[:2] != ["steps", "num_steps"]:
+        raise ValueError(f"schedule._target_: {name} must be a function of (steps, num_steps, *, options)")
+    return function
 
 
 def schedule_names() -> list[str]:
@@ -247,7 +268,7 @@ def warmup_names() -> list[str]:
 
 def schedule_options(name: str) -> dict[str, Any]:
     """Options of a schedule with their defaults."""
-    parameters = inspect.signature(_functions(warmups=False)[name]).parameters.values()
+    parameters = inspect.signature(_schedule(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.name not in _ARGUMENTS}
 
 
@@ -255,18 +276,14 @@ def schedule_options(name: str) -> dict[str, Any]:
 class Schedule:
     """A schedule behind a warm-up. Raises ValueError for a name, an option or a combination that doesn't exist."""
 
-    name: str = "constant"
+    name: str = "constant"  # of a function above, or the dotted path of one elsewhere
     options: Mapping[str, Option] = field(default_factory=dict)
     warmup: str = "none"
     warmup_steps: int = 0  # optimizer steps
 
     def __post_init__(self) -> None:
-        for kind, name, names in (
-            ("schedule", self.name, schedule_names()),
-            ("warmup", self.warmup, warmup_names()),
-        ):
-            if name not in names:
-                raise ValueError(f"{kind}={name} doesn't exist; there are {', '.join(names)}")
+        if self.warmup not in warmup_names():
+            raise ValueError(f"warmup={self.warmup} doesn't exist; there are {', '.join(warmup_names())}")
         known = schedule_options(self.name)
         if unknown := sorted(self.options.keys() - known.keys()):
             allowed = f"it has {', '.join(known)}" if known else "it has none"
@@ -286,7 +303,7 @@ class Schedule:
         steps, length = np.arange(upto, dtype=np.int64), self.length
         if length > num_steps:
             raise ValueError(f"warmup.steps is {length}, longer than the run of {num_steps} steps")
-        function = _functions(warmups=False)[self.name]
+        function = _schedule(self.name)
         supplied = {"warmup_steps": length, "observed": observed}
         wanted = {k: v for k, v in supplied.items() if k in inspect.signature(function).parameters}
         after = function(steps[length:] - length, num_steps - length, **self.options, **wanted)

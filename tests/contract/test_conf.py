@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from drive import CONF
 from optsweep.app import arm_of, compose
 from optsweep.assemble import Built, build_arm, build_task, check_arm
 from optsweep.config import Arm
-from optsweep.schedules import schedule_names, warmup_names
 from optsweep.tasks.base import Task
 
 SWEEPS = CONF.parent / "sweeps"
@@ -41,10 +40,14 @@ NEEDS = {  # what a choice can't do without
 }
 
 
-def choices() -> list[str]:
-    """Every YAML of every group, as its override."""
+def choices() -> list[tuple[str, str]]:
+    """Every YAML of every group as its override, with a task beside it; recipes have a test of their own."""
     files = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
-    return [f"{path.parent}={path.stem}" for path in files if path.parent != Path()]
+    apart = (Path(), Path("recipe"), Path("task"))
+    overrides = [f"{path.parent}={path.stem}" for path in files if path.parent not in apart]
+    tasks = names_in("task")
+    assert len(overrides) >= len(tasks)
+    return list(zip(overrides, cycle(tasks), strict=False))
 
 
 def arm(*overrides: str) -> Arm:
@@ -61,10 +64,11 @@ def test_every_row_of_the_deck_can_be_chosen(group: str) -> None:
     assert set(DECK[group].split()) <= set(names_in(group))
 
 
-@pytest.mark.parametrize("override", choices())
-def test_every_choice_composes_and_passes_the_door(override: str) -> None:
+@pytest.mark.parametrize(("override", "task"), choices())
+def test_every_choice_composes_and_passes_the_door(override: str, task: str) -> None:
     group, _, choice = override.partition("=")
-    found = arm(override, *NEEDS.get(override, []))
+    found = arm(override, f"task={task}", *NEEDS.get(override, []))
+    assert found.choices["task"] == task
     if group in found.choices:
         assert found.choices[group] == choice
 
@@ -73,11 +77,6 @@ def test_every_choice_composes_and_passes_the_door(override: str) -> None:
 def test_a_choice_is_called_as_its_file(group: str) -> None:
     for name in names_in(group):
         assert yaml.safe_load((CONF / group / f"{name}.yaml").read_text())["name"] == name
-
-
-def test_every_schedule_and_warmup_of_the_code_has_a_yaml_and_the_other_way_round() -> None:
-    assert names_in("schedule") == schedule_names()
-    assert sorted({*names_in("warmup")} - {"suggested"}) == warmup_names()
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SWEEPS.glob("*.yaml")))

@@ -169,7 +169,8 @@ def test_plateau_changes_nothing_that_was_applied_and_ignores_warmup():
 
 def test_every_schedule_and_warmup_has_its_yaml():
     assert sorted(YAMLS) == schedule_names()
-    assert sorted(path.stem for path in (CONF / "warmup").glob("*.yaml")) == warmup_names()
+    warmups = {path.stem for path in (CONF / "warmup").glob("*.yaml")}
+    assert sorted(warmups - {"suggested"}) == warmup_names()
 
 
 @pytest.mark.parametrize("name", schedule_names())
@@ -259,3 +260,29 @@ def test_what_makes_no_sense_in_a_run_is_refused(arguments, match):
 
 def test_a_step_size_beyond_the_run_gets_a_line():
     assert "never reduces" in Schedule("step", {"step_size": 2000}).notes(STEPS)[0]
+
+
+def triangle(steps, num_steps, *, peak=0.5):
+    """A user's own schedule, in a module of theirs."""
+    return np.interp(steps, [0, peak * (num_steps - 1), num_steps - 1], [0, 1, 0])
+
+
+def test_a_dotted_name_is_a_function_elsewhere():
+    name = f"{__name__}.triangle"
+    assert golden(name, {}, [0, 50, 100], num_steps=101) == [0, 1, 0]
+    assert golden(name, {"peak": 0.25}, [4, 29, 104], num_steps=105, warmup="linear", warmup_steps=4) == [0, 1, 0]
+    assert pickle.loads(pickle.dumps(Schedule(name))) == Schedule(name)
+    assert Schedule(name).notes(10) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no.such.schedule", "can't be imported"),
+        ("math.sqrt", "must be a function of"),
+        (f"{__name__}.nothing", "can't be imported"),
+    ],
+)
+def test_a_dotted_name_that_is_no_schedule_is_refused(name, said):
+    with pytest.raises(ValueError, match=said):
+        Schedule(name)
