@@ -10,9 +10,10 @@ best LR has no tried LR at least 1.5 × away on either side, the range grows pas
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from statistics import fmean, median
@@ -217,8 +218,22 @@ def _model(plan: Plan, space: Space, number: int, visible: Sequence[Slot]) -> di
         study.add_trial(
             optuna.trial.create_trial(params=dict(slot.params), distributions=dict(distributions), value=value)
         )
-    asked = study.ask(distributions)  # type: ignore[arg-type]
+    with _one_thread():
+        asked = study.ask(distributions)  # type: ignore[arg-type]
     return {key: float(asked.params[key]) for key in distributions}
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """The Gaussian process fits in torch, whose last bits depend on the number of threads."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
