@@ -107,7 +107,8 @@ class Tracker:
         if self.uri.startswith("sqlite"):
             folder = hashlib.sha256(self.sweep.encode()).hexdigest()[:12]
             location = (database(self.uri).resolve().parent / "artifacts" / folder).as_uri()
-        return str(self.client.create_experiment(self.sweep, artifact_location=location))
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's pages for training, not for agents
+        return str(self.client.create_experiment(self.sweep, artifact_location=location, tags=tags))
 
     # -- sweep and arms: the planner's runs ------------------------------------------------------------------------
 
@@ -161,12 +162,12 @@ class Tracker:
         for i in range(0, len(fresh), PARAMS_PER_CALL):
             self.client.log_batch(run_id, params=fresh[i : i + PARAMS_PER_CALL])
 
-    def set_metrics(self, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
-        """Log single values."""
+    def log_points(self, run_id: str, points: Sequence[tuple[str, float, int, int]]) -> None:
+        """Log (key, value, timestamp in milliseconds, step)."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        self.client.log_batch(run_id, metrics=[Metric(key, value, now, step) for key, value in values.items()])
+        for i in range(0, len(points), METRICS_PER_CALL):
+            self.client.log_batch(run_id, metrics=[Metric(*point) for point in points[i : i + METRICS_PER_CALL]])
 
     def set_dataset(self, run_id: str, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
         """Log the data that an arm trains on as an MLflow data set."""

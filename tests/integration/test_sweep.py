@@ -248,3 +248,22 @@ def test_a_task_that_crashes_is_told_apart_and_the_rest_goes_on(folder: Path) ->
     assert "crashed" in out
     page = (folder / "reports" / "fragile" / "index.html").read_text()
     assert "the disk of data is gone" in page
+
+
+def test_an_arm_s_own_curves_are_the_medians_over_its_confirm_trials(reference: Path) -> None:
+    client = MlflowClient(f"sqlite:///{reference}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    arm = next(run for run in runs if run.data.tags[names.KIND] == "arm")
+    confirm = [
+        run
+        for run in runs
+        if run.data.tags[names.ARM] == arm.data.tags[names.ARM] and run.data.tags.get(names.PHASE) == "confirm"
+    ]
+    assert len(confirm) == 2
+    for key in (names.VAL_LOSS, names.TEST_LOSS):
+        middle = sum(run.data.metrics[key] for run in confirm) / 2
+        assert arm.data.metrics[key] == pytest.approx(middle)
+    curve = client.get_metric_history(arm.info.run_id, names.VAL_LOSS)
+    assert [point.step for point in curve] == [0, 10, 20]

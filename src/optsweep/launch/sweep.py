@@ -17,6 +17,7 @@ from optsweep import tracking_names as names
 from optsweep.assemble import Built, build_arm, check_arm, device_of
 from optsweep.config import Arm, difference
 from optsweep.errors import UserError
+from optsweep.launch.curves import summarise_arms
 from optsweep.launch.display import Display
 from optsweep.launch.environment import environment
 from optsweep.launch.planner import Planner, Task
@@ -72,8 +73,11 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool) -> Summ
         trained = _work(planner, jobs, display, first, count, devices)
     if trained:
         _describe_session(tracker, sweep_run, begin, time.time(), max(1, count), planner)
-    for run, timing in time_arms(jobs, built, tracker).items():
+    timings = time_arms(jobs, built, tracker)
+    for run, timing in timings.items():
         tracker.set_tags(run, {names.TIMING: timing})
+    if trained or timings:
+        summarise_arms(tracker, jobs)
     for job in jobs:
         tracker.end(job.parent_run)
     tracker.end(sweep_run)

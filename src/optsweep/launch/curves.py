@@ -1,0 +1,33 @@
+"""Curves of an arm on its parent run: the median over its confirm trials, so that the MLflow UI compares arms at once.
+
+The UI shows parents first and hides their children; without these its charts would be empty until one unfolds an arm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from optsweep import tracking_names as names
+from optsweep.launch.worker import Job
+from optsweep.tracking import Tracker
+from optsweep.tracking_names import Phase, Status
+
+
+def summarise_arms(tracker: Tracker, jobs: Sequence[Job]) -> None:
+    """Log the median curves of every arm; sent again, they change nothing, because timestamps are the arm's and the step."""
+    for job in jobs:
+        tags = {names.KIND: "trial", names.ARM: job.arm.name, names.PHASE: Phase.CONFIRM.value}
+        runs = [run for run in tracker.find(tags) if run.data.tags.get(names.STATUS) == Status.FINISHED]
+        if not runs:
+            continue
+        started = int(tracker.client.get_run(job.parent_run).info.start_time)
+        keys = sorted({key for run in runs for key in run.data.metrics if not key.startswith("cost/")})
+        points: list[tuple[str, float, int, int]] = []
+        for key in keys:
+            values: dict[int, list[float]] = {}
+            for run in runs:
+                for metric in tracker.client.get_metric_history(run.info.run_id, key):
+                    values.setdefault(metric.step, []).append(metric.value)
+            points += [(key, median(found), started + step, step) for step, found in sorted(values.items())]
+        tracker.log_points(job.parent_run, points)
