@@ -15,7 +15,7 @@ from optsweep.tracking_names import Phase, Status
 
 
 def summarise_arms(tracker: Tracker, jobs: Sequence[Job]) -> None:
-    """Log the median curves of every arm; sent again, they change nothing, because timestamps are the arm's and the step."""
+    """Log every arm's median curves; sent again they change nothing: timestamps are the arm's start and the step."""
     for job in jobs:
         tags = {names.KIND: "trial", names.ARM: job.arm.name, names.PHASE: Phase.CONFIRM.value}
         runs = [run for run in tracker.find(tags) if run.data.tags.get(names.STATUS) == Status.FINISHED]
