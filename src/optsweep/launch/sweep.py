@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 import time
@@ -18,15 +17,14 @@ from optsweep.assemble import Built, build_arm, check_arm, device_of
 from optsweep.config import Arm, difference
 from optsweep.errors import UserError
 from optsweep.launch.curves import summarise_arms
+from optsweep.launch.describe import command_line, describe_arm, describe_session, describe_sweep
 from optsweep.launch.display import Display
-from optsweep.launch.environment import environment
 from optsweep.launch.planner import Planner, Task
 from optsweep.launch.pool import Pool
 from optsweep.launch.timing import time_arms
 from optsweep.launch.worker import Job, Worker, is_alive, worker_name
 from optsweep.search.slots import Plan
 from optsweep.search.studies import Studies
-from optsweep.tasks.base import Split
 from optsweep.tasks.base import Task as TrainingTask
 from optsweep.tracking import Tracker
 
@@ -64,15 +62,15 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool) -> Summ
     _be_the_planner(studies, arms)
     _note_content(studies, arms, built)
     tracker = Tracker(first.tracking_uri, first.sweep)
-    sweep_run = _describe_sweep(tracker, arms, baseline, devices[0])
-    jobs = [_describe_arm(tracker, arm, b, labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
+    sweep_run = describe_sweep(tracker, arms, baseline, devices[0])
+    jobs = [describe_arm(tracker, arm, b, labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
     tasks = [_task(job, b) for job, b in zip(jobs, built, strict=True)]
     _say(built, labels, arms)
     with Display(first.sweep, max(1, count)) as display:
         planner = Planner(tasks, studies, tracker, retries=first.retries, on_done=display.trial_done)
         trained = _work(planner, jobs, display, first, count, devices)
     if trained:
-        _describe_session(tracker, sweep_run, begin, time.time(), max(1, count), planner)
+        describe_session(tracker, sweep_run, begin, time.time(), max(1, count), planner)
     timings = time_arms(jobs, built, tracker)
     for run, timing in timings.items():
         tracker.set_tags(run, {names.TIMING: timing})
@@ -254,103 +252,6 @@ def _task(job: Job, built: Built) -> Task:
     return Task(job, plan, built.space, arm.confirm_seeds)
 
 
-# -- what MLflow is told -------------------------------------------------------------------------------------------
-
-
-def _describe_sweep(tracker: Tracker, arms: Sequence[Arm], baseline: str, device: str) -> str:
-    first = arms[0]
-    run = tracker.sweep_run()
-    order = tracker.client.get_run(run).data.tags.get(names.PLAN)
-    earlier = tracking.parse(order)["arms"] if order else []
-    plan = {
-        "arms": list(dict.fromkeys([*earlier, *(arm.name for arm in arms)])),
-        "baseline": baseline,
-        "seed": first.seed,
-        "objective": names.VAL_LOSS,
-        "search": {
-            "trials": first.search.trials,
-            "reruns": first.search.reruns,
-            "lag": first.search.lag,
-            "sampler": first.search.sampler,
-            "pruner": first.search.pruner,
-        },
-        "confirm": {"seeds": first.confirm_seeds},
-    }
-    command = " ".join(["optsweep", *(shlex.quote(a) for a in sys.argv[1:])])
-    tracker.set_tags(run, {names.PLAN: plan, names.ENVIRONMENT: environment(device), names.COMMAND: command})
-    return run
-
-
-def _describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
-    run = tracker.arm_run(arm.name, label)
-    program, task = built.program, built.program.task
-    facts = {
-        "num_parameters": program.layout.num_parameters,
-        "num_steps": program.num_steps,
-        "batch_size": program.batch_size,
-        "metric": task.metric,
-        "higher_is_better": task.higher_is_better,
-        "loss_unit": task.loss_unit,
-        "chance_loss": task.chance_loss,
-        "warmup_steps": program.schedule.length,
-        "device": arm.trainer.device,
-        "precision": program.precision,
-        "lanes": arm.trainer.lanes,
-        "threads": arm.trainer.threads,
-        "data": task.digest(),
-    }
-    space = {
-        key: {"low": r.low, "high": r.high, "log": r.log, "source": r.source} for key, r in built.space.ranges.items()
-    }
-    tags = {
-        names.LABEL: label,
-        names.CHOICES: {**arm.choices, **arm.axes},
-        names.FINGERPRINT: built.fingerprint,
-        names.SPACE: space,
-        names.FIXED: built.space.fixed,
-        names.FACTS: facts,
-        names.WARNINGS: list(built.warnings),
-        "mlflow.note.content": _note(arm, built, label),
-    }
-    tracker.set_tags(run, tags)
-    tracker.set_params(run, {key: value for key, value in built.content.items() if value is not None})
-    tracker.set_dataset(run, arm.task.name, task.digest(), arm.task.target, {"num_train": task.size(Split.TRAIN)})
-    tracker.log_text(run, arm.yaml, "config.yaml")
-    return Job(arm, label, built.fingerprint, run)
-
-
-def _note(arm: Arm, built: Built, label: str) -> str:
-    """Markdown shown on the arm's page in MLflow."""
-    rows = [f"| {key} | {r.low:g} – {r.high:g} | {r.source} |" for key, r in built.space.ranges.items()]
-    fixed = ", ".join(f"{key} = {value:g}" for key, value in built.space.fixed.items())
-    return "\n".join(
-        [
-            f"### {label}",
-            f"{arm.search.trials} search trials, {arm.confirm_seeds} confirm seeds, {built.program.num_steps} steps of "
-            f"{built.program.batch_size} samples, {built.program.layout.num_parameters:,} parameters.",
-            "",
-            *(["| searched | range | source |", "| --- | --- | --- |", *rows, ""] if rows else []),
-            f"Fixed: {fixed}" if fixed else "",
-        ]
-    )
-
-
-def _describe_session(tracker: Tracker, run: str, begin: float, end: float, workers: int, planner: Planner) -> None:
-    """Add this call to the sweep's list of sessions."""
-    before = tracker.client.get_run(run).data.tags.get(names.SESSIONS)
-    sessions = tracking.parse(before) if before else []
-    known_seconds = sum(s["train_seconds"] for s in sessions)
-    known_trials = sum(s["trials"] for s in sessions)
-    session = {
-        "start": round(begin, 3),
-        "end": round(end, 3),
-        "workers": workers,
-        "train_seconds": round(planner.train_seconds() - known_seconds, 3),
-        "trials": planner.num_done() - known_trials,
-    }
-    tracker.set_tags(run, {names.SESSIONS: [*sessions, session]})
-
-
 # -- work ----------------------------------------------------------------------------------------------------------
 
 
@@ -375,8 +276,7 @@ def _work(planner: Planner, jobs: Sequence[Job], display: Display, arm: Arm, cou
         planner.release_all("interrupted by the user")
         done, total = sum(p.done for p in planner.progress), sum(p.total for p in planner.progress)
         display.stop()
-        command = " ".join(["optsweep", *(shlex.quote(a) for a in sys.argv[1:])])
-        sys.stderr.write(f"stopped; {done} of {total} trials are kept. To go on: {command}\n")
+        sys.stderr.write(f"stopped; {done} of {total} trials are kept. To go on: {command_line()}\n")
         raise
     display.update(planner.progress)
     return planner.num_done() - before

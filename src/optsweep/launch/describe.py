@@ -1,0 +1,118 @@
+"""What MLflow is told of a sweep and its arms before anything trains, and of each call when it ends."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from optsweep import tracking
+from optsweep import tracking_names as names
+from optsweep.assemble import Built
+from optsweep.config import Arm
+from optsweep.launch.environment import environment
+from optsweep.launch.planner import Planner
+from optsweep.launch.worker import Job
+from optsweep.tasks.base import Split
+from optsweep.tracking import Tracker
+
+
+def command_line() -> str:
+    """The command that repeats this call."""
+    return " ".join(["optsweep", *(shlex.quote(a) for a in sys.argv[1:])])
+
+
+def describe_sweep(tracker: Tracker, arms: Sequence[Arm], baseline: str, device: str) -> str:
+    """The run of kind `sweep`: plan, machine, command. Returns its id."""
+    first = arms[0]
+    run = tracker.sweep_run()
+    order = tracker.client.get_run(run).data.tags.get(names.PLAN)
+    earlier = tracking.parse(order)["arms"] if order else []
+    plan = {
+        "arms": list(dict.fromkeys([*earlier, *(arm.name for arm in arms)])),
+        "baseline": baseline,
+        "seed": first.seed,
+        "objective": names.VAL_LOSS,
+        "search": {
+            "trials": first.search.trials,
+            "reruns": first.search.reruns,
+            "lag": first.search.lag,
+            "sampler": first.search.sampler,
+            "pruner": first.search.pruner,
+        },
+        "confirm": {"seeds": first.confirm_seeds},
+    }
+    tracker.set_tags(run, {names.PLAN: plan, names.ENVIRONMENT: environment(device), names.COMMAND: command_line()})
+    return run
+
+
+def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
+    """The parent run of an arm: what it is, what is searched, from which source. Returns the arm as workers get it."""
+    run = tracker.arm_run(arm.name, label)
+    program, task = built.program, built.program.task
+    facts = {
+        "num_parameters": program.layout.num_parameters,
+        "num_steps": program.num_steps,
+        "batch_size": program.batch_size,
+        "metric": task.metric,
+        "higher_is_better": task.higher_is_better,
+        "loss_unit": task.loss_unit,
+        "chance_loss": task.chance_loss,
+        "warmup_steps": program.schedule.length,
+        "device": arm.trainer.device,
+        "precision": program.precision,
+        "lanes": arm.trainer.lanes,
+        "threads": arm.trainer.threads,
+        "data": task.digest(),
+    }
+    space = {
+        key: {"low": r.low, "high": r.high, "log": r.log, "source": r.source} for key, r in built.space.ranges.items()
+    }
+    tags = {
+        names.LABEL: label,
+        names.CHOICES: {**arm.choices, **arm.axes},
+        names.FINGERPRINT: built.fingerprint,
+        names.SPACE: space,
+        names.FIXED: built.space.fixed,
+        names.FACTS: facts,
+        names.WARNINGS: list(built.warnings),
+        "mlflow.note.content": _note(arm, built, label),
+        "mlflow.runName": label,  # a grid that grew may tell its arms apart by more than before
+    }
+    tracker.set_tags(run, tags)
+    tracker.set_params(run, {key: value for key, value in built.content.items() if value is not None})
+    tracker.set_dataset(run, arm.task.name, task.digest(), arm.task.target, {"num_train": task.size(Split.TRAIN)})
+    tracker.log_text(run, arm.yaml, "config.yaml")
+    return Job(arm, label, built.fingerprint, run)
+
+
+def _note(arm: Arm, built: Built, label: str) -> str:
+    """Markdown shown on the arm's page in MLflow."""
+    rows = [f"| {key} | {r.low:g} – {r.high:g} | {r.source} |" for key, r in built.space.ranges.items()]
+    fixed = ", ".join(f"{key} = {value:g}" for key, value in built.space.fixed.items())
+    return "\n".join(
+        [
+            f"### {label}",
+            f"{arm.search.trials} search trials, {arm.confirm_seeds} confirm seeds, {built.program.num_steps} steps of "
+            f"{built.program.batch_size} samples, {built.program.layout.num_parameters:,} parameters.",
+            "",
+            *(["| searched | range | source |", "| --- | --- | --- |", *rows, ""] if rows else []),
+            f"Fixed: {fixed}" if fixed else "",
+        ]
+    )
+
+
+def describe_session(tracker: Tracker, run: str, begin: float, end: float, workers: int, planner: Planner) -> None:
+    """Add this call to the sweep's list of sessions."""
+    before = tracker.client.get_run(run).data.tags.get(names.SESSIONS)
+    sessions = tracking.parse(before) if before else []
+    known_seconds = sum(s["train_seconds"] for s in sessions)
+    known_trials = sum(s["trials"] for s in sessions)
+    session = {
+        "start": round(begin, 3),
+        "end": round(end, 3),
+        "workers": workers,
+        "train_seconds": round(planner.train_seconds() - known_seconds, 3),
+        "trials": planner.num_done() - known_trials,
+    }
+    tracker.set_tags(run, {names.SESSIONS: [*sessions, session]})
