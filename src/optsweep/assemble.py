@@ -319,6 +319,8 @@ def _space(arm: Arm, facts: TaskFacts, floats: Mapping[str, Domain], warnings: l
             )
     elif arm.optimizer.lr is None and lr is None:
         raise UserError(f"optimizer.lr: there is no suggested value for {arm.optimizer.target}; give a number")
+    if arm.decay.mode != "none" and arm.decay.value is None and decay is None and DECAY_KEY not in ranges:
+        raise UserError(f"weight_decay.value: there is no suggested value for {arm.optimizer.target}; give a number")
     if arm.decay.mode == "independent" and max(fixed.get(DECAY_KEY, 0.0), _high(ranges)) >= 1e-2:
         warnings.append("weight_decay=independent with λ ≥ 1e-2 shrinks the weights by 1 % and more at every step")
     return Space(ranges, fixed)
