@@ -1,0 +1,168 @@
+"""Milliseconds per step of optsweep's loop with one lane, against a loop written by hand for the same model and data.
+
+Ours is timed as a whole from rung to rung: coefficients, samples and logged points (losses of every step, gradient norm
+and update ratio of every tenth) included; evaluation is excluded on both sides. With tracking, every rung is also
+written as a worker writes it: to an MLflow store and, for the pruner, to the study; both in SQLite on this disk.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from benchmarks.side_by_side import Figure, Ratio, Round, compare, timed, wall
+from benchmarks.trials import arm, built, by_hand, run_of, trial
+from torch import Tensor
+
+from optsweep import tracking
+from optsweep.assemble import Built
+from optsweep.config import Arm
+from optsweep.launch.worker import LEASE_SECONDS, Job, Worker, _Reporter, trial_of
+from optsweep.search.slots import Slot
+from optsweep.tracking_names import Phase
+from optsweep.train.evaluate import evaluate
+from optsweep.train.loop import train
+from optsweep.train.trial import Rung
+
+Clock = Callable[[Callable[[], object], torch.device], float]
+
+TASKS = {"charlm": 40, "digits_mlp": 200}
+"""Rounds per task; a round is one rung of the task's default trial."""
+
+TRIALS = {"charlm": 3, "digits_mlp": 15}
+"""Rounds of whole trials."""
+
+
+def run(device: torch.device) -> Iterator[Figure]:
+    """One lane against the loop by hand: bare, with tracking per rung, and over whole trials."""
+    for task, rounds in TASKS.items():
+        yield _loop(task, rounds, device)
+        yield _tracked(task, rounds, device)
+        yield _whole(task, device)
+
+
+def _rung_steps(task: str, device: torch.device) -> int:
+    """Steps from one rung to the next in a trial of default length."""
+    whole = built(arm(task, "trainer.steps=null"), device).program
+    return whole.rung_steps(1)[0]
+
+
+def _by_hand(b: Built, stride: int, device: torch.device, seconds: Clock = timed) -> Round:
+    steps = by_hand(b.program, trial(b), stride)
+
+    def round_() -> float:
+        next(steps)
+        return seconds(lambda: next(steps), device)
+
+    return round_
+
+
+def _loop(task: str, rounds: int, device: torch.device) -> Figure:
+    b, stride = built(arm(task), device), _rung_steps(task, device)
+    run = run_of(b.program, [trial(b)])
+    ratio = compare(
+        lambda: timed(lambda: run.advance(run.tick + stride), device),
+        {"by hand": _by_hand(b, stride, device)},
+        rounds=rounds,
+    )["by hand"]
+    return _figure(f"{task}, loop", ratio, 1.02, "1.00", stride)
+
+
+def _tracked(task: str, rounds: int, device: torch.device) -> Figure:
+    a = arm(task, "search.pruner=median")
+    b, stride = built(a, device), _rung_steps(task, device)
+    run = run_of(b.program, [trial(b)])
+    with _reporter(a, b, device) as (reporter, _):
+
+        def ours() -> float:
+            def rung() -> None:
+                points, seconds = run.advance(run.tick + stride)
+                ms = 1000 * seconds / stride
+                reporter.on_rung(0, Rung(run.tick, 1.0, 0.5, tuple(points[0]), ms, 10**9, 1.0))
+
+            return wall(rung, device)
+
+        ratio = compare(ours, {"by hand": _by_hand(b, stride, device, wall)}, rounds=rounds)["by hand"]
+    return _figure(f"{task}, loop and tracking of a rung", ratio, 1.05, "1.02 (one write per rung)", stride)
+
+
+def _whole(task: str, device: torch.device) -> Figure:
+    """Whole trials, popped, opened, trained, written and told as a worker does it; evaluation subtracted."""
+    a = arm(task, "trainer.steps=null")
+    b = built(a, device)
+    program = b.program
+    with _reporter(a, b, device) as (_, worker):
+        job = worker.jobs[0]
+
+        def ours() -> float:
+            worker.studies.enqueue(a.name, Phase.SEARCH, Slot(0, {}, 0, "fixed"))
+            begin = time.perf_counter()
+            (work,) = worker.studies.pop(a.name, Phase.SEARCH, worker.name, LEASE_SECONDS, 1)
+            reporter = _Reporter(worker, job)
+            reporter.open([work], b)
+            with _evaluation_clock(device) as evaluation:
+                train(program, [trial_of(a, b, work)], reporter)
+            return time.perf_counter() - begin - sum(evaluation)
+
+        def theirs() -> float:
+            begin = time.perf_counter()
+            steps = by_hand(program, trial(b), program.num_steps)
+            next(steps)
+            next(steps)
+            return time.perf_counter() - begin
+
+        ratio = compare(ours, {"by hand": theirs}, rounds=TRIALS[task], warmup=1)["by hand"]
+    expected = "above 1.05 where a trial takes under a second" if task == "digits_mlp" else "1.05"
+    return _figure(f"{task}, whole trial: pop, open, train, write, tell", ratio, None, expected, program.num_steps)
+
+
+def _figure(what: str, ratio: Ratio, target: float | None, expected: str, steps: int) -> Figure:
+    return Figure(
+        what=what,
+        ours=f"{1000 * ratio.ours / steps:.3f} ms/step",
+        against=f"by hand, torch.optim.AdamW(fused=True): {1000 * ratio.theirs / steps:.3f} ms/step",
+        value=ratio.value,
+        low=ratio.low,
+        high=ratio.high,
+        rounds=ratio.rounds,
+        expected=expected,
+        target=target,
+    )
+
+
+@contextmanager
+def _evaluation_clock(device: torch.device) -> Iterator[list[float]]:
+    """Seconds of every evaluation inside."""
+    seconds: list[float] = []
+
+    def clocked(*args: Any) -> Tensor:
+        result: list[Tensor] = []
+        seconds.append(wall(lambda: result.append(evaluate(*args)), device))
+        return result[0]
+
+    with patch("optsweep.train.loop.evaluate", clocked):
+        yield seconds
+
+
+@contextmanager
+def _reporter(a: Arm, b: Built, device: torch.device) -> Iterator[tuple[_Reporter, Worker]]:
+    """A worker over stores in a temporary folder, and its reporter with one open trial."""
+    with tempfile.TemporaryDirectory() as folder:
+        uri, storage = f"sqlite:///{Path(folder)}/mlflow.db", f"sqlite:///{Path(folder)}/optuna.db"
+        a = replace(a, tracking_uri=uri, storage=storage)
+        tracking.check(uri)
+        tracker = tracking.Tracker(uri, a.sweep)
+        job = Job(a, "adamw + cosine", b.fingerprint, tracker.arm_run(a.name, "adamw + cosine"))
+        worker = Worker([job], device=str(device))
+        worker.studies.enqueue(a.name, Phase.SEARCH, Slot(0, {}, 0, "fixed"))
+        works = worker.studies.pop(a.name, Phase.SEARCH, worker.name, LEASE_SECONDS, 1)
+        reporter = _Reporter(worker, job)
+        reporter.open(works, b)
+        yield reporter, worker

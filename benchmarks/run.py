@@ -1,0 +1,62 @@
+"""Run benchmarks: `python benchmarks/run.py [NAME …] [--all] [--device DEVICE] [--out DIR]`.
+
+Writes DIR/NAME-DEVICE.json for each, and DIR/README.md, a table of all results in the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.side_by_side import Figure, SkippedError
+from benchmarks.table import line, save, write_table
+
+NAMES = ("startup", "loop", "rules", "lanes", "gpu", "sweep")
+MINUTES = ("sweep",)
+"""Run only by name or with --all."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="optsweep's benchmarks: ratios, side by side in one run.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; none: all but {MINUTES[0]}")
+    parser.add_argument("--all", action="store_true", help=f"all, {MINUTES[0]} too, which takes minutes")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+    for name in options.names:
+        if name not in NAMES:
+            parser.error(f"no benchmark is called {name}; there are {', '.join(NAMES)}")
+    torch.set_num_threads(1)
+    device = torch.device(options.device)
+    label = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    options.out.mkdir(parents=True, exist_ok=True)
+    missed = 0
+    for name in options.names or (NAMES if options.all else [n for n in NAMES if n not in MINUTES]):
+        begin = time.perf_counter()
+        print(f"{name} on {label}")
+        figures: list[Figure] = []
+        try:
+            for figure in importlib.import_module(f"benchmarks.{name}").run(device):
+                print(f"  {line(figure)}", flush=True)
+                missed += figure.met is False
+                figures.append(figure)
+        except SkippedError as reason:
+            print(f"  skipped: {reason}")
+            continue
+        seconds = time.perf_counter() - begin
+        slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+        save(options.out / f"{name}-{slug}.json", name, label, str(device), figures, seconds)
+        write_table(options.out)
+    print(f"{options.out / 'README.md'}: {'all targets met' if not missed else f'{missed} targets missed'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,70 @@
+"""The default sweep, end to end in an empty folder: how long it takes, and how much of that is training."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.side_by_side import Figure
+
+from optsweep import tracking_names as names
+from optsweep.tracking import Tracker
+
+SWEEP = "soap_schedulefree_vs_adamw_cosine"
+
+
+def run(device: torch.device) -> list[Figure]:
+    """Minutes from the command to the report, and Σ training time ÷ (wall-clock × workers)."""
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        command = [sys.executable, "-m", "optsweep", "-cn", SWEEP, f"trainer.device={device.type}"]
+        subprocess.run(command, cwd=folder, check=True)
+        minutes = (time.perf_counter() - begin) / 60
+        tracker = Tracker(f"sqlite:///{Path(folder)}/mlruns/mlflow.db", SWEEP)
+        sessions: list[dict[str, Any]] = json.loads(tracker.find({names.KIND: "sweep"})[0].data.tags[names.SESSIONS])
+        trials = {label: _trials(tracker, arm) for arm, label in _arms(tracker).items()}
+        tracker.client._tracking_client.store.engine.dispose()
+    trained = sum(session["train_seconds"] for session in sessions)
+    workers = sessions[0]["workers"]
+    span = sum(session["end"] - session["start"] for session in sessions)
+    counts = ", ".join(f"{label}: {count} trials" for label, count in trials.items())
+    whole, session = trained / (60 * minutes * workers), trained / (span * workers)
+    return [
+        _figure("default sweep, command to report", f"{minutes:.2f} min", counts, minutes, 8.0, "6", "min"),
+        _figure(
+            "default sweep, training ÷ (session × workers)",
+            f"{trained:.0f} s of training",
+            f"{workers} workers for {span:.0f} s",
+            session,
+            0.85,
+            "0.9",
+            "",
+        ),
+        _figure(
+            "default sweep, training ÷ (whole command × workers)",
+            f"{trained:.0f} s of training",
+            f"{workers} workers for {60 * minutes:.0f} s, with imports, timing pass and report",
+            whole,
+            0.85,
+            "0.85",
+            "",
+        ),
+    ]
+
+
+def _arms(tracker: Tracker) -> dict[str, str]:
+    return {run.data.tags[names.ARM]: run.data.tags[names.LABEL] for run in tracker.find({names.KIND: "arm"})}
+
+
+def _trials(tracker: Tracker, arm: str) -> int:
+    return len(tracker.find({names.KIND: "trial", names.ARM: arm}))
+
+
+def _figure(what: str, ours: str, against: str, value: float, target: float, expected: str, unit: str) -> Figure:
+    return Figure(what, ours, against, value, value, value, 1, expected, target, unit, at_least=unit == "")
