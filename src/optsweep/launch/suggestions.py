@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from rich.console import Console
 from rich.table import Table
 
 from optsweep.assemble import lr_options
 from optsweep.config import Arm
-from optsweep.suggest import TaskFacts, suggest_all
+from optsweep.suggest import TaskFacts, suggest_all, weight_decay
 
 
 def print_suggestions(arm: Arm, facts: TaskFacts, *, as_json: bool) -> None:
     """A table, or JSON."""
     options = lr_options(arm.optimizer.options)
     suggestions = suggest_all(arm.optimizer.name, arm.schedule.name, arm.decay.mode, facts, **options)
+    if arm.decay.mode == "none":  # who asks before choosing wants to see λ too
+        for mode in ("decoupled", "l2"):
+            decay = weight_decay(arm.optimizer.name, mode, facts, arm.schedule.name)
+            suggestions += [replace(decay, note=f"with weight_decay={mode}")] if decay else []
     if as_json:
         content = {"facts": asdict(facts), "suggestions": [asdict(s) for s in suggestions]}
         sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
