@@ -169,7 +169,7 @@ class _Reporter:
         return TrialLog(self.worker.tracker, self.job.parent_run, name, tags, params, built.program.task.metric)
 
     def on_rung(self, place: int, rung: Rung) -> None:
-        """Write the rung; renew the lease now and then."""
+        """Log the rung; renew the lease now and then."""
         if self.worker.stopping():
             raise InterruptedTrainingError
         work = self.works[place]
@@ -177,7 +177,7 @@ class _Reporter:
         if self.job.arm.search.pruner != "none":
             self.worker.studies.report(work.trial_id, rung.step, rung.val_loss)
         now = time.monotonic()
-        if now - self.renewed.get(place, 0.0) > RENEW_SECONDS:
+        if now - self.renewed.setdefault(place, now) > RENEW_SECONDS:
             self.renewed[place] = now
             rung_seconds = (rung.ms_per_step or 0.0) / 1000 * rung.step
             lease = max(LEASE_SECONDS, 10 * rung_seconds)

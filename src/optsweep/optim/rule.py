@@ -14,7 +14,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,7 @@ class Rule(ABC):
     period: int = 1
     """Steps after which the rule's own rhythm repeats (SOAP's refresh); lanes start at multiples of it."""
 
-    def without_momentum(self) -> Self:
+    def without_momentum(self) -> Rule:
         """The rule with its first moment switched off and not stored, as schedule-free runs it."""
         other = copy.copy(self)
         other.has_momentum = False

@@ -35,7 +35,7 @@ class SGD(Rule):
 
 
 class Momentum(Rule):
-    """Elementwise, one buffer (none without momentum, which is SGD)."""
+    """Elementwise, one buffer. Without momentum it is SGD."""
 
     floats: ClassVar[Mapping[str, Domain]] = {
         "momentum": Domain(*UNIT, 0.9),
@@ -43,14 +43,16 @@ class Momentum(Rule):
     }
     has_momentum = True
 
+    def without_momentum(self) -> Rule:
+        """SGD."""
+        return SGD()
+
     def init(self, params: Tensor, layout: Layout) -> State:
         """v, zero."""
-        return {"v": torch.zeros_like(params)} if self.has_momentum else {}
+        return {"v": torch.zeros_like(params)}
 
     def coefficients(self, hyper: Mapping[str, float], steps: Steps) -> dict[str, Floats]:
         """μ, and 1−dampening, which is 1 at the first step."""
-        if not self.has_momentum:
-            return {}
         return {
             "momentum": np.full(len(steps), hyper["momentum"]),
             "gain": np.where(steps == 0, 1.0, 1 - hyper.get("dampening", 0.0)),
@@ -58,20 +60,17 @@ class Momentum(Rule):
 
     def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
         """v."""
-        if not self.has_momentum:
-            return grads
         v = state["v"].mul_(c["momentum"])
         add_scaled(v, grads, c["gain"])
         return v
 
 
 class Nesterov(Momentum):
-    """Elementwise, one buffer (none without momentum, which is SGD)."""
+    """Elementwise, one buffer. Without momentum it is SGD."""
 
     floats: ClassVar[Mapping[str, Domain]] = {"momentum": Domain(*UNIT, 0.9)}
 
     def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
         """g + μv."""
-        if self.has_momentum:
-            add_scaled(grads, super().update(grads, state, params, c, tick), c["momentum"])
+        add_scaled(grads, super().update(grads, state, params, c, tick), c["momentum"])
         return grads
