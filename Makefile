@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check ui report bench clean
+.PHONY: help sweep test check ui report bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +29,8 @@ test: .venv/ready check ## lint, types and the whole test suite
 	@$(BIN)/pytest -n 2 $(ARGS)
 
 check: .venv/ready ## lint and types
-	@$(BIN)/ruff check src tests benchmarks
-	@$(BIN)/ruff format --check -q src tests benchmarks
+	@$(BIN)/ruff check -q src tests benchmarks docs
+	@$(BIN)/ruff format --check -q src tests benchmarks docs
 	@$(BIN)/mypy
 
 ui: .venv/ready ## browse every run in the MLflow UI on 127.0.0.1:5000 (PORT=…)
@@ -43,6 +43,9 @@ report: .venv/ready ## write the report of a sweep again: make report [SWEEP=nam
 
 bench: .venv/ready ## run the benchmarks; results go to benchmarks/results/
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+docs: .venv/ready ## write docs/catalogue.md and its pictures from the code
+	@$(BIN)/python docs/catalogue.py
 
 clean: ## remove the virtual environment and caches; sweeps and reports stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info src/*.egg-info

@@ -5,7 +5,6 @@ This is the only place where names become code. Everything that can be wrong wit
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import platform
 from collections.abc import Mapping
@@ -14,31 +13,27 @@ from typing import Any
 
 import torch
 
-from optsweep.config import Arm, RangeConfig, TaskConfig, fingerprint_of
+from optsweep.config import Arm, TaskConfig, fingerprint_of
 from optsweep.errors import UserError, nearest
+from optsweep.hyperparameters import DECAY_KEY, MOMENTUM_KEYS, space_of
 from optsweep.optim.external import ExternalUpdate
 from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.rule import Domain, Rule
 from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.update import Decay, Update
 from optsweep.schedules import Schedule, schedule_names, schedule_options, warmup_names
-from optsweep.search.space import Range, Space
+from optsweep.search.space import Space
 from optsweep.suggest import (
-    Suggestion,
     TaskFacts,
     final_fraction,
     gamma,
-    lr_range,
     step_size,
     warmup_fraction,
-    weight_decay,
 )
+from optsweep.targets import construct, listed, resolve
 from optsweep.tasks.base import Split, Task
 from optsweep.train.layout import Layout
 from optsweep.train.program import Program, Updater
-
-DECAY_KEY = "weight_decay"
-MOMENTUM_KEYS = ("momentum", "beta1")
 
 
 @dataclass(frozen=True)
@@ -50,15 +45,6 @@ class Built:
     fingerprint: str
     content: Mapping[str, Any]  # what the fingerprint is of, flat
     warnings: tuple[str, ...]
-
-
-def resolve(target: str, key: str) -> Any:
-    """The object that a dotted path names. Raises UserError."""
-    module_name, _, attribute = target.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{key}: {target!r} can't be imported ({error})") from None
 
 
 def device_of(name: str) -> torch.device:
@@ -80,7 +66,7 @@ def build_task(config: TaskConfig) -> Task:
     known = [p for p in inspect.signature(cls).parameters if p != "self"]
     for key in config.options:
         if key not in known:
-            raise UserError(f"task.{key}: {config.name} has no such option{nearest(key, known)}; {_listed(known)}")
+            raise UserError(f"task.{key}: {config.name} has no such option{nearest(key, known)}; {listed(known)}")
     try:
         task = cls(**config.options)
     except (ValueError, TypeError, OSError) as error:
@@ -119,9 +105,30 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
         eval_batch_size=arm.trainer.eval_batch_size,
         device=device,
     )
-    space = _space(arm, facts, floats, warnings)
+    space = space_of(arm, facts, floats, warnings)
     content = _content(arm, task, schedule, space, device)
     return Built(program, space, fingerprint_of(content), content, tuple(warnings))
+
+
+def algorithm_of(built: Built) -> str:
+    """A key that is equal for arms that are the same algorithm under two names.
+
+    Adam with decoupled decay is AdamW; SGD and momentum are one under schedule-free, which switches momentum off.
+    """
+    update = built.program.build_update(built.program.layout)
+    if not isinstance(update, Update):
+        return built.fingerprint
+    relevant = {"lr", DECAY_KEY, *update.rule.floats, *update.iterate.floats}
+    if not update.rule.has_momentum:
+        relevant -= set(MOMENTUM_KEYS)
+    content = {
+        key: value
+        for key, value in built.content.items()
+        if not key.startswith("optimizer.") and not (key.startswith("fixed.") and key[6:] not in relevant)
+    }
+    static = {key: value for key, value in vars(update.rule).items() if isinstance(value, (bool, int, str))}
+    ranges = {key: (r.low, r.high) for key, r in built.space.ranges.items()}
+    return fingerprint_of({**content, "rule": type(update.rule).__qualname__, **static, **ranges})
 
 
 def check_arm(built: Built) -> list[str]:
@@ -152,12 +159,6 @@ def task_facts(arm: Arm, task: Task) -> TaskFacts:
         transfer_learning=task.facts.transfer_learning,
         fan_in=task.facts.fan_in,
     )
-
-
-def lr_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those options of an optimizer that the suggested LR depends on, as arguments of `suggest.lr_range`."""
-    names = {"dampening": "dampening", "scale": "muon_scale"}
-    return {argument: options[key] for key, argument in names.items() if key in options}
 
 
 # -- schedule ------------------------------------------------------------------------------------------------------
@@ -241,7 +242,7 @@ def _updater(arm: Arm) -> tuple[Any, Mapping[str, Domain]]:
             raise UserError(str(error).splitlines()[0]) from None
         return external, {}
     static = {key: value for key, value in arm.optimizer.options.items() if key not in cls.floats}
-    rule = _construct(cls, static, "optimizer")
+    rule = construct(cls, static, "optimizer")
     iterate = _iterate(arm)
     floats = {**rule.floats, **iterate.floats}
 
@@ -249,22 +250,6 @@ def _updater(arm: Arm) -> tuple[Any, Mapping[str, Domain]]:
         return Update(rule, layout, decay=decay, clip_norm=clip, iterate=iterate)
 
     return build, floats
-
-
-def _construct(cls: Any, static: Mapping[str, Any], group: str) -> Any:
-    """An object of a class with its static options. Raises UserError that names the key."""
-    known = list(inspect.signature(cls).parameters)
-    for key in static:
-        if key not in known:
-            allowed = [*cls.floats, *known]
-            raise UserError(
-                f"{group}.{key}: {cls.__name__} has no such option{nearest(key, allowed)}; {_listed(allowed)}"
-            )
-    try:
-        return cls(**static)
-    except (ValueError, TypeError) as error:
-        text = str(error).splitlines()[0]
-        raise UserError(text if text.startswith(group) else f"{group}: {text}") from None
 
 
 def _iterate(arm: Arm) -> Iterate:
@@ -279,103 +264,8 @@ def _iterate(arm: Arm) -> Iterate:
     if not (inspect.isclass(cls) and issubclass(cls, Iterate)):
         raise UserError(f"averaging._target_: {arm.averaging.target} is no optsweep.optim.iterate.Iterate")
     static = {key: value for key, value in arm.averaging.options.items() if key not in cls.floats}
-    iterate: Iterate = _construct(cls, static, "averaging")
+    iterate: Iterate = construct(cls, static, "averaging")
     return iterate
-
-
-# -- hyperparameters -----------------------------------------------------------------------------------------------
-
-
-def _space(arm: Arm, facts: TaskFacts, floats: Mapping[str, Domain], warnings: list[str]) -> Space:
-    """Which hyperparameters are searched where, and the values of the others."""
-    given: dict[str, Any] = {key: arm.optimizer.options[key] for key in floats if key in arm.optimizer.options}
-    given |= {key: arm.schedule.options[key] for key in floats if key in arm.schedule.options}
-    given |= {key: arm.averaging.options[key] for key in floats if key in arm.averaging.options}
-    fixed: dict[str, float] = {}
-    for key, domain in floats.items():
-        value = given.get(key, domain.default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value not in domain:
-            holders = {"schedule": arm.schedule.options, "averaging": arm.averaging.options}
-            group = next((name for name, options in holders.items() if key in options), "optimizer")
-            raise UserError(f"{group}.{key}: {value!r} is not allowed; give a number with {domain}")
-        fixed[key] = float(value)
-    lr = _suggested_lr(arm, facts)
-    decay = (
-        weight_decay(arm.optimizer.name, arm.decay.mode, facts, arm.schedule.name) if arm.decay.mode != "none" else None
-    )
-    fixed["lr"] = arm.optimizer.lr if arm.optimizer.lr is not None else lr.value if lr else 0.0
-    fixed[DECAY_KEY] = arm.decay.value if arm.decay.value is not None else decay.value if decay else 0.0
-    ranges: dict[str, Range] = {}
-    if arm.search.trials:
-        suggested = {"lr": lr, DECAY_KEY: decay}
-        for key in arm.search.over:
-            found = _range(arm, key, suggested, floats)
-            if found is not None:
-                ranges[key] = found
-                fixed.pop(key)
-        if not ranges:
-            raise UserError(
-                "search.trials: nothing is left to search (optimizer.lr is fixed); give search=none, or search.over"
-            )
-    elif arm.optimizer.lr is None and lr is None:
-        raise UserError(f"optimizer.lr: there is no suggested value for {arm.optimizer.target}; give a number")
-    if arm.decay.mode != "none" and arm.decay.value is None and decay is None and DECAY_KEY not in ranges:
-        raise UserError(f"weight_decay.value: there is no suggested value for {arm.optimizer.target}; give a number")
-    if arm.decay.mode == "independent" and max(fixed.get(DECAY_KEY, 0.0), _high(ranges)) >= 1e-2:
-        warnings.append("weight_decay=independent with λ ≥ 1e-2 shrinks the weights by 1 % and more at every step")
-    return Space(ranges, fixed)
-
-
-def _high(ranges: Mapping[str, Range]) -> float:
-    return ranges[DECAY_KEY].high if DECAY_KEY in ranges else 0.0
-
-
-def _range(
-    arm: Arm, key: str, suggested: Mapping[str, Suggestion | None], floats: Mapping[str, Domain]
-) -> Range | None:
-    """The range of a searched key; None if its value is fixed by the user or has no effect."""
-    user: RangeConfig | None = arm.search.space.get(key)
-    known = ["lr", DECAY_KEY, *floats]
-    if key not in known:
-        raise UserError(
-            f"search.space.{key}: this arm has no such hyperparameter{nearest(key, known)}; {_listed(known)}"
-        )
-    if key in MOMENTUM_KEYS and arm.schedule.name == "schedule_free":
-        raise UserError(f"search.space.{key}: schedule_free switches {key} off; search averaging_beta instead")
-    if key == DECAY_KEY and (arm.decay.mode == "none" or arm.decay.value is not None):
-        return None
-    if key == "lr" and arm.optimizer.lr is not None:
-        return None
-    if user is not None:
-        if key in floats:
-            domain = floats[key]
-            for side in ("low", "high"):
-                if getattr(user, side) not in domain:
-                    raise UserError(f"search.space.{key}.{side}: {getattr(user, side):g} is not in {domain}")
-        elif user.low < 0 or (key == "lr" and user.low <= 0):
-            raise UserError(f"search.space.{key}.low: {user.low:g} is not > 0")
-        return Range(user.low, user.high, user.log, "given in search.space")
-    suggestion = suggested.get(key)
-    if suggestion is None:
-        raise UserError(
-            f"search.space.{key}: there is no suggested range for {key} of {arm.optimizer.name}; "
-            f"give search.space.{key}.low and search.space.{key}.high"
-        )
-    return Range(suggestion.low, suggestion.high, True, suggestion.source)
-
-
-def _suggested_lr(arm: Arm, facts: TaskFacts) -> Suggestion | None:
-    """The suggested LR; for an external optimizer a decade to both sides of its class's own default."""
-    found = lr_range(arm.optimizer.name, arm.schedule.name, facts, **lr_options(arm.optimizer.options))
-    if found is not None:
-        return found
-    cls = resolve(arm.optimizer.target, "optimizer._target_")
-    default = inspect.signature(cls).parameters.get("lr")
-    if default is None or not isinstance(default.default, float) or default.default <= 0:
-        return None
-    lr = default.default
-    text = f"{lr:g} (default of {arm.optimizer.target}) × 0.1 … × 10"
-    return Suggestion("lr", lr / 10, lr * 10, lr, f"default of {arm.optimizer.target} × 0.1 – 10", text)
 
 
 # -- fingerprint ---------------------------------------------------------------------------------------------------
@@ -404,7 +294,3 @@ def _content(arm: Arm, task: Task, schedule: Schedule, space: Space, device: tor
         "sweep": {"seed": arm.seed},
     }
     return {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
-
-
-def _listed(names: list[str]) -> str:
-    return "known: " + ", ".join(dict.fromkeys(names)) if names else "it has none"

@@ -1,7 +1,7 @@
 """MLflow: what is written, and when. Names are in tracking_names.py.
 
-Curves are buffered and sent at rungs, every two seconds at most. A trial's run is closed before its study is told, so a told trial is always
-complete here.
+Curves are buffered and sent at rungs, every two seconds at most. A trial's run is closed before its study is told, so
+a told trial is always complete here.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ def test_help_is_instant_because_it_imports_nothing_heavy() -> None:
     import sys
 
     code = "import sys; sys.argv = ['optsweep', '--help']\ntry:\n import optsweep.__main__ as m; m.main()\n" + (
-        "except SystemExit: pass\nprint(sorted({m.partition('.')[0] for m in sys.modules} & {'torch', 'hydra', 'mlflow', "
-        "'optuna', 'numpy'}))"
+        "except SystemExit: pass\n"
+        "print(sorted({m.partition('.')[0] for m in sys.modules} & {'torch', 'hydra', 'mlflow', 'optuna', 'numpy'}))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "optsweep report" in out

@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 from rich.console import Console
 from rich.table import Table
 
-from optsweep.assemble import lr_options
 from optsweep.config import Arm
+from optsweep.hyperparameters import lr_options
 from optsweep.suggest import TaskFacts, suggest_all, weight_decay
 
 

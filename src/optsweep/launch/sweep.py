@@ -13,7 +13,7 @@ from typing import Any
 
 from optsweep import tracking
 from optsweep import tracking_names as names
-from optsweep.assemble import Built, build_arm, check_arm, device_of
+from optsweep.assemble import Built, algorithm_of, build_arm, check_arm, device_of
 from optsweep.config import Arm, difference
 from optsweep.errors import UserError
 from optsweep.launch.curves import summarise_arms
@@ -131,6 +131,12 @@ def _build(arms: Sequence[Arm]) -> list[Built]:
 
 def _say(built: Sequence[Built], labels: Mapping[str, str], arms: Sequence[Arm]) -> None:
     """Print each warning once, with the arms it concerns."""
+    same: dict[str, list[str]] = {}
+    for arm, b in zip(arms, built, strict=True):
+        same.setdefault(algorithm_of(b), []).append(labels[arm.name])
+    for twins in same.values():
+        if len(twins) > 1:
+            print(f"note: {' and '.join(twins)} are the same algorithm under different names")
     concerned: dict[str, list[str]] = {}
     for arm, b in zip(arms, built, strict=True):
         for warning in b.warnings:
