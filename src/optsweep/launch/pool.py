@@ -30,28 +30,54 @@ STORE_FAILED = 3
 class _Member:
     process: SpawnProcess
     device: str
+    jobs: Connection  # through which it gets its jobs
     name: str = ""
     heard: int = 0
 
 
 class Pool:
-    """`count` workers; a dead one is replaced. Use as a context manager: leaving it ends them all."""
+    """`count` workers; a dead one is replaced. Use as a context manager: leaving it ends them all.
 
-    def __init__(self, jobs: Sequence[Job], count: int, devices: Sequence[str], threads: int) -> None:
-        self.jobs, self.threads = jobs, threads
+    Workers take seconds to import what they need, so they may be started before their jobs are known.
+    """
+
+    def __init__(self, count: int, devices: Sequence[str], threads: int) -> None:
+        self.threads = threads
+        self._devices = [devices[i % len(devices)] for i in range(count)]
+        self._jobs: list[Job] | None = None
         self._context = mp.get_context("spawn")
         self._done: Event = self._context.Event()
         self._receiver, self._sender = self._context.Pipe(duplex=False)
-        self._members = [self._start(devices[i % len(devices)]) for i in range(count)]
+        self._members: list[_Member] = []
+
+    def start(self) -> None:
+        """Start the workers, unless they are."""
+        if not self._members:
+            self._members = [self._start(device) for device in self._devices]
+
+    def assign(self, jobs: Sequence[Job]) -> None:
+        """Tell the workers what to work on."""
+        self.start()
+        self._jobs = list(jobs)
+        for member in self._members:
+            member.jobs.send(self._jobs)
 
     def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if error[0] is not None or self._jobs is None:
+            self.stop()
         self._done.set()
-        if error[0] is not None:
-            for member in self._members:
-                member.process.terminate()
+        self._join()
+
+    def stop(self) -> None:
+        """End all workers at once, in the middle of their trials."""
+        for member in self._members:
+            member.process.terminate()
+        self._join()
+
+    def _join(self) -> None:
         for member in self._members:
             member.process.join(TERMINATE_SECONDS)
             if member.process.is_alive():
@@ -61,7 +87,7 @@ class Pool:
     def wait(self, seconds: float) -> list[tuple[str, str]]:
         """Wait until a trial ends, a worker dies, or time is up; returns (name, reason) of dead workers, replaced.
 
-        Raises RuntimeError if workers die again and again before they finish anything.
+        Raises UserError if a worker dies before it is ready, or can no longer write.
         """
         ready = wait([self._receiver, *(member.process.sentinel for member in self._members)], seconds)
         if self._receiver in ready:
@@ -82,21 +108,25 @@ class Pool:
                     )
                 reason = f"its worker died ({_exit_name(code)})"
                 if not member.heard:
-                    raise RuntimeError(f"a worker ended at its start ({_exit_name(code)}); its message is above")
+                    raise UserError(f"a worker ended at its start ({_exit_name(code)}); its message is above")
                 dead.append((member.name, reason))
                 self._members[i] = self._start(member.device)
         return dead
 
     def _start(self, device: str) -> _Member:
         with _environment(OMP_NUM_THREADS=str(self.threads), MKL_NUM_THREADS=str(self.threads), HYDRA_FULL_ERROR=None):
+            receiver, sender = self._context.Pipe(duplex=False)
             process = self._context.Process(
-                target=_main, args=(list(self.jobs), device, self._done, self._sender, os.getpid()), daemon=True
+                target=_main, args=(receiver, device, self._done, self._sender, os.getpid()), daemon=True
             )
             process.start()
-        return _Member(process, device)
+        receiver.close()
+        if self._jobs is not None:
+            sender.send(self._jobs)
+        return _Member(process, device, sender)
 
 
-def _main(jobs: list[Job], device: str, done: Event, sender: Connection, parent: int) -> None:
+def _main(receiver: Connection, device: str, done: Event, sender: Connection, parent: int) -> None:
     """A worker process: works until told that the sweep is done or its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the planner decides what it means
     from optsweep.launch.worker import Worker
@@ -104,6 +134,10 @@ def _main(jobs: list[Job], device: str, done: Event, sender: Connection, parent:
     def stopping() -> bool:
         return os.getppid() != parent
 
+    try:
+        jobs: list[Job] = receiver.recv()
+    except EOFError:  # the planner is gone
+        return
     worker = Worker(jobs, device=device, stopping=stopping)
     sender.send((os.getpid(), worker.name))
     while not done.is_set() and not stopping():

@@ -58,17 +58,23 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool) -> Summ
     count, devices = _deal(first, workers)
     studies = Studies.open(first.storage, first.sweep)
     _check_history(studies, arms, built)
-    tracking.check(first.tracking_uri)
-    _be_the_planner(studies, arms)
-    _note_content(studies, arms, built)
-    tracker = Tracker(first.tracking_uri, first.sweep)
-    sweep_run = describe_sweep(tracker, arms, baseline, devices[0])
-    jobs = [describe_arm(tracker, arm, b, labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
-    tasks = [_task(job, b) for job, b in zip(jobs, built, strict=True)]
-    _say(built, labels, arms)
-    with Display(first.sweep, max(1, count)) as display:
-        planner = Planner(tasks, studies, tracker, retries=first.retries, on_done=display.trial_done)
-        trained = _work(planner, jobs, display, first, count, devices)
+    with Pool(count, devices, first.trainer.threads) as pool:
+        size = [first.search.trials, first.confirm_seeds]
+        if count and any(studies.note(arm.name, "finished") != size for arm in arms):
+            pool.start()  # workers import while the stores are opened
+        tracking.check(first.tracking_uri)
+        _be_the_planner(studies, arms)
+        _note_content(studies, arms, built)
+        tracker = Tracker(first.tracking_uri, first.sweep)
+        sweep_run = describe_sweep(tracker, arms, baseline, devices[0])
+        jobs = [describe_arm(tracker, arm, b, labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
+        tasks = [_task(job, b) for job, b in zip(jobs, built, strict=True)]
+        _say(built, labels, arms)
+        with Display(first.sweep, max(1, count)) as display:
+            planner = Planner(tasks, studies, tracker, retries=first.retries, on_done=display.trial_done)
+            trained = _work(planner, jobs, display, pool if count else None)
+        for arm in arms:
+            studies.set_note(arm.name, "finished", size)
     if trained:
         describe_session(tracker, sweep_run, begin, time.time(), max(1, count), planner)
     timings = time_arms(jobs, built, tracker)
@@ -261,8 +267,8 @@ def _task(job: Job, built: Built) -> Task:
 # -- work ----------------------------------------------------------------------------------------------------------
 
 
-def _work(planner: Planner, jobs: Sequence[Job], display: Display, arm: Arm, count: int, devices: Sequence[str]) -> int:
-    """Run until the planner has nothing left; returns the number of trials that ended."""
+def _work(planner: Planner, jobs: Sequence[Job], display: Display, pool: Pool | None) -> int:
+    """Run until the planner has nothing left, here if there is no pool; returns the number of trials that ended."""
     finished = planner.step()
     before = planner.num_done()
     display.update(planner.progress)
@@ -270,15 +276,17 @@ def _work(planner: Planner, jobs: Sequence[Job], display: Display, arm: Arm, cou
         return 0
     try:
         with _sigterm_as_interrupt():
-            if count == 0:
+            if pool is None:
                 _work_here(planner, jobs, display)
             else:
-                with Pool(jobs, count, devices, arm.trainer.threads) as pool:
-                    while not planner.step():
-                        display.update(planner.progress)
-                        for worker, reason in pool.wait(POLL_SECONDS):
-                            planner.lose_worker(worker, reason)
+                pool.assign(jobs)
+                while not planner.step():
+                    display.update(planner.progress)
+                    for worker, reason in pool.wait(POLL_SECONDS):
+                        planner.lose_worker(worker, reason)
     except KeyboardInterrupt:
+        if pool is not None:
+            pool.stop()
         planner.release_all("interrupted by the user")
         done, total = sum(p.done for p in planner.progress), sum(p.total for p in planner.progress)
         display.stop()
