@@ -87,19 +87,21 @@ def cosine_restarts(
     A cycle begins at 1 and comes near `final` without reaching it, as SGDR and torch have it; where the run ends with
     a cycle, its last step is at `final` exactly. Raises ValueError if the first cycle is longer than the run.
     """
-    length = _in_steps(first, num_steps)
+    if first <= 0:
+        raise ValueError(f"schedule.first is {first:g}; give a number of steps, or a fraction of the run")
+    length = max(1.0, first * num_steps) if first < 1 else float(first)
     if length > num_steps:
         raise ValueError(f"schedule.first is {length:g} steps, longer than the {num_steps} there are after warm-up")
     if factor < 1:
         raise ValueError(f"schedule.factor must be 1 or more, not {factor:g}")
-    begins, lengths = [0], [int(length)]
-    while begins[-1] + lengths[-1] < num_steps:
+    begins, lengths = [0.0], [length]  # not rounded: a quarter of the run, four times, is the run
+    while begins[-1] + lengths[-1] < num_steps - 1e-6:
         begins.append(begins[-1] + lengths[-1])
-        lengths.append(int(lengths[-1] * factor))
-    cycle = np.searchsorted(begins, steps, side="right") - 1
-    progress = (steps - np.array(begins)[cycle]) / np.array(lengths)[cycle]
+        lengths.append(lengths[-1] * factor)
+    cycle = np.searchsorted(np.array(begins) - 1e-6, steps, side="right") - 1
+    progress = np.clip((steps - np.array(begins)[cycle]) / np.array(lengths)[cycle], 0, 1)
     multipliers = final + (1 - final) * 0.5 * (1 + np.cos(np.pi * progress))
-    whole = begins[-1] + lengths[-1] == num_steps
+    whole = abs(begins[-1] + lengths[-1] - num_steps) < 1e-6
     return np.where(whole & (steps == num_steps - 1), final, multipliers)
 
 

@@ -310,6 +310,8 @@ class TrialLog:
             tags[names.ERROR] = outcome.reason
         self._send([RunTag(key, value) for key, value in tags.items()])
         with _store():
+            for name, text in outcome.artifacts.items():
+                self.tracker.client.log_text(self.run_id, text, name)
             self.tracker.client.set_terminated(self.run_id, "FINISHED")
 
     def crash(self, reason: str) -> None:

@@ -19,6 +19,7 @@ from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
 from optsweep.schedules import Schedule
 from optsweep.tasks.base import Facts, Split, Task
+from optsweep.tasks.landscapes import Landscape
 from optsweep.tasks.tabular import Table
 from optsweep.train.layout import Layout
 from optsweep.train.loop import train
@@ -297,6 +298,33 @@ def test_batch_norm_is_scored_with_statistics_of_the_evaluated_weights(vmapped: 
 
     task.model = absurd.__get__(task)  # type: ignore[method-assign]
     assert train(p, [Trial({**HYPER, "lr": 3e-2}, seed=0)])[0].val_loss == pytest.approx(outcome.val_loss, abs=1e-12)
+
+
+def test_bf16_lanes_with_batch_norm_train() -> None:
+    p = program(Normed(), batch_size=32, num_steps=60, dtype=torch.float32, precision="bf16", vmapped=True)
+    outcomes = train(p, [Trial({**HYPER, "lr": 3e-2}, seed=0), Trial({**HYPER, "lr": 3e-2}, seed=1)])
+    assert min(outcome.val_score for outcome in outcomes) > 0.8
+
+
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_a_landscape_leaves_its_path(vmapped: bool) -> None:
+    p = program(Landscape(record=50), momentum_l2, batch_size=1, num_steps=8, schedule=Schedule(), vmapped=vmapped)
+    outcomes = train(p, [Trial({**HYPER, "lr": 1e-2}, seed=seed) for seed in (0, 1)])
+    paths = [outcome.artifacts["path.csv"].splitlines() for outcome in outcomes]
+    assert [(path[0], len(path)) for path in paths] == [("step,x,y", 1 + 8)] * 2
+    step, x, y = paths[1][1].split(",")
+    assert step == "0"
+    assert [float(x), float(y)] == pytest.approx(p.model(1).point.tolist(), abs=1e-7)  # type: ignore[union-attr, operator]
+    assert len(set(paths[0])) == 9
+    assert train(replace(p, task=Landscape()), [Trial({**HYPER, "lr": 1e-2}, seed=0)])[0].artifacts == {}
+
+
+def test_descent_reaches_a_minimum_and_stays_there() -> None:
+    """The distance is no part of the loss: the gradient of its root at the minimum would be NaN."""
+    task = Landscape(start=[0.0, 0.0], spread=0.0)
+    p = program(task, momentum_l2, batch_size=1, num_steps=20, schedule=Schedule())
+    (outcome,) = train(p, [Trial({**HYPER, "lr": 1.0}, seed=0)])
+    assert (outcome.end, outcome.val_loss, outcome.val_score) == (End.FINISHED, 0.0, 0.0)
 
 
 def test_a_parameter_that_the_loss_does_not_use_stays_out_of_the_row() -> None:

@@ -117,6 +117,13 @@ def test_restarts_equal_torch_but_for_the_last_step():
     assert ours[-1] == 0.1
 
 
+@pytest.mark.parametrize("first", [0.25, 1 / 3])
+def test_restarts_by_a_fraction_end_at_the_final_multiplier_in_a_run_of_any_length(first):
+    for total in range(100, 701):
+        schedule = Schedule("cosine_restarts", {"first": first, "final": 0.01}, "linear", round(0.05 * total))
+        assert schedule.multipliers(total, total)[-1] == 0.01, total
+
+
 @pytest.mark.parametrize("anneal", ["cosine", "linear"])
 def test_one_cycle_equals_torch(anneal):
     def build(optimizer):
@@ -245,6 +252,7 @@ def test_what_does_not_exist_is_refused(arguments, match):
         ({"warmup": "linear", "warmup_steps": 101}, "longer than the run"),
         ({"name": "cosine_restarts", "options": {"first": 101}}, "longer than"),
         ({"name": "cosine_restarts", "options": {"factor": 0.5}}, "1 or more"),
+        ({"name": "cosine_restarts", "options": {"first": 0.0}}, "schedule.first is 0"),
         ({"name": "inverse_sqrt"}, "needs schedule.time_scale"),
         ({"name": "wsd", "options": {"shape": "round"}}, "sqrt or linear"),
         ({"name": "wsd", "options": {"cooldown": 0}}, "a length in the schedule"),

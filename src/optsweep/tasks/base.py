@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -84,6 +84,10 @@ class Task(ABC):
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean metric of a batch, a scalar; must run under torch.func.vmap."""
         return (outputs.argmax(-1) == targets).float().mean()
+
+    def artifacts(self, buffers: Mapping[str, Tensor]) -> Mapping[str, str]:
+        """Text files by name that a trial leaves behind, from its model's buffers at the end, on the CPU."""
+        return {}
 
     def train_indices(self, seed: int, first: int, num_steps: int, batch_size: int) -> NDArray[np.int64]:
         """Samples of `num_steps` batches from step `first` on, `[num_steps, batch_size]`: pure in its arguments.

@@ -124,6 +124,13 @@ class Landscape(Task):
         """Distance to the minimum."""
         return outputs[..., 1].mean()
 
+    def artifacts(self, buffers: Mapping[str, Tensor]) -> Mapping[str, str]:
+        """The recorded path: the point before each of the first steps."""
+        if not self.record:
+            return {}
+        rows = enumerate(buffers["path"][: int(buffers["visits"].item())].tolist())
+        return {"path.csv": "step,x,y\n" + "".join(f"{step},{x:.9g},{y:.9g}\n" for step, (x, y) in rows)}
+
     def train_indices(self, seed: int, first: int, num_steps: int, batch_size: int) -> NDArray[np.int64]:
         """Noise vectors drawn with replacement; all of them for a full batch."""
         if batch_size == NUM_NOISES:
@@ -167,6 +174,6 @@ class Point(nn.Module):
         x, y = self.point.unbind(-1)
         tilt = noise @ (self.point - self.point.detach())
         height = self.surface.value(x, y) + tilt
-        away = self.point - self.point.new_tensor(self.surface.minimum)
+        away = (self.point - self.point.new_tensor(self.surface.minimum)).detach()  # √ has no gradient at 0
         distance = away.square().sum().sqrt().expand_as(tilt)
         return torch.stack([height, distance], -1)

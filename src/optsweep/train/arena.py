@@ -57,6 +57,8 @@ class Arena:
             name: torch.stack([dict(model.named_buffers())[name].to(self.device) for model in models])
             for name in self.buffers
         }
+        if self.low is not None:  # beside low-precision parameters
+            self.buffers = {n: b.to(self.low) if b.is_floating_point() else b for n, b in self.buffers.items()}
         self._bind()
 
     def keep(self, lanes: Sequence[int]) -> None:

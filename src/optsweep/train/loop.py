@@ -265,6 +265,9 @@ class _Run:
                 train_seconds=lane.train_seconds,
                 state_bytes=state_bytes,
                 reason=reason,
+                artifacts=self.program.task.artifacts(
+                    {name: buffer[k].detach().cpu() for name, buffer in self.arena.buffers.items()}
+                ),
             )
             if lane.place >= 0:
                 self.outcomes[lane.place] = outcome

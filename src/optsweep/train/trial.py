@@ -62,3 +62,4 @@ class Outcome:
     train_seconds: float
     state_bytes: int
     reason: str = ""
+    artifacts: Mapping[str, str] = field(default_factory=dict)  # text files by name, such as a landscape's path
