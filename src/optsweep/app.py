@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
@@ -64,6 +66,8 @@ class SweepCallback(Callback):
 
             Studies.open(config.tracking.storage, config.sweep.name)
             tracking.check(config.tracking.uri)
+            tracking.Tracker(config.tracking.uri, config.sweep.name).sweep_run()
+            _stock_sweeps[config.sweep.name] = config.tracking.uri
 
 
 def _hydra(arguments: list[str]) -> int:
@@ -76,12 +80,15 @@ def _hydra(arguments: list[str]) -> int:
     _register_plugins()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors arrive here, and not as several lines
     sys.argv = ["optsweep", *arguments]
-    hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(_job)()
-    if _stock_sweeps:
-        from optsweep.launch.sweep import finish_report
+    _stock_sweeps.clear()
+    try:
+        hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(_job)()
+    finally:  # failures included
+        for name, uri in _stock_sweeps.items():
+            from optsweep.launch.sweep import finish_report
 
-        for arm in _stock_sweeps.values():
-            finish_report(arm)
+            with contextlib.suppress(ValueError):  # nothing ran
+                finish_report(uri, name)
     return 0
 
 
@@ -99,7 +106,8 @@ def _register_plugins() -> None:
             Plugins.instance().register(cls)
 
 
-_stock_sweeps: dict[str, Arm] = {}
+_stock_sweeps: dict[str, str] = {}
+"""Tracking addresses of sweeps under a stock launcher, by name: their report is written when all jobs are done."""
 
 
 def _job(config: DictConfig) -> Any:
@@ -108,9 +116,7 @@ def _job(config: DictConfig) -> Any:
 
     full = OmegaConf.create({**config, "hydra": HydraConfig.get()})
     arm = arm_of(full)
-    summary = run_sweep([arm], workers=0, report=False)
-    _stock_sweeps[arm.sweep] = arm
-    return summary
+    return run_sweep([arm], workers=0, report=False)
 
 
 def arm_of(config: DictConfig) -> Arm:
@@ -147,6 +153,8 @@ def _one_line(error: BaseException) -> str | None:
 
     if isinstance(error, UserError):
         return " ".join(str(error).split())
+    if isinstance(error, yaml.YAMLError):
+        return " ".join(str(error).split())[:300]
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     text = str(error)

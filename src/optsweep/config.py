@@ -308,8 +308,8 @@ def _search(section: Section, trainer: TrainerConfig) -> SearchConfig:
 
 def _sweep_name(section: Section) -> str:
     name = section.text("name")
-    if not name.strip() or len(name) > 200 or any(c in name for c in "\n\r\t/\\"):
-        raise section.fail("name", name, "1 to 200 characters on one line, without slashes")
+    if name.strip(". ") == "" or len(name) > 200 or any(c in name for c in "\n\r\t/\\|"):
+        raise section.fail("name", name, "1 to 200 characters on one line, without slashes and bars")
     return name
 
 

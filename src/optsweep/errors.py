@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(ValueError):
     """A mistake in what the user gave; printed as one line, exit code 2, before any training."""
+
+
+def without_secrets(text: str) -> str:
+    """The text with the passwords of its addresses starred out."""
+    return re.sub(r"(://[^/\s:@]*):[^@/\s]+@", r"\1:***@", text)
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optsweep import tracking_names as names
-from optsweep.errors import UserError
+from optsweep.errors import UserError, without_secrets
 from optsweep.tracking_names import Phase, Status
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def check(uri: str, *, create: bool = True) -> None:
             with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=SERVER_TIMEOUT):
                 return
         except OSError as error:
-            raise UserError(f"tracking.uri: no MLflow server answers at {uri} ({error})") from None
+            raise UserError(f"tracking.uri: no MLflow server answers at {without_secrets(uri)} ({error})") from None
         except ValueError as error:
             raise UserError(f"tracking.uri: {uri} is no address ({error})") from None
     if scheme == "sqlite":
@@ -71,7 +71,8 @@ def check(uri: str, *, create: bool = True) -> None:
     try:
         client(uri).search_experiments(max_results=1)
     except Exception as error:
-        raise UserError(f"tracking.uri: {uri} can't be opened ({str(error).splitlines()[0]})") from None
+        reason = without_secrets(str(error).splitlines()[0])
+        raise UserError(f"tracking.uri: {without_secrets(uri)} can't be opened ({reason})") from None
 
 
 def database(uri: str) -> Path:
@@ -200,17 +201,21 @@ class Tracker:
     def lost_trials(self, arm: str, phase: Phase, slot: int, reason: str) -> None:
         """Mark what earlier attempts at a slot left open as crashed."""
         tags = {names.KIND: "trial", names.ARM: arm, names.PHASE: phase.value, names.SLOT: str(slot)}
-        for run in self.find(tags):
-            if run.data.tags.get(names.STATUS) == Status.RUNNING:
-                run_id = str(run.info.run_id)
-                self.set_tags(run_id, {names.STATUS: Status.CRASHED.value, names.ERROR: reason})
-                self.client.set_terminated(run_id, "FAILED")
+        with _store():
+            for run in self.find(tags):
+                if run.data.tags.get(names.STATUS) == Status.RUNNING:
+                    run_id = str(run.info.run_id)
+                    self.set_tags(run_id, {names.STATUS: Status.CRASHED.value, names.ERROR: reason})
+                    self.client.set_terminated(run_id, "FAILED")
 
     def supersede(self, arm: str, slots: Sequence[int]) -> None:
-        """Take confirm trials of a setting that is no longer the chosen one out of the phase."""
-        for run in self.find({names.KIND: "trial", names.ARM: arm, names.PHASE: Phase.CONFIRM.value}):
-            if int(run.data.tags.get(names.SLOT, "-1")) in slots:
-                self.set_tags(str(run.info.run_id), {names.PHASE: "superseded"})
+        """Take confirm trials at these slots, and no others, out of the phase: their setting is not the chosen one."""
+        for run in self.find({names.KIND: "trial", names.ARM: arm}):
+            phase = run.data.tags.get(names.PHASE)
+            if phase in (Phase.CONFIRM.value, names.SUPERSEDED):
+                wanted = names.SUPERSEDED if int(run.data.tags[names.SLOT]) in slots else Phase.CONFIRM.value
+                if wanted != phase:
+                    self.set_tags(str(run.info.run_id), {names.PHASE: wanted})
 
 
 class StoreFailureError(Exception):

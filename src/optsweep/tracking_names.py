@@ -15,11 +15,12 @@ KIND = PREFIX + "kind"  # sweep | arm | trial
 ARM = PREFIX + "arm"  # the arm's name, unique in its sweep
 
 # Tags of the sweep run; it also carries the report as artifacts under `report/`.
-PLAN = PREFIX + "plan"  # JSON: {"arms": [names in order], "baseline": name, "seed": int, "objective": "val/loss",
+PLAN = PREFIX + "plan"  # JSON: {"baseline": name, "seed": int, "objective": "val/loss",
 #                                "search": {trials, reruns, lag, sampler, pruner}, "confirm": {"seeds": int}}
 ENVIRONMENT = PREFIX + "environment"  # JSON: {"python", "platform", "processor", "cores", "memory_bytes", "device",
 #                                              "packages": {name: version}, "git_commit": str | null}
 COMMAND = PREFIX + "command"  # the command line that repeats the sweep
+REPORTED = PREFIX + "reported"  # number of results that the last report was written from
 SESSIONS = PREFIX + "sessions"  # JSON list: {"start", "end" (unix seconds), "workers", "train_seconds", "trials"}
 
 # Tags of an arm run.
@@ -64,6 +65,10 @@ def val_metric(metric: str) -> str:
 def test_metric(metric: str) -> str:
     """Key of the task's metric on the test split."""
     return f"test/{metric}"
+
+
+SUPERSEDED = "superseded"
+"""PHASE of a confirm trial whose setting is no longer the chosen one; reports leave it out."""
 
 
 class Phase(StrEnum):

@@ -148,3 +148,30 @@ def test_crashed_slots_count_as_done_and_never_as_results() -> None:
     assert ready(replace(PLAN, reruns=0.0), 2, slots)
     assert [dict(params) for params, _ in ranked(slots)] == [{"lr": 2e-3}]
     assert bracketed(slots, 2e-3) == {"low": False, "high": False}
+
+
+@pytest.mark.parametrize("best", [1e-5, 1e-4, 1e-3, 2e-2, 1e-1, 1.0])
+@pytest.mark.parametrize("trials", [4, 6, 8, 16])
+def test_no_trial_is_run_twice_and_the_best_of_equals_is_chosen(trials: int, best: float) -> None:
+    space = Space({"lr": Range(1e-4, 1e-1)})
+    for seed in range(5):
+        plan = replace(PLAN, trials=trials, seed=seed)
+        slots = search(plan, space, valley(best))
+        trials_run = [(tuple(slot.params.items()), slot.seed) for slot in slots]
+        assert len(set(trials_run)) == len(trials_run)
+        choice = choose(plan, space, slots)
+        if choice is not None and not plan.num_reruns:
+            assert choice.mean == min(slot.value for slot in slots if slot.value is not None)
+
+
+def test_a_plan_that_grew_reruns_on_new_seeds_and_compares_equal_numbers_of_them() -> None:
+    small, grown = replace(PLAN, trials=8), replace(PLAN, trials=16)
+    slots = search(small, SPACE, valley(3e-4))
+    while len(slots) < 16:
+        slot = suggest(grown, SPACE, len(slots), slots)
+        slots.append(replace(slot, value=valley(3e-4)(dict(slot.params), slot.seed)))
+    trials_run = [(tuple(slot.params.items()), slot.seed) for slot in slots]
+    assert len(set(trials_run)) == 16
+    choice = choose(grown, SPACE, slots)
+    assert choice is not None
+    assert choice.count == 3

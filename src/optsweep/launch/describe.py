@@ -10,27 +10,29 @@ from optsweep import tracking
 from optsweep import tracking_names as names
 from optsweep.assemble import Built
 from optsweep.config import Arm
+from optsweep.errors import without_secrets
 from optsweep.launch.environment import environment
 from optsweep.launch.planner import Planner
 from optsweep.launch.worker import Job
 from optsweep.tasks.base import Split
 from optsweep.tracking import Tracker
 
+MAX_SESSIONS = 40
+_ADDED = ("train_seconds", "trials")
+
 
 def command_line() -> str:
-    """The command that repeats this call."""
-    return " ".join(["optsweep", *(shlex.quote(a) for a in sys.argv[1:])])
+    """The command that repeats this call, without passwords: it goes into the report."""
+    return without_secrets(" ".join(["optsweep", *(shlex.quote(a) for a in sys.argv[1:])]))
 
 
-def describe_sweep(tracker: Tracker, arms: Sequence[Arm], baseline: str, device: str) -> str:
-    """The run of kind `sweep`: plan, machine, command. Returns its id."""
+def describe_sweep(tracker: Tracker, arms: Sequence[Arm], baseline: str | None, device: str) -> str:
+    """The run of kind `sweep`: plan, machine, command. Returns its id. Without a baseline an earlier call's stays."""
     first = arms[0]
     run = tracker.sweep_run()
-    order = tracker.client.get_run(run).data.tags.get(names.PLAN)
-    earlier = tracking.parse(order)["arms"] if order else []
+    earlier = tracking.parse(tracker.client.get_run(run).data.tags.get(names.PLAN, "{}"))
     plan = {
-        "arms": list(dict.fromkeys([*earlier, *(arm.name for arm in arms)])),
-        "baseline": baseline,
+        "baseline": baseline or earlier.get("baseline") or first.name,
         "seed": first.seed,
         "objective": names.VAL_LOSS,
         "search": {
@@ -82,7 +84,7 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
     tracker.set_tags(run, tags)
     tracker.set_params(run, {key: value for key, value in built.content.items() if value is not None})
     tracker.set_dataset(run, arm.task.name, task.digest(), arm.task.target, {"num_train": task.size(Split.TRAIN)})
-    tracker.log_text(run, arm.yaml, "config.yaml")
+    tracker.log_text(run, without_secrets(arm.yaml), "config.yaml")
     return Job(arm, label, built.fingerprint, run)
 
 
@@ -115,4 +117,8 @@ def describe_session(tracker: Tracker, run: str, begin: float, end: float, worke
         "train_seconds": round(planner.train_seconds() - known_seconds, 3),
         "trials": planner.num_done() - known_trials,
     }
-    tracker.set_tags(run, {names.SESSIONS: [*sessions, session]})
+    sessions.append(session)
+    while len(sessions) > MAX_SESSIONS:  # a tag holds some 75; the two oldest become one
+        a, b = sessions[:2]
+        sessions[:2] = [{**b, "start": b["start"] - (a["end"] - a["start"])} | {k: a[k] + b[k] for k in _ADDED}]
+    tracker.set_tags(run, {names.SESSIONS: sessions})

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from optsweep import tracking_names as names
 from optsweep.launch.worker import Job, is_alive
 from optsweep.search.slots import Choice, Plan, Slot, choose, ready, suggest
 from optsweep.search.space import Space
-from optsweep.search.studies import History, Studies, history
+from optsweep.search.studies import History, Running, Studies, history
 from optsweep.tracking import Tracker
 from optsweep.tracking_names import Phase
 
@@ -70,6 +71,7 @@ class Planner:
         self._seen = {task.job.arm.name: _Seen() for task in tasks}
         self._told: set[tuple[str, Phase, int]] = set()
         self._first = True
+        self.done_before = 0  # results that were there when this call began to work
 
     def step(self) -> bool:
         """Look at every arm and enqueue what can be decided; true when the sweep is finished."""
@@ -133,9 +135,10 @@ class Planner:
         """The phase as it stands, trials of lost workers given up and enqueued again."""
         arm = task.job.arm.name
         found = history(self.studies.trials(arm, phase), self.retries)
-        gone = [r for r in found.running if r.expires < time.time() or (self._first and is_alive(r.worker) is False)]
+        gone = [running for running in found.running if _lost(running)]
         for running in gone:
-            self.studies.fail(running.trial_id, "its worker was lost")
+            # At the start of a call the whole sweep was stopped before: no fault of the trial.
+            self.studies.fail(running.trial_id, "its worker was lost", excused=self._first)
         if gone:
             found = history(self.studies.trials(arm, phase), self.retries)
         for number, slot in found.lost.items():
@@ -160,22 +163,28 @@ class Planner:
         if choice is None:  # every search trial diverged or crashed: there is nothing to confirm
             return True
         mine = {slot.seed: slot for slot in confirm.slots.values() if slot.params == choice.params}
-        others = [slot.number for slot in confirm.slots.values() if slot.params != choice.params]
+        others = sorted(s.number for s in confirm.slots.values() if s.params != choice.params and s.done)
         number = max(confirm.slots, default=-1)
         for seed in range(task.num_seeds):
             if seed not in mine:
                 number += 1
                 mine[seed] = Slot(number, choice.params, seed, "chosen" if task.plan.trials else "fixed")
                 self.studies.enqueue(arm, Phase.CONFIRM, mine[seed])
-        if others and self.studies.note(arm, "superseded") != sorted(others):
+        if (self.studies.note(arm, "superseded") or []) != others:
             self.tracker.supersede(arm, others)
-            self.studies.set_note(arm, "superseded", sorted(others))
-        return all(slot.done for slot in mine.values())
+            self.studies.set_note(arm, "superseded", others)
+        return all(slot.done for slot in [*mine.values(), *confirm.slots.values()])
+
+
+def _lost(running: Running) -> bool:
+    """Whether a worker is gone: dead on this host, or elsewhere with its lease run out."""
+    alive = is_alive(running.worker)
+    return alive is False or (alive is None and running.expires < time.time())
 
 
 def _fixed(space: Space) -> Choice:
     """The choice where nothing is searched."""
-    return Choice(params={}, mean=float("nan"), count=0, sides={}, searched={}, numbers=())
+    return Choice(params={}, mean=math.inf, count=0, sides={}, searched={}, numbers=())
 
 
 def _chosen_tag(choice: Choice | None) -> Mapping[str, Any] | None:
@@ -197,7 +206,7 @@ def _progress(task: Task, search: History, confirm: History, confirming: bool) -
     count = sum(s.done for s in slots)
     return ArmProgress(
         label=task.job.label,
-        total=task.plan.trials + task.num_seeds,
+        total=task.plan.trials + max(task.num_seeds, len(confirm.slots)),  # superseded ones included
         done=count,
         running=len(search.running) + len(confirm.running),
         diverged=sum(s.value == float("inf") for s in slots),

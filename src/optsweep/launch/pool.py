@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from multiprocessing.synchronize import Event
 
 from optsweep.errors import UserError
 from optsweep.launch.worker import Job
@@ -46,7 +45,8 @@ class Pool:
         self._devices = [devices[i % len(devices)] for i in range(count)]
         self._jobs: list[Job] | None = None
         self._context = mp.get_context("spawn")
-        self._done: Event = self._context.Event()
+        # Closed: stop. No lock or event: a process that is killed while it holds one would block the others for ever.
+        self._stop_reader, self._stop_writer = self._context.Pipe(duplex=False)
         self._receiver, self._sender = self._context.Pipe(duplex=False)
         self._members: list[_Member] = []
 
@@ -68,7 +68,7 @@ class Pool:
     def __exit__(self, *error: object) -> None:
         if error[0] is not None or self._jobs is None:
             self.stop()
-        self._done.set()
+        self._stop_writer.close()
         self._join()
 
     def stop(self) -> None:
@@ -117,7 +117,7 @@ class Pool:
         with _environment(OMP_NUM_THREADS=str(self.threads), MKL_NUM_THREADS=str(self.threads), HYDRA_FULL_ERROR=None):
             receiver, sender = self._context.Pipe(duplex=False)
             process = self._context.Process(
-                target=_main, args=(receiver, device, self._done, self._sender, os.getpid()), daemon=True
+                target=_main, args=(receiver, device, self._stop_reader, self._sender, os.getpid()), daemon=True
             )
             process.start()
         receiver.close()
@@ -126,7 +126,7 @@ class Pool:
         return _Member(process, device, sender)
 
 
-def _main(receiver: Connection, device: str, done: Event, sender: Connection, parent: int) -> None:
+def _main(receiver: Connection, device: str, stop: Connection, sender: Connection, parent: int) -> None:
     """A worker process: works until told that the sweep is done or its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the planner decides what it means
     from optsweep.launch.worker import Worker
@@ -140,7 +140,7 @@ def _main(receiver: Connection, device: str, done: Event, sender: Connection, pa
         return
     worker = Worker(jobs, device=device, stopping=stopping)
     sender.send((os.getpid(), worker.name))
-    while not done.is_set() and not stopping():
+    while not stop.poll(0) and not stopping():
         try:
             worked = worker.work_once()
         except StoreFailureError as error:
@@ -149,7 +149,7 @@ def _main(receiver: Connection, device: str, done: Event, sender: Connection, pa
         if worked:
             sender.send((os.getpid(), worker.name))
         else:
-            done.wait(IDLE_SECONDS)
+            stop.poll(IDLE_SECONDS)
 
 
 def _exit_name(code: int | None) -> str:

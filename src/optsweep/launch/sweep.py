@@ -49,13 +49,15 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool) -> Summ
     """
     begin = time.time()
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
-        raise UserError(f"hydra.launcher.workers: {workers!r} is not allowed; give a whole number ≥ 1, or null")
+        raise UserError(
+            f"hydra.launcher.workers: {workers!r} is not allowed; give a whole number ≥ 0 (0: in this process), or null"
+        )
     first = arms[0]
     _check_together(arms)
     built = _build(arms)
     labels = labels_of(arms)
-    baseline = _baseline(arms, labels)
     count, devices = _deal(first, workers)
+    baseline = _baseline(arms, labels, all_arms=count > 0)
     studies = Studies.open(first.storage, first.sweep)
     _check_history(studies, arms, built)
     with Pool(count, devices, first.trainer.threads) as pool:
@@ -72,32 +74,37 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool) -> Summ
         _say(built, labels, arms)
         with Display(first.sweep, max(1, count)) as display:
             planner = Planner(tasks, studies, tracker, retries=first.retries, on_done=display.trial_done)
-            trained = _work(planner, jobs, display, pool if count else None)
+            try:
+                trained = _work(planner, jobs, display, pool if count else None)
+            finally:
+                if planner.num_done() > planner.done_before:
+                    describe_session(tracker, sweep_run, begin, time.time(), max(1, count), planner)
         for arm in arms:
             studies.set_note(arm.name, "finished", size)
-    if trained:
-        describe_session(tracker, sweep_run, begin, time.time(), max(1, count), planner)
     timings = time_arms(jobs, built, tracker)
     for run, timing in timings.items():
         tracker.set_tags(run, {names.TIMING: timing})
-    if trained or timings:
+    results = str(planner.num_done())
+    fresh = tracker.client.get_run(sweep_run).data.tags.get(names.REPORTED) == results
+    if timings or not fresh:
         summarise_arms(tracker, jobs)
     for job in jobs:
         tracker.end(job.parent_run)
     tracker.end(sweep_run)
     folder = Path("reports") / first.sweep
-    if report and (trained or not (folder / "index.html").is_file()):
-        finish_report(first)
+    if report and not (fresh and (folder / "index.html").is_file()):
+        finish_report(first.tracking_uri, first.sweep)
+        tracker.set_tags(sweep_run, {names.REPORTED: results})
     elif report:
         print(f"nothing was left to do; the report is {folder / 'index.html'}")
     return Summary(first.sweep, tuple(arm.name for arm in arms), trained, time.time() - begin)
 
 
-def finish_report(arm: Arm) -> None:
-    """Write the report of an arm's sweep and say where it is."""
+def finish_report(uri: str, sweep: str) -> None:
+    """Write the report of a sweep and say where it is."""
     from optsweep.report import write_report
 
-    print_report(write_report(arm.tracking_uri, [arm.sweep], Path("reports") / arm.sweep))
+    print_report(write_report(uri, [sweep], Path("reports") / sweep))
 
 
 def print_report(report: Any) -> None:
@@ -119,6 +126,9 @@ def _check_together(arms: Sequence[Arm]) -> None:
         for key in ("sweep", "seed", "tracking_uri", "storage", "retries", "baseline", "confirm_seeds"):
             if getattr(arm, key) != getattr(arms[0], key):
                 raise UserError(f"{key} differs between arms of one sweep: it can't be swept over")
+        for key in ("device", "threads"):  # dealt out to workers, which any arm may use
+            if getattr(arm.trainer, key) != getattr(arms[0].trainer, key):
+                raise UserError(f"trainer.{key} differs between arms of one sweep: it can't be swept over")
         if arm.search.trials != arms[0].search.trials:
             raise UserError("search.trials differs between arms of one sweep: every arm gets the same budget")
 
@@ -179,12 +189,14 @@ def labels_of(arms: Sequence[Arm]) -> dict[str, str]:
     return labels
 
 
-def _baseline(arms: Sequence[Arm], labels: Mapping[str, str]) -> str:
-    """Name of the arm that the others are held against."""
+def _baseline(arms: Sequence[Arm], labels: Mapping[str, str], *, all_arms: bool) -> str | None:
+    """Name of the arm that the others are held against; None: whichever the sweep has already, or its first."""
     wanted = arms[0].baseline
     if wanted is None:
-        return arms[0].name
+        return None
     found = [arm.name for arm in arms if wanted in (labels[arm.name], arm.name) or wanted in arm.name]
+    if not found and not all_arms:  # a stock launcher's job knows only its own arm
+        return None
     if not found:
         raise UserError(f"sweep.baseline: no arm is called {wanted!r}; there are {'; '.join(labels.values())}")
     return found[0]
@@ -206,7 +218,7 @@ def _check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]
     """Refuse to mix trials of different settings under one name."""
     for arm, b in zip(arms, built, strict=True):
         content = {**b.content, **_plan_content(arm, b)}
-        before = studies.note(arm.name, "content")
+        before = studies.note(arm.name, "content") if studies.has_trials(arm.name) else None
         if before is not None and (changed := difference(before, tracking.plain(content))):
             raise UserError(
                 f"sweep.name={arm.sweep}: its arm '{arm.name}' has trials under other settings: {changed}; "
@@ -228,9 +240,9 @@ def _be_the_planner(studies: Studies, arms: Sequence[Arm]) -> None:
 
 
 def _note_content(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]) -> None:
-    """Remember the settings of new arms."""
+    """Remember the settings of arms that have no trials yet."""
     for arm, b in zip(arms, built, strict=True):
-        if studies.note(arm.name, "content") is None:
+        if not studies.has_trials(arm.name):
             studies.set_note(arm.name, "content", tracking.plain({**b.content, **_plan_content(arm, b)}))
 
 
@@ -270,7 +282,7 @@ def _task(job: Job, built: Built) -> Task:
 def _work(planner: Planner, jobs: Sequence[Job], display: Display, pool: Pool | None) -> int:
     """Run until the planner has nothing left, here if there is no pool; returns the number of trials that ended."""
     finished = planner.step()
-    before = planner.num_done()
+    planner.done_before = before = planner.num_done()
     display.update(planner.progress)
     if finished:
         return 0

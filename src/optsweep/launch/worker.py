@@ -98,20 +98,24 @@ class Worker:
             torch.set_num_threads(job.arm.trainer.threads)
             observer.open(works, built)
             train(built.program, [trial_of(job.arm, built, work) for work in works], observer)
-        except (LeaseLostError, InterruptedTrainingError):
+        except LeaseLostError:
             return
+        except InterruptedTrainingError:
+            self._give_up(works, observer, "its planner was gone", excused=True)
         except StoreFailureError:
-            for work in works:
-                if work.trial_id not in observer.told:
-                    self.studies.fail(work.trial_id, "the store failed", excused=True)
+            self._give_up(works, observer, "the store failed", excused=True)
             raise
         except Exception as error:
             lines = f"{type(error).__name__}: {error}".splitlines()
             reason = lines[0][:500]
+            self._give_up(works, observer, reason, excused=False)
             observer.crash(reason)
-            for work in works:
-                if work.trial_id not in observer.told:
-                    self.studies.fail(work.trial_id, reason)
+
+    def _give_up(self, works: Sequence[Work], observer: _Reporter, reason: str, *, excused: bool) -> None:
+        """Free the slots of trials without a result."""
+        for work in works:
+            if work.trial_id not in observer.told:
+                self.studies.fail(work.trial_id, reason, excused=excused)
 
     def _build(self, arm: Arm) -> Built:
         if arm.name not in self._built:

@@ -161,6 +161,8 @@ def load_sweep(client: MlflowClient, name: str) -> Sweep:
     plan = _json(tags, names.PLAN, {})
     trials: dict[str, list[Trial]] = {}
     for run in by_kind["trial"]:
+        if run.data.tags.get(names.PHASE) == names.SUPERSEDED:
+            continue
         trial = _trial(run)
         trials.setdefault(trial.arm, []).append(trial)
     arms = [_arm(run, trials.get(run.data.tags.get(names.ARM, ""), [])) for run in by_kind["arm"]]

@@ -28,6 +28,9 @@ from optsweep.search.space import Range, Space
 BRACKET_FACTOR = 1.5
 """A tried LR this far from the best, on either side, brackets it."""
 
+HAIR = 1e-9
+"""Tolerance for 1.5 × in floating point."""
+
 GROWTH = math.sqrt(10.0)
 """The range grows by half a decade at a time."""
 
@@ -97,7 +100,7 @@ def suggest(plan: Plan, space: Space, number: int, slots: Sequence[Slot]) -> Slo
     horizon = _horizon(plan, number)
     visible, pending = slots[:horizon], slots[horizon:number]
     if number >= plan.first_rerun:
-        return _rerun(plan, space, number, visible)
+        return _rerun(plan, space, number, visible, slots[:number])
     prune_above = _thresholds(visible) if plan.pruner == "median" and number >= plan.num_quasi_random else {}
     redirected = _redirect(plan, space, number, visible, pending)
     if redirected is not None:
@@ -137,10 +140,13 @@ def _quasi_random(plan: Plan, space: Space, number: int) -> dict[str, float]:
 def settings(slots: Sequence[Slot]) -> list[tuple[Mapping[str, float], list[float]]]:
     """Distinct parameter settings in order of first appearance, with their results (diverged: inf)."""
     found: dict[tuple[tuple[str, float], ...], tuple[Mapping[str, float], list[float]]] = {}
+    seen: set[tuple[tuple[tuple[str, float], ...], int]] = set()
     for slot in slots:
         if slot.value is not None:
             key = tuple(sorted(slot.params.items()))
-            found.setdefault(key, (slot.params, []))[1].append(slot.value)
+            if (key, slot.seed) not in seen:  # the same trial twice is one result
+                seen.add((key, slot.seed))
+                found.setdefault(key, (slot.params, []))[1].append(slot.value)
     return list(found.values())
 
 
@@ -153,8 +159,7 @@ def ranked(slots: Sequence[Slot]) -> list[tuple[Mapping[str, float], list[float]
 def bracketed(slots: Sequence[Slot], best_lr: float) -> dict[str, bool]:
     """Whether a tried LR (worse or diverged) lies at least 1.5 × below, and above, the best."""
     tried = [slot.params["lr"] for slot in slots if slot.done and not slot.crashed]
-    # A hair of tolerance: 1.5 × in floating point.
-    low, high = best_lr / BRACKET_FACTOR * (1 + 1e-9), best_lr * BRACKET_FACTOR * (1 - 1e-9)
+    low, high = best_lr / BRACKET_FACTOR * (1 + HAIR), best_lr * BRACKET_FACTOR * (1 - HAIR)
     return {"low": any(lr <= low for lr in tried), "high": any(lr >= high for lr in tried)}
 
 
@@ -179,11 +184,18 @@ def _redirect(
     lr, edge = params["lr"], space.ranges["lr"]
     sides = bracketed(visible, lr)
     filling = number < plan.num_quasi_random
-    known = [slot.params["lr"] for slot in [*visible, *pending]]
-    if not sides["high"] and (not filling or lr * BRACKET_FACTOR > edge.high):
-        return {**params, "lr": max([*known, edge.high]) * GROWTH if lr * BRACKET_FACTOR > edge.high else edge.high}
-    if not sides["low"] and (not filling or lr / BRACKET_FACTOR < edge.low):
-        return {**params, "lr": min([*known, edge.low]) / GROWTH if lr / BRACKET_FACTOR < edge.low else edge.low}
+    coming = [slot.params["lr"] for slot in pending]
+    known = [*coming, *(slot.params["lr"] for slot in visible)]
+    if not sides["high"]:
+        if lr * BRACKET_FACTOR > edge.high:
+            return {**params, "lr": max([*known, edge.high]) * GROWTH}
+        if not filling and not any(other >= lr * BRACKET_FACTOR * (1 - HAIR) for other in coming):
+            return {**params, "lr": edge.high}
+    if not sides["low"]:
+        if lr / BRACKET_FACTOR < edge.low:
+            return {**params, "lr": min([*known, edge.low]) / GROWTH}
+        if not filling and not any(other <= lr / BRACKET_FACTOR * (1 + HAIR) for other in coming):
+            return {**params, "lr": edge.low}
     return None
 
 
@@ -254,8 +266,8 @@ def _thresholds(visible: Sequence[Slot]) -> dict[int, float]:
     return thresholds
 
 
-def _rerun(plan: Plan, space: Space, number: int, visible: Sequence[Slot]) -> Slot:
-    """A top setting on a further search seed."""
+def _rerun(plan: Plan, space: Space, number: int, visible: Sequence[Slot], before: Sequence[Slot]) -> Slot:
+    """A top setting on the next search seed that it has not had; earlier re-runs (of a plan that grew) count."""
     place = number - plan.first_rerun
     top = ranked(visible)[:NUM_RERUN_SETTINGS]
     if not top:  # nothing converged: keep looking, lower
@@ -265,7 +277,8 @@ def _rerun(plan: Plan, space: Space, number: int, visible: Sequence[Slot]) -> Sl
             fallback["lr"] /= GROWTH**place
         return Slot(number, fallback, 0, "bracket")
     params = top[place % len(top)][0]
-    return Slot(number, params, 1 + place // len(top), "rerun")
+    used = {slot.seed for slot in before if slot.params == params}
+    return Slot(number, params, next(seed for seed in range(number + 1) if seed not in used), "rerun")
 
 
 @dataclass(frozen=True)
@@ -283,13 +296,15 @@ class Choice:
 def choose(plan: Plan, space: Space, slots: Sequence[Slot]) -> Choice | None:
     """The best mean among the settings that ran on most seeds; None if every trial diverged or crashed.
 
-    Only settings with equally many seeds are compared, so one lucky run can't win against a mean.
+    Only equally many seeds are compared, so one lucky run can't win against a mean; where a plan that grew gave a
+    setting more than the others, the first ones count.
     """
     best = ranked(slots)
     if not best:
         return None
-    most = max(len(values) for _, values in best)
-    params, values = next(s for s in best if len(s[1]) == most)
+    enough = min(1 + plan.num_reruns // NUM_RERUN_SETTINGS, max(len(values) for _, values in best))
+    equal = [(params, values[:enough]) for params, values in best if len(values) >= enough]
+    params, values = min(equal, key=lambda s: (fmean(s[1]), s[0].get("lr", 0.0)))
     ranges = current_ranges(space, slots)
     return Choice(
         params=params,

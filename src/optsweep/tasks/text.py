@@ -128,9 +128,9 @@ class CharLM(ByteText):
         heads: int = 4,
         context: int = 64,
         tied: bool = False,
-        reference_batch_size: int = 32,
-        val_windows: int = 256,
-        test_windows: int = 2048,
+        reference_batch_size: int = 16,
+        val_windows: int = 128,
+        test_windows: int = 1024,
         max_bytes: int | None = None,
         target_loss: float | None = None,
     ) -> None:
