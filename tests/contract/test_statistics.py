@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from optsweep.report import statistics as s
+from optsweep.report import wording
 
 SLEEP = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]  # Student 1908, first drug
 OTHER = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]  # second drug
@@ -30,6 +31,23 @@ def test_without_variance_there_is_a_difference_but_no_interval(same: list[float
     assert found.zero_variance
     assert found.mean == pytest.approx(same[0])
     assert found.low is found.high is found.p is None
+
+
+def test_tiny_losses_have_a_variance_and_large_ones_a_rounding() -> None:
+    tiny = [1e-17, 3e-17, 2e-17, 5e-17]
+    assert s.paired_t(tiny, scale=1e-16).p == pytest.approx(s.paired_t([1.0, 3.0, 2.0, 5.0]).p)
+    assert s.mean_interval(tiny).low is not None
+    assert s.equivalence(tiny, 1e-16) is not None
+    assert s.paired_t(tiny, scale=1.0).zero_variance
+    assert s.equivalence(tiny, 1e-16, scale=1.0) is None
+    assert s.bca_interval(tiny * 5).low is not None
+    assert s.bca_interval(tiny * 5, scale=1.0).low is None
+
+
+def test_tiny_numbers_are_written_as_powers_of_ten() -> None:
+    assert wording.plus_minus(s.Interval(2.8e-17, 0.5e-17, 5.1e-17, 4)) == "2.8×10⁻¹⁷ ± 2.3×10⁻¹⁷"
+    assert wording.plus_minus_difference(s.PairedT(-2e-12, -3e-12, -1e-12, 0.01, 4, False)) == "−2.0×10⁻¹² ± 1.0×10⁻¹²"
+    assert wording.plus_minus(s.Interval(2.0513, 2.0421, 2.0605, 8)) == "2.0513 ± 0.0092"
 
 
 def test_one_pair_has_no_interval_and_is_not_called_without_variance() -> None:

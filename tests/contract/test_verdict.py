@@ -109,6 +109,20 @@ def test_equal_within_delta() -> None:
     v = said(arm("adamw", BASE), arm("soap", shifted(0.0)), confirm={"seeds": 8, "delta": 0.05})
     assert outcome(v) is Outcome.EQUAL
     assert "equal within ±0.05" in v.headline
+    found = v.group.comparisons[0].test
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    widest = max(-found.low, found.high)
+    inside = said(arm("adamw", BASE), arm("soap", shifted(0.0)), confirm={"seeds": 8, "delta": widest * 1.01})
+    assert outcome(inside) is Outcome.EQUAL
+    outside = said(arm("adamw", BASE), arm("soap", shifted(0.0)), confirm={"seeds": 8, "delta": widest * 0.99})
+    assert outcome(outside) is Outcome.NO_DIFFERENCE
+
+
+def test_tiny_losses_are_compared() -> None:
+    tiny = [loss * 1e-17 for loss in BASE]
+    assert outcome(said(arm("adamw", tiny), arm("soap", [loss * 1e-17 for loss in shifted(-0.1)]))) is Outcome.BETTER
 
 
 def test_unbracketed_arm_is_named_in_the_verdict() -> None:
@@ -124,6 +138,14 @@ def test_an_arm_with_a_diverged_seed_is_never_better(lost: float | None) -> None
     assert "soap diverged on 1 of 8 seeds, so it can't be called better" in v.headline
     assert v.group.comparisons[0].test is not None
     assert v.group.comparisons[0].test.n == 7
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_a_finished_trial_without_a_finite_test_loss_counts_as_diverged(lost: float) -> None:
+    soap = arm("soap", shifted(-0.1)[:7])
+    v = said(arm("adamw", BASE), replace(soap, trials=(*soap.trials, trial("soap", 7, lost))))
+    assert outcome(v) is Outcome.UNTESTED
+    assert "soap diverged on 1 of 8 seeds" in v.headline
 
 
 def test_nor_is_a_baseline_with_one() -> None:

@@ -97,7 +97,9 @@ class ArmResult:
     @property
     def diverged_seeds(self) -> int:
         """Confirm trials that diverged, a test loss that is not finite included."""
-        lost = [t for t in self.confirm.values() if _finished(t) and math.isinf(t.metric(names.TEST_LOSS) or 0.0)]
+        lost = [
+            t for t in self.confirm.values() if _finished(t) and not math.isfinite(t.metrics.get(names.TEST_LOSS, 0.0))
+        ]
         return self.count(Phase.CONFIRM, Status.DIVERGED) + len(lost)
 
     @property
@@ -203,6 +205,13 @@ class Comparison:
         return self.steps_ratio.estimate * self.time_ratio
 
     @property
+    def within_delta(self) -> bool:
+        """Whether the 95 % interval of the difference lies inside ±δ; `equal_p` is of the 90 % one."""
+        if self.delta is None or self.test is None or self.test.low is None or self.test.high is None:
+            return False
+        return -self.delta < self.test.low and self.test.high < self.delta
+
+    @property
     def outcome(self) -> Outcome:
         """An arm with a diverged seed can't be called better, whichever side of the comparison it is on."""
         if self.test is None or self.test.p is None or self.p_holm is None:
@@ -212,7 +221,7 @@ class Comparison:
             if winner.diverged_seeds:
                 return Outcome.UNTESTED
             return Outcome.BETTER if winner is self.candidate else Outcome.WORSE
-        if self.equal_p is not None and self.equal_p < ALPHA:
+        if self.within_delta:
             return Outcome.EQUAL
         return Outcome.NO_DIFFERENCE
 
@@ -280,7 +289,7 @@ def _group(sweep: Sweep, setting: Mapping[str, str], arms: Sequence[ArmResult], 
     candidates = [arm for arm in arms if arm is not baseline]
     delta = sweep.plan.get("confirm", {}).get("delta")
     tests = [_differences(arm, baseline) for arm in candidates]
-    p_values = _holm([statistics.paired_t(list(d.values())).p if d else None for d in tests])
+    p_values = _holm([_paired_p(arm, baseline, d) for arm, d in zip(candidates, tests, strict=True)])
     comparisons = [
         _comparison(arm, baseline, differences, p, None if delta is None else float(delta))
         for arm, differences, p in zip(candidates, tests, p_values, strict=True)
@@ -303,6 +312,16 @@ def _differences(candidate: ArmResult, baseline: ArmResult) -> dict[int, float]:
     return {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
 
 
+def _scale(*arms: ArmResult) -> float:
+    """The largest loss, whose rounding differences have."""
+    return max((abs(loss) for arm in arms for loss in arm.test_losses.values()), default=0.0)
+
+
+def _paired_p(candidate: ArmResult, baseline: ArmResult, differences: Mapping[int, float]) -> float | None:
+    values = list(differences.values())
+    return statistics.paired_t(values, scale=_scale(candidate, baseline)).p if values else None
+
+
 def _comparison(
     candidate: ArmResult,
     baseline: ArmResult,
@@ -310,18 +329,18 @@ def _comparison(
     p_holm: float | None,
     delta: float | None,
 ) -> Comparison:
-    values = list(differences.values())
+    values, scale = list(differences.values()), _scale(candidate, baseline)
     ours, theirs = ([arm.test_losses[seed] for seed in differences] for arm in (candidate, baseline))
     return Comparison(
         candidate=candidate,
         baseline=baseline,
         differences=differences,
-        test=statistics.paired_t(values) if values else None,
+        test=statistics.paired_t(values, scale=scale) if values else None,
         p_holm=p_holm,
         sign_flip_p=statistics.sign_flip(values) if len(values) >= 8 else None,
-        bca=statistics.bca_interval(values) if len(values) >= 20 else None,
+        bca=statistics.bca_interval(values, scale=scale) if len(values) >= 20 else None,
         probability=statistics.probability_better(ours, theirs) if len(values) > 1 else None,
-        equal_p=statistics.equivalence(values, delta) if delta and values else None,
+        equal_p=statistics.equivalence(values, delta, scale=scale) if delta and values else None,
         delta=delta,
         steps_ratios=steps_ratios(candidate, baseline),
     )
@@ -355,7 +374,7 @@ def _lowest(arms: Sequence[ArmResult]) -> tuple[ArmResult, ...]:
         return ()
     pairs = list(itertools.combinations(range(len(ranked)), 2))
     differences = [_differences(ranked[j], ranked[i]) for i, j in pairs]
-    p_values = _holm([statistics.paired_t(list(d.values())).p if d else None for d in differences])
+    p_values = _holm([_paired_p(ranked[j], ranked[i], d) for (i, j), d in zip(pairs, differences, strict=True)])
     tied = [ranked[j] for (i, j), p in zip(pairs, p_values, strict=True) if i == 0 and (p is None or p >= ALPHA)]
     return (ranked[0], *tied)
 

@@ -55,26 +55,29 @@ def _finite(values: ArrayLike) -> Array:
     return array
 
 
-def _no_spread(values: Array) -> bool:
-    """Whether the values are equal but for the rounding of a subtraction."""
-    scale = max(float(np.abs(values).max()), 1.0)
+def _no_spread(values: Array, scale: float = 0.0) -> bool:
+    """Whether the values are equal but for the rounding of a subtraction of numbers up to `scale`."""
+    scale = max(float(np.abs(values).max()), scale)
     return bool(np.ptp(values) <= 4 * np.finfo(np.float64).eps * scale)
 
 
-def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """Mean with the t interval (Student 1908); no interval for one value or for equal ones."""
+def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE, *, scale: float = 0.0) -> Interval:
+    """Mean with the t interval (Student 1908); no interval for one value or for equal ones.
+
+    `scale`, here and below, is the size of what the values are differences of: less than its rounding is no variance.
+    """
     array = _finite(values)
     n, mean = len(array), float(array.mean())
-    if n < 2 or _no_spread(array):
+    if n < 2 or _no_spread(array, scale):
         return Interval(mean, None, None, n)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * array.std(ddof=1) / math.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
 
 
-def paired_t(differences: ArrayLike, confidence: float = CONFIDENCE) -> PairedT:
+def paired_t(differences: ArrayLike, confidence: float = CONFIDENCE, *, scale: float = 0.0) -> PairedT:
     """Paired t interval and test of differences candidate − baseline over the same seeds."""
     array = _finite(differences)
-    interval = mean_interval(array, confidence)
+    interval = mean_interval(array, confidence, scale=scale)
     if interval.low is None:
         return PairedT(interval.estimate, None, None, None, interval.n, len(array) > 1)
     statistic = interval.estimate / (array.std(ddof=1) / math.sqrt(len(array)))
@@ -110,23 +113,23 @@ def sign_flip(differences: ArrayLike) -> float:
     return float((np.count_nonzero(sums >= observed) + extra) / (len(sums) + extra))
 
 
-def equivalence(differences: ArrayLike, delta: float) -> float | None:
+def equivalence(differences: ArrayLike, delta: float, *, scale: float = 0.0) -> float | None:
     """p of two one-sided t tests (Schuirmann 1987): small means that the mean difference lies inside ±`delta`."""
     if delta <= 0:
         raise ValueError(f"delta is {delta}; it has to be > 0")
     array = _finite(differences)
-    if len(array) < 2 or _no_spread(array):
+    if len(array) < 2 or _no_spread(array, scale):
         return None
     error = array.std(ddof=1) / math.sqrt(len(array))
     distance = delta - abs(float(array.mean()))
     return float(stats.t.sf(distance / error, len(array) - 1))
 
 
-def bca_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+def bca_interval(values: ArrayLike, confidence: float = CONFIDENCE, *, scale: float = 0.0) -> Interval:
     """BCa bootstrap of the mean (Efron 1987). Under 20 values its coverage is too low: no interval."""
     array = _finite(values)
     mean = float(array.mean())
-    if len(array) < 20 or _no_spread(array):
+    if len(array) < 20 or _no_spread(array, scale):
         return Interval(mean, None, None, len(array))
     rng = np.random.default_rng(_RNG_SEED)
     found = stats.bootstrap(

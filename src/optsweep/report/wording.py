@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from optsweep.report.statistics import Interval, PairedT
 
 MINUS = "−"
+MOST_DECIMALS = 9
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -47,13 +48,19 @@ def setting(value: float | None) -> str:
 def decimals(uncertainty: float | None, value: float) -> int:
     """Decimals that leave two digits of the uncertainty; four significant digits of the value without one."""
     scale = uncertainty / 10 if uncertainty else (abs(value) or 1.0) / 1_000
-    return min(max(-math.floor(math.log10(scale)), 0), 9)
+    return max(-math.floor(math.log10(scale)), 0)
 
 
 def fixed(value: float, places: int, *, sign: bool = False) -> str:
-    """`value` with `places` decimals, a real minus sign, and a plus if asked."""
-    text = f"{value:{'+' if sign else ''}.{places}f}"
-    return text.replace("-", MINUS)
+    """`value` with `places` decimals, a real minus sign, and a plus if asked; a power of ten where they are many."""
+    plus = "+" if sign else ""
+    if places <= MOST_DECIMALS:
+        return f"{value:{plus}.{places}f}".replace("-", MINUS)
+    if not math.isfinite(value) or float(f"{value:.{places}f}") == 0:
+        return "0" if math.isfinite(value) else number(value)
+    exponent = math.floor(math.log10(abs(value)))
+    mantissa, power = f"{value:{plus}.{max(places + exponent, 0)}e}".split("e")
+    return f"{mantissa}×10{str(int(power)).translate(_SUPERSCRIPTS)}".replace("-", MINUS)
 
 
 def plus_minus(interval: Interval | None) -> str:
@@ -63,7 +70,7 @@ def plus_minus(interval: Interval | None) -> str:
     half = interval.half_width
     places = decimals(half, interval.estimate)
     text = fixed(interval.estimate, places)
-    return text if half is None else f"{text} ± {half:.{places}f}"
+    return text if half is None else f"{text} ± {fixed(half, places)}"
 
 
 def plus_minus_difference(test: PairedT | None) -> str:
@@ -73,7 +80,7 @@ def plus_minus_difference(test: PairedT | None) -> str:
     half = None if test.low is None or test.high is None else (test.high - test.low) / 2
     places = decimals(half, test.mean)
     text = fixed(test.mean, places, sign=True)
-    return text if half is None else f"{text} ± {half:.{places}f}"
+    return text if half is None else f"{text} ± {fixed(half, places)}"
 
 
 def span(low: float, high: float, places: int, *, sign: bool = False) -> str:
