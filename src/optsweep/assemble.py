@@ -15,7 +15,7 @@ import torch
 
 from optsweep.config import Arm, TaskConfig, fingerprint_of
 from optsweep.errors import UserError, nearest
-from optsweep.hyperparameters import DECAY_KEY, MOMENTUM_KEYS, space_of
+from optsweep.hyperparameters import DECAY_KEY, momentum_keys, space_of
 from optsweep.optim.external import ExternalUpdate
 from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.rule import Domain, Rule
@@ -85,6 +85,10 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
     task = task or build_task(arm.task)
     task.to(device)
     batch_size = arm.task.batch_size or task.size(Split.TRAIN)
+    if batch_size % arm.trainer.accumulate:
+        raise UserError(
+            f"trainer.accumulate: a batch of {batch_size} samples is not divisible by {arm.trainer.accumulate}"
+        )
     facts = task_facts(arm, task)
     warnings: list[str] = []
     schedule = _schedule(arm, facts, warnings)
@@ -120,13 +124,19 @@ def algorithm_of(built: Built) -> str:
         return built.fingerprint
     relevant = {"lr", DECAY_KEY, *update.rule.floats, *update.iterate.floats}
     if not update.rule.has_momentum:
-        relevant -= set(MOMENTUM_KEYS)
+        relevant -= momentum_keys(type(update.rule))
     content = {
         key: value
         for key, value in built.content.items()
         if not key.startswith("optimizer.") and not (key.startswith("fixed.") and key[6:] not in relevant)
     }
-    static = {key: value for key, value in vars(update.rule).items() if isinstance(value, (bool, int, str))}
+    parts = {"": update.rule, **{f"{label}.": rule for label, rule in getattr(update.rule, "rules", {}).items()}}
+    static = {
+        prefix + key: value
+        for prefix, rule in parts.items()
+        for key, value in vars(rule).items()
+        if isinstance(value, (bool, int, str))
+    }
     ranges = {key: (r.low, r.high) for key, r in built.space.ranges.items()}
     return fingerprint_of({**content, "rule": type(update.rule).__qualname__, **static, **ranges})
 
@@ -143,7 +153,8 @@ def check_arm(built: Built) -> list[str]:
 
 
 def task_facts(arm: Arm, task: Task) -> TaskFacts:
-    """What the suggestions ask about an arm's task."""
+    """What the suggestions ask about an arm's task; what `suggest` says of it comes first."""
+    assumed = {key: value for key, value in asdict(arm.suggest).items() if value is not None}
     samples = task.size(Split.TRAIN)
     batch_size = arm.task.batch_size or samples
     return TaskFacts(
@@ -153,10 +164,10 @@ def task_facts(arm: Arm, task: Task) -> TaskFacts:
         architecture=task.facts.architecture,
         data_type=task.facts.data_type,
         reference_batch_size=task.facts.reference_batch_size,
-        fine_tuning=task.facts.fine_tuning,
-        deep=task.facts.deep,
-        unstable=task.facts.unstable,
-        transfer_learning=task.facts.transfer_learning,
+        fine_tuning=assumed.get("fine_tuning", task.facts.fine_tuning),
+        deep=assumed.get("deep", task.facts.deep),
+        unstable=assumed.get("unstable", task.facts.unstable),
+        transfer_learning=assumed.get("transfer_learning", task.facts.transfer_learning),
         fan_in=task.facts.fan_in,
     )
 

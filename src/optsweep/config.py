@@ -88,6 +88,16 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True)
+class SuggestConfig:
+    """What the suggestions should assume of the task; None: what the task says."""
+
+    fine_tuning: bool | None
+    transfer_learning: bool | None
+    unstable: bool | None
+    deep: bool | None
+
+
+@dataclass(frozen=True)
 class RangeConfig:
     """A search range given by the user."""
 
@@ -122,7 +132,9 @@ class Arm:
     averaging: AveragingConfig
     trainer: TrainerConfig
     search: SearchConfig
+    suggest: SuggestConfig
     confirm_seeds: int
+    confirm_delta: float | None  # a difference of test loss too small to matter; None: equality is never claimed
     sweep: str
     seed: int
     baseline: str | None
@@ -160,7 +172,9 @@ def read_arm(config: Mapping[str, Any], choices: Mapping[str, str], axes: Mappin
         averaging=_averaging(root.section("averaging")),
         trainer=trainer,
         search=_search(root.section("search"), trainer),
+        suggest=_suggest(root.section("suggest")),
         confirm_seeds=confirm.integer("seeds", low=1),
+        confirm_delta=confirm.optional_number("delta", above=0.0),
         sweep=_sweep_name(sweep),
         seed=sweep.integer("seed", low=0),
         baseline=sweep.optional_text("baseline"),
@@ -306,6 +320,17 @@ def _search(section: Section, trainer: TrainerConfig) -> SearchConfig:
     return search
 
 
+def _suggest(section: Section) -> SuggestConfig:
+    suggest = SuggestConfig(
+        fine_tuning=section.optional_boolean("fine_tuning"),
+        transfer_learning=section.optional_boolean("transfer_learning"),
+        unstable=section.optional_boolean("unstable"),
+        deep=section.optional_boolean("deep"),
+    )
+    section.close()
+    return suggest
+
+
 def _sweep_name(section: Section) -> str:
     name = section.text("name")
     if name.strip(". ") == "" or len(name) > 200 or any(c in name for c in "\n\r\t/\\|"):
@@ -324,6 +349,11 @@ def _check_combination(arm: Arm) -> None:
         raise UserError("weight_decay=l2: AdamW is Adam with decoupled decay; for l2 give optimizer=adam")
     if arm.search.trials and arm.optimizer.lr is not None and "lr" in arm.search.space:
         raise UserError(f"optimizer.lr: {arm.optimizer.lr:g} is fixed, but search.space.lr asks to search it; give one")
+    decay = arm.decay.value if arm.decay.mode != "none" else None
+    if arm.search.trials and decay is not None and "weight_decay" in arm.search.space:
+        raise UserError(
+            f"weight_decay.value: {decay:g} is fixed, but search.space.weight_decay asks to search it; give one"
+        )
 
 
 def fingerprint_of(content: Mapping[str, Any]) -> str:

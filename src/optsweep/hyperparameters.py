@@ -8,13 +8,19 @@ from typing import Any
 
 from optsweep.config import Arm, RangeConfig
 from optsweep.errors import UserError, nearest
+from optsweep.optim.lion import Lion
 from optsweep.optim.rule import Domain
 from optsweep.search.space import Range, Space
 from optsweep.suggest import Suggestion, TaskFacts, lr_range, weight_decay
 from optsweep.targets import listed, resolve
 
 DECAY_KEY = "weight_decay"
-MOMENTUM_KEYS = ("momentum", "beta1")
+MOMENTUM_KEYS = frozenset({"momentum", "dampening", "beta1", "aux_beta1"})
+
+
+def momentum_keys(rule: Any) -> frozenset[str]:
+    """Hyperparameters that mean nothing to a rule class without its momentum; both of Lion's betas are of that."""
+    return MOMENTUM_KEYS | {"beta2"} if rule is Lion else MOMENTUM_KEYS
 
 
 def space_of(arm: Arm, facts: TaskFacts, floats: Mapping[str, Domain], warnings: list[str]) -> Space:
@@ -71,7 +77,8 @@ def _range(
         raise UserError(
             f"search.space.{key}: this arm has no such hyperparameter{nearest(key, known)}; {listed(known)}"
         )
-    if key in MOMENTUM_KEYS and arm.schedule.name == "schedule_free":
+    rule = resolve(arm.optimizer.target, "optimizer._target_")
+    if arm.schedule.name == "schedule_free" and key in momentum_keys(rule):
         raise UserError(f"search.space.{key}: schedule_free switches {key} off; search averaging_beta instead")
     if key == DECAY_KEY and (arm.decay.mode == "none" or arm.decay.value is not None):
         return None

@@ -76,6 +76,13 @@ class Section:
             raise self.fail(key, value, "true or false")
         return value
 
+    def optional_boolean(self, key: str) -> bool | None:
+        """As `boolean`, or null."""
+        if self._data.get(key) is None:
+            self._data.pop(key, None)
+            return None
+        return self.boolean(key)
+
     def text(self, key: str, choices: Sequence[str] = ()) -> str:
         """A string, one of `choices` if there are any."""
         value = self.raw(key)

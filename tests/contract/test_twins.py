@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arms import arm_with
-from optsweep.assemble import algorithm_of, build_arm, build_task
+from optsweep.assemble import algorithm_of, build_arm, build_task, task_facts
 from optsweep.tasks.base import Task
 
 EXTRA = {"optimizer__lr": 1e-2, "weight_decay__value": 0.01}
@@ -26,6 +26,33 @@ def test_twins_are_recognised(digits: Task) -> None:
     assert key(digits, "sgd", "schedule_free") == key(digits, "momentum", "schedule_free")
     assert key(digits, "momentum", "schedule_free") == key(digits, "nesterov", "schedule_free")
     assert key(digits, "adamw", "schedule_free", optimizer__beta1=0.5) == key(digits, "adamw", "schedule_free")
+
+
+def test_suggestions_assume_what_they_are_told(digits: Task) -> None:
+    def lr(**values: object) -> float:
+        return build_arm(arm_with({}, **values), digits).space.fixed["lr"]
+
+    assert lr(suggest__fine_tuning=True) == pytest.approx(0.1 * lr())
+    assert lr(suggest__fine_tuning=False) == lr()
+    facts = task_facts(arm_with({}, suggest__deep=True, suggest__unstable=True), digits)
+    assert (facts.deep, facts.unstable, facts.transfer_learning) == (True, True, digits.facts.transfer_learning)
+
+
+def test_what_schedule_free_switches_off_makes_no_difference(digits: Task) -> None:
+    for optimizer, name in (("momentum", "dampening"), ("lion", "beta1"), ("lion", "beta2"), ("muon", "aux_beta1")):
+        changed = key(digits, optimizer, "schedule_free", **{f"optimizer__{name}": 0.5})
+        assert changed == key(digits, optimizer, "schedule_free"), name
+
+
+def test_options_of_muon_s_parts_tell_arms_apart(digits: Task) -> None:
+    options: list[dict[str, object]] = [
+        {},
+        {"optimizer__nesterov": False},
+        {"optimizer__ns_steps": 3},
+        {"optimizer__scale": "original"},
+        {"optimizer__bf16": True},
+    ]
+    assert len({key(digits, "muon", "cosine", **values) for values in options}) == len(options)
 
 
 def test_others_are_not(digits: Task) -> None:

@@ -57,6 +57,50 @@ def test_published_form_equals_pytorch_optimizer(float64_oracle):
     assert max(differences) <= 1e-11
 
 
+@torch.no_grad()
+def by_hand(parameter, gradients, *, lr, beta1, beta2, shampoo_beta, eps, damping, refresh):
+    """The default form for one matrix, unbatched and unpadded: identity start, damping, Adam in the rotated space."""
+    theta, (rows, columns) = parameter.clone(), parameter.shape
+    left, right = torch.zeros(rows, rows).double(), torch.zeros(columns, columns).double()
+    q_left, q_right = torch.eye(rows).double(), torch.eye(columns).double()
+    m, v = torch.zeros_like(theta), torch.zeros_like(theta)
+    for t, gradient in enumerate(gradients):
+        g = gradient(theta)
+        left = shampoo_beta * left + (1 - shampoo_beta) * g @ g.T
+        right = shampoo_beta * right + (1 - shampoo_beta) * g.T @ g
+        rotated = q_left.T @ g @ q_right
+        m, v = beta1 * m + (1 - beta1) * rotated, beta2 * v + (1 - beta2) * rotated**2
+        adam = m / (1 - beta1 ** (t + 1)) / ((v / (1 - beta2 ** (t + 1))).sqrt() + eps)
+        theta = theta - lr * q_left @ adam @ q_right.T
+        if t % refresh == 0:
+            plain, bases = q_left @ m @ q_right.T, []
+            for dim, q, a in ((0, q_left, left), (1, q_right, right)):
+                damped = a + damping * a.trace() / len(a) * torch.eye(len(a)).double()
+                order = torch.diag(q.T @ damped @ q).sort(descending=True, stable=True).indices
+                v = v.index_select(dim, order)
+                bases.append(torch.linalg.qr(damped @ q[:, order]).Q)
+            q_left, q_right = bases
+            m = q_left.T @ plain @ q_right
+    return theta
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 6, 12])
+def test_default_form_equals_the_formula_written_out(steps):
+    """Steps 0, 5 and 10 refresh. Rectangular sides that are no multiples of four, where the rule pads."""
+    shapes = {"a": (3, 7), "b": (9, 4)}
+    layout = Layout.build(shapes, dict.fromkeys(shapes, Role.HIDDEN))
+    update, noise = Update(SOAP(refresh=5), layout), noisy(layout, pull=0.0)
+    zero = torch.zeros_like(start(layout))
+    hyper = defaults(update.floats, damping=1e-2, beta2=0.9)
+    ours, _, _ = run(update, [hyper], num_steps=steps, gradient=lambda step, p: noise(step, zero) + 0.1 * p)
+    numbers = {key: hyper[key] for key in ("lr", "beta1", "beta2", "shampoo_beta", "eps", "damping")}
+    for (name, begin), (_, end) in zip(layout.views(start(layout)), layout.views(ours), strict=True):
+        noises = [dict(layout.views(noise(step, zero)))[name][0] for step in range(steps)]
+        gradients = [lambda theta, noise=noise: noise + 0.1 * theta for noise in noises]
+        expected = by_hand(begin[0], gradients, refresh=5, **numbers)
+        assert largest(end[0], expected) <= 1e-12, name
+
+
 def test_identity_basis_is_adam():
     hyper = defaults(SOAP.floats)
     soap, _, _ = run(Update(SOAP(max_size=1), LAYOUT), [hyper])

@@ -42,7 +42,7 @@ def describe_sweep(tracker: Tracker, arms: Sequence[Arm], baseline: str | None, 
             "sampler": first.search.sampler,
             "pruner": first.search.pruner,
         },
-        "confirm": {"seeds": first.confirm_seeds},
+        "confirm": {"seeds": first.confirm_seeds, "delta": first.confirm_delta},
     }
     tracker.set_tags(run, {names.PLAN: plan, names.ENVIRONMENT: environment(device), names.COMMAND: command_line()})
     return run
@@ -60,6 +60,7 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
         "higher_is_better": task.higher_is_better,
         "loss_unit": task.loss_unit,
         "chance_loss": task.chance_loss,
+        "target_loss": task.target_loss,
         "warmup_steps": program.schedule.length,
         "device": arm.trainer.device,
         "precision": program.precision,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from optsweep import tracking_names as names
 from optsweep.report.comparison import ArmResult, Group
-from optsweep.report.figures import Plan, blank, colour, legend, legend_height, line, log_ticks, loss_label
+from optsweep.report.figures import MUTED, Plan, blank, colour, legend, legend_height, line, log_ticks, loss_label
 from optsweep.report.load import Curve
 from optsweep.report.wording import listed, number, plural
 from optsweep.tracking_names import Status
@@ -69,13 +69,19 @@ def _losses(group: Group, key: str, word: str, name: str) -> Plan | None:
     bands = {style: held for style, held in bands.items() if len(held[1])}
     if not bands:
         return None
+    shown = [(steps.astype(np.float64), values) for _, steps, values in bands.values()]
+    marks, limits = _marks(group, shown) if key == names.VAL_LOSS else ({}, _limits(shown))
 
     def draw() -> Figure:
         arms = [arm for arm, _, _ in bands.values()]
         figure, (axes,) = blank(3.2 + legend_height(arms))
         for arm, steps, values in bands.values():
             _draw_band(axes, arm, *_thin(steps, values), len(arms) <= _MOST_BANDS)
-        _cut_top(axes, [(steps.astype(np.float64), values) for _, steps, values in bands.values()])
+        if limits is not None:
+            axes.set_ylim(*limits)
+        for word_of, value in marks.items():
+            axes.axhline(value, color=MUTED, linestyle=":", linewidth=1)
+            axes.text(1, value, word_of, transform=axes.get_yaxis_transform(), ha="right", va="bottom", color=MUTED)
         axes.set_xlabel("optimizer steps")
         axes.set_ylabel(loss_label(group, word))
         legend(figure, arms)
@@ -85,7 +91,8 @@ def _losses(group: Group, key: str, word: str, name: str) -> Plan | None:
     return Plan(
         name,
         f"{word.capitalize()} loss",
-        f"{_lines(len(bands))} {_counted(group, key)} Cut at the top: the first {_LATE:.0%} of the run may lie above.",
+        f"{_lines(len(bands))} {_counted(group, key)} Cut at the top: the first {_LATE:.0%} of the run may lie above."
+        + (f" Dotted: {listed([f'{mark}, {number(value)}' for mark, value in marks.items()])}." if marks else ""),
         f"{word.capitalize()} loss against optimizer steps for {plural(len(bands), 'arm')}: {listed(ends)}.",
         draw,
     )
@@ -109,7 +116,8 @@ def _seconds(group: Group) -> Plan | None:
             at, thinned = _thin(steps, values)
             _draw_band(axes, arm, at * seconds, thinned, len(arms) <= _MOST_BANDS)
             shown.append((np.asarray(steps * seconds, dtype=np.float64), values))
-        _cut_top(axes, shown)
+        if (limits := _limits(shown)) is not None:
+            axes.set_ylim(*limits)
         axes.set_xlabel("training time (s), one trial alone on the machine")
         axes.set_ylabel(loss_label(group, "validation"))
         legend(figure, arms)
@@ -172,12 +180,35 @@ def _draw_band(
     axes.plot(x, median, color=colour(arm), linestyle=line(arm))
 
 
-def _cut_top(axes: Axes, shown: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> None:
-    """Give the end of the run the room: the steep start may leave at the top."""
+Shown = Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""Steps or seconds, and lowest, median and highest loss, per arm."""
+
+
+def _limits(shown: Shown) -> tuple[float, float] | None:
+    """Ends of the loss axis that give the end of the run the room: the steep start may leave at the top."""
     low = min(float(values.min()) for _, values in shown)
     high = max(float(values[2, x >= _LATE * x[-1]].max()) for x, values in shown)
-    if high > low:
-        axes.set_ylim(low - 0.04 * (high - low), high + 0.06 * (high - low))
+    return (low - 0.04 * (high - low), high + 0.06 * (high - low)) if high > low else None
+
+
+def _marks(group: Group, shown: Shown) -> tuple[dict[str, float], tuple[float, float] | None]:
+    """The task's target and its chance level, where they fall within the axis; for a target just below it gives way."""
+    limits = _limits(shown)
+    if limits is None:
+        return {}, None
+    low, high = limits
+    target, chance = (_of_all(group, key) for key in ("target_loss", "chance_loss"))
+    if target is not None and low - (high - low) < target < low:
+        low = target - 0.04 * (high - target)
+    found = {"target": target, "a uniform guess": chance}
+    return {mark: value for mark, value in found.items() if value is not None and low <= value <= high}, (low, high)
+
+
+def _of_all(group: Group, key: str) -> float | None:
+    """A fact that all arms of a group share."""
+    values = {arm.arm.facts.get(key) for arm in group.arms}
+    value = values.pop() if len(values) == 1 else None
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _lines(num_arms: int) -> str:

@@ -19,7 +19,7 @@ from optsweep.tasks.networks import ResNet
 from optsweep.tasks.options import flag, optional_number, whole, wholes
 from optsweep.tasks.random import draws
 
-SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"[:64]
+SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 """Of the official cifar-10-binary.tar.gz (170,052,171 bytes)."""
 
 SIDE, CHANNELS, NUM_CLASSES = 32, 3, 10
