@@ -12,6 +12,8 @@ import pytest
 
 from optsweep import tracking_names as names
 from optsweep.report.comparison import Outcome, compare
+from optsweep.report.figures import Plan, style
+from optsweep.report.figures_curves import plans
 from optsweep.report.load import Arm, Chosen, Curve, Range, Sweep, Timing, Trial
 from optsweep.report.verdict import Verdict, verdict
 from optsweep.tracking_names import Phase, Status
@@ -297,3 +299,24 @@ def test_steps_to_target_and_late_flip() -> None:
     late = said(base, _with_curve(arm("soap", BASE), [2.9, 2.2, 2.2, 2.1]))
     assert any("until late in the run: soap (until step 300 of 400)." in caveat for caveat in late.caveats)
     assert "It reaches the baseline's final validation loss on only 0 of 8 seeds." in late.headline
+
+
+def test_the_loss_figure_marks_target_and_chance_where_they_fall_within_it() -> None:
+    def losses(**facts: Any) -> tuple[Plan, list[float]]:
+        curve = Curve(np.array([0, 10, 20, 30]), np.array([2.0, 1.9, 1.5, 1.0]))
+        seeds = tuple(trial("adamw", seed, 1.0, curves={names.VAL_LOSS: curve}) for seed in (0, 1))
+        (group,) = compare([sweep(arm("adamw", trials=seeds, facts=facts))])
+        plan = next(plan for plan in plans(group) if plan.name == "val_loss")
+        with style():
+            (axes,) = plan.draw().axes
+        low, high = axes.get_ylim()
+        dotted = [float(line.get_ydata()[0]) for line in axes.lines if line.get_linestyle() == ":"]  # type: ignore[index]
+        assert all(low <= value <= high for value in dotted)
+        return plan, dotted
+
+    plan, dotted = losses(target_loss=0.8, chance_loss=1.6)
+    assert dotted == [0.8, 1.6]
+    assert "Dotted: target, 0.8 and a uniform guess, 1.6." in plan.caption
+    plan, dotted = losses(target_loss=None, chance_loss=7.0)
+    assert dotted == []
+    assert "Dotted" not in plan.caption
