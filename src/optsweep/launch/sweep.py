@@ -123,7 +123,16 @@ def _check_together(arms: Sequence[Arm]) -> None:
         if arm.name in seen:
             raise UserError(f"the same arm twice: {arm.name}")
         seen[arm.name] = arm
-        for key in ("sweep", "seed", "tracking_uri", "storage", "retries", "baseline", "confirm_seeds"):
+        for key in (
+            "sweep",
+            "seed",
+            "tracking_uri",
+            "storage",
+            "retries",
+            "baseline",
+            "confirm_seeds",
+            "confirm_delta",
+        ):
             if getattr(arm, key) != getattr(arms[0], key):
                 raise UserError(f"{key} differs between arms of one sweep: it can't be swept over")
         for key in ("device", "threads"):  # dealt out to workers, which any arm may use
