@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.side_by_side import Figure, SkippedError
 from benchmarks.table import line, save, write_table
 
-NAMES = ("startup", "loop", "rules", "lanes", "gpu", "sweep")
+NAMES = ("startup", "loop", "rules", "lanes", "sampler", "gpu", "sweep")
 MINUTES = ("sweep",)
 """Run only by name or with --all."""
 
