@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from benchmarks.side_by_side import Figure
 
-from optsweep.search.slots import Plan, choose, suggest
+from optsweep.search.slots import Plan, Slot, choose, suggest
 from optsweep.search.space import Range, Space
 
 SPACE = Space({"lr": Range(2e-3, 2e-1), "weight_decay": Range(1e-3, 1.0)})
@@ -53,7 +53,7 @@ def _regret(sampler: str, lr: float, decay: float, seed: int) -> float:
         x, y = math.log10(params["lr"] / lr), math.log10(params["weight_decay"] / decay)
         return math.inf if x > 1.5 else 0.3 * x * x + 0.1 * max(0.0, x) ** 3 + 0.05 * y * y
 
-    slots = []
+    slots: list[Slot] = []
     for number in range(plan.trials):
         slot = suggest(plan, SPACE, number, slots)
         key = hashlib.sha256(f"{sorted(slot.params.items())} {slot.seed}".encode()).digest()[:8]
