@@ -43,6 +43,9 @@ def run(arguments: Sequence[str]) -> int:
         return _hydra(list(arguments))
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `optsweep suggest … | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         line = _one_line(error)
         if line is None:
