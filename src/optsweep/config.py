@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from optsweep.errors import UserError
@@ -148,10 +148,6 @@ class Arm:
         """Unique within the sweep, and the same whatever other arms there are."""
         choices = [f"{group}={choice}" for group, choice in self.choices.items()]
         return " ".join([*choices, *(f"{key}={value}" for key, value in self.axes.items())])
-
-    def same_seeds(self) -> tuple[int, int]:
-        """What arms of one sweep have to share."""
-        return self.seed, self.confirm_seeds
 
 
 def read_arm(config: Mapping[str, Any], choices: Mapping[str, str], axes: Mapping[str, str], yaml: str = "") -> Arm:
@@ -369,8 +365,3 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         if old.get(key) != new.get(key)
     ]
     return "; ".join(changed)
-
-
-def with_sweep(arm: Arm, name: str) -> Arm:
-    """The arm under another sweep name."""
-    return replace(arm, sweep=name)
