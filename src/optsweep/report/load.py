@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,6 +59,7 @@ class Trial:
     state_bytes: float | None
     lanes: int
     curves: Mapping[str, Curve] = field(default_factory=dict)
+    path: NDArray[np.float64] | None = None  # [steps, 2], of a trial on a surface that figures draw
 
     def number(self, key: str) -> float | None:
         """A hyperparameter as a number, or None."""
@@ -116,6 +119,7 @@ class Arm:
     facts: Mapping[str, Any]
     warnings: tuple[str, ...]
     trials: tuple[Trial, ...]
+    surface: str = ""  # of a landscape whose paths are recorded
 
     def of(self, phase: Phase) -> list[Trial]:
         """The trials of one phase."""
@@ -259,6 +263,7 @@ def _arm(run: Run, trials: Sequence[Trial]) -> Arm:
         facts=_json(tags, names.FACTS, {}),
         warnings=(*_json(tags, names.WARNINGS, []), *(f"The tag {key} could not be read." for key in unreadable)),
         trials=tuple(_one_per_slot(trials)),
+        surface=_surface(run.data.params),
     )
 
 
@@ -316,7 +321,37 @@ def _with_curves(client: MlflowClient, arm: Arm) -> Arm:
         else trial
         for trial in arm.trials
     ]
-    return replace(arm, trials=tuple(trials))
+    return _with_path(client, replace(arm, trials=tuple(trials)))
+
+
+def _surface(params: Mapping[str, str]) -> str:
+    """The surface that an arm's trials record their path on, as the arm's own params say; else nothing."""
+    recorded = _number(params.get("task.record")) or 0
+    return params.get("task.surface", "") if recorded > 1 else ""
+
+
+def _with_path(client: MlflowClient, arm: Arm) -> Arm:
+    """The path of the first confirm seed; no file is asked for unless the arm runs on a surface and records."""
+    ended = [trial for trial in arm.of(Phase.CONFIRM) if trial.status in (Status.FINISHED, Status.DIVERGED)]
+    if not arm.surface or not ended:
+        return arm
+    first = min(ended, key=lambda trial: trial.seed)
+    path = _path(client, first.run_id)
+    return replace(arm, trials=tuple(replace(t, path=path) if t is first else t for t in arm.trials))
+
+
+def _path(client: MlflowClient, run_id: str) -> NDArray[np.float64] | None:
+    """Points of path.csv (step, x, y), or None where it is missing or unreadable."""
+    from mlflow.exceptions import MlflowException
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            file = client.download_artifacts(run_id, "path.csv", folder)
+            rows = np.loadtxt(file, delimiter=",", skiprows=1, ndmin=2, usecols=(1, 2))
+    except (OSError, ValueError, MlflowException):
+        return None
+    return rows if len(rows) > 1 else None
 
 
 def _curve(client: MlflowClient, run_id: str, key: str) -> Curve:
