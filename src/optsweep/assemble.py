@@ -147,9 +147,11 @@ def check_arm(built: Built) -> list[str]:
     Returns what a user should know: a partition, a matrix that is not rotated.
     """
     try:
-        return list(getattr(built.program.build_update(built.program.layout), "notes", []))
+        update = built.program.build_update(built.program.layout)
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
+    plateau = _plateau_notes(built, update.period) if built.program.schedule.name == "plateau" else []
+    return [*getattr(update, "notes", []), *plateau]
 
 
 def task_facts(arm: Arm, task: Task) -> TaskFacts:
@@ -195,22 +197,23 @@ def _schedule(arm: Arm, facts: TaskFacts, warnings: list[str]) -> Schedule:
         warnings += schedule.notes(arm.trainer.steps)
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
-    if schedule.name == "plateau":
-        warnings += _plateau_notes(schedule_options(schedule.name) | options, arm.trainer.rungs)
     return schedule
 
 
-def _plateau_notes(options: Mapping[str, Any], rungs: int) -> list[str]:
+def _plateau_notes(built: Built, period: int) -> list[str]:
     """A line if there are too few evaluations for a reduction before the end. Raises UserError if there are none."""
-    wanted = options["patience"] + 3  # a best one, more than patience bad ones, and the last, which is too late
+    schedule = built.program.schedule
+    patience = (schedule_options(schedule.name) | dict(schedule.options))["patience"]
+    wanted = patience + 3  # a best one, more than patience bad ones, and the last, which is too late
+    rungs = len(built.program.rung_steps(period))  # the rule may need longer ones than trainer.rungs asks for
     if rungs == 1:
         raise UserError(
             f"trainer.rungs: with 1 there is no evaluation before the end, and schedule=plateau goes by them; "
-            f"give {wanted} or more"
+            f"give {wanted} or more, or a longer run"
         )
     if rungs >= wanted:
         return []
-    return [f"schedule=plateau never reduces the LR with trainer.rungs={rungs}; give {wanted} or more"]
+    return [f"schedule=plateau never reduces the LR with {rungs} evaluations; give trainer.rungs={wanted} or more"]
 
 
 def _resolved(options: Mapping[str, Any], schedule: str, facts: TaskFacts, warnings: list[str]) -> dict[str, Any]:

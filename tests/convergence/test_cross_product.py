@@ -143,6 +143,13 @@ def test_soap_says_which_sides_it_does_not_rotate() -> None:
 
 def test_a_plateau_that_can_not_come_is_noted() -> None:
     task = build_task(arm_with({}).task)
-    assert build_arm(arm_with({"schedule": "plateau"}), task).warnings == ()
-    (note,) = build_arm(arm_with({"schedule": "plateau"}, trainer__rungs=4), task).warnings
-    assert "never reduces" in note
+
+    def notes(optimizer: str, **values: object) -> list[str]:
+        return check_arm(build_arm(arm_with({"optimizer": optimizer, "schedule": "plateau"}, **values), task))
+
+    assert notes("adam") == []
+    assert "never reduces" in notes("adam", trainer__rungs=4)[0]
+    # SOAP's rungs are multiples of its refresh interval, whatever was asked for
+    assert any("never reduces the LR with 3 evaluations" in note for note in notes("soap", optimizer__refresh=200))
+    with pytest.raises(UserError, match=r"trainer\.rungs"):
+        notes("soap", optimizer__refresh=600)
