@@ -181,6 +181,8 @@ def labels_of(arms: Sequence[Arm]) -> dict[str, str]:
             return f"{choice} warm-up" if choice != "none" else "no warm-up"
         if group == "weight_decay":
             return f"{choice} decay" if choice != "none" else "no decay"
+        if group == "averaging" and choice == "none":
+            return ""
         return choice
 
     groups = ["task", "optimizer", "schedule", "warmup", "weight_decay", "averaging"]
@@ -189,13 +191,19 @@ def labels_of(arms: Sequence[Arm]) -> dict[str, str]:
     labels = {}
     for arm in arms:
         parts = [part(arm, g) for g in varying]
-        parts += [f"{key.rpartition('.')[2]}={arm.axes[key]}" for key in axes if key in arm.axes]
-        labels[arm.name] = " + ".join(parts)
+        parts += [f"{_short(key)}={arm.axes[key]}" for key in axes if key in arm.axes]
+        labels[arm.name] = " + ".join(filter(None, parts))
     if len(set(labels.values())) < len(labels):  # a recipe set more than the choices say
         for arm in arms:
             if recipe := arm.choices.get("recipe"):
                 labels[arm.name] += f" ({recipe})"
     return labels
+
+
+def _short(key: str) -> str:
+    """The last part of a key; all of it where that says too little, as in `warmup.steps` and `weight_decay.value`."""
+    group, _, last = key.rpartition(".")
+    return key if last in ("steps", "value") and group != "trainer" else last
 
 
 def _baseline(arms: Sequence[Arm], labels: Mapping[str, str], *, all_arms: bool) -> str | None:
