@@ -9,30 +9,23 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from optsweep import groups, sequential
 from optsweep import tracking_names as names
+from optsweep.outcome import Finding, Outcome, differences, holm, judge, paired, scale
 from optsweep.report import statistics
 from optsweep.report.load import LEARNING_RATE, Arm, Sweep, Trial
 from optsweep.report.statistics import Basin, Interval, PairedT
+from optsweep.sequential import AUTO, Level
 from optsweep.tracking_names import Phase, Status
 
-ALPHA = 1 - statistics.CONFIDENCE
+__all__ = ["ArmResult", "Comparison", "Group", "Outcome", "compare", "steps_ratios"]
+
 BASIN_TOLERANCE = 0.05  # of the best loss
-
-
-class Outcome(StrEnum):
-    """What can be said about a candidate against its baseline."""
-
-    BETTER = "better"
-    WORSE = "worse"
-    EQUAL = "equal within delta"
-    NO_DIFFERENCE = "no difference shown"
-    UNTESTED = "not tested"  # too few seeds, no variance, or a diverged seed stands in the way
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +36,7 @@ class ArmResult:
     arm: Arm
     label: str  # unique within its group
     style: int  # same number, same colour, in every figure
+    num_seeds: int = 0  # confirm seeds that the plan asks for; with confirm.seeds=auto by what is known so far
 
     @property
     def name(self) -> str:
@@ -163,7 +157,8 @@ class ArmResult:
         done = sum(
             count for (of, status), count in self._counts.items() if of is phase and status is not Status.RUNNING
         )
-        return max(self.sweep.planned(phase) - done, 0)
+        planned = self.num_seeds if phase is Phase.CONFIRM else self.sweep.planned(phase)
+        return max(planned - done, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +175,8 @@ class Comparison:
     probability: Interval | None  # that a run of the candidate ends lower
     equal_p: float | None
     delta: float | None
+    outcome: Outcome
+    level: Level
     steps_ratios: tuple[float, ...]  # candidate / baseline per seed, to the baseline's final validation loss
 
     @property
@@ -204,27 +201,6 @@ class Comparison:
             return None
         return self.steps_ratio.estimate * self.time_ratio
 
-    @property
-    def within_delta(self) -> bool:
-        """Whether the 95 % interval of the difference lies inside ±δ; `equal_p` is of the 90 % one."""
-        if self.delta is None or self.test is None or self.test.low is None or self.test.high is None:
-            return False
-        return -self.delta < self.test.low and self.test.high < self.delta
-
-    @property
-    def outcome(self) -> Outcome:
-        """An arm with a diverged seed can't be called better, whichever side of the comparison it is on."""
-        if self.test is None or self.test.p is None or self.p_holm is None:
-            return Outcome.UNTESTED
-        if self.p_holm < ALPHA:
-            winner = self.candidate if self.test.mean < 0 else self.baseline
-            if winner.diverged_seeds:
-                return Outcome.UNTESTED
-            return Outcome.BETTER if winner is self.candidate else Outcome.WORSE
-        if self.within_delta:
-            return Outcome.EQUAL
-        return Outcome.NO_DIFFERENCE
-
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -236,6 +212,7 @@ class Group:
     baseline: ArmResult
     comparisons: tuple[Comparison, ...]
     lowest: tuple[ArmResult, ...]  # lowest mean test loss, then the arms not shown to differ from it
+    level: Level
 
     @property
     def title(self) -> str:
@@ -253,95 +230,68 @@ class Group:
 def compare(sweeps: Sequence[Sweep]) -> tuple[Group, ...]:
     """Group the arms of all sweeps and compare each with its group's baseline."""
     styles: dict[tuple[tuple[str, str], ...], int] = {}
-    groups = []
+    found = []
     for sweep in sweeps:
-        axes = _setting_axes(sweep.arms)
-        members: dict[tuple[tuple[str, str], ...], list[Arm]] = {}
-        for arm in sweep.arms:
-            members.setdefault(tuple((key, arm.choices.get(key, "")) for key in axes), []).append(arm)
-        for setting, arms in members.items():
-            repeated = Counter(arm.label for arm in arms)
+        axes = groups.setting_axes(sweep.arms)
+        for peers in groups.group(sweep.arms, sweep.plan.get("baseline")):
+            repeated = Counter(arm.label for arm in peers.arms)
             results = []
-            for arm in arms:
-                style = styles.setdefault(_identity(arm, axes), len(styles))
+            for arm in peers.arms:
+                style = styles.setdefault(groups.identity(arm, axes), len(styles))
                 results.append(ArmResult(sweep, arm, arm.label if repeated[arm.label] == 1 else arm.name, style))
-            groups.append(_group(sweep, dict(setting), results, axes))
-    return tuple(groups)
+            found.append(_group(sweep, peers.setting, results, peers.arms.index(peers.baseline)))
+    return tuple(found)
 
 
-def _setting_axes(arms: Sequence[Arm]) -> tuple[str, ...]:
-    """Choices that define what is compared rather than who: the task always, task.* and trainer.* if arms remain."""
-    keys = sorted({key for arm in arms for key in arm.choices if key.startswith(("task.", "trainer."))})
-    varied = [key for key in keys if len({arm.choices.get(key) for arm in arms}) > 1]
-    axes = ("task", *varied)
-    sizes = Counter(tuple(arm.choices.get(key) for key in axes) for arm in arms)
-    return axes if varied and max(sizes.values()) > 1 else ("task",)
-
-
-def _identity(arm: Arm, axes: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """What makes it the same arm in another task or sweep; an arm without choices is itself only."""
-    choices = tuple(sorted((key, value) for key, value in arm.choices.items() if key not in axes))
-    return choices or (("arm", arm.name),)
-
-
-def _group(sweep: Sweep, setting: Mapping[str, str], arms: Sequence[ArmResult], axes: Sequence[str]) -> Group:
-    baseline = _baseline(sweep, arms, axes)
-    candidates = [arm for arm in arms if arm is not baseline]
+def _group(sweep: Sweep, setting: Mapping[str, str], results: Sequence[ArmResult], base: int) -> Group:
+    level = Level.of(sweep.looks)
     delta = sweep.plan.get("confirm", {}).get("delta")
-    tests = [_differences(arm, baseline) for arm in candidates]
-    p_values = _holm([_paired_p(arm, baseline, d) for arm, d in zip(candidates, tests, strict=True)])
+    delta = None if delta is None else float(delta)
+    findings = judge([*results[:base], *results[base + 1 :]], results[base], level, delta)
+    wanted = _num_seeds(sweep, results, findings)
+    arms = tuple(replace(arm, num_seeds=wanted) for arm in results)
+    candidates = [*arms[:base], *arms[base + 1 :]]
     comparisons = [
-        _comparison(arm, baseline, differences, p, None if delta is None else float(delta))
-        for arm, differences, p in zip(candidates, tests, p_values, strict=True)
+        _comparison(arm, arms[base], finding, level, delta) for arm, finding in zip(candidates, findings, strict=True)
     ]
-    return Group(sweep, setting, tuple(arms), baseline, tuple(comparisons), _lowest(arms))
+    return Group(sweep, setting, arms, arms[base], tuple(comparisons), _lowest(arms, level), level)
 
 
-def _baseline(sweep: Sweep, arms: Sequence[ArmResult], axes: Sequence[str]) -> ArmResult:
-    """The plan's baseline; in the other groups the arm that equals it but for the group's setting."""
-    named = next((arm for arm in sweep.arms if arm.name == sweep.plan.get("baseline")), None)
-    if named is not None:
-        for arm in arms:
-            if arm.name == named.name or _identity(arm.arm, axes) == _identity(named, axes):
-                return arm
-    return arms[0]
+def _num_seeds(sweep: Sweep, arms: Sequence[ArmResult], findings: Sequence[Finding]) -> int:
+    """What the planner would have the arms run by now; arms without a choice have nothing to confirm."""
 
+    def complete(look: int) -> bool:
+        return all(
+            seed in arm.confirm and arm.confirm[seed].status is not Status.RUNNING
+            for arm in arms
+            if arm.confirm
+            for seed in range(look)
+        )
 
-def _differences(candidate: ArmResult, baseline: ArmResult) -> dict[int, float]:
-    ours, theirs = candidate.test_losses, baseline.test_losses
-    return {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
-
-
-def _scale(*arms: ArmResult) -> float:
-    """The largest loss, whose rounding differences have."""
-    return max((abs(loss) for arm in arms for loss in arm.test_losses.values()), default=0.0)
-
-
-def _paired_p(candidate: ArmResult, baseline: ArmResult, differences: Mapping[int, float]) -> float | None:
-    values = list(differences.values())
-    return statistics.paired_t(values, scale=_scale(candidate, baseline)).p if values else None
+    if sweep.seeds != AUTO:
+        return sweep.planned(Phase.CONFIRM)
+    most = max((max(arm.confirm, default=-1) + 1 for arm in arms), default=0)
+    return sequential.num_seeds(AUTO, most, complete, lambda: all(f.decided for f in findings), sweep.looks)
 
 
 def _comparison(
-    candidate: ArmResult,
-    baseline: ArmResult,
-    differences: Mapping[int, float],
-    p_holm: float | None,
-    delta: float | None,
+    candidate: ArmResult, baseline: ArmResult, finding: Finding, level: Level, delta: float | None
 ) -> Comparison:
-    values, scale = list(differences.values()), _scale(candidate, baseline)
-    ours, theirs = ([arm.test_losses[seed] for seed in differences] for arm in (candidate, baseline))
+    values, size = list(finding.differences.values()), scale(candidate, baseline)
+    ours, theirs = ([arm.test_losses[seed] for seed in finding.differences] for arm in (candidate, baseline))
     return Comparison(
         candidate=candidate,
         baseline=baseline,
-        differences=differences,
-        test=statistics.paired_t(values, scale=scale) if values else None,
-        p_holm=p_holm,
+        differences=finding.differences,
+        test=finding.test,
+        p_holm=finding.p_holm,
         sign_flip_p=statistics.sign_flip(values) if len(values) >= 8 else None,
-        bca=statistics.bca_interval(values, scale=scale) if len(values) >= 20 else None,
+        bca=statistics.bca_interval(values, scale=size) if len(values) >= 20 else None,
         probability=statistics.probability_better(ours, theirs) if len(values) > 1 else None,
-        equal_p=statistics.equivalence(values, delta, scale=scale) if delta and values else None,
+        equal_p=statistics.equivalence(values, delta, scale=size) if delta and values else None,
         delta=delta,
+        outcome=finding.outcome,
+        level=level,
         steps_ratios=steps_ratios(candidate, baseline),
     )
 
@@ -363,7 +313,7 @@ def steps_ratios(candidate: ArmResult, baseline: ArmResult) -> tuple[float, ...]
     return tuple(float(ratio) for ratio in statistics.ratios(over, under))
 
 
-def _lowest(arms: Sequence[ArmResult]) -> tuple[ArmResult, ...]:
+def _lowest(arms: Sequence[ArmResult], level: Level) -> tuple[ArmResult, ...]:
     """The arm of the lowest mean test loss, then those that all-pairs Holm tests can't tell from it.
 
     All pairs are corrected for, not only those with the lowest: which one that is was seen in the same data.
@@ -372,17 +322,11 @@ def _lowest(arms: Sequence[ArmResult]) -> tuple[ArmResult, ...]:
     ranked = sorted((arm for arm in arms if arm.test and not arm.diverged_seeds), key=_mean_test)
     if not ranked:
         return ()
-    pairs = list(itertools.combinations(range(len(ranked)), 2))
-    differences = [_differences(ranked[j], ranked[i]) for i, j in pairs]
-    p_values = _holm([_paired_p(ranked[j], ranked[i], d) for (i, j), d in zip(pairs, differences, strict=True)])
-    tied = [ranked[j] for (i, j), p in zip(pairs, p_values, strict=True) if i == 0 and (p is None or p >= ALPHA)]
+    pairs = [(ranked[j], ranked[i]) for i, j in itertools.combinations(range(len(ranked)), 2)]
+    tests = [paired(differences(higher, lower), higher, lower, level) for higher, lower in pairs]
+    p_values = zip(pairs, holm(test.p if test else None for test in tests), strict=True)
+    tied = [higher for (higher, lower), p in p_values if lower is ranked[0] and (p is None or p >= level.alpha)]
     return (ranked[0], *tied)
-
-
-def _holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm over the p values that exist; the others stay None."""
-    adjusted = iter(statistics.holm([p for p in p_values if p is not None]))
-    return [None if p is None else next(adjusted) for p in p_values]
 
 
 def _mean_test(arm: ArmResult) -> float:

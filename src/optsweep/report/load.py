@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optsweep import tracking_names as names
+from optsweep.sequential import AUTO, LOOKS, Seeds
 from optsweep.tracking_names import Phase, Status
 
 if TYPE_CHECKING:  # importing mlflow costs seconds
@@ -140,9 +141,22 @@ class Sweep:
     arms: tuple[Arm, ...]
 
     def planned(self, phase: Phase) -> int:
-        """How many trials the plan asks of each arm in a phase."""
-        part, key = ("search", "trials") if phase is Phase.SEARCH else ("confirm", "seeds")
-        return int(_number(self.plan.get(part, {}).get(key)) or 0)
+        """How many trials the plan asks of each arm in a phase; with confirm.seeds=auto at least."""
+        if phase is Phase.CONFIRM:
+            return self.looks[0] if self.seeds == AUTO else self.seeds
+        return int(_number(self.plan.get("search", {}).get("trials")) or 0)
+
+    @property
+    def seeds(self) -> Seeds:
+        """Confirm seeds of each arm: their number, or `auto`."""
+        seeds = self.plan.get("confirm", {}).get("seeds")
+        return AUTO if seeds == AUTO else int(_number(seeds) or 0)
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds at which confirm.seeds=auto has looked or will; none where it was never asked for."""
+        confirm = self.plan.get("confirm", {})
+        return tuple(confirm.get("looks") or (LOOKS if confirm.get("seeds") == AUTO else ()))
 
     @property
     def absent(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from optsweep.report.caveats import caveats, seeds_diverged
 from optsweep.report.comparison import ArmResult, Comparison, Group, Outcome
-from optsweep.report.wording import decimals, fixed, listed, number, p_value, plural, size, span, times
+from optsweep.report.wording import decimals, fixed, interval_name, listed, number, p_value, plural, size, span, times
 from optsweep.tracking_names import Phase, Status
 
 
@@ -136,7 +136,9 @@ def _evidence(comparison: Comparison) -> str:
     text = f"{'mean ' if test.n > 1 else ''}test loss {word}"
     text += f" ({fixed(means[0], places)} against {fixed(means[1], places)}"
     if test.low is not None and test.high is not None:
-        text += f"; 95 % interval of the difference {span(test.low, test.high, places, sign=True)}"
+        text += (
+            f"; {interval_name(comparison.level, 'of the difference')} {span(test.low, test.high, places, sign=True)}"
+        )
         text += f", {p_value(comparison.p_holm)}"
         text += " after Holm's correction" if comparison.p_holm != test.p else ""
     return f"{text}; paired over {plural(test.n, 'seed')})"
@@ -218,7 +220,7 @@ def _why_no_test(arm: ArmResult) -> str:
         search = arm.arm.of(Phase.SEARCH)
         if search and all(trial.status is Status.DIVERGED for trial in search):
             return f"all {plural(len(search), 'search trial')} diverged"
-        return "it has no confirm trials yet" if arm.sweep.planned(Phase.CONFIRM) else "no confirm seeds were asked for"
+        return "it has no confirm trials yet" if arm.num_seeds else "no confirm seeds were asked for"
     if arm.diverged_seeds == len(arm.confirm):
         return f"it diverged on {'its one seed' if len(arm.confirm) == 1 else f'all {len(arm.confirm)} seeds'}"
     return "none of its confirm trials has finished"

@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 
 from optsweep.report.statistics import Interval, PairedT
+from optsweep.sequential import Level
 
 MINUS = "−"
 MOST_DECIMALS = 9
+_COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -95,6 +97,17 @@ def p_value(p: float | None) -> str:
     if p < 1e-4:
         return "p < 0.0001"
     return f"p = {p:.4f}" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def percent(confidence: float) -> str:
+    """ "95 %", "97.9 %"."""
+    return f"{number(100 * confidence, 3)} %"
+
+
+def interval_name(level: Level, of: str = "") -> str:
+    """ "95 % interval", "97.9 % interval (three looks planned, Pocock)"; `of` what, in between."""
+    text = f"{percent(level.confidence)} interval {of}".rstrip()
+    return f"{text} ({_COUNTS.get(len(level.looks), len(level.looks))} looks planned, Pocock)" if level.looks else text
 
 
 def times(ratio: float | None) -> str:
