@@ -136,6 +136,11 @@ def short(text: str, length: int = 44) -> str:
     return f"\u200b{text}" if text.startswith("_") else text
 
 
+def slug(text: str) -> str:
+    """Part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:40] or "other"
+
+
 def legend_height(arms: Sequence[ArmResult]) -> float:
     """Inches that a legend of these arms takes beyond its first row."""
     return 0.165 * (math.ceil(len(arms) / _legend_columns(arms)) - 1)

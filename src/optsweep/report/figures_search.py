@@ -24,6 +24,7 @@ from optsweep.report.figures import (
     marker,
     shared_labels,
     short,
+    slug,
 )
 from optsweep.report.load import LEARNING_RATE, WEIGHT_DECAY, Trial
 from optsweep.report.statistics import expected_best
@@ -41,7 +42,7 @@ _SHOWN = 3.0  # losses up to best + this many times (median − best) have a pla
 
 def plans(group: Group) -> list[Plan]:
     """The search figures that this group has data for."""
-    found = [_sensitivity(group), _decay(group), _tuning(group)]
+    found = [_sensitivity(group), *_planes(group), _tuning(group)]
     return [plan for plan in found if plan is not None]
 
 
@@ -51,11 +52,13 @@ def _searched(arm: ArmResult, key: str) -> list[Trial]:
     return [t for t in arm.arm.of(Phase.SEARCH) if t.status in ended and (t.number(key) or 0) > 0]
 
 
-def _loss(trial: Trial) -> float:
-    return math.inf if trial.status is Status.DIVERGED else (trial.metric(names.VAL_LOSS) or math.inf)
+def last_loss(trial: Trial) -> float:
+    """Validation loss at the trial's last step; infinity where it diverged."""
+    loss = trial.metric(names.VAL_LOSS)
+    return math.inf if loss is None or trial.status is Status.DIVERGED else loss
 
 
-def _top(losses: Sequence[float]) -> tuple[float, float]:
+def loss_limits(losses: Sequence[float]) -> tuple[float, float]:
     """Limits of a loss axis that a few terrible trials don't flatten."""
     finite = np.array([loss for loss in losses if math.isfinite(loss)])
     if len(finite) == 0:
@@ -71,7 +74,7 @@ def _sensitivity(group: Group) -> Plan | None:
     if not arms:
         return None
     finished = [t for arm in arms for t in _searched(arm, LEARNING_RATE) if t.status is Status.FINISHED]
-    limits = _top([_loss(trial) for trial in finished])
+    limits = loss_limits([last_loss(trial) for trial in finished])
     columns = 1 if len(arms) <= 3 else 2
     rows = math.ceil(len(arms) / columns)
 
@@ -130,7 +133,7 @@ def _draw_trials(axes: Axes, arm: ArmResult, limits: tuple[float, float]) -> Non
     high = limits[0] + _TOP * (limits[1] - limits[0])
     points: dict[tuple[str, bool], list[tuple[float, float]]] = {}  # one artist per look: a thousand would be slow
     for trial in _searched(arm, LEARNING_RATE):
-        x, y = trial.number(LEARNING_RATE), _loss(trial)
+        x, y = trial.number(LEARNING_RATE), last_loss(trial)
         assert x is not None
         look = "x" if math.isinf(y) else "^" if y > high else marker(arm)
         points.setdefault((look, trial.status is Status.PRUNED), []).append((x, min(y, high)))
@@ -145,13 +148,23 @@ def _draw_trials(axes: Axes, arm: ArmResult, limits: tuple[float, float]) -> Non
         axes.plot(x, y, marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.4)
 
 
-def _decay(group: Group) -> Plan | None:
-    """Learning rate × weight decay, one panel per arm that searched both."""
-    arms = [arm for arm in group.arms if {LEARNING_RATE, WEIGHT_DECAY} <= set(arm.arm.space)]
-    arms = [arm for arm in arms if len({t.number(WEIGHT_DECAY) for t in _both(arm)}) > 1]
+def _planes(group: Group) -> list[Plan]:
+    """Learning rate × each other hyperparameter that arms searched along with it."""
+    searched = {key for arm in group.arms if LEARNING_RATE in arm.arm.space for key in arm.arm.space}
+    found = [
+        _plane(group, key) for key in sorted(searched - {LEARNING_RATE}, key=lambda key: (key != WEIGHT_DECAY, key))
+    ]
+    return [plan for plan in found if plan is not None]
+
+
+def _plane(group: Group, key: str) -> Plan | None:
+    """Learning rate × another hyperparameter, one panel per arm that searched both."""
+    arms = [arm for arm in group.arms if {LEARNING_RATE, key} <= set(arm.arm.space)]
+    arms = [arm for arm in arms if len({t.number(key) for t in _both(arm, key)}) > 1]
     if not arms:
         return None
-    limits = _top([_loss(trial) for arm in arms for trial in _both(arm) if trial.status is Status.FINISHED])
+    log = all(arm.arm.space[key].log for arm in arms)
+    limits = loss_limits([last_loss(t) for arm in arms for t in _both(arm, key) if t.status is Status.FINISHED])
     columns = 1 if len(arms) == 1 else 2
     rows = math.ceil(len(arms) / columns)
 
@@ -159,33 +172,44 @@ def _decay(group: Group) -> Plan | None:
         figure, axes = blank(0.9 + 2.2 * rows, rows, columns, sharex=True, sharey=True)
         for ax, arm in zip(axes, arms, strict=False):
             ax.set_xscale("log")
-            ax.set_yscale("log")
+            ax.set_yscale("log" if log else "linear")
             ax.set_title(short(arm.label, 60 // columns))
-            drawn = _draw_plane(ax, arm, limits)
+            drawn = _draw_plane(ax, arm, key, limits)
         for ax in axes[len(arms) :]:
             ax.set_visible(False)
         for ax in axes[: len(arms)]:
             ax.tick_params(labelbottom=True)
             log_ticks(ax.xaxis)
-            log_ticks(ax.yaxis)
-        shared_labels(figure, "learning rate (log scale)", "weight decay λ (log scale)")
+            if log:
+                log_ticks(ax.yaxis)
+        shared_labels(figure, "learning rate (log scale)", short(_symbol(key)) + (" (log scale)" if log else ""))
         bar = figure.colorbar(drawn, ax=axes, shrink=0.9, aspect=28, pad=0.02, extend="max")
         bar.set_label(loss_label(group, "validation"))
         bar.outline.set_visible(False)
         return figure
 
-    each = [
-        f"{arm.label}: λ {setting(arm.setting(WEIGHT_DECAY))} at {setting(arm.setting(LEARNING_RATE))}" for arm in arms
-    ]
+    each = [f"{arm.label}: {setting(arm.setting(key))} at {setting(arm.setting(LEARNING_RATE))}" for arm in arms]
+    trials = [trial for arm in arms for trial in _both(arm, key)]
     return Plan(
-        "lr_decay",
-        "Learning rate and weight decay",
-        f"Each point is one search trial ({plural(sum(len(_both(arm)) for arm in arms), 'trial')}), darker is lower. "
-        "Ringed: the chosen setting. Crosses: diverged. Small: pruned, at its last loss.",
-        f"Validation loss by learning rate and weight decay. Chosen: {listed(each)}. "
-        f"Lowest loss {number(min(_loss(t) for arm in arms for t in _both(arm)))}.",
+        "lr_decay" if key == WEIGHT_DECAY else f"lr_{slug(key)}",
+        f"Learning rate and {_word(key)}",
+        f"Each point is one search trial ({plural(len(trials), 'trial')}), darker is lower. "
+        "Ringed: the chosen setting. Crosses: diverged. Small: pruned, at its last loss."
+        + (" Other searched hyperparameters vary too." if any(len(arm.arm.space) > 2 for arm in arms) else ""),
+        f"Validation loss by learning rate and {_word(key)}. Chosen {_word(key)} and learning rate: {listed(each)}. "
+        f"Lowest loss {number(min(last_loss(trial) for trial in trials))}.",
         draw,
     )
+
+
+def _word(key: str) -> str:
+    """A hyperparameter in a sentence."""
+    return "weight decay" if key == WEIGHT_DECAY else key
+
+
+def _symbol(key: str) -> str:
+    """A hyperparameter on an axis."""
+    return "weight decay λ" if key == WEIGHT_DECAY else key
 
 
 def _tuning(group: Group) -> Plan | None:
@@ -229,21 +253,23 @@ def independent_losses(arm: ArmResult) -> list[float]:
 
     A pruned trial counts with its last loss, which is worse than it would have become: it wasn't the best anyway.
     """
-    losses = [_loss(trial) for trial in _searched(arm, LEARNING_RATE) if trial.origin == "quasi-random"]
+    losses = [last_loss(trial) for trial in _searched(arm, LEARNING_RATE) if trial.origin == "quasi-random"]
     return losses if any(math.isfinite(loss) for loss in losses) else []
 
 
-def _both(arm: ArmResult) -> list[Trial]:
-    return [trial for trial in _searched(arm, LEARNING_RATE) if (trial.number(WEIGHT_DECAY) or 0) > 0]
+def _both(arm: ArmResult, key: str) -> list[Trial]:
+    """Search trials with a value of LR and of a second hyperparameter that its axis has a place for."""
+    held = [(trial, trial.number(key)) for trial in _searched(arm, LEARNING_RATE)]
+    least = 0.0 if arm.arm.space[key].log else -math.inf
+    return [trial for trial, value in held if value is not None and math.isfinite(value) and value > least]
 
 
-def _draw_plane(axes: Axes, arm: ArmResult, limits: tuple[float, float]) -> PathCollection:
-    trials = _both(arm)
-    held = [trial for trial in trials if math.isfinite(_loss(trial))]
+def _draw_plane(axes: Axes, arm: ArmResult, key: str, limits: tuple[float, float]) -> PathCollection:
+    trials = _both(arm, key)
+    held = [trial for trial in trials if math.isfinite(last_loss(trial))]
     drawn = axes.scatter(
-        [trial.number(LEARNING_RATE) or math.nan for trial in held],
-        [trial.number(WEIGHT_DECAY) or math.nan for trial in held],
-        c=[_loss(trial) for trial in held],
+        *_places(held, key),
+        c=[last_loss(trial) for trial in held],
         s=[14 if trial.status is Status.PRUNED else 38 for trial in held],
         cmap="cividis",
         vmin=limits[0],
@@ -252,11 +278,15 @@ def _draw_plane(axes: Axes, arm: ArmResult, limits: tuple[float, float]) -> Path
         linewidths=0.5,
         zorder=3,
     )
-    lost = [trial for trial in trials if not math.isfinite(_loss(trial))]
-    x, y = ([trial.number(key) or math.nan for trial in lost] for key in (LEARNING_RATE, WEIGHT_DECAY))
-    axes.plot(x, y, "x", color=INK, markersize=5.5, markeredgewidth=1.4)
+    lost = [trial for trial in trials if not math.isfinite(last_loss(trial))]
+    axes.plot(*_places(lost, key), "x", color=INK, markersize=5.5, markeredgewidth=1.4)
     chosen = arm.arm.chosen.params if arm.arm.chosen else {}
-    if chosen.get(WEIGHT_DECAY, 0) > 0 and LEARNING_RATE in chosen:
+    if LEARNING_RATE in chosen and key in chosen and (chosen[key] > 0 or not arm.arm.space[key].log):
         ring: Any = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.4}
-        axes.plot(chosen[LEARNING_RATE], chosen[WEIGHT_DECAY], marker="o", zorder=4, **ring)
+        axes.plot(chosen[LEARNING_RATE], chosen[key], marker="o", zorder=4, **ring)
     return drawn
+
+
+def _places(trials: Sequence[Trial], key: str) -> tuple[list[float], list[float]]:
+    x, y = ([value for t in trials if (value := t.number(of)) is not None] for of in (LEARNING_RATE, key))
+    return x, y
