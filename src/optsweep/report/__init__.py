@@ -19,7 +19,7 @@ class Report:
     """A written report, and what of it a terminal can show."""
 
     index: Path
-    verdicts: tuple[str, ...]  # one paragraph per task or other setting
+    verdicts: tuple[str, ...]  # what holds across groups first, then one paragraph per task or other setting
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]  # one per arm
     partial: bool  # planned trials are still missing

@@ -13,6 +13,8 @@ from markupsafe import Markup
 
 from optsweep import tracking_names as names
 from optsweep.report import wording
+from optsweep.report.across import Across, record
+from optsweep.report.across_tasks import scores
 from optsweep.report.caveats import seeds_diverged
 from optsweep.report.comparison import ArmResult, Comparison, Group, Outcome
 from optsweep.report.figures import COLOURS, Drawing
@@ -27,7 +29,12 @@ _MOST_ROWS = 600  # of a table of trials in the page; results.csv has them all
 
 
 def render(
-    sweeps: Sequence[Sweep], verdicts: Sequence[Verdict], drawings: Sequence[Sequence[Drawing]], tracking_uri: str
+    sweeps: Sequence[Sweep],
+    verdicts: Sequence[Verdict],
+    drawings: Sequence[Sequence[Drawing]],
+    found: Across,
+    over: Sequence[Sequence[Drawing]],
+    tracking_uri: str,
 ) -> str:
     """The page as HTML. Every text from the store is escaped; only our own SVG, CSS and JavaScript are not."""
     groups = [
@@ -40,6 +47,8 @@ def render(
         .render(
             sweeps=sweeps,
             groups=groups,
+            across=found,
+            over=over,
             title=", ".join(sweep.name for sweep in sweeps),
             partial=any(partial(v.group) for v in verdicts) or any(sweep.absent for sweep in sweeps),
             css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
@@ -79,6 +88,8 @@ def _environment() -> Environment:
         seeds_diverged=seeds_diverged,
         facts_line=facts_line,
         extension=extension,
+        record=record,
+        scores=scores,
     )
     return environment
 

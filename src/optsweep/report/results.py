@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from optsweep.report import results_across
+from optsweep.report.across import Across
 from optsweep.report.comparison import ArmResult, Comparison, Group
 from optsweep.report.load import Sweep, Trial
 from optsweep.report.statistics import Interval
@@ -22,12 +24,15 @@ from optsweep.tracking_names import Phase, Status
 FORMAT = 1
 
 
-def results(sweeps: Sequence[Sweep], verdicts: Sequence[Verdict], figures: Iterable[str]) -> dict[str, Any]:
+def results(
+    sweeps: Sequence[Sweep], verdicts: Sequence[Verdict], found: Across, figures: Iterable[str]
+) -> dict[str, Any]:
     """Everything that the page states."""
     return {
         "format": FORMAT,
         "sweeps": [_sweep(sweep) for sweep in sweeps],
         "groups": [_group(verdict) for verdict in verdicts],
+        "across": results_across.results(found),
         "partial": any(partial(verdict.group) for verdict in verdicts) or any(sweep.absent for sweep in sweeps),
         "figures": sorted(figures),
     }

@@ -7,7 +7,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from optsweep.report import Report, figures, figures_curves, figures_outcome, figures_search, page, results
+from optsweep.report import (
+    Report,
+    figures,
+    figures_across,
+    figures_curves,
+    figures_outcome,
+    figures_search,
+    page,
+    results,
+)
+from optsweep.report.across import Across, across
 from optsweep.report.comparison import Group, compare
 from optsweep.report.load import LEARNING_RATE, WEIGHT_DECAY, Sweep
 from optsweep.report.verdict import Verdict, verdict
@@ -17,18 +27,21 @@ from optsweep.tracking_names import Phase, Status
 
 def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path) -> Report:
     """Write the folder `out`; figures of an earlier report in it that no longer exist are removed."""
-    verdicts = [verdict(group) for group in compare(sweeps)]
+    groups = compare(sweeps)
+    verdicts = [verdict(group) for group in groups]
+    found = across(groups)
     out.mkdir(parents=True, exist_ok=True)
     _remove_old_figures(out)
-    drawings = _draw([v.group for v in verdicts], out / "figures")
-    names = [drawing.name for held in drawings for drawing in held]
-    content = results.results(sweeps, verdicts, names)
+    drawings = _draw(groups, out / "figures")
+    over = _draw_across(found, out / "figures")
+    names = [drawing.name for held in (*drawings, *over) for drawing in held]
+    content = results.results(sweeps, verdicts, found, names)
     (out / "results.json").write_text(results.as_json(content), encoding="utf-8")
     (out / "results.csv").write_text(results.as_csv(sweeps), encoding="utf-8")
     index = out / "index.html"
-    index.write_text(page.render(sweeps, verdicts, drawings, tracking_uri), encoding="utf-8")
+    index.write_text(page.render(sweeps, verdicts, drawings, found, over, tracking_uri), encoding="utf-8")
     rows = tuple(_row(arm_row) for arm_row in _arm_rows(verdicts))
-    return Report(index, tuple(v.text for v in verdicts), _COLUMNS, rows, bool(content["partial"]))
+    return Report(index, (*found.texts, *(v.text for v in verdicts)), _COLUMNS, rows, bool(content["partial"]))
 
 
 def _draw(groups: Sequence[Group], folder: Path) -> list[list[figures.Drawing]]:
@@ -37,11 +50,20 @@ def _draw(groups: Sequence[Group], folder: Path) -> list[list[figures.Drawing]]:
     for place, group in enumerate(groups):
         slug = re.sub(r"[^a-z0-9]+", "-", group.title.lower()).strip("-")[:40]
         prefix = f"{place + 1:02d}-{slug}-" if len(groups) > 1 else ""
-        plans = [*figures_outcome.plans(group), *figures_curves.plans(group), *figures_search.plans(group)]
+        plans = [plan for plans_of in _FIGURES for plan in plans_of(group)]
         plans.sort(key=lambda plan: (plan.wide, _ORDER.index(plan.name)))
         found.append([figures.save(plan, prefix, folder) for plan in plans])
     return found
 
+
+def _draw_across(found: Across, folder: Path) -> list[list[figures.Drawing]]:
+    """The figures of each finding over several groups."""
+    plans = figures_across.plans(found)
+    prefixes = [f"across-{place:02d}-" if len(plans) > 1 else "across-" for place in range(1, len(plans) + 1)]
+    return [[figures.save(plan, prefix, folder) for plan in held] for prefix, held in zip(prefixes, plans, strict=True)]
+
+
+_FIGURES = (figures_outcome.plans, figures_curves.plans, figures_search.plans, figures_across.group_plans)
 
 # as the page shows them, two a row: neighbours are of like height
 _ORDER = (
@@ -55,6 +77,7 @@ _ORDER = (
     "lr_decay",
     "learning_rate",
     "tuning",
+    "ranks",
 )
 
 

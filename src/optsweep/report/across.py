@@ -1,0 +1,232 @@
+"""What a report says across its groups, put into words: over run lengths, and over tasks.
+
+A group is one task in one setting; `verdict.py` speaks of each alone. Nothing here changes what they say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from optsweep.report.across_lengths import LEAST_FITTED, LengthArm, Method, OnFrontier, RunLengths, run_lengths
+from optsweep.report.across_tasks import OverTasks, over_tasks
+from optsweep.report.comparison import ArmResult, Group, Outcome
+from optsweep.report.statistics import Interval
+from optsweep.report.wording import listed, number, plural, times
+
+_NAMED = 3  # candidates of which each is spoken; of more, only what stands out
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a family of groups says: the sentences, the most important first, and what to beware of."""
+
+    sentences: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """In one paragraph."""
+        return " ".join(self.sentences)
+
+
+@dataclass(frozen=True)
+class Across:
+    """All findings over several groups; empty for one group, and for groups that have nothing in common."""
+
+    run_lengths: tuple[tuple[RunLengths, Finding], ...]
+    tasks: tuple[tuple[OverTasks, Finding], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.run_lengths or self.tasks)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """A paragraph for each finding."""
+        return tuple(finding.text for _, finding in (*self.run_lengths, *self.tasks))
+
+
+def across(groups: Sequence[Group]) -> Across:
+    """What the groups of a report say together."""
+    return Across(
+        tuple((lengths, _on_run_lengths(lengths)) for lengths in run_lengths(groups)),
+        tuple((tasks, _on_tasks(tasks)) for tasks in over_tasks(groups)),
+    )
+
+
+# -- run lengths ---------------------------------------------------------------------------------------------------
+
+
+def _on_run_lengths(lengths: RunLengths) -> Finding:
+    first, last = lengths.lengths[0], lengths.lengths[-1]
+    where = (
+        f"On {lengths.title} over {len(lengths.lengths)} run lengths ({first:,} to {last:,} steps, LR tuned for each)"
+    )
+    said = [(arm, text) for arm in lengths.candidates if (text := _needs(arm, lengths))]
+    sentences = []
+    if not lengths.candidates:
+        sentences.append(f"{where} only {lengths.baseline.label} was run.")
+    elif not said:
+        sentences.append(f"{where} no speed-up over {lengths.baseline.label} can be given.")
+    else:
+        sentences.append(f"{where}, for the same test loss: {'; '.join(text for _, text in said)}.")
+    sentences += [_of_frontier(found, lengths) for found in lengths.frontier]
+    notes = list(lengths.notes)
+    if any(arm.method is Method.INTERPOLATED for arm, _ in said):
+        notes.append(
+            f"Interpolated: between {lengths.baseline.label}'s run lengths the loss is taken to be linear in the "
+            f"logarithm of the steps. A fitted curve needs {LEAST_FITTED} lengths at which no seed diverged."
+        )
+    if any(run.confirm and len(run.test_losses) < 2 for arm in lengths.arms for run in arm.runs.values()):
+        notes.append("A length with one seed has no interval.")
+    return Finding(tuple(sentences), tuple(notes))
+
+
+def _needs(arm: LengthArm, lengths: RunLengths) -> str:
+    """ "soap needs 0.61× the steps of adamw (fitted; 95 % interval 0.55 to 0.68), 0.79× the time"."""
+    steps = f"the steps of {lengths.baseline.label}"
+    if arm.overall is not None:
+        interval = _interval(arm.overall)
+        said = f"{arm.method}{f'; {interval}' if interval else '; no interval'}"
+        if arm.overall.low is not None and arm.overall.high is not None and arm.overall.low <= 1 <= arm.overall.high:
+            return f"no difference in steps between {arm.label} and {lengths.baseline.label} is shown ({said})"
+        seconds = lengths.time_ratios.get(arm.longest.style)
+        also = f", which is {times(arm.overall.estimate * seconds)} the time" if seconds is not None else ""
+        return f"{arm.label} needs {times(arm.overall.estimate)} {steps} ({said}){also}"
+    if not arm.ratios:
+        return ""
+    bounds = {found.bound for found in arm.ratios}
+    if len(bounds) == 1 and bounds != {""}:
+        return _beyond(arm, lengths)
+    return _between(arm, lengths)
+
+
+def _between(arm: LengthArm, lengths: RunLengths) -> str:
+    """Ratios of several lengths without a fit over them: their range, and at how many of the lengths they hold."""
+    held = [found.ratio for found in arm.ratios if not found.bound]
+    of = f"of its {plural(len(arm.ratios), 'length')}"
+    at = f"{arm.method}, at {len(held)} {of}"
+    known = [ratio for ratio in held if ratio.low is not None]
+    if known and all((ratio.low or 0) <= 1 <= (ratio.high or 0) for ratio in known):
+        at = f"{arm.method}, with an interval at {len(known)} {of}"
+        return f"no difference in steps between {arm.label} and {lengths.baseline.label} is shown ({at})"
+    if not known:
+        at += "; no interval"
+    elif len(held) == 1:
+        at += f"; {_interval(held[0])}"
+    low, high = (times(end(ratio.estimate for ratio in held)) for end in (min, max))
+    return (
+        f"{arm.label} needs {low if low == high else f'{low} to {high}'} the steps of {lengths.baseline.label} ({at})"
+    )
+
+
+def _beyond(arm: LengthArm, lengths: RunLengths) -> str:
+    """All runs of the arm are better than the baseline's longest, or all worse than its shortest."""
+    below = arm.ratios[0].bound == "<"
+    found = (min if below else max)(arm.ratios, key=lambda held: held.ratio.estimate)
+    end = (max if below else min)(lengths.baseline.runs)
+    return (
+        f"{arm.label} needs {'less' if below else 'more'} than {times(found.ratio.estimate)} the steps of "
+        f"{lengths.baseline.label} (its runs of {found.num_steps:,} steps end {'below' if below else 'above'} the "
+        f"other's of {end:,})"
+    )
+
+
+def _interval(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"95 % interval {number(interval.low, 3)} to {number(interval.high, 3)}"
+
+
+def _of_frontier(found: OnFrontier, lengths: RunLengths) -> str:
+    below, above, open_ = found.counts
+    parts = [f"below it at {below}"] if below else []
+    parts += [f"above it at {above}"] if above else []
+    parts += [f"not shown to differ from it at {open_}"] if open_ else []
+    of = plural(len(found.num_steps), "shorter length")
+    return (
+        f"The validation curve of {found.arm.label}'s one run of {found.arm.num_steps:,} steps, against the "
+        f"frontier of {lengths.baseline.label}'s runs of {of}: {listed(parts)}."
+    )
+
+
+# -- tasks ---------------------------------------------------------------------------------------------------------
+
+
+def _on_tasks(tasks: OverTasks) -> Finding:
+    where = f"Over {plural(len(tasks.tasks), 'task')}" + (f" ({tasks.title})" if tasks.title else "")
+    baseline, *candidates = tasks.arms
+    sentences = []
+    if len(candidates) <= _NAMED:
+        records = [f"{arm.label} {record(counts)}" for arm, counts in zip(candidates, tasks.outcomes[1:], strict=True)]
+        sentences.append(f"{where}, against {baseline.label}: {'; '.join(records)}.")
+    else:
+        sentences.append(f"{where}, against {baseline.label}: {_summary(tasks)}.")
+    if tasks.mean_ranks:
+        sentences.append(_ranked(tasks))
+    notes = list(tasks.notes)
+    own = [task.task for task in tasks.solvable if task.target is not None and not task.target.of_task]
+    if own:
+        notes.append(
+            f"The target of {listed(own)} is {baseline.label}'s median final validation loss, which flatters the "
+            "others a little: it was seen in the same data."
+        )
+    unsolvable = [task.task for task in tasks.tasks if task.target is None]
+    if unsolvable:
+        notes.append(f"No target for {listed(unsolvable)}: {baseline.label} has no finished run there.")
+    return Finding(tuple(sentences), tuple(notes))
+
+
+_RECORD = {
+    Outcome.BETTER: "better on {}",
+    Outcome.WORSE: "worse on {}",
+    Outcome.EQUAL: "equal within ±δ on {}",
+    Outcome.NO_DIFFERENCE: "no difference shown on {}",
+    Outcome.UNTESTED: "not judged on {}",
+}
+
+
+def record(counts: Mapping[Outcome, int]) -> str:
+    """ "better on 2, no difference shown on 1"."""
+    return listed([text.format(counts[outcome]) for outcome, text in _RECORD.items() if outcome in counts])
+
+
+def _summary(tasks: OverTasks) -> str:
+    """Of many candidates: who is better or worse on how many tasks, and how many are neither."""
+    parts = []
+    for outcome in (Outcome.BETTER, Outcome.WORSE):
+        found = [
+            (counts[outcome], arm.label)
+            for arm, counts in zip(tasks.arms, tasks.outcomes, strict=True)
+            if outcome in counts
+        ]
+        found.sort(key=lambda held: -held[0])
+        named = [f"{label} on {count}" for count, label in found[:_NAMED]]
+        rest = len(found) - len(named)
+        named += [f"{plural(rest, 'other arm')} on some"] if rest > 0 else []
+        if named:
+            parts.append(f"{outcome} are {listed(named)}" if len(found) > 1 else f"{outcome} is {named[0]}")
+    silent = sum(not {Outcome.BETTER, Outcome.WORSE} & set(counts) for counts in tasks.outcomes[1:])
+    if silent:
+        parts.append(f"{plural(silent, 'arm')} neither better nor worse on any")
+    return "; ".join(parts)
+
+
+def _ranked(tasks: OverTasks) -> str:
+    """The lowest mean rank, and whose interval reaches it: never a lucky winner's name alone."""
+    held = sorted(zip(tasks.mean_ranks, tasks.arms, strict=True), key=lambda pair: pair[0].estimate)
+    (first, best), others = held[0], held[1:]
+    if first.low is None or first.high is None:
+        each = listed([f"{arm.label} {number(rank.estimate, 3)}" for rank, arm in held[:_NAMED]])
+        return f"Mean rank by test loss, without an interval: {each}{' …' if len(held) > _NAMED else ''}."
+    tied: list[ArmResult] = [arm for rank, arm in others if (rank.low or math.inf) <= first.high]
+    text = (
+        f"The lowest mean rank by test loss is {best.label}'s, {number(first.estimate, 3)} among {len(held)} arms "
+        f"(95 % interval {number(first.low, 3)} to {number(first.high, 3)})"
+    )
+    if not tied:
+        return f"{text}; no other arm's interval reaches it."
+    reach = "reaches it" if len(tied) == 1 else "reach it"
+    who = listed([arm.label for arm in tied]) if len(tied) <= _NAMED else f"{len(tied)} other arms"
+    return f"{text}; the interval{'s' if len(tied) > 1 else ''} of {who} {reach}."

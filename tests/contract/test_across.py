@@ -1,0 +1,325 @@
+"""What the report says across groups: run lengths, tasks and ranks, of made-up results with known answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optsweep import tracking_names as names
+from optsweep.report.across import Across, across
+from optsweep.report.across_lengths import interpolated, steps_needed
+from optsweep.report.across_tasks import MOST_TAU, mean_ranks, over_tasks, scores
+from optsweep.report.comparison import Outcome, compare
+from optsweep.report.figures import style
+from optsweep.report.figures_across import group_plans, plans
+from optsweep.report.load import Arm, Chosen, Curve, Range, Sweep, Timing, Trial
+from optsweep.report.statistics import performance_profile
+from optsweep.tracking_names import Phase, Status
+
+NOISE = (0.010, -0.012, 0.004, -0.006, 0.009, -0.005)
+
+
+def trial(arm: str, seed: int, loss: float | None, curve: Curve | None) -> Trial:
+    metrics = {} if loss is None else {names.TEST_LOSS: loss, names.VAL_LOSS: loss}
+    return Trial(
+        run_id=f"{arm}-{seed}",
+        arm=arm,
+        phase=Phase.CONFIRM,
+        slot=seed,
+        seed=seed,
+        origin="chosen",
+        status=Status.DIVERGED if loss is None else Status.FINISHED,
+        error="",
+        params={"lr": "0.001"},
+        metrics=metrics,
+        train_seconds=1.0,
+        state_bytes=1000.0,
+        lanes=1,
+        curves={} if curve is None else {names.VAL_LOSS: curve},
+    )
+
+
+def arm(
+    optimizer: str,
+    losses: Sequence[float | None],
+    *,
+    task: str = "charlm",
+    steps: int = 400,
+    axis: bool = False,
+    reached: Mapping[int, float] | None = None,
+    ms: float | None = 2.0,
+    **known: Any,
+) -> Arm:
+    """An arm with these test losses; None diverged. `reached`: its validation curve, by step."""
+    name = f"{task},{optimizer},{steps}"
+    held = reached or {steps: next((loss for loss in losses if loss is not None), 9.0)}
+    curve = Curve(np.array(list(held)), np.array(list(held.values()), dtype=np.float64))
+    schedule = known.pop("schedule", "cosine")
+    choices = {"task": task, "optimizer": optimizer, "schedule": schedule}
+    facts = {"num_steps": steps, "loss_unit": "nats", **known.pop("facts", {})}
+    return Arm(
+        name=name,
+        label=f"{task} + {optimizer}" + (f" + steps={steps}" if axis else ""),
+        run_id=f"run-{name}",
+        choices=choices | ({"trainer.steps": str(steps)} if axis else {}),
+        fingerprint="f",
+        space={"lr": Range(1e-4, 1e-3, True, "deck")},
+        fixed={},
+        chosen=Chosen({"lr": 5e-4}, 2.0, 1, {"lr": {"low": True, "high": known.pop("bracketed", True)}}, {}, ()),
+        timing=None if ms is None else Timing(ms, ms, ms, 50),
+        facts=facts,
+        warnings=(),
+        trials=tuple(trial(name, seed, loss, curve) for seed, loss in enumerate(losses)),
+    )
+
+
+def sweep(*arms: Arm, name: str = "demo", baseline: str | None = None) -> Sweep:
+    plan = {"arms": [a.name for a in arms], "baseline": baseline or arms[0].name, "confirm": {"seeds": 6}}
+    return Sweep(name, "1", "sweep-run", plan, {}, "", (), arms)
+
+
+def seeds(mean: float, noise: Sequence[float] = NOISE) -> list[float | None]:
+    return [mean + value for value in noise]
+
+
+def found(*sweeps: Sweep) -> Across:
+    return across(compare(sweeps))
+
+
+def by_length(optimizer: str, losses: Mapping[int, float], **known: Any) -> list[Arm]:
+    return [arm(optimizer, seeds(loss), steps=steps, axis=True, **known) for steps, loss in losses.items()]
+
+
+HALVING = {100: 4.0, 200: 3.0, 400: 2.0}  # one nat per doubling
+
+
+# -- run lengths ---------------------------------------------------------------------------------------------------
+
+
+def test_steps_needed_is_linear_in_the_log_of_the_steps() -> None:
+    lengths, losses = [100, 200, 400], [4.0, 3.0, 2.0]
+    needed, bound = steps_needed(lengths, losses, 3.5)
+    assert needed == pytest.approx(100 * math.sqrt(2))
+    assert not bound
+    assert steps_needed(lengths, losses, 4.0) == (100.0, "")
+    assert steps_needed(lengths, losses, 2.0)[0] == pytest.approx(400)
+    assert steps_needed(lengths, losses, 1.9) == (400.0, "<")
+    assert steps_needed(lengths, losses, 4.1) == (100.0, ">")
+    # not monotone: the fewest steps count, in the baseline's favour
+    assert steps_needed(lengths, [4.0, 2.0, 3.0], 2.5)[0] == pytest.approx(100 * 2**0.75)
+
+
+def test_interpolated_ratio_and_its_interval() -> None:
+    base = {length: dict(enumerate(seeds(loss))) for length, loss in HALVING.items()}  # type: ignore[arg-type]
+    (one,) = interpolated({100: dict(enumerate(seeds(3.0)))}, base)  # type: ignore[arg-type]
+    assert one.ratio.estimate == pytest.approx(0.5)
+    # the same noise on both sides cancels: the interval is a point
+    assert one.ratio.low == pytest.approx(0.5)
+    assert one.ratio.high == pytest.approx(0.5)
+    (few,) = interpolated({100: {0: 3.0, 1: 3.1}}, {n: {0: x, 1: x} for n, x in HALVING.items()})
+    assert few.ratio.low is None
+    (beyond,) = interpolated({400: dict(enumerate(seeds(1.5)))}, base)  # type: ignore[arg-type]
+    assert (beyond.ratio.estimate, beyond.bound, beyond.ratio.low) == (1.0, "<", None)
+
+
+def test_run_lengths_say_the_steps_and_the_time() -> None:
+    soap = by_length("soap", {100: 3.0, 200: 2.0, 400: 1.0}, ms=3.0)
+    result = found(sweep(*by_length("adamw", HALVING), *soap))
+    ((lengths, finding),) = result.run_lengths
+    assert lengths.lengths == (100, 200, 400)
+    assert [a.label for a in lengths.arms] == ["adamw", "soap"]
+    assert [(r.num_steps, r.bound) for r in lengths.arms[1].ratios] == [(100, ""), (200, ""), (400, "<")]
+    assert finding.sentences[0] == (
+        "On charlm over 3 run lengths (100 to 400 steps, LR tuned for each), for the same test loss: soap needs 0.5× "
+        "the steps of adamw (interpolated, at 2 of its 3 lengths)."
+    )
+    assert lengths.time_ratios[lengths.arms[1].longest.style] == pytest.approx(1.5)
+    assert not result.tasks
+
+
+def test_an_arm_better_than_the_longest_run_has_only_a_bound() -> None:
+    result = found(sweep(*by_length("adamw", HALVING), *by_length("soap", {100: 1.5, 200: 1.2, 400: 1.0})))
+    ((_, finding),) = result.run_lengths
+    assert "needs less than 0.25× the steps" in finding.text
+    assert "its runs of 100 steps end below the other's of 400" in finding.text
+
+
+def test_the_same_losses_are_no_difference() -> None:
+    noisy = [
+        arm("soap", seeds(x, NOISE[::-1]), steps=n, axis=True) for n, x in {100: 3.99, 200: 3.0, 400: 2.001}.items()
+    ]
+    result = found(sweep(*by_length("adamw", HALVING), *noisy[1:]))
+    ((_, finding),) = result.run_lengths
+    assert "no difference in steps between soap and adamw is shown" in finding.text
+
+
+def test_a_length_with_a_diverged_seed_is_left_out_and_named() -> None:
+    soap = by_length("soap", {100: 3.0, 200: 2.0, 400: 1.0})
+    soap[0] = arm("soap", [None, *seeds(3.0)[1:]], steps=100, axis=True, bracketed=False)
+    ((lengths, finding),) = found(sweep(*by_length("adamw", HALVING), *soap)).run_lengths
+    assert [r.num_steps for r in lengths.arms[1].ratios] == [200, 400]
+    assert "Left out of the speed-up, because seeds diverged: soap at 100 steps." in finding.notes
+    assert "LR not bracketed, so the loss may be lower than shown: soap at 100 steps." in finding.notes
+
+
+def test_run_lengths_of_several_sweeps_and_what_keeps_them_apart() -> None:
+    one = sweep(arm("adamw", seeds(4.0), steps=100), arm("soap", seeds(3.0), steps=100), name="one")
+    two = sweep(arm("adamw", seeds(3.0), steps=200), arm("soap", seeds(2.0), steps=200), name="two")
+    ((lengths, _),) = found(one, two).run_lengths
+    assert lengths.lengths == (100, 200)
+    other = sweep(*(arm(o, seeds(3.0), steps=200, facts={"batch_size": 64}) for o in ("adamw", "soap")), name="two")
+    assert not found(one, other)
+    ((_, finding),) = found(one, two, sweep(*two.arms, name="again")).run_lengths
+    assert "again's runs of 200 steps are left out: there were others before." in finding.notes
+
+
+def test_one_long_run_against_the_frontier() -> None:
+    curve = {100: 3.9, 200: 2.8, 400: 2.1}
+    free = [
+        arm("free", seeds(2.0), steps=n, axis=True, schedule="schedule_free", reached=curve if n == 400 else None)
+        for n in (100, 400)
+    ]
+    ((lengths, finding),) = found(sweep(*by_length("adamw", HALVING), *free)).run_lengths
+    (frontier,) = lengths.frontier
+    assert frontier.num_steps == (100, 200)
+    assert [d.mean for d in frontier.differences] == pytest.approx([-0.1, -0.2])
+    assert frontier.counts == (2, 0, 0)
+    assert "runs of 2 shorter lengths: below it at 2." in finding.sentences[1]
+
+
+# -- tasks ---------------------------------------------------------------------------------------------------------
+
+
+def two_tasks(**known: Any) -> Sweep:
+    """Of task a the target is the task's own, of task b nobody reaches it; soap takes half and twice the steps."""
+    own, hopeless = {"target_loss": 2.5}, {"target_loss": 0.1}
+    slow, fast = {100: 3.0, 200: 2.4, 400: 2.0}, {100: 2.4, 200: 2.3, 400: 1.9}
+    return sweep(
+        arm("adamw", seeds(2.0), task="a", reached=slow, facts=own, **known),
+        arm("soap", seeds(1.0, NOISE[::-1]), task="a", reached=fast, facts=own),
+        arm("adamw", seeds(2.0), task="b", reached={100: 2.4, 200: 2.0, 400: 2.0}, facts=hopeless),
+        arm("soap", seeds(2.0, NOISE[::-1]), task="b", reached={100: 3.0, 200: 2.4, 400: 2.0}, facts=hopeless),
+    )
+
+
+def test_targets_profile_and_verdicts_over_tasks() -> None:
+    (tasks,) = over_tasks(compare([two_tasks()]))
+    a, b = tasks.tasks
+    assert a.target is not None
+    assert b.target is not None
+    assert (a.target.loss, a.target.of_task) == (2.5, True)
+    assert (b.target.loss, b.target.of_task) == (2.0, False)
+    assert tasks.steps.tolist() == [[200, 100], [200, 400]]
+    assert tasks.seconds is not None
+    assert tasks.seconds.tolist() == [[0.4, 0.2], [0.4, 0.8]]
+    assert performance_profile(tasks.steps, [1, 1.9, 2]).tolist() == [[0.5, 0.5, 1.0], [0.5, 0.5, 1.0]]
+    assert dict(tasks.outcomes[1]) == {Outcome.BETTER: 1, Outcome.NO_DIFFERENCE: 1}
+    assert [arm.label for arm in tasks.arms] == ["adamw", "soap"]
+    ((_, finding),) = found(two_tasks()).tasks
+    assert finding.sentences[0] == "Over 2 tasks, against adamw: soap better on 1 and no difference shown on 1."
+    assert any("The target of b is adamw's median final validation loss" in note for note in finding.notes)
+
+
+def test_an_even_number_of_seeds_leaves_the_baseline_its_own_target() -> None:
+    arms = [arm(o, seeds(2.0), task=t) for t in "ab" for o in ("adamw", "soap")]
+    (tasks,) = over_tasks(compare([sweep(*arms)]))
+    assert np.isfinite(tasks.steps).all()
+
+
+def test_seconds_need_every_arm_timed() -> None:
+    (tasks,) = over_tasks(compare([two_tasks(ms=None)]))
+    assert tasks.seconds is None
+
+
+def test_score_is_the_mean_height_of_the_profile() -> None:
+    times = [[100, 150, math.inf], [400, 100, 1000], [math.inf] * 3]
+    taus = np.linspace(1, MOST_TAU, 300_001)
+    profile = performance_profile(times, taus)
+    assert scores(times) == pytest.approx(profile.mean(1), abs=1e-4)
+    assert scores(times) == pytest.approx([1 / 3, (2.5 / 3 + 1) / 3, 0])
+
+
+def test_mean_ranks() -> None:
+    clear = np.add.outer(np.array(NOISE), [0.0, 1.0, 2.0])
+    turned = clear[:, ::-1]
+    ranks = mean_ranks([clear, clear, turned])
+    assert [rank.estimate for rank in ranks] == pytest.approx([5 / 3, 2, 7 / 3])
+    assert [(rank.low, rank.high) for rank in ranks] == [pytest.approx((r.estimate,) * 2) for r in ranks]
+    assert mean_ranks([[[1.0, 2.0]]])[0].low is None
+    assert mean_ranks([]) == []
+    lost = mean_ranks([[[1.0, 2.0], [math.inf, 2.1], [1.0, 2.2]]])
+    assert [rank.estimate for rank in lost] == [2, 1]
+    tight = mean_ranks([np.random.default_rng(0).normal(size=(6, 2))])[0]
+    assert tight.low == 1
+    assert tight.high == 2
+
+
+def test_only_arms_of_every_task_count_and_the_others_are_named() -> None:
+    arms = [arm(o, seeds(2.0), task=t) for t in "abc" for o in ("adamw", "soap")]
+    lonely = [arm(o, seeds(2.0), task="d") for o in ("adamw", "muon")]
+    ((tasks, finding),) = found(sweep(*arms, arm("lion", seeds(2.0), task="a"), *lonely)).tasks
+    assert [task.task for task in tasks.tasks] == ["a", "b", "c"]
+    assert "Too few arms ran on d as well, so it is left out." in finding.notes
+    assert "Left out for want of a result on every task: lion." in finding.notes
+
+
+def test_of_several_run_lengths_the_longest_stands_for_its_task() -> None:
+    arms = [arm(o, seeds(2.0), task=t, steps=n, axis=True) for t in "ab" for n in (100, 400) for o in ("adamw", "soap")]
+    result = found(sweep(*arms))
+    assert [lengths.title for lengths, _ in result.run_lengths] == ["a", "b"]
+    ((tasks, finding),) = result.tasks
+    assert [task.group.title for task in tasks.tasks] == ["a, steps 400", "b, steps 400"]
+    assert "left out: a, steps 100 and b, steps 100" in finding.notes[0]
+
+
+# -- what isn't there ----------------------------------------------------------------------------------------------
+
+
+def test_one_group_says_nothing_across() -> None:
+    assert not found(sweep(arm("adamw", seeds(2.0)), arm("soap", seeds(1.0))))
+    assert not found(Sweep("none", "1", None, {}, {}, "", (), ()))
+
+
+@pytest.mark.parametrize("losses", [[None, None], [2.0], [2.0, 2.0], [], [2.0, None]])
+def test_poor_results_crash_nothing(losses: list[float | None]) -> None:
+    for axis, tasks in ((True, "a"), (False, "ab"), (True, "ab")):
+        arms = [
+            arm(o, losses, task=t, steps=n, axis=axis, schedule=s, ms=None)
+            for t in tasks
+            for n in ((100, 200) if axis else (100,))
+            for o, s in (("adamw", "cosine"), ("soap", "schedule_free"), ("lion", "cosine"), ("muon", "wsd"))
+        ]
+        groups = compare([sweep(*arms)])
+        result = across(groups)
+        with style():
+            for plan in [plan for held in plans(result) for plan in held]:
+                plan.draw()
+            for group in groups:
+                for plan in group_plans(group):
+                    plan.draw()
+        assert all(text.endswith(".") for text in result.texts)
+
+
+def test_ranks_are_drawn_from_four_arms_on() -> None:
+    four = [arm(o, seeds(2.0 + place)) for place, o in enumerate("abcd")]
+    (group,) = compare([sweep(*four)])
+    (plan,) = group_plans(group)
+    assert plan.name == "ranks"
+    assert "charlm + a 1 (1 to 1)" in plan.alt
+    (group,) = compare([sweep(*four[:3])])
+    assert group_plans(group) == []
+
+
+def test_figures_name_what_is_drawn() -> None:
+    result = found(sweep(*by_length("adamw", HALVING), *by_length("soap", {100: 3.0, 200: 2.0, 400: 1.0})), two_tasks())
+    drawn = [[plan.name for plan in held] for held in plans(result)]
+    assert drawn[0] == ["frontier", "speedup"]
+    assert drawn[1:] == [["profile", "ranks"]]
+    speedup = plans(result)[0][1]
+    assert "Hollow" in speedup.caption
+    assert "n = 6 seeds" in speedup.caption
+    assert "0.5× at 100" in speedup.alt
