@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from optsweep.report.comparison import ArmResult, Group
 from optsweep.report.figures import (
     INK,
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIXED_RATE = f"optimizer.{LEARNING_RATE}"  # an axis of the grid, by its key in arm.choices
+_SHOWN = 12.0  # times (median − best) above the best that the response shows: too small a rate has a place on it
+_APART = 1.05  # factor between the learning rates of two families' marks, so that both are seen
 _MODES = ("none", "l2", "decoupled", "independent")
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1, 1.4)))
 
@@ -49,6 +53,8 @@ def families(arms: Sequence[ArmResult], *axes: str) -> dict[str, list[ArmResult]
 
 def _part(key: str, arm: ArmResult) -> str:
     value = arm.arm.choices.get(key, "none")
+    if key == "warmup.steps":
+        return f"warm-up {value}"
     if "." in key:
         return f"{key.rpartition('.')[2]}={value}"
     word = {"warmup": "warm-up", "weight_decay": "decay", "averaging": "averaging"}.get(key)
@@ -94,6 +100,7 @@ def _modes(group: Group) -> Plan | None:
             ax.set_yticks(range(len(held)), [_mode_label(arm) for arm in held])
             ax.set_ylim(len(held) - 0.4, -0.6)
             ax.set_xlim(limits)
+            ax.locator_params(axis="x", nbins=5)
             ax.set_title(short(title, 60))
             ax.grid(visible=False, axis="y")
             ax.tick_params(axis="y", length=0)
@@ -164,24 +171,27 @@ def _response(group: Group) -> Plan | None:
     losses = [arm.test.estimate for arm in held if arm.test]
     if not losses:
         return None
-    low, high = loss_limits(losses)
+    low, high = loss_limits(losses, _SHOWN)
     limits = low, high + 0.12 * (high - low)
 
+    columns = min(max(64 // (max(len(short(title)) for title in found) + 7), 1), len(found))
+
     def draw() -> Figure:
-        figure, (axes,) = blank(3.2 + 0.165 * (len(found) - 1 if len(found) > 1 else 0))
+        figure, (axes,) = blank(3.2 + 0.165 * (math.ceil(len(found) / columns) - 1))
         for place, (title, arms) in enumerate(found.items()):
+            aside = _APART ** (place - (len(found) - 1) / 2)
+            points = [(_rate(arm) * aside, arm.test.estimate) for arm in arms if arm.test and arm.test.estimate <= high]
             look = _LINES[place % len(_LINES)]
-            points = [(_rate(arm), arm.test.estimate) for arm in arms if arm.test and arm.test.estimate <= high]
-            axes.plot(*zip(*points, strict=True), color=MUTED, linestyle=look, linewidth=1.3, label=short(title))
+            axes.plot(*np.reshape(points, (-1, 2)).T, color=MUTED, linestyle=look, linewidth=1.3, label=short(title))
             for arm in arms:
-                _draw_rate(axes, arm, (low, high), limits[1])
+                _draw_rate(axes, arm, _rate(arm) * aside, (low, high), limits[1])
         axes.set_xscale("log")
         axes.set_ylim(limits)
         log_ticks(axes.xaxis)
         axes.set_xlabel("learning rate (log scale)")
         axes.set_ylabel(loss_label(group, "test"))
         if len(found) > 1:
-            figure.legend(loc="outside upper left", ncols=1, borderaxespad=0.2)
+            figure.legend(loc="outside upper left", ncols=columns, borderaxespad=0.2)
         return figure
 
     said = [f"{title + ': ' if title else ''}{_response_in_words(arms)}" for title, arms in found.items()]
@@ -203,9 +213,9 @@ def _rate(arm: ArmResult) -> float:
     return rate
 
 
-def _draw_rate(axes: Axes, arm: ArmResult, limits: tuple[float, float], top: float) -> None:
+def _draw_rate(axes: Axes, arm: ArmResult, rate: float, limits: tuple[float, float], top: float) -> None:
     """One arm: mean and interval, or a mark at the top where it has no place."""
-    test, rate = arm.test, _rate(arm)
+    test = arm.test
     edge = top - 0.04 * (top - limits[0])
     if test is None:
         if arm.diverged_seeds:

@@ -15,7 +15,7 @@ from optsweep.report.figures import INK, PAPER, Plan, blank, log_ticks, loss_lab
 from optsweep.report.figures_grid import FIXED_RATE, counted, families, fixed_rate
 from optsweep.report.figures_search import last_loss, loss_limits
 from optsweep.report.load import LEARNING_RATE
-from optsweep.report.wording import number, setting
+from optsweep.report.wording import decimals, fixed, number, setting
 from optsweep.tracking_names import Phase, Status
 
 if TYPE_CHECKING:
@@ -66,22 +66,21 @@ def _heat(group: Group, axis: str) -> Plan | None:
     if not losses:
         return None
     limits = loss_limits(losses)
-    label = _axis_word(axis, rows)
-    word = label.partition(" (")[0]
+    word = _axis_word(axis)
 
     def draw() -> Figure:
         figure, axes = blank(1.0 + (0.35 + 0.32 * len(rows)) * len(panels), len(panels), 1, sharex=True)
         for ax, cells in zip(axes, panels, strict=True):
             mesh = _draw_cells(ax, cells, edges, limits)
             ax.set_title(short(cells.title, 60))
-            ax.set_yticks(np.arange(len(rows)) + 0.5, [short(row, 22) for row in rows])
+            ax.set_yticks(np.arange(len(rows)) + 0.5, [_row_label(axis, row) for row in rows])
             ax.tick_params(labelbottom=True)
             if gridded:
                 ax.set_xticks(rates, [setting(rate) for rate in rates])
                 ax.minorticks_off()
             else:
                 log_ticks(ax.xaxis)
-        shared_labels(figure, "learning rate (log scale)", short(label))
+        shared_labels(figure, "learning rate (log scale)", short(word))
         bar = figure.colorbar(mesh, ax=axes, shrink=0.9, aspect=28, pad=0.02, extend="max")
         bar.set_label(loss_label(group, "validation"))
         bar.outline.set_visible(False)
@@ -150,15 +149,18 @@ def _draw_cells(axes: Axes, cells: _Cells, edges: Sequence[float], limits: tuple
         edges, np.arange(rows + 1), shown, cmap="cividis", vmin=limits[0], vmax=limits[1], edgecolors=PAPER, linewidth=1
     )
     low, high = limits
+    finite = np.abs(cells.loss[np.isfinite(cells.loss)])
+    places = min(decimals(None, float(finite.min())) - 1, 5) if len(finite) else 0  # three digits of the lowest
     for row in range(rows):
         for column in range(columns):
             loss, x = cells.loss[row, column], math.sqrt(edges[column] * edges[column + 1])
             if math.isinf(loss):
                 axes.plot(x, row + 0.5, "x", color=INK, markersize=6, markeredgewidth=1.5)
             elif math.isfinite(loss):
+                text = fixed(float(loss), places) if abs(loss) < 1e3 else number(float(loss), 3)
                 # the cell's own colour doesn't follow the page's theme, so neither may the ink on it
                 ink = "#ffffff" if loss < low + 0.55 * (high - low) else "#000000"
-                axes.text(x, row + 0.5, number(float(loss), 3), ha="center", va="center", color=ink, fontsize=7)
+                axes.text(x, row + 0.5, text, ha="center", va="center", color=ink, fontsize=7)
     if np.isfinite(cells.loss).any():
         row, column = _best(cells)
         around = [edges[column], edges[column + 1], edges[column + 1], edges[column], edges[column]]
@@ -189,15 +191,18 @@ def _best_in_words(
     return f"{of}lowest, {number(float(cells.loss[row, column]))}, at {word} {rows[row]} and learning rate {at}."
 
 
-def _axis_word(axis: str, rows: Sequence[str]) -> str:
+def _axis_word(axis: str) -> str:
     """A grid axis in a sentence."""
-    if axis == "warmup.steps":
-        lengths = [float(row) for row in rows if row.replace(".", "", 1).isdigit()]
-        unit = "share of the run" if max(lengths, default=1) < 1 else "steps; below 1 a share of the run"
-        return f"warm-up length ({unit})"
     group, _, key = axis.rpartition(".")
-    words = {"": "warm-up", "task": "batch size", "schedule": f"schedule's {key}", "averaging": f"averaging's {key}"}
-    return words.get(group, key)
+    words = {"warmup.steps": "warm-up length", "warmup": "warm-up", "task.batch_size": "batch size"}
+    return words.get(axis) or (f"{group}'s {key}" if group in ("schedule", "averaging") else key)
+
+
+def _row_label(axis: str, row: str) -> str:
+    """A row's value with its unit, where it has one."""
+    if axis == "warmup.steps" and row.replace(".", "", 1).isdigit():
+        return f"{100 * float(row):g} %" if float(row) < 1 else f"{row} steps"
+    return short(row, 22)
 
 
 def _sorted_values(values: set[str]) -> list[str]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optsweep import tracking_names as names
 from optsweep.report.comparison import ArmResult, Group
 from optsweep.report.figures import INK, Plan, blank, colour, shared_labels, short
 from optsweep.report.figures_curves import curves
-from optsweep.report.load import Curve
+from optsweep.report.load import LEARNING_RATE, Curve
 from optsweep.report.wording import listed, number, plural
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _FEWEST = 3  # schedules worth a gallery; two are told apart in the figure of learning rates
 _COLUMNS = 3
+_MOST_DOTS = 60
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class _Shape:
     """One schedule, with its warm-up, as one trial had it; the arms that ran it."""
 
     title: str
-    trace: Curve
+    steps: NDArray[np.int64]
+    multiplier: NDArray[np.float64]
     arms: tuple[ArmResult, ...]
 
 
@@ -45,8 +48,16 @@ def _shapes(group: Group) -> list[_Shape]:
             found.setdefault(_schedule(arm), []).append((arm, traces[0]))
     varied = {key for key in {k for held in found for k, _ in held} if len({dict(held).get(key) for held in found}) > 1}
     return [
-        _Shape(_title(dict(held), varied), arms[0][1], tuple(arm for arm, _ in arms)) for held, arms in found.items()
+        _Shape(_title(dict(held), varied), arms[0][1].steps, _multiplier(*arms[0]), tuple(arm for arm, _ in arms))
+        for held, arms in found.items()
     ]
+
+
+def _multiplier(arm: ArmResult, trace: Curve) -> NDArray[np.float64]:
+    """The trace over the arm's learning rate, its peak; the highest logged one may lie past the peak itself."""
+    peak = float(trace.values.max())
+    rate = arm.setting(LEARNING_RATE)
+    return trace.values / (rate if rate is not None and rate >= peak * (1 - 1e-6) else peak)
 
 
 def _schedule(arm: ArmResult) -> tuple[tuple[str, str], ...]:
@@ -74,9 +85,9 @@ def _gallery(shapes: list[_Shape]) -> Plan:
         figure, axes = blank(0.55 + 1.15 * rows, rows, _COLUMNS, sharex=True, sharey=True)
         for ax, shape in zip(axes, shapes, strict=False):
             of = colour(shape.arms[0]) if len(shape.arms) == 1 else INK
-            steps, multiplier = shape.trace.steps, shape.trace.values / shape.trace.values.max()
-            ax.fill_between(steps, multiplier, color=of, alpha=0.13, linewidth=0)
-            ax.plot(steps, multiplier, color=of)
+            dots = "." if len(shape.steps) <= _MOST_DOTS else ""
+            ax.fill_between(shape.steps, shape.multiplier, color=of, alpha=0.13, linewidth=0)
+            ax.plot(shape.steps, shape.multiplier, color=of, linewidth=1.3, marker=dots, markersize=3)
             ax.set_title(short(shape.title, 24))
             ax.tick_params(labelbottom=True)
         for ax in axes[len(shapes) :]:
@@ -87,17 +98,14 @@ def _gallery(shapes: list[_Shape]) -> Plan:
         shared_labels(figure, "optimizer steps", "learning rate / its peak")
         return figure
 
-    last = [
-        f"{shape.title} ends at {number(float(s.values[-1] / s.values.max()), 2)}"
-        for shape in shapes
-        for s in [shape.trace]
-    ]
+    last = [f"{shape.title} ends at {number(float(shape.multiplier[-1]), 2)}" for shape in shapes]
+    first = min(int(shape.steps[0]) for shape in shapes)
     shared = any(len(shape.arms) > 1 for shape in shapes)
     return Plan(
         "schedules",
         "The schedules that ran",
-        "The learning rate that one trial of each schedule was given, divided by its peak; logged, not computed anew "
-        "(n = 1)." + (" Dark: several arms share the schedule." if shared else ""),
+        "The learning rate that one trial of each schedule (n = 1) was given, divided by the arm's; dots are what was "
+        f"logged, from step {first} on." + (" Dark: several arms share the schedule." if shared else ""),
         f"Learning rate over its peak, of {plural(len(shapes), 'schedule')}: {listed(last)} of the peak.",
         draw,
     )

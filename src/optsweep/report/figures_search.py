@@ -58,13 +58,13 @@ def last_loss(trial: Trial) -> float:
     return math.inf if loss is None or trial.status is Status.DIVERGED else loss
 
 
-def loss_limits(losses: Sequence[float]) -> tuple[float, float]:
-    """Limits of a loss axis that a few terrible trials don't flatten."""
+def loss_limits(losses: Sequence[float], shown: float = _SHOWN) -> tuple[float, float]:
+    """Limits of a loss axis that a few terrible trials don't flatten: up to best + `shown` × (median − best)."""
     finite = np.array([loss for loss in losses if math.isfinite(loss)])
     if len(finite) == 0:
         return 0.0, 1.0
     best, middle = float(finite.min()), float(np.median(finite))
-    top = min(float(finite.max()), best + _SHOWN * max(middle - best, 1e-3 * abs(best)))
+    top = min(float(finite.max()), best + shown * max(middle - best, 1e-3 * abs(best)))
     room = max(top - best, 1e-6 * (1 + abs(best)))
     return best - 0.08 * room, top + 0.2 * room
 

@@ -12,7 +12,11 @@ from optsweep.report import (
     figures,
     figures_across,
     figures_curves,
+    figures_grid,
+    figures_heat,
     figures_outcome,
+    figures_paths,
+    figures_schedules,
     figures_search,
     page,
     results,
@@ -34,8 +38,7 @@ def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path) -> Report:
     _remove_old_figures(out)
     drawings = _draw(groups, out / "figures")
     over = _draw_across(found, out / "figures")
-    names = [drawing.name for held in (*drawings, *over) for drawing in held]
-    content = results.results(sweeps, verdicts, found, names)
+    content = results.results(sweeps, verdicts, found, [drawing for held in (*drawings, *over) for drawing in held])
     (out / "results.json").write_text(results.as_json(content), encoding="utf-8")
     (out / "results.csv").write_text(results.as_csv(sweeps), encoding="utf-8")
     index = out / "index.html"
@@ -51,7 +54,7 @@ def _draw(groups: Sequence[Group], folder: Path) -> list[list[figures.Drawing]]:
         slug = re.sub(r"[^a-z0-9]+", "-", group.title.lower()).strip("-")[:40]
         prefix = f"{place + 1:02d}-{slug}-" if len(groups) > 1 else ""
         plans = [plan for plans_of in _FIGURES for plan in plans_of(group)]
-        plans.sort(key=lambda plan: (plan.wide, _ORDER.index(plan.name)))
+        plans.sort(key=lambda plan: (plan.wide, _place(plan.name)))
         found.append([figures.save(plan, prefix, folder) for plan in plans])
     return found
 
@@ -63,28 +66,50 @@ def _draw_across(found: Across, folder: Path) -> list[list[figures.Drawing]]:
     return [[figures.save(plan, prefix, folder) for plan in held] for prefix, held in zip(prefixes, plans, strict=True)]
 
 
-_FIGURES = (figures_outcome.plans, figures_curves.plans, figures_search.plans, figures_across.group_plans)
+_FIGURES = (
+    figures_outcome.plans,
+    figures_paths.plans,
+    figures_curves.plans,
+    figures_grid.plans,
+    figures_heat.plans,
+    figures_schedules.plans,
+    figures_search.plans,
+    figures_across.group_plans,
+)
 
-# as the page shows them, two a row: neighbours are of like height
+# as the page shows them, two a row: neighbours are of like height; an underscore stands for all names that begin so
 _ORDER = (
     "difference",
     "cost",
     "val_loss",
     "test_loss",
+    "paths",
+    "lr_response",
+    "decay_modes",
+    "heat_",
     "val_loss_seconds",
     "train_loss",
     "lr_sensitivity",
     "lr_decay",
+    "lr_",
     "learning_rate",
+    "schedules",
     "tuning",
+    "importance",
     "ranks",
 )
+
+
+def _place(name: str) -> int:
+    """A figure's place on the page."""
+    return next(at for at, known in enumerate(_ORDER) if name == known or (known[-1] == "_" and name.startswith(known)))
 
 
 def _remove_old_figures(out: Path) -> None:
     """Only what an earlier results.json lists as its own: the folder may hold other things."""
     try:
         listed = json.loads((out / "results.json").read_text(encoding="utf-8"))["figures"]
+        listed = [figure["name"] if isinstance(figure, dict) else figure for figure in listed]
     except (OSError, ValueError, KeyError):
         return
     for name in listed:
