@@ -178,6 +178,18 @@ def ratios(candidate: ArrayLike, baseline: ArrayLike) -> Array:
     return np.asarray(over[known] / under[known], dtype=np.float64)
 
 
+def seconds_ratio(steps_ratio: Interval, time_ratio: float) -> Interval:
+    """Seconds to target, candidate / baseline: ratio of steps × ratio of ms per step, interval and all.
+
+    ms per step come from the timing pass and are taken as known: their spread is far below that of the steps. A
+    censored end stays infinite. Raises ValueError unless `time_ratio` is finite and > 0.
+    """
+    if not (math.isfinite(time_ratio) and time_ratio > 0):
+        raise ValueError(f"the ratio of ms per step is {time_ratio}; it has to be > 0")
+    low, high = (None if end is None else end * time_ratio for end in (steps_ratio.low, steps_ratio.high))
+    return Interval(steps_ratio.estimate * time_ratio, low, high, steps_ratio.n)
+
+
 def probability_better(candidate: ArrayLike, baseline: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """P(a run of the candidate ends lower than a run of the baseline), ties counting half (Mann & Whitney 1947).
 

@@ -1,0 +1,50 @@
+"""Shares of explained variance: known functions, and what can't be said."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from optsweep.report.importance import importance
+
+RNG = np.random.default_rng(0)
+LR, DECAY, NOTHING = RNG.uniform(-4, -1, 40).tolist(), RNG.uniform(-3, 0, 40).tolist(), RNG.uniform(0, 1, 40).tolist()
+
+
+def test_the_one_that_matters_has_the_share() -> None:
+    losses = [(lr + 2) ** 2 + 0.1 * decay for lr, decay in zip(LR, DECAY, strict=True)]
+    found = importance({"lr": LR, "weight_decay": DECAY, "nothing": NOTHING, "fixed": [1.0] * 40}, losses)
+    assert list(found) == ["lr", "weight_decay", "nothing", "fixed"]
+    assert found["lr"] > 0.8
+    assert found["nothing"] < 0.1
+    assert found["fixed"] == 0
+    assert sum(found.values()) <= 1 + 1e-9
+    assert importance({"lr": LR, "weight_decay": DECAY, "nothing": NOTHING, "fixed": [1.0] * 40}, losses) == found
+
+
+def test_two_that_matter_alike_have_like_shares() -> None:
+    grid = [(x, y) for x in np.linspace(0, 1, 8) for y in np.linspace(0, 1, 8)]
+    found = importance({"x": [x for x, _ in grid], "y": [y for _, y in grid]}, [x + y for x, y in grid])
+    assert found["x"] == pytest.approx(found["y"], abs=0.1)  # the truth is one half each
+    assert found["x"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_diverged_counts_as_the_worst() -> None:
+    losses = [(lr + 2) ** 2 if lr < -1.5 else math.inf for lr in LR]
+    worst = max(loss for loss in losses if math.isfinite(loss))
+    capped = [min(loss, worst) for loss in losses]
+    params = {"lr": LR, "weight_decay": DECAY}
+    assert importance(params, losses) == importance(params, capped)
+
+
+def test_nothing_is_said_of_nothing() -> None:
+    assert importance({"lr": LR[:7]}, LR[:7]) == {}
+    assert importance({"lr": LR}, [math.inf] * 40) == {}
+    assert importance({"lr": LR}, [1.0] * 40) == {}
+    assert importance({}, LR) == {}
+    with pytest.raises(ValueError, match="lr has 40 values"):
+        importance({"lr": LR}, LR[:39])
+    with pytest.raises(ValueError, match="not finite"):
+        importance({"lr": [-math.inf, *LR[1:]]}, LR)

@@ -1,0 +1,123 @@
+"""The curve over run lengths and its speed-up: known answers, and simulation where the truth is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from optsweep.report import run_lengths as r
+
+LENGTHS = [100, 200, 400, 800, 1600]
+ALPHA, BETA, GAMMA = 6.0, 0.4, 1.2
+
+
+def truth(steps: object, factor: float = 1.0) -> NDArray[np.float64]:
+    """The curve, run `factor` times faster."""
+    return ALPHA * (factor * np.asarray(steps, dtype=np.float64)) ** -BETA + GAMMA
+
+
+def test_a_curve_without_noise_is_recovered() -> None:
+    found = r.fit(LENGTHS, truth(LENGTHS))
+    assert found is not None
+    assert (found.alpha, found.beta, found.gamma) == pytest.approx((ALPHA, BETA, GAMMA), rel=1e-3)
+    assert found.rmse < 1e-5
+    assert (found.shortest, found.longest) == (100, 1600)
+    assert found.loss([100, 400]) == pytest.approx(truth([100, 400]), rel=1e-5)
+    assert found.steps(float(truth(300))) == pytest.approx(300, rel=1e-3)
+    assert found.steps(1.19) == math.inf
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.3, 1.0, 2.5])
+@pytest.mark.parametrize("gamma", [0.0, 0.05, 2.0])
+def test_any_curve_within_the_bounds_is_recovered(beta: float, gamma: float) -> None:
+    at = np.array([50, 150, 500, 2000, 8000, 20000])
+    losses = 3.0 * (at / 50.0) ** -beta + gamma
+    found = r.fit(at.tolist(), losses)
+    assert found is not None
+    assert found.loss(at) == pytest.approx(losses, abs=1e-4)
+    assert found.beta == pytest.approx(beta, rel=0.01)
+    assert found.gamma == pytest.approx(gamma, abs=0.01)
+
+
+def test_the_fit_is_least_squares() -> None:
+    from scipy.optimize import least_squares
+
+    rng = np.random.default_rng(0)
+    at = np.array(LENGTHS, dtype=np.float64)
+    for _ in range(5):
+        losses = truth(LENGTHS) + rng.normal(0, 0.02, 5)
+        found = r.fit(LENGTHS, losses)
+        assert found is not None
+
+        def residuals(p: NDArray[np.float64], losses: NDArray[np.float64] = losses) -> NDArray[np.float64]:
+            return np.asarray(p[0] * (at / 400) ** -p[1] + p[2] - losses)
+
+        other = least_squares(residuals, [1.0, 0.5, 1.0], bounds=([0, 0.02, 0], [np.inf, 4, np.inf]), xtol=1e-14)
+        assert found.rmse <= math.sqrt(2 * other.cost / 5) * (1 + 1e-4)
+
+
+def test_gamma_is_not_below_what_is_possible() -> None:
+    straight = 3 - 0.3 * np.log(LENGTHS)  # falls by the same with every doubling: no γ of its own
+    found = r.fit(LENGTHS, straight)
+    assert found is not None
+    assert found.gamma == 0.0
+    lower = r.fit(LENGTHS, straight - 2, floor=-5.0)
+    assert lower is not None
+    assert lower.gamma >= -5.0
+    with pytest.raises(ValueError, match="at least 0"):
+        r.fit(LENGTHS, straight - 2)
+
+
+def test_no_curve_without_four_lengths_or_without_a_fall() -> None:
+    assert r.fit(LENGTHS[:3], truth(LENGTHS[:3])) is None
+    assert r.fit([100, 100, 200, 400], truth([100, 100, 200, 400])) is None
+    assert r.fit(LENGTHS, [2.0] * 5) is None
+    assert r.fit(LENGTHS, [1.0, 1.1, 1.2, 1.3, 1.4]) is None
+    with pytest.raises(ValueError, match="diverged"):
+        r.fit(LENGTHS, [1.0, 1.0, math.inf, 1.0, 1.0])
+    with pytest.raises(ValueError, match="> 0"):
+        r.fit([0, 1, 2, 3], [4.0, 3.0, 2.0, 1.0])
+    with pytest.raises(ValueError, match="one loss per length"):
+        r.fit(LENGTHS, [4.0, 3.0, 2.0, 1.0])
+
+
+def test_the_speed_up_of_a_curve_run_faster_is_its_factor() -> None:
+    seeds = np.zeros((3, 1))
+    found = r.speed_ups(LENGTHS, truth(LENGTHS) + seeds, truth(LENGTHS, 1.5) + seeds)
+    assert found is not None
+    for one in found:
+        assert one.ratio.estimate == pytest.approx(1.5, rel=1e-3)
+        assert one.baseline_steps == pytest.approx(1.5 * one.steps, rel=1e-3)
+        assert (one.ratio.low, one.ratio.high, one.ratio.n) == (None, None, 3)  # too few seeds for an interval
+    assert [one.extrapolated for one in found] == [False, False, False, False, True]
+    slower = r.speed_ups(LENGTHS, truth(LENGTHS) + seeds, truth([100, 400], 0.8) + seeds, candidate_lengths=[100, 400])
+    assert slower is not None
+    assert [(one.steps, one.extrapolated) for one in slower] == [(100, True), (400, False)]
+    assert slower[1].ratio.estimate == pytest.approx(0.8, rel=1e-3)
+
+
+def test_a_loss_below_gamma_is_censored() -> None:
+    seeds = np.random.default_rng(1).normal(0, 0.001, (6, 1))
+    candidate = np.array([1.6, 1.4, 1.3, 1.15, 1.1])
+    found = r.speed_ups(LENGTHS, truth(LENGTHS) + seeds, candidate + seeds)
+    assert found is not None
+    assert (found[-1].ratio.estimate, found[-1].ratio.low, found[-1].ratio.high) == (math.inf,) * 3
+    assert found[-1].extrapolated
+    assert math.isfinite(found[0].ratio.estimate)
+
+
+def test_seeds_that_diverged_are_left_out_whole() -> None:
+    rng = np.random.default_rng(2)
+    baseline = truth(LENGTHS) + rng.normal(0, 0.01, (8, 5))
+    candidate = truth(LENGTHS, 1.3) + rng.normal(0, 0.01, (8, 5))
+    without = r.speed_ups(LENGTHS, baseline[2:], candidate[2:])
+    baseline[0, 3], candidate[1, 0] = math.inf, math.nan
+    assert r.speed_ups(LENGTHS, baseline, candidate) == without
+    assert without is not None
+    assert without[0].ratio.n == 6
+    assert r.speed_ups(LENGTHS, np.full((3, 5), math.inf), candidate[:3]) is None
+    with pytest.raises(ValueError, match="same seeds"):
+        r.speed_ups(LENGTHS, baseline, candidate[:4])
