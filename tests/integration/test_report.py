@@ -60,10 +60,10 @@ def test_folder_has_all_that_is_promised(demo: Report) -> None:
     folder = demo.index.parent
     content = json.loads((folder / "results.json").read_text())
     drawn = {path.name for path in (folder / "figures").iterdir()}
-    assert drawn == {f"{name}.{kind}" for name in content["figures"] for kind in ("png", "svg")}
-    assert {"val_loss", "learning_rate", "lr_sensitivity", "lr_decay", "test_loss", "cost", "difference"} <= set(
-        content["figures"]
-    )
+    listed = {figure["name"] for figure in content["figures"]}
+    assert drawn == {f"{name}.{kind}" for name in listed for kind in ("png", "svg")}
+    assert all(figure["title"] and figure["caption"] and figure["alt"] for figure in content["figures"])
+    assert {"val_loss", "learning_rate", "lr_sensitivity", "lr_decay", "test_loss", "cost", "difference"} <= listed
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * (10 + 6)

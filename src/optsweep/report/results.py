@@ -16,6 +16,7 @@ from typing import Any
 from optsweep.report import results_across
 from optsweep.report.across import Across
 from optsweep.report.comparison import ArmResult, Comparison, Group
+from optsweep.report.figures import Drawing
 from optsweep.report.load import Sweep, Trial
 from optsweep.report.statistics import Interval
 from optsweep.report.verdict import Verdict
@@ -25,7 +26,7 @@ FORMAT = 1
 
 
 def results(
-    sweeps: Sequence[Sweep], verdicts: Sequence[Verdict], found: Across, figures: Iterable[str]
+    sweeps: Sequence[Sweep], verdicts: Sequence[Verdict], found: Across, figures: Iterable[Drawing]
 ) -> dict[str, Any]:
     """Everything that the page states."""
     return {
@@ -34,7 +35,7 @@ def results(
         "groups": [_group(verdict) for verdict in verdicts],
         "across": results_across.results(found),
         "partial": any(partial(verdict.group) for verdict in verdicts) or any(sweep.absent for sweep in sweeps),
-        "figures": sorted(figures),
+        "figures": [_figure(drawing) for drawing in sorted(figures, key=lambda drawing: drawing.name)],
     }
 
 
@@ -158,6 +159,11 @@ def _comparison(comparison: Comparison, said: str) -> dict[str, Any]:
         "time_ratio": comparison.time_ratio,
         "state_ratio": comparison.state_ratio,
     }
+
+
+def _figure(drawing: Drawing) -> dict[str, str]:
+    """A file of figures/, and what the page says of it."""
+    return {"name": drawing.name, "title": drawing.title, "caption": drawing.caption, "alt": drawing.alt}
 
 
 def _interval(interval: Interval | None) -> dict[str, Any] | None:
