@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FIXED_RATE = f"optimizer.{LEARNING_RATE}"  # an axis of the grid, by its key in arm.choices
 _SHOWN = 12.0  # times (median − best) above the best that the response shows: too small a rate has a place on it
-_APART = 1.05  # factor between the learning rates of two families' marks, so that both are seen
+_APART = 0.017  # of the axis between the marks of two families at one learning rate, so that both are seen
 _MODES = ("none", "l2", "decoupled", "independent")
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1, 1.4)))
 
@@ -174,12 +174,13 @@ def _response(group: Group) -> Plan | None:
     low, high = loss_limits(losses, _SHOWN)
     limits = low, high + 0.12 * (high - low)
 
+    span = max(_rate(arm) for arm in held) / min(_rate(arm) for arm in held)
     columns = min(max(64 // (max(len(short(title)) for title in found) + 7), 1), len(found))
 
     def draw() -> Figure:
         figure, (axes,) = blank(3.2 + 0.165 * (math.ceil(len(found) / columns) - 1))
         for place, (title, arms) in enumerate(found.items()):
-            aside = _APART ** (place - (len(found) - 1) / 2)
+            aside = span ** (_APART * (place - (len(found) - 1) / 2))
             points = [(_rate(arm) * aside, arm.test.estimate) for arm in arms if arm.test and arm.test.estimate <= high]
             look = _LINES[place % len(_LINES)]
             axes.plot(*np.reshape(points, (-1, 2)).T, color=MUTED, linestyle=look, linewidth=1.3, label=short(title))

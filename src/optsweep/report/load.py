@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import os
-import tempfile
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optsweep import tracking_names as names
+from optsweep.report.load_paths import read_path, recorded_surface
 from optsweep.sequential import AUTO, LOOKS, Seeds
 from optsweep.tracking_names import Phase, Status
 
@@ -185,7 +185,7 @@ def load_sweep(client: MlflowClient, name: str) -> Sweep:
         trials.setdefault(trial.arm, []).append(trial)
     arms = [_arm(run, trials.get(run.data.tags.get(names.ARM, ""), [])) for run in by_kind["arm"]]
     order = {arm: place for place, arm in enumerate(plan.get("arms", ()))}
-    arms.sort(key=lambda arm: (order.get(arm.name, len(order)), arm.name))
+    arms.sort(key=lambda arm: (order.get(arm.name, len(order)), _natural(arm.name)))
     return Sweep(
         name=name,
         experiment_id=experiment.experiment_id,
@@ -196,6 +196,12 @@ def load_sweep(client: MlflowClient, name: str) -> Sweep:
         sessions=tuple(_json(tags, names.SESSIONS, [])),
         arms=tuple(_with_curves(client, arm) for arm in arms),
     )
+
+
+def _natural(name: str) -> list[tuple[str, float]]:
+    """A sort key by which lr=2.1 comes before lr=10."""
+    parts = re.split(r"(\d+\.?\d*(?:e[-+]?\d+)?)", name)
+    return [(text, float(digits)) for text, digits in zip(parts[::2], [*parts[1::2], "0"], strict=True)]
 
 
 def check_store(tracking_uri: str) -> None:
@@ -277,7 +283,7 @@ def _arm(run: Run, trials: Sequence[Trial]) -> Arm:
         facts=_json(tags, names.FACTS, {}),
         warnings=(*_json(tags, names.WARNINGS, []), *(f"The tag {key} could not be read." for key in unreadable)),
         trials=tuple(_one_per_slot(trials)),
-        surface=_surface(run.data.params),
+        surface=recorded_surface(run.data.params),
     )
 
 
@@ -338,34 +344,14 @@ def _with_curves(client: MlflowClient, arm: Arm) -> Arm:
     return _with_path(client, replace(arm, trials=tuple(trials)))
 
 
-def _surface(params: Mapping[str, str]) -> str:
-    """The surface that an arm's trials record their path on, as the arm's own params say; else nothing."""
-    recorded = _number(params.get("task.record")) or 0
-    return params.get("task.surface", "") if recorded > 1 else ""
-
-
 def _with_path(client: MlflowClient, arm: Arm) -> Arm:
     """The path of the first confirm seed; no file is asked for unless the arm runs on a surface and records."""
     ended = [trial for trial in arm.of(Phase.CONFIRM) if trial.status in (Status.FINISHED, Status.DIVERGED)]
     if not arm.surface or not ended:
         return arm
     first = min(ended, key=lambda trial: trial.seed)
-    path = _path(client, first.run_id)
+    path = read_path(client, first.run_id)
     return replace(arm, trials=tuple(replace(t, path=path) if t is first else t for t in arm.trials))
-
-
-def _path(client: MlflowClient, run_id: str) -> NDArray[np.float64] | None:
-    """Points of path.csv (step, x, y), or None where it is missing or unreadable."""
-    from mlflow.exceptions import MlflowException
-
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            file = client.download_artifacts(run_id, "path.csv", folder)
-            rows = np.loadtxt(file, delimiter=",", skiprows=1, ndmin=2, usecols=(1, 2))
-    except (OSError, ValueError, MlflowException):
-        return None
-    return rows if len(rows) > 1 else None
 
 
 def _curve(client: MlflowClient, run_id: str, key: str) -> Curve:

@@ -14,6 +14,7 @@ from optsweep.report import (
     figures_curves,
     figures_grid,
     figures_heat,
+    figures_importance,
     figures_outcome,
     figures_paths,
     figures_schedules,
@@ -74,6 +75,7 @@ _FIGURES = (
     figures_heat.plans,
     figures_schedules.plans,
     figures_search.plans,
+    figures_importance.plans,
     figures_across.group_plans,
 )
 
