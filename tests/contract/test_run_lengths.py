@@ -91,7 +91,7 @@ def test_the_speed_up_of_a_curve_run_faster_is_its_factor() -> None:
     for one in found:
         assert one.ratio.estimate == pytest.approx(1.5, rel=1e-3)
         assert one.baseline_steps == pytest.approx(1.5 * one.steps, rel=1e-3)
-        assert (one.ratio.low, one.ratio.high, one.ratio.n) == (None, None, 3)  # too few seeds for an interval
+        assert (one.ratio.low, one.ratio.high, one.ratio.n) == (None, None, 3)  # seeds without spread: no interval
     assert [one.extrapolated for one in found] == [False, False, False, False, True]
     slower = r.speed_ups(LENGTHS, truth(LENGTHS) + seeds, truth([100, 400], 0.8) + seeds, candidate_lengths=[100, 400])
     assert slower is not None
@@ -100,9 +100,9 @@ def test_the_speed_up_of_a_curve_run_faster_is_its_factor() -> None:
 
 
 def test_a_loss_below_gamma_is_censored() -> None:
-    seeds = np.random.default_rng(1).normal(0, 0.001, (6, 1))
+    seeds = np.random.default_rng(1).normal(0, 0.001, (6, 5))
     candidate = np.array([1.6, 1.4, 1.3, 1.15, 1.1])
-    found = r.speed_ups(LENGTHS, truth(LENGTHS) + seeds, candidate + seeds)
+    found = r.speed_ups(LENGTHS, truth(LENGTHS) + seeds, candidate + seeds[:, ::-1])
     assert found is not None
     assert (found[-1].ratio.estimate, found[-1].ratio.low, found[-1].ratio.high) == (math.inf,) * 3
     assert found[-1].extrapolated
@@ -121,3 +121,36 @@ def test_seeds_that_diverged_are_left_out_whole() -> None:
     assert r.speed_ups(LENGTHS, np.full((3, 5), math.inf), candidate[:3]) is None
     with pytest.raises(ValueError, match="same seeds"):
         r.speed_ups(LENGTHS, baseline, candidate[:4])
+
+
+def test_an_interval_needs_three_seeds_and_is_open_near_gamma() -> None:
+    rng = np.random.default_rng(4)
+    baseline = truth(LENGTHS) + rng.normal(0, 0.02, (6, 5))
+    near = GAMMA + 0.02 + rng.normal(0, 0.02, (6, 1))
+    found = r.speed_ups(LENGTHS, baseline, near, candidate_lengths=[1600])
+    assert found is not None
+    assert found[0].ratio.high == math.inf
+    assert found[0].ratio.low is not None
+    assert found[0].ratio.low > 2
+    two = r.speed_ups(LENGTHS, baseline[:2], near[:2], candidate_lengths=[1600])
+    assert two is not None
+    assert (two[0].ratio.low, two[0].ratio.high) == (None, None)
+
+
+@pytest.mark.parametrize("n", [3, 5, 8])
+def test_the_interval_of_the_speed_up_covers(n: int) -> None:
+    """Noise shared by the runs of a seed and noise of each; 300 repetitions: ± 2.5 % is two standard errors."""
+    rng = np.random.default_rng([3, n])
+    covered = []
+    for _ in range(300):
+        shared = rng.normal(0, 0.02, (n, 1))
+        baseline = truth(LENGTHS) + shared + rng.normal(0, 0.01, (n, 5))
+        candidate = truth([400], 1.5) + shared + rng.normal(0, 0.01, (n, 1))
+        found = r.speed_ups(LENGTHS, baseline, candidate, candidate_lengths=[400])
+        assert found is not None
+        ratio = found[0].ratio
+        assert ratio.low is not None
+        assert ratio.high is not None
+        assert ratio.low <= ratio.estimate <= ratio.high
+        covered.append(ratio.low <= 1.5 <= ratio.high)
+    assert 0.92 <= np.mean(covered) <= 0.985
