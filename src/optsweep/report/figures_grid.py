@@ -53,6 +53,8 @@ def families(arms: Sequence[ArmResult], *axes: str) -> dict[str, list[ArmResult]
 
 def _part(key: str, arm: ArmResult) -> str:
     value = arm.arm.choices.get(key, "none")
+    if "." in key and key not in arm.arm.choices:
+        return ""
     if key == "warmup.steps":
         return f"warm-up {value}"
     if "." in key:
