@@ -224,14 +224,13 @@ def _report(arguments: Sequence[str]) -> int:
     parser.add_argument("sweeps", nargs="+", metavar="NAME")
     parser.add_argument("--out", type=Path, help="folder (default: reports/NAME)")
     options = parser.parse_args(arguments)
-    from optsweep.launch.sweep import print_report
     from optsweep.report import write_report
     from optsweep.tracking import check
 
     check(options.tracking_uri, create=False)
     out = options.out or Path("reports") / "+".join(options.sweeps)
     try:
-        print_report(write_report(options.tracking_uri, options.sweeps, out))
+        print(write_report(options.tracking_uri, options.sweeps, out).summary)
     except ValueError as error:
         raise UserError(str(error)) from None
     except OSError as error:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -15,6 +17,7 @@ from synthetic_store import DEFAULT, arm, fill
 
 from optsweep import tracking_names as names
 from optsweep.report import Report, SweepNotFound, figures, write_report
+from optsweep.report import page as report_page
 from optsweep.tracking_names import Status
 
 HOSTILE = "<script>alert('x')</script> a/b λ→∞ $\\frac{1}{2}$ \"&amp;"
@@ -97,6 +100,55 @@ def test_page_states_the_verdict_and_links_every_run(demo: Report, store: str) -
     assert f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs/{next(iter(runs))}" in page.links
 
 
+def test_every_number_of_the_arms_links_to_the_runs_it_is_made_of(demo: Report) -> None:
+    text = demo.index.read_text()
+    table = re.search(r'aria-label="Table of arms".*?</table>', text, re.DOTALL)
+    assert table is not None
+    cells = re.findall(r'<td class="num"[^>]*>(.*?)</td>', table.group(0), re.DOTALL)
+    assert len(cells) == 2 * 9
+    assert all(cell.startswith("<a ") or not re.search(r"\d", cell) for cell in cells)
+    arms = json.loads((demo.index.parent / "results.json").read_text())["groups"][0]["arms"]
+    of_seeds = [[trial["run_id"] for trial in arm["confirm"]] for arm in arms]
+    compared = [
+        json.loads(parse_qs(urlsplit(url.replace("#", "")).query)["runs"][0])
+        for url in _Page(table.group(0)).links
+        if "/compare-runs?" in url
+    ]
+    assert {tuple(runs) for runs in compared} == {
+        *map(tuple, of_seeds),
+        tuple(run for runs in of_seeds for run in runs),
+    }
+
+
+def test_bibtex_of_what_ran_is_on_the_page_and_beside_it(demo: Report) -> None:
+    found = (demo.index.parent / "references.bib").read_text()
+    keys = set(re.findall(r"@\w+\{(\w+),", found))
+    assert {"vyas2024", "defazio2024", "loshchilov2017", "vaswani2017", "goyal2017", "zaharia2018"} <= keys
+    assert not {"chen2023", "krizhevsky2009", "holm1979"} & keys, "neither Lion nor CIFAR-10 nor two tests ran"
+    assert html.escape(found, quote=False).strip() in demo.index.read_text().replace("&#39;", "'").replace("&#34;", '"')
+
+
+def test_text_has_contrast_in_light_and_dark() -> None:
+    """WCAG 2.2, 1.4.3: 4.5 to 1 between text and what it stands on."""
+    css = (Path(report_page.__file__).with_name("page.css")).read_text()
+    roots = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+    light, dark, printed = (dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{3,6})", root)) for root in roots)
+    on = {"page": ("ink", "muted", "link"), "card": ("ink", "muted", "link", "good", "bad", "open", "same")}
+    on |= {f"{kind}-soft": (kind,) for kind in ("good", "bad", "open", "same")}
+    for held in (light, dark, light | printed):
+        for ground, texts in on.items():
+            for text in texts:
+                pair = sorted((_luminance(held[f"--{ground}"]), _luminance(held[f"--{text}"])))
+                assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (text, ground)
+
+
+def _luminance(colour: str) -> float:
+    digits = colour[1:] if len(colour) == 7 else "".join(digit * 2 for digit in colour[1:])
+    parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def test_rows_for_the_terminal(demo: Report) -> None:
     assert [len(row) for row in demo.rows] == [len(demo.columns)] * 2
     assert demo.rows[0][1] == "adamw + cosine (baseline)"
@@ -115,7 +167,7 @@ def test_report_is_attached_to_the_sweeps_run(demo: Report, store: str) -> None:
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id], f"tags.`{names.KIND}` = 'sweep'")
     assert {item.path for item in client.list_artifacts(run.info.run_id, "report")} == {
-        f"report/{name}" for name in ("index.html", "results.json", "results.csv", "figures")
+        f"report/{name}" for name in ("index.html", "results.json", "results.csv", "references.bib", "figures")
     }
 
 
@@ -177,6 +229,7 @@ def test_several_tasks_and_several_sweeps(store: str, tmp_path: Path) -> None:
         ("one-seed", DEFAULT, 1, "shows nothing yet"),
         ("no-confirm", DEFAULT, 0, "no confirm seeds were asked for"),
         ("lost", [arm("t", o, "s", confirm_status=[Status.DIVERGED] * 2) for o in "ab"], 2, "diverged on all 2 seeds"),
+        ("a/b ü <i>λ</i>", DEFAULT[:1], 2, "a/b ü &lt;i&gt;λ&lt;/i&gt;"),
         ("nothing", (), 2, "No arm has started"),
     ],
 )

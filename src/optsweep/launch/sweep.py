@@ -104,14 +104,7 @@ def finish_report(uri: str, sweep: str) -> None:
     """Write the report of a sweep and say where it is."""
     from optsweep.report import write_report
 
-    print_report(write_report(uri, [sweep], Path("reports") / sweep))
-
-
-def print_report(report: Any) -> None:
-    """The verdict and the place of a report."""
-    for sentence in report.verdicts:
-        print(f"\n{sentence}")
-    print(f"\nreport: {report.index}")
+    print(write_report(uri, [sweep], Path("reports") / sweep).summary)
 
 
 # -- before training -----------------------------------------------------------------------------------------------

@@ -24,6 +24,11 @@ class Report:
     rows: tuple[tuple[str, ...], ...]  # one per arm
     partial: bool  # planned trials are still missing
 
+    @property
+    def summary(self) -> str:
+        """What is said on a terminal: the verdicts, and where the report is."""
+        return "".join(f"\n{sentence}\n" for sentence in self.verdicts) + f"\nreport: {self.index}"
+
 
 def write_report(tracking_uri: str, sweeps: Sequence[str], out: Path, *, attach: bool = True) -> Report:
     """Write index.html, figures/, results.json and results.csv of `sweeps` into the folder `out`.

@@ -334,13 +334,19 @@ def _with_curves(client: MlflowClient, arm: Arm) -> Arm:
     if not drawn and arm.trials:
         best = min(arm.trials, key=lambda t: (t.status is not Status.FINISHED, t.metric(names.VAL_LOSS) or math.inf))
         drawn = {best.run_id}
-    keys = (names.VAL_LOSS, names.TRAIN_LOSS, names.LR)
-    trials = [
-        replace(trial, curves={key: _curve(client, trial.run_id, key) for key in keys if key in trial.metrics})
-        if trial.run_id in drawn
-        else trial
-        for trial in arm.trials
-    ]
+    # the applied learning rate is the same for all of them, so that of one is enough
+    first = min(
+        (t for t in arm.trials if t.run_id in drawn and names.LR in t.metrics),
+        key=lambda t: (t.status is not Status.FINISHED, t.slot),
+        default=None,
+    )
+    trials = []
+    for trial in arm.trials:
+        if trial.run_id in drawn:
+            keys = (names.VAL_LOSS, names.TRAIN_LOSS, *((names.LR,) if trial is first else ()))
+            curves = {key: _curve(client, trial.run_id, key) for key in keys if key in trial.metrics}
+            trial = replace(trial, curves=curves)
+        trials.append(trial)
     return _with_path(client, replace(arm, trials=tuple(trials)))
 
 

@@ -20,12 +20,20 @@ for (const button of document.querySelectorAll("table.sortable thead button")) {
     header.setAttribute("aria-sort", down ? "descending" : "ascending");
   });
 }
+// What is folded in the verdict belongs on paper; the long lists don't.
+const folded = () => document.querySelectorAll("#verdict details:not([open])");
+addEventListener("beforeprint", () => { for (const part of folded()) { part.open = true; part.dataset.folded = ""; } });
+addEventListener("afterprint", () => {
+  for (const part of document.querySelectorAll("[data-folded]")) { part.open = false; delete part.dataset.folded; }
+});
 for (const button of document.querySelectorAll("button.copy")) {
   button.addEventListener("click", async () => {
     const code = button.parentNode.querySelector("code");
     try {
       await navigator.clipboard.writeText(code.textContent);
       button.textContent = "Copied";
+      document.querySelector(".said").textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 2000);
     } catch {
       getSelection().selectAllChildren(code);
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -34,6 +36,7 @@ def render(
     drawings: Sequence[Sequence[Drawing]],
     found: Across,
     over: Sequence[Sequence[Drawing]],
+    cited: str,
     tracking_uri: str,
 ) -> str:
     """The page as HTML. Every text from the store is escaped; only our own SVG, CSS and JavaScript are not."""
@@ -49,6 +52,7 @@ def render(
             groups=groups,
             across=found,
             over=over,
+            cited=cited,
             title=", ".join(sweep.name for sweep in sweeps),
             partial=any(partial(v.group) for v in verdicts) or any(sweep.absent for sweep in sweeps),
             css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
@@ -88,6 +92,8 @@ def _environment() -> Environment:
         seeds_diverged=seeds_diverged,
         facts_line=facts_line,
         extension=extension,
+        runs_of=runs_of,
+        compared=compared,
         record=record,
         scores=scores,
     )
@@ -108,6 +114,19 @@ def badge(comparison: Comparison) -> tuple[str, str]:
 def comparison_of(arm: ArmResult, group: Group) -> Comparison | None:
     """The arm's comparison with the baseline; None for the baseline."""
     return next((c for c in group.comparisons if c.candidate is arm), None)
+
+
+def runs_of(*arms: ArmResult) -> list[str]:
+    """Ids of the confirm trials that the mean of an arm, or the difference of two, is made of."""
+    return [arm.confirm[seed].run_id for arm in arms for seed in arm.test_losses]
+
+
+def compared(runs: Sequence[str], experiment_id: str) -> str:
+    """Where the MLflow UI shows one run, or several side by side."""
+    if len(runs) == 1:
+        return f"/#/experiments/{experiment_id}/runs/{runs[0]}"
+    lists = (quote(json.dumps(held, separators=(",", ":"))) for held in (list(runs), [experiment_id]))
+    return "/#/compare-runs?runs={}&experiments={}".format(*lists)
 
 
 def facts_line(sweep: Sweep) -> list[str]:

@@ -20,6 +20,7 @@ from optsweep.report import (
     figures_schedules,
     figures_search,
     page,
+    references,
     results,
 )
 from optsweep.report.across import Across, across
@@ -39,11 +40,14 @@ def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path) -> Report:
     _remove_old_figures(out)
     drawings = _draw(groups, out / "figures")
     over = _draw_across(found, out / "figures")
-    content = results.results(sweeps, verdicts, found, [drawing for held in (*drawings, *over) for drawing in held])
+    drawn = [drawing for held in (*drawings, *over) for drawing in held]
+    cited = references.bibliography(sweeps, groups, [drawing.name for drawing in drawn])
+    content = results.results(sweeps, verdicts, found, drawn)
     (out / "results.json").write_text(results.as_json(content), encoding="utf-8")
     (out / "results.csv").write_text(results.as_csv(sweeps), encoding="utf-8")
+    (out / "references.bib").write_text(cited, encoding="utf-8")
     index = out / "index.html"
-    index.write_text(page.render(sweeps, verdicts, drawings, found, over, tracking_uri), encoding="utf-8")
+    index.write_text(page.render(sweeps, verdicts, drawings, found, over, cited, tracking_uri), encoding="utf-8")
     rows = tuple(_row(arm_row) for arm_row in _arm_rows(verdicts))
     return Report(index, (*found.texts, *(v.text for v in verdicts)), _COLUMNS, rows, bool(content["partial"]))
 
