@@ -11,7 +11,7 @@ import pytest
 
 from optsweep import tracking_names as names
 from optsweep.report.across import Across, across
-from optsweep.report.across_lengths import interpolated, steps_needed
+from optsweep.report.across_lengths import Method, interpolated, steps_needed
 from optsweep.report.across_tasks import MOST_TAU, mean_ranks, over_tasks, scores
 from optsweep.report.comparison import Outcome, compare
 from optsweep.report.figures import style
@@ -189,6 +189,39 @@ def test_one_long_run_against_the_frontier() -> None:
     assert [d.mean for d in frontier.differences] == pytest.approx([-0.1, -0.2])
     assert frontier.counts == (2, 0, 0)
     assert "runs of 2 shorter lengths: below it at 2." in finding.sentences[1]
+
+
+def test_four_lengths_are_fitted() -> None:
+    def curve(steps: float) -> float:
+        return 10 * steps**-0.5 + 1
+
+    base = {n: curve(n) for n in (100, 200, 400, 800)}
+    soap = {n: curve(n / 0.7) for n in base}
+    noise = [value / 20 for value in NOISE]
+    arms = [arm("adamw", seeds(loss, noise), steps=n, axis=True) for n, loss in base.items()]
+    arms += [arm("soap", seeds(loss, noise[::-1]), steps=n, axis=True, ms=3.0) for n, loss in soap.items()]
+    ((lengths, finding),) = found(sweep(*arms)).run_lengths
+    fitted = lengths.arms[1]
+    assert fitted.method is Method.FITTED
+    assert fitted.curve is not None
+    assert fitted.curve.beta == pytest.approx(0.5, rel=1e-3)
+    assert [ratio.ratio.estimate for ratio in fitted.ratios] == pytest.approx([0.7] * 4, rel=1e-3)
+    assert [ratio.extrapolated for ratio in fitted.ratios] == [False, False, False, True]
+    assert fitted.overall is not None
+    assert fitted.overall.estimate == pytest.approx(0.7, rel=1e-3)
+    assert fitted.overall.low is not None
+    assert fitted.overall.high is not None
+    assert fitted.overall.low < 0.7 < fitted.overall.high
+    assert "soap needs 0.7× the steps of adamw (fitted at 3 of its 4 lengths; 95 % interval 0." in finding.text
+    assert "1.05× the time" in finding.text
+    (drawn,) = plans(found(sweep(*arms)))
+    assert [plan.name for plan in drawn] == ["frontier", "speedup", "fit"]
+
+
+def test_losses_that_do_not_fall_are_interpolated() -> None:
+    arms = by_length("adamw", {100: 2.0, 200: 2.1, 400: 2.2, 800: 2.3})
+    ((lengths, _),) = found(sweep(*arms, *by_length("soap", {100: 2.0, 200: 1.9}))).run_lengths
+    assert lengths.arms[1].method is Method.INTERPOLATED
 
 
 # -- tasks ---------------------------------------------------------------------------------------------------------

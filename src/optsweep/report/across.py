@@ -9,12 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from optsweep.report.across_lengths import LEAST_FITTED, LengthArm, Method, OnFrontier, RunLengths, run_lengths
+from optsweep.report.across_lengths import LengthArm, Method, OnFrontier, RunLengths, run_lengths
 from optsweep.report.across_tasks import OverTasks, over_tasks
 from optsweep.report.comparison import ArmResult, Group, Outcome
+from optsweep.report.run_lengths import MIN_LENGTHS
 from optsweep.report.statistics import Interval
 from optsweep.report.wording import listed, number, plural, times
 
+_LOOSE = 0.05  # of the fall of the loss over the run lengths: a worse fit is a caveat
 _NAMED = 3  # candidates of which each is spoken; of more, only what stands out
 
 
@@ -76,8 +78,10 @@ def _on_run_lengths(lengths: RunLengths) -> Finding:
     if any(arm.method is Method.INTERPOLATED for arm, _ in said):
         notes.append(
             f"Interpolated: between {lengths.baseline.label}'s run lengths the loss is taken to be linear in the "
-            f"logarithm of the steps. A fitted curve needs {LEAST_FITTED} lengths at which no seed diverged."
+            f"logarithm of the steps. A fitted curve needs {MIN_LENGTHS} lengths without a diverged seed, and losses "
+            "that fall with the length."
         )
+    notes += _of_fit(lengths)
     if any(run.confirm and len(run.test_losses) < 2 for arm in lengths.arms for run in arm.runs.values()):
         notes.append("A length with one seed has no interval.")
     return Finding(tuple(sentences), tuple(notes))
@@ -88,7 +92,9 @@ def _needs(arm: LengthArm, lengths: RunLengths) -> str:
     steps = f"the steps of {lengths.baseline.label}"
     if arm.overall is not None:
         interval = _interval(arm.overall)
-        said = f"{arm.method}{f'; {interval}' if interval else '; no interval'}"
+        inside = sum(ratio.within for ratio in arm.ratios)
+        at = "" if inside == len(arm.ratios) else f" at {inside} of its {plural(len(arm.ratios), 'length')}"
+        said = f"{arm.method}{at}; {interval or 'no interval'}"
         if arm.overall.low is not None and arm.overall.high is not None and arm.overall.low <= 1 <= arm.overall.high:
             return f"no difference in steps between {arm.label} and {lengths.baseline.label} is shown ({said})"
         seconds = lengths.time_ratios.get(arm.longest.style)
@@ -96,10 +102,29 @@ def _needs(arm: LengthArm, lengths: RunLengths) -> str:
         return f"{arm.label} needs {times(arm.overall.estimate)} {steps} ({said}){also}"
     if not arm.ratios:
         return ""
-    bounds = {found.bound for found in arm.ratios}
-    if len(bounds) == 1 and bounds != {""}:
+    if not any(ratio.within for ratio in arm.ratios):
         return _beyond(arm, lengths)
     return _between(arm, lengths)
+
+
+def _of_fit(lengths: RunLengths) -> list[str]:
+    """A curve that misses the losses by much of what they fall, and what was read beyond it."""
+    found = []
+    curve = next((arm.curve for arm in lengths.arms if arm.curve is not None), None)
+    if curve is not None:
+        ends = curve.loss([curve.shortest, curve.longest])
+        if curve.rmse > _LOOSE * float(ends[0] - ends[1]):
+            found.append(
+                f"The fitted curve misses {lengths.baseline.label}'s mean losses by {number(curve.rmse, 2)} (root mean "
+                f"square), {curve.rmse / float(ends[0] - ends[1]):.0%} of what they fall by."
+            )
+    far = [arm.label for arm in lengths.candidates if any(ratio.extrapolated for ratio in arm.ratios)]
+    if far:
+        found.append(
+            f"Lengths of {listed(far)} whose loss lies beyond {lengths.baseline.label}'s runs are in the table, but "
+            "not in the speed-up above: there the curve is extrapolated."
+        )
+    return found
 
 
 def _between(arm: LengthArm, lengths: RunLengths) -> str:
@@ -122,15 +147,18 @@ def _between(arm: LengthArm, lengths: RunLengths) -> str:
 
 
 def _beyond(arm: LengthArm, lengths: RunLengths) -> str:
-    """All runs of the arm are better than the baseline's longest, or all worse than its shortest."""
-    below = arm.ratios[0].bound == "<"
-    found = (min if below else max)(arm.ratios, key=lambda held: held.ratio.estimate)
-    end = (max if below else min)(lengths.baseline.runs)
-    return (
-        f"{arm.label} needs {'less' if below else 'more'} than {times(found.ratio.estimate)} the steps of "
-        f"{lengths.baseline.label} (its runs of {found.num_steps:,} steps end {'below' if below else 'above'} the "
-        f"other's of {end:,})"
-    )
+    """The baseline's runs enclose none of the arm's losses: its steps over those of their near end are a bound."""
+    theirs = {n: run.test.estimate for n, run in lengths.baseline.runs.items() if run.test and not run.diverged_seeds}
+    ours = {found.num_steps: test.estimate for found in arm.ratios if (test := arm.runs[found.num_steps].test)}
+    first, last = min(theirs), max(theirs)
+    steps = f"the steps of {lengths.baseline.label}"
+    if below := [n for n, loss in ours.items() if loss < theirs[last]]:
+        runs = f"its runs of {min(below):,} steps end below the other's of {last:,}"
+        return f"{arm.label} needs less than {times(min(below) / last)} {steps} ({runs})"
+    if above := [n for n, loss in ours.items() if loss > theirs[first]]:
+        runs = f"its runs of {max(above):,} steps end above the other's of {first:,}"
+        return f"{arm.label} needs more than {times(max(above) / first)} {steps} ({runs})"
+    return ""
 
 
 def _interval(interval: Interval) -> str:

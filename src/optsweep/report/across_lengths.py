@@ -13,16 +13,17 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 from optsweep import tracking_names as names
 from optsweep.report import statistics
 from optsweep.report.across_arms import RUN_LENGTH_KEYS, is_averaged, num_steps, relabelled, rest, titled
 from optsweep.report.comparison import ArmResult, Group
-from optsweep.report.statistics import Interval, PairedT
+from optsweep.report.run_lengths import MIN_SEEDS, LossCurve, SpeedUp, fit, speed_ups
+from optsweep.report.statistics import Array, Interval, PairedT
 from optsweep.tracking_names import Status
 
 ALPHA = 1 - statistics.CONFIDENCE
-LEAST_FITTED = 4  # lengths: the curve has three parameters
 _LEAST_SEEDS = 5  # for a bootstrap interval
 _RESAMPLES = 2_000
 _RNG_SEED = 20240525
@@ -40,11 +41,18 @@ class StepsRatio:
     """A run's steps over those that the baseline needs for its test loss: below 1 the arm is faster.
 
     `bound`: "<" where the baseline's longest run doesn't get there, ">" where its shortest is better already.
+    `extrapolated`: read off the fitted curve outside the lengths that it was fitted to.
     """
 
     num_steps: int
     ratio: Interval
     bound: str = ""
+    extrapolated: bool = False
+
+    @property
+    def within(self) -> bool:
+        """Whether the baseline's own run lengths enclose the answer."""
+        return not self.bound and not self.extrapolated
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +61,9 @@ class LengthArm:
 
     runs: Mapping[int, ArmResult]  # by number of steps, ascending
     ratios: tuple[StepsRatio, ...]  # to the baseline, per length; none for the baseline itself
-    overall: Interval | None  # over all lengths, if a fit gave it
+    overall: Interval | None  # geometric mean over the lengths within the fitted ones; n counts seeds
     method: Method | None
+    curve: LossCurve | None = None  # the baseline's
 
     @property
     def longest(self) -> ArmResult:
@@ -183,7 +192,68 @@ def _arm(runs: Mapping[int, ArmResult], baseline: Mapping[int, ArmResult]) -> Le
     ours, theirs = _clean(runs), _clean(baseline)
     if runs is baseline or not ours or len(theirs) < 2:
         return LengthArm(runs, (), None, None)
-    return LengthArm(runs, interpolated(ours, theirs), None, Method.INTERPOLATED)
+    return _fitted(runs, ours, theirs) or LengthArm(runs, interpolated(ours, theirs), None, Method.INTERPOLATED)
+
+
+def _fitted(
+    runs: Mapping[int, ArmResult],
+    ours: Mapping[int, Mapping[int, float]],
+    theirs: Mapping[int, Mapping[int, float]],
+) -> LengthArm | None:
+    """By the baseline's fitted curve; None where there is none: too few lengths, or losses that don't fall."""
+    seeds = sorted(set.intersection(*(set(held) for held in (*ours.values(), *theirs.values()))))
+    candidate, baseline = (np.array([[held[s] for held in of.values()] for s in seeds]) for of in (ours, theirs))
+    if not seeds or min(candidate.min(), baseline.min()) < 0:  # the fit's floor is that of a cross-entropy
+        return None
+    lengths, places = list(theirs), list(ours)
+    found = speed_ups(lengths, baseline, candidate, candidate_lengths=places)
+    curve = fit(lengths, baseline.mean(0))
+    if found is None or curve is None:
+        return None
+    ratios = tuple(_inverted(speed_up, lengths) for speed_up in found)
+    inside = [place for place, ratio in enumerate(ratios) if ratio.within]
+    overall = _overall(lengths, baseline, [places[place] for place in inside], candidate[:, inside])
+    return LengthArm(runs, ratios, overall, Method.FITTED, curve)
+
+
+def _inverted(found: SpeedUp, lengths: Sequence[int]) -> StepsRatio:
+    """A speed-up of 2 is half of the steps; what the curve never reaches is bounded by the longest run."""
+    if not math.isfinite(found.ratio.estimate):
+        return StepsRatio(found.steps, Interval(found.steps / max(lengths), None, None, found.ratio.n), "<")
+    low, high = found.ratio.low, found.ratio.high
+    if low is None or high is None or low <= 0:
+        ratio = Interval(1 / found.ratio.estimate, None, None, found.ratio.n)
+    else:
+        ratio = Interval(1 / found.ratio.estimate, 1 / high, 1 / low, found.ratio.n)
+    return StepsRatio(found.steps, ratio, extrapolated=found.extrapolated)
+
+
+def _overall(lengths: Sequence[int], baseline: Array, places: Sequence[int], candidate: Array) -> Interval | None:
+    """Geometric mean of the ratios; t interval of its logarithm by the jackknife over seeds (Miller 1974)."""
+    n = len(baseline)
+    estimate = _log_ratio(lengths, baseline, places, candidate)
+    if not places or estimate is None:
+        return None
+    none = Interval(math.exp(estimate), None, None, n)
+    if n < MIN_SEEDS:
+        return none
+    left = [np.arange(n) != seed for seed in range(n)]
+    without = [_log_ratio(lengths, baseline[kept], places, candidate[kept]) for kept in left]
+    known = np.array([value for value in without if value is not None])
+    if len(known) < n or np.ptp(known) <= 1e-12:
+        return none
+    error = math.sqrt((n - 1) / n * float(((known - known.mean()) ** 2).sum()))
+    half = float(stats.t.ppf((1 + statistics.CONFIDENCE) / 2, n - 1)) * error
+    return Interval(math.exp(estimate), math.exp(estimate - half), math.exp(estimate + half), n)
+
+
+def _log_ratio(lengths: Sequence[int], baseline: Array, places: Sequence[int], candidate: Array) -> float | None:
+    curve = fit(lengths, baseline.mean(0))
+    if curve is None or not places:
+        return None
+    needed = [curve.steps(float(loss)) for loss in candidate.mean(0)]
+    logs = [math.log(steps / at) for steps, at in zip(places, needed, strict=True) if math.isfinite(at)]
+    return sum(logs) / len(logs) if len(logs) == len(places) else None
 
 
 def _clean(runs: Mapping[int, ArmResult]) -> dict[int, Mapping[int, float]]:

@@ -16,7 +16,7 @@ from optsweep.report.across_arms import final_losses, is_averaged
 from optsweep.report.across_lengths import LengthArm, Method, RunLengths
 from optsweep.report.across_tasks import MOST_TAU, OverTasks, mean_ranks, rank_table, scores
 from optsweep.report.comparison import ArmResult, Group
-from optsweep.report.figures import INK, MUTED, Plan, blank, colour, legend, legend_height, line, marker, short
+from optsweep.report.figures import INK, MUTED, PAPER, Plan, blank, colour, legend, legend_height, line, marker, short
 from optsweep.report.figures_curves import band, curves
 from optsweep.report.statistics import Interval
 from optsweep.report.wording import listed, number, plural, times
@@ -50,7 +50,7 @@ def group_plans(group: Group) -> list[Plan]:
 
 def plans(across: Across) -> list[list[Plan]]:
     """The figures of each finding, run lengths first."""
-    found = [[_frontier(lengths), _speedup(lengths)] for lengths, _ in across.run_lengths]
+    found = [[_frontier(lengths), _speedup(lengths), _fit(lengths)] for lengths, _ in across.run_lengths]
     found += [[_profile(tasks), _task_ranks(tasks)] for tasks, _ in across.tasks]
     return [[plan for plan in held if plan is not None] for held in found]
 
@@ -142,6 +142,39 @@ def _length_axis(axes: Axes, lengths: RunLengths) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
+def _fit(lengths: RunLengths) -> Plan | None:
+    """The baseline's fitted curve with the test losses that are looked up on it."""
+    curve = next((arm.curve for arm in lengths.arms if arm.curve is not None), None)
+    if curve is None:
+        return None
+    arms = [lengths.baseline, *(arm for arm in lengths.candidates if arm.curve is not None)]
+
+    def draw() -> Figure:
+        figure, (axes,) = blank(3.1 + legend_height([arm.longest for arm in arms]))
+        steps = np.geomspace(curve.shortest, curve.longest, 200)
+        axes.plot(steps, curve.loss(steps), color=colour(lengths.baseline.longest), linewidth=1.4)
+        for arm in arms:
+            held = {n: run.test for n, run in arm.runs.items() if run.test and not run.diverged_seeds}
+            _draw_points(axes, arm.longest, list(held), list(held.values()), "")
+        _length_axis(axes, lengths)
+        axes.set_xlabel("optimizer steps of a run (log scale)")
+        unit = lengths.baseline.longest.unit
+        axes.set_ylabel("test loss" + (f" ({unit})" if unit else ""))
+        legend(figure, [arm.longest for arm in arms], markers=True)
+        return figure
+
+    values = f"α = {number(curve.alpha, 3)}, β = {number(curve.beta, 3)}, γ = {number(curve.gamma, 4)}"
+    return Plan(
+        "fit",
+        "Test loss by run length, and the fitted curve",
+        f"Line: L(D) = α·D^−β + γ, fitted to {lengths.baseline.label}'s mean test losses after D steps ({values}; it "
+        f"misses them by {number(curve.rmse, 2)}). How far a marker lies to the left of the line is the arm's lead in "
+        f"steps. Bar: 95 % t interval. n = {_counts(arms)} per point.",
+        f"Test loss by run length with {lengths.baseline.label}'s fitted curve: {values}.",
+        draw,
+    )
+
+
 def _speedup(lengths: RunLengths) -> Plan | None:
     arms = [arm for arm in lengths.candidates if arm.ratios]
     if not arms:
@@ -164,8 +197,12 @@ def _speedup(lengths: RunLengths) -> Plan | None:
         Method.FITTED: f"by a curve fitted to {lengths.baseline.label}'s runs",
         Method.INTERPOLATED: f"interpolated between {lengths.baseline.label}'s runs, linear in the log of the steps",
     }
+    bar = {Method.FITTED: "jackknife, from 3 seeds on", Method.INTERPOLATED: "bootstrap, from 5 seeds on"}
+    bars = [text for method, text in bar.items() if any(arm.method is method for arm in arms)]
     methods = [text for method, text in how.items() if any(arm.method is method for arm in arms)]
     bounded = any(found.bound for arm in arms for found in arm.ratios)
+    beyond = any(found.extrapolated for arm in arms for found in arm.ratios)
+    hollow = " Hollow and thin: read off the curve beyond the lengths that it was fitted to." * beyond
     arrows = " Hollow, with an arrow: only a bound, because the baseline's runs don't reach so far." * bounded
     each = []
     for arm in arms:
@@ -175,8 +212,8 @@ def _speedup(lengths: RunLengths) -> Plan | None:
         "speedup",
         "Steps for the same test loss, by run length",
         f"Steps of the arm's run over the steps with which {lengths.baseline.label} gets the same mean test loss, "
-        f"{listed(methods)}; below 1 the arm is faster. Bar: 95 % bootstrap interval over seeds, from 5 seeds on."
-        f"{arrows} n = {_counts(arms)}.",
+        f"{listed(methods)}; below 1 the arm is faster. Bar: 95 % interval over seeds ({listed(bars)})."
+        f"{hollow}{arrows} n = {_counts(arms)}.",
         f"Steps relative to {lengths.baseline.label}: {'; '.join(each)}.",
         draw,
     )
@@ -187,14 +224,16 @@ def _draw_ratios(axes: Axes, arm: LengthArm, shift: float) -> None:
     for found in arm.ratios:
         x, y = found.num_steps * shift, found.ratio.estimate
         if found.bound:
-            axes.plot(x, y, marker=marker(arm.longest), markerfacecolor="none", **look)
+            axes.plot(x, y, marker=marker(arm.longest), markerfacecolor=PAPER, **look)
             arrow = {"arrowstyle": "<-", "color": colour(arm.longest), "linewidth": 1.3, "shrinkA": 0, "shrinkB": 3}
             away = (0, -18 if found.bound == "<" else 18)
             axes.annotate("", (x, y), xytext=away, textcoords="offset points", arrowprops=arrow)
             continue
         if found.ratio.low is not None and found.ratio.high is not None:
-            axes.plot([x, x], [found.ratio.low, found.ratio.high], linewidth=2.4, solid_capstyle="butt", **look)
-        axes.plot(x, y, marker=marker(arm.longest), **look)
+            thin = 1.2 if found.extrapolated else 2.4
+            axes.plot([x, x], [found.ratio.low, found.ratio.high], linewidth=thin, solid_capstyle="butt", **look)
+        face = PAPER if found.extrapolated else colour(arm.longest)
+        axes.plot(x, y, marker=marker(arm.longest), markerfacecolor=face, **look)
 
 
 def _ratio_axis(axes: Axes) -> None:

@@ -43,6 +43,7 @@ def _length_arm(arm: LengthArm, time_ratios: Mapping[int, float]) -> dict[str, A
         "steps_ratios": [asdict(found) for found in arm.ratios],
         "steps_ratio": _interval(arm.overall),
         "method": arm.method,
+        "baseline_curve": asdict(arm.curve) if arm.curve else None,
         "time_ratio": time_ratios.get(arm.longest.style),
     }
 
