@@ -18,15 +18,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.side_by_side import Figure, SkippedError
 from benchmarks.table import line, save, write_table
 
-NAMES = ("startup", "loop", "rules", "lanes", "sampler", "gpu", "sweep")
-MINUTES = ("sweep",)
+NAMES = ("startup", "loop", "rules", "lanes", "sampler", "gpu", "aa", "sweep", "report")
+MINUTES = ("aa", "sweep", "report")
 """Run only by name or with --all."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="optsweep's benchmarks: ratios, side by side in one run.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; none: all but {MINUTES[0]}")
-    parser.add_argument("--all", action="store_true", help=f"all, {MINUTES[0]} too, which takes minutes")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; none: all but {' and '.join(MINUTES)}"
+    )
+    parser.add_argument("--all", action="store_true", help=f"all, {' and '.join(MINUTES)} too, which take minutes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()

@@ -1,0 +1,90 @@
+"""How often the same arm is called better or worse than itself: real runs, judged by the product's own code.
+
+AdamW + cosine on Iris, both sides with the same numbers. Every comparison has seeds of its own (initialisation and data
+order), and the two sides of a comparison share none: with shared seeds they would be bitwise equal and prove nothing.
+Value: share of comparisons declared better or worse; the columns beside it: its Clopper – Pearson 95 % interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from benchmarks.side_by_side import Figure
+from benchmarks.trials import arm, built
+from scipy.stats import binomtest
+
+from optsweep.outcome import Finding, Outcome, judge
+from optsweep.sequential import AUTO, LOOKS, Level, Seeds, num_seeds
+from optsweep.train.loop import train
+from optsweep.train.trial import End, Trial
+
+TASK, STEPS, LR = "iris", 40, 0.05
+COMPARISONS = 500
+LANES = 2_000
+FIRST_SEED = 1_000_000  # far from the seeds of search and confirm
+
+FIXED = 8
+DECLARED = (Outcome.BETTER, Outcome.WORSE)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison."""
+
+    test_losses: Mapping[int, float]
+    diverged_seeds: int = 0
+
+    def first(self, seeds: int) -> Side:
+        """With the first seeds only."""
+        return Side({seed: self.test_losses[seed] for seed in range(seeds)})
+
+
+def run(device: torch.device) -> Iterator[Figure]:
+    """A fixed number of seeds, and as many as `confirm.seeds=auto` asks for."""
+    most = max(*LOOKS, FIXED)
+    losses = _losses(device, 2 * COMPARISONS * most)
+    pairs = []
+    for k in range(COMPARISONS):
+        mine = losses[2 * k * most : 2 * (k + 1) * most]
+        pairs.append([Side(dict(enumerate(mine[:most]))), Side(dict(enumerate(mine[most:])))])
+    plans: dict[Seeds, tuple[str, str]] = {FIXED: (f"{FIXED} seeds", "5 %"), AUTO: ("confirm.seeds=auto", "5 to 6 %")}
+    for seeds, (what, expected) in plans.items():
+        ended = [_compared(a, b, seeds, LOOKS[0] if seeds == AUTO else FIXED) for a, b in pairs]
+        declared = sum(finding.outcome in DECLARED for finding, _ in ended)
+        share = binomtest(declared, COMPARISONS)
+        interval = share.proportion_ci(0.95, "exact")
+        used = sum(held for _, held in ended) / COMPARISONS
+        yield Figure(
+            what=f"A/A on {TASK}, {what}: declared better or worse",
+            ours=f"{declared} of {COMPARISONS:,} comparisons, {used:.1f} seeds on average",
+            against="5 % nominal",
+            value=100 * declared / COMPARISONS,
+            low=100 * interval.low,
+            high=100 * interval.high,
+            rounds=COMPARISONS,
+            expected=expected,
+            unit=" %",
+        )
+
+
+def _compared(candidate: Side, baseline: Side, asked: Seeds, held: int) -> tuple[Finding, int]:
+    """The finding at the end of a comparison, and how many seeds it took: more are added as the planner adds them."""
+    finding = judge([candidate.first(held)], baseline.first(held), Level.of(LOOKS if asked == AUTO else ()), None)[0]
+    more = num_seeds(asked, held, lambda look: look <= held, lambda: finding.decided)
+    return (finding, held) if more == held else _compared(candidate, baseline, asked, more)
+
+
+def _losses(device: torch.device, count: int) -> list[float]:
+    """Test losses of as many trials, each with a seed of its own."""
+    b = built(arm(TASK, f"optimizer.lr={LR}", "trainer.rungs=1", f"trainer.log_every={STEPS}", steps=STEPS), device)
+    program = replace(b.program, vmapped=True)
+    found = []
+    for first in range(0, count, LANES):
+        seeds = range(FIRST_SEED + first, FIRST_SEED + min(first + LANES, count))
+        for outcome in train(program, [Trial(b.space.hyper({}), seed, test=True) for seed in seeds]):
+            if outcome.end is not End.FINISHED or outcome.test_loss is None:
+                raise RuntimeError(f"a trial of {TASK} ended as {outcome.end}: {outcome.reason}")
+            found.append(outcome.test_loss)
+    return found
