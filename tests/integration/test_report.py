@@ -222,6 +222,38 @@ def test_several_tasks_and_several_sweeps(store: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_findings_across_groups(store: str, tmp_path: Path) -> None:
+    """Two tasks of hostile names, two run lengths each: named safely, and the same bytes again."""
+    tasks = (HOSTILE, "ä/../b")
+    arms = [
+        arm(task, o, s, choices={"trainer.steps": steps}, final=final, decays_late=s == "cosine")
+        for task in tasks
+        for steps in ("100", "400")
+        for o, s, final in (("adamw", "cosine", 2.1), ("<b>soap</b>", "schedule_free", 2.0))
+    ]
+    fill(store, "across", arms, trials=2, seeds=3)
+    report = write_report(store, ["across"], tmp_path / "one", attach=False)
+    text = report.index.read_text()
+    page = _Page(text)
+    assert "<b>soap" not in text
+    assert not [name for name, count in Counter(page.ids).items() if count > 1]
+    assert text.index('id="verdict"') < text.index('id="across"') < text.index('id="arms"')
+    content = json.loads((tmp_path / "one" / "results.json").read_text())["across"]
+    assert [found["lengths"] for found in content["run_lengths"]] == [[100, 400]] * 2
+    assert [task["task"] for task in content["tasks"][0]["tasks"]] == list(tasks)
+    said = [sentence for found in (*content["run_lengths"], *content["tasks"]) for sentence in found["sentences"]]
+    assert " ".join(report.verdicts[:3]) == " ".join(said)
+    write_report(store, ["across"], tmp_path / "two", attach=False)
+    assert (tmp_path / "one" / "results.json").read_bytes() == (tmp_path / "two" / "results.json").read_bytes()
+
+
+def test_one_group_has_no_section_across(demo: Report) -> None:
+    assert 'id="across"' not in demo.index.read_text()
+    content = json.loads((demo.index.parent / "results.json").read_text())
+    assert content["across"] == {"run_lengths": [], "tasks": []}
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("name", "arms", "seeds", "expected"),
     [
