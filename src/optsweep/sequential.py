@@ -12,9 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Final, Literal
-
-import numpy as np
+from typing import Any, Final, Literal
 
 LOOKS = (5, 10, 20)
 """Seeds per arm at which `auto` looks: each time twice as many, so that the whole costs at most twice what it needs."""
@@ -48,19 +46,18 @@ def nominal_level(looks: Sequence[int] = LOOKS, alpha: float = ALPHA) -> float:
 
 def _stays_within(bound: float, looks: Sequence[int]) -> float:
     """P(|Z_i| < `bound` at every look), look by look over the density of the sum (Armitage, McPherson & Rowe 1969)."""
+    import numpy as np  # not above: the command line reads its config without it
+
+    def normal(x: np.ndarray, variance: float) -> Any:
+        return np.exp(-(x**2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
+
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     ends = bound * np.sqrt(np.asarray(looks, dtype=np.float64))
-    density = _normal(ends[0] * nodes, looks[0])
+    density = normal(ends[0] * nodes, looks[0])
     for i in range(1, len(looks)):
         steps = ends[i] * nodes[:, None] - ends[i - 1] * nodes
-        density = _normal(steps, looks[i] - looks[i - 1]) @ (ends[i - 1] * weights * density)
+        density = normal(steps, looks[i] - looks[i - 1]) @ (ends[i - 1] * weights * density)
     return float(ends[-1] * weights @ density)
-
-
-def _normal(x: np.ndarray, variance: float) -> np.ndarray:
-    """Density of N(0, variance)."""
-    density: np.ndarray = np.exp(-(x**2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
-    return density
 
 
 @dataclass(frozen=True)

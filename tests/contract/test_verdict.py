@@ -320,3 +320,47 @@ def test_the_loss_figure_marks_target_and_chance_where_they_fall_within_it() -> 
     plan, dotted = losses(target_loss=None, chance_loss=7.0)
     assert dotted == []
     assert "Dotted" not in plan.caption
+
+
+def looked(*arms: Arm, **confirm: Any) -> Verdict:
+    """The verdict under confirm.seeds=auto, or after it."""
+    return said(*arms, confirm={"seeds": "auto", "looks": [5, 10, 20], **confirm})
+
+
+def test_looks_ask_for_more_than_a_fixed_number_and_the_interval_agrees() -> None:
+    # p = 0.034: enough at 5 %, not at Pocock's level of three looks
+    losses = [value + by for value, by in zip(BASE[:5], [-0.05, -0.01, -0.03, -0.005, -0.04], strict=True)]
+    fixed = said(arm("adamw", BASE[:5]), arm("soap", losses))
+    assert outcome(fixed) is Outcome.BETTER
+    v = looked(arm("adamw", BASE[:5]), arm("soap", losses))
+    assert outcome(v) is Outcome.NO_DIFFERENCE
+    test = v.group.comparisons[0].test
+    assert test is not None
+    assert test.p is not None
+    assert test.low is not None
+    assert test.high is not None
+    assert v.group.level.alpha < test.p < 0.05
+    assert test.low < 0 < test.high
+    assert "97.9 % interval of the difference (three looks planned, Pocock) −0.0" in v.headline
+    assert "Partial: soap still lacks 5 confirm trials." in v.caveats  # undecided, so the next look is planned
+    assert v.group.stopped_at is None
+
+
+def test_seeds_that_ended_at_a_look_are_not_partial() -> None:
+    v = looked(arm("adamw", BASE[:5]), arm("soap", shifted(-0.1)[:5]))
+    assert outcome(v) is Outcome.BETTER
+    assert v.group.stopped_at == 5
+    assert not any("Partial" in caveat for caveat in v.caveats)
+    last = looked(arm("adamw", (BASE * 3)[:20]), arm("soap", (shifted(0.0) * 3)[:20]))
+    assert outcome(last) is Outcome.NO_DIFFERENCE
+    assert last.group.stopped_at == 20
+    alone = looked(arm("adamw", BASE[:5]))
+    assert alone.group.stopped_at == 5
+    begun = looked(arm("adamw", BASE[:7]), arm("soap", BASE[:5]))
+    assert [a.num_seeds for a in begun.group.arms] == [10, 10]
+
+
+def test_seeds_that_were_looked_at_are_judged_so_under_a_fixed_number_too() -> None:
+    v = looked(arm("adamw", BASE), arm("soap", shifted(-0.1)), seeds=8)
+    assert "three looks planned" in v.headline
+    assert [a.num_seeds for a in v.group.arms] == [8, 8]

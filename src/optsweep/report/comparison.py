@@ -222,6 +222,13 @@ class Group:
         return ", ".join([task, *rest])
 
     @property
+    def stopped_at(self) -> int | None:
+        """Seeds at which confirm.seeds=auto ended; None while it goes on, and for a number fixed beforehand."""
+        if not self.level.looks or any(arm.missing(Phase.CONFIRM) for arm in self.arms):
+            return None
+        return self.arms[0].num_seeds
+
+    @property
     def tested(self) -> int:
         """Number of comparisons that the correction counts."""
         return sum(comparison.p_holm is not None for comparison in self.comparisons)

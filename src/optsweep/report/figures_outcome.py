@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from optsweep.report.comparison import ArmResult, Comparison, Group
-from optsweep.report.figures import GRID, INK, MUTED, Plan, blank, colour, loss_label, marker, short
-from optsweep.report.wording import decimals, duration, fixed, listed, number, plural, size, span
+from optsweep.report.figures import GRID, INK, MUTED, Plan, blank, colour, labels, loss_label, marker, short
+from optsweep.report.wording import decimals, duration, fixed, interval_name, listed, number, plural, size, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_BASELINE = 22  # letters of its name that an axis label has room for
 _LINKED_ARMS = 6  # lines between more would be a thicket
 
 
@@ -32,7 +33,7 @@ def _forest(group: Group) -> Plan | None:
         for place, comparison in enumerate(held):
             _draw_difference(axes, comparison, place)
         axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(range(len(held)), [short(comparison.candidate.label, 34) for comparison in held])
+        axes.set_yticks(range(len(held)), labels([comparison.candidate for comparison in held], 34))
         axes.set_ylim(len(held) - 0.45, -0.55)
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
@@ -40,15 +41,17 @@ def _forest(group: Group) -> Plan | None:
         low, high = axes.get_xlim()
         edge = max(abs(low), abs(high))
         axes.set_xlim(-edge, edge)
-        axes.set_xlabel(f"← lower · test loss relative to {short(group.baseline.label, 30)} · higher →")
+        against = group.baseline.label if len(group.baseline.label) <= _BASELINE else "the baseline"
+        axes.set_xlabel(f"← lower · test loss relative to {short(against)} · higher →")
         return figure
 
     return Plan(
         "difference",
         "Difference of test loss from the baseline",
         f"Mean over paired confirm seeds of candidate − {group.baseline.label}"
-        f"{f', in {group.baseline.unit}' if group.baseline.unit else ''}; bar: 95 % paired t interval (not corrected "
-        f"for the number of comparisons); dots: single seeds. n = {_seed_counts(held)}.",
+        f"{f', in {group.baseline.unit}' if group.baseline.unit else ''}; bar: paired t, "
+        f"{interval_name(group.level)}, not corrected for the number of comparisons; dots: single seeds. "
+        f"n = {_seed_counts(held)}.",
         f"Difference from {group.baseline.label}: {listed([_in_words(comparison) for comparison in held])}.",
         draw,
     )
@@ -95,12 +98,11 @@ def _seeds(group: Group) -> Plan | None:
                 _plot(axes, lying, at, [arms[i].test_losses[seed] for i in at], color=MUTED, alpha=0.45, linewidth=0.8)
         for place, arm in enumerate(arms):
             _draw_seeds(axes, arm, place, lying)
-        labels = [short(arm.label, 34) for arm in arms]
         if lying:
-            axes.set_yticks(range(len(arms)), labels)
+            axes.set_yticks(range(len(arms)), labels(arms, 34))
             axes.set_ylim(len(arms) - 0.4, -0.6)
         else:
-            axes.set_xticks(range(len(arms)), labels)
+            axes.set_xticks(range(len(arms)), labels(arms, 34))
             axes.set_xlim(-0.5, len(arms) - 0.5)
         axes.grid(visible=False, axis="y" if lying else "x")
         (axes.set_xlabel if lying else axes.set_ylabel)(loss_label(group, "test"))
@@ -142,8 +144,8 @@ def _draw_seeds(axes: Axes, arm: ArmResult, place: int, lying: bool) -> None:
 def _cost(group: Group) -> Plan | None:
     panels: list[tuple[str, list[float | None], Any]] = [
         ("ms per step", [arm.ms_per_step for arm in group.arms], lambda value: f"{number(value, 3)} ms"),
-        ("seconds per run", [arm.run_seconds for arm in group.arms], duration),
-        ("optimizer state", [arm.state_bytes for arm in group.arms], size),
+        ("time per run", [arm.run_seconds for arm in group.arms], duration),
+        ("state", [arm.state_bytes for arm in group.arms], size),
     ]
     panels = [panel for panel in panels if any(value is not None for value in panel[1])]
     if not panels:
@@ -155,8 +157,7 @@ def _cost(group: Group) -> Plan | None:
         for ax, (title, values, words) in zip(axes, panels, strict=True):
             _draw_bars(ax, group, values, words)
             ax.set_title(title)
-        labels = [short(arm.label, 26) for arm in arms]
-        axes[0].set_yticks(range(len(arms)), labels)
+        axes[0].set_yticks(range(len(arms)), labels(arms, 26))
         axes[0].set_ylim(len(arms) - 0.4, -0.6)
         return figure
 

@@ -23,6 +23,7 @@ from optsweep.report.figures import COLOURS, Drawing
 from optsweep.report.load import LEARNING_RATE, WEIGHT_DECAY, Sweep
 from optsweep.report.results import partial, problems
 from optsweep.report.verdict import Verdict, details, outcome_sentence
+from optsweep.sequential import in_words
 from optsweep.tracking_names import Phase, Status
 
 _FOLDER = Path(__file__).parent
@@ -78,6 +79,7 @@ def _environment() -> Environment:
         Phase=Phase,
         Status=Status,
         names=names,
+        interval_name=wording.interval_name,
         LR=LEARNING_RATE,
         DECAY=WEIGHT_DECAY,
         COLOURS=COLOURS,
@@ -132,7 +134,7 @@ def compared(runs: Sequence[str], experiment_id: str) -> str:
 def facts_line(sweep: Sweep) -> list[str]:
     """The sweep in a few words: arms, trials, seeds, time, device."""
     said = [wording.plural(len(sweep.arms), "arm"), wording.plural(sum(len(a.trials) for a in sweep.arms), "trial")]
-    said += [wording.plural(sweep.planned(Phase.CONFIRM), "confirm seed")]
+    said += [in_words(sweep.seeds, sweep.looks)]
     seconds = sum(float(session["end"]) - float(session["start"]) for session in sweep.sessions if session.get("end"))
     said += [wording.duration(seconds)] if seconds else []
     said += [str(sweep.environment["device"])] if sweep.environment.get("device") else []

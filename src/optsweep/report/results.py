@@ -90,6 +90,7 @@ def _group(verdict: Verdict) -> dict[str, Any]:
         "title": group.title,
         "setting": group.setting,
         "baseline": group.baseline.name,
+        "seeds": {"looks": group.level.looks, "stopped_at": group.stopped_at, "nominal_level": group.level.alpha},
         "partial": partial(group),
         "headline": verdict.headline,
         "ranking": verdict.ranking,
