@@ -1,0 +1,146 @@
+"""Readings of results over the run, over run lengths and over tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gallery_readings.answers import Answer, Held, below_one, overall
+from gallery_readings.arms import (
+    Choices,
+    NotFound,
+    Results,
+    ends,
+    has,
+    interval_of,
+    where,
+)
+from optsweep.outcome import Outcome
+from optsweep.report import statistics
+from optsweep.report.wording import decimals, fixed, listed, number, plural, span, times
+
+ALPHA = 1 - statistics.CONFIDENCE
+
+
+FLIPPED = "stood the other way round until late in the run"  # as report/caveats.py says it
+
+
+def flips(results: Results) -> list[Answer]:
+    """An arm that is shown to differ from the baseline at the end stood on the other side until late. Per group."""
+    found = []
+    for group in results["groups"]:
+        said = next((caveat for caveat in group["caveats"] if FLIPPED in caveat), "")
+        labels = {arm["name"]: arm["label"] for arm in group["arms"]}
+        shown = [
+            labels[held["candidate"]]
+            for held in group["comparisons"]
+            if held["outcome"] in (Outcome.BETTER, Outcome.WORSE) and f"{labels[held['candidate']]} (until" in said
+        ]
+        place = where(group, results)
+        if not said:
+            text = "The median validation curve of no arm crosses the baseline's in the second half of the run."
+        else:
+            tail = f"at the end a difference from the baseline is shown for {listed(shown)}" if shown else ""
+            text = f"{said.rstrip('.')} (medians, no interval); {tail or 'at the end no difference is shown for them'}."
+        found.append(Answer(f"{place}{text}", Held.HELD if shown else Held.OPEN))
+    return found
+
+
+def on_frontier(results: Results) -> list[Answer]:
+    """At every shorter length the one long averaged run lies below the frontier of the baseline's runs."""
+    found = []
+    for lengths in results["across"]["run_lengths"]:
+        for held in lengths["frontier"]:
+            tests = [(point["num_steps"], point["paired_t"], point["p_holm"]) for point in held["differences"]]
+            said = [_on_frontier(steps, test) for steps, test, _ in tests]
+            outcomes = [_side(test, p) for _, test, p in tests]
+            text = (
+                f"The validation curve of {held['label']}'s one run of {held['num_steps']:,} steps minus the end of a "
+                f"{lengths['baseline']} run of the same steps: {listed(said)}."
+            )
+            found.append(Answer(text, overall(outcomes)))
+    return found or [Answer("No frontier can be drawn: it takes several run lengths.", Held.OPEN)]
+
+
+def _on_frontier(steps: int, test: Mapping[str, Any]) -> str:
+    if test["low"] is None:
+        return f"{number(test['mean'])} at {steps:,}"
+    places = decimals((test["high"] - test["low"]) / 2, test["mean"])
+    interval = span(test["low"], test["high"], places, sign=True)
+    return (
+        f"{fixed(test['mean'], places, sign=True)} at {steps:,} (95 % interval {interval}; {plural(test['n'], 'seed')})"
+    )
+
+
+def _side(test: Mapping[str, Any], p: float | None) -> Held:
+    if p is None or p >= ALPHA:
+        return Held.OPEN
+    return Held.HELD if test["mean"] < 0 else Held.REVERSE
+
+
+def over_lengths(results: Results, candidate: str) -> list[Answer]:
+    """Over all run lengths the arm labelled `candidate` needs fewer steps for the same test loss."""
+    found = []
+    for lengths in results["across"]["run_lengths"]:
+        arm = next((arm for arm in lengths["arms"] if arm["label"] == candidate), None)
+        if arm is None:
+            raise NotFound(f"no arm '{candidate}' over run lengths; there are {[a['label'] for a in lengths['arms']]}")
+        ratio = interval_of(arm["steps_ratio"])
+        if ratio is None:
+            found.append(Answer(" ".join(lengths["sentences"][:1]), Held.OPEN))
+            continue
+        text = f"For the same test loss {candidate} needs {times(ratio.estimate)} the steps of {lengths['baseline']}"
+        text += f" over {len(lengths['lengths'])} run lengths ({arm['method']}{ends(ratio)})."
+        found.append(Answer(text, below_one(ratio)))
+    return found or [Answer("There is one run length only.", Held.OPEN)]
+
+
+def over_tasks(results: Results, candidate: Choices) -> list[Answer]:
+    """The candidate is better than the baseline on every task."""
+    found = []
+    for tasks in results["across"]["tasks"]:
+        counts = _across_arm(results, tasks, candidate)["outcomes"]
+        better, worse = counts.get("better", 0), counts.get("worse", 0)
+        silent = len(tasks["tasks"]) - better - worse
+        sides = [Held.HELD] * better + [Held.REVERSE] * worse + [Held.OPEN] * silent
+        label = _across_arm(results, tasks, candidate)["label"]
+        found.append(
+            Answer(
+                f"{label} against {tasks['baseline']}: lower on {better}, higher on {worse} and not told apart on "
+                f"{silent} of {plural(len(tasks['tasks']), 'task')} (each by its own interval over seeds).",
+                overall(sides),
+            )
+        )
+    return found or [Answer("There is one task only.", Held.OPEN)]
+
+
+def ranked(results: Results, above: Choices, below: Choices) -> list[Answer]:
+    """The mean rank over tasks of `above` is lower than that of `below`: the intervals don't overlap."""
+    found = []
+    for tasks in results["across"]["tasks"]:
+        arms = [_across_arm(results, tasks, choices) for choices in (above, below)]
+        ranks = [interval_of(arm["mean_rank"]) for arm in arms]
+        said = [
+            f"{arm['label']} {number(rank.estimate, 3)} ({ends(rank).removeprefix('; ') or 'no interval'})"
+            for arm, rank in zip(arms, ranks, strict=True)
+            if rank is not None
+        ]
+        held = Held.OPEN
+        if all(rank is not None and rank.low is not None for rank in ranks):
+            (a_low, a_high), (b_low, b_high) = ((rank.low, rank.high) for rank in ranks)  # type: ignore[union-attr]
+            held = Held.HELD if a_high < b_low else Held.REVERSE if a_low > b_high else Held.OPEN  # type: ignore[operator]
+        text = f"Mean rank by test loss of {len(tasks['arms'])} arms over {plural(len(tasks['tasks']), 'task')}"
+        found.append(Answer(f"{text}: {listed(said) or 'not known'}.", held))
+    return found or [Answer("There is one task only, so no mean rank.", Held.OPEN)]
+
+
+def _across_arm(results: Results, tasks: Mapping[str, Any], choices: Choices) -> Mapping[str, Any]:
+    """The arm of a finding over tasks with these choices. Raises NotFound."""
+    first = tasks["tasks"][0]
+    group = next(group for group in results["groups"] if group["title"] == first["group"])
+    names = {arm["name"] for arm in group["arms"] if has(arm["choices"], choices)}
+    found = [arm for name, arm in zip(first["arms"], tasks["arms"], strict=True) if name in names]
+    if len(found) != 1:
+        raise NotFound(f"{len(found)} arms over tasks have {dict(choices)}; there are {first['arms']}")
+    arm: Mapping[str, Any] = found[0]
+    return arm

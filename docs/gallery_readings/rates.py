@@ -1,0 +1,64 @@
+"""The reading of learning rates: how wide the basin of good ones is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from gallery_readings.answers import Answer, Held
+from gallery_readings.arms import (
+    Choices,
+    Results,
+    arm_of,
+    groups_at,
+    where,
+)
+from optsweep.report.comparison import BASIN_TOLERANCE
+from optsweep.report.wording import number, plural, setting
+
+
+def wider_basin(results: Results, wider: Choices, narrower: Choices, at: Choices | None = None) -> list[Answer]:
+    """The LR basin of `wider` is wider by more than two distances of the tried points. One answer per group."""
+    found = []
+    for group in groups_at(results, at):
+        arms = [arm_of(group, choices) for choices in (wider, narrower)]
+        place = where(group, results)
+        if any(arm["lr_basin"] is None for arm in arms):
+            found.append(Answer(f"{place}No basin can be read: too few search trials ended.", Held.OPEN))
+            continue
+        apart = max(_distance(arm) for arm in arms)
+        (one, other), (first, second) = arms, (arm["lr_basin"] for arm in arms)
+        more = first["decades"] - second["decades"]
+        cut, other_cut = (basin["cut_low"] or basin["cut_high"] for basin in (first, second))
+        held = Held.OPEN
+        if more > 2 * apart and not other_cut:
+            held = Held.HELD
+        elif -more > 2 * apart and not cut:
+            held = Held.REVERSE
+        found.append(
+            Answer(
+                f"{place}Within {BASIN_TOLERANCE:.0%} of the best validation loss lie {_basin(one)} and "
+                f"{_basin(other)}. The tried LRs lie {number(apart, 2)} decades apart; a difference counts from twice "
+                "that on.",
+                held,
+            )
+        )
+    return found
+
+
+def _basin(arm: Mapping[str, Any]) -> str:
+    held, counts = arm["lr_basin"], arm["trials"]["search"]
+    wide = "≥ " if held["cut_low"] or held["cut_high"] else ""
+    lost = f"; {counts['diverged']} of {plural(sum(counts.values()), 'trial')} diverged"
+    return (
+        f"{wide}{number(held['decades'], 3)} decades of {arm['label']} ({setting(held['low'])} to "
+        f"{setting(held['high'])}{lost})"
+    )
+
+
+def _distance(arm: Mapping[str, Any]) -> float:
+    """Decades between neighbours, if the search trials were spread evenly."""
+    chosen = arm["chosen"] or {}
+    low, high = chosen.get("searched", {}).get("lr") or (arm["space"]["lr"]["low"], arm["space"]["lr"]["high"])
+    return math.log10(float(high) / float(low)) / max(int(sum(arm["trials"]["search"].values())), 1)
