@@ -136,6 +136,18 @@ def short(text: str, length: int = 44) -> str:
     return f"\u200b{text}" if text.startswith("_") else text
 
 
+def labels(arms: Sequence[ArmResult], length: int = 44, room: int | None = None) -> list[str]:
+    """Arms' labels, cut at `length`; where one is longer than `room`, or `length`, without what all of them share."""
+    full = [arm.label for arm in arms]
+    if max(map(len, full)) > (room or length):
+        parts = [text.split(" + ") for text in full]
+        shared = set(parts[0]).intersection(*parts)
+        told = [" + ".join(part for part in own if part not in shared) for own in parts]
+        if all(told) and len(set(told)) == len(set(full)):
+            full = told
+    return [short(text, length) for text in full]
+
+
 def slug(text: str) -> str:
     """Part of a file's name."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:40] or "other"
@@ -143,12 +155,16 @@ def slug(text: str) -> str:
 
 def legend_height(arms: Sequence[ArmResult]) -> float:
     """Inches that a legend of these arms takes beyond its first row."""
-    return 0.165 * (math.ceil(len(arms) / _legend_columns(arms)) - 1)
+    return 0.165 * (math.ceil(len(arms) / legend_columns(_legend_labels(arms))) - 1)
 
 
-def _legend_columns(arms: Sequence[ArmResult]) -> int:
-    longest = max(len(short(arm.label)) for arm in arms)
-    return max(min(64 // (longest + 7), len(arms)), 1)
+def legend_columns(texts: Sequence[str]) -> int:
+    """Columns of a legend that fit beside each other."""
+    return max(min(64 // (max(map(len, texts)) + 7), len(texts)), 1)
+
+
+def _legend_labels(arms: Sequence[ArmResult]) -> list[str]:
+    return labels(arms, room=24 if len(arms) > 6 else 44)  # a legend of many rows takes the place of the curves
 
 
 def legend(figure: Figure, arms: Sequence[ArmResult], *, markers: bool = False) -> None:
@@ -165,9 +181,9 @@ def legend(figure: Figure, arms: Sequence[ArmResult], *, markers: bool = False) 
         )
         for arm in arms
     ]
-    labels = [short(arm.label) for arm in arms]
-    columns = _legend_columns(arms)
-    figure.legend(handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.6, borderaxespad=0.2)
+    texts = _legend_labels(arms)
+    look: Any = {"columnspacing": 1.6, "borderaxespad": 0.2}
+    figure.legend(handles, texts, loc="outside upper left", ncols=legend_columns(texts), **look)
 
 
 def log_ticks(axis: Any) -> None:

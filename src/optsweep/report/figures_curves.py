@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 _MOST_POINTS = 200  # of a drawn curve; more only makes the file larger
 _MOST_BANDS = 8  # more arms' bands would hide each other
+_DECADES_APART = 1e2  # ratio of the highest to the lowest last loss that a linear axis can't show
+_TARGET = "target"
 _LATE = 0.1  # share of the run whose steep start may leave the figure at the top
+_CUT = f"The first {_LATE:.0%} of the run may lie above the figure."
 
 
 def plans(group: Group) -> list[Plan]:
@@ -81,9 +84,10 @@ def _losses(group: Group, key: str, word: str, name: str) -> Plan | None:
             axes.set_ylim(*limits)
         for word_of, value in marks.items():
             axes.axhline(value, color=MUTED, linestyle=":", linewidth=1)
-            axes.text(1, value, word_of, transform=axes.get_yaxis_transform(), ha="right", va="bottom", color=MUTED)
+            x, side = (0.01, "left") if word_of == _TARGET else (1.0, "right")  # where the curves aren't
+            axes.text(x, value, word_of, transform=axes.get_yaxis_transform(), ha=side, va="bottom", color=MUTED)
         axes.set_xlabel("optimizer steps")
-        axes.set_ylabel(loss_label(group, word))
+        _scale(axes, shown, loss_label(group, word))
         legend(figure, arms)
         return figure
 
@@ -91,7 +95,7 @@ def _losses(group: Group, key: str, word: str, name: str) -> Plan | None:
     return Plan(
         name,
         f"{word.capitalize()} loss",
-        f"{_lines(len(bands))} {_counted(group, key)} Cut at the top: the first {_LATE:.0%} of the run may lie above."
+        f"{_lines(len(bands))} {_counted(group, key)} {_CUT}"
         + (f" Dotted: {listed([f'{mark}, {number(value)}' for mark, value in marks.items()])}." if marks else ""),
         f"{word.capitalize()} loss against optimizer steps for {plural(len(bands), 'arm')}: {listed(ends)}.",
         draw,
@@ -118,8 +122,8 @@ def _seconds(group: Group) -> Plan | None:
             shown.append((np.asarray(steps * seconds, dtype=np.float64), values))
         if (limits := _limits(shown)) is not None:
             axes.set_ylim(*limits)
+        _scale(axes, shown, loss_label(group, "validation"))
         axes.set_xlabel("training time (s), one trial alone on the machine")
-        axes.set_ylabel(loss_label(group, "validation"))
         legend(figure, arms)
         return figure
 
@@ -128,7 +132,7 @@ def _seconds(group: Group) -> Plan | None:
         "val_loss_seconds",
         "Validation loss against time",
         "Steps × the median ms per step of the timing pass, evaluation excluded. "
-        f"{_lines(len(held))} {_counted(group, names.VAL_LOSS)}",
+        f"{_lines(len(held))} {_counted(group, names.VAL_LOSS)} {_CUT}",
         f"Validation loss against seconds of training; the runs take {listed(each)}.",
         draw,
     )
@@ -200,7 +204,7 @@ def _marks(group: Group, shown: Shown) -> tuple[dict[str, float], tuple[float, f
     target, chance = (_of_all(group, key) for key in ("target_loss", "chance_loss"))
     if target is not None and low - (high - low) < target < low:
         low = target - 0.04 * (high - target)
-    found = {"target": target, "a uniform guess": chance}
+    found = {_TARGET: target, "a uniform guess": chance}
     return {mark: value for mark, value in found.items() if value is not None and low <= value <= high}, (low, high)
 
 
@@ -209,6 +213,20 @@ def _of_all(group: Group, key: str) -> float | None:
     values = {arm.arm.facts.get(key) for arm in group.arms}
     value = values.pop() if len(values) == 1 else None
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _scale(axes: Axes, shown: Shown, label: str) -> None:
+    """A log axis where the last losses are decades apart: on a linear one all but the worst would lie on a line."""
+    ends = [float(values[1, -1]) for _, values in shown]
+    lowest = min(float(values.min()) for _, values in shown)
+    if lowest > 0 and max(ends) > _DECADES_APART * min(ends):
+        axes.set_yscale("log")
+        tops = [float(values.max()) for _, values in shown]
+        top = min(max(tops), 1e3 * float(np.median(tops)))  # a diverging arm goes anywhere
+        axes.set_ylim(max(lowest, 1e-12 * top) / 1.5, 1.5 * top)
+        log_ticks(axes.yaxis)
+        label = f"{label}, log scale"
+    axes.set_ylabel(label)
 
 
 def _lines(num_arms: int) -> str:

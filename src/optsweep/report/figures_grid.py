@@ -15,6 +15,7 @@ from optsweep.report.figures import (
     Plan,
     blank,
     colour,
+    legend_columns,
     log_ticks,
     loss_label,
     marker,
@@ -177,7 +178,7 @@ def _response(group: Group) -> Plan | None:
     limits = low, high + 0.12 * (high - low)
 
     span = max(_rate(arm) for arm in held) / min(_rate(arm) for arm in held)
-    columns = min(max(64 // (max(len(short(title)) for title in found) + 7), 1), len(found))
+    columns = legend_columns([short(title) for title in found])
 
     def draw() -> Figure:
         figure, (axes,) = blank(3.2 + 0.165 * (math.ceil(len(found) / columns) - 1))

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from optsweep.report.comparison import ArmResult, Group
-from optsweep.report.figures import GRID, MUTED, Plan, blank, colour, shared_labels, short
+from optsweep.report.figures import GRID, MUTED, Plan, blank, colour, labels, shared_labels, short
 from optsweep.report.figures_search import last_loss
 from optsweep.report.load import LEARNING_RATE, WEIGHT_DECAY, Trial
 from optsweep.report.wording import listed
@@ -54,9 +54,10 @@ def _bars(shares: list[tuple[ArmResult, dict[str, float]]]) -> Plan:
 
     def draw() -> Figure:
         figure, axes = blank(0.5 + rows * (0.3 + 0.24 * len(keys)), rows, columns, sharex=True, sharey=True)
-        for ax, (arm, found) in zip(axes, shares, strict=False):
+        titles = labels([arm for arm, _ in shares], 60 // columns)
+        for ax, (arm, found), title in zip(axes, shares, titles, strict=False):
             _draw_bars(ax, arm, found, keys)
-            ax.set_title(short(arm.label, 60 // columns))
+            ax.set_title(title)
         for ax in axes[len(shares) :]:
             ax.set_visible(False)
         axes[0].set_yticks(range(len(keys)), [short("λ" if key == WEIGHT_DECAY else key, 18) for key in keys])

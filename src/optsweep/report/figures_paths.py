@@ -19,12 +19,12 @@ from optsweep.report.figures import (
     Plan,
     blank,
     colour,
+    labels,
     legend,
     legend_height,
     line,
     marker,
     shared_labels,
-    short,
 )
 from optsweep.report.load import Trial
 from optsweep.report.wording import listed, number, plural
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 _MOST_TOGETHER = 5  # paths in one panel; more would hide each other
+_MOST_BESIDE = 8  # panels of a figure that another may stand beside
 _MOST_DOTS = 120  # steps of a path that are marked one by one
 _DECADES = 3  # of height below the highest point of the picture that get contour lines, two a decade
 
@@ -104,14 +105,14 @@ def _paths(paths: list[_Path], surface: Surface, view: Box) -> Plan:
         arms = [path.arm for path in paths]
         height = 0.9 + legend_height(arms) + 4.2 * ratio if together else 0.5 + rows * (0.3 + 2.1 * ratio)
         figure, axes = blank(height, rows, columns, sharex=True, sharey=True)
-        heights = _heights(surface, view, 241 if together else 121)
+        heights = _heights(surface, view, 201 if together else 91)
         for ax in axes:
             _draw_surface(ax, surface, view, heights)
-        for place, path in enumerate(paths):
+        for place, (path, title) in enumerate(zip(paths, labels(arms, 30), strict=True)):
             ax = axes[0 if together else place]
             _draw_path(ax, path, view)
             if not together:
-                ax.set_title(short(path.arm.label, 30))
+                ax.set_title(title)
                 ax.tick_params(labelbottom=True)
                 ax.locator_params(nbins=4)
         for ax in axes[1 if together else len(paths) :]:
@@ -134,7 +135,7 @@ def _paths(paths: list[_Path], surface: Surface, view: Box) -> Plan:
         "picture or diverged. Contour lines: the height, each 3.2 times that of the next one down.",
         f"Paths from {start} to the minimum at {minimum}, of {plural(len(paths), 'arm')}: {listed(ends)}.",
         draw,
-        wide=not together,
+        wide=len(paths) > _MOST_BESIDE,
     )
 
 

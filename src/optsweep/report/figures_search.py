@@ -16,6 +16,7 @@ from optsweep.report.figures import (
     Plan,
     blank,
     colour,
+    labels,
     legend,
     legend_height,
     line,
@@ -80,10 +81,10 @@ def _sensitivity(group: Group) -> Plan | None:
 
     def draw() -> Figure:
         figure, axes = blank(0.7 + 1.75 * rows, rows, columns, sharex=True, sharey=True)
-        for ax, arm in zip(axes, arms, strict=False):
+        for ax, arm, title in zip(axes, arms, labels(arms, 60 // columns), strict=False):
             ax.set_xscale("log")
             ax.set_ylim(limits)
-            ax.set_title(short(arm.label, 60 // columns))
+            ax.set_title(title)
             _draw_ranges(ax, arm)
             _draw_trials(ax, arm, limits)
         for ax in axes[len(arms) :]:
@@ -170,10 +171,10 @@ def _plane(group: Group, key: str) -> Plan | None:
 
     def draw() -> Figure:
         figure, axes = blank(0.9 + 2.2 * rows, rows, columns, sharex=True, sharey=True)
-        for ax, arm in zip(axes, arms, strict=False):
+        for ax, arm, title in zip(axes, arms, labels(arms, 60 // columns), strict=False):
             ax.set_xscale("log")
             ax.set_yscale("log" if log else "linear")
-            ax.set_title(short(arm.label, 60 // columns))
+            ax.set_title(title)
             drawn = _draw_plane(ax, arm, key, limits)
         for ax in axes[len(arms) :]:
             ax.set_visible(False)
