@@ -29,7 +29,7 @@ def _forest(group: Group) -> Plan | None:
         return None
 
     def draw() -> Figure:
-        figure, (axes,) = blank(1.15 + 0.34 * len(held))
+        figure, (axes,) = blank(1.3 + 0.34 * len(held))
         for place, comparison in enumerate(held):
             _draw_difference(axes, comparison, place)
         axes.axvline(0, color=INK, linewidth=1)
@@ -42,7 +42,7 @@ def _forest(group: Group) -> Plan | None:
         edge = max(abs(low), abs(high))
         axes.set_xlim(-edge, edge)
         against = group.baseline.label if len(group.baseline.label) <= _BASELINE else "the baseline"
-        axes.set_xlabel(f"← lower · test loss relative to {short(against)} · higher →")
+        axes.set_xlabel(f"test loss relative to {short(against)}\n← lower · higher →")
         return figure
 
     return Plan(
@@ -193,7 +193,7 @@ def _draw_bars(axes: Axes, group: Group, values: list[float | None], words: Any)
             axes.plot([timing.low * scale, timing.high * scale], [place, place], color=INK, linewidth=1.2)
             end = max(value, timing.high * scale)
         axes.text(end + 0.06 * largest, place, words(value), va="center")
-    axes.set_xlim(0, largest * 1.75)
+    axes.set_xlim(0, largest * 2.1)  # room for the value beside its bar
     axes.set_xticks([])
     axes.grid(visible=False)
     axes.tick_params(axis="y", length=0)
