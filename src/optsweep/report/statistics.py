@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 Array = NDArray[np.float64]
 
@@ -70,7 +70,7 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE, *, scale: f
     n, mean = len(array), float(array.mean())
     if n < 2 or _no_spread(array, scale):
         return Interval(mean, None, None, n)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * array.std(ddof=1) / math.sqrt(n))
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2) * array.std(ddof=1) / math.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -81,7 +81,7 @@ def paired_t(differences: ArrayLike, confidence: float = CONFIDENCE, *, scale: f
     if interval.low is None:
         return PairedT(interval.estimate, None, None, None, interval.n, len(array) > 1)
     statistic = interval.estimate / (array.std(ddof=1) / math.sqrt(len(array)))
-    p = float(2 * stats.t.sf(abs(statistic), len(array) - 1))
+    p = float(2 * special.stdtr(len(array) - 1, -abs(statistic)))
     return PairedT(interval.estimate, interval.low, interval.high, p, interval.n, False)
 
 
@@ -122,7 +122,7 @@ def equivalence(differences: ArrayLike, delta: float, *, scale: float = 0.0) -> 
         return None
     error = array.std(ddof=1) / math.sqrt(len(array))
     distance = delta - abs(float(array.mean()))
-    return float(stats.t.sf(distance / error, len(array) - 1))
+    return float(special.stdtr(len(array) - 1, -distance / error))
 
 
 def bca_interval(values: ArrayLike, confidence: float = CONFIDENCE, *, scale: float = 0.0) -> Interval:
@@ -205,7 +205,8 @@ def probability_better(candidate: ArrayLike, baseline: ArrayLike, confidence: fl
     if n < 5:
         return Interval(estimate, None, None, n)
     picks = np.random.default_rng(_RNG_SEED).integers(0, n, (2_000, n))
-    weights = (picks[:, :, None] == np.arange(n)).mean(1)  # how often a sample has each seed
+    cells = (picks + n * np.arange(len(picks))[:, None]).ravel()
+    weights = np.bincount(cells, minlength=picks.size).reshape(picks.shape) / n  # share of each seed in a sample
     samples = ((weights @ wins) * weights).sum(1)
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(estimate, float(low), float(high), n)
