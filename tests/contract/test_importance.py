@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import optuna
 import pytest
+from optuna.distributions import FloatDistribution
+from optuna.importance import FanovaImportanceEvaluator
 
+from optsweep.report import importance as importance_module
 from optsweep.report.importance import importance
 
 RNG = np.random.default_rng(0)
@@ -22,6 +26,21 @@ def test_the_one_that_matters_has_the_share() -> None:
     assert found["fixed"] == 0
     assert sum(found.values()) <= 1 + 1e-9
     assert importance({"lr": LR, "weight_decay": DECAY, "nothing": NOTHING, "fixed": [1.0] * 40}, losses) == found
+
+
+@pytest.mark.parametrize("count", [8, 40, 150])
+def test_shares_are_those_of_optuna(count: int) -> None:
+    rng = np.random.default_rng(count)
+    columns = {name: rng.uniform(-4, 1, count).tolist() for name in ("lr", "weight_decay", "beta1")}
+    lr, decay, _ = (np.array(column) for column in columns.values())
+    losses = ((lr + 2) ** 2 + 0.3 * lr * decay + 0.1 * rng.normal(size=count)).tolist()
+    study = optuna.create_study()
+    ranges = {name: FloatDistribution(min(column), max(column)) for name, column in columns.items()}
+    for place, loss in enumerate(losses):
+        params = {name: column[place] for name, column in columns.items()}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=dict(ranges), value=loss))
+    theirs = FanovaImportanceEvaluator(seed=importance_module._SEED).evaluate(study, params=list(columns))
+    assert importance(columns, losses) == pytest.approx(theirs, rel=1e-9)
 
 
 def test_two_that_matter_alike_have_like_shares() -> None:
