@@ -30,7 +30,7 @@ def flips(results: Results) -> list[Answer]:
     found = []
     for group in results["groups"]:
         said = next((caveat for caveat in group["caveats"] if FLIPPED in caveat), "")
-        labels = {arm["name"]: arm["label"] for arm in group["arms"]}
+        labels = {arm["name"]: str(arm["label"]) for arm in group["arms"]}
         shown = [
             labels[held["candidate"]]
             for held in group["comparisons"]
@@ -55,8 +55,8 @@ def on_frontier(results: Results) -> list[Answer]:
             said = [_on_frontier(steps, test) for steps, test, _ in tests]
             outcomes = [_side(test, p) for _, test, p in tests]
             text = (
-                f"The validation curve of {held['label']}'s one run of {held['num_steps']:,} steps minus the end of a "
-                f"{lengths['baseline']} run of the same steps: {listed(said)}."
+                f"The validation curve of {held['label']}'s one run of {held['num_steps']:,} steps minus the end of "
+                f"{lengths['baseline']} in as many steps: {listed(said)}."
             )
             found.append(Answer(text, overall(outcomes)))
     return found or [Answer("No frontier can be drawn: it takes several run lengths.", Held.OPEN)]

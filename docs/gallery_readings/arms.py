@@ -26,11 +26,7 @@ class Seeds:
     """An arm's confirm trials: test losses by seed, and how many diverged."""
 
     arm: Mapping[str, Any]
-
-    @property
-    def label(self) -> str:
-        """The arm's label in its report."""
-        return str(self.arm["label"])
+    label: str
 
     @property
     def unit(self) -> str:
@@ -107,6 +103,20 @@ def arm_of(group: Mapping[str, Any], choices: Choices) -> Mapping[str, Any]:
     return arm
 
 
+def seeds_of(group: Mapping[str, Any], choices: Choices) -> Seeds:
+    """The confirm trials of the one arm with these choices. Raises NotFound."""
+    arm = arm_of(group, choices)
+    return Seeds(arm, label(group, arm))
+
+
+def label(group: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
+    """The arm's label without what the group's title says already."""
+    setting = group["setting"]
+    said = {f"{part}={value}" for key, value in setting.items() for part in (key, key.rpartition(".")[2])}
+    parts = str(arm["label"]).split(" + ")
+    return " + ".join(part for part in parts if part not in said | {setting.get("task")}) or str(arm["label"])
+
+
 def has(held: Mapping[str, Any], wanted: Choices) -> bool:
     """Whether all wanted values are held; numbers are equal as numbers, "none" is what is left out."""
     return all(_same(str(held.get(key, "none")), str(value)) for key, value in wanted.items())
@@ -141,7 +151,7 @@ def pairs(results: Results, group: Mapping[str, Any], wanted: Sequence[tuple[Cho
     plan = results["sweeps"][0]["plan"]
     level = Level.of(tuple(plan.get("confirm", {}).get("looks") or ()))
     delta = plan.get("confirm", {}).get("delta")
-    held = [(Seeds(arm_of(group, lower)), Seeds(arm_of(group, higher))) for lower, higher in wanted]
+    held = [(seeds_of(group, lower), seeds_of(group, higher)) for lower, higher in wanted]
     found = [_reported(group, lower.arm, higher.arm) for lower, higher in held]
     own = [place for place, finding in enumerate(found) if finding is None]
     tests = _judged([held[place] for place in own], level, None if delta is None else float(delta))

@@ -15,6 +15,7 @@ from gallery_readings.arms import (
     ends,
     groups_at,
     interval_of,
+    label,
     where,
 )
 from optsweep.report import statistics
@@ -45,19 +46,18 @@ def _ratio(
 ) -> Answer:
     arm = arm_of(group, candidate)
     comparison = comparison_of(group, arm)
-    baseline = next(other["label"] for other in group["arms"] if other["name"] == group["baseline"])
+    baseline = next(label(group, other) for other in group["arms"] if other["name"] == group["baseline"])
+    name = label(group, arm)
     found = interval_of(comparison["steps_ratio"])
     if found is None or (what == "time" and comparison["time_ratio"] is None):
         why = "it was not timed" if found is not None else "no seed of both ended"
-        return Answer(f"{place}Nothing is known about the {what} that {arm['label']} needs: {why}.", Held.OPEN)
+        return Answer(f"{place}Nothing is known about the {what} that {name} needs: {why}.", Held.OPEN)
     ratio = statistics.seconds_ratio(found, comparison["time_ratio"]) if what == "time" else found
     if math.isinf(ratio.estimate):
         reached = sum(math.isfinite(float(value)) for value in comparison["steps_ratios"])
-        text = (
-            f"{arm['label']} reaches the final validation loss of {baseline} on {reached} of {plural(ratio.n, 'seed')}"
-        )
+        text = f"{name} reaches the final validation loss of {baseline} on {reached} of {plural(ratio.n, 'seed')}"
     else:
-        text = f"{arm['label']} reaches the final validation loss of {baseline} in {times(ratio.estimate)} the {what}"
+        text = f"{name} reaches the final validation loss of {baseline} in {times(ratio.estimate)} the {what}"
         text += f" (median{ends(ratio)}; {plural(ratio.n, 'seed')})"
     return Answer(f"{place}{text}{_published(ratio, published)}.", below_one(ratio))
 
@@ -100,10 +100,12 @@ def quicker_step(results: Results, quicker: Choices, slower: Choices, at: Choice
         arms = [arm_of(group, choices) for choices in (quicker, slower)]
         place = where(group, results)
         if any(arm["timing"] is None for arm in arms):
-            found.append(Answer(f"{place}{listed([arm['label'] for arm in arms])} were not both timed.", Held.OPEN))
+            found.append(
+                Answer(f"{place}{listed([label(group, arm) for arm in arms])} were not both timed.", Held.OPEN)
+            )
             continue
         said = [
-            f"{number(arm['timing']['ms_per_step'], 3)} ms with {arm['label']} (quartiles "
+            f"{number(arm['timing']['ms_per_step'], 3)} ms with {label(group, arm)} (quartiles "
             f"{number(arm['timing']['low'], 3)} to {number(arm['timing']['high'], 3)})"
             for arm in arms
         ]
@@ -127,8 +129,8 @@ def smaller_state(results: Results, smaller: Choices, larger: Choices, at: Choic
         held = Held.HELD if ours < theirs else Held.REVERSE if ours > theirs else Held.FAILED
         found.append(
             Answer(
-                f"{place}The optimizer state of {one['label']} has {times(ours / theirs)} the bytes of "
-                f"{other['label']}'s ({size(ours)} against {size(theirs)}; counted, so without an interval).",
+                f"{place}The optimizer state of {label(group, one)} has {times(ours / theirs)} the bytes of "
+                f"{label(group, other)}'s ({size(ours)} against {size(theirs)}; counted, so without an interval).",
                 held,
             )
         )

@@ -15,9 +15,9 @@ from gallery_readings.arms import (
     Pair,
     Results,
     Seeds,
-    arm_of,
     groups_at,
     pairs,
+    seeds_of,
     where,
 )
 from optsweep.outcome import Outcome
@@ -98,7 +98,7 @@ def same(
     """
     found = []
     for group in groups_at(results, at):
-        one, other = (Seeds(arm_of(group, choices)) for choices in (first, second))
+        one, other = (seeds_of(group, choices) for choices in (first, second))
         name = f"test/{one.arm['facts']['metric']}" if metric else "test/loss"
         ours, theirs = one.values(name), other.values(name)
         both = [seed for seed in sorted(ours) if seed in theirs and math.isfinite(ours[seed] + theirs[seed])]

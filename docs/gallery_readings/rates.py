@@ -12,6 +12,7 @@ from gallery_readings.arms import (
     Results,
     arm_of,
     groups_at,
+    label,
     where,
 )
 from optsweep.report.comparison import BASIN_TOLERANCE
@@ -38,21 +39,21 @@ def wider_basin(results: Results, wider: Choices, narrower: Choices, at: Choices
             held = Held.REVERSE
         found.append(
             Answer(
-                f"{place}Within {BASIN_TOLERANCE:.0%} of the best validation loss lie {_basin(one)} and "
-                f"{_basin(other)}. The tried LRs lie {number(apart, 2)} decades apart; a difference counts from twice "
-                "that on.",
+                f"{place}Within {number(100 * BASIN_TOLERANCE)} % of the best validation loss lie {_basin(group, one)} "
+                f"and {_basin(group, other)}. The tried LRs lie {number(apart, 2)} decades apart; a difference counts "
+                "from twice that on.",
                 held,
             )
         )
     return found
 
 
-def _basin(arm: Mapping[str, Any]) -> str:
+def _basin(group: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
     held, counts = arm["lr_basin"], arm["trials"]["search"]
     wide = "≥ " if held["cut_low"] or held["cut_high"] else ""
     lost = f"; {counts['diverged']} of {plural(sum(counts.values()), 'trial')} diverged"
     return (
-        f"{wide}{number(held['decades'], 3)} decades of {arm['label']} ({setting(held['low'])} to "
+        f"{wide}{number(held['decades'], 3)} decades of {label(group, arm)} ({setting(held['low'])} to "
         f"{setting(held['high'])}{lost})"
     )
 
