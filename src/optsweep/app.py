@@ -119,7 +119,7 @@ def _job(config: DictConfig) -> Any:
 
     full = OmegaConf.create({**config, "hydra": HydraConfig.get()})
     arm = arm_of(full)
-    return run_sweep([arm], workers=0, report=False)
+    return run_sweep([arm], workers=0, report=False, alone=True)
 
 
 def arm_of(config: DictConfig) -> Arm:

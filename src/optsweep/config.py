@@ -11,6 +11,7 @@ from typing import Any
 
 from optsweep.errors import UserError
 from optsweep.section import Section
+from optsweep.sequential import AUTO, Seeds
 
 GROUPS = ("task", "recipe", "optimizer", "schedule", "warmup", "weight_decay", "averaging")
 """Config groups whose choices make an arm."""
@@ -133,7 +134,7 @@ class Arm:
     trainer: TrainerConfig
     search: SearchConfig
     suggest: SuggestConfig
-    confirm_seeds: int
+    confirm_seeds: Seeds
     confirm_delta: float | None  # a difference of test loss too small to matter; None: equality is never claimed
     sweep: str
     seed: int
@@ -146,8 +147,12 @@ class Arm:
     @property
     def name(self) -> str:
         """Unique within the sweep, and the same whatever other arms there are."""
-        choices = [f"{group}={choice}" for group, choice in self.choices.items()]
-        return " ".join([*choices, *(f"{key}={value}" for key, value in self.axes.items())])
+        return " ".join(f"{key}={value}" for key, value in self.combination.items())
+
+    @property
+    def combination(self) -> Mapping[str, str]:
+        """All that tells the arm from its siblings: choices, then axes."""
+        return {**self.choices, **self.axes}
 
 
 def read_arm(config: Mapping[str, Any], choices: Mapping[str, str], axes: Mapping[str, str], yaml: str = "") -> Arm:
@@ -169,7 +174,7 @@ def read_arm(config: Mapping[str, Any], choices: Mapping[str, str], axes: Mappin
         trainer=trainer,
         search=_search(root.section("search"), trainer),
         suggest=_suggest(root.section("suggest")),
-        confirm_seeds=confirm.integer("seeds", low=1),
+        confirm_seeds=_confirm_seeds(confirm),
         confirm_delta=confirm.optional_number("delta", above=0.0),
         sweep=_sweep_name(sweep),
         seed=sweep.integer("seed", low=0),
@@ -314,6 +319,15 @@ def _search(section: Section, trainer: TrainerConfig) -> SearchConfig:
     )
     section.close()
     return search
+
+
+def _confirm_seeds(section: Section) -> Seeds:
+    seeds = section.raw("seeds")
+    if seeds == AUTO:
+        return AUTO
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise section.fail("seeds", seeds, "a whole number ≥ 1, or auto")
+    return seeds
 
 
 def _suggest(section: Section) -> SuggestConfig:

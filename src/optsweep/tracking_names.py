@@ -16,11 +16,14 @@ ARM = PREFIX + "arm"  # the arm's name, unique in its sweep
 
 # Tags of the sweep run; it also carries the report as artifacts under `report/`.
 PLAN = PREFIX + "plan"  # JSON: {"baseline": name, "seed": int, "objective": "val/loss",
-#                                "search": {trials, reruns, lag, sampler, pruner}, "confirm": {"seeds": int}}
+#                                "search": {trials, reruns, lag, sampler, pruner}, "confirm": {"seeds": int | "auto",
+#                                "looks": [int], of confirm.seeds=auto now or earlier, "delta": float | null}}
 ENVIRONMENT = PREFIX + "environment"  # JSON: {"python", "platform", "processor", "cores", "memory_bytes", "device",
 #                                              "packages": {name: version}, "git_commit": str | null}
 COMMAND = PREFIX + "command"  # the command line that repeats the sweep
-REPORTED = PREFIX + "reported"  # number of results that the last report was written from
+REPORTED = (
+    PREFIX + "reported"
+)  # fingerprint of the plan and the number of results that the last report was written from
 SESSIONS = PREFIX + "sessions"  # JSON list: {"start", "end" (unix seconds), "workers", "train_seconds", "trials"}
 
 # Tags of an arm run.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from optsweep import tracking
 from optsweep import tracking_names as names
@@ -14,6 +15,7 @@ from optsweep.errors import without_secrets
 from optsweep.launch.environment import environment
 from optsweep.launch.planner import Planner
 from optsweep.launch.worker import Job
+from optsweep.sequential import AUTO, LOOKS, in_words
 from optsweep.tasks.base import Split
 from optsweep.tracking import Tracker
 
@@ -26,11 +28,18 @@ def command_line() -> str:
     return without_secrets(" ".join(["optsweep", *(shlex.quote(a) for a in sys.argv[1:])]))
 
 
-def describe_sweep(tracker: Tracker, arms: Sequence[Arm], baseline: str | None, device: str) -> str:
-    """The run of kind `sweep`: plan, machine, command. Returns its id. Without a baseline an earlier call's stays."""
+def describe_sweep(
+    tracker: Tracker, arms: Sequence[Arm], baseline: str | None, device: str
+) -> tuple[str, Mapping[str, Any]]:
+    """The run of kind `sweep`: plan, machine, command. Returns its id and the plan.
+
+    Without a baseline an earlier call's stays. So do planned looks: seeds that were looked at are judged as such, even
+    where a fixed number is asked for later.
+    """
     first = arms[0]
     run = tracker.sweep_run()
     earlier = tracking.parse(tracker.client.get_run(run).data.tags.get(names.PLAN, "{}"))
+    looks = LOOKS if first.confirm_seeds == AUTO else earlier.get("confirm", {}).get("looks", ())
     plan = {
         "baseline": baseline or earlier.get("baseline") or first.name,
         "seed": first.seed,
@@ -42,10 +51,10 @@ def describe_sweep(tracker: Tracker, arms: Sequence[Arm], baseline: str | None, 
             "sampler": first.search.sampler,
             "pruner": first.search.pruner,
         },
-        "confirm": {"seeds": first.confirm_seeds, "delta": first.confirm_delta},
+        "confirm": {"seeds": first.confirm_seeds, "looks": list(looks), "delta": first.confirm_delta},
     }
     tracker.set_tags(run, {names.PLAN: plan, names.ENVIRONMENT: environment(device), names.COMMAND: command_line()})
-    return run
+    return run, plan
 
 
 def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
@@ -73,7 +82,7 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
     }
     tags = {
         names.LABEL: label,
-        names.CHOICES: {**arm.choices, **arm.axes},
+        names.CHOICES: arm.combination,
         names.FINGERPRINT: built.fingerprint,
         names.SPACE: space,
         names.FIXED: built.space.fixed,
@@ -96,7 +105,7 @@ def _note(arm: Arm, built: Built, label: str) -> str:
     return "\n".join(
         [
             f"### {label}",
-            f"{arm.search.trials} search trials, {arm.confirm_seeds} confirm seeds, {built.program.num_steps} steps of "
+            f"{arm.search.trials} search trials, {in_words(arm.confirm_seeds)}, {built.program.num_steps} steps of "
             f"{built.program.batch_size} samples, {built.program.layout.num_parameters:,} parameters.",
             "",
             *(["| searched | range | source |", "| --- | --- | --- |", *rows, ""] if rows else []),

@@ -53,9 +53,8 @@ class Display:
         if self._done_before is None:
             self._done_before = done
             if self._live is None:
-                total = sum(arm.total for arm in arms)
                 self._print(
-                    f"sweep {self.sweep}: {len(arms)} arms, {total} trials, {done} done, {self.workers} workers"
+                    f"sweep {self.sweep}: {len(arms)} arms, {_total(arms)} trials, {done} done, {self.workers} workers"
                 )
         elif self._live is None and time.monotonic() - self._last_line > PLAIN_SECONDS:
             self._print(self._line())
@@ -77,7 +76,7 @@ class Display:
                 arm.label,
                 phase,
                 bar,
-                f"{arm.done}/{arm.total}",
+                f"{arm.done}/{_total([arm])}",
                 str(arm.running),
                 "–" if arm.best is None else f"{arm.best:.4f}",
                 str(arm.diverged) + (f" (+{arm.crashed} crashed)" if arm.crashed else ""),
@@ -88,9 +87,10 @@ class Display:
         done, total = sum(a.done for a in self._arms), sum(a.total for a in self._arms)
         best = "; ".join(f"{a.label} {a.best:.4f}" for a in self._arms if a.best is not None)
         left = self._seconds_left()
-        eta = f", about {_duration(left)} left" if left is not None and done < total else ""
+        about = "at least" if any(arm.may_grow for arm in self._arms) else "about"
+        eta = f", {about} {_duration(left)} left" if left is not None and done < total else ""
         elapsed = _duration(time.monotonic() - self.begin)
-        text = f"{done}/{total} trials in {elapsed}{eta}"
+        text = f"{done}/{_total(self._arms)} trials in {elapsed}{eta}"
         return text if self._live is not None or not best else f"{text}; best so far: {best}"
 
     def _seconds_left(self) -> float | None:
@@ -110,6 +110,11 @@ class Display:
     def _print(self, line: str) -> None:
         self._last_line = time.monotonic()
         print(line, flush=True)
+
+
+def _total(arms: Sequence[ArmProgress]) -> str:
+    """ "26", or "26+" where confirm.seeds=auto may add seeds."""
+    return f"{sum(arm.total for arm in arms)}{'+' if any(arm.may_grow for arm in arms) else ''}"
 
 
 def _duration(seconds: float) -> str:

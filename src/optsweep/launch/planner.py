@@ -9,13 +9,17 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from optsweep import tracking_names as names
+from optsweep.groups import Peers, group
 from optsweep.launch.worker import Job, is_alive
+from optsweep.outcome import judge
 from optsweep.search.slots import Choice, Plan, Slot, choose, ready, suggest
 from optsweep.search.space import Space
-from optsweep.search.studies import History, Running, Studies, history
+from optsweep.search.studies import NO_HISTORY, History, Running, Studies, history
+from optsweep.sequential import AUTO, LOOKS, Level, Seeds, num_seeds
 from optsweep.tracking import Tracker
 from optsweep.tracking_names import Phase
 
@@ -27,7 +31,16 @@ class Task:
     job: Job
     plan: Plan
     space: Space
-    num_seeds: int
+
+    @property
+    def name(self) -> str:
+        """The arm's name."""
+        return self.job.arm.name
+
+    @property
+    def choices(self) -> Mapping[str, str]:
+        """What it is, as the report has it from the arm's tag."""
+        return self.job.arm.combination
 
 
 @dataclass
@@ -36,6 +49,7 @@ class ArmProgress:
 
     label: str
     total: int
+    may_grow: bool = False  # confirm.seeds=auto may add seeds to the total
     done: int = 0
     running: int = 0
     diverged: int = 0
@@ -45,11 +59,47 @@ class ArmProgress:
     mean_seconds: float | None = None
 
 
+@dataclass(frozen=True)
+class _Standing:
+    """An arm as the storage has it."""
+
+    search: History = NO_HISTORY
+    confirm: History = NO_HISTORY
+    searched: bool = False
+    choice: Choice | None = None  # None: not searched yet, or nothing to choose from
+
+    @cached_property
+    def seeds(self) -> Mapping[int, Slot]:
+        """Confirm trials of the chosen setting, by seed."""
+        if self.choice is None:
+            return {}
+        return {slot.seed: slot for slot in self.confirm.slots.values() if slot.params == self.choice.params}
+
+    @property
+    def test_losses(self) -> Mapping[int, float]:
+        """Finite test losses by seed."""
+        found = {seed: slot.test_loss for seed, slot in sorted(self.seeds.items())}
+        return {seed: loss for seed, loss in found.items() if loss is not None and math.isfinite(loss)}
+
+    @property
+    def diverged_seeds(self) -> int:
+        """Seeds that diverged, a test loss that is not finite included."""
+        losses = [slot.value if slot.test_loss is None else slot.test_loss for slot in self.seeds.values()]
+        return sum(loss is not None and not math.isfinite(loss) for loss in losses)
+
+    def complete(self, look: int) -> bool:
+        """Whether the results of as many seeds are there; without a choice there is nothing to wait for."""
+        done = all(seed in self.seeds and self.seeds[seed].done for seed in range(look))
+        return self.searched and (self.choice is None or done)
+
+
 @dataclass
 class _Seen:
-    """What the planner remembers of an arm within this process, only to not write it twice."""
+    """What the planner remembers of an arm within this process, only to not write or read it twice."""
 
+    standing: _Standing = field(default_factory=_Standing)
     chosen: Choice | None = None
+    num_seeds: int = 0
     finished: bool = False
     progress: ArmProgress = field(default_factory=lambda: ArmProgress("", 0))
 
@@ -63,29 +113,31 @@ class Planner:
         studies: Studies,
         tracker: Tracker,
         *,
+        seeds: Seeds,
+        baseline: str,
+        delta: float | None = None,
         retries: int,
         on_done: Callable[[str, Phase, Slot], None] = lambda label, phase, slot: None,
     ) -> None:
         self.tasks, self.studies, self.tracker, self.retries = tasks, studies, tracker, retries
-        self.on_done = on_done
-        self._seen = {task.job.arm.name: _Seen() for task in tasks}
+        self.seeds, self.delta, self.on_done = seeds, delta, on_done
+        self._groups = group(tasks, baseline)
+        self._seen = {task.name: _Seen() for task in tasks}
         self._told: set[tuple[str, Phase, int]] = set()
         self._first = True
         self.done_before = 0  # results that were there when this call began to work
 
     def step(self) -> bool:
         """Look at every arm and enqueue what can be decided; true when the sweep is finished."""
-        for task in self.tasks:
-            seen = self._seen[task.job.arm.name]
-            if not seen.finished:
-                seen.finished = self._step_arm(task, seen)
+        for peers in self._groups:
+            self._step_group(peers)
         self._first = False
         return all(seen.finished for seen in self._seen.values())
 
     @property
     def progress(self) -> list[ArmProgress]:
         """One entry per arm, in order."""
-        return [self._seen[task.job.arm.name].progress for task in self.tasks]
+        return [self._seen[task.name].progress for task in self.tasks]
 
     def num_done(self) -> int:
         """Trials of all arms that have a result."""
@@ -108,32 +160,60 @@ class Planner:
 
     def _running(self) -> list[tuple[Any, str]]:
         return [
-            (running, task.job.arm.name)
+            (running, task.name)
             for task in self.tasks
             for phase in Phase
-            for running in history(self.studies.trials(task.job.arm.name, phase), self.retries).running
+            for running in history(self.studies.trials(task.name, phase), self.retries).running
         ]
+
+    # -- one group -------------------------------------------------------------------------------------------------
+
+    def _step_group(self, peers: Peers[Task]) -> None:
+        for task in peers.arms:
+            seen = self._seen[task.name]
+            if not seen.finished:
+                seen.standing = self._search(task)
+        wanted = self._num_seeds(peers)
+        for task in peers.arms:
+            seen = self._seen[task.name]
+            if not seen.finished or seen.num_seeds != wanted:
+                seen.num_seeds = wanted
+                seen.finished = seen.standing.searched and self._confirm(task, seen)
+                may_grow = self.seeds == AUTO and wanted < LOOKS[-1] and len(peers.arms) > 1 and not seen.finished
+                seen.progress = _progress(task, seen, may_grow)
+
+    def _num_seeds(self, peers: Peers[Task]) -> int:
+        """How many confirm seeds every arm of the group is to have by now."""
+        standings = [self._seen[task.name].standing for task in peers.arms]
+        baseline = self._seen[peers.baseline.name].standing
+
+        def decided() -> bool:
+            candidates = [standing for standing in standings if standing is not baseline]
+            return all(finding.decided for finding in judge(candidates, baseline, Level.of(LOOKS), self.delta))
+
+        most = max(max(standing.seeds, default=-1) + 1 for standing in standings)
+        return num_seeds(self.seeds, most, lambda look: all(s.complete(look) for s in standings), decided)
 
     # -- one arm ---------------------------------------------------------------------------------------------------
 
-    def _step_arm(self, task: Task, seen: _Seen) -> bool:
+    def _search(self, task: Task) -> _Standing:
+        """Read the arm's trials, and enqueue search trials that can be decided."""
         search = self._history(task, Phase.SEARCH)
         slots = search.prefix()
         while len(slots) < task.plan.trials and ready(task.plan, len(slots), slots):
             slot = suggest(task.plan, task.space, len(slots), slots)
-            self.studies.enqueue(task.job.arm.name, Phase.SEARCH, slot)
+            self.studies.enqueue(task.name, Phase.SEARCH, slot)
             slots.append(slot)
         confirm = self._history(task, Phase.CONFIRM)
         searched = len(slots) >= task.plan.trials and all(slot.done for slot in slots)
-        finished = False
+        choice = None
         if searched:
-            finished = self._confirm(task, seen, slots, confirm)
-        seen.progress = _progress(task, search, confirm, seen.chosen is not None or not task.plan.trials)
-        return finished
+            choice = choose(task.plan, task.space, slots) if task.plan.trials else _fixed(task.space)
+        return _Standing(search, confirm, searched, choice)
 
     def _history(self, task: Task, phase: Phase) -> History:
         """The phase as it stands, trials of lost workers given up and enqueued again."""
-        arm = task.job.arm.name
+        arm = task.name
         found = history(self.studies.trials(arm, phase), self.retries)
         gone = [running for running in found.running if _lost(running)]
         for running in gone:
@@ -153,27 +233,23 @@ class Planner:
                     self.on_done(task.job.label, phase, slot)
         return found
 
-    def _confirm(self, task: Task, seen: _Seen, slots: Sequence[Slot], confirm: History) -> bool:
-        """Choose the setting, run it on fresh seeds; true when all are done."""
-        arm = task.job.arm.name
-        choice = choose(task.plan, task.space, slots) if task.plan.trials else _fixed(task.space)
+    def _confirm(self, task: Task, seen: _Seen) -> bool:
+        """Run the chosen setting on as many fresh seeds as are wanted; true when all are done."""
+        choice, confirm = seen.standing.choice, seen.standing.confirm
         if choice != seen.chosen or choice is None:
             seen.chosen = choice
             self.tracker.set_tags(task.job.parent_run, {names.CHOSEN: _chosen_tag(choice)})
         if choice is None:  # every search trial diverged or crashed: there is nothing to confirm
             return True
-        mine = {slot.seed: slot for slot in confirm.slots.values() if slot.params == choice.params}
         others = sorted(s.number for s in confirm.slots.values() if s.params != choice.params and s.done)
-        number = max(confirm.slots, default=-1)
-        for seed in range(task.num_seeds):
-            if seed not in mine:
-                number += 1
-                mine[seed] = Slot(number, choice.params, seed, "chosen" if task.plan.trials else "fixed")
-                self.studies.enqueue(arm, Phase.CONFIRM, mine[seed])
-        if (self.studies.note(arm, "superseded") or []) != others:
-            self.tracker.supersede(arm, others)
-            self.studies.set_note(arm, "superseded", others)
-        return all(slot.done for slot in [*mine.values(), *confirm.slots.values()])
+        missing = [seed for seed in range(seen.num_seeds) if seed not in seen.standing.seeds]
+        for number, seed in enumerate(missing, max(confirm.slots, default=-1) + 1):
+            slot = Slot(number, choice.params, seed, "chosen" if task.plan.trials else "fixed")
+            self.studies.enqueue(task.name, Phase.CONFIRM, slot)
+        if (self.studies.note(task.name, "superseded") or []) != others:
+            self.tracker.supersede(task.name, others)
+            self.studies.set_note(task.name, "superseded", others)
+        return not missing and all(slot.done for slot in confirm.slots.values())
 
 
 def _lost(running: Running) -> bool:
@@ -200,18 +276,20 @@ def _chosen_tag(choice: Choice | None) -> Mapping[str, Any] | None:
     }
 
 
-def _progress(task: Task, search: History, confirm: History, confirming: bool) -> ArmProgress:
+def _progress(task: Task, seen: _Seen, may_grow: bool) -> ArmProgress:
+    search, confirm = seen.standing.search, seen.standing.confirm
     slots = [*search.slots.values(), *confirm.slots.values()]
     finite = [s.value for s in search.slots.values() if s.value is not None and s.value != float("inf")]
     count = sum(s.done for s in slots)
     return ArmProgress(
         label=task.job.label,
-        total=task.plan.trials + max(task.num_seeds, len(confirm.slots)),  # superseded ones included
+        total=task.plan.trials + max(seen.num_seeds, len(confirm.slots)),  # superseded ones included
+        may_grow=may_grow,
         done=count,
         running=len(search.running) + len(confirm.running),
         diverged=sum(s.value == float("inf") for s in slots),
         crashed=sum(s.crashed for s in slots),
         best=min(finite, default=None),
-        phase="confirm" if confirming else "search",
+        phase="confirm" if seen.chosen is not None or not task.plan.trials else "search",
         mean_seconds=(search.train_seconds + confirm.train_seconds) / count if count else None,
     )

@@ -14,7 +14,7 @@ from typing import Any
 from optsweep import tracking
 from optsweep import tracking_names as names
 from optsweep.assemble import Built, algorithm_of, build_arm, check_arm, device_of
-from optsweep.config import Arm, difference
+from optsweep.config import Arm, difference, fingerprint_of
 from optsweep.errors import UserError
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.describe import command_line, describe_arm, describe_session, describe_sweep
@@ -25,6 +25,7 @@ from optsweep.launch.timing import time_arms
 from optsweep.launch.worker import Job, Worker, is_alive, worker_name
 from optsweep.search.slots import Plan
 from optsweep.search.studies import Studies
+from optsweep.sequential import AUTO, LOOKS
 from optsweep.tasks.base import Task as TrainingTask
 from optsweep.tracking import Tracker
 
@@ -42,8 +43,10 @@ class Summary:
     seconds: float
 
 
-def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool) -> Summary:
+def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool, alone: bool = False) -> Summary:
     """Run all arms to the end. `workers` 0: in this process; None: one per `trainer.threads` cores, or per GPU.
+
+    `alone`: a stock launcher's job, which knows one arm only of those that the sweep has.
 
     Raises UserError before anything is written or trained if an arm, the store or the plan is not right.
     """
@@ -52,12 +55,13 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool) -> Summ
         raise UserError(
             f"hydra.launcher.workers: {workers!r} is not allowed; give a whole number ≥ 0 (0: in this process), or null"
         )
-    first = arms[0]
     _check_together(arms)
+    arms = _without_looks(arms) if alone else arms
+    first = arms[0]
     built = _build(arms)
     labels = labels_of(arms)
     count, devices = _deal(first, workers)
-    baseline = _baseline(arms, labels, all_arms=count > 0)
+    baseline = _baseline(arms, labels, all_arms=not alone)
     studies = Studies.open(first.storage, first.sweep)
     _check_history(studies, arms, built)
     with Pool(count, devices, first.trainer.threads) as pool:
@@ -68,12 +72,21 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool) -> Summ
         _be_the_planner(studies, arms)
         _note_content(studies, arms, built)
         tracker = Tracker(first.tracking_uri, first.sweep)
-        sweep_run = describe_sweep(tracker, arms, baseline, devices[0])
+        sweep_run, plan = describe_sweep(tracker, arms, baseline, devices[0])
         jobs = [describe_arm(tracker, arm, b, labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
         tasks = [_task(job, b) for job, b in zip(jobs, built, strict=True)]
         _say(built, labels, arms)
         with Display(first.sweep, max(1, count)) as display:
-            planner = Planner(tasks, studies, tracker, retries=first.retries, on_done=display.trial_done)
+            planner = Planner(
+                tasks,
+                studies,
+                tracker,
+                seeds=first.confirm_seeds,
+                baseline=plan["baseline"],
+                delta=first.confirm_delta,
+                retries=first.retries,
+                on_done=display.trial_done,
+            )
             try:
                 trained = _work(planner, jobs, display, pool if count else None)
             finally:
@@ -84,7 +97,7 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool) -> Summ
     timings = time_arms(jobs, built, tracker)
     for run, timing in timings.items():
         tracker.set_tags(run, {names.TIMING: timing})
-    results = str(planner.num_done())
+    results = fingerprint_of({"plan": plan, "results": planner.num_done()})
     fresh = tracker.client.get_run(sweep_run).data.tags.get(names.REPORTED) == results
     if timings or not fresh:
         summarise_arms(tracker, jobs)
@@ -110,29 +123,43 @@ def finish_report(uri: str, sweep: str) -> None:
 # -- before training -----------------------------------------------------------------------------------------------
 
 
+_SHARED = {  # field of an Arm: its key
+    "sweep": "sweep.name",
+    "seed": "sweep.seed",
+    "tracking_uri": "tracking.uri",
+    "storage": "tracking.storage",
+    "retries": "sweep.retries",
+    "baseline": "sweep.baseline",
+    "confirm_seeds": "confirm.seeds",
+    "confirm_delta": "confirm.delta",
+}
+
+
 def _check_together(arms: Sequence[Arm]) -> None:
     seen: dict[str, Arm] = {}
     for arm in arms:
         if arm.name in seen:
             raise UserError(f"the same arm twice: {arm.name}")
         seen[arm.name] = arm
-        for key in (
-            "sweep",
-            "seed",
-            "tracking_uri",
-            "storage",
-            "retries",
-            "baseline",
-            "confirm_seeds",
-            "confirm_delta",
-        ):
-            if getattr(arm, key) != getattr(arms[0], key):
+        for field, key in _SHARED.items():
+            if getattr(arm, field) != getattr(arms[0], field):
                 raise UserError(f"{key} differs between arms of one sweep: it can't be swept over")
         for key in ("device", "threads"):  # dealt out to workers, which any arm may use
             if getattr(arm.trainer, key) != getattr(arms[0].trainer, key):
                 raise UserError(f"trainer.{key} differs between arms of one sweep: it can't be swept over")
         if arm.search.trials != arms[0].search.trials:
             raise UserError("search.trials differs between arms of one sweep: every arm gets the same budget")
+
+
+def _without_looks(arms: Sequence[Arm]) -> Sequence[Arm]:
+    """`confirm.seeds=auto` compares arms, so where the others are unknown it means all seeds of the last look."""
+    if arms[0].confirm_seeds != AUTO:
+        return arms
+    print(
+        f"note: confirm.seeds=auto: a job of this launcher doesn't know the other arms, so it runs all {LOOKS[-1]} "
+        f"seeds; hydra/launcher=local stops as soon as the arms are told apart"
+    )
+    return [replace(arm, confirm_seeds=LOOKS[-1]) for arm in arms]
 
 
 def _build(arms: Sequence[Arm]) -> list[Built]:
@@ -283,7 +310,7 @@ def _task(job: Job, built: Built) -> Task:
         seed=arm.seed,
         arm=arm.name,
     )
-    return Task(job, plan, built.space, arm.confirm_seeds)
+    return Task(job, plan, built.space)
 
 
 # -- work ----------------------------------------------------------------------------------------------------------

@@ -191,7 +191,8 @@ class _Reporter:
         """Close the run first, then tell the study: a told trial is complete in MLflow."""
         work = self.works[place]
         self.logs[place].end(outcome)
-        self.worker.studies.tell(work.trial_id, outcome.end, outcome.val_loss, outcome.train_seconds)
+        told = (outcome.end, outcome.val_loss, outcome.train_seconds, outcome.test_loss)
+        self.worker.studies.tell(work.trial_id, *told)
         self.told.add(work.trial_id)
 
     def crash(self, reason: str) -> None:

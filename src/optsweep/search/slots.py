@@ -79,6 +79,7 @@ class Slot:
     seed: int
     origin: str
     value: float | None = None  # validation loss at the last step; inf: diverged; None: not there yet, or pruned
+    test_loss: float | None = None  # of a confirm trial that finished
     pruned: bool = False
     crashed: bool = False
     rungs: Mapping[int, float] = field(default_factory=dict)

@@ -185,9 +185,11 @@ class Studies:
         except optuna.exceptions.UpdateFinishedTrialError:
             raise LeaseLostError from None
 
-    def tell(self, trial_id: int, end: End, value: float, seconds: float) -> None:
+    def tell(self, trial_id: int, end: End, value: float, seconds: float, test_loss: float | None = None) -> None:
         """Tell how a trial ended. Raises LeaseLostError if somebody gave it up before."""
         try:
+            if test_loss is not None:
+                self.storage.set_trial_user_attr(trial_id, "test_loss", test_loss)
             self.storage.set_trial_user_attr(trial_id, "end", end.value)
             self.storage.set_trial_user_attr(trial_id, "train_seconds", seconds)
             if end is End.FINISHED:
@@ -225,6 +227,9 @@ class History:
     def num_done(self) -> int:
         """Slots with a result."""
         return sum(slot.done for slot in self.slots.values())
+
+
+NO_HISTORY = History({}, {}, (), 0, 0.0, {}, {})
 
 
 def history(trials: Sequence[FrozenTrial], retries: int) -> History:
@@ -268,9 +273,9 @@ def _crashed(slot: Slot) -> Slot:
 def _slot(trial: FrozenTrial) -> Slot:
     attributes = trial.user_attrs
     end = attributes.get("end")
-    value = None
+    value = test_loss = None
     if trial.state is TrialState.COMPLETE:
-        value = trial.value
+        value, test_loss = trial.value, attributes.get("test_loss")
     elif trial.state is TrialState.PRUNED and end == End.DIVERGED:
         value = math.inf
     return Slot(
@@ -279,6 +284,7 @@ def _slot(trial: FrozenTrial) -> Slot:
         seed=int(attributes["seed"]),
         origin=str(attributes["origin"]),
         value=value,
+        test_loss=test_loss,
         pruned=trial.state is TrialState.PRUNED and end == End.PRUNED,
         rungs=dict(trial.intermediate_values),
         prune_above={int(step): float(v) for step, v in attributes.get("prune_above", {}).items()},
