@@ -307,6 +307,28 @@ def test_families_are_named_by_what_tells_them_apart() -> None:
     assert set(figures_grid.families(held[:2], "weight_decay")) == {""}
 
 
+def test_labels_keep_what_tells_arms_apart() -> None:
+    long = [made({"optimizer.lr": lr}, [], f"adamw + cosine + lr={lr}") for lr in ("0.1", "1")]
+    arms = group(*long).arms
+    assert figures.labels(arms) == ["adamw + cosine + lr=0.1", "adamw + cosine + lr=1"]
+    assert figures.labels(arms, 20) == ["lr=0.1", "lr=1"]
+    assert figures.labels(arms[:1], 12) == ["adamw + cos…"]
+
+
+@pytest.mark.parametrize(("lowest", "log"), [(1e-9, True), (0.5, False), (0.0, False)])
+def test_losses_decades_apart_are_on_a_log_axis(lowest: float, log: bool) -> None:
+    ends = [
+        confirmed(end, curves={names.VAL_LOSS: Curve(np.array([0, 50, 100]), np.array([2.0, 1.0, end]))})
+        for end in (lowest, 1.0)
+    ]
+    arms = [made({"optimizer": f"o{place}"}, trials) for place, trials in enumerate(ends)]
+    (plan,) = [plan for plan in figures_curves.plans(group(*arms)) if plan.name == "val_loss"]
+    with figures.style():
+        axes = plan.draw().axes[0]
+    assert axes.get_yscale() == ("log" if log else "linear")
+    assert ("log scale" in axes.get_ylabel()) is log
+
+
 def test_a_loss_of_zero_is_a_loss() -> None:
     assert figures_search.last_loss(trial(Phase.SEARCH, 0, 0.0)) == 0
     assert figures_search.last_loss(trial(Phase.SEARCH, 0, math.nan)) == math.inf

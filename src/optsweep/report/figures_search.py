@@ -171,7 +171,7 @@ def _plane(group: Group, key: str) -> Plan | None:
 
     def draw() -> Figure:
         figure, axes = blank(0.9 + 2.2 * rows, rows, columns, sharex=True, sharey=True)
-        for ax, arm, title in zip(axes, arms, labels(arms, 60 // columns), strict=False):
+        for ax, arm, title in zip(axes, arms, labels(arms, 48 // columns), strict=False):
             ax.set_xscale("log")
             ax.set_yscale("log" if log else "linear")
             ax.set_title(title)
