@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check ui report bench docs clean
+.PHONY: help sweep test check ui report bench docs gallery clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench: .venv/ready ## run the benchmarks; results go to benchmarks/results/
 
 docs: .venv/ready ## write docs/catalogue.md and its pictures from the code
 	@$(BIN)/python docs/catalogue.py
+
+gallery: .venv/ready ## run all named sweeps (resumable, about 90 minutes on two cores) and write docs/gallery/
+	@$(BIN)/python docs/gallery.py --run $(ARGS)
 
 clean: ## remove the virtual environment and caches; sweeps and reports stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info src/*.egg-info

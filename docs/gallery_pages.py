@@ -104,6 +104,12 @@ class Entry:
         return dict(self.results["sweeps"][0]["environment"]) if self.results else {}
 
     @property
+    def scale(self) -> str:
+        """On what it ran, beside claims that were measured on GPUs."""
+        device = str(self.environment.get("device") or "cpu")
+        return "at the scale of a CPU" if device == "cpu" else f"on {device}"
+
+    @property
     def sessions(self) -> list[Mapping[str, Any]]:
         """Calls that have ended."""
         return [s for s in self.results["sweeps"][0]["sessions"] if s.get("end")] if self.results else []
@@ -275,7 +281,7 @@ def _section(entry: Entry) -> Iterable[str]:
     claim = entry.note["claim"]
     yield f"## {entry.sweep}"
     yield f"**{entry.note['question']}**"
-    yield f"Known ({claim['id']}): {claim['text']} {_setting(claim)}Source: {claim['source']}."
+    yield f"Known ({claim['id']}): {claim['text']} {_setting(entry)}Source: {claim['source']}."
     yield f"Expected: {entry.note['expected']}"
     if not entry.results:
         yield "Not run yet."
@@ -290,8 +296,9 @@ def _section(entry: Entry) -> Iterable[str]:
         )
 
 
-def _setting(claim: Mapping[str, Any]) -> str:
-    return f"There: {claim['setting']}; here at the scale of a CPU. " if claim.get("setting") else ""
+def _setting(entry: Entry) -> str:
+    setting = entry.note["claim"].get("setting")
+    return f"There: {setting}; here {entry.scale}. " if setting else ""
 
 
 def _alt(picture: Picture) -> str:

@@ -110,11 +110,11 @@ def seeds_of(group: Mapping[str, Any], choices: Choices) -> Seeds:
 
 
 def label(group: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
-    """The arm's label without what the group's title says already."""
-    setting = group["setting"]
-    said = {f"{part}={value}" for key, value in setting.items() for part in (key, key.rpartition(".")[2])}
-    parts = str(arm["label"]).split(" + ")
-    return " + ".join(part for part in parts if part not in said | {setting.get("task")}) or str(arm["label"])
+    """The arm's label without the parts that all arms of its group have."""
+    parts = [str(other["label"]).split(" + ") for other in group["arms"]]
+    shared = set.intersection(*map(set, parts))
+    own = [part for part in str(arm["label"]).split(" + ") if part not in shared]
+    return " + ".join(own) or str(arm["label"])
 
 
 def has(held: Mapping[str, Any], wanted: Choices) -> bool:
