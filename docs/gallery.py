@@ -104,10 +104,10 @@ def collect(reports: Path, out: Path) -> None:
             continue
         text = source.read_bytes()
         (out / "results" / f"{entry.sweep}.json").write_bytes(text)
-        shown = Entry(entry.note, json.loads(text)).pictures
-        if not shown:
-            _say(f"{entry.sweep}: its report has none of the figures {', '.join(entry.note['figures'])}", 0)
-        for picture in shown:
+        ran = Entry(entry.note, json.loads(text))
+        for pattern in ran.absent:
+            _say(f"{entry.sweep}: its report has no figure {pattern}", 0)
+        for picture in ran.pictures:
             drawn = source.parent / "figures" / f"{picture.name}.png"
             (out / "figures" / picture.file).write_bytes(small_png(drawn.read_bytes()))
     kept = {picture.file for entry in entries(results_in(out)) for picture in entry.pictures}

@@ -81,6 +81,12 @@ class Entry:
                     found.setdefault(figure["name"], self._picture(figure))
         return list(found.values())[:MOST_FIGURES]
 
+    @property
+    def absent(self) -> list[str]:
+        """Figures that the entry asks for and the report doesn't have."""
+        names = [figure["name"] for figure in self.results["figures"]] if self.results else []
+        return [pattern for pattern in self.note["figures"] if not fnmatch.filter(names, pattern)]
+
     def _picture(self, figure: Mapping[str, str]) -> Picture:
         title = figure["title"]
         if (number := re.match(r"(\d+)-", figure["name"])) and self.results and len(self.results["groups"]) > 1:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from gallery_readings.across import flips, on_frontier, over_lengths, over_tasks, ranked
+from gallery_readings.across import flips, on_frontier, over_tasks, ranked
 from gallery_readings.answers import Answer, Held, overall
 from gallery_readings.arms import NotFound, Results
 from gallery_readings.costs import fewer_steps, less_time, more_with, quicker_step, smaller_state
@@ -34,7 +34,6 @@ READINGS: Mapping[str, Reading] = {
         wider_basin,
         flips,
         on_frontier,
-        over_lengths,
         over_tasks,
         ranked,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gallery_readings.answers import Answer, Held, below_one, overall
+from gallery_readings.answers import Answer, Held, overall
 from gallery_readings.arms import (
     Choices,
     NotFound,
@@ -17,7 +17,7 @@ from gallery_readings.arms import (
 )
 from optsweep.outcome import Outcome
 from optsweep.report import statistics
-from optsweep.report.wording import decimals, fixed, listed, number, plural, span, times
+from optsweep.report.wording import decimals, fixed, listed, number, plural, span
 
 ALPHA = 1 - statistics.CONFIDENCE
 
@@ -76,23 +76,6 @@ def _side(test: Mapping[str, Any], p: float | None) -> Held:
     if p is None or p >= ALPHA:
         return Held.OPEN
     return Held.HELD if test["mean"] < 0 else Held.REVERSE
-
-
-def over_lengths(results: Results, candidate: str) -> list[Answer]:
-    """Over all run lengths the arm labelled `candidate` needs fewer steps for the same test loss."""
-    found = []
-    for lengths in results["across"]["run_lengths"]:
-        arm = next((arm for arm in lengths["arms"] if arm["label"] == candidate), None)
-        if arm is None:
-            raise NotFound(f"no arm '{candidate}' over run lengths; there are {[a['label'] for a in lengths['arms']]}")
-        ratio = interval_of(arm["steps_ratio"])
-        if ratio is None:
-            found.append(Answer(" ".join(lengths["sentences"][:1]), Held.OPEN))
-            continue
-        text = f"For the same test loss {candidate} needs {times(ratio.estimate)} the steps of {lengths['baseline']}"
-        text += f" over {len(lengths['lengths'])} run lengths ({arm['method']}{ends(ratio)})."
-        found.append(Answer(text, below_one(ratio)))
-    return found or [Answer("There is one run length only.", Held.OPEN)]
 
 
 def over_tasks(results: Results, candidate: Choices) -> list[Answer]:

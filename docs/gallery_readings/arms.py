@@ -210,7 +210,7 @@ def interval_of(held: Mapping[str, Any] | None) -> Interval | None:
 
 
 def ends(interval: Interval, digits: int = 3) -> str:
-    """ "; interval 0.55 to 0.71" or nothing."""
+    """ "; 95 % interval 0.55 to 0.71" or nothing."""
     if interval.low is None or interval.high is None:
         return ""
-    return f"; interval {number(interval.low, digits)} to {number(interval.high, digits)}"
+    return f"; 95 % interval {number(interval.low, digits)} to {number(interval.high, digits)}"

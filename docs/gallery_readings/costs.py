@@ -84,12 +84,11 @@ def more_with(results: Results, candidate: Choices, small: Choices, large: Choic
         found.append((group["title"], ratio))
     said = " and ".join(f"{times(ratio.estimate)} (median{ends(ratio)}) on {title}" for title, ratio in found)
     (_, less), (_, more) = found
-    held = Held.OPEN
-    if None not in (less.low, less.high, more.low, more.high):
-        below = (more.high or 0.0) < (less.low or 0.0)
-        above = (more.low or 0.0) > (less.high or 0.0)
-        held = Held.HELD if below else Held.REVERSE if above else Held.OPEN
-    tail = "" if held is not Held.OPEN else ": the intervals overlap, so no change is shown"
+    known = None not in (less.low, less.high, more.low, more.high)
+    below, above = (more.high or 0.0) < (less.low or 0.0), (more.low or 0.0) > (less.high or 0.0)
+    held = Held.HELD if known and below else Held.REVERSE if known and above else Held.OPEN
+    why = "the intervals overlap" if known else "not both have an interval"
+    tail = "" if held is not Held.OPEN else f": {why}, so no change is shown"
     return [Answer(f"The steps needed are {said}{tail}.", held)]
 
 

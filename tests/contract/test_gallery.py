@@ -6,13 +6,18 @@ import copy
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from drive import CONF
+from optsweep import groups
+from optsweep.app import compose
+from optsweep.config import GROUPS
 from optsweep.outcome import Outcome
 from optsweep.report import caveats, statistics
 
@@ -36,6 +41,14 @@ def modules() -> Iterator[None]:
 
     yield
     sys.path.remove(str(DOCS))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An arm that a sweep would run."""
+
+    name: str
+    choices: Mapping[str, str]
 
 
 # -- hand-made results -------------------------------------------------------------------------------------------------
@@ -204,7 +217,7 @@ def test_steps_and_time_hold_if_their_interval_is_below_one() -> None:
     found = two(LESS, steps_ratio=ratio(0.5, 0.4, 0.6), steps_ratios=[0.5] * 6, time_ratio=1.8)
     outcome, sentence = said(found, "fewer_steps", candidate=MUON, published=0.6)
     assert outcome == "held"
-    assert "0.5× the steps (median; interval 0.4 to 0.6; 6 seeds); published: 0.6×, inside" in sentence
+    assert "0.5× the steps (median; 95 % interval 0.4 to 0.6; 6 seeds); published: 0.6×, inside" in sentence
     assert said(found, "less_time", candidate=MUON)[0] == "not shown"  # 0.72 to 1.08
     slow = two(LESS, steps_ratio=ratio(0.5, 0.4, 0.6), steps_ratios=[0.5] * 6, time_ratio=3.0)
     assert said(slow, "less_time", candidate=MUON)[0] == "did not hold; the reverse"
@@ -361,6 +374,49 @@ def test_entries_say_everything_and_their_readings_exist() -> None:
         assert 1 <= len(entry["figures"]) <= 3
         assert all(reading["kind"] in readings.READINGS for reading in entry["reading"])
     assert set(gallery.CONTENT["outcomes"]) == {held.value for held in readings.Held}
+
+
+def arms_of(sweep: str) -> tuple[list[Planned], str]:
+    """A sweep's arms and the name of its baseline; composed once, since every arm would take a quarter of a second."""
+    config = compose([], sweep)
+    chosen = {key: str(config.hydra.runtime.choices.get(key, "none")) for key in GROUPS}
+    axes = {str(key): str(values).split(",") for key, values in config.hydra.sweeper.params.items()}
+    found = []
+    for values in product(*axes.values()):
+        cell = dict(zip(axes, values, strict=True))
+        recipe = yaml.safe_load((CONF / "recipe" / f"{cell.get('recipe', 'none')}.yaml").read_text()) or {}
+        override = {key.removeprefix("override /"): v for each in recipe.get("defaults", []) for key, v in each.items()}
+        combination = {key: value for key, value in {**chosen, **override, **cell}.items() if value != "none"}
+        found.append(Planned(" ".join(f"{key}={value}" for key, value in combination.items()), combination))
+    return found, next(one.name for one in found if config.sweep.baseline in one.name)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (DOCS.parent / "sweeps").glob("*.yaml")))
+def test_readings_find_their_arms_in_what_the_sweep_would_run(name: str) -> None:
+    (note,) = (note for note in gallery.CONTENT["entries"] if note["sweep"] == name)
+    planned, baseline = arms_of(name)
+    found = [
+        group(
+            *(
+                arm(one.name, LESS, choices=one.choices, state_bytes=1.0)
+                for one in sorted(peers.arms, key=lambda one: one is not peers.baseline)
+            ),
+            comparisons=[
+                comparison(one.name, peers.baseline.name, SAME) for one in peers.arms if one is not peers.baseline
+            ],
+            setting=peers.setting,
+            title=str(peers.setting),
+        )
+        for peers in groups.group(planned, baseline)
+    ]
+    over_all = {
+        "baseline": "",
+        "arms": [{"label": one["label"], "outcomes": {}, "mean_rank": None} for one in found[0]["arms"]],
+        "tasks": [{"group": found[0]["title"], "arms": [one["name"] for one in found[0]["arms"]]}],
+    }
+    answers = readings.answers(results(*found, tasks=[over_all]), note["reading"])
+    assert len(answers) >= len(note["reading"])
+    assert all("can't be compared" not in answer.sentence for answer in answers)
 
 
 @pytest.fixture
