@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from optsweep.report import (
@@ -53,15 +56,40 @@ def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path) -> Report:
 
 
 def _draw(groups: Sequence[Group], folder: Path) -> list[list[figures.Drawing]]:
-    """All figures of all groups; with several groups their files start with the group's number and name."""
-    found = []
-    for place, group in enumerate(groups):
-        slug = re.sub(r"[^a-z0-9]+", "-", group.title.lower()).strip("-")[:40]
-        prefix = f"{place + 1:02d}-{slug}-" if len(groups) > 1 else ""
-        plans = [plan for plans_of in _FIGURES for plan in plans_of(group)]
-        plans.sort(key=lambda plan: (plan.wide, _place(plan.name)))
-        found.append([figures.save(plan, prefix, folder) for plan in plans])
-    return found
+    """All figures of all groups; with several groups their files start with the group's number and name.
+
+    Many groups are drawn by several processes: drawing is most of a report's time.
+    """
+    if len(groups) < _MANY_GROUPS:
+        return [_draw_group(groups, place, folder) for place in range(len(groups))]
+    num_processes = min(os.cpu_count() or 1, len(groups))
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    with ProcessPoolExecutor(num_processes, context, _receive, (groups, folder)) as pool:
+        return list(pool.map(_draw_received, range(len(groups))))
+
+
+def _draw_group(groups: Sequence[Group], place: int, folder: Path) -> list[figures.Drawing]:
+    group = groups[place]
+    slug = re.sub(r"[^a-z0-9]+", "-", group.title.lower()).strip("-")[:40]
+    prefix = f"{place + 1:02d}-{slug}-" if len(groups) > 1 else ""
+    plans = [plan for plans_of in _FIGURES for plan in plans_of(group)]
+    plans.sort(key=lambda plan: (plan.wide, _place(plan.name)))
+    return [figures.save(plan, prefix, folder) for plan in plans]
+
+
+_MANY_GROUPS = 4  # from here on the start of processes, two seconds each, is worth it
+_received: tuple[Sequence[Group], Path] | None = None  # of a drawing process
+
+
+def _receive(groups: Sequence[Group], folder: Path) -> None:
+    global _received
+    _received = groups, folder
+
+
+def _draw_received(place: int) -> list[figures.Drawing]:
+    assert _received is not None
+    groups, folder = _received
+    return _draw_group(groups, place, folder)
 
 
 def _draw_across(found: Across, folder: Path) -> list[list[figures.Drawing]]:
