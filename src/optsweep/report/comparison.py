@@ -195,11 +195,11 @@ class Comparison:
         return _ratio(self.candidate.state_bytes, self.baseline.state_bytes)
 
     @property
-    def seconds_ratio(self) -> float | None:
+    def seconds_ratio(self) -> Interval | None:
         """Seconds to the target: median ratio of steps × ratio of ms per step."""
-        if self.steps_ratio is None or self.time_ratio is None:
+        if self.steps_ratio is None or not self.time_ratio:
             return None
-        return self.steps_ratio.estimate * self.time_ratio
+        return statistics.seconds_ratio(self.steps_ratio, self.time_ratio)
 
 
 @dataclass(frozen=True, eq=False)

@@ -156,7 +156,7 @@ def _comparison(comparison: Comparison, said: str) -> dict[str, Any]:
         "equivalence_p": comparison.equal_p,
         "steps_ratio": _interval(comparison.steps_ratio),
         "steps_ratios": comparison.steps_ratios,
-        "seconds_ratio": comparison.seconds_ratio,
+        "seconds_ratio": _interval(comparison.seconds_ratio),
         "time_ratio": comparison.time_ratio,
         "state_ratio": comparison.state_ratio,
     }

@@ -9,6 +9,7 @@ import numpy as np
 
 from optsweep.report.caveats import caveats, seeds_diverged
 from optsweep.report.comparison import ArmResult, Comparison, Group, Outcome
+from optsweep.report.statistics import Interval
 from optsweep.report.wording import decimals, fixed, interval_name, listed, number, p_value, plural, size, span, times
 from optsweep.tracking_names import Phase, Status
 
@@ -151,12 +152,16 @@ def _target(comparison: Comparison) -> str:
     if math.isinf(found.estimate):
         reached = sum(math.isfinite(ratio) for ratio in comparison.steps_ratios)
         return f"It reaches the baseline's final validation loss on only {reached} of {plural(found.n, 'seed')}."
-    interval = ""
-    if found.low is not None and found.high is not None:
-        interval = f" (median; interval {number(found.low, 3)} to {number(found.high, 3)})"
-    seconds = comparison.seconds_ratio
-    also = f" and {times(seconds)} the time" if seconds is not None else ""
-    return f"It reaches the baseline's final validation loss in {times(found.estimate)} the steps{interval}{also}."
+    also = f" and {_ratio_of(seconds, 'time')}" if (seconds := comparison.seconds_ratio) is not None else ""
+    return f"It reaches the baseline's final validation loss in {_ratio_of(found, 'steps', 'median; ')}{also}."
+
+
+def _ratio_of(ratio: Interval, what: str, how: str = "") -> str:
+    """ "0.5× the steps (median; interval 0.4 to 0.6)"."""
+    said = f"{times(ratio.estimate)} the {what}"
+    if ratio.low is None or ratio.high is None:
+        return said
+    return f"{said} ({how}interval {number(ratio.low, 3)} to {number(ratio.high, 3)})"
 
 
 def _cost(comparison: Comparison) -> str:
