@@ -192,6 +192,7 @@ def test_search_that_only_diverged() -> None:
     lost = tuple(trial("adamw", slot, None, Status.DIVERGED, phase=Phase.SEARCH) for slot in range(4))
     v = said(arm("adamw", trials=lost, chosen=None), seeds=3, search={"trials": 4})
     assert "all 4 search trials diverged" in v.headline
+    assert not any("Partial" in caveat for caveat in v.caveats)  # there is nothing to confirm
 
 
 def test_partial_sweep_says_what_is_missing() -> None:

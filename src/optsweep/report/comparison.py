@@ -158,7 +158,15 @@ class ArmResult:
             count for (of, status), count in self._counts.items() if of is phase and status is not Status.RUNNING
         )
         planned = self.num_seeds if phase is Phase.CONFIRM else self.sweep.planned(phase)
+        if phase is Phase.CONFIRM and self._found_nothing:
+            return 0
         return max(planned - done, 0)
+
+    @property
+    def _found_nothing(self) -> bool:
+        """Whether the search is over without a setting that could be confirmed: every trial diverged or crashed."""
+        searched = self.sweep.planned(Phase.SEARCH) > 0 and not self.missing(Phase.SEARCH)
+        return searched and self.arm.chosen is None and not self.confirm
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,8 +111,7 @@ def _modes(group: Group) -> Plan | None:
         return figure
 
     said = [
-        f"{title + ': ' if title else ''}"
-        + listed([f"{_mode_label(arm)} {number(arm.test.estimate) if arm.test else 'diverged'}" for arm in held])
+        f"{title + ': ' if title else ''}" + listed([f"{_mode_label(arm)} {_ended(arm)}" for arm in held])
         for title, held in found.items()
     ]
     counts = counted([len(arm.test_losses) for arm in arms])
@@ -235,12 +234,19 @@ def _draw_rate(axes: Axes, arm: ArmResult, rate: float, limits: tuple[float, flo
     axes.plot(rate, test.estimate, marker(arm), markersize=6, zorder=3, **look)
 
 
+def _ended(arm: ArmResult) -> str:
+    """The mean test loss in words."""
+    if arm.test is not None:
+        return number(arm.test.estimate)
+    return "diverged" if arm.diverged_seeds else "has no result yet"
+
+
 def _response_in_words(arms: Sequence[ArmResult]) -> str:
     best = min(
         (arm for arm in arms if arm.test), key=lambda arm: arm.test.estimate if arm.test else math.inf, default=None
     )
     if best is None or best.test is None:
-        return "every rate diverged"
+        return "no rate has a result"
     lost = [setting(_rate(arm)) for arm in arms if arm.test is None and arm.diverged_seeds]
     text = f"lowest, {number(best.test.estimate)}, at {setting(_rate(best))}"
     return f"{text}; diverged at {listed(lost)}" if lost else text

@@ -155,7 +155,7 @@ def _cost(group: Group) -> Plan | None:
     def draw() -> Figure:
         figure, axes = blank(0.9 + 0.34 * len(arms), 1, len(panels), sharey=True)
         for ax, (title, values, words) in zip(axes, panels, strict=True):
-            _draw_bars(ax, group, values, words)
+            _draw_bars(ax, group, values, words, timed=title != "optimizer state")
             ax.set_title(title)
         axes[0].set_yticks(range(len(arms)), labels(arms, 26))
         axes[0].set_ylim(len(arms) - 0.4, -0.6)
@@ -179,16 +179,16 @@ def _cost(group: Group) -> Plan | None:
     )
 
 
-def _draw_bars(axes: Axes, group: Group, values: list[float | None], words: Any) -> None:
+def _draw_bars(axes: Axes, group: Group, values: list[float | None], words: Any, *, timed: bool) -> None:
     largest = max(value for value in values if value is not None) or 1.0
     for place, (arm, value) in enumerate(zip(group.arms, values, strict=True)):
         if value is None:
-            axes.text(0, place, " not timed", va="center", color=MUTED)
+            axes.text(0, place, " not timed" if timed else " not known", va="center", color=MUTED)
             continue
         axes.barh(place, value, height=0.5, color=colour(arm), alpha=0.9)
         timing = arm.arm.timing
         end = value
-        if timing is not None and value != arm.state_bytes:
+        if timing is not None and timed:
             scale = value / timing.ms_per_step
             axes.plot([timing.low * scale, timing.high * scale], [place, place], color=INK, linewidth=1.2)
             end = max(value, timing.high * scale)
