@@ -19,7 +19,7 @@ from pathlib import Path
 from gallery_pages import CONTENT, Entry, entries, index_html, readme
 from gallery_readings import NotFound, Results
 
-from optsweep.report.wording import duration, listed, size
+from optsweep.report.wording import duration, listed, plural, size
 
 ROOT = Path(__file__).resolve().parents[1]
 GALLERY = ROOT / "docs" / "gallery"
@@ -87,7 +87,7 @@ def run(names: Sequence[str]) -> list[str]:
         code = subprocess.run([sys.executable, "-m", "optsweep", "-cn", name], cwd=ROOT, check=False).returncode
         print(f"{name}: {duration(time.monotonic() - start)}{f', exit code {code}' if code else ''}", flush=True)
         failed += [name] if code else []
-    print(f"{len(names)} sweeps: {duration(time.monotonic() - begin)}", flush=True)
+    print(f"{plural(len(names), 'sweep')}: {duration(time.monotonic() - begin)}", flush=True)
     return failed
 
 
