@@ -146,7 +146,7 @@ def comparison_of(group: Mapping[str, Any], candidate: Mapping[str, Any]) -> Map
 def pairs(results: Results, group: Mapping[str, Any], wanted: Sequence[tuple[Choices, Choices]]) -> list[Pair]:
     """Pairs (expected lower, expected higher); where the report compares them, what it says, else by the same tests.
 
-    The report's p values are corrected over its group; those computed here over the pairs that are computed.
+    The report's p values are corrected over its group; those computed here over the pairs of this call.
     """
     plan = results["sweeps"][0]["plan"]
     level = Level.of(tuple(plan.get("confirm", {}).get("looks") or ()))

@@ -111,7 +111,10 @@ def same(
             continue
         scale = max(abs(value) for held in (ours, theirs) for value in held.values())
         test = statistics.paired_t([ours[seed] - theirs[seed] for seed in both], scale=scale)
-        found.append(_same(test, f"{place}{one.label} against {other.label}, {said}", within))
+        answer = _same(test, f"{place}{one.label} against {other.label}, {said}", within)
+        if lost := [arm for arm in (one, other) if arm.diverged_seeds]:  # those that survived can't speak for them
+            answer = Answer(f"{answer.sentence} But {listed([_diverged(arm) for arm in lost])}.", Held.OPEN)
+        found.append(answer)
     return found
 
 
@@ -122,7 +125,8 @@ def _same(test: statistics.PairedT, what: str, within: float | None) -> Answer:
         if test.mean == 0 and test.n > 1:
             return Answer(f"{what}: equal on every one of {seeds}.", Held.HELD)
         held = Held.HELD if within is not None and test.n > 1 and abs(test.mean) <= within else Held.OPEN
-        return Answer(f"{what}: {number(test.mean)} higher on {seeds}, without an interval.{bound}", held)
+        side = "higher" if test.mean > 0 else "lower"
+        return Answer(f"{what}: {number(abs(test.mean))} {side} on {seeds}, without an interval.{bound}", held)
     places = decimals((test.high - test.low) / 2, test.mean)
     interval = span(test.low, test.high, places, sign=True)
     text = f"{what}: difference {fixed(test.mean, places, sign=True)} (95 % interval {interval}; {seeds}).{bound}"
