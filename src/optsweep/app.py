@@ -224,13 +224,14 @@ def _report(arguments: Sequence[str]) -> int:
     parser.add_argument("sweeps", nargs="+", metavar="NAME")
     parser.add_argument("--out", type=Path, help="folder (default: reports/NAME)")
     options = parser.parse_args(arguments)
+    from optsweep.launch.environment import num_cores
     from optsweep.report import write_report
     from optsweep.tracking import check
 
     check(options.tracking_uri, create=False)
     out = options.out or Path("reports") / "+".join(options.sweeps)
     try:
-        print(write_report(options.tracking_uri, options.sweeps, out).summary)
+        print(write_report(options.tracking_uri, options.sweeps, out, processes=num_cores()).summary)
     except ValueError as error:
         raise UserError(str(error)) from None
     except OSError as error:

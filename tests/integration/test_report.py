@@ -18,7 +18,6 @@ from synthetic_store import DEFAULT, arm, fill
 from optsweep import tracking_names as names
 from optsweep.report import Report, SweepNotFound, figures, write_report
 from optsweep.report import page as report_page
-from optsweep.report import write as report_write
 from optsweep.tracking_names import Status
 
 HOSTILE = "<script>alert('x')</script> a/b λ→∞ $\\frac{1}{2}$ \"&amp;"
@@ -274,13 +273,10 @@ def test_sweeps_without_a_comparison(
     assert expected in report.index.read_text()
 
 
-def test_many_tasks_are_drawn_by_processes_as_by_one(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_tasks_are_drawn_by_processes_as_by_one(store: str, tmp_path: Path) -> None:
     fill(store, "many", [arm(task, "adamw", "cosine") for task in "abcd"], trials=3, seeds=2)
-    for folder, least in (("by-several", 4), ("by-one", 99)):
-        monkeypatch.setattr(report_write, "_MANY_GROUPS", least)
-        write_report(store, ["many"], tmp_path / folder, attach=False)
+    for folder, processes in (("by-several", 2), ("by-one", 1)):
+        write_report(store, ["many"], tmp_path / folder, attach=False, processes=processes)
     files = {path.relative_to(tmp_path / "by-one") for path in (tmp_path / "by-one").rglob("*") if path.is_file()}
     assert len({path.name[:2] for path in files if path.suffix == ".svg"}) >= 4
     for file in files:

@@ -16,6 +16,11 @@ from optsweep.tracking import git_commit
 PACKAGES = ("optsweep", "torch", "numpy", "optuna", "mlflow", "hydra-core", "scipy", "scikit-learn", "matplotlib")
 
 
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment(device: str) -> dict[str, Any]:
     """What a reader needs to judge the numbers: machine, device, versions, commit."""
     packages = {}
@@ -28,7 +33,7 @@ def environment(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": num_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "packages": packages,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -19,6 +18,7 @@ from optsweep.errors import UserError
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.describe import command_line, describe_arm, describe_session, describe_sweep
 from optsweep.launch.display import Display
+from optsweep.launch.environment import num_cores
 from optsweep.launch.planner import Planner, Task
 from optsweep.launch.pool import Pool
 from optsweep.launch.timing import time_arms
@@ -117,7 +117,7 @@ def finish_report(uri: str, sweep: str) -> None:
     """Write the report of a sweep and say where it is."""
     from optsweep.report import write_report
 
-    print(write_report(uri, [sweep], Path("reports") / sweep).summary)
+    print(write_report(uri, [sweep], Path("reports") / sweep, processes=num_cores()).summary)
 
 
 # -- before training -----------------------------------------------------------------------------------------------
@@ -295,8 +295,7 @@ def _deal(arm: Arm, workers: int | None) -> tuple[int, list[str]]:
         return workers, devices
     if device.type != "cpu":
         return len(devices), devices
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // arm.trainer.threads), devices
+    return max(1, num_cores() // arm.trainer.threads), devices
 
 
 def _task(job: Job, built: Built) -> Task:

@@ -30,8 +30,13 @@ class Report:
         return "".join(f"\n{sentence}\n" for sentence in self.verdicts) + f"\nreport: {self.index}"
 
 
-def write_report(tracking_uri: str, sweeps: Sequence[str], out: Path, *, attach: bool = True) -> Report:
-    """Write index.html, figures/, results.json and results.csv of `sweeps` into the folder `out`.
+def write_report(
+    tracking_uri: str, sweeps: Sequence[str], out: Path, *, attach: bool = True, processes: int = 1
+) -> Report:
+    """Write index.html, figures/, results.json, results.csv and references.bib of `sweeps` into the folder `out`.
+
+    Figures of many groups are drawn by `processes` processes; from a script, more than 1 needs the guard
+    `if __name__ == "__main__"`, as multiprocessing does.
 
     With `attach` the folder also goes to MLflow, as artifacts `report/` of the sweep's run; a report of several sweeps
     belongs to none of them and isn't attached. Raises SweepNotFound (a ValueError), which names the nearest sweeps.
@@ -46,7 +51,7 @@ def write_report(tracking_uri: str, sweeps: Sequence[str], out: Path, *, attach:
     check_store(tracking_uri)
     client = MlflowClient(tracking_uri)
     loaded = [load_sweep(client, name) for name in dict.fromkeys(sweeps)]
-    report = write.write(loaded, tracking_uri, out)
+    report = write.write(loaded, tracking_uri, out, processes)
     if attach and len(loaded) == 1 and loaded[0].run_id:
         client.log_artifacts(loaded[0].run_id, str(out), "report")
     return report

@@ -141,13 +141,21 @@ def _arxiv() -> Mapping[str, str]:
     return {key: number.group(1) for key, number in numbers.items() if number}
 
 
+_BY_FIGURE = {
+    "tuning": ("dodge2019",),
+    "importance": ("hutter2014",),
+    "fit": ("wen2025", "tukey1958"),  # the loss curve and the speed-up read off it
+    "speedup": ("wen2025", "tukey1958"),
+}
+
+
 def _statistics(groups: Sequence[Group], figures: Iterable[str]) -> Iterator[str]:
     """What the numbers of the report are made with."""
     if any(arm.test is not None and arm.test.low is not None for group in groups for arm in group.arms):
         yield "student1908"
     if any(group.tested > 1 for group in groups):
         yield "holm1979"
-    if any(group.sweep.plan.get("confirm", {}).get("seeds") == "auto" for group in groups):
+    if any(group.level.looks for group in groups):
         yield "pocock1977"
     for comparison in (comparison for group in groups for comparison in group.comparisons):
         if comparison.equal_p is not None:
@@ -155,11 +163,12 @@ def _statistics(groups: Sequence[Group], figures: Iterable[str]) -> Iterator[str
         if comparison.bca is not None:
             yield "efron1987"
         if comparison.probability is not None:
-            yield "mann1947"
+            yield from ("mann1947", "newcombe2006")
         if comparison.steps_ratios:
             yield "dahl2023"  # steps to a target set by the baseline
     drawn = list(figures)
-    if any(name.endswith("tuning") for name in drawn):
-        yield "dodge2019"
+    for figure, keys in _BY_FIGURE.items():
+        if any(name.endswith(figure) for name in drawn):
+            yield from keys
     if any("profile" in name or "across" in name for name in drawn):
         yield from ("agarwal2021", "dahl2023")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from optsweep.report import (
@@ -34,14 +34,14 @@ from optsweep.report.wording import number, p_value, plus_minus, plus_minus_diff
 from optsweep.tracking_names import Phase, Status
 
 
-def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path) -> Report:
+def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path, processes: int = 1) -> Report:
     """Write the folder `out`; figures of an earlier report in it that no longer exist are removed."""
     groups = compare(sweeps)
     verdicts = [verdict(group) for group in groups]
     found = across(groups)
     out.mkdir(parents=True, exist_ok=True)
     _remove_old_figures(out)
-    drawings = _draw(groups, out / "figures")
+    drawings = _draw(groups, out / "figures", processes)
     over = _draw_across(found, out / "figures")
     drawn = [drawing for held in (*drawings, *over) for drawing in held]
     cited = references.bibliography(sweeps, groups, [drawing.name for drawing in drawn])
@@ -55,41 +55,32 @@ def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path) -> Report:
     return Report(index, (*found.texts, *(v.text for v in verdicts)), _COLUMNS, rows, bool(content["partial"]))
 
 
-def _draw(groups: Sequence[Group], folder: Path) -> list[list[figures.Drawing]]:
+def _draw(groups: Sequence[Group], folder: Path, processes: int) -> list[list[figures.Drawing]]:
     """All figures of all groups; with several groups their files start with the group's number and name.
 
     Many groups are drawn by several processes: drawing is most of a report's time.
     """
-    if len(groups) < _MANY_GROUPS:
-        return [_draw_group(groups, place, folder) for place in range(len(groups))]
-    num_processes = min(os.cpu_count() or 1, len(groups))
+    prefixes = [_prefix(group, place) if len(groups) > 1 else "" for place, group in enumerate(groups, 1)]
+    draw = partial(_draw_group, folder=folder)
+    if len(groups) < _MANY_GROUPS or processes == 1:
+        return list(map(draw, groups, prefixes))
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    with ProcessPoolExecutor(num_processes, context, _receive, (groups, folder)) as pool:
-        return list(pool.map(_draw_received, range(len(groups))))
-
-
-def _draw_group(groups: Sequence[Group], place: int, folder: Path) -> list[figures.Drawing]:
-    group = groups[place]
-    slug = re.sub(r"[^a-z0-9]+", "-", group.title.lower()).strip("-")[:40]
-    prefix = f"{place + 1:02d}-{slug}-" if len(groups) > 1 else ""
-    plans = [plan for plans_of in _FIGURES for plan in plans_of(group)]
-    plans.sort(key=lambda plan: (plan.wide, _place(plan.name)))
-    return [figures.save(plan, prefix, folder) for plan in plans]
+    with ProcessPoolExecutor(min(processes, len(groups)), context) as pool:
+        return list(pool.map(draw, groups, prefixes))
 
 
 _MANY_GROUPS = 4  # from here on the start of processes, two seconds each, is worth it
-_received: tuple[Sequence[Group], Path] | None = None  # of a drawing process
 
 
-def _receive(groups: Sequence[Group], folder: Path) -> None:
-    global _received
-    _received = groups, folder
+def _prefix(group: Group, place: int) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", group.title.lower()).strip("-")[:40]
+    return f"{place:02d}-{slug}-"
 
 
-def _draw_received(place: int) -> list[figures.Drawing]:
-    assert _received is not None
-    groups, folder = _received
-    return _draw_group(groups, place, folder)
+def _draw_group(group: Group, prefix: str, folder: Path) -> list[figures.Drawing]:
+    plans = [plan for plans_of in _FIGURES for plan in plans_of(group)]
+    plans.sort(key=lambda plan: (plan.wide, _place(plan.name)))
+    return [figures.save(plan, prefix, folder) for plan in plans]
 
 
 def _draw_across(found: Across, folder: Path) -> list[list[figures.Drawing]]:
