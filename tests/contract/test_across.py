@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 
 from optsweep import tracking_names as names
 from optsweep.report.across import Across, across
-from optsweep.report.across_lengths import Method, interpolated, steps_needed
+from optsweep.report.across_lengths import Method, Side, interpolated, steps_needed
 from optsweep.report.across_tasks import MOST_TAU, mean_ranks, over_tasks, scores
 from optsweep.report.comparison import Outcome, compare
 from optsweep.report.figures import style
 from optsweep.report.figures_across import group_plans, plans
 from optsweep.report.load import Arm, Chosen, Curve, Range, Sweep, Timing, Trial
+from optsweep.report.results_across import results
 from optsweep.report.statistics import performance_profile
 from optsweep.tracking_names import Phase, Status
 
@@ -117,13 +119,37 @@ def test_interpolated_ratio_and_its_interval() -> None:
     base = {length: dict(enumerate(seeds(loss))) for length, loss in HALVING.items()}  # type: ignore[arg-type]
     (one,) = interpolated({100: dict(enumerate(seeds(3.0)))}, base)  # type: ignore[arg-type]
     assert one.ratio.estimate == pytest.approx(0.5)
-    # the same noise on both sides cancels: the interval is a point
-    assert one.ratio.low == pytest.approx(0.5)
-    assert one.ratio.high == pytest.approx(0.5)
+    assert one.ratio.low is None  # the same noise on both sides cancels
+    assert one.ratio.n == 6
+    noisy = dict(enumerate(seeds(3.0, NOISE[::-1])))
+    (other,) = interpolated({100: noisy}, base)  # type: ignore[dict-item,arg-type]
+    assert other.ratio.low is not None
+    assert other.ratio.high is not None
+    assert other.ratio.low < 0.5 < other.ratio.high
     (few,) = interpolated({100: {0: 3.0, 1: 3.1}}, {n: {0: x, 1: x} for n, x in HALVING.items()})
     assert few.ratio.low is None
     (beyond,) = interpolated({400: dict(enumerate(seeds(1.5)))}, base)  # type: ignore[arg-type]
     assert (beyond.ratio.estimate, beyond.bound, beyond.ratio.low) == (1.0, "<", None)
+
+
+def test_interpolation_knows_only_the_seeds_that_both_have() -> None:
+    base = {length: {seed: loss + 0.01 * seed for seed in range(4)} for length, loss in HALVING.items()}
+    more = {seed: 3.0 + 0.01 * seed for seed in range(4)} | {4: 99.0, 5: 99.0}
+    (one,) = interpolated({100: more}, base)
+    assert one.ratio.estimate == pytest.approx(0.5)
+    assert one.ratio.n == 4
+    assert interpolated({100: {7: 3.0}}, base) == ()
+
+
+def test_the_interval_of_an_interpolated_ratio_covers() -> None:
+    rng, covered = np.random.default_rng(0), []
+    for _ in range(200):
+        base = {n: dict(enumerate(loss + rng.normal(0, 0.05, 5))) for n, loss in HALVING.items()}
+        (one,) = interpolated({200: dict(enumerate(2.5 + rng.normal(0, 0.05, 5)))}, base)
+        assert one.ratio.low is not None
+        assert one.ratio.high is not None
+        covered.append(one.ratio.low <= math.sqrt(0.5) <= one.ratio.high)
+    assert 0.9 <= np.mean(covered) <= 0.99
 
 
 def test_run_lengths_say_the_steps_and_the_time() -> None:
@@ -135,17 +161,75 @@ def test_run_lengths_say_the_steps_and_the_time() -> None:
     assert [(r.num_steps, r.bound) for r in lengths.arms[1].ratios] == [(100, ""), (200, ""), (400, "<")]
     assert finding.sentences[0] == (
         "On charlm over 3 run lengths (100 to 400 steps, LR tuned for each), for the same test loss: soap needs 0.5× "
-        "the steps of adamw (interpolated, at 2 of its 3 lengths)."
+        "the steps of adamw (interpolated, at 2 of its 3 lengths; no interval; 6 seeds)."
     )
     assert lengths.time_ratios[lengths.arms[1].longest.style] == pytest.approx(1.5)
     assert not result.tasks
 
 
 def test_an_arm_better_than_the_longest_run_has_only_a_bound() -> None:
-    result = found(sweep(*by_length("adamw", HALVING), *by_length("soap", {100: 1.5, 200: 1.2, 400: 1.0})))
-    ((_, finding),) = result.run_lengths
+    soap = [arm("soap", seeds(x, NOISE[::-1]), steps=n, axis=True) for n, x in {100: 1.5, 200: 1.2, 400: 1.0}.items()]
+    ((_, finding),) = found(sweep(*by_length("adamw", HALVING), *soap)).run_lengths
     assert "needs less than 0.25× the steps" in finding.text
     assert "its runs of 100 steps end below the other's of 400" in finding.text
+    assert any(
+        "A bound is given where the paired difference of the two runs is shown" in note for note in finding.notes
+    )
+
+
+def test_a_bound_that_the_paired_test_does_not_show_is_not_given() -> None:
+    lower = {100: 1.999, 200: 1.9985, 400: 1.998}
+    soap = [arm("soap", seeds(x, NOISE[::-1]), steps=n, axis=True) for n, x in lower.items()]
+    ((lengths, finding),) = found(sweep(*by_length("adamw", HALVING), *soap)).run_lengths
+    assert [ratio.bound for ratio in lengths.candidates[0].ratios] == ["<"] * 3
+    assert finding.sentences[0].endswith("no speed-up over adamw can be given.")
+    fast = [arm("muon", seeds(x, NOISE[::-1]), steps=n, axis=True) for n, x in {100: 1.5, 200: 1.2}.items()]
+    ((_, finding),) = found(sweep(*by_length("adamw", HALVING), *soap, *fast)).run_lengths
+    assert "muon needs less than 0.25× the steps" in finding.text
+    assert finding.sentences[0].endswith("; no speed-up of soap can be given.")
+
+
+@pytest.mark.parametrize(("loss", "bound", "estimate"), [(2.0, ">", 4.0), (1e-12, "<", 0.5)])
+def test_far_beyond_the_run_lengths_a_fitted_curve_gives_bounds(loss: float, bound: str, estimate: float) -> None:
+    base = {100: 1e-9, 200: 0.985e-9, 400: 0.97e-9, 800: 0.955e-9}
+    tiny = [value * 1e-12 for value in NOISE]
+    arms = [arm("adamw", seeds(x, tiny), steps=n, axis=True) for n, x in base.items()]
+    arms += [arm("soap", seeds(loss, tiny[::-1]), steps=400, axis=True)]
+    arms += [arm("soap", seeds(base[200], tiny[::-1]), steps=100, axis=True)]
+    ((lengths, finding),) = found(sweep(*arms)).run_lengths
+    soap = lengths.candidates[0]
+    assert soap.method is Method.FITTED
+    assert (soap.ratios[1].bound, soap.ratios[1].ratio.estimate) == (bound, pytest.approx(estimate))
+    assert soap.overall is not None
+    assert soap.overall.estimate == pytest.approx(0.5, rel=0.05)
+    assert any("by more than a factor of 4 only bounded" in note for note in finding.notes)
+
+
+def test_looks_widen_the_intervals_of_run_lengths_and_tasks() -> None:
+    fixed = two_lengths_and_tasks()
+    auto = replace(fixed, plan=fixed.plan | {"confirm": {"seeds": "auto"}})
+    plain, looked = found(fixed), found(auto)
+    widths = []
+    for result, said in ((plain, "95 % interval"), (looked, "97.9 % interval")):
+        (lengths, finding), *_ = result.run_lengths
+        ratio = lengths.candidates[0].ratios[0].ratio
+        assert ratio.high is not None
+        assert ratio.low is not None
+        widths.append(ratio.high - ratio.low)
+        assert said in finding.text
+        assert all(said in plan.caption for held in plans(result) for plan in held if plan.name in ("speedup", "ranks"))
+        assert lengths.level == result.tasks[0][0].level
+    assert widths[0] < widths[1]
+    assert "three looks planned, Pocock" in plans(looked)[0][1].caption
+
+
+def two_lengths_and_tasks() -> Sweep:
+    arms = [a for task in "ab" for a in by_length("adamw", HALVING, task=task)]
+    return sweep(
+        *arms,
+        *(arm("soap", seeds(2.5, NOISE[::-1]), task=t, steps=100, axis=True) for t in "ab"),
+        *(arm("soap", seeds(1.0, NOISE[::-1]), task=t, steps=400, axis=True) for t in "ab"),
+    )
 
 
 def test_the_same_losses_are_no_difference() -> None:
@@ -187,8 +271,37 @@ def test_one_long_run_against_the_frontier() -> None:
     (frontier,) = lengths.frontier
     assert frontier.num_steps == (100, 200)
     assert [d.mean for d in frontier.differences] == pytest.approx([-0.1, -0.2])
-    assert frontier.counts == (2, 0, 0)
+    assert frontier.counts == {Side.BELOW: 2}
     assert "runs of 2 shorter lengths: below it at 2." in finding.sentences[1]
+
+
+@pytest.mark.parametrize(
+    ("curve", "lost", "text"),
+    [
+        ({100: 3.9, 200: 2.8, 400: 2.1}, "free", "not judged at 2, where the lower one has diverged seeds"),
+        ({100: 3.9, 200: 2.8, 400: 2.1}, "adamw", "below it at 2"),
+        ({100: 4.1, 200: 3.2, 400: 2.1}, "free", "above it at 2"),
+        ({100: 4.1, 200: 3.2, 400: 2.1}, "adamw", "above it at 1 and not judged at 1, where"),
+    ],
+)
+def test_what_has_diverged_seeds_is_not_the_lower_one(curve: dict[int, float], lost: str, text: str) -> None:
+    def ends(optimizer: str, loss: float, steps: int) -> list[float | None]:
+        held = seeds(loss)
+        return [*held[:-1], None] if lost == optimizer and steps in (100, 400) else held
+
+    arms = [arm("adamw", ends("adamw", loss, n), steps=n, axis=True) for n, loss in HALVING.items()]
+    arms += [
+        arm("free", ends("free", 2.0, n), steps=n, axis=True, schedule="schedule_free", reached=curve)
+        for n in (100, 400)
+    ]
+    result = found(sweep(*arms))
+    ((_, finding),) = result.run_lengths
+    assert text in finding.sentences[1]
+    (stated,) = results(result)["run_lengths"][0]["frontier"]
+    assert sum(stated["counts"].values()) == len(stated["differences"]) == 2
+    assert [point["side"] for point in stated["differences"]].count("below") == stated["counts"].get("below", 0)
+    assert stated["diverged_seeds"] == (lost == "free")
+    assert "corrected over lengths, not over arms" in plans(result)[0][0].caption
 
 
 def test_four_lengths_are_fitted() -> None:
@@ -203,8 +316,8 @@ def test_four_lengths_are_fitted() -> None:
     ((lengths, finding),) = found(sweep(*arms)).run_lengths
     fitted = lengths.arms[1]
     assert fitted.method is Method.FITTED
-    assert fitted.curve is not None
-    assert fitted.curve.beta == pytest.approx(0.5, rel=1e-3)
+    assert lengths.curve is not None
+    assert lengths.curve.beta == pytest.approx(0.5, rel=1e-3)
     assert [ratio.ratio.estimate for ratio in fitted.ratios] == pytest.approx([0.7] * 4, rel=1e-3)
     assert [ratio.extrapolated for ratio in fitted.ratios] == [False, False, False, True]
     assert fitted.overall is not None
@@ -213,7 +326,7 @@ def test_four_lengths_are_fitted() -> None:
     assert fitted.overall.high is not None
     assert fitted.overall.low < 0.7 < fitted.overall.high
     assert "soap needs 0.7× the steps of adamw (fitted at 3 of its 4 lengths; 95 % interval 0." in finding.text
-    assert "1.05× the time" in finding.text
+    assert "; 6 seeds), which is 1.05× the time" in finding.text
     (drawn,) = plans(found(sweep(*arms)))
     assert [plan.name for plan in drawn] == ["frontier", "speedup", "fit"]
 
@@ -306,7 +419,14 @@ def test_of_several_run_lengths_the_longest_stands_for_its_task() -> None:
     assert [lengths.title for lengths, _ in result.run_lengths] == ["a", "b"]
     ((tasks, finding),) = result.tasks
     assert [task.group.title for task in tasks.tasks] == ["a, steps 400", "b, steps 400"]
-    assert "left out: a, steps 100 and b, steps 100" in finding.notes[0]
+    assert "left out: demo's a, steps 100 and demo's b, steps 100" in finding.notes[0]
+
+
+def test_of_two_sweeps_with_the_same_task_the_one_left_out_is_named() -> None:
+    first = two_tasks()
+    ((tasks, finding),) = found(first, replace(first, name="again")).tasks
+    assert {task.group.sweep.name for task in tasks.tasks} == {"demo"}
+    assert finding.notes[0].endswith("left out: again's a and again's b.")
 
 
 # -- what isn't there ----------------------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from optsweep.report.across_lengths import LengthArm, Method, OnFrontier, RunLengths, run_lengths
+from optsweep.outcome import differences, holm, paired
+from optsweep.report.across_lengths import FURTHEST, LengthArm, Method, OnFrontier, RunLengths, Side, run_lengths
 from optsweep.report.across_tasks import OverTasks, over_tasks
 from optsweep.report.comparison import ArmResult, Group, Outcome
 from optsweep.report.run_lengths import MIN_LENGTHS
 from optsweep.report.statistics import Interval
-from optsweep.report.wording import listed, number, plural, times
+from optsweep.report.wording import listed, number, percent, plural, times
+from optsweep.sequential import Level
 
 _LOOSE = 0.05  # of the fall of the loss over the run lengths: a worse fit is a caveat
 _NAMED = 3  # candidates of which each is spoken; of more, only what stands out
@@ -66,13 +68,16 @@ def _on_run_lengths(lengths: RunLengths) -> Finding:
         f"On {lengths.title} over {len(lengths.lengths)} run lengths ({first:,} to {last:,} steps, LR tuned for each)"
     )
     said = [(arm, text) for arm in lengths.candidates if (text := _needs(arm, lengths))]
+    silent = [arm.label for arm in lengths.candidates if all(arm is not other for other, _ in said)]
     sentences = []
     if not lengths.candidates:
         sentences.append(f"{where} only {lengths.baseline.label} was run.")
     elif not said:
         sentences.append(f"{where} no speed-up over {lengths.baseline.label} can be given.")
     else:
-        sentences.append(f"{where}, for the same test loss: {'; '.join(text for _, text in said)}.")
+        texts = [text for _, text in said]
+        texts += [f"no speed-up of {listed(silent, 'or')} can be given"] if silent else []
+        sentences.append(f"{where}, for the same test loss: {'; '.join(texts)}.")
     sentences += [_of_frontier(found, lengths) for found in lengths.frontier]
     notes = list(lengths.notes)
     if any(arm.method is Method.INTERPOLATED for arm, _ in said):
@@ -80,6 +85,11 @@ def _on_run_lengths(lengths: RunLengths) -> Finding:
             f"Interpolated: between {lengths.baseline.label}'s run lengths the loss is taken to be linear in the "
             f"logarithm of the steps. A fitted curve needs {MIN_LENGTHS} lengths without a diverged seed, and losses "
             "that fall with the length."
+        )
+    if any(not any(ratio.within for ratio in arm.ratios) for arm, _ in said):
+        notes.append(
+            "A bound is given where the paired difference of the two runs is shown at p < "
+            f"{number(lengths.level.alpha, 3)}, corrected over lengths, not over arms."
         )
     notes += _of_fit(lengths)
     if any(run.confirm and len(run.test_losses) < 2 for arm in lengths.arms for run in arm.runs.values()):
@@ -91,10 +101,10 @@ def _needs(arm: LengthArm, lengths: RunLengths) -> str:
     """ "soap needs 0.61× the steps of adamw (fitted; 95 % interval 0.55 to 0.68), 0.79× the time"."""
     steps = f"the steps of {lengths.baseline.label}"
     if arm.overall is not None:
-        interval = _interval(arm.overall)
+        interval = _interval(arm.overall, lengths.level)
         inside = sum(ratio.within for ratio in arm.ratios)
         at = "" if inside == len(arm.ratios) else f" at {inside} of its {plural(len(arm.ratios), 'length')}"
-        said = f"{arm.method}{at}; {interval or 'no interval'}"
+        said = f"{arm.method}{at}; {interval or 'no interval'}; {plural(arm.overall.n, 'seed')}"
         if arm.overall.low is not None and arm.overall.high is not None and arm.overall.low <= 1 <= arm.overall.high:
             return f"no difference in steps between {arm.label} and {lengths.baseline.label} is shown ({said})"
         seconds = lengths.time_ratios.get(arm.longest.style)
@@ -110,19 +120,20 @@ def _needs(arm: LengthArm, lengths: RunLengths) -> str:
 def _of_fit(lengths: RunLengths) -> list[str]:
     """A curve that misses the losses by much of what they fall, and what was read beyond it."""
     found = []
-    curve = next((arm.curve for arm in lengths.arms if arm.curve is not None), None)
-    if curve is not None:
+    if (curve := lengths.curve) is not None:
         ends = curve.loss([curve.shortest, curve.longest])
-        if curve.rmse > _LOOSE * float(ends[0] - ends[1]):
+        fall = float(ends[0] - ends[1])
+        if 0 < fall < curve.rmse / _LOOSE:
             found.append(
                 f"The fitted curve misses {lengths.baseline.label}'s mean losses by {number(curve.rmse, 2)} (root mean "
-                f"square), {curve.rmse / float(ends[0] - ends[1]):.0%} of what they fall by."
+                f"square), {curve.rmse / fall:.0%} of what they fall by."
             )
-    far = [arm.label for arm in lengths.candidates if any(ratio.extrapolated for ratio in arm.ratios)]
-    if far:
+    fitted = [arm for arm in lengths.candidates if arm.method is Method.FITTED]
+    if far := [arm.label for arm in fitted if not all(ratio.within for ratio in arm.ratios)]:
         found.append(
             f"Lengths of {listed(far)} whose loss lies beyond {lengths.baseline.label}'s runs are in the table, but "
-            "not in the speed-up above: there the curve is extrapolated."
+            f"not in the speed-up above: there the curve is extrapolated, and by more than a factor of {FURTHEST} only "
+            "bounded."
         )
     return found
 
@@ -139,7 +150,9 @@ def _between(arm: LengthArm, lengths: RunLengths) -> str:
     if not known:
         at += "; no interval"
     elif len(held) == 1:
-        at += f"; {_interval(held[0])}"
+        at += f"; {_interval(held[0], lengths.level)}"
+    seeds = sorted({ratio.n for ratio in held})
+    at += f"; {plural(seeds[0], 'seed')}" if len(seeds) == 1 else f"; {seeds[0]} to {seeds[-1]} seeds"
     low, high = (times(end(ratio.estimate for ratio in held)) for end in (min, max))
     return (
         f"{arm.label} needs {low if low == high else f'{low} to {high}'} the steps of {lengths.baseline.label} ({at})"
@@ -147,31 +160,52 @@ def _between(arm: LengthArm, lengths: RunLengths) -> str:
 
 
 def _beyond(arm: LengthArm, lengths: RunLengths) -> str:
-    """The baseline's runs enclose none of the arm's losses: its steps over those of their near end are a bound."""
-    theirs = {n: run.test.estimate for n, run in lengths.baseline.runs.items() if run.test and not run.diverged_seeds}
-    ours = {found.num_steps: test.estimate for found in arm.ratios if (test := arm.runs[found.num_steps].test)}
+    """The baseline's runs enclose none of the arm's losses: its steps over those of their near end are a bound.
+
+    A bound has to be shown: by the paired test of the two runs, corrected over the arm's lengths.
+    """
+    theirs = [n for n, run in lengths.baseline.runs.items() if run.test and not run.diverged_seeds]
     first, last = min(theirs), max(theirs)
     steps = f"the steps of {lengths.baseline.label}"
-    if below := [n for n, loss in ours.items() if loss < theirs[last]]:
+    if below := [n for n, mean in _shown(arm, lengths, last).items() if mean < 0]:
         runs = f"its runs of {min(below):,} steps end below the other's of {last:,}"
         return f"{arm.label} needs less than {times(min(below) / last)} {steps} ({runs})"
-    if above := [n for n, loss in ours.items() if loss > theirs[first]]:
+    if above := [n for n, mean in _shown(arm, lengths, first).items() if mean > 0]:
         runs = f"its runs of {max(above):,} steps end above the other's of {first:,}"
         return f"{arm.label} needs more than {times(max(above) / first)} {steps} ({runs})"
     return ""
 
 
-def _interval(interval: Interval) -> str:
+def _shown(arm: LengthArm, lengths: RunLengths, theirs: int) -> dict[int, float]:
+    """By length: mean differences of the arm's runs from the baseline's of `theirs` steps that are shown."""
+    baseline = lengths.baseline.runs[theirs]
+    tests = {}
+    for n in (found.num_steps for found in arm.ratios):
+        tests[n] = paired(differences(arm.runs[n], baseline), arm.runs[n], baseline, lengths.level)
+    p_values = holm(test.p if test else None for test in tests.values())
+    return {
+        n: test.mean
+        for (n, test), p in zip(tests.items(), p_values, strict=True)
+        if test is not None and p is not None and p < lengths.level.alpha
+    }
+
+
+def _interval(interval: Interval, level: Level) -> str:
     if interval.low is None or interval.high is None:
         return ""
-    return f"95 % interval {number(interval.low, 3)} to {number(interval.high, 3)}"
+    return f"{percent(level.confidence)} interval {number(interval.low, 3)} to {number(interval.high, 3)}"
+
+
+_SIDES = {
+    Side.BELOW: "below it at {}",
+    Side.ABOVE: "above it at {}",
+    Side.OPEN: "not shown to differ from it at {}",
+    Side.DIVERGED: "not judged at {}, where the lower one has diverged seeds",
+}
 
 
 def _of_frontier(found: OnFrontier, lengths: RunLengths) -> str:
-    below, above, open_ = found.counts
-    parts = [f"below it at {below}"] if below else []
-    parts += [f"above it at {above}"] if above else []
-    parts += [f"not shown to differ from it at {open_}"] if open_ else []
+    parts = [_SIDES[side].format(count) for side, count in found.counts.items()]
     of = plural(len(found.num_steps), "shorter length")
     return (
         f"The validation curve of {found.arm.label}'s one run of {found.arm.num_steps:,} steps, against the "
@@ -251,7 +285,7 @@ def _ranked(tasks: OverTasks) -> str:
     tied: list[ArmResult] = [arm for rank, arm in others if (rank.low or math.inf) <= first.high]
     text = (
         f"The lowest mean rank by test loss is {best.label}'s, {number(first.estimate, 3)} among {len(held)} arms "
-        f"(95 % interval {number(first.low, 3)} to {number(first.high, 3)})"
+        f"({_interval(first, tasks.level)})"
     )
     if not tied:
         return f"{text}; no other arm's interval reaches it."

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from optsweep import tracking_names as names
 from optsweep.report.comparison import ArmResult, Group
+from optsweep.sequential import Level
 from optsweep.tracking_names import Status
 
 RUN_LENGTH_KEYS = ("trainer.steps",)
@@ -68,6 +69,11 @@ def num_steps(group: Group) -> int | None:
     """The length of a group's runs; None if its arms differ in it."""
     lengths = {arm.num_steps for arm in group.arms}
     return lengths.pop() if len(lengths) == 1 else None
+
+
+def strictest(groups: Iterable[Group]) -> Level:
+    """The level at which all of these groups' differences count as shown."""
+    return min((group.level for group in groups), key=lambda level: level.alpha)
 
 
 def is_averaged(arm: ArmResult) -> bool:

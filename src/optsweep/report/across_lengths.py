@@ -7,26 +7,26 @@ is judged at its ends only (method.md's verdict).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from optsweep import tracking_names as names
+from optsweep.outcome import holm
 from optsweep.report import statistics
-from optsweep.report.across_arms import RUN_LENGTH_KEYS, is_averaged, num_steps, relabelled, rest, titled
+from optsweep.report.across_arms import RUN_LENGTH_KEYS, is_averaged, num_steps, relabelled, rest, strictest, titled
 from optsweep.report.comparison import ArmResult, Group
 from optsweep.report.run_lengths import MIN_SEEDS, LossCurve, SpeedUp, fit, speed_ups
 from optsweep.report.statistics import Array, Interval, PairedT
+from optsweep.sequential import Level
 from optsweep.tracking_names import Status
 
-ALPHA = 1 - statistics.CONFIDENCE
-_LEAST_SEEDS = 5  # for a bootstrap interval
-_RESAMPLES = 2_000
-_RNG_SEED = 20240525
+FURTHEST = 4
+"""The curve is read up to so many times beyond the baseline's run lengths; further out there is a bound instead."""
 
 
 class Method(StrEnum):
@@ -40,7 +40,8 @@ class Method(StrEnum):
 class StepsRatio:
     """A run's steps over those that the baseline needs for its test loss: below 1 the arm is faster.
 
-    `bound`: "<" where the baseline's longest run doesn't get there, ">" where its shortest is better already.
+    `bound`: "<" where the baseline's longest run doesn't get there, ">" where its shortest is better already; of the
+    fitted curve, where it would be read further than a factor of `FURTHEST` outside. n counts the seeds that both have.
     `extrapolated`: read off the fitted curve outside the lengths that it was fitted to.
     """
 
@@ -63,7 +64,6 @@ class LengthArm:
     ratios: tuple[StepsRatio, ...]  # to the baseline, per length; none for the baseline itself
     overall: Interval | None  # geometric mean over the lengths within the fitted ones; n counts seeds
     method: Method | None
-    curve: LossCurve | None = None  # the baseline's
 
     @property
     def longest(self) -> ArmResult:
@@ -76,6 +76,15 @@ class LengthArm:
         return self.longest.label
 
 
+class Side(StrEnum):
+    """Where a long run stands to the end of a shorter one."""
+
+    BELOW = "below"
+    ABOVE = "above"
+    OPEN = "not shown to differ"
+    DIVERGED = "not judged"  # the one that is lower has diverged seeds, whose absence flatters it
+
+
 @dataclass(frozen=True, eq=False)
 class OnFrontier:
     """The validation loss of an averaging arm's longest run where the baseline's shorter runs end, minus theirs."""
@@ -84,13 +93,12 @@ class OnFrontier:
     num_steps: tuple[int, ...]
     differences: tuple[PairedT, ...]
     p_holm: tuple[float | None, ...]  # over the lengths
+    sides: tuple[Side, ...]
 
     @property
-    def counts(self) -> tuple[int, int, int]:
-        """Lengths at which the run is below the frontier, above it, and not shown to differ."""
-        shown = [d.mean for d, p in zip(self.differences, self.p_holm, strict=True) if p is not None and p < ALPHA]
-        below = sum(mean < 0 for mean in shown)
-        return below, len(shown) - below, len(self.differences) - len(shown)
+    def counts(self) -> dict[Side, int]:
+        """At how many lengths the run is on which side."""
+        return {side: self.sides.count(side) for side in Side if side in self.sides}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +110,8 @@ class RunLengths:
     arms: tuple[LengthArm, ...]  # the baseline first
     frontier: tuple[OnFrontier, ...]
     time_ratios: Mapping[int, float]  # by style: ms per step over the baseline's, geometric mean over lengths
+    curve: LossCurve | None  # of the baseline's own seeds, where arms are held against a fitted curve
+    level: Level  # the strictest of the groups
     notes: tuple[str, ...]
 
     @property
@@ -148,8 +158,8 @@ def _run_lengths(groups: Sequence[Group]) -> RunLengths | None:
     ordered = [by_length[length] for length in lengths]
     members = dict(zip(lengths, relabelled(ordered, [group.arms for group in ordered]), strict=True))
     runs: dict[int, dict[int, ArmResult]] = {}
-    for length, arms in members.items():
-        for arm in arms:
+    for length, peers in members.items():
+        for arm in peers:
             if arm.test_losses:
                 runs.setdefault(arm.style, {})[length] = arm
     runs = {style: held for style, held in runs.items() if len(held) > 1}
@@ -158,12 +168,18 @@ def _run_lengths(groups: Sequence[Group]) -> RunLengths | None:
         return None
     order = [reference, *(style for style in runs if style != reference)]
     group = by_length[lengths[-1]]
+    level = strictest(ordered)
+    arms = tuple(_arm(runs[style], runs[reference], level) for style in order)
+    theirs = {length: float(np.mean(list(held.values()))) for length, held in _clean(runs[reference]).items()}
+    fitted = any(arm.method is Method.FITTED for arm in arms) and min(theirs.values()) >= 0
     return RunLengths(
         title=titled(group.setting.get("task", group.sweep.name), rest(group.setting, "task", *RUN_LENGTH_KEYS)),
         lengths=tuple(lengths),
-        arms=tuple(_arm(runs[style], runs[reference]) for style in order),
-        frontier=_frontier([runs[style] for style in order], runs[reference]),
+        arms=arms,
+        frontier=_frontier([runs[style] for style in order], runs[reference], level),
         time_ratios=_time_ratios(runs, reference),
+        curve=fit(list(theirs), list(theirs.values())) if fitted else None,
+        level=level,
         notes=(*notes, *_notes([runs[style] for style in order])),
     )
 
@@ -188,17 +204,19 @@ def _notes(arms: Sequence[Mapping[int, ArmResult]]) -> list[str]:
 # -- steps of the baseline -----------------------------------------------------------------------------------------
 
 
-def _arm(runs: Mapping[int, ArmResult], baseline: Mapping[int, ArmResult]) -> LengthArm:
+def _arm(runs: Mapping[int, ArmResult], baseline: Mapping[int, ArmResult], level: Level) -> LengthArm:
     ours, theirs = _clean(runs), _clean(baseline)
     if runs is baseline or not ours or len(theirs) < 2:
         return LengthArm(runs, (), None, None)
-    return _fitted(runs, ours, theirs) or LengthArm(runs, interpolated(ours, theirs), None, Method.INTERPOLATED)
+    fitted = _fitted(runs, ours, theirs, level.confidence)
+    return fitted or LengthArm(runs, interpolated(ours, theirs, level.confidence), None, Method.INTERPOLATED)
 
 
 def _fitted(
     runs: Mapping[int, ArmResult],
     ours: Mapping[int, Mapping[int, float]],
     theirs: Mapping[int, Mapping[int, float]],
+    confidence: float,
 ) -> LengthArm | None:
     """By the baseline's fitted curve; None where there is none: too few lengths, or losses that don't fall."""
     seeds = sorted(set.intersection(*(set(held) for held in (*ours.values(), *theirs.values()))))
@@ -206,20 +224,21 @@ def _fitted(
     if not seeds or min(candidate.min(), baseline.min()) < 0:  # the fit's floor is that of a cross-entropy
         return None
     lengths, places = list(theirs), list(ours)
-    found = speed_ups(lengths, baseline, candidate, candidate_lengths=places)
-    curve = fit(lengths, baseline.mean(0))
-    if found is None or curve is None:
+    found = speed_ups(lengths, baseline, candidate, candidate_lengths=places, confidence=confidence)
+    if found is None:
         return None
     ratios = tuple(_inverted(speed_up, lengths) for speed_up in found)
     inside = [place for place, ratio in enumerate(ratios) if ratio.within]
-    overall = _overall(lengths, baseline, [places[place] for place in inside], candidate[:, inside])
-    return LengthArm(runs, ratios, overall, Method.FITTED, curve)
+    overall = _overall(lengths, baseline, [places[place] for place in inside], candidate[:, inside], confidence)
+    return LengthArm(runs, ratios, overall, Method.FITTED)
 
 
 def _inverted(found: SpeedUp, lengths: Sequence[int]) -> StepsRatio:
-    """A speed-up of 2 is half of the steps; what the curve never reaches is bounded by the longest run."""
-    if not math.isfinite(found.ratio.estimate):
+    """A speed-up of 2 is half of the steps; what lies far beyond the run lengths is bounded by the nearest one."""
+    if found.baseline_steps > FURTHEST * max(lengths):
         return StepsRatio(found.steps, Interval(found.steps / max(lengths), None, None, found.ratio.n), "<")
+    if found.baseline_steps < min(lengths) / FURTHEST:
+        return StepsRatio(found.steps, Interval(found.steps / min(lengths), None, None, found.ratio.n), ">")
     low, high = found.ratio.low, found.ratio.high
     if low is None or high is None or low <= 0:
         ratio = Interval(1 / found.ratio.estimate, None, None, found.ratio.n)
@@ -228,22 +247,32 @@ def _inverted(found: SpeedUp, lengths: Sequence[int]) -> StepsRatio:
     return StepsRatio(found.steps, ratio, extrapolated=found.extrapolated)
 
 
-def _overall(lengths: Sequence[int], baseline: Array, places: Sequence[int], candidate: Array) -> Interval | None:
-    """Geometric mean of the ratios; t interval of its logarithm by the jackknife over seeds (Miller 1974)."""
-    n = len(baseline)
-    estimate = _log_ratio(lengths, baseline, places, candidate)
-    if not places or estimate is None:
+def _overall(
+    lengths: Sequence[int], baseline: Array, places: Sequence[int], candidate: Array, confidence: float
+) -> Interval | None:
+    """Geometric mean of the ratios, with its interval."""
+    return _jackknife(
+        lambda kept: _log_ratio(lengths, baseline[kept], places, candidate[kept]), len(baseline), confidence
+    )
+
+
+def _jackknife(log_ratio: Callable[[Any], float | None], n: int, confidence: float) -> Interval | None:
+    """A ratio of all `n` seeds; t interval of its logarithm by the jackknife over seeds (Miller 1974).
+
+    `log_ratio` takes a mask of the seeds; None of it for all seeds is no ratio, for all but one no interval.
+    """
+    estimate = log_ratio(np.ones(n, dtype=bool))
+    if estimate is None:
         return None
     none = Interval(math.exp(estimate), None, None, n)
     if n < MIN_SEEDS:
         return none
-    left = [np.arange(n) != seed for seed in range(n)]
-    without = [_log_ratio(lengths, baseline[kept], places, candidate[kept]) for kept in left]
+    without = [log_ratio(np.arange(n) != seed) for seed in range(n)]
     known = np.array([value for value in without if value is not None])
     if len(known) < n or np.ptp(known) <= 1e-12:
         return none
     error = math.sqrt((n - 1) / n * float(((known - known.mean()) ** 2).sum()))
-    half = float(stats.t.ppf((1 + statistics.CONFIDENCE) / 2, n - 1)) * error
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
     return Interval(math.exp(estimate), math.exp(estimate - half), math.exp(estimate + half), n)
 
 
@@ -252,7 +281,7 @@ def _log_ratio(lengths: Sequence[int], baseline: Array, places: Sequence[int], c
     if curve is None or not places:
         return None
     needed = [curve.steps(float(loss)) for loss in candidate.mean(0)]
-    logs = [math.log(steps / at) for steps, at in zip(places, needed, strict=True) if math.isfinite(at)]
+    logs = [math.log(steps / at) for steps, at in zip(places, needed, strict=True) if 0 < at < math.inf]
     return sum(logs) / len(logs) if len(logs) == len(places) else None
 
 
@@ -262,24 +291,31 @@ def _clean(runs: Mapping[int, ArmResult]) -> dict[int, Mapping[int, float]]:
 
 
 def interpolated(
-    runs: Mapping[int, Mapping[int, float]], baseline: Mapping[int, Mapping[int, float]]
+    runs: Mapping[int, Mapping[int, float]],
+    baseline: Mapping[int, Mapping[int, float]],
+    confidence: float = statistics.CONFIDENCE,
 ) -> tuple[StepsRatio, ...]:
     """Steps over the baseline's for the same mean test loss, of `{length: {seed: loss}}`, within its lengths only.
 
-    The interval is a percentile bootstrap over seeds, drawn whole; from 5 seeds on, and where no end is out of range.
+    All of it over the seeds that the run and every length of the baseline have. No interval where leaving a seed out
+    leaves the baseline's lengths.
     """
     lengths = list(baseline)
-    means = [float(np.mean(list(held.values()))) for held in baseline.values()]
     found = []
     for length, losses in runs.items():
-        needed, bound = steps_needed(lengths, means, float(np.mean(list(losses.values()))))
         seeds = sorted(set(losses).intersection(*(set(held) for held in baseline.values())))
-        low, high = None, None
-        if not bound and len(seeds) >= _LEAST_SEEDS:
-            low, high = _bootstrap(
-                length, [losses[s] for s in seeds], lengths, [[held[s] for s in seeds] for held in baseline.values()]
-            )
-        found.append(StepsRatio(length, Interval(length / needed, low, high, len(losses)), bound))
+        if not seeds:
+            continue
+        ours = np.array([losses[s] for s in seeds])
+        theirs = np.array([[held[s] for held in baseline.values()] for s in seeds])
+        needed, bound = steps_needed(lengths, theirs.mean(0).tolist(), float(ours.mean()))
+
+        def log_ratio(kept: Any, length: int = length, ours: Array = ours, theirs: Array = theirs) -> float | None:
+            needed, bound = steps_needed(lengths, theirs[kept].mean(0).tolist(), float(ours[kept].mean()))
+            return None if bound else math.log(length / needed)
+
+        ratio = _jackknife(log_ratio, len(seeds), confidence)
+        found.append(StepsRatio(length, ratio or Interval(length / needed, None, None, len(seeds)), bound))
     return tuple(found)
 
 
@@ -300,20 +336,6 @@ def steps_needed(lengths: Sequence[int], losses: Sequence[float], loss: float) -
     return float(lengths[-1]), "<"
 
 
-def _bootstrap(
-    length: int, losses: ArrayLike, lengths: Sequence[int], baseline: ArrayLike
-) -> tuple[float | None, float | None]:
-    ours, theirs = np.asarray(losses, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
-    picks = np.random.default_rng(_RNG_SEED).integers(0, len(ours), (_RESAMPLES, len(ours)))
-    drawn = []
-    for mean, means in zip(ours[picks].mean(1), theirs[:, picks].mean(2).T, strict=True):
-        needed, bound = steps_needed(lengths, means.tolist(), float(mean))
-        drawn.append(0.0 if bound == "<" else math.inf if bound == ">" else length / needed)
-    tail = (1 - statistics.CONFIDENCE) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], method="inverted_cdf")
-    return (float(low), float(high)) if low > 0 and math.isfinite(high) else (None, None)
-
-
 def _time_ratios(runs: Mapping[int, Mapping[int, ArmResult]], baseline: int) -> dict[int, float]:
     found = {}
     for style, held in runs.items():
@@ -330,7 +352,9 @@ def _time_ratios(runs: Mapping[int, Mapping[int, ArmResult]], baseline: int) -> 
 # -- one long run against the ends of short ones -------------------------------------------------------------------
 
 
-def _frontier(arms: Sequence[Mapping[int, ArmResult]], baseline: Mapping[int, ArmResult]) -> tuple[OnFrontier, ...]:
+def _frontier(
+    arms: Sequence[Mapping[int, ArmResult]], baseline: Mapping[int, ArmResult], level: Level
+) -> tuple[OnFrontier, ...]:
     """Averaging arms against the baseline's frontier (Defazio et al. 2024, figure 1)."""
     if is_averaged(baseline[max(baseline)]):
         return ()
@@ -341,12 +365,25 @@ def _frontier(arms: Sequence[Mapping[int, ArmResult]], baseline: Mapping[int, Ar
             continue
         at = [length for length in baseline if length < longest]
         held = [(length, d) for length in at if (d := _distances(runs[longest], baseline[length], length))]
-        tests = [statistics.paired_t(d, scale=scale) for _, (d, scale) in held]
-        p_values = iter(statistics.holm([test.p for test in tests if test.p is not None]))
-        adjusted = tuple(None if test.p is None else next(p_values) for test in tests)
+        tests = [statistics.paired_t(d, level.confidence, scale=scale) for _, (d, scale) in held]
+        adjusted = holm(test.p for test in tests)
+        reached = tuple(length for length, _ in held)
+        sides = tuple(
+            _side(test, p, runs[longest], baseline[length], level)
+            for length, test, p in zip(reached, tests, adjusted, strict=True)
+        )
         if tests:
-            found.append(OnFrontier(runs[longest], tuple(length for length, _ in held), tuple(tests), adjusted))
+            found.append(OnFrontier(runs[longest], reached, tuple(tests), tuple(adjusted), sides))
     return tuple(found)
+
+
+def _side(test: PairedT, p: float | None, arm: ArmResult, short: ArmResult, level: Level) -> Side:
+    """As for a group's outcomes: what has diverged seeds can't be called lower."""
+    if p is None or p >= level.alpha:
+        return Side.OPEN
+    if (arm if test.mean < 0 else short).diverged_seeds:
+        return Side.DIVERGED
+    return Side.BELOW if test.mean < 0 else Side.ABOVE
 
 
 def _distances(arm: ArmResult, short: ArmResult, length: int) -> tuple[list[float], float] | None:

@@ -20,11 +20,13 @@ from optsweep.report.across_arms import (
     relabelled,
     rest,
     shared_seeds,
+    strictest,
     titled,
 )
 from optsweep.report.comparison import ArmResult, Group, Outcome
 from optsweep.report.statistics import Interval
 from optsweep.report.wording import listed
+from optsweep.sequential import Level
 from optsweep.tracking_names import Status
 
 MOST_TAU = 4.0  # AlgoPerf's r_max
@@ -69,6 +71,7 @@ class OverTasks:
     arms: tuple[ArmResult, ...]  # of the first task, under labels that hold for all
     mean_ranks: tuple[Interval, ...]  # per arm; empty if no task can be ranked
     outcomes: tuple[Mapping[Outcome, int], ...]  # per arm against the baseline; empty counts for the baseline
+    level: Level  # the strictest of the tasks
     notes: tuple[str, ...]
 
     @property
@@ -105,8 +108,12 @@ def _over_tasks(groups: Sequence[Group]) -> OverTasks | None:
         if held is None or (num_steps(group) or 0) > (num_steps(held) or 0):
             by_task[group.setting["task"]] = group
     ended = {task: [arm for arm in group.arms if final_losses(arm)] for task, group in by_task.items()}
-    left_out = sorted({group.title for group in groups} - {group.title for group in by_task.values()})
-    notes = [f"Of each task the longest runs count; left out: {listed(left_out)}."] if left_out else []
+    left_out = sorted(f"{group.sweep.name}'s {group.title}" for group in groups if group not in by_task.values())
+    notes = (
+        [f"Of each task the longest runs count, of equally long ones the first; left out: {listed(left_out)}."]
+        if left_out
+        else []
+    )
     chosen = _with_arms_in_common({task: {arm.style for arm in arms} for task, arms in ended.items()})
     if len(chosen) < 2:
         return None
@@ -122,12 +129,15 @@ def _over_tasks(groups: Sequence[Group]) -> OverTasks | None:
         notes.append(f"Left out for want of a result on every task: {listed(missing)}.")
     members = [_in_order(arms, order) for arms in labelled]
     tasks = [_task(task, by_task[task], arms) for task, arms in zip(chosen, members, strict=True)]
+    level = strictest(by_task[task] for task in chosen)
+    tables = [table for task in tasks if len(table := rank_table(task.arms))]
     return OverTasks(
         title=titled(None, rest(groups[0].setting, "task", *RUN_LENGTH_KEYS)),
         tasks=tuple(tasks),
         arms=members[0],
-        mean_ranks=tuple(mean_ranks([table for task in tasks if len(table := rank_table(task.arms))])),
+        mean_ranks=tuple(mean_ranks(tables, level.confidence)),
         outcomes=tuple(_outcomes(tasks, style, baseline) for style in order),
+        level=level,
         notes=tuple(notes),
     )
 

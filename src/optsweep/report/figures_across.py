@@ -18,8 +18,10 @@ from optsweep.report.across_tasks import MOST_TAU, OverTasks, mean_ranks, rank_t
 from optsweep.report.comparison import ArmResult, Group
 from optsweep.report.figures import INK, MUTED, PAPER, Plan, blank, colour, legend, legend_height, line, marker, short
 from optsweep.report.figures_curves import band, curves
+from optsweep.report.run_lengths import MIN_SEEDS
 from optsweep.report.statistics import Interval
-from optsweep.report.wording import listed, number, plural, times
+from optsweep.report.wording import interval_name, listed, number, plural, times
+from optsweep.sequential import Level
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,13 +41,17 @@ def group_plans(group: Group) -> list[Plan]:
     return [
         _ranks(
             arms,
-            mean_ranks([table]),
+            mean_ranks([table], group.level.confidence),
             "Rank by mean test loss",
-            f"1 is the lowest mean test loss of {len(arms)} arms; bar: 95 % bootstrap interval over seeds, drawn "
+            f"1 is the lowest mean test loss of {len(arms)} arms; bar: {_bootstrap(group.level)}, drawn "
             "whole, for the chosen settings. A diverged seed ranks its arm last. "
             f"n = {n}, those that all arms ended on.",
         )
     ]
+
+
+def _bootstrap(level: Level) -> str:
+    return interval_name(level, "over seeds by the bootstrap")
 
 
 def plans(across: Across) -> list[list[Plan]]:
@@ -93,7 +99,7 @@ def _frontier(lengths: RunLengths) -> Plan | None:
         "Loss against run length",
         f"Each marker: mean final validation loss of runs of that length, with its LR tuned; bar: 95 % t interval. "
         "Joined markers are the frontier that runs of every length draw together."
-        f"{over} n = {_counts(arms)} per point.",
+        f"{over}{_tested(lengths)} n = {_counts(arms)} per point.",
         f"Final validation loss against run length for {plural(len(arms), 'arm')}; at the longest run: {listed(last)}.",
         draw,
     )
@@ -106,6 +112,16 @@ def _long_run(arm: LengthArm, shortest: int) -> tuple[NDArray[np.float64], NDArr
     steps, values = band(found) if found else (np.array([]), np.zeros((3, 0)))
     held = steps >= shortest
     return (steps[held].astype(np.float64), values[1, held]) if np.count_nonzero(held) > 1 else None
+
+
+def _tested(lengths: RunLengths) -> str:
+    if not lengths.frontier:
+        return ""
+    level = lengths.level
+    return (
+        f" It counts as below or above where its paired difference is shown at p < {number(level.alpha, 3)}"
+        f"{' at any look' if level.looks else ''}, corrected over lengths, not over arms."
+    )
 
 
 def _top(ends: Sequence[Interval], drawn: float) -> float:
@@ -144,10 +160,10 @@ def _length_axis(axes: Axes, lengths: RunLengths) -> None:
 
 def _fit(lengths: RunLengths) -> Plan | None:
     """The baseline's fitted curve with the test losses that are looked up on it."""
-    curve = next((arm.curve for arm in lengths.arms if arm.curve is not None), None)
+    curve = lengths.curve
     if curve is None:
         return None
-    arms = [lengths.baseline, *(arm for arm in lengths.candidates if arm.curve is not None)]
+    arms = [lengths.baseline, *(arm for arm in lengths.candidates if arm.method is Method.FITTED)]
 
     def draw() -> Figure:
         figure, (axes,) = blank(3.1 + legend_height([arm.longest for arm in arms]))
@@ -169,7 +185,8 @@ def _fit(lengths: RunLengths) -> Plan | None:
         "Test loss by run length, and the fitted curve",
         f"Line: L(D) = α·D^−β + γ, fitted to {lengths.baseline.label}'s mean test losses after D steps ({values}; it "
         f"misses them by {number(curve.rmse, 2)}). How far a marker lies to the left of the line is the arm's lead in "
-        f"steps. Bar: 95 % t interval. n = {_counts(arms)} per point.",
+        "steps; the leads in the table are read off the same fit of the seeds that both arms have at every length. "
+        f"Bar: 95 % t interval. n = {_counts(arms)} per point.",
         f"Test loss by run length with {lengths.baseline.label}'s fitted curve: {values}.",
         draw,
     )
@@ -197,13 +214,13 @@ def _speedup(lengths: RunLengths) -> Plan | None:
         Method.FITTED: f"by a curve fitted to {lengths.baseline.label}'s runs",
         Method.INTERPOLATED: f"interpolated between {lengths.baseline.label}'s runs, linear in the log of the steps",
     }
-    bar = {Method.FITTED: "jackknife, from 3 seeds on", Method.INTERPOLATED: "bootstrap, from 5 seeds on"}
-    bars = [text for method, text in bar.items() if any(arm.method is method for arm in arms)]
     methods = [text for method, text in how.items() if any(arm.method is method for arm in arms)]
     bounded = any(found.bound for arm in arms for found in arm.ratios)
     beyond = any(found.extrapolated for arm in arms for found in arm.ratios)
     hollow = " Hollow and thin: read off the curve beyond the lengths that it was fitted to." * beyond
     arrows = " Hollow, with an arrow: only a bound, because the baseline's runs don't reach so far." * bounded
+    counts = sorted({found.ratio.n for arm in arms for found in arm.ratios})
+    n = plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     each = []
     for arm in arms:
         said = [f"{found.bound}{times(found.ratio.estimate)} at {found.num_steps:,}" for found in arm.ratios]
@@ -212,8 +229,8 @@ def _speedup(lengths: RunLengths) -> Plan | None:
         "speedup",
         "Steps for the same test loss, by run length",
         f"Steps of the arm's run over the steps with which {lengths.baseline.label} gets the same mean test loss, "
-        f"{listed(methods)}; below 1 the arm is faster. Bar: 95 % interval over seeds ({listed(bars)})."
-        f"{hollow}{arrows} n = {_counts(arms)}.",
+        f"{listed(methods)}; below 1 the arm is faster. Bar: {interval_name(lengths.level, 'over seeds')}, "
+        f"by the jackknife, from {MIN_SEEDS} seeds on.{hollow}{arrows} n = {n}, those that both arms have.",
         f"Steps relative to {lengths.baseline.label}: {'; '.join(each)}.",
         draw,
     )
@@ -318,7 +335,7 @@ def _task_ranks(tasks: OverTasks) -> Plan | None:
         tasks.mean_ranks,
         "Mean rank over tasks",
         f"Rank by mean test loss, 1 is the lowest of {len(tasks.arms)} arms, averaged over "
-        f"{plural(len(ranked), 'task')} (small dots); bar: 95 % bootstrap interval over seeds with the tasks held: "
+        f"{plural(len(ranked), 'task')} (small dots); bar: {_bootstrap(tasks.level)} with the tasks held: "
         f"what other seeds would change, not what other tasks would. n = {n} per task.",
         [[task.ranks[place] for task in ranked] for place in range(len(tasks.arms))],
     )

@@ -31,8 +31,10 @@ def _run_lengths(lengths: RunLengths) -> dict[str, Any]:
         "title": lengths.title,
         "lengths": lengths.lengths,
         "baseline": lengths.baseline.label,
+        "baseline_curve": asdict(lengths.curve) if lengths.curve else None,
+        "confidence": lengths.level.confidence,
         "arms": [_length_arm(arm, lengths.time_ratios) for arm in lengths.arms],
-        "frontier": [_frontier(found) for found in lengths.frontier],
+        "frontier": [_frontier(found, lengths.baseline) for found in lengths.frontier],
     }
 
 
@@ -43,7 +45,6 @@ def _length_arm(arm: LengthArm, time_ratios: Mapping[int, float]) -> dict[str, A
         "steps_ratios": [asdict(found) for found in arm.ratios],
         "steps_ratio": _interval(arm.overall),
         "method": arm.method,
-        "baseline_curve": asdict(arm.curve) if arm.curve else None,
         "time_ratio": time_ratios.get(arm.longest.style),
     }
 
@@ -59,12 +60,23 @@ def _run(run: ArmResult) -> dict[str, Any]:
     }
 
 
-def _frontier(found: OnFrontier) -> dict[str, Any]:
-    held = zip(found.num_steps, found.differences, found.p_holm, strict=True)
+def _frontier(found: OnFrontier, baseline: LengthArm) -> dict[str, Any]:
+    held = zip(found.num_steps, found.differences, found.p_holm, found.sides, strict=True)
     return {
         "label": found.arm.label,
         "num_steps": found.arm.num_steps,
-        "differences": [{"num_steps": length, "paired_t": asdict(test), "p_holm": p} for length, test, p in held],
+        "diverged_seeds": found.arm.diverged_seeds,
+        "counts": found.counts,
+        "differences": [
+            {
+                "num_steps": length,
+                "paired_t": asdict(test),
+                "p_holm": p,
+                "side": side,
+                "baseline_diverged_seeds": baseline.runs[length].diverged_seeds,
+            }
+            for length, test, p, side in held
+        ],
     }
 
 
@@ -74,6 +86,7 @@ def _tasks(tasks: OverTasks) -> dict[str, Any]:
     return {
         "setting": tasks.title,
         "baseline": tasks.arms[0].label,
+        "confidence": tasks.level.confidence,
         "arms": [
             {
                 "label": arm.label,

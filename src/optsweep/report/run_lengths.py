@@ -134,9 +134,9 @@ def speed_ups(
     for place, steps in enumerate(places):
         loss = float(ours[:, place].mean())
         low = high = None
-        if without is not None:
-            low, high = _compatible(curve, loss, without[0], without[1][:, place], confidence)
         needed = curve.steps(loss)
+        if without is not None and needed >= 1:  # less than a step is no run, and may be 0 for want of digits
+            low, high = _compatible(curve, loss, without[0], without[1][:, place], confidence)
         ratio = Interval(needed / steps, _ratio(low, steps), _ratio(high, steps), n)
         found.append(SpeedUp(int(steps), ratio, needed, not curve.shortest <= needed <= curve.longest))
     return found
