@@ -16,11 +16,8 @@ from gallery_readings.arms import (
     where,
 )
 from optsweep.outcome import Outcome
-from optsweep.report import statistics
+from optsweep.report.across_lengths import Side
 from optsweep.report.wording import decimals, fixed, listed, number, plural, span
-
-ALPHA = 1 - statistics.CONFIDENCE
-
 
 FLIPPED = "stood the other way round until late in the run"  # as report/caveats.py says it
 
@@ -51,15 +48,18 @@ def on_frontier(results: Results) -> list[Answer]:
     found = []
     for lengths in results["across"]["run_lengths"]:
         for held in lengths["frontier"]:
-            tests = [(point["num_steps"], point["paired_t"], point["p_holm"]) for point in held["differences"]]
-            said = [_on_frontier(steps, test) for steps, test, _ in tests]
-            outcomes = [_side(test, p) for _, test, p in tests]
+            points = held["differences"]
+            said = [_on_frontier(point["num_steps"], point["paired_t"]) for point in points]
+            outcomes = [_SIDES.get(Side(point["side"]), Held.OPEN) for point in points]
             text = (
                 f"The validation curve of {held['label']}'s one run of {held['num_steps']:,} steps minus the end of "
                 f"{lengths['baseline']} in as many steps: {listed(said)}."
             )
             found.append(Answer(text, overall(outcomes)))
     return found or [Answer("No frontier can be drawn: it takes several run lengths.", Held.OPEN)]
+
+
+_SIDES = {Side.BELOW: Held.HELD, Side.ABOVE: Held.REVERSE}
 
 
 def _on_frontier(steps: int, test: Mapping[str, Any]) -> str:
@@ -70,12 +70,6 @@ def _on_frontier(steps: int, test: Mapping[str, Any]) -> str:
     return (
         f"{fixed(test['mean'], places, sign=True)} at {steps:,} (95 % interval {interval}; {plural(test['n'], 'seed')})"
     )
-
-
-def _side(test: Mapping[str, Any], p: float | None) -> Held:
-    if p is None or p >= ALPHA:
-        return Held.OPEN
-    return Held.HELD if test["mean"] < 0 else Held.REVERSE
 
 
 def over_tasks(results: Results, candidate: Choices) -> list[Answer]:
