@@ -25,6 +25,7 @@ from optsweep.tracking_names import Phase, Status
 
 __all__ = ["ArmResult", "Comparison", "Group", "Outcome", "compare", "steps_ratios"]
 
+_LOST = (Status.DIVERGED, Status.CRASHED)
 BASIN_TOLERANCE = 0.05  # of the best loss
 
 
@@ -166,7 +167,7 @@ class ArmResult:
     def _found_nothing(self) -> bool:
         """Whether the search is over without a setting that could be confirmed: every trial diverged or crashed."""
         searched = self.sweep.planned(Phase.SEARCH) > 0 and not self.missing(Phase.SEARCH)
-        return searched and self.arm.chosen is None and not self.confirm
+        return searched and all(trial.status in _LOST for trial in self.arm.trials)
 
 
 @dataclass(frozen=True, eq=False)
