@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,10 +18,14 @@ from optsweep.launch.worker import Job, is_alive
 from optsweep.outcome import judge
 from optsweep.search.slots import Choice, Plan, Slot, choose, ready, suggest
 from optsweep.search.space import Space
-from optsweep.search.studies import NO_HISTORY, History, Running, Studies, history
+from optsweep.search.studies import NO_HISTORY, History, Running, States, Studies, history
 from optsweep.sequential import AUTO, LOOKS, Level, Seeds, num_seeds
 from optsweep.tracking import Tracker
 from optsweep.tracking_names import Phase
+
+
+FULL_LOOK_SECONDS = 10.0
+"""So often every arm is read; between, only those where a trial began or ended. For leases that run out."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class _Seen:
     chosen: Choice | None = None
     num_seeds: int = 0
     finished: bool = False
+    states: States | None = None  # at the last look
     progress: ArmProgress = field(default_factory=lambda: ArmProgress("", 0))
 
 
@@ -125,12 +130,15 @@ class Planner:
         self._seen = {task.name: _Seen() for task in tasks}
         self._told: set[tuple[str, Phase, int]] = set()
         self._first = True
+        self._full_look = 0.0
         self.done_before = 0  # results that were there when this call began to work
 
     def step(self) -> bool:
         """Look at every arm and enqueue what can be decided; true when the sweep is finished."""
+        stale = self._stale()
         for peers in self._groups:
-            self._step_group(peers)
+            if any(task.name in stale for task in peers.arms):
+                self._step_group(peers, stale)
         self._first = False
         return all(seen.finished for seen in self._seen.values())
 
@@ -166,17 +174,30 @@ class Planner:
             for running in history(self.studies.trials(task.name, phase), self.retries).running
         ]
 
+    def _stale(self) -> set[str]:
+        """Arms to look at: those that something happened to since the last look, and now and then all."""
+        states = self.studies.states([task.name for task in self.tasks])
+        now = time.monotonic()
+        look_at_all = self._first or now - self._full_look > FULL_LOOK_SECONDS
+        if look_at_all:
+            self._full_look = now
+        stale = {arm for arm, seen in self._seen.items() if not seen.finished}
+        if not look_at_all:
+            stale = {arm for arm in stale if states[arm] != self._seen[arm].states}
+        for arm in stale:
+            self._seen[arm].states = states[arm]
+        return stale
+
     # -- one group -------------------------------------------------------------------------------------------------
 
-    def _step_group(self, peers: Peers[Task]) -> None:
+    def _step_group(self, peers: Peers[Task], stale: Container[str]) -> None:
         for task in peers.arms:
-            seen = self._seen[task.name]
-            if not seen.finished:
-                seen.standing = self._search(task)
+            if task.name in stale:
+                self._seen[task.name].standing = self._search(task)
         wanted = self._num_seeds(peers)
         for task in peers.arms:
             seen = self._seen[task.name]
-            if not seen.finished or seen.num_seeds != wanted:
+            if task.name in stale or seen.num_seeds != wanted:
                 seen.num_seeds = wanted
                 seen.finished = seen.standing.searched and self._confirm(task, seen)
                 may_grow = self.seeds == AUTO and wanted < LOOKS[-1] and len(peers.arms) > 1 and not seen.finished

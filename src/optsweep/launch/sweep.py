@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -322,48 +323,55 @@ def _work(planner: Planner, jobs: Sequence[Job], display: Display, pool: Pool | 
     display.update(planner.progress)
     if finished:
         return 0
-    try:
-        with _sigterm_as_interrupt():
-            if pool is None:
-                _work_here(planner, jobs, display)
-            else:
-                pool.assign(jobs)
-                while not planner.step():
-                    display.update(planner.progress)
-                    for worker, reason in pool.wait(POLL_SECONDS):
-                        planner.lose_worker(worker, reason)
-    except KeyboardInterrupt:
-        if pool is not None:
-            pool.stop()
-        planner.release_all("interrupted by the user")
-        done, total = sum(p.done for p in planner.progress), sum(p.total for p in planner.progress)
-        display.stop()
-        sys.stderr.write(f"stopped; {done} of {total} trials are kept. To go on: {command_line()}\n")
-        raise
+    with _StopRequest() as stop:
+        if pool is None:
+            _work_here(planner, jobs, display, stop)
+        else:
+            pool.assign(jobs)
+            while not stop.asked and not planner.step():
+                display.update(planner.progress)
+                for worker, reason in pool.wait(POLL_SECONDS):
+                    planner.lose_worker(worker, reason)
+        if stop.asked:
+            if pool is not None:
+                pool.stop()
+            planner.release_all("interrupted by the user")
+            done, total = sum(p.done for p in planner.progress), sum(p.total for p in planner.progress)
+            display.stop()
+            sys.stderr.write(f"stopped; {done} of {total} trials are kept. To go on: {command_line()}\n")
+            raise KeyboardInterrupt
     display.update(planner.progress)
     return planner.num_done() - before
 
 
-def _work_here(planner: Planner, jobs: Sequence[Job], display: Display) -> None:
-    worker = Worker(jobs)
-    while not planner.step():
+def _work_here(planner: Planner, jobs: Sequence[Job], display: Display, stop: _StopRequest) -> None:
+    worker = Worker(jobs, stopping=lambda: stop.asked)
+    while not stop.asked and not planner.step():
         display.update(planner.progress)
         if not worker.work_once():
             time.sleep(POLL_SECONDS)
 
 
-class _sigterm_as_interrupt:  # noqa: N801 (a context manager, used like a function)
-    """Within it SIGTERM stops the sweep as Ctrl-C does: kept, and with a word on how to go on."""
+class _StopRequest:
+    """Within it Ctrl-C and SIGTERM are noted, and obeyed where nothing is being written; the second one at once.
 
-    def __enter__(self) -> None:
-        def interrupt(*_: object) -> None:
+    A KeyboardInterrupt in the middle of a commit would leave a session behind that can't release what runs.
+    """
+
+    asked = False
+
+    def __enter__(self) -> _StopRequest:
+        self._before: dict[int, Any] = {}
+        with contextlib.suppress(ValueError):  # not in the main thread
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, *_: object) -> None:
+        if self.asked:
             raise KeyboardInterrupt
-
-        try:
-            self._before = signal.signal(signal.SIGTERM, interrupt)
-        except ValueError:  # not in the main thread
-            self._before = None
+        self.asked = True
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

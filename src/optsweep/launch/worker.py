@@ -101,7 +101,7 @@ class Worker:
         except LeaseLostError:
             return
         except InterruptedTrainingError:
-            self._give_up(works, observer, "its planner was gone", excused=True)
+            self._give_up(works, observer, "its sweep was stopped", excused=True)
         except StoreFailureError:
             self._give_up(works, observer, "the store failed", excused=True)
             raise

@@ -20,7 +20,7 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 from sqlalchemy.engine import make_url
 
 from optsweep.errors import UserError, without_secrets
@@ -33,6 +33,9 @@ SQLITE_TIMEOUT = 60.0
 
 FIRST_LEASE = 30.0
 """Seconds that a popped trial has until its first lease is written."""
+
+States = frozenset[tuple[Phase, TrialState, int]]
+"""How many trials of an arm are in which state, by phase; states without a trial are left out."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,21 @@ class Studies:
     def trials(self, arm: str, phase: Phase) -> list[FrozenTrial]:
         """All trials of a phase, in order of creation."""
         return self.storage.get_all_trials(self.ensure(arm, phase), deepcopy=False)
+
+    def states(self, arms: Sequence[str]) -> Mapping[str, States]:
+        """How many trials each arm has in each state: cheap to ask, and it changes with whatever happens to a trial."""
+        studies = {self.ensure(arm, phase): (arm, phase) for arm in arms for phase in Phase}
+        count = (
+            select(TrialModel.study_id, TrialModel.state, func.count())
+            .where(TrialModel.study_id.in_(studies))
+            .group_by(TrialModel.study_id, TrialModel.state)
+        )
+        found: dict[str, set[tuple[Phase, TrialState, int]]] = {arm: set() for arm in arms}
+        with self._engine.connect() as connection:
+            for study, state, number in connection.execute(count):
+                arm, phase = studies[study]
+                found[arm].add((phase, state, number))
+        return {arm: frozenset(states) for arm, states in found.items()}
 
     def fail(self, trial_id: int, reason: str, *, excused: bool = False) -> bool:
         """Give a trial up: its slot is free again. False if another process told a result first.
