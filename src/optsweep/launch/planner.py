@@ -23,7 +23,6 @@ from optsweep.sequential import AUTO, LOOKS, Level, Seeds, num_seeds
 from optsweep.tracking import Tracker
 from optsweep.tracking_names import Phase
 
-
 FULL_LOOK_SECONDS = 10.0
 """So often every arm is read; between, only those where a trial began or ended. For leases that run out."""
 
