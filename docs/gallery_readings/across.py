@@ -16,7 +16,7 @@ from gallery_readings.arms import (
     where,
 )
 from optsweep.outcome import Outcome
-from optsweep.report.across_lengths import Side
+from optsweep.report.across_frontier import Side
 from optsweep.report.wording import decimals, fixed, listed, number, plural, span
 
 FLIPPED = "stood the other way round until late in the run"  # as report/caveats.py says it

@@ -12,7 +12,8 @@ import pytest
 
 from optsweep import tracking_names as names
 from optsweep.report.across import Across, across
-from optsweep.report.across_lengths import Method, Side, interpolated, steps_needed
+from optsweep.report.across_frontier import Side
+from optsweep.report.across_lengths import Method, interpolated, steps_needed
 from optsweep.report.across_tasks import MOST_TAU, mean_ranks, over_tasks, scores
 from optsweep.report.comparison import Outcome, compare
 from optsweep.report.figures import style

@@ -5,12 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import optuna
 import pytest
-from optuna.distributions import FloatDistribution
-from optuna.importance import FanovaImportanceEvaluator
 
-from optsweep.report import importance as importance_module
 from optsweep.report.importance import importance
 
 RNG = np.random.default_rng(0)
@@ -28,19 +24,12 @@ def test_the_one_that_matters_has_the_share() -> None:
     assert importance({"lr": LR, "weight_decay": DECAY, "nothing": NOTHING, "fixed": [1.0] * 40}, losses) == found
 
 
-@pytest.mark.parametrize("count", [8, 40, 150])
-def test_shares_are_those_of_optuna(count: int) -> None:
+@pytest.mark.parametrize("count", [100, 300])
+def test_shares_of_a_sum_are_those_of_its_terms_variances(count: int) -> None:
     rng = np.random.default_rng(count)
-    columns = {name: rng.uniform(-4, 1, count).tolist() for name in ("lr", "weight_decay", "beta1")}
-    lr, decay, _ = (np.array(column) for column in columns.values())
-    losses = ((lr + 2) ** 2 + 0.3 * lr * decay + 0.1 * rng.normal(size=count)).tolist()
-    study = optuna.create_study()
-    ranges = {name: FloatDistribution(min(column), max(column)) for name, column in columns.items()}
-    for place, loss in enumerate(losses):
-        params = {name: column[place] for name, column in columns.items()}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=dict(ranges), value=loss))
-    theirs = FanovaImportanceEvaluator(seed=importance_module._SEED).evaluate(study, params=list(columns))
-    assert importance(columns, losses) == pytest.approx(theirs, rel=1e-9)
+    lr, decay = rng.uniform(0, 1, count), rng.uniform(0, 1, count)
+    found = importance({"lr": lr.tolist(), "decay": decay.tolist()}, (2 * lr + decay).tolist())
+    assert found == pytest.approx({"lr": 0.8, "decay": 0.2}, abs=0.06)  # 2² : 1²
 
 
 def test_two_that_matter_alike_have_like_shares() -> None:

@@ -138,14 +138,6 @@ def test_probability_better() -> None:
     assert s.probability_better(a, b).estimate == pytest.approx(expected)
 
 
-def test_rank_intervals() -> None:
-    rng = np.random.default_rng(4)
-    table = rng.normal(0, 0.1, (20, 1)) + np.array([3.0, 1.0, 2.0]) + rng.normal(0, 0.01, (20, 3))
-    assert [(r.estimate, r.low, r.high) for r in s.rank_intervals(table)] == [(3, 3, 3), (1, 1, 1), (2, 2, 2)]
-    same = s.rank_intervals(rng.normal(0, 1, (20, 2)))
-    assert all((r.low, r.high) == (1, 2) for r in same)
-
-
 def test_performance_profile_is_algoperfs() -> None:
     times = [[10, 20], [30, 15], [math.inf, 5], [math.inf, math.inf]]  # tasks × arms
     found = s.performance_profile(times, [1.0, 2.0, 10.0])

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from optsweep.outcome import differences, holm, paired
-from optsweep.report.across_lengths import FURTHEST, LengthArm, Method, OnFrontier, RunLengths, Side, run_lengths
+from optsweep.report.across_frontier import OnFrontier, Side
+from optsweep.report.across_lengths import FURTHEST, LengthArm, Method, RunLengths, run_lengths
 from optsweep.report.across_tasks import OverTasks, over_tasks
 from optsweep.report.comparison import ArmResult, Group, Outcome
 from optsweep.report.run_lengths import MIN_LENGTHS

@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from optsweep import tracking_names as names
-from optsweep.outcome import holm
 from optsweep.report import statistics
-from optsweep.report.across_arms import RUN_LENGTH_KEYS, is_averaged, num_steps, relabelled, rest, strictest, titled
+from optsweep.report.across_arms import RUN_LENGTH_KEYS, num_steps, relabelled, rest, strictest, titled
+from optsweep.report.across_frontier import OnFrontier, frontier
 from optsweep.report.comparison import ArmResult, Group
 from optsweep.report.run_lengths import MIN_SEEDS, LossCurve, SpeedUp, fit, speed_ups
-from optsweep.report.statistics import Array, Interval, PairedT
+from optsweep.report.statistics import Array, Interval
 from optsweep.sequential import Level
-from optsweep.tracking_names import Status
 
 FURTHEST = 4
 """The curve is read up to so many times beyond the baseline's run lengths; further out there is a bound instead."""
@@ -74,31 +72,6 @@ class LengthArm:
     def label(self) -> str:
         """What the arm is called, without its length."""
         return self.longest.label
-
-
-class Side(StrEnum):
-    """Where a long run stands to the end of a shorter one."""
-
-    BELOW = "below"
-    ABOVE = "above"
-    OPEN = "not shown to differ"
-    DIVERGED = "not judged"  # the one that is lower has diverged seeds, whose absence flatters it
-
-
-@dataclass(frozen=True, eq=False)
-class OnFrontier:
-    """The validation loss of an averaging arm's longest run where the baseline's shorter runs end, minus theirs."""
-
-    arm: ArmResult
-    num_steps: tuple[int, ...]
-    differences: tuple[PairedT, ...]
-    p_holm: tuple[float | None, ...]  # over the lengths
-    sides: tuple[Side, ...]
-
-    @property
-    def counts(self) -> dict[Side, int]:
-        """At how many lengths the run is on which side."""
-        return {side: self.sides.count(side) for side in Side if side in self.sides}
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +149,7 @@ def _run_lengths(groups: Sequence[Group]) -> RunLengths | None:
         title=titled(group.setting.get("task", group.sweep.name), rest(group.setting, "task", *RUN_LENGTH_KEYS)),
         lengths=tuple(lengths),
         arms=arms,
-        frontier=_frontier([runs[style] for style in order], runs[reference], level),
+        frontier=frontier([runs[style] for style in order], runs[reference], level),
         time_ratios=_time_ratios(runs, reference),
         curve=fit(list(theirs), list(theirs.values())) if fitted else None,
         level=level,
@@ -347,57 +320,3 @@ def _time_ratios(runs: Mapping[int, Mapping[int, ArmResult]], baseline: int) -> 
         if logs:
             found[style] = math.exp(sum(logs) / len(logs))
     return found
-
-
-# -- one long run against the ends of short ones -------------------------------------------------------------------
-
-
-def _frontier(
-    arms: Sequence[Mapping[int, ArmResult]], baseline: Mapping[int, ArmResult], level: Level
-) -> tuple[OnFrontier, ...]:
-    """Averaging arms against the baseline's frontier (Defazio et al. 2024, figure 1)."""
-    if is_averaged(baseline[max(baseline)]):
-        return ()
-    found = []
-    for runs in arms:
-        longest = max(runs)
-        if runs is baseline or not is_averaged(runs[longest]):
-            continue
-        at = [length for length in baseline if length < longest]
-        held = [(length, d) for length in at if (d := _distances(runs[longest], baseline[length], length))]
-        tests = [statistics.paired_t(d, level.confidence, scale=scale) for _, (d, scale) in held]
-        adjusted = holm(test.p for test in tests)
-        reached = tuple(length for length, _ in held)
-        sides = tuple(
-            _side(test, p, runs[longest], baseline[length], level)
-            for length, test, p in zip(reached, tests, adjusted, strict=True)
-        )
-        if tests:
-            found.append(OnFrontier(runs[longest], reached, tuple(tests), tuple(adjusted), sides))
-    return tuple(found)
-
-
-def _side(test: PairedT, p: float | None, arm: ArmResult, short: ArmResult, level: Level) -> Side:
-    """As for a group's outcomes: what has diverged seeds can't be called lower."""
-    if p is None or p >= level.alpha:
-        return Side.OPEN
-    if (arm if test.mean < 0 else short).diverged_seeds:
-        return Side.DIVERGED
-    return Side.BELOW if test.mean < 0 else Side.ABOVE
-
-
-def _distances(arm: ArmResult, short: ArmResult, length: int) -> tuple[list[float], float] | None:
-    """Per seed the validation loss of a long run at `length` minus that of a run that ends there; their size."""
-    found, scale = [], 0.0
-    for seed, trial in sorted(short.confirm.items()):
-        other, end = arm.confirm.get(seed), trial.metric(names.VAL_LOSS)
-        if other is None or end is None or {trial.status, other.status} != {Status.FINISHED}:
-            continue
-        curve = other.curves.get(names.VAL_LOSS)
-        if curve is None or len(curve.steps) == 0 or curve.steps[0] > length or curve.steps[-1] < length:
-            continue
-        at = float(np.interp(length, curve.steps, curve.values))
-        if math.isfinite(at) and math.isfinite(end):
-            found.append(at - end)
-            scale = max(scale, abs(at), abs(end))
-    return (found, scale) if found else None

@@ -27,7 +27,7 @@ def plans(group: Group) -> list[Plan]:
 
 
 def _shares(arm: ArmResult) -> dict[str, float]:
-    from optsweep.report.importance import importance  # scikit-learn's forests: a second that most reports needn't pay
+    from optsweep.report.importance import importance  # Optuna: a second that most reports needn't pay
 
     trials = [trial for trial in arm.arm.of(Phase.SEARCH) if trial.status in _ENDED and _placed(arm, trial)]
     params = {

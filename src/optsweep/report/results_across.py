@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from optsweep.report.across import Across
-from optsweep.report.across_lengths import LengthArm, OnFrontier, RunLengths
+from optsweep.report.across_frontier import OnFrontier
+from optsweep.report.across_lengths import LengthArm, RunLengths
 from optsweep.report.across_tasks import OverTasks, TaskResult, scores
 from optsweep.report.comparison import ArmResult
 from optsweep.report.statistics import Interval

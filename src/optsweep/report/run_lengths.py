@@ -28,7 +28,7 @@ MIN_SEEDS = 3
 BETAS = (0.02, 4.0)
 """Bounds of β. Below, the curve is a straight line in log D and γ anything; above, a step after the first length."""
 
-FURTHEST = 100
+CALLED_INFINITE = 100
 """Beyond so many times the longest length an end of the interval is called infinity."""
 
 _SCAN = 2_000  # lengths, even in log D, between which an end of the interval is interpolated
@@ -153,7 +153,7 @@ def _compatible(
 
     None where nothing varies. Both infinite where the loss is told from all lengths, below γ.
     """
-    at = np.append(np.geomspace(1.0, FURTHEST * curve.longest, _SCAN), math.inf)
+    at = np.append(np.geomspace(1.0, CALLED_INFINITE * curve.longest, _SCAN), math.inf)
     estimate = curve.steps(loss)
     at = np.unique(np.append(at, estimate))  # it belongs to the interval, however narrow that is
     n = len(losses)

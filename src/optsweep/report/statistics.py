@@ -220,22 +220,6 @@ def _newcombe_low(estimate: float, n: int, z: float) -> float:
     return 0.0 if below <= 0 else float(optimize.brentq(excess, 0.0, below))
 
 
-def rank_intervals(losses: ArrayLike, confidence: float = CONFIDENCE) -> list[Interval]:
-    """Rank of each arm's mean loss (1 is lowest) with a bootstrap interval over seeds, of `losses [seeds, arms]`.
-
-    Seeds are drawn whole, so pairing is kept (rliable: Agarwal et al. 2021).
-    """
-    table = np.asarray(losses, dtype=np.float64)
-    n = len(table)
-    ranks = stats.rankdata(table.mean(0))
-    if n < 2:
-        return [Interval(float(rank), None, None, n) for rank in ranks]
-    picks = np.random.default_rng(_RNG_SEED).integers(0, n, (2_000, n))
-    drawn = stats.rankdata(table[picks].mean(1), axis=1)
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return [Interval(float(r), float(a), float(b), n) for r, a, b in zip(ranks, low, high, strict=True)]
-
-
 def performance_profile(times: ArrayLike, taus: ArrayLike) -> Array:
     """Share of tasks that each arm solves within τ × the fastest arm's time: [arms, taus] of `times [tasks, arms]`.
 
