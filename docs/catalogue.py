@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import yaml
+from catalogue_pictures import STEPS, pictures
 
 from optsweep import schedules, suggest
 from optsweep.optim import averaging, schedule_free
@@ -24,7 +25,7 @@ from optsweep.optim.iterate import Last
 from optsweep.optim.rule import Rule
 from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.update import Update
-from optsweep.schedules import Schedule, warmup_names
+from optsweep.schedules import warmup_names
 from optsweep.train.layout import Layout, Role
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,19 +33,10 @@ CONF = ROOT / "conf"
 PAGE = ROOT / "docs" / "catalogue.md"
 PICTURES = ROOT / "docs" / "catalogue"
 
-STEPS = 500  # of the runs in the pictures
 SIDE = 64  # of the square matrix whose state is counted
 
 NOTES: Mapping[str, Mapping[str, Any]] = yaml.safe_load((ROOT / "docs" / "catalogue.yaml").read_text(encoding="utf-8"))
 """What the code doesn't know, by group and choice."""
-
-VARIANTS: Mapping[str, Mapping[str, Any]] = {  # a second curve in the picture
-    "cosine_restarts": {"first": 0.15, "factor": 2.0},
-    "one_cycle": {"anneal": "linear"},
-    "polynomial": {"power": 0.5},
-    "step": {"gamma": 0.5},
-    "wsd": {"shape": "linear"},
-}
 
 # -- the page ----------------------------------------------------------------------------------------------------------
 
@@ -315,88 +307,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
-
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 300, 120, 26, 8, 8, 18
-LINE, FAINT, INK = "#2f6fb7", "#c2702a", "#808890"  # readable on white and on dark pages alike
-
-
-def pictures() -> dict[str, str]:
-    """File name → SVG."""
-    drawn = {}
-    for name in NOTES["schedule"]:
-        options = {
-            k: v for k, v in yaml.safe_load((CONF / "schedule" / f"{name}.yaml").read_text()).items() if k != "name"
-        }
-        options = {k: v for k, v in options.items() if k in schedules.schedule_options(name)}
-        warmup = ("none", 0) if name == "one_cycle" else ("linear", round(0.05 * STEPS))
-        curves = [_curve(Schedule(name, options, *warmup))]
-        labels = [""]
-        if variant := VARIANTS.get(name):
-            curves.append(_curve(Schedule(name, {**options, **variant}, *warmup)))
-            labels.append(", ".join(f"{k} {v}" for k, v in variant.items()))
-        drawn[f"{name}.svg"] = _svg(name, curves, labels, 1.0)
-    for name in warmup_names():
-        if name != "none":
-            curve = _curve(Schedule("constant", {}, name, STEPS // 2))
-            drawn[f"warmup_{name}.svg"] = _svg(f"{name} warm-up", [curve], [""], 0.5)
-    return drawn
-
-
-def _curve(schedule: Schedule) -> list[float]:
-    """The multipliers of a run; plateau sees a loss that stops falling in the middle."""
-    run = schedule.start(STEPS)
-    rungs = 20
-    for rung in range(1, rungs + 1):
-        run.extend(STEPS * rung // rungs)
-        run.observe(max(1 / rung, 2 / rungs))
-    return [float(value) for value in run.values]
-
-
-def _svg(title: str, curves: Sequence[Sequence[float]], labels: Sequence[str], scale: float) -> str:
-    """Curves between 0 and 1 over the steps; written out by hand, so that it is the same on every machine."""
-    width = round(WIDTH * scale)
-    x_of = (width - LEFT - RIGHT) / (STEPS - 1)
-    bottom = HEIGHT - BOTTOM
-    text = f'<text fill="{INK}" font-family="sans-serif" font-size="10"'
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" '
-        f'role="img"><title>{title}: multiplier of the peak LR over {STEPS} steps</title>',
-        f'<path d="M{LEFT} {TOP}V{bottom}H{width - RIGHT}" fill="none" stroke="{INK}" stroke-width="1"/>',
-        f'{text} x="{LEFT - 5}" y="{TOP + 6}" text-anchor="end">1</text>',
-        f'{text} x="{LEFT - 5}" y="{bottom + 3}" text-anchor="end">0</text>',
-        f'{text} x="{LEFT}" y="{HEIGHT - 5}">0</text>',
-        f'{text} x="{width - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">step {STEPS}</text>',
-    ]
-    styles = (f'stroke="{LINE}" stroke-width="2"', f'stroke="{FAINT}" stroke-width="1.5" stroke-dasharray="5 3"')
-    for curve, label, style in reversed(list(zip(curves, labels, styles, strict=False))):
-        points = " ".join(
-            f"{LEFT + x_of * step:.1f},{bottom - value * (bottom - TOP):.1f}" for step, value in _corners(curve)
-        )
-        parts.append(f'<polyline points="{points}" fill="none" stroke-linejoin="round" {style}/>')
-        if label:
-            middle = (LEFT + width - RIGHT) // 2
-            parts.append(
-                f'<text fill="{FAINT}" font-family="sans-serif" font-size="10" x="{middle}" y="{HEIGHT - 5}" '
-                f'text-anchor="middle">dashed: {label}</text>'
-            )
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _corners(curve: Sequence[float]) -> list[tuple[int, float]]:
-    """Every fourth step, and both sides of every jump."""
-    last = len(curve) - 1
-    jumps = {k for k in range(last) if abs(curve[k + 1] - curve[k]) > 0.03}
-    kept = {*range(0, last, 4), last, *jumps, *(k + 1 for k in jumps)}
-    return [(k, curve[k]) for k in sorted(kept)]
-
-
 # -- command -----------------------------------------------------------------------------------------------------------
 
 
 def stale() -> list[str]:
     """Files that are not what this script would write."""
-    wanted = {PAGE: page(), **{PICTURES / name: svg for name, svg in pictures().items()}}
+    wanted = {PAGE: page(), **{PICTURES / name: svg for name, svg in pictures(NOTES["schedule"]).items()}}
     there = {PAGE, *PICTURES.glob("*.svg")}
     wrong = [path for path, text in wanted.items() if path not in there or path.read_text(encoding="utf-8") != text]
     return sorted(str(path.relative_to(ROOT)) for path in {*wrong, *(there - wanted.keys())})
@@ -409,7 +325,7 @@ def main() -> int:
         sys.stdout.write("".join(f"stale: {name}\n" for name in found))
         return 1 if found else 0
     PICTURES.mkdir(exist_ok=True)
-    drawn = pictures()
+    drawn = pictures(NOTES["schedule"])
     for old in PICTURES.glob("*.svg"):
         if old.name not in drawn:
             old.unlink()

@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     names = [str(note["sweep"]) for note in CONTENT["entries"]]
     unknown = [name for name in options.names if name not in names]
+    if options.names and not options.run:
+        return _say("names say what to run: they go with --run", 2)
     if unknown:
         return _say(f"there is no sweep {listed(unknown)} in docs/gallery.yaml", 2)
     try:

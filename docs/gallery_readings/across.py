@@ -17,28 +17,30 @@ from gallery_readings.arms import (
 )
 from optsweep.outcome import Outcome
 from optsweep.report.across_frontier import Side
-from optsweep.report.wording import decimals, fixed, listed, number, plural, span
-
-FLIPPED = "stood the other way round until late in the run"  # as report/caveats.py says it
+from optsweep.report.wording import decimals, fixed, listed, number, percent, plural, span
 
 
 def flips(results: Results) -> list[Answer]:
     """An arm that is shown to differ from the baseline at the end stood on the other side until late. Per group."""
     found = []
     for group in results["groups"]:
-        said = next((caveat for caveat in group["caveats"] if FLIPPED in caveat), "")
         labels = {arm["name"]: str(arm["label"]) for arm in group["arms"]}
-        shown = [
-            labels[held["candidate"]]
-            for held in group["comparisons"]
-            if held["outcome"] in (Outcome.BETTER, Outcome.WORSE) and f"{labels[held['candidate']]} (until" in said
-        ]
+        flipped = [held for held in group["comparisons"] if held["last_flip"]]
+        shown = [labels[held["candidate"]] for held in flipped if held["outcome"] in (Outcome.BETTER, Outcome.WORSE)]
         place = where(group, results)
-        if not said:
+        if not flipped:
             text = "The median validation curve of no arm crosses the baseline's in the second half of the run."
         else:
-            tail = f"at the end a difference from the baseline is shown for {listed(shown)}" if shown else ""
-            text = f"{said.rstrip('.')} (medians, no interval); {tail or 'at the end no difference is shown for them'}."
+            until = [
+                f"{labels[held['candidate']]} (until step {held['last_flip']['step']} of "
+                f"{held['last_flip']['num_steps']})"
+                for held in flipped
+            ]
+            tail = f"a difference from the baseline is shown for {listed(shown)}" if shown else ""
+            text = (
+                f"The median validation losses stood the other way round until late in the run: {listed(until)}; at "
+                f"the end {tail or 'no difference is shown for them'}."
+            )
         found.append(Answer(f"{place}{text}", Held.HELD if shown else Held.OPEN))
     return found
 
@@ -49,7 +51,7 @@ def on_frontier(results: Results) -> list[Answer]:
     for lengths in results["across"]["run_lengths"]:
         for held in lengths["frontier"]:
             points = held["differences"]
-            said = [_on_frontier(point["num_steps"], point["paired_t"]) for point in points]
+            said = [_on_frontier(point["num_steps"], point["paired_t"], lengths["confidence"]) for point in points]
             outcomes = [_SIDES.get(Side(point["side"]), Held.OPEN) for point in points]
             text = (
                 f"The validation curve of {held['label']}'s one run of {held['num_steps']:,} steps minus the end of "
@@ -62,14 +64,13 @@ def on_frontier(results: Results) -> list[Answer]:
 _SIDES = {Side.BELOW: Held.HELD, Side.ABOVE: Held.REVERSE}
 
 
-def _on_frontier(steps: int, test: Mapping[str, Any]) -> str:
+def _on_frontier(steps: int, test: Mapping[str, Any], confidence: float) -> str:
     if test["low"] is None:
         return f"{number(test['mean'])} at {steps:,}"
     places = decimals((test["high"] - test["low"]) / 2, test["mean"])
     interval = span(test["low"], test["high"], places, sign=True)
-    return (
-        f"{fixed(test['mean'], places, sign=True)} at {steps:,} (95 % interval {interval}; {plural(test['n'], 'seed')})"
-    )
+    mean, seeds = fixed(test["mean"], places, sign=True), plural(test["n"], "seed")
+    return f"{mean} at {steps:,} ({percent(confidence)} interval {interval}; {seeds})"
 
 
 def over_tasks(results: Results, candidate: Choices) -> list[Answer]:
@@ -98,7 +99,7 @@ def ranked(results: Results, above: Choices, below: Choices) -> list[Answer]:
         arms = [_across_arm(results, tasks, choices) for choices in (above, below)]
         ranks = [interval_of(arm["mean_rank"]) for arm in arms]
         said = [
-            f"{arm['label']} {number(rank.estimate, 3)} ({ends(rank).removeprefix('; ') or 'no interval'})"
+            f"{arm['label']} {number(rank.estimate, 3)} ({ends(rank, tasks['confidence']) or 'no interval'})"
             for arm, rank in zip(arms, ranks, strict=True)
             if rank is not None
         ]

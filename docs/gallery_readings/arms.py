@@ -10,7 +10,8 @@ from typing import Any
 
 from optsweep.outcome import Finding, Outcome, holm, judge
 from optsweep.report.statistics import Interval, PairedT
-from optsweep.report.wording import decimals, fixed, interval_name, number, p_value, plural, span
+from optsweep.report.verdict import evidence
+from optsweep.report.wording import number, percent
 from optsweep.sequential import Level
 
 Results = Mapping[str, Any]  # what a results.json holds
@@ -66,22 +67,11 @@ class Pair:
 
     @property
     def evidence(self) -> str:
-        """ "mean test loss lower by 0.046 nats/byte (2.271 against 2.317; 95 % interval …; 8 seeds)"."""
-        test = self.finding.test
+        """As the report words it: "mean test loss lower by 0.046 nats/byte (2.271 against 2.317; …"."""
+        test, seeds = self.finding.test, self.finding.differences
         assert test is not None
-        seeds = list(self.finding.differences)
         ours, theirs = (sum(arm.test_losses[s] for s in seeds) / len(seeds) for arm in (self.lower, self.higher))
-        known = test.low is not None and test.high is not None
-        half = (test.high - test.low) / 2 if test.low is not None and test.high is not None else None
-        places = decimals(half, test.mean if test.mean else theirs)
-        word = "equal" if test.mean == 0 else f"{'lower' if test.mean < 0 else 'higher'} by "
-        size = "" if test.mean == 0 else f"{fixed(abs(test.mean), places)} {self.lower.unit}".rstrip()
-        text = f"mean test loss {word}{size} ({fixed(ours, places)} against {fixed(theirs, places)}"
-        if known and test.low is not None and test.high is not None:
-            text += f"; {interval_name(self.level, 'of the difference')} {span(test.low, test.high, places, sign=True)}"
-            text += f", {p_value(self.finding.p_holm)}"
-            text += " after Holm's correction" if self.finding.p_holm != test.p else ""
-        return f"{text}; paired over {plural(test.n, 'seed')})"
+        return evidence(test, self.finding.p_holm, ours, theirs, self.higher.unit, self.level)
 
 
 def groups_at(results: Results, at: Choices | None) -> list[Mapping[str, Any]]:
@@ -134,6 +124,11 @@ def where(group: Mapping[str, Any], results: Results) -> str:
     return f"On {group['title']}: " if len(results["groups"]) > 1 else ""
 
 
+def level_of(group: Mapping[str, Any]) -> Level:
+    """The level of the group's tests and intervals."""
+    return Level(group["seeds"]["nominal_level"], tuple(group["seeds"]["looks"]))
+
+
 def comparison_of(group: Mapping[str, Any], candidate: Mapping[str, Any]) -> Mapping[str, Any]:
     """The report's comparison of an arm with its group's baseline. Raises NotFound."""
     for comparison in group["comparisons"]:
@@ -148,8 +143,8 @@ def pairs(results: Results, group: Mapping[str, Any], wanted: Sequence[tuple[Cho
 
     The report's p values are corrected over its group; those computed here over the pairs of this call.
     """
-    plan = results["sweeps"][0]["plan"]
-    level = Level.of(tuple(plan.get("confirm", {}).get("looks") or ()))
+    level = level_of(group)
+    plan = next(sweep["plan"] for sweep in results["sweeps"] if sweep["name"] == group["sweep"])
     delta = plan.get("confirm", {}).get("delta")
     held = [(seeds_of(group, lower), seeds_of(group, higher)) for lower, higher in wanted]
     found = [_reported(group, lower.arm, higher.arm) for lower, higher in held]
@@ -209,8 +204,8 @@ def interval_of(held: Mapping[str, Any] | None) -> Interval | None:
     return Interval(float(held["estimate"]), low, high, int(held["n"]))
 
 
-def ends(interval: Interval, digits: int = 3) -> str:
-    """ "; 95 % interval 0.55 to 0.71" or nothing."""
+def ends(interval: Interval, confidence: float) -> str:
+    """ "95 % interval 0.55 to 0.71" or nothing."""
     if interval.low is None or interval.high is None:
         return ""
-    return f"; 95 % interval {number(interval.low, digits)} to {number(interval.high, digits)}"
+    return f"{percent(confidence)} interval {number(interval.low, 3)} to {number(interval.high, 3)}"

@@ -16,6 +16,7 @@ from gallery_readings.arms import (
     groups_at,
     interval_of,
     label,
+    level_of,
     where,
 )
 from optsweep.report import statistics
@@ -58,8 +59,13 @@ def _ratio(
         text = f"{name} reaches the final validation loss of {baseline} on {reached} of {plural(ratio.n, 'seed')}"
     else:
         text = f"{name} reaches the final validation loss of {baseline} in {times(ratio.estimate)} the {what}"
-        text += f" (median{ends(ratio)}; {plural(ratio.n, 'seed')})"
+        text += f" ({_median(ratio, group)}; {plural(ratio.n, 'seed')})"
     return Answer(f"{place}{text}{_published(ratio, published)}.", below_one(ratio))
+
+
+def _median(ratio: Interval, group: Mapping[str, Any]) -> str:
+    """ "median; 95 % interval 0.55 to 0.71"."""
+    return "; ".join(filter(None, ["median", ends(ratio, level_of(group).confidence)]))
 
 
 def _published(ratio: Interval, published: float | None) -> str:
@@ -81,8 +87,8 @@ def more_with(results: Results, candidate: Choices, small: Choices, large: Choic
         ratio = interval_of(comparison_of(group, arm)["steps_ratio"])
         if ratio is None:
             return [Answer(f"On {group['title']} no ratio of steps is known.", Held.OPEN)]
-        found.append((group["title"], ratio))
-    said = " and ".join(f"{times(ratio.estimate)} (median{ends(ratio)}) on {title}" for title, ratio in found)
+        found.append((f"({_median(ratio, group)}) on {group['title']}", ratio))
+    said = " and ".join(f"{times(ratio.estimate)} {how}" for how, ratio in found)
     (_, less), (_, more) = found
     known = None not in (less.low, less.high, more.low, more.high)
     below, above = (more.high or 0.0) < (less.low or 0.0), (more.low or 0.0) > (less.high or 0.0)

@@ -16,15 +16,14 @@ from gallery_readings.arms import (
     Results,
     Seeds,
     groups_at,
+    level_of,
     pairs,
     seeds_of,
     where,
 )
 from optsweep.outcome import Outcome
 from optsweep.report import statistics
-from optsweep.report.wording import decimals, fixed, listed, number, p_value, plural, span
-
-ALPHA = 1 - statistics.CONFIDENCE
+from optsweep.report.wording import decimals, fixed, listed, number, p_value, percent, plural, span
 
 
 def lower(results: Results, lower: Choices, higher: Choices, at: Choices | None = None) -> list[Answer]:
@@ -66,7 +65,7 @@ def _by_divergence(pair: Pair, place: str) -> Answer:
     table = np.array([[arm.diverged_seeds, arm.count - arm.diverged_seeds] for arm in (one, other)])
     p = float(stats.fisher_exact(table).pvalue)
     ahead = other.diverged_seeds / max(other.count, 1) - one.diverged_seeds / max(one.count, 1)
-    held = Held.OPEN if p >= ALPHA or ahead == 0 else Held.HELD if ahead > 0 else Held.REVERSE
+    held = Held.OPEN if p >= pair.level.alpha or ahead == 0 else Held.HELD if ahead > 0 else Held.REVERSE
     text = f"{place}{_diverged(one)}, {_diverged(other)} (Fisher's exact test, {p_value(p)})"
     rest = f"; on the seeds that both finished, {pair.evidence}" if pair.finding.test else ""
     return Answer(f"{text}{rest}.", held)
@@ -110,15 +109,16 @@ def same(
             )
             continue
         scale = max(abs(value) for held in (ours, theirs) for value in held.values())
-        test = statistics.paired_t([ours[seed] - theirs[seed] for seed in both], scale=scale)
-        answer = _same(test, f"{place}{one.label} against {other.label}, {said}", within)
+        confidence = level_of(group).confidence
+        test = statistics.paired_t([ours[seed] - theirs[seed] for seed in both], confidence, scale=scale)
+        answer = _same(test, f"{place}{one.label} against {other.label}, {said}", within, confidence)
         if lost := [arm for arm in (one, other) if arm.diverged_seeds]:  # those that survived can't speak for them
             answer = Answer(f"{answer.sentence} But {listed([_diverged(arm) for arm in lost])}.", Held.OPEN)
         found.append(answer)
     return found
 
 
-def _same(test: statistics.PairedT, what: str, within: float | None) -> Answer:
+def _same(test: statistics.PairedT, what: str, within: float | None, confidence: float) -> Answer:
     seeds = plural(test.n, "seed")
     bound = f" Equal means within ±{number(within)}." if within is not None else ""
     if test.low is None or test.high is None:
@@ -129,7 +129,8 @@ def _same(test: statistics.PairedT, what: str, within: float | None) -> Answer:
         return Answer(f"{what}: {number(abs(test.mean))} {side} on {seeds}, without an interval.{bound}", held)
     places = decimals((test.high - test.low) / 2, test.mean)
     interval = span(test.low, test.high, places, sign=True)
-    text = f"{what}: difference {fixed(test.mean, places, sign=True)} (95 % interval {interval}; {seeds}).{bound}"
+    mean = fixed(test.mean, places, sign=True)
+    text = f"{what}: difference {mean} ({percent(confidence)} interval {interval}; {seeds}).{bound}"
     limit = within or 0.0
     if -limit <= test.low and test.high <= limit:
         return Answer(text, Held.HELD)

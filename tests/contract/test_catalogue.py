@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from types import ModuleType
-
+import catalogue
 import pytest
 
 from arms import names_in
@@ -14,17 +12,7 @@ DOCS = CONF.parent / "docs"
 MOST_BYTES = 20 * 1024
 
 
-@pytest.fixture(scope="module")
-def catalogue() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("catalogue", DOCS / "catalogue.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_page_and_pictures_are_what_the_script_would_write(catalogue: ModuleType) -> None:
+def test_page_and_pictures_are_what_the_script_would_write() -> None:
     assert catalogue.stale() == [], "run `python docs/catalogue.py`"
 
 
@@ -40,7 +28,7 @@ def test_every_schedule_has_a_small_picture() -> None:
         assert (DOCS / "catalogue" / f"{name}.svg").stat().st_size < MOST_BYTES
 
 
-def test_a_formula_is_that_of_its_own_rule(catalogue: ModuleType) -> None:
+def test_a_formula_is_that_of_its_own_rule() -> None:
     formulas = {
         name: catalogue.formula(catalogue.rule_of(name)) for name in names_in("optimizer") if name != "external"
     }

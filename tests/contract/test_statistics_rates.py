@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable
-from types import ModuleType
 
+import error_rates
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from drive import CONF
 from optsweep.report import statistics as s
 from optsweep.sequential import LOOKS, nominal_level
 
-DOCS = CONF.parent / "docs"
 Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 
 NOISES: dict[str, Draw] = {  # of mean 0 and variance 1
@@ -116,21 +113,11 @@ def test_seconds_are_steps_times_milliseconds() -> None:
         s.seconds_ratio(steps, 0.0)
 
 
-@pytest.fixture(scope="module")
-def page() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("error_rates", DOCS / "error_rates.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_page_states_the_real_runs_that_are_kept(page: ModuleType) -> None:
-    assert not page.stale(), "run `python docs/error_rates.py`"
+def test_the_page_states_the_real_runs_that_are_kept() -> None:
+    assert not error_rates.stale(), "run `python docs/error_rates.py`"
 
 
 @pytest.mark.parametrize("noise", ["normal", "t3", "skewed", "very skewed"])
-def test_the_pages_noise_is_what_it_says(page: ModuleType, noise: str) -> None:
-    values = page.NOISES[noise](np.random.default_rng(0), (1_000_000,))
+def test_the_pages_noise_is_what_it_says(noise: str) -> None:
+    values = error_rates.NOISES[noise](np.random.default_rng(0), (1_000_000,))
     assert (values.mean(), values.std()) == pytest.approx((0, 1), abs=0.03)

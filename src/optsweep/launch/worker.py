@@ -64,7 +64,7 @@ def is_alive(worker: str) -> bool | None:
 def _started(pid: int) -> float:
     """Seconds from the machine's boot to the start of a process.
 
-    Since the epoch it would change with the system clock (set by hand, by NTP, or when a suspended machine wakes up), and
+    Since the epoch it would change with the system clock (set by hand, by NTP, or on waking a suspended machine), and
     workers in the middle of a trial would pass for dead: measured, 50 trials of a sweep lost to one step.
     """
     import psutil

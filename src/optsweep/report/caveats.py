@@ -123,14 +123,14 @@ def _flips(group: Group) -> Iterator[str]:
     """Arms whose order with the baseline flips in the second half: the answer depends on where one stops."""
     found = []
     for comparison in group.comparisons:
-        step = _last_flip(comparison)
+        step = last_flip(comparison)
         if step is not None:
             found.append(f"{comparison.candidate.label} (until step {step[0]} of {step[1]})")
     if found:
         yield f"The median validation losses stood the other way round until late in the run: {listed(found)}."
 
 
-def _last_flip(comparison: Comparison) -> tuple[int, int] | None:
+def last_flip(comparison: Comparison) -> tuple[int, int] | None:
     """The last step in the second half at which the order was another than at the end, and the last step."""
     curves = []
     for arm in (comparison.candidate, comparison.baseline):

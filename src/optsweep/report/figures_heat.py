@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_BINS = 8  # columns of learning rate; more would leave cells without a number in them, and without a trial
-_ENDED = (Status.FINISHED, Status.PRUNED, Status.DIVERGED)
+_ENDED = (Status.FINISHED, Status.DIVERGED)  # a pruned trial's loss is of a shorter run
 
 
 def plans(group: Group) -> list[Plan]:
@@ -34,7 +34,7 @@ def plans(group: Group) -> list[Plan]:
 
 @dataclass(frozen=True)
 class _Cells:
-    """Loss by row and column, NaN where nothing ran, infinity where half or more diverged; edges of the columns."""
+    """Loss by row and column, NaN where nothing ran, infinity where half or more diverged."""
 
     title: str
     loss: NDArray[np.float64]

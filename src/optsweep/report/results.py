@@ -15,6 +15,7 @@ from typing import Any
 
 from optsweep.report import results_across
 from optsweep.report.across import Across
+from optsweep.report.caveats import last_flip
 from optsweep.report.comparison import ArmResult, Comparison, Group
 from optsweep.report.figures import Drawing
 from optsweep.report.load import Sweep, Trial
@@ -159,7 +160,12 @@ def _comparison(comparison: Comparison, said: str) -> dict[str, Any]:
         "seconds_ratio": _interval(comparison.seconds_ratio),
         "time_ratio": comparison.time_ratio,
         "state_ratio": comparison.state_ratio,
+        "last_flip": _flip(last_flip(comparison)),
     }
+
+
+def _flip(found: tuple[int, int] | None) -> dict[str, int] | None:
+    return {"step": found[0], "num_steps": found[1]} if found else None
 
 
 def _figure(drawing: Drawing) -> dict[str, str]:

@@ -9,8 +9,9 @@ import numpy as np
 
 from optsweep.report.caveats import caveats, seeds_diverged
 from optsweep.report.comparison import ArmResult, Comparison, Group, Outcome
-from optsweep.report.statistics import Interval
+from optsweep.report.statistics import Interval, PairedT
 from optsweep.report.wording import decimals, fixed, interval_name, listed, number, p_value, plural, size, span, times
+from optsweep.sequential import Level
 from optsweep.tracking_names import Phase, Status
 
 
@@ -124,24 +125,22 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
 
 
 def _evidence(comparison: Comparison) -> str:
-    """The difference of mean test losses over the common seeds, its interval and p value, and the two means."""
-    test = comparison.test
-    assert test is not None
+    assert comparison.test is not None
+    arms = (comparison.candidate.test_losses, comparison.baseline.test_losses)
+    ours, theirs = (float(np.mean([losses[seed] for seed in comparison.differences])) for losses in arms)
+    return evidence(comparison.test, comparison.p_holm, ours, theirs, comparison.baseline.unit, comparison.level)
+
+
+def evidence(test: PairedT, p_holm: float | None, ours: float, theirs: float, unit: str, level: Level) -> str:
+    """The difference of two mean test losses over common seeds, its interval and p value, and the two means."""
     half = None if test.low is None or test.high is None else (test.high - test.low) / 2
-    seeds = list(comparison.differences)
-    means = [float(np.mean([arm.test_losses[s] for s in seeds])) for arm in (comparison.candidate, comparison.baseline)]
-    places = decimals(half, test.mean if test.mean else means[1])
-    unit = f" {comparison.baseline.unit}" if comparison.baseline.unit else ""
-    size_of = fixed(abs(test.mean), places)
-    word = "equal" if test.mean == 0 else f"{'lower' if test.mean < 0 else 'higher'} by {size_of}{unit}"
-    text = f"{'mean ' if test.n > 1 else ''}test loss {word}"
-    text += f" ({fixed(means[0], places)} against {fixed(means[1], places)}"
+    places = decimals(half, test.mean if test.mean else theirs)
+    size_of = f"{fixed(abs(test.mean), places)} {unit}".rstrip()
+    word = "equal" if test.mean == 0 else f"{'lower' if test.mean < 0 else 'higher'} by {size_of}"
+    text = f"{'mean ' if test.n > 1 else ''}test loss {word} ({fixed(ours, places)} against {fixed(theirs, places)}"
     if test.low is not None and test.high is not None:
-        text += (
-            f"; {interval_name(comparison.level, 'of the difference')} {span(test.low, test.high, places, sign=True)}"
-        )
-        text += f", {p_value(comparison.p_holm)}"
-        text += " after Holm's correction" if comparison.p_holm != test.p else ""
+        text += f"; {interval_name(level, 'of the difference')} {span(test.low, test.high, places, sign=True)}"
+        text += f", {p_value(p_holm)}" + (" after Holm's correction" if p_holm != test.p else "")
     return f"{text}; paired over {plural(test.n, 'seed')})"
 
 

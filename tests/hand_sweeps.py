@@ -1,0 +1,90 @@
+"""Sweeps made by hand, whose arms have known test losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from optsweep import tracking_names as names
+from optsweep.report.across import Across, across
+from optsweep.report.comparison import compare
+from optsweep.report.load import Arm, Chosen, Curve, Range, Sweep, Timing, Trial
+from optsweep.tracking_names import Phase, Status
+
+NOISE = (0.010, -0.012, 0.004, -0.006, 0.009, -0.005)
+
+
+def trial(arm: str, seed: int, loss: float | None, curve: Curve | None) -> Trial:
+    metrics = {} if loss is None else {names.TEST_LOSS: loss, names.VAL_LOSS: loss}
+    return Trial(
+        run_id=f"{arm}-{seed}",
+        arm=arm,
+        phase=Phase.CONFIRM,
+        slot=seed,
+        seed=seed,
+        origin="chosen",
+        status=Status.DIVERGED if loss is None else Status.FINISHED,
+        error="",
+        params={"lr": "0.001"},
+        metrics=metrics,
+        train_seconds=1.0,
+        state_bytes=1000.0,
+        lanes=1,
+        curves={} if curve is None else {names.VAL_LOSS: curve},
+    )
+
+
+def arm(
+    optimizer: str,
+    losses: Sequence[float | None],
+    *,
+    task: str = "charlm",
+    steps: int = 400,
+    axis: bool = False,
+    reached: Mapping[int, float] | None = None,
+    ms: float | None = 2.0,
+    **known: Any,
+) -> Arm:
+    """An arm with these test losses; None diverged. `reached`: its validation curve, by step."""
+    name = f"{task},{optimizer},{steps}"
+    held = reached or {steps: next((loss for loss in losses if loss is not None), 9.0)}
+    curve = Curve(np.array(list(held)), np.array(list(held.values()), dtype=np.float64))
+    schedule = known.pop("schedule", "cosine")
+    choices = {"task": task, "optimizer": optimizer, "schedule": schedule}
+    facts = {"num_steps": steps, "loss_unit": "nats", **known.pop("facts", {})}
+    return Arm(
+        name=name,
+        label=f"{task} + {optimizer}" + (f" + steps={steps}" if axis else ""),
+        run_id=f"run-{name}",
+        choices=choices | ({"trainer.steps": str(steps)} if axis else {}),
+        fingerprint="f",
+        space={"lr": Range(1e-4, 1e-3, True, "deck")},
+        fixed={},
+        chosen=Chosen({"lr": 5e-4}, 2.0, 1, {"lr": {"low": True, "high": known.pop("bracketed", True)}}, {}, ()),
+        timing=None if ms is None else Timing(ms, ms, ms, 50),
+        facts=facts,
+        warnings=(),
+        trials=tuple(trial(name, seed, loss, curve) for seed, loss in enumerate(losses)),
+    )
+
+
+def sweep(*arms: Arm, name: str = "demo", baseline: str | None = None) -> Sweep:
+    plan = {"arms": [a.name for a in arms], "baseline": baseline or arms[0].name, "confirm": {"seeds": 6}}
+    return Sweep(name, "1", "sweep-run", plan, {}, "", (), arms)
+
+
+def seeds(mean: float, noise: Sequence[float] = NOISE) -> list[float | None]:
+    return [mean + value for value in noise]
+
+
+def found(*sweeps: Sweep) -> Across:
+    return across(compare(sweeps))
+
+
+def by_length(optimizer: str, losses: Mapping[int, float], **known: Any) -> list[Arm]:
+    return [arm(optimizer, seeds(loss), steps=steps, axis=True, **known) for steps, loss in losses.items()]
+
+
+HALVING = {100: 4.0, 200: 3.0, 400: 2.0}  # one nat per doubling
