@@ -130,6 +130,16 @@ def blank(height: float = 3.2, rows: int = 1, columns: int = 1, **shared: Any) -
     return figure, list(axes.ravel())
 
 
+def only_outer_labels(axes: Sequence[Axes], count: int, columns: int) -> None:
+    """Of small multiples that share their x axis, labels below the lowest of each column; the last ones may be empty.
+
+    Labels under every panel say nothing more, and measuring them took half of the time of a figure of twenty.
+    """
+    for place, ax in enumerate(axes):
+        ax.set_visible(place < count)
+        ax.tick_params(labelbottom=count - columns <= place < count)
+
+
 def short(text: str, length: int = 44) -> str:
     """A label that fits; a leading underscore would hide it from matplotlib's legends."""
     text = text if len(text) <= length else f"{text[: length - 1]}…"
@@ -215,7 +225,7 @@ def save(plan: Plan, prefix: str, folder: Path) -> Drawing:
             layout.execute(figure)
             figure.set_layout_engine(None)
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": "optsweep", "Title": plan.title})
+        figure.savefig(text, format="svg", dpi=200, metadata={"Date": None, "Creator": "optsweep", "Title": plan.title})
         figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": "optsweep"})
     (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
     return Drawing(name, plan.title, plan.caption, plan.alt, inline(text.getvalue(), name, plan.alt), plan.wide)

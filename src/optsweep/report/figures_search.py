@@ -23,6 +23,7 @@ from optsweep.report.figures import (
     log_ticks,
     loss_label,
     marker,
+    only_outer_labels,
     shared_labels,
     short,
     slug,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TOP = 0.94  # where in an axes, as a share of its height, points without a place on it are drawn
+_MOST_VECTORS = 200  # points per panel; beyond, a picture of them: thousands made a file of 7 MB
 _SHOWN = 3.0  # losses up to best + this many times (median − best) have a place on the axis
 
 
@@ -87,10 +89,8 @@ def _sensitivity(group: Group) -> Plan | None:
             ax.set_title(title)
             _draw_ranges(ax, arm)
             _draw_trials(ax, arm, limits)
-        for ax in axes[len(arms) :]:
-            ax.set_visible(False)
+        only_outer_labels(axes, len(arms), columns)
         for ax in axes[: len(arms)]:
-            ax.tick_params(labelbottom=True)
             log_ticks(ax.xaxis)
         shared_labels(figure, "learning rate (log scale)", loss_label(group, "validation"))
         return figure
@@ -176,10 +176,8 @@ def _plane(group: Group, key: str) -> Plan | None:
             ax.set_yscale("log" if log else "linear")
             ax.set_title(title)
             drawn = _draw_plane(ax, arm, key, limits)
-        for ax in axes[len(arms) :]:
-            ax.set_visible(False)
+        only_outer_labels(axes, len(arms), columns)
         for ax in axes[: len(arms)]:
-            ax.tick_params(labelbottom=True)
             log_ticks(ax.xaxis)
             if log:
                 log_ticks(ax.yaxis)
@@ -278,6 +276,7 @@ def _draw_plane(axes: Axes, arm: ArmResult, key: str, limits: tuple[float, float
         edgecolors=INK,  # dark points would vanish on a dark page
         linewidths=0.5,
         zorder=3,
+        rasterized=len(held) > _MOST_VECTORS,
     )
     lost = [trial for trial in trials if not math.isfinite(last_loss(trial))]
     axes.plot(*_places(lost, key), "x", color=INK, markersize=5.5, markeredgewidth=1.4)
