@@ -16,7 +16,20 @@ from optsweep.report.across_arms import final_losses, is_averaged
 from optsweep.report.across_lengths import LengthArm, Method, RunLengths
 from optsweep.report.across_tasks import MOST_TAU, OverTasks, mean_ranks, rank_table, scores
 from optsweep.report.comparison import ArmResult, Group
-from optsweep.report.figures import INK, MUTED, PAPER, Plan, blank, colour, legend, legend_height, line, marker, short
+from optsweep.report.figures import (
+    INK,
+    MUTED,
+    PAPER,
+    Plan,
+    blank,
+    colour,
+    labels,
+    legend,
+    legend_height,
+    line,
+    marker,
+    short,
+)
 from optsweep.report.figures_curves import band, curves
 from optsweep.report.run_lengths import MIN_SEEDS
 from optsweep.report.statistics import Interval
@@ -360,7 +373,7 @@ def _ranks(
             if rank.low is not None and rank.high is not None:
                 axes.plot([rank.low, rank.high], [row, row], color=colour(arm), linewidth=3, solid_capstyle="butt")
             axes.plot(rank.estimate, row, marker=marker(arm), color=colour(arm), markersize=6.5, markeredgecolor=INK)
-        axes.set_yticks(range(len(arms)), [short(arms[place].label, 34) for place in order])
+        axes.set_yticks(range(len(arms)), labels([arms[place] for place in order], 34))
         axes.set_ylim(len(arms) - 0.4, -0.6)
         axes.set_xlim(0.8, len(arms) + 0.2)
         axes.set_xticks(range(1, len(arms) + 1, math.ceil(len(arms) / 12)))

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optsweep import tracking_names as names
 from optsweep.report.comparison import ArmResult, Group
-from optsweep.report.figures import MUTED, Plan, blank, colour, legend, legend_height, line, log_ticks, loss_label
+from optsweep.report.figures import (
+    MUTED,
+    Plan,
+    blank,
+    colour,
+    legend,
+    legend_height,
+    line,
+    log_ticks,
+    loss_label,
+)
 from optsweep.report.load import Curve
 from optsweep.report.wording import listed, number, plural
 from optsweep.tracking_names import Status
@@ -84,8 +94,8 @@ def _losses(group: Group, key: str, word: str, name: str) -> Plan | None:
             axes.set_ylim(*limits)
         for word_of, value in marks.items():
             axes.axhline(value, color=MUTED, linestyle=":", linewidth=1)
-            x, side = (0.01, "left") if word_of == _TARGET else (1.0, "right")  # where the curves aren't
-            axes.text(x, value, word_of, transform=axes.get_yaxis_transform(), ha=side, va="bottom", color=MUTED)
+            beside: Any = {"transform": axes.get_yaxis_transform(), "va": "center"}  # a curve may run anywhere inside
+            axes.text(1.01, value, word_of.replace("a uniform ", "uniform\n"), color=MUTED, **beside)
         axes.set_xlabel("optimizer steps")
         _scale(axes, shown, loss_label(group, word))
         legend(figure, arms)

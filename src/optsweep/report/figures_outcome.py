@@ -101,6 +101,7 @@ def _seeds(group: Group) -> Plan | None:
         if lying:
             axes.set_yticks(range(len(arms)), labels(arms, 34))
             axes.set_ylim(len(arms) - 0.4, -0.6)
+            axes.locator_params(axis="x", nbins=5)
         else:
             axes.set_xticks(range(len(arms)), labels(arms, 34))
             axes.set_xlim(-0.5, len(arms) - 0.5)
@@ -157,7 +158,7 @@ def _cost(group: Group) -> Plan | None:
         for ax, (title, values, words) in zip(axes, panels, strict=True):
             _draw_bars(ax, group, values, words, timed=title != "optimizer state")
             ax.set_title(title)
-        axes[0].set_yticks(range(len(arms)), labels(arms, 26))
+        axes[0].set_yticks(range(len(arms)), labels(arms, 28))
         axes[0].set_ylim(len(arms) - 0.4, -0.6)
         return figure
 

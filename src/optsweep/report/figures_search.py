@@ -61,13 +61,17 @@ def last_loss(trial: Trial) -> float:
     return math.inf if loss is None or trial.status is Status.DIVERGED else loss
 
 
-def loss_limits(losses: Sequence[float], shown: float = _SHOWN) -> tuple[float, float]:
-    """Limits of a loss axis that a few terrible trials don't flatten: up to best + `shown` × (median − best)."""
+def loss_limits(losses: Sequence[float], shown: float = _SHOWN, also: Sequence[float] = ()) -> tuple[float, float]:
+    """Limits of a loss axis that a few terrible trials don't flatten: up to best + `shown` × (median − best).
+
+    `also`, such as every arm's best, has a place on it too, unless that made the axis more than three times as high.
+    """
     finite = np.array([loss for loss in losses if math.isfinite(loss)])
     if len(finite) == 0:
         return 0.0, 1.0
     best, middle = float(finite.min()), float(np.median(finite))
     top = min(float(finite.max()), best + shown * max(middle - best, 1e-3 * abs(best)))
+    top = max([top, *(loss for loss in also if loss <= best + 3 * (top - best))])
     room = max(top - best, 1e-6 * (1 + abs(best)))
     return best - 0.08 * room, top + 0.2 * room
 
@@ -77,7 +81,8 @@ def _sensitivity(group: Group) -> Plan | None:
     if not arms:
         return None
     finished = [t for arm in arms for t in _searched(arm, LEARNING_RATE) if t.status is Status.FINISHED]
-    limits = loss_limits([last_loss(trial) for trial in finished])
+    bests = [min(last_loss(trial) for trial in _searched(arm, LEARNING_RATE)) for arm in arms]
+    limits = loss_limits([last_loss(trial) for trial in finished], also=bests)
     columns = 1 if len(arms) <= 3 else 2
     rows = math.ceil(len(arms) / columns)
 
@@ -218,6 +223,8 @@ def _tuning(group: Group) -> Plan | None:
         return None
 
     def draw() -> Figure:
+        from matplotlib.ticker import MaxNLocator
+
         arms = [arm for arm, _ in held.values()]
         figure, (axes,) = blank(3.0 + legend_height(arms))
         curves = []
@@ -229,6 +236,7 @@ def _tuning(group: Group) -> Plan | None:
         high = max(curve[min(1, len(curve) - 1)] for curve in curves)
         if high > low:
             axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("search trials")
         axes.set_ylabel(f"expected best {loss_label(group, 'validation')}")
         legend(figure, arms)
