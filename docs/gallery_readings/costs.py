@@ -16,7 +16,6 @@ from gallery_readings.arms import (
     groups_at,
     interval_of,
     label,
-    level_of,
     where,
 )
 from optsweep.report import statistics
@@ -59,13 +58,13 @@ def _ratio(
         text = f"{name} reaches the final validation loss of {baseline} on {reached} of {plural(ratio.n, 'seed')}"
     else:
         text = f"{name} reaches the final validation loss of {baseline} in {times(ratio.estimate)} the {what}"
-        text += f" ({_median(ratio, group)}; {plural(ratio.n, 'seed')})"
+        text += f" ({_median(ratio)}; {plural(ratio.n, 'seed')})"
     return Answer(f"{place}{text}{_published(ratio, published)}.", below_one(ratio))
 
 
-def _median(ratio: Interval, group: Mapping[str, Any]) -> str:
-    """ "median; 95 % interval 0.55 to 0.71"."""
-    return "; ".join(filter(None, ["median", ends(ratio, level_of(group).confidence)]))
+def _median(ratio: Interval) -> str:
+    """ "median; 95 % interval 0.55 to 0.71": description, so at 95 % whatever the level of the verdict."""
+    return "; ".join(filter(None, ["median", ends(ratio, statistics.CONFIDENCE)]))
 
 
 def _published(ratio: Interval, published: float | None) -> str:
@@ -87,7 +86,7 @@ def more_with(results: Results, candidate: Choices, small: Choices, large: Choic
         ratio = interval_of(comparison_of(group, arm)["steps_ratio"])
         if ratio is None:
             return [Answer(f"On {group['title']} no ratio of steps is known.", Held.OPEN)]
-        found.append((f"({_median(ratio, group)}) on {group['title']}", ratio))
+        found.append((f"({_median(ratio)}) on {group['title']}", ratio))
     said = " and ".join(f"{times(ratio.estimate)} {how}" for how, ratio in found)
     (_, less), (_, more) = found
     known = None not in (less.low, less.high, more.low, more.high)

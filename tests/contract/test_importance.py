@@ -52,6 +52,8 @@ def test_nothing_is_said_of_nothing() -> None:
     assert importance({"lr": LR}, [math.inf] * 40) == {}
     assert importance({"lr": LR}, [1.0] * 40) == {}
     assert importance({}, LR) == {}
+    flat = [0.5 + 1e-9 * (lr + 2) ** 2 for lr in LR]  # too close for a tree to split
+    assert importance({"lr": LR, "weight_decay": DECAY}, flat) == {"lr": 0, "weight_decay": 0}
     with pytest.raises(ValueError, match="lr has 40 values"):
         importance({"lr": LR}, LR[:39])
     with pytest.raises(ValueError, match="not finite"):

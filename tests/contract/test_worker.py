@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import psutil
 import pytest
 
 from optsweep.launch.worker import is_alive, worker_name
 
 
-def test_a_worker_is_known_by_its_start_whatever_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_is_told_from_others_of_its_number() -> None:
     me = worker_name()
-    host, pid, started = me.rsplit("/", 2)
-    created, booted = psutil.Process.create_time, psutil.boot_time
-    monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) + 3600)  # as a set clock does
-    monkeypatch.setattr(psutil, "boot_time", lambda: booted() + 3600)
+    host, pid, start = me.rsplit("/", 2)
     assert is_alive(me) is True
-    assert is_alive(f"{host}/{pid}/{float(started) + 5}") is False, "another process with the same number"
-    assert is_alive(f"elsewhere/{pid}/{started}") is None
+    assert is_alive(f"{host}/{pid}/1{start}") is False
+    assert is_alive(f"{host}/{os.getppid()}/{start}") is False
+    assert is_alive(f"{host}/{2**22 + 1}/{start}") is False, "no process has so high a number"
+    assert is_alive(f"elsewhere/{pid}/{start}") is None
+    assert is_alive("") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start is a time, and follows the clock")
+def test_the_start_is_counted_from_boot_so_a_clock_that_is_set_does_not_change_it() -> None:
+    boot, _, ticks = worker_name().rpartition("/")[2].rpartition(".")
+    since_boot = psutil.Process().create_time() - psutil.boot_time()  # both follow the clock, the difference doesn't
+    assert int(ticks) / os.sysconf("SC_CLK_TCK") == pytest.approx(since_boot, abs=1)
+    assert len(boot) == 36

@@ -183,3 +183,21 @@ def test_a_whole_sweep_stops_where_the_difference_is_clear_and_says_by_which_rul
     assert group["comparisons"][0]["outcome"] == "worse"
     assert group["seeds"] == {"looks": [5, 10, 20], "stopped_at": 5, "nominal_level": pytest.approx(0.0208, abs=1e-4)}
     assert "97.9 % interval of the difference (three looks planned, Pocock)" in group["headline"]
+
+
+def test_a_lease_that_ran_out_elsewhere_is_noticed_at_the_next_full_look(
+    studies: Studies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = task("a")
+    planner = Planner([one], studies, cast(Tracker, NoTracker()), seeds=1, baseline=one.name, retries=1)
+    planner.step()
+    (taken,) = studies.pop(one.name, Phase.CONFIRM, "elsewhere/1/1", 60.0, 1)
+    planner.step()
+    studies.renew(taken.trial_id, "elsewhere/1/1", -1.0, 0)
+    planner.step()  # nothing has begun or ended, so nothing is read
+    assert not studies.pop(one.name, Phase.CONFIRM, WORKER, 60.0, 1)
+    monkeypatch.setattr("optsweep.launch.planner.FULL_LOOK_SECONDS", 0.0)
+    planner.step()
+    (again,) = studies.pop(one.name, Phase.CONFIRM, WORKER, 60.0, 1)
+    assert again.slot.number == taken.slot.number
+    assert again.attempt > taken.attempt

@@ -24,7 +24,7 @@ from optsweep.tracking import Tracker
 from optsweep.tracking_names import Phase
 
 FULL_LOOK_SECONDS = 10.0
-"""So often every arm is read; between, only those where a trial began or ended. For leases that run out."""
+"""So often every unfinished arm is read, for leases that run out; between, those where a trial began or ended."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Planner:
         self.done_before = 0  # results that were there when this call began to work
 
     def step(self) -> bool:
-        """Look at every arm and enqueue what can be decided; true when the sweep is finished."""
+        """Look at the arms that changed and enqueue what can be decided; true when the sweep is finished."""
         stale = self._stale()
         for peers in self._groups:
             if any(task.name in stale for task in peers.arms):

@@ -119,7 +119,8 @@ class Pool:
             process = self._context.Process(
                 target=_main, args=(receiver, device, self._stop_reader, self._sender, os.getpid()), daemon=True
             )
-            process.start()
+            with _interrupts_blocked():
+                process.start()
         receiver.close()
         if self._jobs is not None:
             sender.send(self._jobs)
@@ -157,6 +158,16 @@ def _exit_name(code: int | None) -> str:
         with contextlib.suppress(ValueError):
             return signal.Signals(-code).name
     return f"exit code {code}"
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes started inside don't get SIGINT: Ctrl-C would kill them until they have come to ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -31,7 +32,10 @@ from optsweep.tasks.base import Task as TrainingTask
 from optsweep.tracking import Tracker
 
 POLL_SECONDS = 1.0
-"""The planner wakes up when a trial ends; this often it looks for expired leases."""
+"""The planner wakes up when a trial ends, and this often."""
+
+ONE_REQUEST_SECONDS = 1.0
+"""Signals closer together are one request: `timeout`, for one, sends its signal to the process and to its group."""
 
 
 @dataclass(frozen=True)
@@ -323,25 +327,47 @@ def _work(planner: Planner, jobs: Sequence[Job], display: Display, pool: Pool | 
     display.update(planner.progress)
     if finished:
         return 0
-    with _StopRequest() as stop:
-        if pool is None:
-            _work_here(planner, jobs, display, stop)
-        else:
-            pool.assign(jobs)
-            while not stop.asked and not planner.step():
-                display.update(planner.progress)
-                for worker, reason in pool.wait(POLL_SECONDS):
-                    planner.lose_worker(worker, reason)
+    with _StopRequest(at_a_rung=pool is None) as stop:
+        try:
+            if pool is None:
+                _work_here(planner, jobs, display, stop)
+            else:
+                pool.assign(jobs)
+                while not stop.asked and not planner.step():
+                    display.update(planner.progress)
+                    _watch(pool, planner, stop)
+        except KeyboardInterrupt:  # the second one
+            with contextlib.suppress(Exception):  # of a write that it cut off
+                _stop(planner, display, pool)
+            raise
         if stop.asked:
-            if pool is not None:
-                pool.stop()
-            planner.release_all("interrupted by the user")
-            done, total = sum(p.done for p in planner.progress), sum(p.total for p in planner.progress)
-            display.stop()
-            sys.stderr.write(f"stopped; {done} of {total} trials are kept. To go on: {command_line()}\n")
+            _stop(planner, display, pool)
             raise KeyboardInterrupt
     display.update(planner.progress)
     return planner.num_done() - before
+
+
+def _watch(pool: Pool, planner: Planner, stop: _StopRequest) -> None:
+    """Wait for something to happen. A worker that dies while the sweep is stopped got the same signal: no crash."""
+    try:
+        dead = pool.wait(POLL_SECONDS)
+    except UserError:
+        if stop.asked:
+            return
+        raise
+    if not stop.asked:
+        for worker, reason in dead:
+            planner.lose_worker(worker, reason)
+
+
+def _stop(planner: Planner, display: Display, pool: Pool | None) -> None:
+    """Give up what runs, and say how to go on."""
+    if pool is not None:
+        pool.stop()
+    planner.release_all("interrupted by the user")
+    done, total = sum(p.done for p in planner.progress), sum(p.total for p in planner.progress)
+    display.stop()
+    sys.stderr.write(f"stopped; {done} of {total} trials are kept. To go on: {command_line()}\n")
 
 
 def _work_here(planner: Planner, jobs: Sequence[Job], display: Display, stop: _StopRequest) -> None:
@@ -353,24 +379,34 @@ def _work_here(planner: Planner, jobs: Sequence[Job], display: Display, stop: _S
 
 
 class _StopRequest:
-    """Within it Ctrl-C and SIGTERM are noted, and obeyed where nothing is being written; the second one at once.
+    """Within it Ctrl-C and SIGTERM are noted, and obeyed where nothing is being written; a second one at once.
 
     A KeyboardInterrupt in the middle of a commit would leave a session behind that can't release what runs.
     """
 
     asked = False
 
+    def __init__(self, *, at_a_rung: bool) -> None:
+        self._at_a_rung = at_a_rung  # obeyed late, so say so
+
     def __enter__(self) -> _StopRequest:
         self._before: dict[int, Any] = {}
         with contextlib.suppress(ValueError):  # not in the main thread
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+                before = signal.getsignal(number)
+                if before not in (signal.SIG_IGN, None):  # a background job of a script ignores Ctrl-C, and still does
+                    self._before[number] = before
+                    signal.signal(number, self._note)
         return self
 
     def _note(self, *_: object) -> None:
-        if self.asked:
+        now = time.monotonic()
+        if not self.asked:
+            self.asked, self._since = True, now
+            if self._at_a_rung:  # not by sys.stderr, which a signal may have interrupted
+                os.write(2, b"stopping at the trial's next evaluation; Ctrl-C again stops at once\n")
+        elif now - self._since > ONE_REQUEST_SECONDS:
             raise KeyboardInterrupt
-        self.asked = True
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -43,7 +44,7 @@ class InterruptedTrainingError(Exception):
 
 def worker_name() -> str:
     """Host, process and its start: unique, and tells on the host whether the worker is alive."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid()):.2f}"
+    return f"{socket.gethostname()}/{os.getpid()}/{_start(os.getpid())}"
 
 
 def is_alive(worker: str) -> bool | None:
@@ -51,25 +52,30 @@ def is_alive(worker: str) -> bool | None:
     import psutil
 
     try:
-        host, pid, started = worker.rsplit("/", 2)
+        host, pid, start = worker.rsplit("/", 2)
         if host != socket.gethostname():
             return None
-        return abs(_started(int(pid)) - float(started)) < 1
-    except psutil.NoSuchProcess:
+        return _start(int(pid)) == start
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return False
-    except (ValueError, psutil.Error):
+    except (ValueError, OSError, psutil.Error):
         return None
 
 
-def _started(pid: int) -> float:
-    """Seconds from the machine's boot to the start of a process.
+def _start(pid: int) -> str:
+    """What tells a process from all others that have had its number: on Linux the boot and the clock tick since then.
 
-    Since the epoch it would change with the system clock (set by hand, by NTP, or on waking a suspended machine), and
-    workers in the middle of a trial would pass for dead: measured, 50 trials of a sweep lost to one step.
+    Elsewhere the time of its start, which changes with the system clock (set by hand, by NTP, or on waking a suspended
+    machine); then workers in the middle of a trial pass for dead: measured, 50 trials of a sweep lost to one step.
     """
-    import psutil
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        import psutil
 
-    return float(psutil.Process(pid).create_time() - psutil.boot_time())
+        return str(int(psutil.Process(pid).create_time()))
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return f"{boot}.{fields[19]}"  # the 22nd of proc(5), counted from the number
 
 
 class Worker:
@@ -110,7 +116,7 @@ class Worker:
         except LeaseLostError:
             return
         except InterruptedTrainingError:
-            self._give_up(works, observer, "its sweep was stopped", excused=True)
+            self._give_up(works, observer, "its sweep was stopped, or its planner is gone", excused=True)
         except StoreFailureError:
             self._give_up(works, observer, "the store failed", excused=True)
             raise

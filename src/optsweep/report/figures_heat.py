@@ -34,7 +34,7 @@ def plans(group: Group) -> list[Plan]:
 
 @dataclass(frozen=True)
 class _Cells:
-    """Loss by row and column, NaN where nothing ran, infinity where half or more diverged."""
+    """Loss by row and column, NaN where nothing ran to its end, infinity where half or more diverged."""
 
     title: str
     loss: NDArray[np.float64]
@@ -93,7 +93,7 @@ def _heat(group: Group, axis: str) -> Plan | None:
         f"heat_{slug(axis.rpartition('.')[2] if axis != 'warmup.steps' else axis)}",
         f"Learning rate and {word}",
         f"Each cell is the final validation loss, the median of the {of}; darker is lower. Ringed: the "
-        "lowest. Crosses: half or more diverged. Empty: nothing ran there.",
+        "lowest. Crosses: half or more diverged. Empty: no trial ran to its end there.",
         f"Validation loss by learning rate and {word}. {' '.join(best)}",
         draw,
     )

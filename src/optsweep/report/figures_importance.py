@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from optsweep.report.comparison import ArmResult, Group
 from optsweep.report.figures import GRID, MUTED, Plan, blank, colour, labels, shared_labels, short
 from optsweep.report.figures_search import last_loss
+from optsweep.report.importance import MAX_TRIALS, importance
 from optsweep.report.load import LEARNING_RATE, WEIGHT_DECAY, Trial
 from optsweep.report.wording import listed
 from optsweep.tracking_names import Phase, Status
@@ -27,8 +28,6 @@ def plans(group: Group) -> list[Plan]:
 
 
 def _shares(arm: ArmResult) -> dict[str, float]:
-    from optsweep.report.importance import importance  # Optuna: a second that most reports needn't pay
-
     trials = [trial for trial in arm.arm.of(Phase.SEARCH) if trial.status in _ENDED and _placed(arm, trial)]
     params = {
         key: [math.log(value) if log else value for t in trials if (value := t.number(key)) is not None]
@@ -70,11 +69,12 @@ def _bars(shares: list[tuple[ArmResult, dict[str, float]]]) -> Plan:
     each = [f"{arm.label}: {listed([f'{key} {value:.0%}' for key, value in found.items()])}" for arm, found in shares]
     counts = sorted({sum(t.status in _ENDED for t in arm.arm.of(Phase.SEARCH)) for arm, _ in shares})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    n += f"; of more than {MAX_TRIALS}, as many spread evenly" if counts[-1] > MAX_TRIALS else ""
     return Plan(
         "importance",
         "What the search depended on",
         "Share of the last validation loss's variance that each searched hyperparameter explains alone (functional "
-        f"ANOVA over a random forest; n = {n} search trials per arm); the rest to 100 % is interaction. A rough guide "
+        f"ANOVA over a random forest; search trials per arm: n = {n}); the rest to 100 % is interaction. A rough guide "
         "that depends on the searched ranges: not a test.",
         f"Share of the search's variance by hyperparameter. {'; '.join(each)}.",
         draw,

@@ -156,7 +156,7 @@ def _cost(group: Group) -> Plan | None:
     def draw() -> Figure:
         figure, axes = blank(0.9 + 0.34 * len(arms), 1, len(panels), sharey=True)
         for ax, (title, values, words) in zip(axes, panels, strict=True):
-            _draw_bars(ax, group, values, words, timed=title != "optimizer state")
+            _draw_bars(ax, group, values, words, timed=title != "state")
             ax.set_title(title)
         axes[0].set_yticks(range(len(arms)), labels(arms, 28))
         axes[0].set_ylim(len(arms) - 0.4, -0.6)

@@ -274,6 +274,7 @@ def _both(arm: ArmResult, key: str) -> list[Trial]:
 def _draw_plane(axes: Axes, arm: ArmResult, key: str, limits: tuple[float, float]) -> PathCollection:
     trials = _both(arm, key)
     held = [trial for trial in trials if math.isfinite(last_loss(trial))]
+    many = len(held) > _MOST_VECTORS
     drawn = axes.scatter(
         *_places(held, key),
         c=[last_loss(trial) for trial in held],
@@ -281,10 +282,10 @@ def _draw_plane(axes: Axes, arm: ArmResult, key: str, limits: tuple[float, float
         cmap="cividis",
         vmin=limits[0],
         vmax=limits[1],
-        edgecolors=INK,  # dark points would vanish on a dark page
+        edgecolors=MUTED if many else INK,  # dark points would vanish on a dark page, which a picture doesn't know
         linewidths=0.5,
         zorder=3,
-        rasterized=len(held) > _MOST_VECTORS,
+        rasterized=many,
     )
     lost = [trial for trial in trials if not math.isfinite(last_loss(trial))]
     axes.plot(*_places(lost, key), "x", color=INK, markersize=5.5, markeredgewidth=1.4)

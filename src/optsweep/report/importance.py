@@ -60,5 +60,8 @@ def _shares(columns: Mapping[str, Sequence[float]], losses: Sequence[float]) -> 
     for place, loss in enumerate(losses):
         params = {name: column[place] for name, column in columns.items()}
         study.add_trial(optuna.create_trial(params=params, distributions=dict(ranges), value=loss))
-    found = FanovaImportanceEvaluator(n_trees=_TREES, seed=_SEED).evaluate(study)
+    try:
+        found = FanovaImportanceEvaluator(n_trees=_TREES, seed=_SEED).evaluate(study)
+    except RuntimeError:  # losses so close together that no tree splits
+        return {}
     return {name: float(np.clip(share, 0, 1)) for name, share in found.items()}

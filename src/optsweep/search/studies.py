@@ -134,7 +134,7 @@ class Studies:
         return self.storage.get_all_trials(self.ensure(arm, phase), deepcopy=False)
 
     def states(self, arms: Sequence[str]) -> Mapping[str, States]:
-        """How many trials each arm has in each state: cheap to ask, and it changes with whatever happens to a trial."""
+        """How many trials each arm has in each state: cheap, and different once a trial was made, begun or ended."""
         studies = {self.ensure(arm, phase): (arm, phase) for arm in arms for phase in Phase}
         count = (
             select(TrialModel.study_id, TrialModel.state, func.count())
