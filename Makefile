@@ -47,7 +47,7 @@ bench: .venv/ready ## run the benchmarks; results go to benchmarks/results/
 docs: .venv/ready ## write docs/catalogue.md and its pictures from the code
 	@$(BIN)/python docs/catalogue.py
 
-gallery: .venv/ready ## run all named sweeps (resumable, about 90 minutes on two cores) and write docs/gallery/
+gallery: .venv/ready ## run all named sweeps (resumable, about an hour on two cores) and write docs/gallery/
 	@$(BIN)/python docs/gallery.py --run $(ARGS)
 
 clean: ## remove the virtual environment and caches; sweeps and reports stay
