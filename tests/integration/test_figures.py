@@ -313,6 +313,11 @@ def test_labels_keep_what_tells_arms_apart() -> None:
     assert figures.labels(arms) == ["adamw + cosine + lr=0.1", "adamw + cosine + lr=1"]
     assert figures.labels(arms, 20) == ["lr=0.1", "lr=1"]
     assert figures.labels(arms[:1], 12) == ["adamw + cos…"]
+    by_recipe = group(
+        *(made({"recipe": name}, [], f"{name} with a long warm-up") for name in ("lion_cosine", "muon_wsd"))
+    ).arms
+    assert figures.labels(by_recipe, 12) == ["lion_cosine", "muon_wsd"]
+    assert figures.labels(by_recipe)[0] == "lion_cosine with a long warm-up"
 
 
 @pytest.mark.parametrize(("lowest", "log"), [(1e-9, True), (0.5, False), (0.0, False)])

@@ -148,7 +148,10 @@ def short(text: str, length: int = 44) -> str:
 
 
 def labels(arms: Sequence[ArmResult], length: int = 44, room: int | None = None) -> list[str]:
-    """Arms' labels, cut at `length`; where one is longer than `room`, or `length`, without what all of them share."""
+    """Arms' labels, cut at `length`; where one is longer than `room`, or `length`, without what all of them share.
+
+    Where that leaves some too long, arms of one recipe each go by its name.
+    """
     full = [arm.label for arm in arms]
     if max(map(len, full)) > (room or length):
         parts = [text.split(" + ") for text in full]
@@ -156,6 +159,9 @@ def labels(arms: Sequence[ArmResult], length: int = 44, room: int | None = None)
         told = [" + ".join(part for part in own if part not in shared) for own in parts]
         if all(told) and len(set(told)) == len(set(full)):
             full = told
+    recipes = [arm.arm.choices.get("recipe", "") for arm in arms]
+    if max(map(len, full)) > length and all(recipes) and len(set(recipes)) == len(arms):
+        full = recipes
     return [short(text, length) for text in full]
 
 
