@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import re
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -34,14 +35,17 @@ from optsweep.report.wording import number, p_value, plus_minus, plus_minus_diff
 from optsweep.tracking_names import Phase, Status
 
 
-def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path, processes: int = 1) -> Report:
-    """Write the folder `out`; figures of an earlier report in it that no longer exist are removed."""
+def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path, pool: Executor | None = None) -> Report:
+    """Write the folder `out`; figures of an earlier report in it that no longer exist are removed.
+
+    Drawing is most of a report's time; `pool` is what draws.
+    """
     groups = compare(sweeps)
     verdicts = [verdict(group) for group in groups]
     found = across(groups)
     out.mkdir(parents=True, exist_ok=True)
     _remove_old_figures(out)
-    drawings = _draw(groups, out / "figures", processes)
+    drawings = _draw(groups, out / "figures", pool)
     over = _draw_across(found, out / "figures")
     drawn = [drawing for held in (*drawings, *over) for drawing in held]
     cited = references.bibliography(sweeps, groups, [drawing.name for drawing in drawn])
@@ -55,21 +59,40 @@ def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path, processes: int 
     return Report(index, (*found.texts, *(v.text for v in verdicts)), _COLUMNS, rows, bool(content["partial"]))
 
 
-def _draw(groups: Sequence[Group], folder: Path, processes: int) -> list[list[figures.Drawing]]:
-    """All figures of all groups; with several groups their files start with the group's number and name.
+@contextmanager
+def drawing_processes(count: int) -> Iterator[Executor | None]:
+    """Processes that draw, and import what they need while the sweeps are still being read; None: this one draws."""
+    if count < 2:
+        yield None
+        return
+    # a fork of a process with threads may hang
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        for _ in range(count):
+            pool.submit(_import_what_draws)
+        yield pool
 
-    Many groups are drawn by several processes: drawing is most of a report's time.
-    """
+
+def _import_what_draws() -> None:
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
+
+
+def _draw(groups: Sequence[Group], folder: Path, pool: Executor | None) -> list[list[figures.Drawing]]:
+    """All figures of all groups; with several groups their files start with the group's number and name."""
     prefixes = [_prefix(group, place) if len(groups) > 1 else "" for place, group in enumerate(groups, 1)]
-    draw = partial(_draw_group, folder=folder)
-    if len(groups) < _MANY_GROUPS or processes == 1:
-        return list(map(draw, groups, prefixes))
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    with ProcessPoolExecutor(min(processes, len(groups)), context) as pool:
-        return list(pool.map(draw, groups, prefixes))
+    tasks = [(kind, group, prefix) for group, prefix in zip(groups, prefixes, strict=True) for kind in _FIGURES]
+    drawn = iter((pool.map if pool else map)(partial(_draw_kind, folder=folder), tasks))
+    found = []
+    for prefix in prefixes:
+        held = [(drawing, prefix) for _ in _FIGURES for drawing in next(drawn)]
+        found.append([drawing for drawing, _ in sorted(held, key=_on_the_page)])
+    return found
 
 
-_MANY_GROUPS = 4  # from here on the start of processes, two seconds each, is worth it
+def _on_the_page(of: tuple[figures.Drawing, str]) -> tuple[bool, int]:
+    drawing, prefix = of
+    return drawing.wide, _place(drawing.name.removeprefix(prefix))
 
 
 def _prefix(group: Group, place: int) -> str:
@@ -77,10 +100,9 @@ def _prefix(group: Group, place: int) -> str:
     return f"{place:02d}-{slug}-"
 
 
-def _draw_group(group: Group, prefix: str, folder: Path) -> list[figures.Drawing]:
-    plans = [plan for plans_of in _FIGURES for plan in plans_of(group)]
-    plans.sort(key=lambda plan: (plan.wide, _place(plan.name)))
-    return [figures.save(plan, prefix, folder) for plan in plans]
+def _draw_kind(task: tuple[_Kind, Group, str], folder: Path) -> list[figures.Drawing]:
+    kind, group, prefix = task
+    return [figures.save(plan, prefix, folder) for plan in kind(group)]
 
 
 def _draw_across(found: Across, folder: Path) -> list[list[figures.Drawing]]:
@@ -90,14 +112,15 @@ def _draw_across(found: Across, folder: Path) -> list[list[figures.Drawing]]:
     return [[figures.save(plan, prefix, folder) for plan in held] for prefix, held in zip(prefixes, plans, strict=True)]
 
 
-_FIGURES = (
+_Kind = Callable[[Group], list[figures.Plan]]
+_FIGURES: tuple[_Kind, ...] = (
+    figures_search.plans,  # half of the time, so begun first
     figures_outcome.plans,
     figures_paths.plans,
     figures_curves.plans,
     figures_grid.plans,
     figures_heat.plans,
     figures_schedules.plans,
-    figures_search.plans,
     figures_importance.plans,
     figures_across.group_plans,
 )
