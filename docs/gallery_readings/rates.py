@@ -16,7 +16,7 @@ from gallery_readings.arms import (
     where,
 )
 from optsweep.report.comparison import BASIN_TOLERANCE
-from optsweep.report.wording import number, plural, setting
+from optsweep.report.wording import fixed, number, plural, setting
 
 
 def wider_basin(results: Results, wider: Choices, narrower: Choices, at: Choices | None = None) -> list[Answer]:
@@ -53,7 +53,7 @@ def _basin(group: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
     wide = "≥ " if held["cut_low"] or held["cut_high"] else ""
     lost = f"; {counts['diverged']} of {plural(sum(counts.values()), 'trial')} diverged"
     return (
-        f"{wide}{number(held['decades'], 3)} decades of {label(group, arm)} ({setting(held['low'])} to "
+        f"{wide}{fixed(held['decades'], 2)} decades of {label(group, arm)} ({setting(held['low'])} to "
         f"{setting(held['high'])}{lost})"
     )
 

@@ -176,7 +176,7 @@ def test_a_basin_counts_beyond_the_distance_of_its_points(
     found = results(group(arm("adamw", LESS, **narrow), arm("muon", LESS, **wide)))
     outcome, sentence = said(found, "wider_basin", wider=MUON, narrower=ADAMW)
     assert outcome == held
-    assert ("≥ 1.5 decades of muon" in sentence) == bool(wide and wide["lr_basin"]["cut_high"])
+    assert ("≥ 1.50 decades of muon" in sentence) == bool(wide and wide["lr_basin"]["cut_high"])
 
 
 # -- over the run, over run lengths, over tasks ------------------------------------------------------------------------
