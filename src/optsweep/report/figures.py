@@ -82,6 +82,7 @@ def style() -> Iterator[None]:
         "axes.titlesize": _FONT + 0.5,
         "axes.titlelocation": "left",
         "axes.titlepad": 5,
+        "axes.titley": 1.0,  # else every layout and every drawing looks for ticks above, which there are none of
         "axes.labelsize": _FONT,
         "axes.edgecolor": MUTED,
         "axes.labelcolor": INK,
