@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 
 from optsweep.tracking import git_commit
 
@@ -23,6 +22,8 @@ def num_cores() -> int:
 
 def environment(device: str) -> dict[str, Any]:
     """What a reader needs to judge the numbers: machine, device, versions, commit."""
+    import torch  # not above: a report asks for the number of cores, and has no use for two seconds of torch
+
     packages = {}
     for name in PACKAGES:
         try:

@@ -35,8 +35,8 @@ def write_report(
 ) -> Report:
     """Write index.html, figures/, results.json, results.csv and references.bib of `sweeps` into the folder `out`.
 
-    Figures are drawn by `processes` processes; from a script, more than 1 needs the guard `if __name__ == "__main__"`,
-    as multiprocessing does.
+    Figures of many arms are drawn by up to `processes` processes; from a script, more than 1 needs the guard
+    `if __name__ == "__main__"`, as multiprocessing does.
 
     With `attach` the folder also goes to MLflow, as artifacts `report/` of the sweep's run; a report of several sweeps
     belongs to none of them and isn't attached. Raises SweepNotFound (a ValueError), which names the nearest sweeps.
@@ -44,16 +44,14 @@ def write_report(
     from mlflow.tracking import MlflowClient
 
     from optsweep.report import write
-    from optsweep.report.load import check_store, find_experiment, load_sweep
+    from optsweep.report.load import check_store, load_sweep
 
     if not sweeps:
         raise SweepNotFound("sweep.name: name at least one sweep to report")
     check_store(tracking_uri)
     client = MlflowClient(tracking_uri)
-    wanted = [(name, find_experiment(client, name)) for name in dict.fromkeys(sweeps)]  # before anything is started
-    with write.drawing_processes(processes) as pool:
-        loaded = [load_sweep(client, name, experiment) for name, experiment in wanted]
-        report = write.write(loaded, tracking_uri, out, pool)
+    loaded = [load_sweep(client, name) for name in dict.fromkeys(sweeps)]
+    report = write.write(loaded, tracking_uri, out, processes)
     if attach and len(loaded) == 1 and loaded[0].run_id:
         client.log_artifacts(loaded[0].run_id, str(out), "report")
     return report

@@ -165,9 +165,10 @@ class Sweep:
         return tuple(name for name in self.plan.get("arms", ()) if name not in started)
 
 
-def load_sweep(client: MlflowClient, name: str, experiment_id: str) -> Sweep:
+def load_sweep(client: MlflowClient, name: str) -> Sweep:
     """Read sweep `name`: tags, params and last metrics of every run, curves of those trials that figures draw."""
-    runs = list(_all_runs(client, experiment_id))
+    experiment = _experiment(client, name)
+    runs = list(_all_runs(client, experiment.experiment_id))
     by_kind: dict[str, list[Run]] = {"sweep": [], "arm": [], "trial": []}
     for run in runs:
         by_kind.get(run.data.tags.get(names.KIND, ""), []).append(run)
@@ -187,7 +188,7 @@ def load_sweep(client: MlflowClient, name: str, experiment_id: str) -> Sweep:
     arms.sort(key=lambda arm: (order.get(arm.name, len(order)), _natural(arm.name)))
     return Sweep(
         name=name,
-        experiment_id=experiment_id,
+        experiment_id=experiment.experiment_id,
         run_id=sweep_run.info.run_id if sweep_run else None,
         plan=plan,
         environment=_json(tags, names.ENVIRONMENT, {}),
@@ -212,11 +213,10 @@ def check_store(tracking_uri: str) -> None:
             raise SweepNotFound(f"tracking.uri: there is no store at {path}; run a sweep first, or name another store")
 
 
-def find_experiment(client: MlflowClient, name: str) -> str:
-    """Id of the experiment that holds sweep `name`. Raises SweepNotFound, which names the nearest."""
+def _experiment(client: MlflowClient, name: str) -> Any:
     experiment = client.get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage == "active":
-        return str(experiment.experiment_id)
+        return experiment
     if experiment is not None:
         raise SweepNotFound(
             f"sweep '{name}' was deleted; `mlflow experiments restore -x {experiment.experiment_id}` brings it back"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -35,17 +34,14 @@ from optsweep.report.wording import number, p_value, plus_minus, plus_minus_diff
 from optsweep.tracking_names import Phase, Status
 
 
-def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path, pool: Executor | None = None) -> Report:
-    """Write the folder `out`; figures of an earlier report in it that no longer exist are removed.
-
-    Drawing is most of a report's time; `pool` is what draws.
-    """
+def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path, processes: int = 1) -> Report:
+    """Write the folder `out`; figures of an earlier report in it that no longer exist are removed."""
     groups = compare(sweeps)
     verdicts = [verdict(group) for group in groups]
     found = across(groups)
     out.mkdir(parents=True, exist_ok=True)
     _remove_old_figures(out)
-    drawings = _draw(groups, out / "figures", pool)
+    drawings = _draw(groups, out / "figures", processes)
     over = _draw_across(found, out / "figures")
     drawn = [drawing for held in (*drawings, *over) for drawing in held]
     cited = references.bibliography(sweeps, groups, [drawing.name for drawing in drawn])
@@ -59,35 +55,34 @@ def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path, pool: Executor 
     return Report(index, (*found.texts, *(v.text for v in verdicts)), _COLUMNS, rows, bool(content["partial"]))
 
 
-@contextmanager
-def drawing_processes(count: int) -> Iterator[Executor | None]:
-    """Processes that draw, and import what they need while the sweeps are still being read; None: this one draws."""
-    if count < 2:
-        yield None
-        return
-    # a fork of a process with threads may hang
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
-        for _ in range(count):
-            pool.submit(_import_what_draws)
-        yield pool
-
-
-def _import_what_draws() -> None:
-    import matplotlib.backends.backend_agg
-    import matplotlib.backends.backend_svg
-    import matplotlib.figure  # noqa: F401
-
-
-def _draw(groups: Sequence[Group], folder: Path, pool: Executor | None) -> list[list[figures.Drawing]]:
+def _draw(groups: Sequence[Group], folder: Path, processes: int) -> list[list[figures.Drawing]]:
     """All figures of all groups; with several groups their files start with the group's number and name."""
     prefixes = [_prefix(group, place) if len(groups) > 1 else "" for place, group in enumerate(groups, 1)]
     tasks = [(kind, group, prefix) for group, prefix in zip(groups, prefixes, strict=True) for kind in _FIGURES]
-    drawn = iter((pool.map if pool else map)(partial(_draw_kind, folder=folder), tasks))
+    helpers = min(processes - 1, sum(len(group.arms) for group in groups) // _ARMS_PER_PROCESS)
+    drawn = iter(_shared_out(partial(_draw_kind, folder=folder), tasks, helpers))
     found = []
     for prefix in prefixes:
         held = [(drawing, prefix) for _ in _FIGURES for drawing in next(drawn)]
         found.append([drawing for drawing, _ in sorted(held, key=_on_the_page)])
     return found
+
+
+_ARMS_PER_PROCESS = 8  # drawing so many takes about as long as starting a process that helps
+
+
+def _shared_out(do: Callable[[_Task], _Drawings], tasks: Sequence[_Task], helpers: int) -> list[_Drawings]:
+    """What `do` gives for each task. Helping processes begin at the front, this one meanwhile at the back."""
+    if helpers < 1:
+        return [do(task) for task in tasks]
+    # a fork of a process with threads may hang
+    with ProcessPoolExecutor(helpers, multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(do, task) for task in tasks]
+        own = {}
+        for place in reversed(range(len(tasks))):
+            if futures[place].cancel():  # nobody has begun it
+                own[place] = do(tasks[place])
+        return [own[place] if place in own else future.result() for place, future in enumerate(futures)]
 
 
 def _on_the_page(of: tuple[figures.Drawing, str]) -> tuple[bool, int]:
@@ -100,7 +95,7 @@ def _prefix(group: Group, place: int) -> str:
     return f"{place:02d}-{slug}-"
 
 
-def _draw_kind(task: tuple[_Kind, Group, str], folder: Path) -> list[figures.Drawing]:
+def _draw_kind(task: _Task, folder: Path) -> _Drawings:
     kind, group, prefix = task
     return [figures.save(plan, prefix, folder) for plan in kind(group)]
 
@@ -113,8 +108,10 @@ def _draw_across(found: Across, folder: Path) -> list[list[figures.Drawing]]:
 
 
 _Kind = Callable[[Group], list[figures.Plan]]
+_Task = tuple[_Kind, Group, str]
+_Drawings = list[figures.Drawing]
 _FIGURES: tuple[_Kind, ...] = (
-    figures_search.plans,  # half of the time, so begun first
+    figures_search.plans,  # half of the time, so begun first where several processes draw
     figures_outcome.plans,
     figures_paths.plans,
     figures_curves.plans,
