@@ -44,14 +44,16 @@ def write_report(
     from mlflow.tracking import MlflowClient
 
     from optsweep.report import write
-    from optsweep.report.load import check_store, load_sweep
+    from optsweep.report.load import check_store, find_experiment, load_sweep
 
     if not sweeps:
         raise SweepNotFound("sweep.name: name at least one sweep to report")
     check_store(tracking_uri)
     client = MlflowClient(tracking_uri)
-    loaded = [load_sweep(client, name) for name in dict.fromkeys(sweeps)]
-    report = write.write(loaded, tracking_uri, out, processes)
+    wanted = [(name, find_experiment(client, name)) for name in dict.fromkeys(sweeps)]  # before anything is started
+    with write.helpers(processes) as pool:
+        loaded = [load_sweep(client, name, experiment) for name, experiment in wanted]
+        report = write.write(loaded, tracking_uri, out, pool)
     if attach and len(loaded) == 1 and loaded[0].run_id:
         client.log_artifacts(loaded[0].run_id, str(out), "report")
     return report

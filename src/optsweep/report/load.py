@@ -165,10 +165,9 @@ class Sweep:
         return tuple(name for name in self.plan.get("arms", ()) if name not in started)
 
 
-def load_sweep(client: MlflowClient, name: str) -> Sweep:
+def load_sweep(client: MlflowClient, name: str, experiment_id: str) -> Sweep:
     """Read sweep `name`: tags, params and last metrics of every run, curves of those trials that figures draw."""
-    experiment = _experiment(client, name)
-    runs = list(_all_runs(client, experiment.experiment_id))
+    runs = list(_all_runs(client, experiment_id))
     by_kind: dict[str, list[Run]] = {"sweep": [], "arm": [], "trial": []}
     for run in runs:
         by_kind.get(run.data.tags.get(names.KIND, ""), []).append(run)
@@ -188,7 +187,7 @@ def load_sweep(client: MlflowClient, name: str) -> Sweep:
     arms.sort(key=lambda arm: (order.get(arm.name, len(order)), _natural(arm.name)))
     return Sweep(
         name=name,
-        experiment_id=experiment.experiment_id,
+        experiment_id=experiment_id,
         run_id=sweep_run.info.run_id if sweep_run else None,
         plan=plan,
         environment=_json(tags, names.ENVIRONMENT, {}),
@@ -213,10 +212,11 @@ def check_store(tracking_uri: str) -> None:
             raise SweepNotFound(f"tracking.uri: there is no store at {path}; run a sweep first, or name another store")
 
 
-def _experiment(client: MlflowClient, name: str) -> Any:
+def find_experiment(client: MlflowClient, name: str) -> str:
+    """Id of the experiment that holds sweep `name`. Raises SweepNotFound, which names the nearest."""
     experiment = client.get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage == "active":
-        return experiment
+        return str(experiment.experiment_id)
     if experiment is not None:
         raise SweepNotFound(
             f"sweep '{name}' was deleted; `mlflow experiments restore -x {experiment.experiment_id}` brings it back"

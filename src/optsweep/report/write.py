@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -34,14 +35,14 @@ from optsweep.report.wording import number, p_value, plus_minus, plus_minus_diff
 from optsweep.tracking_names import Phase, Status
 
 
-def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path, processes: int = 1) -> Report:
+def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path, pool: Executor | None = None) -> Report:
     """Write the folder `out`; figures of an earlier report in it that no longer exist are removed."""
     groups = compare(sweeps)
     verdicts = [verdict(group) for group in groups]
     found = across(groups)
     out.mkdir(parents=True, exist_ok=True)
     _remove_old_figures(out)
-    drawings = _draw(groups, out / "figures", processes)
+    drawings = _draw(groups, out / "figures", pool)
     over = _draw_across(found, out / "figures")
     drawn = [drawing for held in (*drawings, *over) for drawing in held]
     cited = references.bibliography(sweeps, groups, [drawing.name for drawing in drawn])
@@ -55,12 +56,30 @@ def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path, processes: int 
     return Report(index, (*found.texts, *(v.text for v in verdicts)), _COLUMNS, rows, bool(content["partial"]))
 
 
-def _draw(groups: Sequence[Group], folder: Path, processes: int) -> list[list[figures.Drawing]]:
+@contextmanager
+def helpers(processes: int) -> Iterator[Executor | None]:
+    """Processes that help to draw; the first one imports what it needs while the sweeps are still being read."""
+    if processes < 2:
+        yield None
+        return
+    # a fork of a process with threads may hang
+    with ProcessPoolExecutor(processes - 1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(_import_what_draws)
+        yield pool
+
+
+def _import_what_draws() -> None:
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
+
+
+def _draw(groups: Sequence[Group], folder: Path, pool: Executor | None) -> list[list[figures.Drawing]]:
     """All figures of all groups; with several groups their files start with the group's number and name."""
     prefixes = [_prefix(group, place) if len(groups) > 1 else "" for place, group in enumerate(groups, 1)]
     tasks = [(kind, group, prefix) for group, prefix in zip(groups, prefixes, strict=True) for kind in _FIGURES]
-    helpers = min(processes - 1, sum(len(group.arms) for group in groups) // _ARMS_PER_PROCESS)
-    drawn = iter(_shared_out(partial(_draw_kind, folder=folder), tasks, helpers))
+    many = sum(len(group.arms) for group in groups) >= _MANY_ARMS
+    drawn = iter(_shared_out(partial(_draw_kind, folder=folder), tasks, pool if many else None))
     found = []
     for prefix in prefixes:
         held = [(drawing, prefix) for _ in _FIGURES for drawing in next(drawn)]
@@ -68,21 +87,19 @@ def _draw(groups: Sequence[Group], folder: Path, processes: int) -> list[list[fi
     return found
 
 
-_ARMS_PER_PROCESS = 8  # drawing so many takes about as long as starting a process that helps
+_MANY_ARMS = 8  # of fewer, this process has drawn all before another one is there
 
 
-def _shared_out(do: Callable[[_Task], _Drawings], tasks: Sequence[_Task], helpers: int) -> list[_Drawings]:
-    """What `do` gives for each task. Helping processes begin at the front, this one meanwhile at the back."""
-    if helpers < 1:
+def _shared_out(do: Callable[[_Task], _Drawings], tasks: Sequence[_Task], pool: Executor | None) -> list[_Drawings]:
+    """What `do` gives for each task. The pool begins at the front, this process meanwhile at the back."""
+    if pool is None:
         return [do(task) for task in tasks]
-    # a fork of a process with threads may hang
-    with ProcessPoolExecutor(helpers, multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(do, task) for task in tasks]
-        own = {}
-        for place in reversed(range(len(tasks))):
-            if futures[place].cancel():  # nobody has begun it
-                own[place] = do(tasks[place])
-        return [own[place] if place in own else future.result() for place, future in enumerate(futures)]
+    futures = [pool.submit(do, task) for task in tasks]
+    own = {}
+    for place in reversed(range(len(tasks))):
+        if futures[place].cancel():  # nobody has begun it
+            own[place] = do(tasks[place])
+    return [own[place] if place in own else future.result() for place, future in enumerate(futures)]
 
 
 def _on_the_page(of: tuple[figures.Drawing, str]) -> tuple[bool, int]:
