@@ -81,7 +81,7 @@ def _heat(group: Group, axis: str) -> Plan | None:
             else:
                 log_ticks(ax.xaxis)
         shared_labels(figure, "learning rate (log scale)", short(word))
-        bar = figure.colorbar(mesh, ax=axes, shrink=0.9, aspect=28, pad=0.02, extend="max")
+        bar = figure.colorbar(mesh, ax=axes, shrink=0.9, aspect=max(28, 14 * len(panels)), pad=0.02, extend="max")
         bar.set_label(loss_label(group, "validation"))
         bar.outline.set_visible(False)
         return figure

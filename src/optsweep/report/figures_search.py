@@ -187,7 +187,7 @@ def _plane(group: Group, key: str) -> Plan | None:
             if log:
                 log_ticks(ax.yaxis)
         shared_labels(figure, "learning rate (log scale)", short(_symbol(key)) + (" (log scale)" if log else ""))
-        bar = figure.colorbar(drawn, ax=axes, shrink=0.9, aspect=28, pad=0.02, extend="max")
+        bar = figure.colorbar(drawn, ax=axes, shrink=0.9, aspect=max(28, 14 * rows), pad=0.02, extend="max")
         bar.set_label(loss_label(group, "validation"))
         bar.outline.set_visible(False)
         return figure
