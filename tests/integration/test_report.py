@@ -274,11 +274,17 @@ def test_sweeps_without_a_comparison(
 
 
 def test_several_processes_draw_what_one_draws(store: str, tmp_path: Path) -> None:
-    fill(store, "many", [arm(task, "adamw", "cosine") for task in "abcdefgh"], trials=3, seeds=2)
+    fill(
+        store,
+        "many",
+        [arm(task, of, "cosine") for task in "ab" for of in ("adamw", "lion", "muon", "soap")],
+        trials=3,
+        seeds=2,
+    )
     for folder, processes in (("by-several", 2), ("by-one", 1)):
         write_report(store, ["many"], tmp_path / folder, attach=False, processes=processes)
     files = {path.relative_to(tmp_path / "by-one") for path in (tmp_path / "by-one").rglob("*") if path.is_file()}
-    assert len({path.name[:2] for path in files if path.suffix == ".svg"}) >= 8
+    assert len({path.name[:2] for path in files if path.suffix == ".svg"}) >= 2
     for file in files:
         assert (tmp_path / "by-several" / file).read_bytes() == (tmp_path / "by-one" / file).read_bytes()
 
