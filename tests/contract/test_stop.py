@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from optsweep.errors import UserError
-from optsweep.launch import sweep
+from optsweep.launch import stop, sweep
 from optsweep.launch.planner import Planner
 from optsweep.launch.pool import Pool
 
@@ -30,12 +30,12 @@ def test_a_request_is_noted_once_and_a_later_one_is_obeyed_at_once(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.getsignal(number)
-    with sweep._StopRequest(at_a_rung=False) as stop:
-        assert not stop.asked
+    with stop.StopRequest(at_a_rung=False) as request:
+        assert not request.asked
         os.kill(os.getpid(), number)
-        assert stop.asked
+        assert request.asked
         os.kill(os.getpid(), number)  # the same request, sent to the process and to its group
-        monkeypatch.setattr(sweep, "ONE_REQUEST_SECONDS", 0.0)
+        monkeypatch.setattr(stop, "ONE_REQUEST_SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
@@ -43,9 +43,9 @@ def test_a_request_is_noted_once_and_a_later_one_is_obeyed_at_once(
 
 def test_a_background_job_goes_on_ignoring_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with sweep._StopRequest(at_a_rung=False) as stop:
+    with stop.StopRequest(at_a_rung=False) as request:
         os.kill(os.getpid(), signal.SIGINT)
-        assert not stop.asked
+        assert not request.asked
 
 
 class DeadPool:
@@ -68,9 +68,9 @@ class Losses(list[str]):
 
 
 def watch(pool: DeadPool, *, asked: bool) -> list[str]:
-    planner, stop = Losses(), sweep._StopRequest(at_a_rung=False)
-    stop.asked = asked
-    sweep._watch(cast(Pool, pool), cast(Planner, cast(Any, planner)), stop)
+    planner, request = Losses(), stop.StopRequest(at_a_rung=False)
+    request.asked = asked
+    sweep._watch(cast(Pool, pool), cast(Planner, cast(Any, planner)), request)
     return planner
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +21,7 @@ from optsweep.launch.display import Display
 from optsweep.launch.environment import num_cores
 from optsweep.launch.planner import Planner, Task
 from optsweep.launch.pool import Pool
+from optsweep.launch.stop import StopRequest
 from optsweep.launch.timing import time_arms
 from optsweep.launch.worker import Job, Worker, is_alive, worker_name
 from optsweep.search.slots import Plan
@@ -33,9 +32,6 @@ from optsweep.tracking import Tracker
 
 POLL_SECONDS = 1.0
 """The planner wakes up when a trial ends, and this often."""
-
-ONE_REQUEST_SECONDS = 1.0
-"""Signals closer together are one request: `timeout`, for one, sends its signal to the process and to its group."""
 
 
 @dataclass(frozen=True)
@@ -327,7 +323,7 @@ def _work(planner: Planner, jobs: Sequence[Job], display: Display, pool: Pool | 
     display.update(planner.progress)
     if finished:
         return 0
-    with _StopRequest(at_a_rung=pool is None) as stop:
+    with StopRequest(at_a_rung=pool is None) as stop:
         try:
             if pool is None:
                 _work_here(planner, jobs, display, stop)
@@ -347,7 +343,7 @@ def _work(planner: Planner, jobs: Sequence[Job], display: Display, pool: Pool | 
     return planner.num_done() - before
 
 
-def _watch(pool: Pool, planner: Planner, stop: _StopRequest) -> None:
+def _watch(pool: Pool, planner: Planner, stop: StopRequest) -> None:
     """Wait for something to happen. A worker that dies while the sweep is stopped got the same signal: no crash."""
     try:
         dead = pool.wait(POLL_SECONDS)
@@ -370,44 +366,9 @@ def _stop(planner: Planner, display: Display, pool: Pool | None) -> None:
     sys.stderr.write(f"stopped; {done} of {total} trials are kept. To go on: {command_line()}\n")
 
 
-def _work_here(planner: Planner, jobs: Sequence[Job], display: Display, stop: _StopRequest) -> None:
+def _work_here(planner: Planner, jobs: Sequence[Job], display: Display, stop: StopRequest) -> None:
     worker = Worker(jobs, stopping=lambda: stop.asked)
     while not stop.asked and not planner.step():
         display.update(planner.progress)
         if not worker.work_once():
             time.sleep(POLL_SECONDS)
-
-
-class _StopRequest:
-    """Within it Ctrl-C and SIGTERM are noted, and obeyed where nothing is being written; a second one at once.
-
-    A KeyboardInterrupt in the middle of a commit would leave a session behind that can't release what runs.
-    """
-
-    asked = False
-
-    def __init__(self, *, at_a_rung: bool) -> None:
-        self._at_a_rung = at_a_rung  # obeyed late, so say so
-
-    def __enter__(self) -> _StopRequest:
-        self._before: dict[int, Any] = {}
-        with contextlib.suppress(ValueError):  # not in the main thread
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before = signal.getsignal(number)
-                if before not in (signal.SIG_IGN, None):  # a background job of a script ignores Ctrl-C, and still does
-                    self._before[number] = before
-                    signal.signal(number, self._note)
-        return self
-
-    def _note(self, *_: object) -> None:
-        now = time.monotonic()
-        if not self.asked:
-            self.asked, self._since = True, now
-            if self._at_a_rung:  # not by sys.stderr, which a signal may have interrupted
-                os.write(2, b"stopping at the trial's next evaluation; Ctrl-C again stops at once\n")
-        elif now - self._since > ONE_REQUEST_SECONDS:
-            raise KeyboardInterrupt
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
