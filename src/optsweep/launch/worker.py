@@ -65,8 +65,8 @@ def is_alive(worker: str) -> bool | None:
 def _start(pid: int) -> str:
     """What tells a process from all others that have had its number: on Linux the boot and the clock tick since then.
 
-    Elsewhere the time of its start, which changes with the system clock (set by hand, by NTP, or on waking a suspended
-    machine); then workers in the middle of a trial pass for dead: measured, 50 trials of a sweep lost to one step.
+    Elsewhere the time of its start. That changes with the system clock (set by hand, by NTP, or on waking a suspended
+    machine), and workers in the middle of a trial pass for dead: one step of the clock cost most trials of a sweep.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
