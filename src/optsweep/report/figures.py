@@ -134,7 +134,7 @@ def blank(height: float = 3.2, rows: int = 1, columns: int = 1, **shared: Any) -
 
 
 def only_outer_labels(axes: Sequence[Axes], count: int, columns: int) -> None:
-    """Of small multiples that share their x axis, labels below the lowest of each column; the last ones may be empty."""
+    """Of small multiples that share their x axis, labels below the lowest of each column; the last may be empty."""
     for place, ax in enumerate(axes):
         ax.set_visible(place < count)
         ax.tick_params(labelbottom=count - columns <= place < count)
@@ -241,7 +241,7 @@ def save(plan: Plan, prefix: str, folder: Path) -> Drawing:
 
 
 def _lay_out(figure: Figure, layout: LayoutEngine) -> None:
-    """Place the axes. One without tick labels takes no room; left unmeasured in twenty panels it saves half the time."""
+    """Place the axes. One without tick labels takes no room; unmeasured, in twenty panels, it saves half the time."""
     sides = [(axis, side) for ax in figure.axes for axis, side in ((ax.xaxis, "bottom"), (ax.yaxis, "left"))]
     bare = [axis for axis, side in sides if axis.get_visible() and not axis.get_tick_params()[f"label{side}"]]
     for axis in bare:
