@@ -15,8 +15,8 @@ from benchmarks.side_by_side import Figure
 from benchmarks.trials import arm, built
 from scipy.stats import binomtest
 
-from optsweep.outcome import Finding, Outcome, judge
-from optsweep.sequential import AUTO, LOOKS, Level, Seeds, num_seeds
+from optsweep.inference.comparison import Conclusion, Finding, judge
+from optsweep.inference.looks import AUTO, LOOKS, Level, Seeds, num_seeds
 from optsweep.train.loop import train
 from optsweep.train.trial import End, Trial
 
@@ -26,7 +26,7 @@ LANES = 2_000
 FIRST_SEED = 1_000_000  # far from the seeds of search and confirm
 
 FIXED = 8
-DECLARED = (Outcome.BETTER, Outcome.WORSE)
+DECLARED = (Conclusion.BETTER, Conclusion.WORSE)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from benchmarks.rules import contest
 from benchmarks.side_by_side import Figure, SkippedError
 
+from optsweep.optim.layout import layout_of
 from optsweep.tasks.transformer import Transformer
-from optsweep.train.layout import layout_of
 
 ROUNDS = 15
 

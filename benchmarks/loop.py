@@ -20,12 +20,12 @@ from benchmarks.side_by_side import Figure, Ratio, Round, compare, timed, wall
 from benchmarks.trials import arm, built, by_hand, run_of, trial
 from torch import Tensor
 
-from optsweep import tracking
-from optsweep.assemble import Built
-from optsweep.config import Arm
+from optsweep.build.assemble import Built
+from optsweep.config.arm import Arm
 from optsweep.launch.worker import LEASE_SECONDS, Job, Worker, _Reporter, trial_of
 from optsweep.search.slots import Slot
-from optsweep.tracking_names import Phase
+from optsweep.tracking import writer as tracking
+from optsweep.tracking.names import Phase
 from optsweep.train.evaluate import evaluate
 from optsweep.train.loop import train
 

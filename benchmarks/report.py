@@ -23,7 +23,7 @@ import torch
 from benchmarks.side_by_side import Figure
 from tests.integration.synthetic_store import FakeArm, arm, fill
 
-from optsweep import tracking
+from optsweep.tracking import writer as tracking
 
 SEEDS = 8
 OPTIMIZERS = ("adamw", "soap", "lion", "muon", "lamb")

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from optsweep.optim.adam import Adam
 from optsweep.optim.adaptive import AdaDelta, AdaGrad, RMSprop
 from optsweep.optim.lamb import LAMB
+from optsweep.optim.layout import Layout, Role
 from optsweep.optim.lion import Lion
 from optsweep.optim.muon import Muon
 from optsweep.optim.rule import Rule
 from optsweep.optim.sgd import SGD, Momentum, Nesterov
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
-from optsweep.train.layout import Layout, Role
 
 STEPS = 10
 """Per round: one refresh period of SOAP on every side."""

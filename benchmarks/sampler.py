@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from benchmarks.side_by_side import Figure
 
-from optsweep.search.slots import Plan, Slot, choose, suggest
+from optsweep.search.slots import SearchPlan, Slot, choose, suggest
 from optsweep.search.space import Range, Space
 
 SPACE = Space({"lr": Range(2e-3, 2e-1), "weight_decay": Range(1e-3, 1.0)})
@@ -47,7 +47,7 @@ def run(device: torch.device) -> list[Figure]:
 
 
 def _regret(sampler: str, lr: float, decay: float, seed: int) -> float:
-    plan = Plan(trials=16, lag=2, sampler=sampler, pruner="none", reruns=0.25, seed=seed, arm="a")
+    plan = SearchPlan(trials=16, lag=2, sampler=sampler, pruner="none", reruns=0.25, seed=seed, arm="a")
 
     def height(params: Mapping[str, float]) -> float:
         x, y = math.log10(params["lr"] / lr), math.log10(params["weight_decay"] / decay)

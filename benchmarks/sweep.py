@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from benchmarks.side_by_side import Figure
 
-from optsweep import tracking_names as names
-from optsweep.tracking import Tracker
+from optsweep.tracking import names
+from optsweep.tracking.writer import Tracker
 
 SWEEP = "soap_schedulefree_vs_adamw_cosine"
 

@@ -7,9 +7,9 @@ from itertools import count
 
 import torch
 
-from optsweep.app import arm_of, compose
-from optsweep.assemble import Built, build_arm
-from optsweep.config import Arm
+from optsweep.build.assemble import Built, build_arm
+from optsweep.cli.app import arm_of, compose
+from optsweep.config.arm import Arm
 from optsweep.tasks.base import Split
 from optsweep.train.loop import Silent, _Run
 from optsweep.train.program import Program

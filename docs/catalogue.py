@@ -19,14 +19,14 @@ import torch
 import yaml
 from catalogue_pictures import STEPS, pictures
 
-from optsweep import schedules, suggest
-from optsweep.optim import averaging, schedule_free
+from optsweep.build import suggestions as suggest
+from optsweep.optim import averaging, schedule_free, schedules
 from optsweep.optim.iterate import Last
+from optsweep.optim.layout import Layout, Role
 from optsweep.optim.rule import Rule
 from optsweep.optim.schedule_free import ScheduleFree
+from optsweep.optim.schedules import warmup_names
 from optsweep.optim.update import Update
-from optsweep.schedules import warmup_names
-from optsweep.train.layout import Layout, Role
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from optsweep import schedules
-from optsweep.schedules import Schedule, warmup_names
+from optsweep.optim import schedules
+from optsweep.optim.schedules import Schedule, warmup_names
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

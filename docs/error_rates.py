@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from optsweep.report import run_lengths
-from optsweep.report import statistics as s
-from optsweep.report.across_tasks import mean_ranks
-from optsweep.sequential import LOOKS, nominal_level
+from optsweep.inference import loss_curve as run_lengths
+from optsweep.inference import statistics as s
+from optsweep.inference.looks import LOOKS, nominal_level
+from optsweep.report.across.tasks import mean_ranks
 
 Array = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]

@@ -10,8 +10,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from drive import CONF
-from optsweep.app import compose
-from optsweep.config import GROUPS, Arm, read_arm
+from optsweep.cli.app import compose
+from optsweep.config.arm import GROUPS, Arm, read_arm
 
 
 def names_in(group: str) -> list[str]:

@@ -13,9 +13,9 @@ import torch
 import yaml
 from torch import Tensor
 
+from optsweep.optim.layout import Layout, Role
 from optsweep.optim.rule import Domain, Floats, Rule, State
 from optsweep.optim.update import Update
-from optsweep.train.layout import Layout, Role
 
 CONF = Path(__file__).parents[1] / "conf"
 SHAPES = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from optsweep.outcome import Outcome
-from optsweep.report import statistics
+from optsweep.inference import statistics
+from optsweep.inference.comparison import Conclusion
 
 SAME = [0.2, -0.1, 0.15, -0.2, 0.05, -0.1]  # noise about zero
 LESS = [-1.0, -1.1, -0.9, -1.05, -0.95, -1.0]
@@ -41,7 +41,7 @@ def comparison(candidate: str, baseline: str, differences: Sequence[float], **mo
     """What the report says of two arms."""
     test = statistics.paired_t(differences)
     shown = test.p is not None and test.p < 0.05
-    outcome = (Outcome.BETTER if test.mean < 0 else Outcome.WORSE) if shown else Outcome.NO_DIFFERENCE
+    outcome = (Conclusion.BETTER if test.mean < 0 else Conclusion.WORSE) if shown else Conclusion.NO_DIFFERENCE
     return {
         "candidate": candidate,
         "baseline": baseline,

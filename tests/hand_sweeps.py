@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from optsweep import tracking_names as names
-from optsweep.report.across import Across, across
+from optsweep.report.across.findings import Across, across
 from optsweep.report.comparison import compare
-from optsweep.report.load import Arm, Chosen, Curve, Range, Sweep, Timing, Trial
-from optsweep.tracking_names import Phase, Status
+from optsweep.tracking import names
+from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.reader import ArmRecord, Chosen, Curve, RangeRecord, SweepRecord, Timing, TrialRecord
 
 NOISE = (0.010, -0.012, 0.004, -0.006, 0.009, -0.005)
 
 
-def trial(arm: str, seed: int, loss: float | None, curve: Curve | None) -> Trial:
+def trial(arm: str, seed: int, loss: float | None, curve: Curve | None) -> TrialRecord:
     metrics = {} if loss is None else {names.TEST_LOSS: loss, names.VAL_LOSS: loss}
-    return Trial(
+    return TrialRecord(
         run_id=f"{arm}-{seed}",
         arm=arm,
         phase=Phase.CONFIRM,
@@ -46,7 +46,7 @@ def arm(
     reached: Mapping[int, float] | None = None,
     ms: float | None = 2.0,
     **known: Any,
-) -> Arm:
+) -> ArmRecord:
     """An arm with these test losses; None diverged. `reached`: its validation curve, by step."""
     name = f"{task},{optimizer},{steps}"
     held = reached or {steps: next((loss for loss in losses if loss is not None), 9.0)}
@@ -54,13 +54,13 @@ def arm(
     schedule = known.pop("schedule", "cosine")
     choices = {"task": task, "optimizer": optimizer, "schedule": schedule}
     facts = {"num_steps": steps, "loss_unit": "nats", **known.pop("facts", {})}
-    return Arm(
+    return ArmRecord(
         name=name,
         label=f"{task} + {optimizer}" + (f" + steps={steps}" if axis else ""),
         run_id=f"run-{name}",
         choices=choices | ({"trainer.steps": str(steps)} if axis else {}),
         fingerprint="f",
-        space={"lr": Range(1e-4, 1e-3, True, "deck")},
+        space={"lr": RangeRecord(1e-4, 1e-3, True, "deck")},
         fixed={},
         chosen=Chosen({"lr": 5e-4}, 2.0, 1, {"lr": {"low": True, "high": known.pop("bracketed", True)}}, {}, ()),
         timing=None if ms is None else Timing(ms, ms, ms, 50),
@@ -70,20 +70,20 @@ def arm(
     )
 
 
-def sweep(*arms: Arm, name: str = "demo", baseline: str | None = None) -> Sweep:
+def sweep(*arms: ArmRecord, name: str = "demo", baseline: str | None = None) -> SweepRecord:
     plan = {"arms": [a.name for a in arms], "baseline": baseline or arms[0].name, "confirm": {"seeds": 6}}
-    return Sweep(name, "1", "sweep-run", plan, {}, "", (), arms)
+    return SweepRecord(name, "1", "sweep-run", plan, {}, "", (), arms)
 
 
 def seeds(mean: float, noise: Sequence[float] = NOISE) -> list[float | None]:
     return [mean + value for value in noise]
 
 
-def found(*sweeps: Sweep) -> Across:
+def found(*sweeps: SweepRecord) -> Across:
     return across(compare(sweeps))
 
 
-def by_length(optimizer: str, losses: Mapping[int, float], **known: Any) -> list[Arm]:
+def by_length(optimizer: str, losses: Mapping[int, float], **known: Any) -> list[ArmRecord]:
     return [arm(optimizer, seeds(loss), steps=steps, axis=True, **known) for steps, loss in losses.items()]
 
 

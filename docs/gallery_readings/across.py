@@ -15,8 +15,8 @@ from gallery_readings.arms import (
     interval_of,
     where,
 )
-from optsweep.outcome import Outcome
-from optsweep.report.across_frontier import Side
+from optsweep.inference.comparison import Conclusion
+from optsweep.report.across.frontier import Side
 from optsweep.report.wording import decimals, fixed, listed, number, percent, plural, span
 
 
@@ -26,7 +26,9 @@ def flips(results: Results) -> list[Answer]:
     for group in results["groups"]:
         labels = {arm["name"]: str(arm["label"]) for arm in group["arms"]}
         flipped = [held for held in group["comparisons"] if held["last_flip"]]
-        shown = [labels[held["candidate"]] for held in flipped if held["outcome"] in (Outcome.BETTER, Outcome.WORSE)]
+        shown = [
+            labels[held["candidate"]] for held in flipped if held["outcome"] in (Conclusion.BETTER, Conclusion.WORSE)
+        ]
         place = where(group, results)
         if not flipped:
             text = "The median validation curve of no arm crosses the baseline's in the second half of the run."

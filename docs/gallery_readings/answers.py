@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from optsweep.report.statistics import Interval
+from optsweep.inference.statistics import Interval
 
 
 class Held(StrEnum):

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from optsweep.outcome import Finding, Outcome, holm, judge
-from optsweep.report.statistics import Interval, PairedT
+from optsweep.inference.comparison import Conclusion, Finding, holm, judge
+from optsweep.inference.looks import Level
+from optsweep.inference.statistics import Interval, PairedT
 from optsweep.report.verdict import evidence
 from optsweep.report.wording import number, percent
-from optsweep.sequential import Level
 
 Results = Mapping[str, Any]  # what a results.json holds
 Choices = Mapping[str, Any]  # of an arm or a setting, by config key
@@ -167,8 +167,8 @@ def _judged(held: Sequence[tuple[Seeds, Seeds]], level: Level, delta: float | No
         replace(
             finding,
             p_holm=p,
-            outcome=Outcome.NO_DIFFERENCE
-            if finding.outcome in (Outcome.BETTER, Outcome.WORSE) and (p is None or p >= level.alpha)
+            outcome=Conclusion.NO_DIFFERENCE
+            if finding.outcome in (Conclusion.BETTER, Conclusion.WORSE) and (p is None or p >= level.alpha)
             else finding.outcome,
         )
         for finding, p in zip(alone, corrected, strict=True)
@@ -180,9 +180,11 @@ def _reported(group: Mapping[str, Any], lower: Mapping[str, Any], higher: Mappin
     for one, other, sign in ((lower, higher, 1), (higher, lower, -1)):
         for held in group["comparisons"]:
             if (held["candidate"], held["baseline"]) == (one["name"], other["name"]):
-                outcome = Outcome(held["outcome"])
+                outcome = Conclusion(held["outcome"])
                 if sign < 0:
-                    outcome = {Outcome.BETTER: Outcome.WORSE, Outcome.WORSE: Outcome.BETTER}.get(outcome, outcome)
+                    outcome = {Conclusion.BETTER: Conclusion.WORSE, Conclusion.WORSE: Conclusion.BETTER}.get(
+                        outcome, outcome
+                    )
                 differences = {int(seed): sign * float(value) for seed, value in held["differences"].items()}
                 test = _signed(held["paired_t"], sign) if held["paired_t"] else None
                 return Finding(differences, test, held["p_holm"], outcome, True)

@@ -18,8 +18,8 @@ from gallery_readings.arms import (
     label,
     where,
 )
-from optsweep.report import statistics
-from optsweep.report.statistics import Interval
+from optsweep.inference import statistics
+from optsweep.inference.statistics import Interval
 from optsweep.report.wording import listed, number, plural, size, times
 
 

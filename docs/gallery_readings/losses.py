@@ -21,8 +21,8 @@ from gallery_readings.arms import (
     seeds_of,
     where,
 )
-from optsweep.outcome import Outcome
-from optsweep.report import statistics
+from optsweep.inference import statistics
+from optsweep.inference.comparison import Conclusion
 from optsweep.report.wording import decimals, fixed, listed, number, p_value, percent, plural, span
 
 
@@ -40,9 +40,9 @@ def _lower(pair: Pair, place: str) -> Answer:
     lost = listed([_diverged(arm) for arm in (pair.lower, pair.higher) if arm.diverged_seeds])
     also = f" {lost}." if lost else ""
     match pair.finding.outcome:
-        case Outcome.BETTER:
+        case Conclusion.BETTER:
             return Answer(f"{place}{one} ends lower than {other}: {pair.evidence}.{also}", Held.HELD)
-        case Outcome.WORSE:
+        case Conclusion.WORSE:
             return Answer(f"{place}{one} ends higher than {other}: {pair.evidence}.{also}", Held.REVERSE)
     if lost:
         return _by_divergence(pair, place)
@@ -50,7 +50,7 @@ def _lower(pair: Pair, place: str) -> Answer:
         return Answer(f"{place}{one} and {other} can't be compared: no seed ended in both.", Held.OPEN)
     if pair.finding.test.p is None:
         return Answer(f"{place}{one} against {other}: {pair.evidence}, without an interval.", Held.OPEN)
-    if pair.finding.outcome is Outcome.EQUAL:
+    if pair.finding.outcome is Conclusion.EQUAL:
         return Answer(f"{place}{one} and {other} are equal within ±δ: {pair.evidence}.", Held.FAILED)
     return Answer(f"{place}No difference between {one} and {other} is shown: {pair.evidence}.", Held.OPEN)
 

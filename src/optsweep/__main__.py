@@ -40,7 +40,7 @@ def main() -> None:
 
         sys.stdout.write(f"optsweep {__version__}\n")
         raise SystemExit(0)
-    from optsweep.app import run
+    from optsweep.cli.app import run
 
     raise SystemExit(run(arguments))
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from hand_sweeps import HALVING, NOISE, arm, by_length, found, seeds, sweep
-from optsweep.report.across import across
-from optsweep.report.across_tasks import MOST_TAU, mean_ranks, over_tasks, scores
-from optsweep.report.comparison import Outcome, compare
-from optsweep.report.figures import style
-from optsweep.report.figures_across import group_plans, plans
-from optsweep.report.load import Sweep
-from optsweep.report.statistics import performance_profile
+from optsweep.inference.statistics import performance_profile
+from optsweep.report.across.findings import across
+from optsweep.report.across.tasks import MOST_TAU, mean_ranks, over_tasks, scores
+from optsweep.report.comparison import Conclusion, compare
+from optsweep.report.figures.across import group_plans, plans
+from optsweep.report.figures.canvas import style
+from optsweep.tracking.reader import SweepRecord
 
 
-def two_tasks(**known: Any) -> Sweep:
+def two_tasks(**known: Any) -> SweepRecord:
     """Of task a the target is the task's own, of task b nobody reaches it; soap takes half and twice the steps."""
     own, hopeless = {"target_loss": 2.5}, {"target_loss": 0.1}
     slow, fast = {100: 3.0, 200: 2.4, 400: 2.0}, {100: 2.4, 200: 2.3, 400: 1.9}
@@ -42,7 +42,7 @@ def test_targets_profile_and_verdicts_over_tasks() -> None:
     assert tasks.seconds is not None
     assert tasks.seconds.tolist() == [[0.4, 0.2], [0.4, 0.8]]
     assert performance_profile(tasks.steps, [1, 1.9, 2]).tolist() == [[0.5, 0.5, 1.0], [0.5, 0.5, 1.0]]
-    assert dict(tasks.outcomes[1]) == {Outcome.BETTER: 1, Outcome.NO_DIFFERENCE: 1}
+    assert dict(tasks.outcomes[1]) == {Conclusion.BETTER: 1, Conclusion.NO_DIFFERENCE: 1}
     assert [arm.label for arm in tasks.arms] == ["adamw", "soap"]
     ((_, finding),) = found(two_tasks()).tasks
     assert finding.sentences[0] == "Over 2 tasks, against adamw: soap better on 1 and no difference shown on 1."
@@ -113,7 +113,7 @@ def test_of_two_sweeps_with_the_same_task_the_one_left_out_is_named() -> None:
 
 def test_one_group_says_nothing_across() -> None:
     assert not found(sweep(arm("adamw", seeds(2.0)), arm("soap", seeds(1.0))))
-    assert not found(Sweep("none", "1", None, {}, {}, "", (), ()))
+    assert not found(SweepRecord("none", "1", None, {}, {}, "", (), ()))
 
 
 @pytest.mark.parametrize("losses", [[None, None], [2.0], [2.0, 2.0], [], [2.0, None]])

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from hand_sweeps import HALVING, NOISE, arm, by_length, found, seeds, sweep
-from optsweep.report.across_frontier import Side
-from optsweep.report.across_lengths import Method, interpolated, steps_needed
-from optsweep.report.figures_across import plans
-from optsweep.report.load import Sweep
-from optsweep.report.results_across import results
+from optsweep.report.across.frontier import Side
+from optsweep.report.across.lengths import Method, interpolated, steps_needed
+from optsweep.report.across.results import results
+from optsweep.report.figures.across import plans
+from optsweep.tracking.reader import SweepRecord
 
 
 def test_steps_needed_is_linear_in_the_log_of_the_steps() -> None:
@@ -137,7 +137,7 @@ def test_looks_widen_the_intervals_of_run_lengths_and_tasks() -> None:
     assert "three looks planned, Pocock" in plans(looked)[0][1].caption
 
 
-def two_lengths_and_tasks() -> Sweep:
+def two_lengths_and_tasks() -> SweepRecord:
     arms = [a for task in "ab" for a in by_length("adamw", HALVING, task=task)]
     return sweep(
         *arms,

@@ -17,9 +17,9 @@ import yaml
 
 from drive import CONF
 from hand_results import LESS, SAME, arm, comparison, group, results, two
-from optsweep import groups
-from optsweep.app import compose
-from optsweep.config import GROUPS
+from optsweep.cli.app import compose
+from optsweep.config.arm import GROUPS
+from optsweep.inference import groups
 
 SWEEPS = CONF.parent / "sweeps"
 

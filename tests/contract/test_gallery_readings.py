@@ -10,7 +10,7 @@ import gallery_readings as readings
 import pytest
 
 from hand_results import LESS, SAME, arm, comparison, group, results, two
-from optsweep.report import statistics
+from optsweep.inference import statistics
 
 
 def said(found: Mapping[str, Any], kind: str, **options: Any) -> tuple[str, str]:

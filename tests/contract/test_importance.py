@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from optsweep.report.importance import importance
+from optsweep.inference.importance import importance
 
 RNG = np.random.default_rng(0)
 LR, DECAY, NOTHING = RNG.uniform(-4, -1, 40).tolist(), RNG.uniform(-3, 0, 40).tolist(), RNG.uniform(0, 1, 40).tolist()

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from optsweep.optim.adam import Adam
 from optsweep.optim.external import ExternalUpdate
+from optsweep.optim.layout import Layout
 from optsweep.optim.schedule_free import ScheduleFree
+from optsweep.optim.schedules import Schedule
 from optsweep.optim.sgd import Momentum
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
-from optsweep.schedules import Schedule
 from optsweep.tasks.base import Facts, Split, Task
 from optsweep.tasks.landscapes import Landscape
 from optsweep.tasks.tabular import Table
-from optsweep.train.layout import Layout
 from optsweep.train.loop import train
 from optsweep.train.program import Program, Updater
 from optsweep.train.trial import End, Outcome, Rung, Trial

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from drive import CONF
-from optsweep.config import GROUPS
+from optsweep.build.suggestions import SOURCES
+from optsweep.config.arm import GROUPS
 from optsweep.report import references
-from optsweep.suggest import SOURCES
 
 BIB = CONF.parent / "src" / "optsweep" / "report" / "references.bib"
 

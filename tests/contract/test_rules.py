@@ -9,8 +9,8 @@ import torch
 from drive import LAYOUT, defaults, largest, noisy, registry, run, start
 from optsweep.optim.iterate import Last
 from optsweep.optim.schedule_free import ScheduleFree
+from optsweep.optim.schedules import Schedule
 from optsweep.optim.update import Decay, Update
-from optsweep.schedules import Schedule
 
 ENTRIES = registry()
 ITERATES = {"last": Last, "schedule_free": ScheduleFree}

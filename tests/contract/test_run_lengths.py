@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from optsweep.report import run_lengths as r
+from optsweep.inference import loss_curve as r
 
 LENGTHS = [100, 200, 400, 800, 1600]
 ALPHA, BETA, GAMMA = 6.0, 0.4, 1.2

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from drive import CONF
-from optsweep.schedules import Schedule, schedule_names, schedule_options, warmup_names
+from optsweep.optim.schedules import Schedule, schedule_names, schedule_options, warmup_names
 
 STEPS = 100
 AVERAGING = ("averaging_beta", "decay_at")  # options in conf/schedule/ that are the iterate's

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from optsweep.groups import group
-from optsweep.outcome import Outcome, judge
-from optsweep.sequential import AUTO, LOOKS, Level, in_words, nominal_level, num_seeds
+from optsweep.inference.comparison import Conclusion, judge
+from optsweep.inference.groups import group
+from optsweep.inference.looks import AUTO, LOOKS, Level, in_words, nominal_level, num_seeds
 
 
 @pytest.mark.parametrize(("count", "bound"), [(1, 1.960), (2, 2.178), (3, 2.289), (4, 2.361), (5, 2.413), (10, 2.555)])
@@ -94,20 +94,20 @@ def shifted(by: float, spread: float = 1.0, diverged: int = 0) -> Seeds:
 @pytest.mark.parametrize(
     ("candidate", "baseline_diverged", "outcome", "decided"),
     [
-        (shifted(-0.1), 0, Outcome.BETTER, True),
-        (shifted(0.1), 0, Outcome.WORSE, True),
-        (shifted(0.001), 0, Outcome.NO_DIFFERENCE, False),
-        (shifted(-0.1, diverged=1), 0, Outcome.UNTESTED, True),  # leads, and can't be called better
-        (shifted(-0.01, diverged=1), 0, Outcome.NO_DIFFERENCE, True),
-        (shifted(0.005, diverged=1), 0, Outcome.NO_DIFFERENCE, False),  # may yet be shown to be worse
-        (shifted(0.1, diverged=1), 0, Outcome.WORSE, True),
-        (shifted(0.005, diverged=1), 1, Outcome.NO_DIFFERENCE, True),  # the baseline leads and has diverged
-        (shifted(0.0, spread=0.0), 0, Outcome.UNTESTED, True),  # no variance
-        (Seeds({}, 5), 0, Outcome.UNTESTED, True),
-        (Seeds({}), 0, Outcome.UNTESTED, True),  # its search only diverged
+        (shifted(-0.1), 0, Conclusion.BETTER, True),
+        (shifted(0.1), 0, Conclusion.WORSE, True),
+        (shifted(0.001), 0, Conclusion.NO_DIFFERENCE, False),
+        (shifted(-0.1, diverged=1), 0, Conclusion.UNTESTED, True),  # leads, and can't be called better
+        (shifted(-0.01, diverged=1), 0, Conclusion.NO_DIFFERENCE, True),
+        (shifted(0.005, diverged=1), 0, Conclusion.NO_DIFFERENCE, False),  # may yet be shown to be worse
+        (shifted(0.1, diverged=1), 0, Conclusion.WORSE, True),
+        (shifted(0.005, diverged=1), 1, Conclusion.NO_DIFFERENCE, True),  # the baseline leads and has diverged
+        (shifted(0.0, spread=0.0), 0, Conclusion.UNTESTED, True),  # no variance
+        (Seeds({}, 5), 0, Conclusion.UNTESTED, True),
+        (Seeds({}), 0, Conclusion.UNTESTED, True),  # its search only diverged
     ],
 )
-def test_decided(candidate: Seeds, baseline_diverged: int, outcome: Outcome, decided: bool) -> None:
+def test_decided(candidate: Seeds, baseline_diverged: int, outcome: Conclusion, decided: bool) -> None:
     baseline = Seeds({i: BASE[i] for i in range(baseline_diverged, 5)}, baseline_diverged)
     (finding,) = judge([candidate], baseline, Level.of(LOOKS), None)
     assert (finding.outcome, finding.decided) == (outcome, decided)
@@ -116,7 +116,7 @@ def test_decided(candidate: Seeds, baseline_diverged: int, outcome: Outcome, dec
 def test_equal_within_delta_is_decided_and_comparisons_are_corrected_together() -> None:
     baseline = Seeds(dict(enumerate(BASE)))
     (equal,) = judge([shifted(0.0)], baseline, Level.of(LOOKS), 0.1)
-    assert (equal.outcome, equal.decided) == (Outcome.EQUAL, True)
+    assert (equal.outcome, equal.decided) == (Conclusion.EQUAL, True)
     alone = judge([shifted(-0.02)], baseline, Level.of(LOOKS), None)[0]
     assert alone.decided
     together = judge([shifted(-0.02), *[shifted(0.001)] * 3], baseline, Level.of(LOOKS), None)

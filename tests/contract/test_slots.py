@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from optsweep.search.slots import Plan, Slot, bracketed, choose, ranked, ready, suggest
+from optsweep.search.slots import SearchPlan, Slot, bracketed, choose, ranked, ready, suggest
 from optsweep.search.space import Range, Space
 
-PLAN = Plan(trials=16, lag=2, sampler="tpe", pruner="none", reruns=0.25, seed=0, arm="a")
+PLAN = SearchPlan(trials=16, lag=2, sampler="tpe", pruner="none", reruns=0.25, seed=0, arm="a")
 SPACE = Space({"lr": Range(1e-4, 1e-3)})
 Objective = Callable[[dict[str, float], int], float]
 
@@ -29,7 +29,7 @@ def valley(best: float) -> Objective:
     return objective
 
 
-def search(plan: Plan, space: Space, objective: Objective, workers: int = 1, pace: int = 0) -> list[Slot]:
+def search(plan: SearchPlan, space: Space, objective: Objective, workers: int = 1, pace: int = 0) -> list[Slot]:
     """Run a search with so many workers, whose speeds differ in a way that `pace` chooses."""
     slots: list[Slot] = []
     running: list[tuple[float, int]] = []

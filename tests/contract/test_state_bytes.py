@@ -4,9 +4,9 @@ import pytest
 
 from drive import registry, start
 from optsweep.optim.iterate import Last
+from optsweep.optim.layout import Layout, Role
 from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.update import Update
-from optsweep.train.layout import Layout, Role
 
 M, N = 16, 32
 LAYOUT = Layout.build({"w": (M, N)}, {"w": Role.HIDDEN})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from optsweep.report import statistics as s
+from optsweep.inference import statistics as s
 from optsweep.report import wording
 
 SLEEP = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]  # Student 1908, first drug

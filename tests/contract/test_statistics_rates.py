@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from optsweep.report import statistics as s
-from optsweep.sequential import LOOKS, nominal_level
+from optsweep.inference import statistics as s
+from optsweep.inference.looks import LOOKS, nominal_level
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 

@@ -9,7 +9,7 @@ import pytest
 
 from optsweep.search.slots import Slot
 from optsweep.search.studies import LeaseLostError, Studies, history
-from optsweep.tracking_names import Phase
+from optsweep.tracking.names import Phase
 from optsweep.train.trial import End
 
 COUNT = 40

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from optsweep.suggest import (
+from optsweep.build.suggestions import (
     ADAPTIVE,
     LR_RANGES,
     TaskFacts,
@@ -199,5 +199,5 @@ def test_tables_cover_every_optimizer() -> None:
 
 def test_suggestions_need_no_torch() -> None:
     """`optsweep suggest` and the command line's checks must not wait for torch."""
-    code = "import optsweep.suggest, sys; print('torch' in sys.modules)"
+    code = "import optsweep.build.suggestions, sys; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

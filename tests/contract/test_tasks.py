@@ -11,7 +11,7 @@ import yaml
 from task_builder import CIFAR, CONF, NAMES, SMALL, batch_of, builder, model_of
 from torch.func import functional_call, vmap
 
-from optsweep.suggest import TaskFacts, suggest_all
+from optsweep.build.suggestions import TaskFacts, suggest_all
 from optsweep.tasks.base import Split, Task
 
 

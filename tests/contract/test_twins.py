@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arms import arm_with
-from optsweep.assemble import algorithm_of, build_arm, build_task, task_facts
+from optsweep.build.assemble import algorithm_of, build_arm, build_task, task_facts
 from optsweep.tasks.base import Task
 
 EXTRA = {"optimizer__lr": 1e-2, "weight_decay__value": 0.01}

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optsweep import tracking_names as names
-from optsweep.report.comparison import Outcome, compare
-from optsweep.report.figures import Plan, style
-from optsweep.report.figures_curves import plans
-from optsweep.report.load import Arm, Chosen, Curve, Range, Sweep, Timing, Trial
+from optsweep.report.comparison import Conclusion, compare
+from optsweep.report.figures.canvas import FigurePlan, style
+from optsweep.report.figures.curves import plans
 from optsweep.report.verdict import Verdict, verdict
-from optsweep.tracking_names import Phase, Status
+from optsweep.tracking import names
+from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.reader import ArmRecord, Chosen, Curve, RangeRecord, SweepRecord, Timing, TrialRecord
 
 BASE = [2.00, 2.05, 1.95, 2.02, 1.98, 2.01, 2.03, 1.96]
 JITTER = [0.010, -0.012, 0.004, -0.006, 0.009, -0.003, 0.001, -0.004]
 
 
-def trial(arm: str, seed: int, test: float | None, status: Status = Status.FINISHED, **known: Any) -> Trial:
+def trial(arm: str, seed: int, test: float | None, status: Status = Status.FINISHED, **known: Any) -> TrialRecord:
     metrics = {} if test is None else {names.TEST_LOSS: test, names.VAL_LOSS: test, names.test_metric("accuracy"): 0.5}
     fields: dict[str, Any] = {
         "run_id": f"{arm}-{seed}",
@@ -35,10 +35,10 @@ def trial(arm: str, seed: int, test: float | None, status: Status = Status.FINIS
         "state_bytes": 1000.0,
         "lanes": 1,
     }
-    return Trial(arm=arm, seed=seed, status=status, metrics=metrics, **{**fields, **known})
+    return TrialRecord(arm=arm, seed=seed, status=status, metrics=metrics, **{**fields, **known})
 
 
-def arm(name: str, tests: Sequence[float | None] = (), **known: Any) -> Arm:
+def arm(name: str, tests: Sequence[float | None] = (), **known: Any) -> ArmRecord:
     """An arm whose confirm trials have these test losses; None and infinity diverged."""
     trials = [
         trial(name, seed, loss)
@@ -51,7 +51,7 @@ def arm(name: str, tests: Sequence[float | None] = (), **known: Any) -> Arm:
         "run_id": f"run-{name}",
         "choices": {"task": "charlm", "optimizer": name},
         "fingerprint": "f",
-        "space": {"lr": Range(1e-4, 1e-3, True, "deck")},
+        "space": {"lr": RangeRecord(1e-4, 1e-3, True, "deck")},
         "fixed": {},
         "chosen": Chosen({"lr": 5e-4}, 2.0, 1, {"lr": {"low": True, "high": True}}, {"lr": (1e-4, 1e-3)}, (0,)),
         "timing": Timing(2.0, 1.9, 2.1, 50),
@@ -59,10 +59,10 @@ def arm(name: str, tests: Sequence[float | None] = (), **known: Any) -> Arm:
         "warnings": (),
         "trials": tuple(trials),
     }
-    return Arm(name=name, **{**fields, **known})
+    return ArmRecord(name=name, **{**fields, **known})
 
 
-def sweep(*arms: Arm, seeds: int | None = None, **plan: Any) -> Sweep:
+def sweep(*arms: ArmRecord, seeds: int | None = None, **plan: Any) -> SweepRecord:
     planned = max((len(a.of(Phase.CONFIRM)) for a in arms), default=0) if seeds is None else seeds
     whole: Mapping[str, Any] = {
         "arms": [a.name for a in arms],
@@ -70,10 +70,10 @@ def sweep(*arms: Arm, seeds: int | None = None, **plan: Any) -> Sweep:
         "confirm": {"seeds": planned},
         **plan,
     }
-    return Sweep("demo", "1", "sweep-run", whole, {}, "", (), arms)
+    return SweepRecord("demo", "1", "sweep-run", whole, {}, "", (), arms)
 
 
-def said(*arms: Arm, **plan: Any) -> Verdict:
+def said(*arms: ArmRecord, **plan: Any) -> Verdict:
     (group,) = compare([sweep(*arms, **plan)])
     return verdict(group)
 
@@ -82,13 +82,13 @@ def shifted(by: float) -> list[float]:
     return [value + by + jitter for value, jitter in zip(BASE, JITTER, strict=True)]
 
 
-def outcome(v: Verdict) -> Outcome:
+def outcome(v: Verdict) -> Conclusion:
     return v.group.comparisons[0].outcome
 
 
 def test_better_says_by_how_much_and_at_what_cost() -> None:
     v = said(arm("adamw", BASE), arm("soap", shifted(-0.1), timing=Timing(3.0, 2.9, 3.1, 50)))
-    assert outcome(v) is Outcome.BETTER
+    assert outcome(v) is Conclusion.BETTER
     assert "On charlm, soap is better than adamw: mean test loss lower by 0.100" in v.headline
     assert "95 % interval of the difference −0.10" in v.headline
     assert "paired over 8 seeds" in v.headline
@@ -97,19 +97,19 @@ def test_better_says_by_how_much_and_at_what_cost() -> None:
 
 def test_worse() -> None:
     v = said(arm("adamw", BASE), arm("sgd", shifted(0.1)))
-    assert outcome(v) is Outcome.WORSE
+    assert outcome(v) is Conclusion.WORSE
     assert "sgd is worse than adamw" in v.headline
 
 
 def test_no_difference_is_a_verdict() -> None:
     v = said(arm("adamw", BASE), arm("soap", shifted(0.0)))
-    assert outcome(v) is Outcome.NO_DIFFERENCE
+    assert outcome(v) is Conclusion.NO_DIFFERENCE
     assert "no difference between soap and adamw is shown" in v.headline
 
 
 def test_equal_within_delta() -> None:
     v = said(arm("adamw", BASE), arm("soap", shifted(0.0)), confirm={"seeds": 8, "delta": 0.05})
-    assert outcome(v) is Outcome.EQUAL
+    assert outcome(v) is Conclusion.EQUAL
     assert "equal within ±0.05" in v.headline
     found = v.group.comparisons[0].test
     assert found is not None
@@ -117,14 +117,14 @@ def test_equal_within_delta() -> None:
     assert found.high is not None
     widest = max(-found.low, found.high)
     inside = said(arm("adamw", BASE), arm("soap", shifted(0.0)), confirm={"seeds": 8, "delta": widest * 1.01})
-    assert outcome(inside) is Outcome.EQUAL
+    assert outcome(inside) is Conclusion.EQUAL
     outside = said(arm("adamw", BASE), arm("soap", shifted(0.0)), confirm={"seeds": 8, "delta": widest * 0.99})
-    assert outcome(outside) is Outcome.NO_DIFFERENCE
+    assert outcome(outside) is Conclusion.NO_DIFFERENCE
 
 
 def test_tiny_losses_are_compared() -> None:
     tiny = [loss * 1e-17 for loss in BASE]
-    assert outcome(said(arm("adamw", tiny), arm("soap", [loss * 1e-17 for loss in shifted(-0.1)]))) is Outcome.BETTER
+    assert outcome(said(arm("adamw", tiny), arm("soap", [loss * 1e-17 for loss in shifted(-0.1)]))) is Conclusion.BETTER
 
 
 def test_unbracketed_arm_is_named_in_the_verdict() -> None:
@@ -136,7 +136,7 @@ def test_unbracketed_arm_is_named_in_the_verdict() -> None:
 @pytest.mark.parametrize("lost", [None, math.inf])
 def test_an_arm_with_a_diverged_seed_is_never_better(lost: float | None) -> None:
     v = said(arm("adamw", BASE), arm("soap", [*shifted(-0.1)[:7], lost]))
-    assert outcome(v) is Outcome.UNTESTED
+    assert outcome(v) is Conclusion.UNTESTED
     assert "soap diverged on 1 of 8 seeds, so it can't be called better" in v.headline
     assert v.group.comparisons[0].test is not None
     assert v.group.comparisons[0].test.n == 7
@@ -146,24 +146,24 @@ def test_an_arm_with_a_diverged_seed_is_never_better(lost: float | None) -> None
 def test_a_finished_trial_without_a_finite_test_loss_counts_as_diverged(lost: float) -> None:
     soap = arm("soap", shifted(-0.1)[:7])
     v = said(arm("adamw", BASE), replace(soap, trials=(*soap.trials, trial("soap", 7, lost))))
-    assert outcome(v) is Outcome.UNTESTED
+    assert outcome(v) is Conclusion.UNTESTED
     assert "soap diverged on 1 of 8 seeds" in v.headline
 
 
 def test_nor_is_a_baseline_with_one() -> None:
     v = said(arm("adamw", [None, *BASE[1:]]), arm("soap", shifted(0.1)))
-    assert outcome(v) is Outcome.UNTESTED
+    assert outcome(v) is Conclusion.UNTESTED
     assert "adamw ends lower on the seeds that both finished, but adamw diverged on 1 of 8 seeds" in v.headline
 
 
 def test_a_diverging_arm_may_be_worse() -> None:
     v = said(arm("adamw", BASE), arm("sgd", [None, *shifted(0.1)[1:]]))
-    assert outcome(v) is Outcome.WORSE
+    assert outcome(v) is Conclusion.WORSE
 
 
 def test_zero_variance_gives_a_difference_without_interval() -> None:
     v = said(arm("adamw", [2.0] * 5), arm("soap", [1.75] * 5))
-    assert outcome(v) is Outcome.UNTESTED
+    assert outcome(v) is Conclusion.UNTESTED
     assert "lower by 0.25" in v.headline
     assert "interval" not in v.headline
     same = said(arm("adamw", BASE), arm("copy", BASE))
@@ -237,7 +237,7 @@ def test_tasks_are_never_compared_with_each_other() -> None:
 
 
 def test_run_lengths_are_groups_unless_they_are_what_is_compared() -> None:
-    def of(optimizer: str, steps: str) -> Arm:
+    def of(optimizer: str, steps: str) -> ArmRecord:
         choices = {"task": "x", "optimizer": optimizer, "trainer.steps": steps}
         return arm(f"{optimizer}{steps}", BASE, label=optimizer, choices=choices)
 
@@ -259,7 +259,7 @@ def test_caveats_name_what_is_unfair() -> None:
 
 
 def test_a_decay_at_the_end_of_its_range_is_a_caveat() -> None:
-    space = {"lr": Range(1e-4, 1e-3, True, "deck"), "weight_decay": Range(1e-3, 1.0, True, "")}
+    space = {"lr": RangeRecord(1e-4, 1e-3, True, "deck"), "weight_decay": RangeRecord(1e-3, 1.0, True, "")}
     chosen = Chosen({"lr": 1e-3, "weight_decay": 0.95}, 2.0, 1, {"lr": {"low": True, "high": True}}, {}, ())
     v = said(arm("adamw", BASE, space=space, chosen=chosen), arm("soap", shifted(0)))
     edge = "The best weight_decay lies at the upper end of its range, a better one may lie beyond: the baseline, adamw"
@@ -268,7 +268,7 @@ def test_a_decay_at_the_end_of_its_range_is_a_caveat() -> None:
 
 
 def test_basin_is_of_quasi_random_points_only() -> None:
-    def point(slot: int, lr: float, loss: float, origin: str) -> Trial:
+    def point(slot: int, lr: float, loss: float, origin: str) -> TrialRecord:
         metrics = {names.VAL_LOSS: loss}
         known: dict[str, Any] = {"phase": Phase.SEARCH, "params": {"lr": repr(lr)}, "origin": origin}
         return replace(trial("adamw", slot, None, **known), metrics=metrics)
@@ -283,7 +283,7 @@ def test_basin_is_of_quasi_random_points_only() -> None:
     assert not found.cut_low
 
 
-def _with_curve(of: Arm, losses: Sequence[float]) -> Arm:
+def _with_curve(of: ArmRecord, losses: Sequence[float]) -> ArmRecord:
     curve = Curve(np.arange(100, 100 * len(losses) + 1, 100), np.array(losses))
     trials = [trial(of.name, t.seed, losses[-1] + JITTER[t.seed], curves={names.VAL_LOSS: curve}) for t in of.trials]
     return arm(of.name, trials=tuple(trials))
@@ -303,7 +303,7 @@ def test_steps_to_target_and_late_flip() -> None:
 
 
 def test_the_loss_figure_marks_target_and_chance_where_they_fall_within_it() -> None:
-    def losses(**facts: Any) -> tuple[Plan, list[float]]:
+    def losses(**facts: Any) -> tuple[FigurePlan, list[float]]:
         curve = Curve(np.array([0, 10, 20, 30]), np.array([2.0, 1.9, 1.5, 1.0]))
         seeds = tuple(trial("adamw", seed, 1.0, curves={names.VAL_LOSS: curve}) for seed in (0, 1))
         (group,) = compare([sweep(arm("adamw", trials=seeds, facts=facts))])
@@ -323,7 +323,7 @@ def test_the_loss_figure_marks_target_and_chance_where_they_fall_within_it() -> 
     assert "Dotted" not in plan.caption
 
 
-def looked(*arms: Arm, **confirm: Any) -> Verdict:
+def looked(*arms: ArmRecord, **confirm: Any) -> Verdict:
     """The verdict under confirm.seeds=auto, or after it."""
     return said(*arms, confirm={"seeds": "auto", "looks": [5, 10, 20], **confirm})
 
@@ -332,9 +332,9 @@ def test_looks_ask_for_more_than_a_fixed_number_and_the_interval_agrees() -> Non
     # p = 0.034: enough at 5 %, not at Pocock's level of three looks
     losses = [value + by for value, by in zip(BASE[:5], [-0.05, -0.01, -0.03, -0.005, -0.04], strict=True)]
     fixed = said(arm("adamw", BASE[:5]), arm("soap", losses))
-    assert outcome(fixed) is Outcome.BETTER
+    assert outcome(fixed) is Conclusion.BETTER
     v = looked(arm("adamw", BASE[:5]), arm("soap", losses))
-    assert outcome(v) is Outcome.NO_DIFFERENCE
+    assert outcome(v) is Conclusion.NO_DIFFERENCE
     test = v.group.comparisons[0].test
     assert test is not None
     assert test.p is not None
@@ -349,11 +349,11 @@ def test_looks_ask_for_more_than_a_fixed_number_and_the_interval_agrees() -> Non
 
 def test_seeds_that_ended_at_a_look_are_not_partial() -> None:
     v = looked(arm("adamw", BASE[:5]), arm("soap", shifted(-0.1)[:5]))
-    assert outcome(v) is Outcome.BETTER
+    assert outcome(v) is Conclusion.BETTER
     assert v.group.stopped_at == 5
     assert not any("Partial" in caveat for caveat in v.caveats)
     last = looked(arm("adamw", (BASE * 3)[:20]), arm("soap", (shifted(0.0) * 3)[:20]))
-    assert outcome(last) is Outcome.NO_DIFFERENCE
+    assert outcome(last) is Conclusion.NO_DIFFERENCE
     assert last.group.stopped_at == 20
     alone = looked(arm("adamw", BASE[:5]))
     assert alone.group.stopped_at == 5

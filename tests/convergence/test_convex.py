@@ -7,10 +7,10 @@ import torch
 from drive import defaults, registry, run
 from optsweep.optim.averaging import EMA, LAWA
 from optsweep.optim.iterate import Last
+from optsweep.optim.layout import Layout, Role
 from optsweep.optim.schedule_free import ScheduleFree
+from optsweep.optim.schedules import Schedule, schedule_names
 from optsweep.optim.update import Decay, Update
-from optsweep.schedules import Schedule, schedule_names
-from optsweep.train.layout import Layout, Role
 
 LAYOUT = Layout.build(
     {"hidden": (4, 4), "head": (2, 4), "bias": (4,)}, {"hidden": Role.HIDDEN, "head": Role.HEAD, "bias": Role.VECTOR}

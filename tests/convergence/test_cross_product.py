@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from arms import arm_with, names_in
-from optsweep.assemble import build_arm, build_task, check_arm
+from optsweep.build.assemble import build_arm, build_task, check_arm
 from optsweep.errors import UserError
 from optsweep.optim.update import Decay
 from optsweep.tasks.base import Facts, Split, Task, digest_of

@@ -20,8 +20,8 @@ import numpy as np
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
-from optsweep import tracking_names as names
-from optsweep.tracking_names import Phase, Status
+from optsweep.tracking import names
+from optsweep.tracking.names import Phase, Status
 
 CLOCK = 1_700_000_000_000  # every timestamp of the store, so that two fillings are alike
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from arms import arm_with
-from optsweep.app import run
-from optsweep.launch.planner import Planner, Task
+from optsweep.cli.app import run
+from optsweep.inference.looks import AUTO, Seeds
+from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.worker import Job, worker_name
-from optsweep.search.slots import Plan
+from optsweep.search.slots import SearchPlan
 from optsweep.search.space import Space
 from optsweep.search.studies import Studies, Work, history
-from optsweep.sequential import AUTO, Seeds
-from optsweep.tracking import Tracker
-from optsweep.tracking_names import Phase
+from optsweep.tracking.names import Phase
+from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import End
 
 Loss = Callable[[int], float]
@@ -41,12 +41,12 @@ class NoTracker:
         pass
 
 
-def task(name: str) -> Task:
+def task(name: str) -> PlannedArm:
     """An arm named by its optimizer, and its task, if that isn't x."""
     optimizer, _, of = name.partition(" ")
     arm = replace(arm_with({}), choices={"task": of or "x", "optimizer": optimizer})
-    plan = Plan(trials=0, lag=1, sampler="gp", pruner="none", reruns=0.0, seed=0, arm=arm.name)
-    return Task(Job(arm, name, "", ""), plan, Space({}))
+    plan = SearchPlan(trials=0, lag=1, sampler="gp", pruner="none", reruns=0.0, seed=0, arm=arm.name)
+    return PlannedArm(Job(arm, name, "", ""), plan, Space({}))
 
 
 def level(mean: float, noise: int = 0, spread: float = 1.0) -> Loss:
@@ -88,9 +88,9 @@ def work(
     return {of.job.label: history(studies.trials(of.name, Phase.CONFIRM), 1).num_done for of in tasks}
 
 
-def _pop(studies: Studies, tasks: Sequence[Task], workers: int) -> list[tuple[Task, Work]]:
+def _pop(studies: Studies, tasks: Sequence[PlannedArm], workers: int) -> list[tuple[PlannedArm, Work]]:
     """A trial for each worker, of whichever arms have one; several workers start with the last arm."""
-    found: list[tuple[Task, Work]] = []
+    found: list[tuple[PlannedArm, Work]] = []
     for of in tasks if workers == 1 else tasks[::-1]:
         popped = studies.pop(of.name, Phase.CONFIRM, WORKER, 60.0, workers - len(found))
         found += [(of, work) for work in popped]

@@ -15,8 +15,8 @@ import pytest
 
 from arms import arm_with
 from drive import LAYOUT, defaults, largest, run
-from optsweep.assemble import build_arm
-from optsweep.config import OptimizerConfig
+from optsweep.build.assemble import build_arm
+from optsweep.config.arm import OptimizerConfig
 from optsweep.errors import UserError
 from optsweep.optim.iterate import Last
 from optsweep.optim.schedule_free import ScheduleFree

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optsweep import tracking_names as names
 from optsweep.report import (
     figures,
     figures_curves,
@@ -25,8 +24,9 @@ from optsweep.report import (
     write,
 )
 from optsweep.report.comparison import Group, compare
-from optsweep.report.load import Arm, Chosen, Curve, Range, Sweep, Timing, Trial
-from optsweep.tracking_names import Phase, Status
+from optsweep.tracking import names
+from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.reader import ArmRecord, Chosen, Curve, RangeRecord, SweepRecord, Timing, TrialRecord
 
 HOSTILE = "_<b>&\"$\\frac{1}{2}$_λ→∞'"
 FINISHED, DIVERGED, PRUNED = Status.FINISHED, Status.DIVERGED, Status.PRUNED
@@ -39,11 +39,11 @@ def trial(
     status: Status = FINISHED,
     params: Mapping[str, float] | None = None,
     **known: Any,
-) -> Trial:
+) -> TrialRecord:
     metrics = {} if loss is None else {names.VAL_LOSS: loss}
     if phase is Phase.CONFIRM and status is FINISHED and loss is not None:
         metrics[names.TEST_LOSS] = loss + 0.01 * slot
-    return Trial(
+    return TrialRecord(
         run_id=f"{phase}{slot}",
         arm="",
         phase=phase,
@@ -61,7 +61,7 @@ def trial(
     )
 
 
-def made(choices: Mapping[str, str], trials: Sequence[Trial], label: str = "", **known: Any) -> Arm:
+def made(choices: Mapping[str, str], trials: Sequence[TrialRecord], label: str = "", **known: Any) -> ArmRecord:
     choices = {"task": "t", "optimizer": "sgd", "schedule": "constant", **choices}
     name = " ".join(f"{key}={value}" for key, value in choices.items()) + label
     held: dict[str, Any] = {
@@ -74,15 +74,15 @@ def made(choices: Mapping[str, str], trials: Sequence[Trial], label: str = "", *
         "facts": {"loss_unit": "nats", "num_steps": 100},
         "warnings": (),
     }
-    return Arm(name=name, label=label or name, choices=choices, trials=tuple(trials), **(held | known))
+    return ArmRecord(name=name, label=label or name, choices=choices, trials=tuple(trials), **(held | known))
 
 
-def group(*arms: Arm) -> Group:
-    (found,) = compare([Sweep("s", "0", None, {}, {}, "", (), arms)])
+def group(*arms: ArmRecord) -> Group:
+    (found,) = compare([SweepRecord("s", "0", None, {}, {}, "", (), arms)])
     return found
 
 
-def confirmed(*losses: float, **known: Any) -> list[Trial]:
+def confirmed(*losses: float, **known: Any) -> list[TrialRecord]:
     """Confirm trials by seed; infinity: it diverged."""
     return [
         trial(Phase.CONFIRM, seed, loss, FINISHED if math.isfinite(loss) else DIVERGED, **known)
@@ -90,7 +90,7 @@ def confirmed(*losses: float, **known: Any) -> list[Trial]:
     ]
 
 
-def searched(losses: Mapping[float, float], **others: Sequence[float]) -> list[Trial]:
+def searched(losses: Mapping[float, float], **others: Sequence[float]) -> list[TrialRecord]:
     """Search trials by learning rate."""
     return [
         trial(
@@ -107,7 +107,7 @@ def searched(losses: Mapping[float, float], **others: Sequence[float]) -> list[T
 VALLEY = {10 ** (-4 + i / 3): 1.0 + (i - 5) ** 2 / 10 for i in range(9)} | {2.0: math.inf}
 
 
-def rates(optimizer: str, *losses: Sequence[float], **choices: str) -> list[Arm]:
+def rates(optimizer: str, *losses: Sequence[float], **choices: str) -> list[ArmRecord]:
     """Arms that differ in optimizer.lr; losses of the confirm seeds of each."""
     return [
         made({"optimizer": optimizer, "optimizer.lr": f"{10.0 ** (place - 3)}", **choices}, confirmed(*held))
@@ -115,11 +115,11 @@ def rates(optimizer: str, *losses: Sequence[float], **choices: str) -> list[Arm]
     ]
 
 
-def warmups(lengths: Sequence[str] = ("0", "0.05", "0.2")) -> list[Arm]:
+def warmups(lengths: Sequence[str] = ("0", "0.05", "0.2")) -> list[ArmRecord]:
     return [made({"warmup": "linear", "warmup.steps": length}, searched(VALLEY)) for length in lengths]
 
 
-def modes(*found: str, losses: Sequence[float] = (1.0, 1.1, 1.2)) -> list[Arm]:
+def modes(*found: str, losses: Sequence[float] = (1.0, 1.1, 1.2)) -> list[ArmRecord]:
     return [
         made(
             {} if mode == "none" else {"weight_decay": mode},
@@ -130,7 +130,7 @@ def modes(*found: str, losses: Sequence[float] = (1.0, 1.1, 1.2)) -> list[Arm]:
     ]
 
 
-def descents(number: int, surface: str = "valley", points: Any = None, **known: Any) -> list[Arm]:
+def descents(number: int, surface: str = "valley", points: Any = None, **known: Any) -> list[ArmRecord]:
     down = np.linspace((-9.0, 1.5), (-0.5, 0.0), 30)
     path = down if points is None else np.asarray(points, dtype=float)
     return [
@@ -139,21 +139,21 @@ def descents(number: int, surface: str = "valley", points: Any = None, **known: 
     ]
 
 
-def scheduled(*schedules: str, value: float = 0.1) -> list[Arm]:
+def scheduled(*schedules: str, value: float = 0.1) -> list[ArmRecord]:
     steps = np.arange(10, 101, 10)
     curves = {names.LR: Curve(steps, value * (1 - steps / 100))}
     return [made({"schedule": name}, confirmed(1.0, 1.1, curves=curves), fixed={"lr": value}) for name in schedules]
 
 
-def both(key: str = "momentum", *, log: bool = False, trials: int = 10) -> list[Arm]:
-    space = {"lr": Range(1e-4, 1.0, True, ""), key: Range(0.1, 0.9, log, "")}
+def both(key: str = "momentum", *, log: bool = False, trials: int = 10) -> list[ArmRecord]:
+    space = {"lr": RangeRecord(1e-4, 1.0, True, ""), key: RangeRecord(0.1, 0.9, log, "")}
     values = np.linspace(0.1, 0.9, 10).tolist()
     held = searched(dict(list(VALLEY.items())[-trials:]), **{key: values})
     chosen = Chosen({"lr": 0.01, key: 0.5}, 1.0, 1, {}, {}, ())
     return [made({}, held, space=space, chosen=chosen)]
 
 
-CASES: list[tuple[str, Callable[[Group], list[figures.Plan]], list[Arm], list[str]]] = [
+CASES: list[tuple[str, Callable[[Group], list[figures.Plan]], list[ArmRecord], list[str]]] = [
     ("search", figures_search.plans, both(), ["lr_sensitivity", "lr_momentum", "tuning"]),
     ("decay", figures_search.plans, both("weight_decay", log=True), ["lr_sensitivity", "lr_decay", "tuning"]),
     ("odd key", figures_search.plans, both("Odd/K\u00e9y"), ["lr_sensitivity", "lr_odd_k_y", "tuning"]),
@@ -235,7 +235,7 @@ CASES: list[tuple[str, Callable[[Group], list[figures.Plan]], list[Arm], list[st
 
 @pytest.mark.parametrize(("plans", "arms", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_drawn_where_there_is_data(
-    plans: Callable[[Group], list[figures.Plan]], arms: list[Arm], expected: list[str]
+    plans: Callable[[Group], list[figures.Plan]], arms: list[ArmRecord], expected: list[str]
 ) -> None:
     found = plans(group(*arms))
     assert [plan.name for plan in found] == expected
@@ -260,7 +260,7 @@ def test_drawn_where_there_is_data(
     ],
 )
 def test_any_name_is_safe_and_the_bytes_repeat(
-    plans: Callable[[Group], list[figures.Plan]], arms: list[Arm], tmp_path: Path
+    plans: Callable[[Group], list[figures.Plan]], arms: list[ArmRecord], tmp_path: Path
 ) -> None:
     strange = [
         replace(arm, label=f"{HOSTILE}{i}", choices={**arm.choices, "averaging": HOSTILE}) for i, arm in enumerate(arms)

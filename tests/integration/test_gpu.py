@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from optsweep.optim.adam import Adam
+from optsweep.optim.layout import Layout
 from optsweep.optim.schedule_free import ScheduleFree
+from optsweep.optim.schedules import Schedule
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
-from optsweep.schedules import Schedule
 from optsweep.tasks.text import CharLM
-from optsweep.train.layout import Layout
 from optsweep.train.loop import train
 from optsweep.train.program import Program, Updater
 from optsweep.train.trial import Trial

@@ -15,10 +15,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 from synthetic_store import DEFAULT, arm, fill
 
-from optsweep import tracking_names as names
-from optsweep.report import Report, SweepNotFound, figures, write_report
+from optsweep.report import Report, SweepNotFound, write_report
 from optsweep.report import page as report_page
-from optsweep.tracking_names import Status
+from optsweep.report.figures import canvas as figures
+from optsweep.tracking import names
+from optsweep.tracking.names import Status
 
 HOSTILE = "<script>alert('x')</script> a/b λ→∞ $\\frac{1}{2}$ \"&amp;"
 

@@ -14,10 +14,10 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from optsweep import tracking
-from optsweep import tracking_names as names
 from optsweep.search.studies import Studies, history
-from optsweep.tracking_names import Phase
+from optsweep.tracking import names
+from optsweep.tracking import writer as tracking
+from optsweep.tracking.names import Phase
 
 SWEEP = [
     *("optimizer=momentum,soap", "schedule=cosine,schedule_free", "weight_decay=decoupled", "task=digits_mlp"),

@@ -8,9 +8,9 @@ import torch
 
 from drive import LAYOUT, defaults, largest, noisy, run, run_oracle, start
 from optsweep.optim.adam import Adam
+from optsweep.optim.layout import Layout, Role
 from optsweep.optim.muon import Muon, orthogonalized
 from optsweep.optim.update import Decay, Update
-from optsweep.train.layout import Layout, Role
 
 SHAPES = {"tall": (9, 4), "wide1": (3, 7), "wide2": (3, 7), "square": (8, 8)}
 MATRICES = Layout.build(SHAPES, dict.fromkeys(SHAPES, Role.HIDDEN))

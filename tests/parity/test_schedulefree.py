@@ -12,9 +12,9 @@ import torch
 from drive import LAYOUT, LAYOUT_DECAY_ALL, defaults, largest, noisy, run, start, state_difference
 from optsweep.optim.adam import Adam
 from optsweep.optim.schedule_free import ScheduleFree
+from optsweep.optim.schedules import Schedule
 from optsweep.optim.sgd import SGD, Momentum
 from optsweep.optim.update import Decay, Update
-from optsweep.schedules import Schedule
 
 STEPS = 60
 

@@ -13,9 +13,9 @@ import torch
 
 from drive import LAYOUT, defaults, largest, noisy, run, run_oracle, start
 from optsweep.optim.adam import Adam
+from optsweep.optim.layout import Layout, Role
 from optsweep.optim.soap import SOAP, eigenbasis, refreshed
 from optsweep.optim.update import Update
-from optsweep.train.layout import Layout, Role
 
 # A square matrix has a first GGᵀ of full rank, so its eigenbasis, and with it the published form, is well defined.
 SQUARE = Layout.build(

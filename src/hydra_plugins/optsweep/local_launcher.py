@@ -22,7 +22,7 @@ class LocalLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the whole sweep; one JobReturn per arm."""
-        from optsweep.app import arm_of
+        from optsweep.cli.app import arm_of
         from optsweep.launch.sweep import run_sweep
 
         loader = self.hydra_context.config_loader

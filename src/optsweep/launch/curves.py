@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from optsweep import tracking_names as names
 from optsweep.launch.worker import Job
-from optsweep.tracking import Tracker
-from optsweep.tracking_names import Phase, Status
+from optsweep.tracking import names
+from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.writer import Tracker
 
 
 def summarise_arms(tracker: Tracker, jobs: Sequence[Job]) -> None:

@@ -7,17 +7,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optsweep import tracking
-from optsweep import tracking_names as names
-from optsweep.assemble import Built
-from optsweep.config import Arm
+from optsweep.build.assemble import Built
+from optsweep.config.arm import Arm
 from optsweep.errors import without_secrets
+from optsweep.inference.looks import AUTO, LOOKS, in_words
 from optsweep.launch.environment import environment
 from optsweep.launch.planner import Planner
 from optsweep.launch.worker import Job
-from optsweep.sequential import AUTO, LOOKS, in_words
 from optsweep.tasks.base import Split
-from optsweep.tracking import Tracker
+from optsweep.tracking import names
+from optsweep.tracking import writer as tracking
+from optsweep.tracking.writer import Tracker
 
 MAX_SESSIONS = 40
 _ADDED = ("train_seconds", "trials")

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from optsweep.tracking import git_commit
+from optsweep.tracking.writer import git_commit
 
 PACKAGES = ("optsweep", "torch", "numpy", "optuna", "mlflow", "hydra-core", "scipy", "scikit-learn", "matplotlib")
 

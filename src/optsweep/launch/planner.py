@@ -12,27 +12,27 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from optsweep import tracking_names as names
-from optsweep.groups import Peers, group
+from optsweep.inference.comparison import judge
+from optsweep.inference.groups import Peers, group
+from optsweep.inference.looks import AUTO, LOOKS, Level, Seeds, num_seeds
 from optsweep.launch.worker import Job, is_alive
-from optsweep.outcome import judge
-from optsweep.search.slots import Choice, Plan, Slot, choose, ready, suggest
+from optsweep.search.slots import Choice, SearchPlan, Slot, choose, ready, suggest
 from optsweep.search.space import Space
 from optsweep.search.studies import NO_HISTORY, History, Running, States, Studies, history
-from optsweep.sequential import AUTO, LOOKS, Level, Seeds, num_seeds
-from optsweep.tracking import Tracker
-from optsweep.tracking_names import Phase
+from optsweep.tracking import names
+from optsweep.tracking.names import Phase
+from optsweep.tracking.writer import Tracker
 
 FULL_LOOK_SECONDS = 10.0
 """So often every unfinished arm is read, for leases that run out; between, those where a trial began or ended."""
 
 
 @dataclass(frozen=True)
-class Task:
+class PlannedArm:
     """An arm as the planner sees it."""
 
     job: Job
-    plan: Plan
+    plan: SearchPlan
     space: Space
 
     @property
@@ -113,7 +113,7 @@ class Planner:
 
     def __init__(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[PlannedArm],
         studies: Studies,
         tracker: Tracker,
         *,
@@ -189,7 +189,7 @@ class Planner:
 
     # -- one group -------------------------------------------------------------------------------------------------
 
-    def _step_group(self, peers: Peers[Task], stale: Container[str]) -> None:
+    def _step_group(self, peers: Peers[PlannedArm], stale: Container[str]) -> None:
         for task in peers.arms:
             if task.name in stale:
                 self._seen[task.name].standing = self._search(task)
@@ -202,7 +202,7 @@ class Planner:
                 may_grow = self.seeds == AUTO and wanted < LOOKS[-1] and len(peers.arms) > 1 and not seen.finished
                 seen.progress = _progress(task, seen, may_grow)
 
-    def _num_seeds(self, peers: Peers[Task]) -> int:
+    def _num_seeds(self, peers: Peers[PlannedArm]) -> int:
         """How many confirm seeds every arm of the group is to have by now."""
         standings = [self._seen[task.name].standing for task in peers.arms]
         baseline = self._seen[peers.baseline.name].standing
@@ -216,7 +216,7 @@ class Planner:
 
     # -- one arm ---------------------------------------------------------------------------------------------------
 
-    def _search(self, task: Task) -> _Standing:
+    def _search(self, task: PlannedArm) -> _Standing:
         """Read the arm's trials, and enqueue search trials that can be decided."""
         search = self._history(task, Phase.SEARCH)
         slots = search.prefix()
@@ -231,7 +231,7 @@ class Planner:
             choice = choose(task.plan, task.space, slots) if task.plan.trials else _fixed(task.space)
         return _Standing(search, confirm, searched, choice)
 
-    def _history(self, task: Task, phase: Phase) -> History:
+    def _history(self, task: PlannedArm, phase: Phase) -> History:
         """The phase as it stands, trials of lost workers given up and enqueued again."""
         arm = task.name
         found = history(self.studies.trials(arm, phase), self.retries)
@@ -253,7 +253,7 @@ class Planner:
                     self.on_done(task.job.label, phase, slot)
         return found
 
-    def _confirm(self, task: Task, seen: _Seen) -> bool:
+    def _confirm(self, task: PlannedArm, seen: _Seen) -> bool:
         """Run the chosen setting on as many fresh seeds as are wanted; true when all are done."""
         choice, confirm = seen.standing.choice, seen.standing.confirm
         if choice != seen.chosen or choice is None:
@@ -296,7 +296,7 @@ def _chosen_tag(choice: Choice | None) -> Mapping[str, Any] | None:
     }
 
 
-def _progress(task: Task, seen: _Seen, may_grow: bool) -> ArmProgress:
+def _progress(task: PlannedArm, seen: _Seen, may_grow: bool) -> ArmProgress:
     search, confirm = seen.standing.search, seen.standing.confirm
     slots = [*search.slots.values(), *confirm.slots.values()]
     finite = [s.value for s in search.slots.values() if s.value is not None and s.value != float("inf")]

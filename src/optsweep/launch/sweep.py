@@ -10,25 +10,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optsweep import tracking
-from optsweep import tracking_names as names
-from optsweep.assemble import Built, algorithm_of, build_arm, check_arm, device_of
-from optsweep.config import Arm, difference, fingerprint_of
+from optsweep.build.assemble import Built, algorithm_of, build_arm, check_arm, device_of
+from optsweep.config.arm import Arm, difference, fingerprint_of
 from optsweep.errors import UserError
+from optsweep.inference.looks import AUTO, LOOKS
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.describe import command_line, describe_arm, describe_session, describe_sweep
 from optsweep.launch.display import Display
 from optsweep.launch.environment import num_cores
-from optsweep.launch.planner import Planner, Task
+from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.stop import StopRequest
 from optsweep.launch.timing import time_arms
 from optsweep.launch.worker import Job, Worker, is_alive, worker_name
-from optsweep.search.slots import Plan
+from optsweep.search.slots import SearchPlan
 from optsweep.search.studies import Studies
-from optsweep.sequential import AUTO, LOOKS
-from optsweep.tasks.base import Task as TrainingTask
-from optsweep.tracking import Tracker
+from optsweep.tasks.base import Task
+from optsweep.tracking import names
+from optsweep.tracking import writer as tracking
+from optsweep.tracking.writer import Tracker
 
 POLL_SECONDS = 1.0
 """The planner wakes up when a trial ends, and this often."""
@@ -165,7 +165,7 @@ def _without_looks(arms: Sequence[Arm]) -> Sequence[Arm]:
 
 def _build(arms: Sequence[Arm]) -> list[Built]:
     """Build and check every arm; arms of one task share its data."""
-    tasks: dict[str, TrainingTask] = {}
+    tasks: dict[str, Task] = {}
     built = []
     for arm in arms:
         key = repr(arm.task)
@@ -299,9 +299,9 @@ def _deal(arm: Arm, workers: int | None) -> tuple[int, list[str]]:
     return max(1, num_cores() // arm.trainer.threads), devices
 
 
-def _task(job: Job, built: Built) -> Task:
+def _task(job: Job, built: Built) -> PlannedArm:
     arm = job.arm
-    plan = Plan(
+    plan = SearchPlan(
         trials=arm.search.trials,
         lag=arm.search.lag,
         sampler=arm.search.sampler,
@@ -310,7 +310,7 @@ def _task(job: Job, built: Built) -> Task:
         seed=arm.seed,
         arm=arm.name,
     )
-    return Task(job, plan, built.space)
+    return PlannedArm(job, plan, built.space)
 
 
 # -- work ----------------------------------------------------------------------------------------------------------

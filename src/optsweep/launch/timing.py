@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from optsweep import tracking_names as names
-from optsweep.assemble import Built
+from optsweep.build.assemble import Built
 from optsweep.launch.worker import Job
-from optsweep.tracking import Tracker, parse
+from optsweep.tracking import names
+from optsweep.tracking.writer import Tracker, parse
 from optsweep.train.loop import time_steps
 from optsweep.train.trial import Trial
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from optsweep import tracking_names as names
-from optsweep.assemble import Built, build_arm, device_of
-from optsweep.config import Arm
+from optsweep.build.assemble import Built, build_arm, device_of
+from optsweep.config.arm import Arm
 from optsweep.search.slots import seed_of
 from optsweep.search.studies import LeaseLostError, Studies, Work
 from optsweep.tasks.base import Task
-from optsweep.tracking import StoreFailureError, Tracker, TrialLog
-from optsweep.tracking_names import Phase
+from optsweep.tracking import names
+from optsweep.tracking.names import Phase
+from optsweep.tracking.writer import StoreFailureError, Tracker, TrialLog
 from optsweep.train.loop import train
 from optsweep.train.trial import Outcome, Rung, Trial
 

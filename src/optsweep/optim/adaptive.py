@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optsweep.optim.layout import Layout
 from optsweep.optim.rule import EPS, UNIT, Coefficients, Domain, Floats, Rule, State, Steps
-from optsweep.train.layout import Layout
 
 
 class AdaGrad(Rule):

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optsweep.optim.layout import Layout
 from optsweep.optim.rule import Domain, Floats, State
 from optsweep.optim.update import Decay, clip_
-from optsweep.train.layout import Layout
 
 HostCoefficients = Mapping[str, "float | Tensor | Sequence[float]"]
 """A number per name with one lane, a list of K numbers with several."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from optsweep.optim.adam import Adam
+from optsweep.optim.layout import Layout
 from optsweep.optim.rule import Coefficients, State, add_scaled
-from optsweep.train.layout import Layout
 
 
 class LAMB(Adam):

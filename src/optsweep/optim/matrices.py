@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from optsweep.train.layout import Group
+from optsweep.optim.layout import ShapeGroup
 
 MULTIPLE = 4
 """Sides are padded to multiples of this, so that every matrix of a batch starts at a multiple of 64 bytes.
@@ -24,7 +24,7 @@ def padded(size: int) -> int:
 class Matrices:
     """The parameters of a group as `[K, count, rows, columns]`, kernels `[O, I, kh, kw]` as O × (I·kh·kw)."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: ShapeGroup) -> None:
         if group.matrix_shape is None:
             raise ValueError(f"parameters of shape {group.shape} are no matrices")
         self.group = group

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from optsweep.optim.adam import Adam
+from optsweep.optim.layout import Layout, Role, ShapeGroup
 from optsweep.optim.matrices import Matrices
 from optsweep.optim.partition import Partition
 from optsweep.optim.rule import EPS, UNIT, Coefficients, Domain, Floats, Rule, State, Steps
-from optsweep.train.layout import Group, Layout, Role
 
 Scale = Literal["match_adam", "original"]
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -47,7 +47,7 @@ class Muon(Partition):
     ) -> None:
         super().__init__({"main": Orthogonalized(nesterov, ns_steps, scale, bf16), "aux": Adam()})
 
-    def label(self, group: Group) -> str:
+    def label(self, group: ShapeGroup) -> str:
         """`main` for hidden matrices and kernels, `aux` for all else."""
         return "main" if group.role in (Role.HIDDEN, Role.CONV) else "aux"
 

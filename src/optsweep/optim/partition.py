@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optsweep.optim.layout import Layout, ShapeGroup
 from optsweep.optim.rule import Coefficients, Floats, Rule, State, Steps
-from optsweep.train.layout import Group, Layout
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Partition(Rule):
         self._spans: tuple[Span, ...] = ()
 
     @abstractmethod
-    def label(self, group: Group) -> str:
+    def label(self, group: ShapeGroup) -> str:
         """Which rule a group of parameters goes to."""
 
     def without_momentum(self) -> Self:

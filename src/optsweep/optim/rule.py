@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from optsweep.train.layout import Layout
+from optsweep.optim.layout import Layout
 
 State = dict[str, Tensor]
 """Named state tensors; the first dimension of each is the lane."""

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optsweep.optim.layout import Layout
 from optsweep.optim.rule import UNIT, Coefficients, Domain, Floats, Rule, State, Steps, add_scaled
-from optsweep.train.layout import Layout
 
 
 class SGD(Rule):

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from optsweep.optim.adam import Adam
+from optsweep.optim.layout import Layout, ShapeGroup
 from optsweep.optim.matrices import Matrices, padded
 from optsweep.optim.rule import EPS, UNIT, Coefficient, Coefficients, Domain, Floats, State, Steps, per_matrix
-from optsweep.train.layout import Group, Layout
 
 Side = Literal["left", "right"]
 
@@ -133,7 +133,7 @@ class SOAP(Adam):
 class _Block(Matrices):
     """A batch of same-shaped matrices and the sides on which it is rotated."""
 
-    def __init__(self, index: int, group: Group, max_size: int) -> None:
+    def __init__(self, index: int, group: ShapeGroup, max_size: int) -> None:
         super().__init__(group)
         self.index = index
         sizes: dict[Side, int] = {"left": self.rows, "right": self.columns}

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from optsweep.optim.iterate import Iterate, Last
+from optsweep.optim.layout import Layout
 from optsweep.optim.rule import Coefficients, Domain, Floats, Rule, State, Steps, add_scaled
-from optsweep.train.layout import Layout
 
 CLIP_EPS = 1e-6
 """Added to the norm before dividing, as torch.nn.utils.clip_grad_norm_ does."""

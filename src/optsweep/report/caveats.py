@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from optsweep import tracking_names as names
 from optsweep.report.comparison import ArmResult, Comparison, Group
 from optsweep.report.wording import listed, plural, setting
-from optsweep.tracking_names import Phase, Status
+from optsweep.tracking import names
+from optsweep.tracking.names import Phase, Status
 
 FEW_SEEDS = 5
 EDGE = 0.05  # share of a range that counts as its end

@@ -14,16 +14,16 @@ from functools import cached_property
 
 import numpy as np
 
-from optsweep import groups, sequential
-from optsweep import tracking_names as names
-from optsweep.outcome import Finding, Outcome, differences, holm, judge, paired, scale
-from optsweep.report import statistics
-from optsweep.report.load import LEARNING_RATE, Arm, Sweep, Trial
-from optsweep.report.statistics import Basin, Interval, PairedT
-from optsweep.sequential import AUTO, Level
-from optsweep.tracking_names import Phase, Status
+from optsweep.inference import groups, statistics
+from optsweep.inference import looks as sequential
+from optsweep.inference.comparison import Conclusion, Finding, differences, holm, judge, paired, scale
+from optsweep.inference.looks import AUTO, Level
+from optsweep.inference.statistics import Basin, Interval, PairedT
+from optsweep.tracking import names
+from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.reader import LEARNING_RATE, ArmRecord, SweepRecord, TrialRecord
 
-__all__ = ["ArmResult", "Comparison", "Group", "Outcome", "compare", "steps_ratios"]
+__all__ = ["ArmResult", "Comparison", "Conclusion", "Group", "compare", "steps_ratios"]
 
 _LOST = (Status.DIVERGED, Status.CRASHED)
 BASIN_TOLERANCE = 0.05  # of the best loss
@@ -33,8 +33,8 @@ BASIN_TOLERANCE = 0.05  # of the best loss
 class ArmResult:
     """An arm with what its trials amount to."""
 
-    sweep: Sweep
-    arm: Arm
+    sweep: SweepRecord
+    arm: ArmRecord
     label: str  # unique within its group
     style: int  # same number, same colour, in every figure
     num_seeds: int = 0  # confirm seeds that the plan asks for; with confirm.seeds=auto by what is known so far
@@ -45,7 +45,7 @@ class ArmResult:
         return self.arm.name
 
     @cached_property
-    def confirm(self) -> Mapping[int, Trial]:
+    def confirm(self) -> Mapping[int, TrialRecord]:
         """Confirm trials by seed index."""
         return {trial.seed: trial for trial in self.arm.of(Phase.CONFIRM)}
 
@@ -184,7 +184,7 @@ class Comparison:
     probability: Interval | None  # that a run of the candidate ends lower
     equal_p: float | None
     delta: float | None
-    outcome: Outcome
+    outcome: Conclusion
     level: Level
     steps_ratios: tuple[float, ...]  # candidate / baseline per seed, to the baseline's final validation loss
 
@@ -215,7 +215,7 @@ class Comparison:
 class Group:
     """Arms that may be compared: one sweep, one task, one setting of what isn't the optimizer's."""
 
-    sweep: Sweep
+    sweep: SweepRecord
     setting: Mapping[str, str]
     arms: tuple[ArmResult, ...]
     baseline: ArmResult
@@ -243,7 +243,7 @@ class Group:
         return sum(comparison.p_holm is not None for comparison in self.comparisons)
 
 
-def compare(sweeps: Sequence[Sweep]) -> tuple[Group, ...]:
+def compare(sweeps: Sequence[SweepRecord]) -> tuple[Group, ...]:
     """Group the arms of all sweeps and compare each with its group's baseline."""
     styles: dict[tuple[tuple[str, str], ...], int] = {}
     found = []
@@ -259,7 +259,7 @@ def compare(sweeps: Sequence[Sweep]) -> tuple[Group, ...]:
     return tuple(found)
 
 
-def _group(sweep: Sweep, setting: Mapping[str, str], results: Sequence[ArmResult], base: int) -> Group:
+def _group(sweep: SweepRecord, setting: Mapping[str, str], results: Sequence[ArmResult], base: int) -> Group:
     level = Level.of(sweep.looks)
     delta = sweep.plan.get("confirm", {}).get("delta")
     delta = None if delta is None else float(delta)
@@ -273,7 +273,7 @@ def _group(sweep: Sweep, setting: Mapping[str, str], results: Sequence[ArmResult
     return Group(sweep, setting, arms, arms[base], tuple(comparisons), _lowest(arms, level), level)
 
 
-def _num_seeds(sweep: Sweep, arms: Sequence[ArmResult], findings: Sequence[Finding]) -> int:
+def _num_seeds(sweep: SweepRecord, arms: Sequence[ArmResult], findings: Sequence[Finding]) -> int:
     """What the planner would have the arms run by now; arms without a choice have nothing to confirm."""
 
     def complete(look: int) -> bool:
@@ -349,7 +349,7 @@ def _mean_test(arm: ArmResult) -> float:
     return arm.test.estimate if arm.test else math.inf
 
 
-def _finished(trial: Trial) -> bool:
+def _finished(trial: TrialRecord) -> bool:
     return trial.status is Status.FINISHED
 
 

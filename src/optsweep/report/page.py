@@ -13,18 +13,18 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from optsweep import tracking_names as names
+from optsweep.inference.looks import in_words
 from optsweep.report import wording
-from optsweep.report.across import Across, record
-from optsweep.report.across_tasks import scores
+from optsweep.report.across.findings import Across, record
+from optsweep.report.across.tasks import scores
 from optsweep.report.caveats import seeds_diverged
-from optsweep.report.comparison import ArmResult, Comparison, Group, Outcome
-from optsweep.report.figures import COLOURS, Drawing
-from optsweep.report.load import LEARNING_RATE, WEIGHT_DECAY, Sweep
+from optsweep.report.comparison import ArmResult, Comparison, Conclusion, Group
+from optsweep.report.figures.canvas import COLOURS, Drawing
 from optsweep.report.results import partial, problems
 from optsweep.report.verdict import Verdict, details, outcome_sentence
-from optsweep.sequential import in_words
-from optsweep.tracking_names import Phase, Status
+from optsweep.tracking import names
+from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY, SweepRecord
 
 _FOLDER = Path(__file__).parent
 _LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves an embedded store
@@ -32,7 +32,7 @@ _MOST_ROWS = 600  # of a table of trials in the page; results.csv has them all
 
 
 def render(
-    sweeps: Sequence[Sweep],
+    sweeps: Sequence[SweepRecord],
     verdicts: Sequence[Verdict],
     drawings: Sequence[Sequence[Drawing]],
     found: Across,
@@ -105,11 +105,11 @@ def _environment() -> Environment:
 def badge(comparison: Comparison) -> tuple[str, str]:
     """(CSS class, word) of an outcome."""
     return {
-        Outcome.BETTER: ("good", "better"),
-        Outcome.WORSE: ("bad", "worse"),
-        Outcome.EQUAL: ("same", "equal within ±δ"),
-        Outcome.NO_DIFFERENCE: ("same", "no difference shown"),
-        Outcome.UNTESTED: ("open", "not judged"),
+        Conclusion.BETTER: ("good", "better"),
+        Conclusion.WORSE: ("bad", "worse"),
+        Conclusion.EQUAL: ("same", "equal within ±δ"),
+        Conclusion.NO_DIFFERENCE: ("same", "no difference shown"),
+        Conclusion.UNTESTED: ("open", "not judged"),
     }[comparison.outcome]
 
 
@@ -131,7 +131,7 @@ def compared(runs: Sequence[str], experiment_id: str) -> str:
     return "/#/compare-runs?runs={}&experiments={}".format(*lists)
 
 
-def facts_line(sweep: Sweep) -> list[str]:
+def facts_line(sweep: SweepRecord) -> list[str]:
     """The sweep in a few words: arms, trials, seeds, time, device."""
     said = [wording.plural(len(sweep.arms), "arm"), wording.plural(sum(len(a.trials) for a in sweep.arms), "trial")]
     said += [in_words(sweep.seeds, sweep.looks)]

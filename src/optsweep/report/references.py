@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 
 from optsweep.report.comparison import Group
-from optsweep.report.load import Arm, Sweep
-from optsweep.tracking_names import Phase
+from optsweep.tracking.names import Phase
+from optsweep.tracking.reader import ArmRecord, SweepRecord
 
 NOTHING: tuple[str, ...] = ()
 """There is nothing to cite: the choice is no method of anybody's, or it is the user's own."""
@@ -107,7 +107,7 @@ def entries() -> Mapping[str, str]:
     return {found.group(1): found.group(0) for found in _ENTRY.finditer(text)}
 
 
-def bibliography(sweeps: Sequence[Sweep], groups: Sequence[Group], figures: Iterable[str]) -> str:
+def bibliography(sweeps: Sequence[SweepRecord], groups: Sequence[Group], figures: Iterable[str]) -> str:
     """BibTeX of the choices, the search, the statistics and the tools of these sweeps, in the order of the file."""
     found = {
         *(key for sweep in sweeps for arm in sweep.arms for key in _of_arm(arm, sweep)),
@@ -117,7 +117,7 @@ def bibliography(sweeps: Sequence[Sweep], groups: Sequence[Group], figures: Iter
     return "\n\n".join(text for key, text in entries().items() if key in found) + "\n"
 
 
-def _of_arm(arm: Arm, sweep: Sweep) -> Iterator[str]:
+def _of_arm(arm: ArmRecord, sweep: SweepRecord) -> Iterator[str]:
     for group, choice in arm.choices.items():
         yield from CHOICES.get(group, {}).get(choice, NOTHING)
     for suggested in arm.space.values():

@@ -13,21 +13,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from optsweep.report import results_across
-from optsweep.report.across import Across
+from optsweep.inference.statistics import Interval
+from optsweep.report.across import results as results_across
+from optsweep.report.across.findings import Across
 from optsweep.report.caveats import last_flip
 from optsweep.report.comparison import ArmResult, Comparison, Group
-from optsweep.report.figures import Drawing
-from optsweep.report.load import Sweep, Trial
-from optsweep.report.statistics import Interval
+from optsweep.report.figures.canvas import Drawing
 from optsweep.report.verdict import Verdict
-from optsweep.tracking_names import Phase, Status
+from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.reader import SweepRecord, TrialRecord
 
 FORMAT = 1
 
 
 def results(
-    sweeps: Sequence[Sweep], verdicts: Sequence[Verdict], found: Across, figures: Iterable[Drawing]
+    sweeps: Sequence[SweepRecord], verdicts: Sequence[Verdict], found: Across, figures: Iterable[Drawing]
 ) -> dict[str, Any]:
     """Everything that the page states."""
     return {
@@ -45,7 +45,7 @@ def as_json(content: Mapping[str, Any]) -> str:
     return json.dumps(_plain(content), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def as_csv(sweeps: Sequence[Sweep]) -> str:
+def as_csv(sweeps: Sequence[SweepRecord]) -> str:
     """One row per trial; hyperparameters and last metrics in columns of their own."""
     rows = [_row(sweep, arm.label, trial) for sweep in sweeps for arm in sweep.arms for trial in arm.trials]
     first = list(_row_head(*_NOTHING))
@@ -62,12 +62,12 @@ def partial(group: Group) -> bool:
     return bool(group.sweep.absent) or any(arm.missing(phase) for arm in group.arms for phase in Phase)
 
 
-def problems(sweep: Sweep) -> list[tuple[str, Trial]]:
+def problems(sweep: SweepRecord) -> list[tuple[str, TrialRecord]]:
     """(label of the arm, trial) of all trials that did not finish, arms in order."""
     return [(arm.label, trial) for arm in sweep.arms for trial in arm.trials if trial.status is not Status.FINISHED]
 
 
-def _sweep(sweep: Sweep) -> dict[str, Any]:
+def _sweep(sweep: SweepRecord) -> dict[str, Any]:
     return {
         "name": sweep.name,
         "experiment_id": sweep.experiment_id,
@@ -128,7 +128,7 @@ def _arm(arm: ArmResult) -> dict[str, Any]:
     }
 
 
-def _trial(trial: Trial) -> dict[str, Any]:
+def _trial(trial: TrialRecord) -> dict[str, Any]:
     return {
         "run_id": trial.run_id,
         "phase": trial.phase,
@@ -177,12 +177,12 @@ def _interval(interval: Interval | None) -> dict[str, Any] | None:
     return asdict(interval) if interval else None
 
 
-def _row(sweep: Sweep, label: str, trial: Trial) -> dict[str, Any]:
+def _row(sweep: SweepRecord, label: str, trial: TrialRecord) -> dict[str, Any]:
     values = {key: _cell(value) for key, value in trial.metrics.items()}
     return _row_head(sweep.name, label, trial) | {f"param:{k}": v for k, v in trial.params.items()} | values
 
 
-def _row_head(sweep: str, label: str, trial: Trial) -> dict[str, Any]:
+def _row_head(sweep: str, label: str, trial: TrialRecord) -> dict[str, Any]:
     return {
         "sweep": sweep,
         "arm": trial.arm,
@@ -200,7 +200,7 @@ def _row_head(sweep: str, label: str, trial: Trial) -> dict[str, Any]:
     }
 
 
-_NOTHING = ("", "", Trial("", "", Phase.SEARCH, 0, 0, "", Status.RUNNING, "", {}, {}, None, None, 1))
+_NOTHING = ("", "", TrialRecord("", "", Phase.SEARCH, 0, 0, "", Status.RUNNING, "", {}, {}, None, None, 1))
 
 
 def _cell(value: float) -> float | str:

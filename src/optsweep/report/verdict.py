@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from optsweep.inference.looks import Level
+from optsweep.inference.statistics import Interval, PairedT
 from optsweep.report.caveats import caveats, seeds_diverged
-from optsweep.report.comparison import ArmResult, Comparison, Group, Outcome
-from optsweep.report.statistics import Interval, PairedT
+from optsweep.report.comparison import ArmResult, Comparison, Conclusion, Group
 from optsweep.report.wording import decimals, fixed, interval_name, listed, number, p_value, plural, size, span, times
-from optsweep.sequential import Level
-from optsweep.tracking_names import Phase, Status
+from optsweep.tracking.names import Phase, Status
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def verdict(group: Group) -> Verdict:
 def _headline(group: Group) -> str:
     if not group.comparisons:
         return _alone(group.baseline, group)
-    by_outcome = {outcome: [c for c in group.comparisons if c.outcome is outcome] for outcome in Outcome}
+    by_outcome = {outcome: [c for c in group.comparisons if c.outcome is outcome] for outcome in Conclusion}
     baseline = group.baseline.label
     parts = []
     for outcome, (of_one, of_several) in _SAID.items():
@@ -55,11 +55,11 @@ def _headline(group: Group) -> str:
 
 
 _SAID = {  # of one arm, of several
-    Outcome.BETTER: ("is better", "are better"),
-    Outcome.WORSE: ("is worse", "are worse"),
-    Outcome.EQUAL: ("is equal within ±δ", "are equal within ±δ"),
-    Outcome.NO_DIFFERENCE: ("shows no difference", "show no difference"),
-    Outcome.UNTESTED: ("can't be judged", "can't be judged"),
+    Conclusion.BETTER: ("is better", "are better"),
+    Conclusion.WORSE: ("is worse", "are worse"),
+    Conclusion.EQUAL: ("is equal within ±δ", "are equal within ±δ"),
+    Conclusion.NO_DIFFERENCE: ("shows no difference", "show no difference"),
+    Conclusion.UNTESTED: ("can't be judged", "can't be judged"),
 }
 
 
@@ -100,13 +100,13 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
     diverged = [arm for arm in (comparison.candidate, comparison.baseline) if arm.diverged_seeds]
     lost = listed([f"{arm.label} diverged on {seeds_diverged(arm)}" for arm in diverged])
     match comparison.outcome:
-        case Outcome.BETTER:
+        case Conclusion.BETTER:
             return f"{where}{candidate} is better than {baseline}: {evidence}."
-        case Outcome.WORSE:
+        case Conclusion.WORSE:
             return f"{where}{candidate} is worse than {baseline}: {evidence}."
-        case Outcome.EQUAL:
+        case Conclusion.EQUAL:
             return f"{where}{candidate} and {baseline} are equal within ±{number(comparison.delta)}: {evidence}."
-        case Outcome.NO_DIFFERENCE:
+        case Conclusion.NO_DIFFERENCE:
             also = f" But {lost}." if lost else ""
             return f"{where}no difference between {candidate} and {baseline} is shown: {evidence}.{also}"
     if comparison.test.p is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from optsweep.report.statistics import Interval, PairedT
-from optsweep.sequential import Level
+from optsweep.inference.looks import Level
+from optsweep.inference.statistics import Interval, PairedT
 
 MINUS = "−"
 MOST_DECIMALS = 9

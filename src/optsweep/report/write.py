@@ -11,31 +11,18 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from optsweep.report import (
-    Report,
-    figures,
-    figures_across,
-    figures_curves,
-    figures_grid,
-    figures_heat,
-    figures_importance,
-    figures_outcome,
-    figures_paths,
-    figures_schedules,
-    figures_search,
-    page,
-    references,
-    results,
-)
-from optsweep.report.across import Across, across
+from optsweep.report import Report, page, references, results
+from optsweep.report.across.findings import Across, across
 from optsweep.report.comparison import Group, compare
-from optsweep.report.load import LEARNING_RATE, WEIGHT_DECAY, Sweep
+from optsweep.report.figures import across as figures_across
+from optsweep.report.figures import canvas, curves, grid, heat, importance, outcome, paths, schedules, search
 from optsweep.report.verdict import Verdict, verdict
 from optsweep.report.wording import number, p_value, plus_minus, plus_minus_difference, setting, size
-from optsweep.tracking_names import Phase, Status
+from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY, SweepRecord
 
 
-def write(sweeps: Sequence[Sweep], tracking_uri: str, out: Path, pool: Executor | None = None) -> Report:
+def write(sweeps: Sequence[SweepRecord], tracking_uri: str, out: Path, pool: Executor | None = None) -> Report:
     """Write the folder `out`; figures of an earlier report in it that no longer exist are removed."""
     groups = compare(sweeps)
     verdicts = [verdict(group) for group in groups]
@@ -74,7 +61,7 @@ def _import_what_draws() -> None:
     import matplotlib.figure  # noqa: F401
 
 
-def _draw(groups: Sequence[Group], folder: Path, pool: Executor | None) -> list[list[figures.Drawing]]:
+def _draw(groups: Sequence[Group], folder: Path, pool: Executor | None) -> list[list[canvas.Drawing]]:
     """All figures of all groups; with several groups their files start with the group's number and name."""
     prefixes = [_prefix(group, place) if len(groups) > 1 else "" for place, group in enumerate(groups, 1)]
     tasks = [(kind, group, prefix) for group, prefix in zip(groups, prefixes, strict=True) for kind in _FIGURES]
@@ -102,7 +89,7 @@ def _shared_out(do: Callable[[_Task], _Drawings], tasks: Sequence[_Task], pool: 
     return [own[place] if place in own else future.result() for place, future in enumerate(futures)]
 
 
-def _on_the_page(of: tuple[figures.Drawing, str]) -> tuple[bool, int]:
+def _on_the_page(of: tuple[canvas.Drawing, str]) -> tuple[bool, int]:
     drawing, prefix = of
     return drawing.wide, _place(drawing.name.removeprefix(prefix))
 
@@ -114,28 +101,28 @@ def _prefix(group: Group, place: int) -> str:
 
 def _draw_kind(task: _Task, folder: Path) -> _Drawings:
     kind, group, prefix = task
-    return [figures.save(plan, prefix, folder) for plan in kind(group)]
+    return [canvas.save(plan, prefix, folder) for plan in kind(group)]
 
 
-def _draw_across(found: Across, folder: Path) -> list[list[figures.Drawing]]:
+def _draw_across(found: Across, folder: Path) -> list[list[canvas.Drawing]]:
     """The figures of each finding over several groups."""
     plans = figures_across.plans(found)
     prefixes = [f"across-{place:02d}-" if len(plans) > 1 else "across-" for place in range(1, len(plans) + 1)]
-    return [[figures.save(plan, prefix, folder) for plan in held] for prefix, held in zip(prefixes, plans, strict=True)]
+    return [[canvas.save(plan, prefix, folder) for plan in held] for prefix, held in zip(prefixes, plans, strict=True)]
 
 
-_Kind = Callable[[Group], list[figures.Plan]]
+_Kind = Callable[[Group], list[canvas.FigurePlan]]
 _Task = tuple[_Kind, Group, str]
-_Drawings = list[figures.Drawing]
+_Drawings = list[canvas.Drawing]
 _FIGURES: tuple[_Kind, ...] = (
-    figures_search.plans,  # half of the time, so begun first where several processes draw
-    figures_outcome.plans,
-    figures_paths.plans,
-    figures_curves.plans,
-    figures_grid.plans,
-    figures_heat.plans,
-    figures_schedules.plans,
-    figures_importance.plans,
+    search.plans,  # half of the time, so begun first where several processes draw
+    outcome.plans,
+    paths.plans,
+    curves.plans,
+    grid.plans,
+    heat.plans,
+    schedules.plans,
+    importance.plans,
     figures_across.group_plans,
 )
 

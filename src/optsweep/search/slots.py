@@ -41,7 +41,7 @@ NUM_RERUN_SETTINGS = 2
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """The part of an arm's search that is decided beforehand."""
 
     trials: int
@@ -91,12 +91,12 @@ class Slot:
         return self.value is not None or self.pruned or self.crashed
 
 
-def ready(plan: Plan, number: int, slots: Sequence[Slot]) -> bool:
+def ready(plan: SearchPlan, number: int, slots: Sequence[Slot]) -> bool:
     """Whether everything that slot `number` may see is there."""
     return len(slots) >= number and all(slot.done for slot in slots[: _horizon(plan, number)])
 
 
-def suggest(plan: Plan, space: Space, number: int, slots: Sequence[Slot]) -> Slot:
+def suggest(plan: SearchPlan, space: Space, number: int, slots: Sequence[Slot]) -> Slot:
     """Slot `number`, given the slots before it."""
     horizon = _horizon(plan, number)
     visible, pending = slots[:horizon], slots[horizon:number]
@@ -111,7 +111,7 @@ def suggest(plan: Plan, space: Space, number: int, slots: Sequence[Slot]) -> Slo
     return Slot(number, _model(plan, space, number, visible), 0, "model", prune_above=prune_above)
 
 
-def _horizon(plan: Plan, number: int) -> int:
+def _horizon(plan: SearchPlan, number: int) -> int:
     """Number of slots whose results slot `number` sees; re-runs see the whole search before them."""
     if number >= plan.first_rerun:
         return plan.first_rerun
@@ -131,7 +131,7 @@ def _points(seed: int, dimensions: int, count: int) -> NDArray[np.float64]:
     return np.asarray(qmc.Sobol(dimensions, scramble=True, rng=seed).random_base2(max(1, math.ceil(math.log2(count)))))
 
 
-def _quasi_random(plan: Plan, space: Space, number: int) -> dict[str, float]:
+def _quasi_random(plan: SearchPlan, space: Space, number: int) -> dict[str, float]:
     """Point `number` of a scrambled Sobol sequence, the same for all arms, in each arm's own ranges."""
     count = max(plan.num_quasi_random, number + 1, 2)
     unit = _points(seed_of(plan.seed, "quasi-random") % 2**32, len(space.ranges), count)[number]
@@ -165,7 +165,7 @@ def bracketed(slots: Sequence[Slot], best_lr: float) -> dict[str, bool]:
 
 
 def _redirect(
-    plan: Plan, space: Space, number: int, visible: Sequence[Slot], pending: Sequence[Slot]
+    plan: SearchPlan, space: Space, number: int, visible: Sequence[Slot], pending: Sequence[Slot]
 ) -> dict[str, float] | None:
     """The next LR past an edge that the best LR leans on, or None.
 
@@ -209,7 +209,7 @@ def current_ranges(space: Space, slots: Sequence[Slot]) -> dict[str, Range]:
     return ranges
 
 
-def _model(plan: Plan, space: Space, number: int, visible: Sequence[Slot]) -> dict[str, float]:
+def _model(plan: SearchPlan, space: Space, number: int, visible: Sequence[Slot]) -> dict[str, float]:
     """What Optuna's sampler suggests, asked on a fresh in-memory study.
 
     The study is built from the visible history under the present ranges, because Optuna's samplers don't survive a
@@ -267,7 +267,7 @@ def _thresholds(visible: Sequence[Slot]) -> dict[int, float]:
     return thresholds
 
 
-def _rerun(plan: Plan, space: Space, number: int, visible: Sequence[Slot], before: Sequence[Slot]) -> Slot:
+def _rerun(plan: SearchPlan, space: Space, number: int, visible: Sequence[Slot], before: Sequence[Slot]) -> Slot:
     """A top setting on the next search seed that it has not had; earlier re-runs (of a plan that grew) count."""
     place = number - plan.first_rerun
     top = ranked(visible)[:NUM_RERUN_SETTINGS]
@@ -294,7 +294,7 @@ class Choice:
     numbers: tuple[int, ...]
 
 
-def choose(plan: Plan, space: Space, slots: Sequence[Slot]) -> Choice | None:
+def choose(plan: SearchPlan, space: Space, slots: Sequence[Slot]) -> Choice | None:
     """The best mean among the settings that ran on most seeds; None if every trial diverged or crashed.
 
     Only equally many seeds are compared, so one lucky run can't win against a mean; where a plan that grew gave a

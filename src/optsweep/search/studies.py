@@ -25,7 +25,7 @@ from sqlalchemy.engine import make_url
 
 from optsweep.errors import UserError, without_secrets
 from optsweep.search.slots import Slot
-from optsweep.tracking_names import Phase
+from optsweep.tracking.names import Phase
 from optsweep.train.trial import End
 
 SQLITE_TIMEOUT = 60.0

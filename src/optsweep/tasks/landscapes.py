@@ -73,7 +73,7 @@ class Landscape(Task):
 
     A sample is a noise vector: training on a batch sees the gradient plus `noise` times the batch's mean vector, a pure
     function of (seed, step). Validation and test are the height without noise. A seed also moves the start, by a
-    normal deviation of `spread`. With `record` > 0 the model keeps its first points (see `Point`).
+    normal deviation of `spread`. With `record` > 0 the model keeps its first points (see `Position`).
     """
 
     facts = Facts("surface", "", reference_batch_size=1)
@@ -105,7 +105,7 @@ class Landscape(Task):
 
     def model(self) -> nn.Module:
         """A point near the start."""
-        return Point(self.surface, torch.tensor(self.start) + self.spread * torch.randn(2), self.record)
+        return Position(self.surface, torch.tensor(self.start) + self.spread * torch.randn(2), self.record)
 
     def size(self, split: Split) -> int:
         """Noise vectors for training; elsewhere there is one sample, without noise."""
@@ -146,7 +146,7 @@ class Landscape(Task):
         return self._digest
 
 
-class Point(nn.Module):
+class Position(nn.Module):
     """Noise `[B, 2]` → (height, distance to the minimum) `[B, 2]`, at the point `point [2]` that is the parameter.
 
     In training mode, the buffer `path [record, 2]` keeps the points of the first calls, `visits` counts the calls;

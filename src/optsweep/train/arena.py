@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from optsweep.optim.layout import Layout, flatten
 from optsweep.optim.rule import State
-from optsweep.train.layout import Layout, flatten
 
 
 class Arena:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from optsweep.optim.rule import Coefficients, Floats
-from optsweep.schedules import Multipliers
+from optsweep.optim.schedules import Multipliers
 from optsweep.tasks.base import Split
 from optsweep.train.arena import Arena
 from optsweep.train.evaluate import autocast, evaluate, forward_dtype

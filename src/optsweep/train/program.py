@@ -10,10 +10,10 @@ from typing import Literal, Protocol
 import torch
 from torch import nn
 
+from optsweep.optim.layout import Layout, layout_of
 from optsweep.optim.rule import Coefficients, Domain, Floats, State
-from optsweep.schedules import Schedule
+from optsweep.optim.schedules import Schedule
 from optsweep.tasks.base import Split, Task
-from optsweep.train.layout import Layout, layout_of
 
 Precision = Literal["fp32", "bf16"]
 

@@ -1,0 +1,110 @@
+"""What a group's seeds say of each arm against the baseline: paired t tests on the test loss, Holm-corrected.
+
+The planner asks it whether more seeds are needed, the report what to state; so they can't disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from optsweep.inference import statistics
+from optsweep.inference.looks import Level
+from optsweep.inference.statistics import PairedT
+
+
+class Conclusion(StrEnum):
+    """What can be said about a candidate against its baseline."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    EQUAL = "equal within delta"
+    NO_DIFFERENCE = "no difference shown"
+    UNTESTED = "not tested"  # too few seeds, no variance, or a diverged seed stands in the way
+
+
+class Tested(Protocol):
+    """An arm's confirm trials as the test sees them."""
+
+    @property
+    def test_losses(self) -> Mapping[int, float]:
+        """Finite test losses by seed."""
+
+    @property
+    def diverged_seeds(self) -> int:
+        """Seeds that diverged, a test loss that is not finite included."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A candidate against the baseline, over the seeds that both finished; differences are candidate − baseline."""
+
+    differences: Mapping[int, float]
+    test: PairedT | None
+    p_holm: float | None
+    outcome: Conclusion
+    decided: bool  # further seeds are not needed
+
+
+def judge(candidates: Sequence[Tested], baseline: Tested, level: Level, delta: float | None) -> list[Finding]:
+    """The findings of a group, in the order of `candidates`; the correction is over all of them."""
+    pairs = [differences(candidate, baseline) for candidate in candidates]
+    tests = [paired(d, candidate, baseline, level) for d, candidate in zip(pairs, candidates, strict=True)]
+    corrected = holm([test.p if test else None for test in tests])
+    found = []
+    for candidate, d, test, p in zip(candidates, pairs, tests, corrected, strict=True):
+        outcome = _outcome(candidate, baseline, test, p, level, delta)
+        decided = outcome is not Conclusion.NO_DIFFERENCE or _diverging_arm_leads(candidate, baseline, test)
+        found.append(Finding(d, test, p, outcome, decided))
+    return found
+
+
+def _outcome(
+    candidate: Tested, baseline: Tested, test: PairedT | None, p_holm: float | None, level: Level, delta: float | None
+) -> Conclusion:
+    """An arm with a diverged seed can't be called better, whichever side of the comparison it is on."""
+    if test is None or p_holm is None:
+        return Conclusion.UNTESTED
+    if p_holm < level.alpha:
+        winner = candidate if test.mean < 0 else baseline
+        if winner.diverged_seeds:
+            return Conclusion.UNTESTED
+        return Conclusion.BETTER if winner is candidate else Conclusion.WORSE
+    if delta is not None and test.low is not None and test.high is not None and -delta < test.low and test.high < delta:
+        return Conclusion.EQUAL
+    return Conclusion.NO_DIFFERENCE
+
+
+def _diverging_arm_leads(candidate: Tested, baseline: Tested, test: PairedT | None) -> bool:
+    """Whether the lower loss is that of an arm with a diverged seed, which no further seed can make better.
+
+    A diverging arm that lies behind may still be shown to be worse, so that comparison goes on.
+    """
+    leader = candidate if test is not None and test.mean < 0 else baseline
+    return leader.diverged_seeds > 0
+
+
+def differences(candidate: Tested, baseline: Tested) -> dict[int, float]:
+    """Candidate − baseline by seed, over the seeds that both finished."""
+    ours, theirs = candidate.test_losses, baseline.test_losses
+    return {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
+
+
+def paired(found: Mapping[int, float], candidate: Tested, baseline: Tested, level: Level) -> PairedT | None:
+    """The paired t test of their differences, with its interval at the level's confidence."""
+    values = list(found.values())
+    return statistics.paired_t(values, level.confidence, scale=scale(candidate, baseline)) if values else None
+
+
+def scale(*arms: Tested) -> float:
+    """The largest loss, whose rounding differences have."""
+    return max((abs(loss) for arm in arms for loss in arm.test_losses.values()), default=0.0)
+
+
+def holm(p_values: Iterable[float | None]) -> list[float | None]:
+    """Holm over the p values that exist; the others stay None."""
+    p_values = list(p_values)
+    adjusted = iter(statistics.holm([p for p in p_values if p is not None]))
+    return [None if p is None else next(adjusted) for p in p_values]

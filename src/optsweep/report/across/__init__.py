@@ -1,0 +1,1 @@
+"""Findings over several groups: run lengths, tasks, the frontier."""

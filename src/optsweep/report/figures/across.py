@@ -1,0 +1,391 @@
+"""Figures over several groups: loss by run length, speed-up, performance profile; and ranks, also of one group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optsweep.inference import statistics
+from optsweep.inference.looks import Level
+from optsweep.inference.loss_curve import MIN_SEEDS
+from optsweep.inference.statistics import Interval
+from optsweep.report.across.arms import final_losses, is_averaged
+from optsweep.report.across.findings import Across
+from optsweep.report.across.lengths import LengthArm, Method, RunLengths
+from optsweep.report.across.tasks import MOST_TAU, OverTasks, mean_ranks, rank_table, scores
+from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.figures.canvas import (
+    INK,
+    MUTED,
+    PAPER,
+    FigurePlan,
+    blank,
+    colour,
+    labels,
+    legend,
+    legend_height,
+    line,
+    marker,
+    short,
+)
+from optsweep.report.figures.curves import band, curves
+from optsweep.report.wording import interval_name, listed, number, plural, times
+from optsweep.tracking import names
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_RANKED = 4  # arms of a single group from which on their ranks are drawn
+_TAUS = np.geomspace(1, MOST_TAU, 301)
+
+
+def group_plans(group: Group) -> list[FigurePlan]:
+    """The rank figure of a single group, if it has arms enough."""
+    arms = [arm for arm in group.arms if final_losses(arm)]
+    table = rank_table(arms)
+    if len(arms) < _RANKED or len(table) == 0:
+        return []
+    n = plural(len(table), "seed")
+    return [
+        _ranks(
+            arms,
+            mean_ranks([table], group.level.confidence),
+            "Rank by mean test loss",
+            f"1 is the lowest mean test loss of {len(arms)} arms; bar: {_bootstrap(group.level)}, drawn "
+            "whole, for the chosen settings. A diverged seed ranks its arm last. "
+            f"n = {n}, those that all arms ended on.",
+        )
+    ]
+
+
+def _bootstrap(level: Level) -> str:
+    return interval_name(level, "over seeds by the bootstrap")
+
+
+def plans(across: Across) -> list[list[FigurePlan]]:
+    """The figures of each finding, run lengths first."""
+    found = [[_frontier(lengths), _speedup(lengths), _fit(lengths)] for lengths, _ in across.run_lengths]
+    found += [[_profile(tasks), _task_ranks(tasks)] for tasks, _ in across.tasks]
+    return [[plan for plan in held if plan is not None] for held in found]
+
+
+# -- run lengths ---------------------------------------------------------------------------------------------------
+
+
+def _frontier(lengths: RunLengths) -> FigurePlan | None:
+    """Final loss against run length; over it the single long run of every arm that can be stopped anywhere."""
+    ends = {arm.longest.style: {n: run.val for n, run in arm.runs.items() if run.val} for arm in lengths.arms}
+    arms = [arm for arm in lengths.arms if ends[arm.longest.style]]
+    if not arms:
+        return None
+    shown = {arm.longest.style: curve for arm in arms if (curve := _long_run(arm, lengths.lengths[0])) is not None}
+
+    def draw() -> Figure:
+        figure, (axes,) = blank(3.3 + legend_height([arm.longest for arm in arms]))
+        for arm in arms:
+            held = ends[arm.longest.style]
+            joined = "" if arm.longest.style in shown else line(arm.longest)
+            _draw_points(axes, arm.longest, list(held), list(held.values()), joined)
+            if arm.longest.style in shown:
+                steps, values = shown[arm.longest.style]
+                axes.plot(steps, values, color=colour(arm.longest), linestyle=line(arm.longest), linewidth=1.5)
+        _length_axis(axes, lengths)
+        axes.set_ylim(top=_top([end for arm in arms for end in ends[arm.longest.style].values()], axes.get_ylim()[1]))
+        axes.set_xlabel("optimizer steps of a run (log scale)")
+        unit = lengths.baseline.longest.unit
+        axes.set_ylabel("validation loss" + (f" ({unit})" if unit else ""))
+        legend(figure, [arm.longest for arm in arms])
+        return figure
+
+    long = listed([arm.label for arm in arms if arm.longest.style in shown])
+    over = f" The line of {long} is its one longest run, median over seeds: a run that can be stopped anywhere." * bool(
+        shown
+    )
+    last = [f"{arm.label} {number(run.val.estimate)}" for arm in arms if (run := arm.longest).val]
+    return FigurePlan(
+        "frontier",
+        "Loss against run length",
+        f"Each marker: mean final validation loss of runs of that length, with its LR tuned; bar: 95 % t interval. "
+        "Joined markers are the frontier that runs of every length draw together."
+        f"{over}{_tested(lengths)} n = {_counts(arms)} per point.",
+        f"Final validation loss against run length for {plural(len(arms), 'arm')}; at the longest run: {listed(last)}.",
+        draw,
+    )
+
+
+def _long_run(arm: LengthArm, shortest: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Median validation curve of an averaging arm's longest run, from the shortest run's end on."""
+    run = arm.longest
+    found = curves(run, names.VAL_LOSS) if is_averaged(run) else []
+    steps, values = band(found) if found else (np.array([]), np.zeros((3, 0)))
+    held = steps >= shortest
+    return (steps[held].astype(np.float64), values[1, held]) if np.count_nonzero(held) > 1 else None
+
+
+def _tested(lengths: RunLengths) -> str:
+    if not lengths.frontier:
+        return ""
+    level = lengths.level
+    return (
+        f" It counts as below or above where its paired difference is shown at p < {number(level.alpha, 3)}"
+        f"{' at any look' if level.looks else ''}, corrected over lengths, not over arms."
+    )
+
+
+def _top(ends: Sequence[Interval], drawn: float) -> float:
+    """Upper limit of the loss axis: the start of a long run may leave it, so that the ends keep the room."""
+    low, high = min(end.estimate for end in ends), max(end.high or end.estimate for end in ends)
+    return min(drawn, high + 0.4 * (high - low)) if high > low else drawn
+
+
+def _counts(arms: Sequence[LengthArm]) -> str:
+    counts = sorted({len(run.test_losses) for arm in arms for run in arm.runs.values()})
+    return plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+
+
+def _draw_points(axes: Axes, arm: ArmResult, steps: Sequence[int], at: Sequence[Interval], joined: Any) -> None:
+    look: dict[str, Any] = {"color": colour(arm)}
+    axes.plot(steps, [point.estimate for point in at], marker=marker(arm), linestyle=joined or "", **look)
+    for x, point in zip(steps, at, strict=True):
+        if point.low is not None and point.high is not None:
+            axes.plot([x, x], [point.low, point.high], linewidth=1.2, **look)
+
+
+def _length_axis(axes: Axes, lengths: RunLengths) -> None:
+    """A log axis with a tick at every length, as far as they don't run into each other."""
+    from matplotlib.ticker import NullLocator
+
+    axes.set_xscale("log")
+    axes.set_xlim(lengths.lengths[0] / 1.18, lengths.lengths[-1] * 1.18)
+    span = math.log(lengths.lengths[-1] / lengths.lengths[0])
+    ticks: list[int] = []
+    for length in reversed(lengths.lengths):
+        if not ticks or math.log(ticks[-1] / length) > 0.11 * span:
+            ticks.append(length)
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _fit(lengths: RunLengths) -> FigurePlan | None:
+    """The baseline's fitted curve with the test losses that are looked up on it."""
+    curve = lengths.curve
+    if curve is None:
+        return None
+    arms = [lengths.baseline, *(arm for arm in lengths.candidates if arm.method is Method.FITTED)]
+
+    def draw() -> Figure:
+        figure, (axes,) = blank(3.1 + legend_height([arm.longest for arm in arms]))
+        steps = np.geomspace(curve.shortest, curve.longest, 200)
+        axes.plot(steps, curve.loss(steps), color=colour(lengths.baseline.longest), linewidth=1.4)
+        for arm in arms:
+            held = {n: run.test for n, run in arm.runs.items() if run.test and not run.diverged_seeds}
+            _draw_points(axes, arm.longest, list(held), list(held.values()), "")
+        _length_axis(axes, lengths)
+        axes.set_xlabel("optimizer steps of a run (log scale)")
+        unit = lengths.baseline.longest.unit
+        axes.set_ylabel("test loss" + (f" ({unit})" if unit else ""))
+        legend(figure, [arm.longest for arm in arms], markers=True)
+        return figure
+
+    values = f"α = {number(curve.alpha, 3)}, β = {number(curve.beta, 3)}, γ = {number(curve.gamma, 4)}"
+    return FigurePlan(
+        "fit",
+        "Test loss by run length, and the fitted curve",
+        f"Line: L(D) = α·D^−β + γ, fitted to {lengths.baseline.label}'s mean test losses after D steps ({values}; it "
+        f"misses them by {number(curve.rmse, 2)}). How far a marker lies to the left of the line is the arm's lead in "
+        "steps; the leads in the table are read off the same fit of the seeds that both arms have at every length. "
+        f"Bar: 95 % t interval. n = {_counts(arms)} per point.",
+        f"Test loss by run length with {lengths.baseline.label}'s fitted curve: {values}.",
+        draw,
+    )
+
+
+def _speedup(lengths: RunLengths) -> FigurePlan | None:
+    arms = [arm for arm in lengths.candidates if arm.ratios]
+    if not arms:
+        return None
+
+    def draw() -> Figure:
+        figure, (axes,) = blank(3.1 + legend_height([arm.longest for arm in arms]))
+        axes.axhline(1, color=INK, linewidth=1)
+        for place, arm in enumerate(arms):
+            _draw_ratios(axes, arm, 1 + 0.035 * (place - (len(arms) - 1) / 2))
+        axes.set_yscale("log")
+        _length_axis(axes, lengths)
+        _ratio_axis(axes)
+        axes.set_xlabel("optimizer steps of the arm's run (log scale)")
+        axes.set_ylabel(f"steps relative to {short(lengths.baseline.label, 24)}")
+        legend(figure, [arm.longest for arm in arms], markers=True)
+        return figure
+
+    how = {
+        Method.FITTED: f"by a curve fitted to {lengths.baseline.label}'s runs",
+        Method.INTERPOLATED: f"interpolated between {lengths.baseline.label}'s runs, linear in the log of the steps",
+    }
+    methods = [text for method, text in how.items() if any(arm.method is method for arm in arms)]
+    bounded = any(found.bound for arm in arms for found in arm.ratios)
+    beyond = any(found.extrapolated for arm in arms for found in arm.ratios)
+    hollow = " Hollow and thin: read off the curve beyond the lengths that it was fitted to." * beyond
+    arrows = " Hollow, with an arrow: only a bound, because the baseline's runs don't reach so far." * bounded
+    counts = sorted({found.ratio.n for arm in arms for found in arm.ratios})
+    n = plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    each = []
+    for arm in arms:
+        said = [f"{found.bound}{times(found.ratio.estimate)} at {found.num_steps:,}" for found in arm.ratios]
+        each.append(f"{arm.label} {listed(said)}")
+    return FigurePlan(
+        "speedup",
+        "Steps for the same test loss, by run length",
+        f"Steps of the arm's run over the steps with which {lengths.baseline.label} gets the same mean test loss, "
+        f"{listed(methods)}; below 1 the arm is faster. Bar: {interval_name(lengths.level, 'over seeds')}, "
+        f"by the jackknife, from {MIN_SEEDS} seeds on.{hollow}{arrows} n = {n}, those that both arms have.",
+        f"Steps relative to {lengths.baseline.label}: {'; '.join(each)}.",
+        draw,
+    )
+
+
+def _draw_ratios(axes: Axes, arm: LengthArm, shift: float) -> None:
+    look: dict[str, Any] = {"color": colour(arm.longest)}
+    for found in arm.ratios:
+        x, y = found.num_steps * shift, found.ratio.estimate
+        if found.bound:
+            axes.plot(x, y, marker=marker(arm.longest), markerfacecolor=PAPER, **look)
+            arrow = {"arrowstyle": "<-", "color": colour(arm.longest), "linewidth": 1.3, "shrinkA": 0, "shrinkB": 3}
+            away = (0, -18 if found.bound == "<" else 18)
+            axes.annotate("", (x, y), xytext=away, textcoords="offset points", arrowprops=arrow)
+            continue
+        if found.ratio.low is not None and found.ratio.high is not None:
+            thin = 1.2 if found.extrapolated else 2.4
+            axes.plot([x, x], [found.ratio.low, found.ratio.high], linewidth=thin, solid_capstyle="butt", **look)
+        face = PAPER if found.extrapolated else colour(arm.longest)
+        axes.plot(x, y, marker=marker(arm.longest), markerfacecolor=face, **look)
+
+
+def _ratio_axis(axes: Axes) -> None:
+    """Plain ratios on a log axis that always shows 1."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    low, high = axes.get_ylim()
+    low, high = min(low, 0.9), max(high, 1.1)
+    low, high = low / 1.12, high * 1.12
+    steps = (1, 2, 5) if high / low > 4 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+    ticks = [s * 10.0**e for e in range(-5, 6) for s in steps]
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: times(value)))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+# -- tasks ---------------------------------------------------------------------------------------------------------
+
+
+def _profile(tasks: OverTasks) -> FigurePlan | None:
+    steps = tasks.steps
+    if steps.size == 0 or not np.isfinite(steps).any():
+        return None
+    seconds = tasks.seconds
+    panels = [("steps", steps)] + ([] if seconds is None else [("seconds", seconds)])
+
+    def draw() -> Figure:
+        figure, axes = blank(2.9 + legend_height(tasks.arms), 1, len(panels), sharey=True)
+        for ax, (what, times_of) in zip(axes, panels, strict=True):
+            for place, (arm, share) in enumerate(
+                zip(tasks.arms, statistics.performance_profile(times_of, _TAUS), strict=True)
+            ):
+                # arms that go together would hide each other: each is lifted a hair
+                lift = 0.008 * (place - (len(tasks.arms) - 1) / 2)
+                ax.plot(_TAUS, share + lift, color=colour(arm), linestyle=line(arm), drawstyle="steps-post")
+            _tau_axis(ax)
+            ax.set_xlabel(f"τ (times the fewest {what})")
+        axes[0].set_ylabel("tasks solved")
+        legend(figure, tasks.arms)
+        return figure
+
+    each = [f"{arm.label} {number(score, 2)}" for arm, score in zip(tasks.arms, scores(steps), strict=True)]
+    own = sum(task.target is not None and task.target.of_task for task in tasks.solvable)
+    targets = f"the task's own ({own} of {len(tasks.solvable)} tasks)" if own else ""
+    rest = len(tasks.solvable) - own
+    targets += (", else " if own else "") * bool(rest) + f"{tasks.arms[0].label}'s median final one" * bool(rest)
+    seeds = sorted({len(arm.confirm) for task in tasks.solvable for arm in task.arms})
+    n = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    return FigurePlan(
+        "profile",
+        "Performance profile",
+        f"Share of {plural(len(tasks.solvable), 'task')} that an arm solves within τ times the fastest arm's "
+        f"{' or '.join(what for what, _ in panels)} (AlgoPerf's definition); higher and further left is better. "
+        f"Solved: the median over {n} reaches the target validation loss, {targets}. Score, the mean height up to τ = "
+        f"{number(MOST_TAU, 1)}, by steps: {listed(each)}. Lines are lifted apart a hair; no band, for the tasks are "
+        "those that were chosen.",
+        f"Performance profile by steps to target; scores: {listed(each)}.",
+        draw,
+    )
+
+
+def _tau_axis(axes: Axes) -> None:
+    from matplotlib.ticker import NullLocator
+
+    axes.set_xscale("log")
+    axes.set_xlim(0.98, MOST_TAU)
+    axes.set_xticks([1, 1.5, 2, 3, 4], ["1", "1.5", "2", "3", "4"])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(-0.05, 1.06)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+
+
+def _task_ranks(tasks: OverTasks) -> FigurePlan | None:
+    if not tasks.mean_ranks:
+        return None
+    ranked = [task for task in tasks.tasks if task.ranks]
+    seeds = sorted({task.seeds for task in ranked})
+    n = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    return _ranks(
+        tasks.arms,
+        tasks.mean_ranks,
+        "Mean rank over tasks",
+        f"Rank by mean test loss, 1 is the lowest of {len(tasks.arms)} arms, averaged over "
+        f"{plural(len(ranked), 'task')} (small dots); bar: {_bootstrap(tasks.level)} with the tasks held: "
+        f"what other seeds would change, not what other tasks would. n = {n} per task.",
+        [[task.ranks[place] for task in ranked] for place in range(len(tasks.arms))],
+    )
+
+
+def _ranks(
+    arms: Sequence[ArmResult],
+    ranks: Sequence[Interval],
+    title: str,
+    caption: str,
+    single: Sequence[Sequence[float]] | None = None,
+) -> FigurePlan:
+    order = sorted(range(len(arms)), key=lambda place: ranks[place].estimate)
+
+    def draw() -> Figure:
+        figure, (axes,) = blank(0.75 + 0.32 * len(arms))
+        for row, place in enumerate(order):
+            arm, rank = arms[place], ranks[place]
+            if single is not None:
+                dots = single[place]
+                axes.plot(dots, [row + 0.27] * len(dots), ".", color=colour(arm), alpha=0.6, markersize=4)
+            if rank.low is not None and rank.high is not None:
+                axes.plot([rank.low, rank.high], [row, row], color=colour(arm), linewidth=3, solid_capstyle="butt")
+            axes.plot(rank.estimate, row, marker=marker(arm), color=colour(arm), markersize=6.5, markeredgecolor=INK)
+        axes.set_yticks(range(len(arms)), labels([arms[place] for place in order], 34))
+        axes.set_ylim(len(arms) - 0.4, -0.6)
+        axes.set_xlim(0.8, len(arms) + 0.2)
+        axes.set_xticks(range(1, len(arms) + 1, math.ceil(len(arms) / 12)))
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_color(MUTED)
+        axes.set_xlabel("rank by mean test loss (1 is best)")
+        return figure
+
+    each = []
+    for place in order:
+        rank = ranks[place]
+        interval = f" ({number(rank.low, 3)} to {number(rank.high, 3)})" if rank.low is not None else ""
+        each.append(f"{arms[place].label} {number(rank.estimate, 3)}{interval}")
+    return FigurePlan("ranks", title, caption, f"Ranks: {listed(each)}.", draw)
