@@ -25,9 +25,9 @@ from optsweep.config.arm import Arm
 from optsweep.launch.worker import LEASE_SECONDS, Job, Worker, _Reporter, trial_of
 from optsweep.search.slots import Slot
 from optsweep.tracking import writer as tracking
-from optsweep.tracking.names import Phase
 from optsweep.train.evaluate import evaluate
 from optsweep.train.loop import train
+from optsweep.train.trial import Phase
 
 TASKS = {"charlm": 40, "digits_mlp": 200}
 """Rounds per task; a round is one rung of the task's default trial."""

@@ -10,8 +10,9 @@ import numpy as np
 from optsweep.report.across.findings import Across, across
 from optsweep.report.comparison import compare
 from optsweep.tracking import names
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
 from optsweep.tracking.reader import ArmRecord, Chosen, Curve, RangeRecord, SweepRecord, Timing, TrialRecord
+from optsweep.train.trial import Phase
 
 NOISE = (0.010, -0.012, 0.004, -0.006, 0.009, -0.005)
 

@@ -75,7 +75,7 @@ def test_bytes_of_state_are_counted():
     drive(update, [{"lr": 1e-2}])
     numbers = 2 * LAYOUT.num_parameters * 8
     steps = 4 * len(LAYOUT.slots)  # Adam of torch keeps its step as a float32 tensor, per parameter
-    assert update.state_bytes() == numbers + steps
+    assert update.state_bytes({}) == numbers + steps
 
 
 def test_state_travels():

@@ -9,8 +9,7 @@ import pytest
 
 from optsweep.search.slots import Slot
 from optsweep.search.studies import LeaseLostError, Studies, history
-from optsweep.tracking.names import Phase
-from optsweep.train.trial import End
+from optsweep.train.trial import End, Phase
 
 COUNT = 40
 

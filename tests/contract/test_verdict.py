@@ -15,8 +15,9 @@ from optsweep.report.figures.canvas import FigurePlan, style
 from optsweep.report.figures.curves import plans
 from optsweep.report.verdict import Verdict, verdict
 from optsweep.tracking import names
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
 from optsweep.tracking.reader import ArmRecord, Chosen, Curve, RangeRecord, SweepRecord, Timing, TrialRecord
+from optsweep.train.trial import Phase
 
 BASE = [2.00, 2.05, 1.95, 2.02, 1.98, 2.01, 2.03, 1.96]
 JITTER = [0.010, -0.012, 0.004, -0.006, 0.009, -0.003, 0.001, -0.004]

@@ -21,7 +21,8 @@ from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
 from optsweep.tracking import names
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
+from optsweep.train.trial import Phase
 
 CLOCK = 1_700_000_000_000  # every timestamp of the store, so that two fillings are alike
 

@@ -20,9 +20,8 @@ from optsweep.launch.worker import Job, worker_name
 from optsweep.search.slots import SearchPlan
 from optsweep.search.space import Space
 from optsweep.search.studies import Studies, Work, history
-from optsweep.tracking.names import Phase
 from optsweep.tracking.writer import Tracker
-from optsweep.train.trial import End
+from optsweep.train.trial import End, Phase
 
 Loss = Callable[[int], float]
 """Test loss by seed; infinity diverges, NaN is a finished trial without a usable loss."""

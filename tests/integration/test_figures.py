@@ -25,8 +25,9 @@ from optsweep.report import (
 )
 from optsweep.report.comparison import Group, compare
 from optsweep.tracking import names
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
 from optsweep.tracking.reader import ArmRecord, Chosen, Curve, RangeRecord, SweepRecord, Timing, TrialRecord
+from optsweep.train.trial import Phase
 
 HOSTILE = "_<b>&\"$\\frac{1}{2}$_λ→∞'"
 FINISHED, DIVERGED, PRUNED = Status.FINISHED, Status.DIVERGED, Status.PRUNED

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from optsweep.search.studies import Studies, history
 from optsweep.tracking import names
 from optsweep.tracking import writer as tracking
-from optsweep.tracking.names import Phase
+from optsweep.train.trial import Phase
 
 SWEEP = [
     *("optimizer=momentum,soap", "schedule=cosine,schedule_free", "weight_decay=decoupled", "task=digits_mlp"),

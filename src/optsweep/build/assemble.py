@@ -31,9 +31,10 @@ from optsweep.optim.rule import Domain, Rule
 from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.schedules import Schedule, schedule_names, schedule_options, warmup_names
 from optsweep.optim.update import Decay, Update
+from optsweep.optim.updater import Updater
 from optsweep.search.space import Space
 from optsweep.tasks.base import Split, Task
-from optsweep.train.program import Program, Updater
+from optsweep.train.program import Program
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def check_arm(built: Built) -> list[str]:
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
     plateau = _plateau_notes(built, update.period) if built.program.schedule.name == "plateau" else []
-    return [*getattr(update, "notes", []), *plateau]
+    return [*update.notes, *plateau]
 
 
 def task_facts(arm: Arm, task: Task) -> TaskFacts:

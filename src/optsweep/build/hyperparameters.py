@@ -8,7 +8,8 @@ from typing import Any
 
 from optsweep.build.suggestions import Suggestion, TaskFacts, lr_range, weight_decay
 from optsweep.build.targets import listed, resolve
-from optsweep.config.arm import Arm, RangeConfig
+from optsweep.config.arm import Arm
+from optsweep.config.search_space import RangeConfig
 from optsweep.errors import UserError, nearest
 from optsweep.optim.lion import Lion
 from optsweep.optim.rule import Domain

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from optsweep.errors import UserError, nearest
 from optsweep.search.studies import Studies, history
-from optsweep.tracking.names import Phase
 from optsweep.tracking.writer import database
+from optsweep.train.trial import Phase
 
 
 def print_status(storage: str, sweep: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from optsweep.config.search_space import RangeConfig, read_space
 from optsweep.config.section import Section
 from optsweep.errors import UserError
 from optsweep.inference.looks import AUTO, Seeds
@@ -96,15 +97,6 @@ class SuggestConfig:
     transfer_learning: bool | None
     unstable: bool | None
     deep: bool | None
-
-
-@dataclass(frozen=True)
-class RangeConfig:
-    """A search range given by the user."""
-
-    low: float
-    high: float
-    log: bool
 
 
 @dataclass(frozen=True)
@@ -290,19 +282,7 @@ def _search(section: Section, trainer: TrainerConfig) -> SearchConfig:
     if not isinstance(over, Sequence) or isinstance(over, str) or not all(isinstance(k, str) for k in over):
         raise section.fail("over", over, "a list of hyperparameter names, such as [lr,weight_decay]")
     spaces = section.section("space")
-    space: dict[str, RangeConfig] = {}
-    for key, value in spaces.rest().items():
-        if value is None:
-            continue
-        entry = Section(value, f"search.space.{key}")
-        if entry._data.get("low") is None and entry._data.get("high") is None:
-            continue
-        space[key] = RangeConfig(entry.number("low"), entry.number("high"), entry.boolean("log"))
-        if space[key].low >= space[key].high:
-            raise UserError(f"search.space.{key}: low={space[key].low:g} is not below high={space[key].high:g}")
-        if space[key].log and space[key].low <= 0:
-            raise UserError(f"search.space.{key}.low: {space[key].low:g} is not > 0, which a log scale needs")
-        entry.close()
+    space = read_space(spaces)
     lag = section.raw("lag")
     if lag == "auto":
         lag = 2 * trainer.lanes

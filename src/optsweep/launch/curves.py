@@ -10,8 +10,9 @@ from statistics import median
 
 from optsweep.launch.worker import Job
 from optsweep.tracking import names
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
 from optsweep.tracking.writer import Tracker
+from optsweep.train.trial import Phase
 
 
 def summarise_arms(tracker: Tracker, jobs: Sequence[Job]) -> None:

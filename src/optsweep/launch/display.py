@@ -14,7 +14,7 @@ from rich.table import Table
 
 from optsweep.launch.planner import ArmProgress
 from optsweep.search.slots import Slot
-from optsweep.tracking.names import Phase
+from optsweep.train.trial import Phase
 
 PLAIN_SECONDS = 15.0
 """Between two lines of progress where there is no terminal."""

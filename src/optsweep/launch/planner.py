@@ -20,8 +20,8 @@ from optsweep.search.slots import Choice, SearchPlan, Slot, choose, ready, sugge
 from optsweep.search.space import Space
 from optsweep.search.studies import NO_HISTORY, History, Running, States, Studies, history
 from optsweep.tracking import names
-from optsweep.tracking.names import Phase
 from optsweep.tracking.writer import Tracker
+from optsweep.train.trial import Phase
 
 FULL_LOOK_SECONDS = 10.0
 """So often every unfinished arm is read, for leases that run out; between, those where a trial began or ended."""

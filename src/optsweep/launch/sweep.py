@@ -8,16 +8,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from optsweep.build.assemble import Built, algorithm_of, build_arm, check_arm, device_of
-from optsweep.config.arm import Arm, difference, fingerprint_of
+from optsweep.config.arm import Arm, fingerprint_of
 from optsweep.errors import UserError
 from optsweep.inference.looks import AUTO, LOOKS
+from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.describe import command_line, describe_arm, describe_session, describe_sweep
 from optsweep.launch.display import Display
 from optsweep.launch.environment import num_cores
+from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.stop import StopRequest
@@ -62,16 +63,16 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool, alone: 
     built = _build(arms)
     labels = labels_of(arms)
     count, devices = _deal(first, workers)
-    baseline = _baseline(arms, labels, all_arms=not alone)
+    baseline = baseline_of(arms, labels, all_arms=not alone)
     studies = Studies.open(first.storage, first.sweep)
-    _check_history(studies, arms, built)
+    check_history(studies, arms, built)
     with Pool(count, devices, first.trainer.threads) as pool:
         size = [first.search.trials, first.confirm_seeds]
         if count and any(studies.note(arm.name, "finished") != size for arm in arms):
             pool.start()  # workers import while the stores are opened
         tracking.check(first.tracking_uri)
         _be_the_planner(studies, arms)
-        _note_content(studies, arms, built)
+        note_content(studies, arms, built)
         tracker = Tracker(first.tracking_uri, first.sweep)
         sweep_run, plan = describe_sweep(tracker, arms, baseline, devices[0])
         jobs = [describe_arm(tracker, arm, b, labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
@@ -191,79 +192,6 @@ def _say(built: Sequence[Built], labels: Mapping[str, str], arms: Sequence[Arm])
         print(f"note: {warning} ({', '.join(names_of_arms)})")
 
 
-def labels_of(arms: Sequence[Arm]) -> dict[str, str]:
-    """A short name per arm: optimizer and schedule, and whatever else tells it from the others."""
-
-    def part(arm: Arm, group: str) -> str:
-        choice = arm.choices.get(group, "none")
-        if group == "optimizer" and choice == "external":
-            return arm.optimizer.target.rpartition(".")[2]
-        if group == "warmup":
-            return f"{choice} warm-up" if choice != "none" else "no warm-up"
-        if group == "weight_decay":
-            return f"{choice} decay" if choice != "none" else "no decay"
-        if group == "averaging" and choice == "none":
-            return ""
-        return choice
-
-    groups = ["task", "optimizer", "schedule", "warmup", "weight_decay", "averaging"]
-    varying = [g for g in groups if len({part(arm, g) for arm in arms}) > 1 or g in ("optimizer", "schedule")]
-    axes = sorted({key for arm in arms for key in arm.axes})
-    labels = {}
-    for arm in arms:
-        parts = [part(arm, g) for g in varying]
-        parts += [f"{_short(key)}={arm.axes[key]}" for key in axes if key in arm.axes]
-        labels[arm.name] = " + ".join(filter(None, parts))
-    if len(set(labels.values())) < len(labels):  # a recipe set more than the choices say
-        for arm in arms:
-            if recipe := arm.choices.get("recipe"):
-                labels[arm.name] += f" ({recipe})"
-    return labels
-
-
-def _short(key: str) -> str:
-    """The last part of a key; all of it where that says too little, as in `warmup.steps` and `weight_decay.value`."""
-    group, _, last = key.rpartition(".")
-    return key if last in ("steps", "value") and group != "trainer" else last
-
-
-def _baseline(arms: Sequence[Arm], labels: Mapping[str, str], *, all_arms: bool) -> str | None:
-    """Name of the arm that the others are held against; None: whichever the sweep has already, or its first."""
-    wanted = arms[0].baseline
-    if wanted is None:
-        return None
-    found = [arm.name for arm in arms if wanted in (labels[arm.name], arm.name) or wanted in arm.name]
-    if not found and not all_arms:  # a stock launcher's job knows only its own arm
-        return None
-    if not found:
-        raise UserError(f"sweep.baseline: no arm is called {wanted!r}; there are {'; '.join(labels.values())}")
-    return found[0]
-
-
-def _plan_content(arm: Arm, built: Built) -> dict[str, Any]:
-    """What must not change while a sweep grows."""
-    search = arm.search
-    return {
-        "search.sampler": search.sampler,
-        "search.pruner": search.pruner,
-        "search.reruns": search.reruns,
-        "search.lag": search.lag,
-        **{f"search.space.{key}": [r.low, r.high, r.log] for key, r in sorted(built.space.ranges.items())},
-    }
-
-
-def _check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]) -> None:
-    """Refuse to mix trials of different settings under one name."""
-    for arm, b in zip(arms, built, strict=True):
-        content = {**b.content, **_plan_content(arm, b)}
-        before = studies.note(arm.name, "content") if studies.has_trials(arm.name) else None
-        if before is not None and (changed := difference(before, tracking.plain(content))):
-            raise UserError(
-                f"sweep.name={arm.sweep}: its arm '{arm.name}' has trials under other settings: {changed}; "
-                f"give another sweep.name"
-            )
-
-
 def _be_the_planner(studies: Studies, arms: Sequence[Arm]) -> None:
     """Two planners of one arm would enqueue its trials twice. Raises UserError if another one is alive."""
     me = worker_name()
@@ -275,13 +203,6 @@ def _be_the_planner(studies: Studies, arms: Sequence[Arm]) -> None:
             )
     for arm in arms:
         studies.set_note(arm.name, "planner", me)
-
-
-def _note_content(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]) -> None:
-    """Remember the settings of arms that have no trials yet."""
-    for arm, b in zip(arms, built, strict=True):
-        if not studies.has_trials(arm.name):
-            studies.set_note(arm.name, "content", tracking.plain({**b.content, **_plan_content(arm, b)}))
 
 
 def _deal(arm: Arm, workers: int | None) -> tuple[int, list[str]]:

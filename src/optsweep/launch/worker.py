@@ -17,10 +17,9 @@ from optsweep.search.slots import seed_of
 from optsweep.search.studies import LeaseLostError, Studies, Work
 from optsweep.tasks.base import Task
 from optsweep.tracking import names
-from optsweep.tracking.names import Phase
 from optsweep.tracking.writer import StoreFailureError, Tracker, TrialLog
 from optsweep.train.loop import train
-from optsweep.train.trial import Outcome, Rung, Trial
+from optsweep.train.trial import Outcome, Phase, Rung, Trial
 
 LEASE_SECONDS = 600.0
 """How long a worker may be silent, or ten rungs, if that is longer; on one machine its death is noticed at once."""

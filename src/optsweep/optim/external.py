@@ -32,6 +32,7 @@ class ExternalUpdate:
 
     host_coefficients = True
     period = 1
+    notes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class ExternalUpdate:
         self._optimizers = optimizers
         self._bound = (0, 0)
 
-    def state_bytes(self) -> int:
+    def state_bytes(self, state: State) -> int:
         """Bytes of one lane's state, once it has taken a step."""
         tensors = [t for s in self._optimizers[0].state.values() for t in _tensors(s)]
         return sum(t.numel() * t.element_size() for t in tensors)

@@ -5,7 +5,7 @@ Everything that is not the rule lives here once, so every rule works with every 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from math import lcm
 
@@ -44,7 +44,7 @@ class Update:
         self.iterate = iterate or Last()
         self.rule = self.iterate.prepare(rule)
         self.layout = layout
-        self.notes = self.rule.notes(layout)
+        self.notes: Sequence[str] = self.rule.notes(layout)
         self.decay = decay
         self.clip_norm = clip_norm
         # LAMB's trust ratio spans its decay: there `decoupled` means inside the rule.
@@ -59,6 +59,18 @@ class Update:
     def period(self) -> int:
         """Lanes start, and are evaluated, at multiples of this many steps."""
         return lcm(self.rule.period, self.iterate.period)
+
+    @property
+    def host_coefficients(self) -> bool:
+        """Numbers of lanes come as `[K, 1]` tensors."""
+        return False
+
+    def keep(self, lanes: Sequence[int]) -> None:
+        """Nothing: all state is in `state`."""
+
+    def state_bytes(self, state: State) -> int:
+        """Bytes of one lane's state."""
+        return sum(tensor[0].numel() * tensor.element_size() for tensor in state.values())
 
     def init(self, params: Tensor) -> State:
         """State for parameters `[K, P]`; every tensor's first dimension is the lane."""

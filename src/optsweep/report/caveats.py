@@ -10,7 +10,8 @@ import numpy as np
 from optsweep.report.comparison import ArmResult, Comparison, Group
 from optsweep.report.wording import listed, plural, setting
 from optsweep.tracking import names
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
+from optsweep.train.trial import Phase
 
 FEW_SEEDS = 5
 EDGE = 0.05  # share of a range that counts as its end

@@ -20,8 +20,9 @@ from optsweep.inference.comparison import Conclusion, Finding, differences, holm
 from optsweep.inference.looks import AUTO, Level
 from optsweep.inference.statistics import Basin, Interval, PairedT
 from optsweep.tracking import names
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
 from optsweep.tracking.reader import LEARNING_RATE, ArmRecord, SweepRecord, TrialRecord
+from optsweep.train.trial import Phase
 
 __all__ = ["ArmResult", "Comparison", "Conclusion", "Group", "compare", "steps_ratios"]
 

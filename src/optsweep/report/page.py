@@ -23,8 +23,9 @@ from optsweep.report.figures.canvas import COLOURS, Drawing
 from optsweep.report.results import partial, problems
 from optsweep.report.verdict import Verdict, details, outcome_sentence
 from optsweep.tracking import names
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
 from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY, SweepRecord
+from optsweep.train.trial import Phase
 
 _FOLDER = Path(__file__).parent
 _LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves an embedded store

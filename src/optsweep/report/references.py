@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 
 from optsweep.report.comparison import Group
-from optsweep.tracking.names import Phase
 from optsweep.tracking.reader import ArmRecord, SweepRecord
+from optsweep.train.trial import Phase
 
 NOTHING: tuple[str, ...] = ()
 """There is nothing to cite: the choice is no method of anybody's, or it is the user's own."""

@@ -20,8 +20,9 @@ from optsweep.report.caveats import last_flip
 from optsweep.report.comparison import ArmResult, Comparison, Group
 from optsweep.report.figures.canvas import Drawing
 from optsweep.report.verdict import Verdict
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
 from optsweep.tracking.reader import SweepRecord, TrialRecord
+from optsweep.train.trial import Phase
 
 FORMAT = 1
 

@@ -12,7 +12,8 @@ from optsweep.inference.statistics import Interval, PairedT
 from optsweep.report.caveats import caveats, seeds_diverged
 from optsweep.report.comparison import ArmResult, Comparison, Conclusion, Group
 from optsweep.report.wording import decimals, fixed, interval_name, listed, number, p_value, plural, size, span, times
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
+from optsweep.train.trial import Phase
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from optsweep.report.figures import across as figures_across
 from optsweep.report.figures import canvas, curves, grid, heat, importance, outcome, paths, schedules, search
 from optsweep.report.verdict import Verdict, verdict
 from optsweep.report.wording import number, p_value, plus_minus, plus_minus_difference, setting, size
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
 from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY, SweepRecord
+from optsweep.train.trial import Phase
 
 
 def write(sweeps: Sequence[SweepRecord], tracking_uri: str, out: Path, pool: Executor | None = None) -> Report:

@@ -25,8 +25,7 @@ from sqlalchemy.engine import make_url
 
 from optsweep.errors import UserError, without_secrets
 from optsweep.search.slots import Slot
-from optsweep.tracking.names import Phase
-from optsweep.train.trial import End
+from optsweep.train.trial import End, Phase
 
 SQLITE_TIMEOUT = 60.0
 """Seconds to wait for another process's write."""

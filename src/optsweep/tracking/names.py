@@ -74,13 +74,6 @@ SUPERSEDED = "superseded"
 """PHASE of a confirm trial whose setting is no longer the chosen one; reports leave it out."""
 
 
-class Phase(StrEnum):
-    """What a trial is for."""
-
-    SEARCH = "search"
-    CONFIRM = "confirm"
-
-
 class Status(StrEnum):
     """How a trial ended; crashed is none of the others, it is run again."""
 

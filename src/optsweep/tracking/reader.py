@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from optsweep.inference.looks import AUTO, LOOKS, Seeds
 from optsweep.tracking import names
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
 from optsweep.tracking.paths import read_path, recorded_surface
+from optsweep.train.trial import Phase
 
 if TYPE_CHECKING:  # importing mlflow costs seconds
     from mlflow.entities import Run

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from optsweep.errors import UserError, without_secrets
 from optsweep.tracking import names
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
+from optsweep.train.trial import Phase
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -23,10 +23,11 @@ from torch.func import functional_call, vmap
 
 from optsweep.optim.rule import Coefficients, Floats
 from optsweep.optim.schedules import Multipliers
+from optsweep.optim.updater import Updater
 from optsweep.tasks.base import Split
 from optsweep.train.arena import Arena
 from optsweep.train.evaluate import autocast, evaluate, forward_dtype
-from optsweep.train.program import Program, Updater, cast_inputs
+from optsweep.train.program import Program, cast_inputs
 from optsweep.train.trial import End, Outcome, Point, Rung, Trial
 
 # Gradients of lanes come back contiguous, the row's views are strided: accumulating in place is what is wanted here.
@@ -152,7 +153,7 @@ class _Run:
         if not self.program.vmapped:
             columns = [tables[0][name].tolist() for name in names]
             return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-        if getattr(self.update, "host_coefficients", False):
+        if self.update.host_coefficients:
             stacked = {name: np.stack([table[name] for table in tables], 1).tolist() for name in names}
             return [{name: stacked[name][i] for name in names} for i in range(end - first)]
         array = np.stack([np.stack([table[name] for table in tables], 1) for name in names], 1)  # [n, names, K]
@@ -290,8 +291,7 @@ class _Run:
                 padded[-1].multipliers = lane.multipliers.copy()
         self.lanes = padded
         self.arena.keep(kept)
-        if hasattr(self.update, "keep"):
-            self.update.keep(kept)
+        self.update.keep(kept)
 
     def _weights(self) -> Tensor:
         """The weights one would ship, of all lanes."""
@@ -306,9 +306,7 @@ class _Run:
 
     def _state_bytes(self) -> int:
         """Bytes of optimizer state of one lane."""
-        if hasattr(self.update, "state_bytes"):
-            return int(self.update.state_bytes())
-        return sum(t.numel() * t.element_size() for t in self.arena.state.values()) // self.arena.lanes
+        return self.update.state_bytes(self.arena.state)
 
 
 class _Record:

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import nn
 
 from optsweep.optim.layout import Layout, layout_of
-from optsweep.optim.rule import Coefficients, Domain, Floats, State
 from optsweep.optim.schedules import Schedule
+from optsweep.optim.updater import Updater
 from optsweep.tasks.base import Split, Task
 
 Precision = Literal["fp32", "bf16"]
-
-
-class Updater(Protocol):
-    """What the loop asks of an optimizer; `optim.update.Update` and `optim.external.ExternalUpdate` are such."""
-
-    @property
-    def floats(self) -> Mapping[str, Domain]:
-        """Float hyperparameters beside lr and weight_decay."""
-
-    @property
-    def period(self) -> int:
-        """Rungs fall on multiples of this many steps."""
-
-    def init(self, params: torch.Tensor) -> State:
-        """State for parameters `[K, P]`."""
-
-    def coefficients(self, hyper: Mapping[str, float], multipliers: Floats, first: int) -> dict[str, Floats]:
-        """Numbers of every step from `first` on."""
-
-    def step(self, params: torch.Tensor, grads: torch.Tensor, state: State, c: Coefficients, tick: int) -> None:
-        """One update, in place."""
-
-    def weights(self, params: torch.Tensor, state: State, c: Coefficients) -> torch.Tensor:
-        """The weights to evaluate."""
 
 
 @dataclass(frozen=True)

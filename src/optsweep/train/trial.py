@@ -7,6 +7,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
+class Phase(StrEnum):
+    """What a trial is for."""
+
+    SEARCH = "search"
+    CONFIRM = "confirm"
+
+
 class End(StrEnum):
     """How training ended. A crash is an exception, and none of these."""
 

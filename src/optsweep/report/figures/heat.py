@@ -25,8 +25,9 @@ from optsweep.report.figures.canvas import (
 from optsweep.report.figures.grid import FIXED_RATE, counted, families, fixed_rate
 from optsweep.report.figures.search import last_loss, loss_limits
 from optsweep.report.wording import decimals, fixed, number, setting
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
 from optsweep.tracking.reader import LEARNING_RATE
+from optsweep.train.trial import Phase
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

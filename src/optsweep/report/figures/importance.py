@@ -10,8 +10,9 @@ from optsweep.report.comparison import ArmResult, Group
 from optsweep.report.figures.canvas import GRID, MUTED, FigurePlan, blank, colour, labels, shared_labels, short
 from optsweep.report.figures.search import last_loss
 from optsweep.report.wording import listed
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
 from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY, TrialRecord
+from optsweep.train.trial import Phase
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -27,8 +27,9 @@ from optsweep.report.figures.canvas import (
     shared_labels,
 )
 from optsweep.report.wording import listed, number, plural
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
 from optsweep.tracking.reader import TrialRecord
+from optsweep.train.trial import Phase
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -30,8 +30,9 @@ from optsweep.report.figures.canvas import (
 )
 from optsweep.report.wording import listed, number, plural, setting
 from optsweep.tracking import names
-from optsweep.tracking.names import Phase, Status
+from optsweep.tracking.names import Status
 from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY, TrialRecord
+from optsweep.train.trial import Phase
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

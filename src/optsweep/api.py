@@ -1,0 +1,1 @@
+"""What a program calls; the command line calls the same."""
