@@ -1,1 +1,64 @@
 """What a program calls; the command line calls the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optsweep.config.arm import Arm
+from optsweep.launch.environment import num_cores
+from optsweep.launch.events import Observer, silent
+from optsweep.launch.sweep import SweepResult, note_report, run_sweep
+from optsweep.report import Report, write_report
+from optsweep.tracking.writer import check
+
+REPORTS = Path("reports")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A sweep that ran to its end, and its report."""
+
+    result: SweepResult
+    report: Report | None  # None: none was asked for, or the one that is there states these results already
+    index: Path | None  # of the report; None: none was asked for
+
+    @property
+    def summary(self) -> str:
+        """What is said on a terminal."""
+        if self.index is None:
+            return f"{self.result.trials} trials ended; no report was asked for"
+        return self.report.summary if self.report else f"nothing was left to do; the report is {self.index}"
+
+
+def run(
+    arms: Sequence[Arm],
+    *,
+    workers: int | None = None,
+    report: bool = True,
+    command: str = "",
+    observe: Observer = silent,
+) -> Finished:
+    """Run a sweep to its end and write its report into reports/NAME, unless one of just these results is there.
+
+    Raises what `run_sweep` raises.
+    """
+    result = run_sweep(arms, workers=workers, command=command, observe=observe)
+    if not report:
+        return Finished(result, None, None)
+    index = REPORTS / result.sweep / "index.html"
+    if result.reported and index.is_file():
+        return Finished(result, None, index)
+    written = write_report(result.tracking_uri, [result.sweep], index.parent, processes=num_cores())
+    note_report(result)
+    return Finished(result, written, index)
+
+
+def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None) -> Report:
+    """Write the report of one or several sweeps, into reports/NAME unless told otherwise.
+
+    Raises UserError for a store that can't be opened, and ValueError, naming the nearest, for a sweep that isn't there.
+    """
+    check(tracking_uri, create=False)
+    return write_report(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), processes=num_cores())

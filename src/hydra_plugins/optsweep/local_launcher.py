@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -22,15 +23,21 @@ class LocalLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the whole sweep; one JobReturn per arm."""
+        from optsweep import api
         from optsweep.cli.app import arm_of
-        from optsweep.launch.sweep import run_sweep
+        from optsweep.launch.command import command_line
+        from optsweep.launch.display import Display
 
         loader = self.hydra_context.config_loader
         configs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
-        summary = run_sweep([arm_of(config) for config in configs], workers=self.workers, report=self.report)
+        arms = [arm_of(config) for config in configs]
+        with Display() as display:
+            command = command_line(sys.argv[1:])
+            finished = api.run(arms, workers=self.workers, report=self.report, command=command, observe=display)
+        print(finished.summary)
         returns = []
         for overrides, config in zip(job_overrides, configs, strict=True):
             done = JobReturn(overrides=list(overrides), cfg=config, status=JobStatus.COMPLETED)
-            done.return_value = summary
+            done.return_value = finished.result
             returns.append(done)
         return returns

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from optsweep.config.arm import GROUPS, Arm, read_arm
 from optsweep.errors import UserError, nearest
+from optsweep.launch.command import command_line
 
 CONFIG = "pkg://optsweep.conf"
 AXES_VARIABLE = "OPTSWEEP_AXES"
@@ -88,10 +89,10 @@ def _hydra(arguments: list[str]) -> int:
         hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(_job)()
     finally:  # failures included
         for name, uri in _stock_sweeps.items():
-            from optsweep.launch.sweep import finish_report
+            from optsweep import api
 
             with contextlib.suppress(ValueError):  # nothing ran
-                finish_report(uri, name)
+                print(api.report(uri, [name]).summary)
     return 0
 
 
@@ -115,11 +116,13 @@ _stock_sweeps: dict[str, str] = {}
 
 def _job(config: DictConfig) -> Any:
     """One Hydra job under a stock launcher: plans and works its own arm in this process."""
+    from optsweep.launch.display import Display
     from optsweep.launch.sweep import run_sweep
 
     full = OmegaConf.create({**config, "hydra": HydraConfig.get()})
     arm = arm_of(full)
-    return run_sweep([arm], workers=0, report=False, alone=True)
+    with Display() as display:
+        return run_sweep([arm], workers=0, alone=True, command=command_line(sys.argv[1:]), observe=display)
 
 
 def arm_of(config: DictConfig) -> Arm:
@@ -224,14 +227,11 @@ def _report(arguments: Sequence[str]) -> int:
     parser.add_argument("sweeps", nargs="+", metavar="NAME")
     parser.add_argument("--out", type=Path, help="folder (default: reports/NAME)")
     options = parser.parse_args(arguments)
-    from optsweep.launch.environment import num_cores
-    from optsweep.report import write_report
-    from optsweep.tracking.writer import check
+    from optsweep import api
 
-    check(options.tracking_uri, create=False)
-    out = options.out or Path("reports") / "+".join(options.sweeps)
+    out = options.out or api.REPORTS / "+".join(options.sweeps)
     try:
-        print(write_report(options.tracking_uri, options.sweeps, out, processes=num_cores()).summary)
+        print(api.report(options.tracking_uri, options.sweeps, out).summary)
     except ValueError as error:
         raise UserError(str(error)) from None
     except OSError as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,15 +21,10 @@ MAX_SESSIONS = 40
 _ADDED = ("train_seconds", "trials")
 
 
-def command_line() -> str:
-    """The command that repeats this call, without passwords: it goes into the report."""
-    return without_secrets(" ".join(["optsweep", *(shlex.quote(a) for a in sys.argv[1:])]))
-
-
 def describe_sweep(
-    tracker: Tracker, arms: Sequence[Arm], baseline: str | None, device: str
+    tracker: Tracker, arms: Sequence[Arm], baseline: str | None, device: str, command: str
 ) -> tuple[str, Mapping[str, Any]]:
-    """The run of kind `sweep`: plan, machine, command. Returns its id and the plan.
+    """The run of kind `sweep`: plan, machine, the command that repeats the call. Returns its id and the plan.
 
     Without a baseline an earlier call's stays. So do planned looks: seeds that were looked at are judged as such, even
     where a fixed number is asked for later.
@@ -53,7 +46,7 @@ def describe_sweep(
         },
         "confirm": {"seeds": first.confirm_seeds, "looks": list(looks), "delta": first.confirm_delta},
     }
-    tracker.set_tags(run, {names.PLAN: plan, names.ENVIRONMENT: environment(device), names.COMMAND: command_line()})
+    tracker.set_tags(run, {names.PLAN: plan, names.ENVIRONMENT: environment(device), names.COMMAND: command})
     return run, plan
 
 

@@ -1,4 +1,4 @@
-"""Progress of a sweep: a live table on a terminal, plain lines otherwise."""
+"""An observer that shows a sweep on a terminal: a live table, or plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from optsweep.launch.planner import ArmProgress
+from optsweep.launch.events import ArmProgress, Event, Note, Progressed, Started, Stopped, Trained, TrialEnded
 from optsweep.search.slots import Slot
 from optsweep.train.trial import Phase
 
@@ -21,10 +21,10 @@ PLAIN_SECONDS = 15.0
 
 
 class Display:
-    """Shows `ArmProgress` of all arms; use as a context manager."""
+    """Hears the events of a sweep and shows them; use as a context manager, so that the terminal is left as it was."""
 
-    def __init__(self, sweep: str, workers: int) -> None:
-        self.sweep, self.workers = sweep, workers
+    def __init__(self) -> None:
+        self.sweep, self.workers = "", 1
         self.console = Console(file=sys.stdout)
         self.begin = self._last_line = time.monotonic()
         self._done_before: int | None = None
@@ -32,21 +32,43 @@ class Display:
         self._arms: Sequence[ArmProgress] = ()
 
     def __enter__(self) -> Display:
-        if self.console.is_terminal:
-            self._live = Live(self, console=self.console, refresh_per_second=2)
-            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._stop()
 
-    def stop(self) -> None:
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        match event:
+            case Note(text):
+                print(f"note: {text}")
+            case Started(sweep, workers):
+                self._start(sweep, workers)
+            case Progressed(arms):
+                self._update(arms)
+            case TrialEnded(label, phase, slot):
+                self._trial_ended(label, phase, slot)
+            case Stopped(done, total, command):
+                self._stop()
+                again = f" To go on: {command}" if command else ""
+                sys.stderr.write(f"stopped; {done} of {total} trials are kept.{again}\n")
+            case Trained():
+                self._stop()
+
+    def _start(self, sweep: str, workers: int) -> None:
+        self.sweep, self.workers = sweep, workers
+        self.begin = self._last_line = time.monotonic()
+        if self.console.is_terminal:
+            self._live = Live(self, console=self.console, refresh_per_second=2)
+            self._live.start()
+
+    def _stop(self) -> None:
         """Leave the terminal as it is."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
-    def update(self, arms: Sequence[ArmProgress]) -> None:
+    def _update(self, arms: Sequence[ArmProgress]) -> None:
         """Show the present state."""
         self._arms = arms
         done = sum(arm.done for arm in arms)
@@ -59,7 +81,7 @@ class Display:
         elif self._live is None and time.monotonic() - self._last_line > PLAIN_SECONDS:
             self._print(self._line())
 
-    def trial_done(self, label: str, phase: Phase, slot: Slot) -> None:
+    def _trial_ended(self, label: str, phase: Phase, slot: Slot) -> None:
         """A trial ended; said in a line where there is no terminal."""
         if self._live is None and (slot.crashed or slot.value == math.inf):
             params = ", ".join(f"{key}={value:.3g}" for key, value in slot.params.items())

@@ -15,6 +15,7 @@ from typing import Any
 from optsweep.inference.comparison import judge
 from optsweep.inference.groups import Peers, group
 from optsweep.inference.looks import AUTO, LOOKS, Level, Seeds, num_seeds
+from optsweep.launch.events import ArmProgress
 from optsweep.launch.worker import Job, is_alive
 from optsweep.search.slots import Choice, SearchPlan, Slot, choose, ready, suggest
 from optsweep.search.space import Space
@@ -44,22 +45,6 @@ class PlannedArm:
     def choices(self) -> Mapping[str, str]:
         """What it is, as the report has it from the arm's tag."""
         return self.job.arm.combination
-
-
-@dataclass
-class ArmProgress:
-    """How far an arm is, for the display."""
-
-    label: str
-    total: int
-    may_grow: bool = False  # confirm.seeds=auto may add seeds to the total
-    done: int = 0
-    running: int = 0
-    diverged: int = 0
-    crashed: int = 0
-    best: float | None = None
-    phase: str = "search"
-    mean_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,195 +1,210 @@
-"""A whole sweep from its arms to its report: check, plan, work, time, report."""
+"""A whole sweep from its arms to its last result: prepare, open the stores, train, time the steps, summarise.
+
+Prints nothing (`events.py` says what an observer hears) and writes no report (`api.run` does).
+"""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from optsweep.build.assemble import Built, algorithm_of, build_arm, check_arm, device_of
+from optsweep.build.assemble import Built, device_of
 from optsweep.config.arm import Arm, fingerprint_of
 from optsweep.errors import UserError
-from optsweep.inference.looks import AUTO, LOOKS
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
-from optsweep.launch.describe import command_line, describe_arm, describe_session, describe_sweep
-from optsweep.launch.display import Display
+from optsweep.launch.describe import describe_arm, describe_session, describe_sweep
 from optsweep.launch.environment import num_cores
+from optsweep.launch.events import Note, Observer, Started, Trained, TrialEnded, silent
 from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
-from optsweep.launch.stop import StopRequest
 from optsweep.launch.timing import time_arms
-from optsweep.launch.worker import Job, Worker, is_alive, worker_name
+from optsweep.launch.together import build_all, check_together, notes, without_looks
+from optsweep.launch.work import work
+from optsweep.launch.worker import Job, is_alive, worker_name
 from optsweep.search.slots import SearchPlan
 from optsweep.search.studies import Studies
-from optsweep.tasks.base import Task
 from optsweep.tracking import names
 from optsweep.tracking import writer as tracking
 from optsweep.tracking.writer import Tracker
 
-POLL_SECONDS = 1.0
-"""The planner wakes up when a trial ends, and this often."""
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a call of `run_sweep` came to."""
+
+    sweep: str
+    tracking_uri: str
+    arms: tuple[str, ...]  # names
+    trials: int  # that ended in this call
+    seconds: float
+    results: str  # identifies what a report of the sweep states now
+    reported: bool  # whether the last report states just that
+
+
+def run_sweep(
+    arms: Sequence[Arm],
+    *,
+    workers: int | None = None,
+    alone: bool = False,
+    command: str = "",
+    observe: Observer = silent,
+) -> SweepResult:
+    """Run all arms to the end. `workers` 0: in this process; None: one per `trainer.threads` cores, or per GPU.
+
+    `alone`: a stock launcher's job, which knows one arm only of those that the sweep has. `command` repeats the call.
+
+    Raises UserError before anything is written or trained if an arm, the store or the plan is not right, and
+    KeyboardInterrupt when the user stops it.
+    """
+    begin = time.time()
+    prepared = _prepare(arms, workers, alone, observe)
+    with _pool(prepared) as pool:
+        opened = _open(prepared, command, observe)
+        for text in notes(prepared.arms, prepared.built, prepared.labels):
+            observe(Note(text))
+        trained = _train(prepared, opened, pool, begin, command, observe)
+    timed = _time_steps(prepared, opened)
+    return _conclude(prepared, opened, trained, timed, begin)
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What a sweep came to."""
+class _Prepared:
+    """Arms that were found right; nothing is written yet."""
 
-    sweep: str
-    arms: tuple[str, ...]
-    trials: int  # run by this call
-    seconds: float
+    arms: Sequence[Arm]
+    built: Sequence[Built]
+    labels: dict[str, str]  # by arm
+    baseline: str | None
+    workers: int
+    devices: Sequence[str]
+    studies: Studies
+
+    @property
+    def size(self) -> list[object]:
+        """What a finished arm has; a plan that grew is another."""
+        return [self.arms[0].search.trials, self.arms[0].confirm_seeds]
 
 
-def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool, alone: bool = False) -> Summary:
-    """Run all arms to the end. `workers` 0: in this process; None: one per `trainer.threads` cores, or per GPU.
+@dataclass(frozen=True)
+class _Opened:
+    """The sweep as the stores have it."""
 
-    `alone`: a stock launcher's job, which knows one arm only of those that the sweep has.
+    tracker: Tracker
+    run: str
+    plan: Mapping[str, Any]
+    jobs: Sequence[Job]
+    planner: Planner
 
-    Raises UserError before anything is written or trained if an arm, the store or the plan is not right.
-    """
-    begin = time.time()
+
+def _prepare(arms: Sequence[Arm], workers: int | None, alone: bool, observe: Observer) -> _Prepared:
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
         raise UserError(
             f"hydra.launcher.workers: {workers!r} is not allowed; give a whole number ≥ 0 (0: in this process), or null"
         )
-    _check_together(arms)
-    arms = _without_looks(arms) if alone else arms
-    first = arms[0]
-    built = _build(arms)
+    check_together(arms)
+    if alone:
+        arms, note = without_looks(arms)
+        if note:
+            observe(Note(note))
+    built = build_all(arms)
     labels = labels_of(arms)
-    count, devices = _deal(first, workers)
+    count, devices = _deal(arms[0], workers)
     baseline = baseline_of(arms, labels, all_arms=not alone)
-    studies = Studies.open(first.storage, first.sweep)
+    studies = Studies.open(arms[0].storage, arms[0].sweep)
     check_history(studies, arms, built)
-    with Pool(count, devices, first.trainer.threads) as pool:
-        size = [first.search.trials, first.confirm_seeds]
-        if count and any(studies.note(arm.name, "finished") != size for arm in arms):
-            pool.start()  # workers import while the stores are opened
-        tracking.check(first.tracking_uri)
-        _be_the_planner(studies, arms)
-        note_content(studies, arms, built)
-        tracker = Tracker(first.tracking_uri, first.sweep)
-        sweep_run, plan = describe_sweep(tracker, arms, baseline, devices[0])
-        jobs = [describe_arm(tracker, arm, b, labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
-        tasks = [_task(job, b) for job, b in zip(jobs, built, strict=True)]
-        _say(built, labels, arms)
-        with Display(first.sweep, max(1, count)) as display:
-            planner = Planner(
-                tasks,
-                studies,
-                tracker,
-                seeds=first.confirm_seeds,
-                baseline=plan["baseline"],
-                delta=first.confirm_delta,
-                retries=first.retries,
-                on_done=display.trial_done,
-            )
-            try:
-                trained = _work(planner, jobs, display, pool if count else None)
-            finally:
-                if planner.num_done() > planner.done_before:
-                    describe_session(tracker, sweep_run, begin, time.time(), max(1, count), planner)
-        for arm in arms:
-            studies.set_note(arm.name, "finished", size)
-    timings = time_arms(jobs, built, tracker)
-    for run, timing in timings.items():
-        tracker.set_tags(run, {names.TIMING: timing})
-    results = fingerprint_of({"plan": plan, "results": planner.num_done()})
-    fresh = tracker.client.get_run(sweep_run).data.tags.get(names.REPORTED) == results
-    if timings or not fresh:
-        summarise_arms(tracker, jobs)
-    for job in jobs:
-        tracker.end(job.parent_run)
-    tracker.end(sweep_run)
-    folder = Path("reports") / first.sweep
-    if report and not (fresh and (folder / "index.html").is_file()):
-        finish_report(first.tracking_uri, first.sweep)
-        tracker.set_tags(sweep_run, {names.REPORTED: results})
-    elif report:
-        print(f"nothing was left to do; the report is {folder / 'index.html'}")
-    return Summary(first.sweep, tuple(arm.name for arm in arms), trained, time.time() - begin)
+    return _Prepared(arms, built, labels, baseline, count, devices, studies)
 
 
-def finish_report(uri: str, sweep: str) -> None:
-    """Write the report of a sweep and say where it is."""
-    from optsweep.report import write_report
-
-    print(write_report(uri, [sweep], Path("reports") / sweep, processes=num_cores()).summary)
-
-
-# -- before training -----------------------------------------------------------------------------------------------
-
-
-_SHARED = {  # field of an Arm: its key
-    "sweep": "sweep.name",
-    "seed": "sweep.seed",
-    "tracking_uri": "tracking.uri",
-    "storage": "tracking.storage",
-    "retries": "sweep.retries",
-    "baseline": "sweep.baseline",
-    "confirm_seeds": "confirm.seeds",
-    "confirm_delta": "confirm.delta",
-}
+@contextlib.contextmanager
+def _pool(prepared: _Prepared) -> Iterator[Pool | None]:
+    """The workers, or None where the trials run in this process."""
+    with Pool(prepared.workers, prepared.devices, prepared.arms[0].trainer.threads) as pool:
+        unfinished = any(prepared.studies.note(arm.name, "finished") != prepared.size for arm in prepared.arms)
+        if prepared.workers and unfinished:
+            pool.start()  # they import while the stores are opened
+        yield pool if prepared.workers else None
 
 
-def _check_together(arms: Sequence[Arm]) -> None:
-    seen: dict[str, Arm] = {}
-    for arm in arms:
-        if arm.name in seen:
-            raise UserError(f"the same arm twice: {arm.name}")
-        seen[arm.name] = arm
-        for field, key in _SHARED.items():
-            if getattr(arm, field) != getattr(arms[0], field):
-                raise UserError(f"{key} differs between arms of one sweep: it can't be swept over")
-        for key in ("device", "threads"):  # dealt out to workers, which any arm may use
-            if getattr(arm.trainer, key) != getattr(arms[0].trainer, key):
-                raise UserError(f"trainer.{key} differs between arms of one sweep: it can't be swept over")
-        if arm.search.trials != arms[0].search.trials:
-            raise UserError("search.trials differs between arms of one sweep: every arm gets the same budget")
-
-
-def _without_looks(arms: Sequence[Arm]) -> Sequence[Arm]:
-    """`confirm.seeds=auto` compares arms, so where the others are unknown it means all seeds of the last look."""
-    if arms[0].confirm_seeds != AUTO:
-        return arms
-    print(
-        f"note: confirm.seeds=auto: a job of this launcher doesn't know the other arms, so it runs all {LOOKS[-1]} "
-        f"seeds; hydra/launcher=local stops as soon as the arms are told apart"
+def _open(prepared: _Prepared, command: str, observe: Observer) -> _Opened:
+    """Take the planner's seat, and tell the stores what is going to be run."""
+    arms, built, first = prepared.arms, prepared.built, prepared.arms[0]
+    tracking.check(first.tracking_uri)
+    _be_the_planner(prepared.studies, arms)
+    note_content(prepared.studies, arms, built)
+    tracker = Tracker(first.tracking_uri, first.sweep)
+    run, plan = describe_sweep(tracker, arms, prepared.baseline, prepared.devices[0], command)
+    jobs = [describe_arm(tracker, arm, b, prepared.labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
+    planner = Planner(
+        [PlannedArm(job, _search_plan(job.arm), b.space) for job, b in zip(jobs, built, strict=True)],
+        prepared.studies,
+        tracker,
+        seeds=first.confirm_seeds,
+        baseline=plan["baseline"],
+        delta=first.confirm_delta,
+        retries=first.retries,
+        on_done=lambda label, phase, slot: observe(TrialEnded(label, phase, slot)),
     )
-    return [replace(arm, confirm_seeds=LOOKS[-1]) for arm in arms]
+    return _Opened(tracker, run, plan, jobs, planner)
 
 
-def _build(arms: Sequence[Arm]) -> list[Built]:
-    """Build and check every arm; arms of one task share its data."""
-    tasks: dict[str, Task] = {}
-    built = []
-    for arm in arms:
-        key = repr(arm.task)
-        built.append(build_arm(arm, tasks.get(key)))
-        tasks[key] = built[-1].program.task
-        built[-1] = replace(built[-1], warnings=(*built[-1].warnings, *check_arm(built[-1])))
-    return built
+def _train(
+    prepared: _Prepared, opened: _Opened, pool: Pool | None, begin: float, command: str, observe: Observer
+) -> int:
+    """Train what is missing; returns the number of trials that ended. The session is noted however this ends."""
+    planner, workers = opened.planner, max(1, prepared.workers)
+    observe(Started(prepared.arms[0].sweep, workers))
+    try:
+        trained = work(planner, opened.jobs, pool, command, observe)
+    finally:
+        if planner.num_done() > planner.done_before:
+            describe_session(opened.tracker, opened.run, begin, time.time(), workers, planner)
+        observe(Trained())
+    for arm in prepared.arms:
+        prepared.studies.set_note(arm.name, "finished", prepared.size)
+    return trained
 
 
-def _say(built: Sequence[Built], labels: Mapping[str, str], arms: Sequence[Arm]) -> None:
-    """Print each warning once, with the arms it concerns."""
-    same: dict[str, list[str]] = {}
-    for arm, b in zip(arms, built, strict=True):
-        same.setdefault(algorithm_of(b), []).append(labels[arm.name])
-    for twins in same.values():
-        if len(twins) > 1:
-            print(f"note: {' and '.join(twins)} are the same algorithm under different names")
-    concerned: dict[str, list[str]] = {}
-    for arm, b in zip(arms, built, strict=True):
-        for warning in b.warnings:
-            concerned.setdefault(warning, []).append(labels[arm.name])
-    for warning, names_of_arms in concerned.items():
-        print(f"note: {warning} ({', '.join(names_of_arms)})")
+def _time_steps(prepared: _Prepared, opened: _Opened) -> bool:
+    """Time the steps of every arm that has no timing yet; returns whether there was one."""
+    timings = time_arms(opened.jobs, prepared.built, opened.tracker)
+    for run, timing in timings.items():
+        opened.tracker.set_tags(run, {names.TIMING: timing})
+    return bool(timings)
+
+
+def _conclude(prepared: _Prepared, opened: _Opened, trained: int, timed: bool, begin: float) -> SweepResult:
+    """Summarise the arms in MLflow, close their runs, and say what all came to."""
+    tracker, first = opened.tracker, prepared.arms[0]
+    results = fingerprint_of({"plan": opened.plan, "results": opened.planner.num_done()})
+    reported = tracker.client.get_run(opened.run).data.tags.get(names.REPORTED) == results
+    if timed or not reported:
+        summarise_arms(tracker, opened.jobs)
+    for job in opened.jobs:
+        tracker.end(job.parent_run)
+    tracker.end(opened.run)
+    return SweepResult(
+        sweep=first.sweep,
+        tracking_uri=first.tracking_uri,
+        arms=tuple(arm.name for arm in prepared.arms),
+        trials=trained,
+        seconds=time.time() - begin,
+        results=results,
+        reported=reported,
+    )
+
+
+def note_report(result: SweepResult) -> None:
+    """Remember that a report states the sweep's present results."""
+    tracker = Tracker(result.tracking_uri, result.sweep)
+    tracker.set_tags(tracker.sweep_run(), {names.REPORTED: result.results})
+
+
+# -- details -------------------------------------------------------------------------------------------------------
 
 
 def _be_the_planner(studies: Studies, arms: Sequence[Arm]) -> None:
@@ -220,9 +235,8 @@ def _deal(arm: Arm, workers: int | None) -> tuple[int, list[str]]:
     return max(1, num_cores() // arm.trainer.threads), devices
 
 
-def _task(job: Job, built: Built) -> PlannedArm:
-    arm = job.arm
-    plan = SearchPlan(
+def _search_plan(arm: Arm) -> SearchPlan:
+    return SearchPlan(
         trials=arm.search.trials,
         lag=arm.search.lag,
         sampler=arm.search.sampler,
@@ -231,65 +245,3 @@ def _task(job: Job, built: Built) -> PlannedArm:
         seed=arm.seed,
         arm=arm.name,
     )
-    return PlannedArm(job, plan, built.space)
-
-
-# -- work ----------------------------------------------------------------------------------------------------------
-
-
-def _work(planner: Planner, jobs: Sequence[Job], display: Display, pool: Pool | None) -> int:
-    """Run until the planner has nothing left, here if there is no pool; returns the number of trials that ended."""
-    finished = planner.step()
-    planner.done_before = before = planner.num_done()
-    display.update(planner.progress)
-    if finished:
-        return 0
-    with StopRequest(at_a_rung=pool is None) as stop:
-        try:
-            if pool is None:
-                _work_here(planner, jobs, display, stop)
-            else:
-                pool.assign(jobs)
-                while not stop.asked and not planner.step():
-                    display.update(planner.progress)
-                    _watch(pool, planner, stop)
-        except KeyboardInterrupt:  # the second one
-            with contextlib.suppress(Exception):  # of a write that it cut off
-                _stop(planner, display, pool)
-            raise
-        if stop.asked:
-            _stop(planner, display, pool)
-            raise KeyboardInterrupt
-    display.update(planner.progress)
-    return planner.num_done() - before
-
-
-def _watch(pool: Pool, planner: Planner, stop: StopRequest) -> None:
-    """Wait for something to happen. A worker that dies while the sweep is stopped got the same signal: no crash."""
-    try:
-        dead = pool.wait(POLL_SECONDS)
-    except UserError:
-        if stop.asked:
-            return
-        raise
-    if not stop.asked:
-        for worker, reason in dead:
-            planner.lose_worker(worker, reason)
-
-
-def _stop(planner: Planner, display: Display, pool: Pool | None) -> None:
-    """Give up what runs, and say how to go on."""
-    if pool is not None:
-        pool.stop()
-    planner.release_all("interrupted by the user")
-    done, total = sum(p.done for p in planner.progress), sum(p.total for p in planner.progress)
-    display.stop()
-    sys.stderr.write(f"stopped; {done} of {total} trials are kept. To go on: {command_line()}\n")
-
-
-def _work_here(planner: Planner, jobs: Sequence[Job], display: Display, stop: StopRequest) -> None:
-    worker = Worker(jobs, stopping=lambda: stop.asked)
-    while not stop.asked and not planner.step():
-        display.update(planner.progress)
-        if not worker.work_once():
-            time.sleep(POLL_SECONDS)

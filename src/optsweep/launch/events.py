@@ -1,0 +1,82 @@
+"""What a sweep has to say while it runs, as plain data.
+
+`run_sweep` and what it calls print nothing: they hand events to an observer, which decides how they look (on a
+terminal, in a log, in a notebook).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from optsweep.search.slots import Slot
+from optsweep.train.trial import Phase
+
+
+@dataclass
+class ArmProgress:
+    """How far an arm is."""
+
+    label: str
+    total: int
+    may_grow: bool = False  # confirm.seeds=auto may add seeds to the total
+    done: int = 0
+    running: int = 0
+    diverged: int = 0
+    crashed: int = 0
+    best: float | None = None
+    phase: str = "search"
+    mean_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that the user should know before training starts."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """Training begins, with this many workers."""
+
+    sweep: str
+    workers: int
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """The state of every arm, in order; sent about once a second."""
+
+    arms: Sequence[ArmProgress]
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial of an arm ended while this call ran."""
+
+    label: str
+    phase: Phase
+    slot: Slot
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The user stopped the sweep; what is finished is kept, and `command` goes on."""
+
+    done: int
+    total: int
+    command: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Training is over; timing and summaries follow."""
+
+
+Event = Note | Started | Progressed | TrialEnded | Stopped | Trained
+Observer = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """An observer that says nothing."""
