@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from arms import arm_with, names_in
 from drive import CONF
 from optsweep.build.assemble import Built, build_arm, build_task, check_arm
-from optsweep.cli.app import arm_of, compose
 from optsweep.config.arm import Arm
+from optsweep.config.compose import compose
+from optsweep.config.door import arm_of
 from optsweep.tasks.base import Task
 
 SWEEPS = CONF.parent / "sweeps"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from optsweep.cli.app import run
+from optsweep.cli.doorman import run
 
 BASE = ["task=digits_mlp", "search.trials=2", "confirm.seeds=1", "sweep.name=bad", "trainer.steps=10"]
 

@@ -9,6 +9,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from hydra_plugins.optsweep.command import Command
+
 
 class LocalLauncher(Launcher):
     """Composes and validates all arms of a multirun first, then runs their trials in `workers` processes."""
@@ -18,16 +20,18 @@ class LocalLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands over."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        assert isinstance(task_function, Command)
+        self.hydra_context, self.command, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the whole sweep; one JobReturn per arm."""
-        from optsweep.cli.app import arm_of
-        from optsweep.launch.sweep import run_sweep
+        from optsweep import api
+        from optsweep.config.door import arm_of
 
         loader = self.hydra_context.config_loader
         configs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
-        summary = run_sweep([arm_of(config) for config in configs], workers=self.workers, report=self.report)
+        arms = [arm_of(config, self.command.axes) for config in configs]
+        summary = api.run(arms, workers=self.workers, report=self.report)
         returns = []
         for overrides, config in zip(job_overrides, configs, strict=True):
             done = JobReturn(overrides=list(overrides), cfg=config, status=JobStatus.COMPLETED)
