@@ -157,6 +157,8 @@ def _of_hydra(text: str) -> str:
         return f"{key}: no such key{nearest(key, known)}; optsweep --cfg job shows all of them"
     if match := re.search(r"Missing mandatory value: ([\w.]+)", text):
         return f"{match[1]}: a value is missing"
+    if match := re.search(r"node `(\w+)` is not a container", text):
+        return f"{match[1]}: a group of keys is wanted"
     return " ".join(text.split())[:300]
 
 
