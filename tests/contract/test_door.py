@@ -169,7 +169,7 @@ def test_a_job_in_another_process_knows_the_axes(monkeypatch: pytest.MonkeyPatch
     command = pickle.loads(pickle.dumps(Command(("-m",), ("task.width",))))
     config = compose(["task=digits_mlp", "task.width=16", "sweep.name=one"])
     monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
-    command(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+    command(OmegaConf.create({key: value for key, value in config.items() if key != "hydra"}))
     (arm,) = found
     assert arm.axes == {"task.width": "16"}
     assert arm.task.options["width"] == 16
