@@ -8,8 +8,9 @@ from itertools import count
 import torch
 
 from optsweep.build.assemble import Built, build_arm
-from optsweep.cli.app import arm_of, compose
 from optsweep.config.arm import Arm
+from optsweep.config.compose import compose
+from optsweep.config.door import arm_of
 from optsweep.tasks.base import Split
 from optsweep.train.loop import Silent, _Run
 from optsweep.train.program import Program

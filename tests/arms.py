@@ -10,8 +10,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from drive import CONF
-from optsweep.cli.app import compose
-from optsweep.config.arm import GROUPS, Arm, read_arm
+from optsweep.config.arm import GROUPS, Arm
+from optsweep.config.compose import compose
+from optsweep.config.door import read_arm
 
 
 def names_in(group: str) -> list[str]:

@@ -1,14 +1,18 @@
-"""What a program calls; the command line calls the same."""
+"""What a program calls; the command line calls the same. Nothing here prints: it returns, or raises UserError."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from optsweep.build.assemble import build_task, task_facts
+from optsweep.build.hyperparameters import lr_options
+from optsweep.build.suggestions import Suggestion, TaskFacts, suggest_all, weight_decay
 from optsweep.config.arm import Arm
 from optsweep.launch.environment import num_cores
 from optsweep.launch.events import Observer, silent
+from optsweep.launch.status import PhaseStatus, status_of
 from optsweep.launch.sweep import SweepResult, note_report, run_sweep
 from optsweep.report import Report, write_report
 from optsweep.tracking.writer import check
@@ -30,6 +34,14 @@ class Finished:
         if self.index is None:
             return f"{self.result.trials} trials ended; no report was asked for"
         return self.report.summary if self.report else f"nothing was left to do; the report is {self.index}"
+
+
+@dataclass(frozen=True)
+class Suggested:
+    """The suggested values of an arm, and the facts of its task that they come from."""
+
+    facts: TaskFacts
+    suggestions: tuple[Suggestion, ...]
 
 
 def run(
@@ -62,3 +74,20 @@ def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None) ->
     """
     check(tracking_uri, create=False)
     return write_report(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), processes=num_cores())
+
+
+def status(storage: str, sweep: str) -> tuple[PhaseStatus, ...]:
+    """How far every arm of a sweep is, phase by phase. Raises UserError for a sweep that isn't there."""
+    return tuple(status_of(storage, sweep))
+
+
+def suggest(arm: Arm) -> Suggested:
+    """Suggested learning rate, warm-up and so on, with the source of each; λ of both modes for an arm without decay."""
+    facts = task_facts(arm, build_task(arm.task))
+    options = lr_options(arm.optimizer.options)
+    suggestions = suggest_all(arm.optimizer.name, arm.schedule.name, arm.decay.mode, facts, **options)
+    if arm.decay.mode == "none":  # who asks before choosing wants to see λ too
+        for mode in ("decoupled", "l2"):
+            decay = weight_decay(arm.optimizer.name, mode, facts, arm.schedule.name)
+            suggestions += [replace(decay, note=f"with weight_decay={mode}")] if decay else []
+    return Suggested(facts, tuple(suggestions))

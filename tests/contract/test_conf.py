@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from arms import arm_with, names_in
 from drive import CONF
 from optsweep.build.assemble import Built, build_arm, build_task, check_arm
-from optsweep.cli.app import arm_of, compose
 from optsweep.config.arm import Arm
+from optsweep.config.compose import compose
+from optsweep.config.door import arm_of
 from optsweep.tasks.base import Task
 
 SWEEPS = CONF.parent / "sweeps"
@@ -86,7 +87,7 @@ def test_every_sweep_composes_with_all_its_arms(name: str) -> None:
     assert isinstance(axes, dict)
     assert axes, "a sweep compares something"
     assert (SWEEPS / f"{name}.yaml").read_text().startswith("#"), "a sweep says what it asks"
-    grid = [[f"{key}={value}" for value in str(values).split(",")] for key, values in axes.items()]
+    grid = [[f"{key!s}={value}" for value in str(values).split(",")] for key, values in axes.items()]
     arms = [arm_of(compose(cell, name)) for cell in product(*grid)]
     assert len({found.name for found in arms}) == len(arms)
     assert {found.sweep for found in arms} == {name}

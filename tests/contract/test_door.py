@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
-from optsweep.cli.app import run
+from hydra_plugins.optsweep.command import Command
+from optsweep import api
+from optsweep.cli.doorman import run
+from optsweep.config.arm import Arm
+from optsweep.config.compose import compose
+from optsweep.config.door import arm_of
+from optsweep.errors import UserError
 
 BASE = ["task=digits_mlp", "search.trials=2", "confirm.seeds=1", "sweep.name=bad", "trainer.steps=10"]
 
@@ -81,6 +95,13 @@ MISTAKES = [
     (["optimizer=muon", "schedule=schedule_free", "search.over=[lr,aux_beta1]"], "aux_beta1", "averaging_beta"),
     (["optimizer=lion", "schedule=schedule_free", "search.over=[lr,beta2]"], "beta2", "averaging_beta"),
     (["-cn", "soap_vs_adam"], "-cn soap_vs_adam", "there are"),
+    (["task=null"], "task=null", "there are breast_cancer"),
+    (["-m", "schedule=cosine,null"], "schedule=null", "there are constant"),
+    (["~trainer.lanes"], "trainer.lanes", "a value is missing"),
+    (["sweep=null"], "sweep: ", "a group of keys is wanted"),
+    (["-m", "schedule=glob(zz*)"], "schedule=glob(zz*)", "nothing to sweep over"),
+    (["-cd", "nowhere"], "--config-dir", "no folder nowhere"),
+    (["suggest", "optimizer=null"], "optimizer=null", "there are adadelta"),
     (["report", "nothing"], "no store", "run a sweep first"),
     (["status", "nothing"], "no store", "run a sweep first"),
 ]
@@ -109,10 +130,71 @@ def test_mistakes_get_one_line_and_exit_code_2(
     assert not (tmp_path / "mlruns" / "mlflow.db").exists()
 
 
-def test_help_is_instant_because_it_imports_nothing_heavy() -> None:
-    import subprocess
-    import sys
+def arms_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Arm]:
+    """The arms that a command would run."""
+    found: list[Arm] = []
 
+    def run_nothing(arms: Sequence[Arm], **_: object) -> None:
+        found.extend(arms)
+        raise UserError("that is all")
+
+    monkeypatch.setattr(api, "run", run_nothing)
+    assert run(arguments) == 2
+    return found
+
+
+def test_a_multirun_leaves_nothing_behind_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = ["-m", "task=digits_mlp", "search=none", "sweep.name=one"]
+    environment, argv = dict(os.environ), list(sys.argv)
+    first = arms_of([*base, "task.width=8,16", "optimizer.beta1=0.8"], monkeypatch)
+    assert [arm.axes for arm in first] == [{"task.width": "8"}, {"task.width": "16"}]
+    assert dict(os.environ) == environment
+    assert sys.argv == argv
+    second = arms_of([*base, "optimizer=sgd,momentum"], monkeypatch)
+    assert [arm.axes for arm in second] == [{}, {}]
+    assert arm_of(compose(base[1:])).axes == {}
+
+
+def test_a_sweep_file_s_axes_tell_its_arms_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = arms_of(["-cn", "soap_vs_adamw", "trainer.clip_norm=1,2"], monkeypatch)
+    assert {tuple(arm.axes) for arm in found} == {("task.batch_size", "trainer.clip_norm")}
+    assert len({arm.name for arm in found}) == len(found) == 8
+
+
+def test_a_job_in_another_process_knows_the_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Arm] = []
+    monkeypatch.setattr("optsweep.launch.sweep.run_sweep", lambda arms, **_: found.extend(arms))
+    command = pickle.loads(pickle.dumps(Command(("-m",), ("task.width",))))
+    config = compose(["task=digits_mlp", "task.width=16", "sweep.name=one"])
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
+    command(OmegaConf.create({key: value for key, value in config.items() if key != "hydra"}))
+    (arm,) = found
+    assert arm.axes == {"task.width": "16"}
+    assert arm.task.options["width"] == 16
+
+
+def test_an_address_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`optsweep status` looks where a sweep writes, unless told otherwise."""
+    monkeypatch.chdir(tmp_path)
+    assert run(["status", "nothing"]) == 2
+    storage = str(compose(["sweep.name=one"]).tracking.storage)
+    assert storage.removeprefix("sqlite:///") in capsys.readouterr().err
+
+
+def test_suggestions_are_values_that_the_command_line_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["suggest", "task=digits_mlp", "optimizer=adamw", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    found = api.suggest(arm_of(compose(["task=digits_mlp", "optimizer=adamw", "sweep.name=any"])))
+    assert [s["key"] for s in printed["suggestions"]] == [s.key for s in found.suggestions]
+    assert {"lr", "weight_decay"} <= {s.key for s in found.suggestions}
+    assert printed["facts"]["num_samples"] == found.facts.num_samples == 1079
+
+
+def test_help_is_instant_because_it_imports_nothing_heavy() -> None:
     code = "import sys; sys.argv = ['optsweep', '--help']\ntry:\n import optsweep.__main__ as m; m.main()\n" + (
         "except SystemExit: pass\n"
         "print(sorted({m.partition('.')[0] for m in sys.modules} & {'torch', 'hydra', 'mlflow', 'optuna', 'numpy'}))"

@@ -17,8 +17,8 @@ import yaml
 
 from drive import CONF
 from hand_results import LESS, SAME, arm, comparison, group, results, two
-from optsweep.cli.app import compose
 from optsweep.config.arm import GROUPS
+from optsweep.config.compose import compose
 from optsweep.inference import groups
 
 SWEEPS = CONF.parent / "sweeps"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from arms import arm_with
-from optsweep.cli.app import run
+from optsweep.cli.doorman import run
 from optsweep.inference.looks import AUTO, Seeds
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.worker import Job, worker_name

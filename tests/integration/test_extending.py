@@ -16,7 +16,7 @@ import pytest
 from arms import arm_with
 from drive import LAYOUT, defaults, largest, run
 from optsweep.build.assemble import build_arm
-from optsweep.config.arm import OptimizerConfig
+from optsweep.config.sections import OptimizerConfig
 from optsweep.errors import UserError
 from optsweep.optim.iterate import Last
 from optsweep.optim.schedule_free import ScheduleFree

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+from hydra_plugins.optsweep.command import Command
 
 
 class LocalLauncher(Launcher):
@@ -19,21 +20,22 @@ class LocalLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands over."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        assert isinstance(task_function, Command)
+        self.hydra_context, self.command, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the whole sweep; one JobReturn per arm."""
         from optsweep import api
-        from optsweep.cli.app import arm_of
-        from optsweep.launch.command import command_line
+        from optsweep.config.door import arm_of
         from optsweep.launch.display import Display
 
         loader = self.hydra_context.config_loader
         configs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
-        arms = [arm_of(config) for config in configs]
+        arms = [arm_of(config, self.command.axes) for config in configs]
         with Display() as display:
-            command = command_line(sys.argv[1:])
-            finished = api.run(arms, workers=self.workers, report=self.report, command=command, observe=display)
+            finished = api.run(
+                arms, workers=self.workers, report=self.report, command=self.command.line, observe=display
+            )
         print(finished.summary)
         returns = []
         for overrides, config in zip(job_overrides, configs, strict=True):

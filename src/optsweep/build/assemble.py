@@ -22,7 +22,8 @@ from optsweep.build.suggestions import (
     warmup_fraction,
 )
 from optsweep.build.targets import construct, listed, resolve
-from optsweep.config.arm import Arm, TaskConfig, fingerprint_of
+from optsweep.config.arm import Arm, fingerprint_of
+from optsweep.config.sections import TaskConfig
 from optsweep.errors import UserError, nearest
 from optsweep.optim.external import ExternalUpdate
 from optsweep.optim.iterate import Iterate, Last

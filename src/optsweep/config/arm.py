@@ -1,140 +1,74 @@
-"""The door: a composed Hydra config becomes an `Arm`, frozen and validated. Nothing behind it sees a dictionary."""
+"""An arm: one cell of the grid, with all that its trials share. Frozen and validated, however it was made."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
-from optsweep.config.search_space import RangeConfig, read_space
-from optsweep.config.section import Section
-from optsweep.errors import UserError
+from optsweep.checks import checked, either, number, optional, refuse, text, whole
+from optsweep.config.fields import Key, Keyed, Rest, keys_of, parts_of
+from optsweep.config.sections import (
+    AUTO_LAG,
+    FROM_TASK,
+    AveragingConfig,
+    DecayConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    SearchConfig,
+    SuggestConfig,
+    TaskConfig,
+    TrainerConfig,
+)
+from optsweep.errors import UserError, nearest
 from optsweep.inference.looks import AUTO, Seeds
 
 GROUPS = ("task", "recipe", "optimizer", "schedule", "warmup", "weight_decay", "averaging")
 """Config groups whose choices make an arm."""
 
-DEVICES = "auto, cpu, cuda, cuda:N, mps"
-Value = bool | int | float | str | None
-Options = Mapping[str, Any]
+
+def _sweep_name(key: str, value: object) -> str:
+    name = text(key, value)
+    if name.strip(". ") == "" or len(name) > 200 or any(c in name for c in "\n\r\t/\\|"):
+        raise refuse(key, value, "1 to 200 characters on one line, without slashes and bars")
+    return name
 
 
-@dataclass(frozen=True)
-class TaskConfig:
-    """Which task, with its constructor's options."""
-
-    name: str
-    target: str
-    options: Options
-    batch_size: int | None  # None: the whole training set
-    steps: int  # default length of a trial, in optimizer steps
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """Which rule: `options` holds everything but the target and the LR, not yet split into per-lane and static."""
-
-    name: str
-    target: str
-    lr: float | None  # None: searched, or the suggested default where nothing is searched
-    options: Options
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """Which schedule and which warm-up. `warmup_steps` below 1 is a fraction of the run, None is "suggested"."""
-
-    name: str
-    target: str | None  # dotted path of a function that is none of optsweep.schedules
-    options: Options
-    warmup: str
-    warmup_steps: float | None
-
-
-@dataclass(frozen=True)
-class DecayConfig:
-    """Weight decay: its mode, λ (None: searched or suggested), and what it applies to."""
-
-    mode: str
-    value: float | None
-    apply_to: str
-
-
-@dataclass(frozen=True)
-class AveragingConfig:
-    """Averaging of weights beside the schedule; `target` is None for none."""
-
-    name: str
-    target: str | None
-    options: Options
-
-
-@dataclass(frozen=True)
-class TrainerConfig:
-    """How trials are trained."""
-
-    steps: int
-    device: str
-    lanes: int
-    precision: str
-    clip_norm: float | None
-    rungs: int
-    log_every: int
-    accumulate: int
-    threads: int
-    divergence_factor: float
-    eval_batch_size: int
-
-
-@dataclass(frozen=True)
-class SuggestConfig:
-    """What the suggestions should assume of the task; None: what the task says."""
-
-    fine_tuning: bool | None
-    transfer_learning: bool | None
-    unstable: bool | None
-    deep: bool | None
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """How the arm is tuned. `trials` 0: not at all."""
-
-    trials: int
-    sampler: str
-    pruner: str
-    reruns: float  # share of the trials that re-run the top settings on further seeds
-    lag: int
-    over: tuple[str, ...]
-    space: Mapping[str, RangeConfig]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One cell of the grid, with all that its trials share."""
+@dataclass(frozen=True, kw_only=True)
+class Arm(Keyed):
+    """One cell of the grid. Raises UserError for sections that are right by themselves and have no meaning together."""
 
     choices: Mapping[str, str]
-    axes: Mapping[str, str]  # other overrides that tell this arm from its siblings
+    axes: Mapping[str, str] = field(default_factory=dict)  # other overrides that tell this arm from its siblings
     task: TaskConfig
     optimizer: OptimizerConfig
-    schedule: ScheduleConfig
-    decay: DecayConfig
-    averaging: AveragingConfig
-    trainer: TrainerConfig
-    search: SearchConfig
-    suggest: SuggestConfig
-    confirm_seeds: Seeds
-    confirm_delta: float | None  # a difference of test loss too small to matter; None: equality is never claimed
-    sweep: str
-    seed: int
-    baseline: str | None
-    tracking_uri: str
-    storage: str
-    retries: int
-    yaml: str = field(repr=False, compare=False)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    decay: DecayConfig = field(default_factory=DecayConfig)
+    averaging: AveragingConfig = field(default_factory=AveragingConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    suggest: SuggestConfig = field(default_factory=SuggestConfig)
+    confirm_seeds: Annotated[Seeds, Key("confirm.seeds", either(AUTO, whole))] = 8
+    # a difference of test loss too small to matter; None: equality is never claimed
+    confirm_delta: Annotated[float | None, Key("confirm.delta", optional(number, above=0.0))] = None
+    sweep: Annotated[str, Key("sweep.name", _sweep_name)]
+    seed: Annotated[int, Key("sweep.seed", checked(whole, low=0))] = 0
+    baseline: Annotated[str | None, Key("sweep.baseline", optional(text))] = None
+    retries: Annotated[int, Key("sweep.retries", checked(whole, low=0))] = 1
+    tracking_uri: Annotated[str, Key("tracking.uri", text)] = "sqlite:///mlruns/mlflow.db"
+    storage: Annotated[str, Key("tracking.storage", text)] = "sqlite:///mlruns/optuna.db"
+    yaml: str = field(default="", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trainer.steps is FROM_TASK:
+            self.fill(trainer=replace(self.trainer, steps=self.task.steps))
+        if self.search.lag == AUTO_LAG:
+            self.fill(search=replace(self.search, lag=2 * self.trainer.lanes))
+        _check_lengths(self)
+        _check_combination(self)
 
     @property
     def name(self) -> str:
@@ -146,186 +80,52 @@ class Arm:
         """All that tells the arm from its siblings: choices, then axes."""
         return {**self.choices, **self.axes}
 
+    def with_values(self, values: Mapping[str, Any]) -> Arm:
+        """The arm with other values of some keys, as `{"trainer.clip_norm": 0.5, "task.width": 32}`.
 
-def read_arm(config: Mapping[str, Any], choices: Mapping[str, str], axes: Mapping[str, str], yaml: str = "") -> Arm:
-    """Validate one composed config (plain containers, no `hydra` node)."""
-    root = Section(config, "")
-    task = _task(root.section("task"))
-    trainer = _trainer(root.section("trainer"), task)
-    sweep = root.section("sweep")
-    confirm = root.section("confirm")
-    tracking = root.section("tracking")
-    arm = Arm(
-        choices={group: choices[group] for group in GROUPS if choices.get(group, "none") != "none"},
-        axes=dict(sorted(axes.items())),
-        task=task,
-        optimizer=_optimizer(root.section("optimizer")),
-        schedule=_schedule(root.section("schedule"), root.section("warmup"), trainer.steps),
-        decay=_decay(root.section("weight_decay")),
-        averaging=_averaging(root.section("averaging")),
-        trainer=trainer,
-        search=_search(root.section("search"), trainer),
-        suggest=_suggest(root.section("suggest")),
-        confirm_seeds=_confirm_seeds(confirm),
-        confirm_delta=confirm.optional_number("delta", above=0.0),
-        sweep=_sweep_name(sweep),
-        seed=sweep.integer("seed", low=0),
-        baseline=sweep.optional_text("baseline"),
-        tracking_uri=tracking.text("uri"),
-        storage=tracking.text("storage"),
-        retries=sweep.integer("retries", low=0),
-        yaml=yaml,
-    )
-    for section in (sweep, confirm, tracking):
-        section.close()
-    root.rest()  # users may keep keys of their own at the top level, for interpolation
-    _check_combination(arm)
-    return arm
+        Raises UserError for a key that the arm doesn't have, naming the nearest, and for a value that isn't allowed.
+        """
+        places = self._places()
+        own: dict[str, Any] = {}
+        parts: dict[str, dict[str, Any]] = {}
+        options: dict[str, dict[str, Any]] = {}
+        for key, value in values.items():
+            if key not in places:
+                raise UserError(f"{key}: no such key{nearest(key, places)}")
+            part, name, option = places[key]
+            if option is not None:
+                options.setdefault(part, {})[option] = value
+            elif part:
+                parts.setdefault(part, {})[name] = value
+            else:
+                own[name] = value
+        if "task.steps" in values and self.trainer.steps == self.task.steps:
+            parts["trainer"] = {"steps": FROM_TASK, **parts.get("trainer", {})}
+        for part, changed in options.items():
+            parts.setdefault(part, {})["options"] = {**getattr(self, part).options, **changed}
+        return replace(self, **own, **{part: replace(getattr(self, part), **new) for part, new in parts.items()})
 
-
-def _task(section: Section) -> TaskConfig:
-    batch_size = section.raw("batch_size")
-    if batch_size == "full":
-        size = None
-    elif isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size >= 1:
-        size = batch_size
-    else:
-        raise section.fail("batch_size", batch_size, "a whole number ≥ 1, or full")
-    return TaskConfig(
-        name=section.text("name"),
-        target=section.text("_target_"),
-        batch_size=size,
-        steps=section.integer("steps", low=2),
-        options=dict(section.rest()),
-    )
+    def _places(self) -> Mapping[str, tuple[str, str, str | None]]:
+        """Key → (section's field, or "" for the arm's own; field; name of an option)."""
+        places: dict[str, tuple[str, str, str | None]] = {}
+        for part, cls in {"": type(self), **parts_of(type(self))}.items():
+            for name, key in keys_of(cls).items():
+                if isinstance(key, Rest):
+                    held = getattr(getattr(self, part), name)
+                    places |= {f"{key.path}.{option}": (part, name, option) for option in held}
+                else:
+                    places[key.path] = (part, name, None)
+        return places
 
 
-def _optimizer(section: Section) -> OptimizerConfig:
-    return OptimizerConfig(
-        name=section.text("name"),
-        target=section.text("_target_"),
-        lr=section.optional_number("lr", above=0.0),
-        options=dict(section.rest()),
-    )
-
-
-def _schedule(section: Section, warmup: Section, num_steps: int) -> ScheduleConfig:
-    kind = warmup.text("name")
-    length: float | None = 0.0
-    if kind == "none":
-        warmup.raw("steps")  # without effect, so that warmup=none,linear warmup.steps=100 is a grid
-    elif warmup._data.get("steps") == "suggested":
-        warmup.raw("steps")
-        length = None
-    else:
-        length = warmup.number("steps", least=0.0)
-        if length >= 1 and length != int(length):
-            raise warmup.fail("steps", length, "a whole number of steps, or a fraction of the run below 1")
-        if length >= num_steps:
-            raise warmup.fail(
-                "steps", int(length), f"fewer steps than the run has (trainer.steps={num_steps}), or a fraction"
-            )
-    warmup.close()
-    return ScheduleConfig(section.text("name"), section.optional_text("_target_"), section.rest(), kind, length)
-
-
-def _decay(section: Section) -> DecayConfig:
-    value = section.raw("value")
-    mode = section.text("mode", ("none", "l2", "decoupled", "independent"))
-    if value is not None and value != "suggested":
-        bad = isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf")
-        if bad:
-            raise section.fail("value", value, "a number ≥ 0, or null (searched or suggested)")
-    decay = DecayConfig(
-        mode=mode,
-        value=0.0 if mode == "none" else (float(value) if isinstance(value, (int, float)) else None),
-        apply_to=section.text("apply_to", ("matrices", "all")),
-    )
-    section.close()
-    return decay
-
-
-def _averaging(section: Section) -> AveragingConfig:
-    name = section.text("name")
-    target = section.text("_target_") if name != "none" else None
-    return AveragingConfig(name, target, dict(section.rest()))
-
-
-def _trainer(section: Section, task: TaskConfig) -> TrainerConfig:
-    steps = section.optional_integer("steps", low=2)
-    device = section.text("device")
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise section.fail("device", device, f"one of {DEVICES}")
-    trainer = TrainerConfig(
-        steps=task.steps if steps is None else steps,
-        device=device,
-        lanes=section.integer("lanes", low=1),
-        precision=section.text("precision", ("fp32", "bf16")),
-        clip_norm=section.optional_number("clip_norm", above=0.0),
-        rungs=section.integer("rungs", low=1),
-        log_every=section.integer("log_every", low=1),
-        accumulate=section.integer("accumulate", low=1),
-        threads=section.integer("threads", low=1),
-        divergence_factor=section.number("divergence_factor", above=1.0),
-        eval_batch_size=section.integer("eval_batch_size", low=1),
-    )
-    section.close()
-    if task.batch_size is not None and task.batch_size % trainer.accumulate:
-        raise UserError(
-            f"trainer.accumulate: task.batch_size={task.batch_size} is not divisible by {trainer.accumulate}"
-        )
-    return trainer
-
-
-def _search(section: Section, trainer: TrainerConfig) -> SearchConfig:
-    over = section.raw("over")
-    if not isinstance(over, Sequence) or isinstance(over, str) or not all(isinstance(k, str) for k in over):
-        raise section.fail("over", over, "a list of hyperparameter names, such as [lr,weight_decay]")
-    spaces = section.section("space")
-    space = read_space(spaces)
-    lag = section.raw("lag")
-    if lag == "auto":
-        lag = 2 * trainer.lanes
-    if isinstance(lag, bool) or not isinstance(lag, int) or lag < 1:
-        raise section.fail("lag", lag, "a whole number ≥ 1, or auto")
-    search = SearchConfig(
-        trials=section.integer("trials", low=0),
-        sampler=section.text("sampler", ("tpe", "gp", "quasi-random")),
-        pruner=section.text("pruner", ("none", "median")),
-        reruns=section.number("reruns", least=0.0, most=0.5),
-        lag=lag,
-        over=tuple(dict.fromkeys([*over, *space])),
-        space=space,
-    )
-    section.close()
-    return search
-
-
-def _confirm_seeds(section: Section) -> Seeds:
-    seeds = section.raw("seeds")
-    if seeds == AUTO:
-        return AUTO
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        raise section.fail("seeds", seeds, "a whole number ≥ 1, or auto")
-    return seeds
-
-
-def _suggest(section: Section) -> SuggestConfig:
-    suggest = SuggestConfig(
-        fine_tuning=section.optional_boolean("fine_tuning"),
-        transfer_learning=section.optional_boolean("transfer_learning"),
-        unstable=section.optional_boolean("unstable"),
-        deep=section.optional_boolean("deep"),
-    )
-    section.close()
-    return suggest
-
-
-def _sweep_name(section: Section) -> str:
-    name = section.text("name")
-    if name.strip(". ") == "" or len(name) > 200 or any(c in name for c in "\n\r\t/\\|"):
-        raise section.fail("name", name, "1 to 200 characters on one line, without slashes and bars")
-    return name
+def _check_lengths(arm: Arm) -> None:
+    batch_size, accumulate = arm.task.batch_size, arm.trainer.accumulate
+    if batch_size is not None and batch_size % accumulate:
+        raise UserError(f"trainer.accumulate: task.batch_size={batch_size} is not divisible by {accumulate}")
+    warmup, steps = arm.schedule.warmup_steps, arm.trainer.steps
+    if warmup is not None and warmup >= steps:
+        allowed = f"fewer steps than the run has (trainer.steps={steps}), or a fraction"
+        raise refuse("warmup.steps", int(warmup), allowed)
 
 
 def _check_combination(arm: Arm) -> None:

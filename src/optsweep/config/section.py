@@ -1,11 +1,12 @@
-"""Reading one section of a composed config: typed, bounded, each key once, with errors that name the key."""
+"""One section of a composed config, read key by key; errors name the key as the user types it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from optsweep import checks
+from optsweep.config.fields import missing
 from optsweep.errors import UserError, nearest
 
 
@@ -23,83 +24,28 @@ class Section:
         """Full name of a key, as the user types it."""
         return f"{self.path}.{key}" if self.path else key
 
-    def fail(self, key: str, value: object, allowed: str) -> UserError:
-        """The error for a bad value."""
-        return UserError(f"{self.name(key)}: {value!r} is not allowed; give {allowed}")
+    def get(self, key: str, default: Any) -> Any:
+        """A value as it is, or the default of a key that isn't there; `???` counts as a missing value."""
+        value = self._data.pop(key, default)
+        if value == "???":
+            raise missing(self.name(key))
+        return value
 
     def raw(self, key: str) -> Any:
         """A value as it is; a missing key or `???` is an error."""
-        value = self._data.pop(key, "???")
-        if value == "???":
-            raise UserError(f"{self.name(key)}: a value is missing")
-        return value
+        return self.get(key, "???")
 
     def section(self, key: str) -> Section:
         """A section within this one."""
         return Section(self.raw(key), self.name(key))
 
-    def integer(self, key: str, *, low: int) -> int:
-        """A whole number of at least `low`."""
-        value = self.raw(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise self.fail(key, value, f"a whole number ≥ {low}")
-        return value
-
-    def number(self, key: str, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf) -> float:
-        """A finite number, > `above`, ≥ `least` and ≤ `most`."""
-        value = self.raw(key)
-        bounds = [f"> {above:g}"] * (above > -math.inf) + [f"≥ {least:g}"] * (least > -math.inf)
-        bounds += [f"≤ {most:g}"] * (most < math.inf)
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not fits or not (above < value and least <= value <= most):
-            raise self.fail(key, value, " ".join(["a number", " and ".join(bounds)]).strip())
-        return float(value)
-
-    def optional_number(self, key: str, **bounds: float) -> float | None:
-        """As `number`, or null."""
-        if self._data.get(key) is None:
-            self._data.pop(key, None)
-            return None
-        return self.number(key, **bounds)
-
-    def optional_integer(self, key: str, *, low: int) -> int | None:
-        """As `integer`, or null."""
-        if self._data.get(key) is None:
-            self._data.pop(key, None)
-            return None
-        return self.integer(key, low=low)
+    def number(self, key: str, **bounds: Any) -> float:
+        """A finite number within bounds, as `checks.number` has them."""
+        return checks.number(self.name(key), self.raw(key), **bounds)
 
     def boolean(self, key: str) -> bool:
         """True or false."""
-        value = self.raw(key)
-        if not isinstance(value, bool):
-            raise self.fail(key, value, "true or false")
-        return value
-
-    def optional_boolean(self, key: str) -> bool | None:
-        """As `boolean`, or null."""
-        if self._data.get(key) is None:
-            self._data.pop(key, None)
-            return None
-        return self.boolean(key)
-
-    def text(self, key: str, choices: Sequence[str] = ()) -> str:
-        """A string, one of `choices` if there are any."""
-        value = self.raw(key)
-        if value is None and "none" in choices:
-            value = "none"
-        if not isinstance(value, str) or (choices and value not in choices):
-            allowed = "one of " + ", ".join(choices) if choices else "a string"
-            hint = nearest(str(value), choices) if choices else ""
-            raise self.fail(key, value, allowed + hint)
-        return value
-
-    def optional_text(self, key: str) -> str | None:
-        """A string or null."""
-        if self._data.get(key) is None:
-            self._data.pop(key, None)
-            return None
-        return self.text(key)
+        return checks.flag(self.name(key), self.raw(key))
 
     def rest(self) -> dict[str, Any]:
         """All keys not taken yet."""

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from optsweep.checks import flag, number, optional, whole, wholes
 from optsweep.errors import UserError
 from optsweep.tasks.base import Facts, Split, Task, digest_of
 from optsweep.tasks.classification import stratified
 from optsweep.tasks.networks import ResNet
-from optsweep.tasks.options import flag, optional_number, whole, wholes
 from optsweep.tasks.random import draws
 
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
@@ -42,8 +42,8 @@ class CIFAR10(Task):
     chance_loss = float(np.log(NUM_CLASSES))
 
     def __init__(self, path: str | None, sha256: str | None, augment: bool, target_loss: float | None) -> None:
-        self.augment = flag("augment", augment)
-        self.target_loss = optional_number("target_loss", target_loss)
+        self.augment = flag("task.augment", augment)
+        self.target_loss = optional(number)("task.target_loss", target_loss)
         images, targets, test_images, test_targets = read_archive(path, sha256)
         rows = stratified(targets, val=VAL_SHARE, test=0.0)
         train, val = rows[Split.TRAIN], rows[Split.VAL]
@@ -117,8 +117,8 @@ class CIFAR10ResNet(CIFAR10):
         reference_batch_size: int = 128,
         target_loss: float | None = None,
     ) -> None:
-        self.widths, self.blocks = wholes("widths", widths), whole("blocks", blocks)
-        reference = whole("reference_batch_size", reference_batch_size)
+        self.widths, self.blocks = wholes("task.widths", widths), whole("task.blocks", blocks)
+        reference = whole("task.reference_batch_size", reference_batch_size)
         super().__init__(path, sha256, augment, target_loss)
         self.facts = Facts("resnet", "complex", reference, deep=self.blocks > 5, fan_in=9 * self.widths[-1])
 
@@ -141,10 +141,10 @@ class CIFAR10WRN(CIFAR10):
         reference_batch_size: int = 128,
         target_loss: float | None = None,
     ) -> None:
-        self.depth, self.widen = whole("depth", depth, low=10), whole("widen", widen)
+        self.depth, self.widen = whole("task.depth", depth, low=10), whole("task.widen", widen)
         if (depth - 4) % 6:
             raise UserError(f"task.depth: {depth} is not allowed; give 6n + 4: 10, 16, 22, 28, 34, 40, …")
-        reference = whole("reference_batch_size", reference_batch_size)
+        reference = whole("task.reference_batch_size", reference_batch_size)
         super().__init__(path, sha256, augment, target_loss)
         self.facts = Facts("resnet", "complex", reference, deep=depth > 28, fan_in=9 * 64 * widen)
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from optsweep.checks import number, optional, whole, wholes
 from optsweep.tasks.base import Facts, Split
 from optsweep.tasks.classification import Classification, standardized, stratified
 from optsweep.tasks.networks import ConvNet, ResNet
-from optsweep.tasks.options import optional_number, whole, wholes
 from optsweep.tasks.shipped import mnist_5k
 
 SIDE = 28  # pixels
@@ -24,7 +24,7 @@ class MNIST5k(Classification):
         images, targets = mnist_5k()
         rows = stratified(targets)
         super().__init__(standardized(images[:, None], rows[Split.TRAIN]), targets, rows)
-        self.target_loss = optional_number("target_loss", target_loss)
+        self.target_loss = optional(number)("task.target_loss", target_loss)
 
 
 class MNIST5kCNN(MNIST5k):
@@ -37,9 +37,9 @@ class MNIST5kCNN(MNIST5k):
         reference_batch_size: int = 64,
         target_loss: float | None = None,
     ) -> None:
-        self.widths = wholes("widths", widths)
+        self.widths = wholes("task.widths", widths)
         super().__init__(target_loss=target_loss)
-        reference = whole("reference_batch_size", reference_batch_size)
+        reference = whole("task.reference_batch_size", reference_batch_size)
         self.facts = Facts("cnn", "complex", reference, fan_in=9 * self.widths[0])
 
     def model(self) -> nn.Module:
@@ -58,9 +58,9 @@ class MNIST5kResNet(MNIST5k):
         reference_batch_size: int = 64,
         target_loss: float | None = None,
     ) -> None:
-        self.widths, self.blocks = wholes("widths", widths), whole("blocks", blocks)
+        self.widths, self.blocks = wholes("task.widths", widths), whole("task.blocks", blocks)
         super().__init__(target_loss=target_loss)
-        reference = whole("reference_batch_size", reference_batch_size)
+        reference = whole("task.reference_batch_size", reference_batch_size)
         self.facts = Facts("resnet", "complex", reference, fan_in=9 * self.widths[-1])
 
     def model(self) -> nn.Module:

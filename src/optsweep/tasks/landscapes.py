@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from optsweep.checks import choice, number, optional, whole
 from optsweep.errors import UserError
 from optsweep.tasks.base import Facts, Split, Task, digest_of
-from optsweep.tasks.options import choice, number, optional_number, whole
 from optsweep.tasks.random import draws
 
 
@@ -91,13 +91,15 @@ class Landscape(Task):
         record: int = 0,
         target_loss: float | None = None,
     ) -> None:
-        self.surface = SURFACES[choice("surface", surface, tuple(SURFACES))]
-        self.noise, self.spread = number("noise", noise, least=0.0), number("spread", spread, least=0.0)
+        self.surface = SURFACES[choice("task.surface", surface, tuple(SURFACES))]
+        self.noise, self.spread = number("task.noise", noise, least=0.0), number("task.spread", spread, least=0.0)
         if start is not None and (not isinstance(start, Sequence) or isinstance(start, str) or len(start) != 2):
             raise UserError(f"task.start: {start!r} is not allowed; give two numbers, such as [-1,2], or null")
-        self.start = self.surface.start if start is None else (number("start", start[0]), number("start", start[1]))
-        self.record = whole("record", record, low=0)
-        self.target_loss = optional_number("target_loss", target_loss)
+        self.start = (
+            self.surface.start if start is None else (number("task.start", start[0]), number("task.start", start[1]))
+        )
+        self.record = whole("task.record", record, low=0)
+        self.target_loss = optional(number)("task.target_loss", target_loss)
         noises = np.random.default_rng(0).standard_normal((NUM_NOISES, 2))
         noises -= noises.mean(0)  # so that a full batch has no noise
         self._digest = digest_of(noises, repr((surface, self.start, noise, spread)).encode())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from optsweep.checks import choice, number, optional, whole
 from optsweep.tasks.base import Facts, Split
 from optsweep.tasks.classification import Classification, standardized, stratified
 from optsweep.tasks.networks import MLP
-from optsweep.tasks.options import choice, optional_number, whole
 from optsweep.tasks.shipped import TABLES, table
 
 
@@ -28,9 +28,9 @@ class Table(Classification):
         reference_batch_size: int = 64,
         target_loss: float | None = None,
     ) -> None:
-        self.dataset = choice("dataset", dataset, tuple(TABLES))
-        self.layers, self.width = whole("layers", layers, low=0), whole("width", width)
-        self.target_loss = optional_number("target_loss", target_loss)
+        self.dataset = choice("task.dataset", dataset, tuple(TABLES))
+        self.layers, self.width = whole("task.layers", layers, low=0), whole("task.width", width)
+        self.target_loss = optional(number)("task.target_loss", target_loss)
         features, targets = table(dataset)
         rows = stratified(targets)
         inputs = standardized(features, rows[Split.TRAIN], None if dataset == "digits" else (0,))
@@ -39,7 +39,7 @@ class Table(Classification):
         self.facts = Facts(
             "mlp" if layers else "linear",
             "complex" if layers else "simple",
-            whole("reference_batch_size", reference_batch_size),
+            whole("task.reference_batch_size", reference_batch_size),
             fan_in=width if layers else self.num_features,
         )
 

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from optsweep.checks import flag, number, optional, whole
 from optsweep.errors import UserError
 from optsweep.tasks.base import Facts, Split, Task, digest_of
 from optsweep.tasks.corpus import Corpus, standard_library, text_file
-from optsweep.tasks.options import flag, optional_number, optional_whole, whole
 from optsweep.tasks.random import draws
 from optsweep.tasks.transformer import Transformer, check_heads
 
@@ -46,14 +46,21 @@ class ByteText(Task):
         test_windows: int,
         target_loss: float | None,
     ) -> None:
-        self.width, self.layers, self.heads = whole("width", width), whole("layers", layers), whole("heads", heads)
-        self.context, self.tied = whole("context", context), flag("tied", tied)
+        self.width, self.layers, self.heads = (
+            whole("task.width", width),
+            whole("task.layers", layers),
+            whole("task.heads", heads),
+        )
+        self.context, self.tied = whole("task.context", context), flag("task.tied", tied)
         check_heads(width, heads)
-        self.target_loss = optional_number("target_loss", target_loss)
-        reference = whole("reference_batch_size", reference_batch_size)
+        self.target_loss = optional(number)("task.target_loss", target_loss)
+        reference = whole("task.reference_batch_size", reference_batch_size)
         self.facts = Facts("transformer", "complex", reference, deep=layers >= DEEP, fan_in=width)
         self.origin = corpus.origin
-        wanted = {Split.VAL: whole("val_windows", val_windows), Split.TEST: whole("test_windows", test_windows)}
+        wanted = {
+            Split.VAL: whole("task.val_windows", val_windows),
+            Split.TEST: whole("task.test_windows", test_windows),
+        }
         data = {split: np.frombuffer(corpus.splits[split], np.uint8) for split in Split}
         for split, array in data.items():
             if len(array) <= context:
@@ -134,7 +141,7 @@ class CharLM(ByteText):
         max_bytes: int | None = None,
         target_loss: float | None = None,
     ) -> None:
-        corpus = standard_library(optional_whole("max_bytes", max_bytes, low=100_000))
+        corpus = standard_library(optional(whole, low=100_000)("task.max_bytes", max_bytes))
         super().__init__(
             corpus,
             width=width,
@@ -167,7 +174,7 @@ class Text(ByteText):
         target_loss: float | None = None,
     ) -> None:
         super().__init__(
-            text_file(path, whole("context", context)),
+            text_file(path, whole("task.context", context)),
             width=width,
             layers=layers,
             heads=heads,

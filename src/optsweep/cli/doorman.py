@@ -1,0 +1,179 @@
+"""The doorman: takes a command line to its verb or to Hydra, and turns a user's mistake into one line."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hydra_plugins.optsweep.command import Command
+from optsweep.cli.verbs import VERBS
+from optsweep.config.arm import GROUPS
+from optsweep.config.compose import axes_of, compose, register_plugins
+from optsweep.errors import UserError, nearest
+
+CONFIG = "pkg://optsweep.conf"
+PLAN_KEYS = ("search.", "confirm.", "hydra.", "tracking.", "sweep.baseline", "sweep.retries")
+"""Overrides that don't change what a sweep is about."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line; returns the exit code. A user's mistake is one line on stderr and 2."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a user's own task is a module here; behind all others, so it shadows none
+    try:
+        if arguments[0] in VERBS:
+            VERBS[arguments[0]](arguments[1:])
+        else:
+            _hydra(list(arguments))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `optsweep suggest … | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        line = _one_line(error)
+        if line is None:
+            raise
+        sys.stderr.write(f"optsweep: {line}\n")
+        return 2
+    return 0
+
+
+# -- Hydra ---------------------------------------------------------------------------------------------------------
+
+
+def _hydra(arguments: list[str]) -> None:
+    """Compose the command's first cell, to know what its jobs share; then Hydra runs them, or does as it is told."""
+    register_plugins()
+    parsed = get_args_parser().parse_args(arguments)
+    if not parsed.config_name and not any(o.lstrip("+").startswith("sweep.name=") for o in parsed.overrides):
+        name = f"sweep.name={_made_up_name(parsed.overrides)}"
+        arguments, parsed.overrides = [*arguments, name], [*parsed.overrides, name]
+    if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion:
+        _main(Command(tuple(arguments), ()))
+        return
+    folder = Path(parsed.config_dir) if parsed.config_dir else None
+    config = compose(parsed.overrides, parsed.config_name or "config", folder)
+    command = Command(tuple(arguments), tuple(axes_of(config, parsed.overrides)))
+    if "optsweep" in config.hydra.launcher._target_:
+        _main(command)
+    else:
+        _among_strangers(command, config)
+
+
+def _main(command: Command) -> None:
+    """Hydra's main function, which reads sys.argv.
+
+    HYDRA_FULL_ERROR is its only way to let an exception through: else it prints several lines and exits. It is set for
+    as long as Hydra runs, and tells nobody anything.
+    """
+    with _replaced(command.arguments, HYDRA_FULL_ERROR="1"):
+        hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(command)()
+
+
+def _among_strangers(command: Command, config: DictConfig) -> None:
+    """Under a stock launcher: make the stores, before jobs race for it, and write the report when all are done."""
+    from optsweep import api
+    from optsweep.search.studies import Studies
+    from optsweep.tracking import writer as tracking
+
+    uri, name = config.tracking.uri, config.sweep.name
+    Studies.open(config.tracking.storage, name)
+    tracking.check(uri)
+    tracking.Tracker(uri, name).sweep_run()
+    try:
+        _main(command)
+    finally:  # failures included
+        with contextlib.suppress(ValueError):  # nothing ran
+            print(api.report(uri, [name]).summary)
+
+
+@contextlib.contextmanager
+def _replaced(arguments: Sequence[str], **variables: str) -> Iterator[None]:
+    """Other arguments and environment variables for what is called inside."""
+    argv, before = sys.argv, {name: os.environ.get(name) for name in variables}
+    sys.argv = ["optsweep", *arguments]
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _made_up_name(overrides: Sequence[str]) -> str:
+    """A name for a sweep without one: the same for the same question, however many trials are asked for."""
+    question = sorted(o for o in overrides if not o.lstrip("+~").startswith(PLAN_KEYS))
+    return "sweep-" + hashlib.sha256("\n".join(question).encode()).hexdigest()[:6]
+
+
+# -- errors --------------------------------------------------------------------------------------------------------
+
+
+def _one_line(error: BaseException) -> str | None:
+    """What to tell the user, or None if the error is not the user's."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, yaml.YAMLError):
+        return " ".join(str(error).split())[:300]
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    text = str(error)
+    if type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "mlflow", "optuna"):
+        return f"the store failed: {text.splitlines()[0][:300]}; what is finished is kept"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _of_hydra(text)
+    return None
+
+
+def _of_hydra(text: str) -> str:
+    """What Hydra or OmegaConf says, in one line that names the key."""
+    if match := re.search(r"Could not find '([\w/]+)/([^']+)'.*?Available options in '[^']+':\s*(.*)", text, re.S):
+        group, choice, options = match[1], match[2], match[3].partition("Config search path")[0].split()
+        return f"{group}={choice}: no such choice{nearest(choice, options)}; there are {', '.join(options)}"
+    if match := re.search(r"Cannot find primary config '([^']+)'", text):
+        names = _sweep_files()
+        return f"-cn {match[1]}: no such sweep{nearest(match[1], names)}; there are {', '.join(names)}"
+    if match := re.search(r"Could not (?:override|append to config[^']*) '([^']+)'", text):
+        key, known = match[1], _known_keys()
+        if key in known:  # its section was taken away
+            return f"{key.partition('.')[0]}: a group of keys is wanted"
+        return f"{key}: no such key{nearest(key, known)}; optsweep --cfg job shows all of them"
+    if match := re.search(r"Missing mandatory value: ([\w.]+)", text):
+        return f"{match[1]}: a value is missing"
+    if match := re.search(r"node `(\w+)` is not a container", text):
+        return f"{match[1]}: a group of keys is wanted"
+    return " ".join(text.split())[:300]
+
+
+def _sweep_files() -> list[str]:
+    folders = [Path(str(files("optsweep.sweeps"))), Path.cwd() / "sweeps"]
+    return sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
+
+
+def _known_keys() -> list[str]:
+    """All keys of the default config, and the groups."""
+
+    def walk(node: Any, path: str) -> list[str]:
+        if not isinstance(node, Mapping):
+            return [path]
+        return [path, *(k for key, value in node.items() for k in walk(value, f"{path}.{key}" if path else key))]
+
+    plain = OmegaConf.to_container(compose([]), resolve=False)
+    return [*GROUPS, *walk(plain, "")]

@@ -1,0 +1,45 @@
+"""The `optsweep` command: its entry point and its help. `--help` answers without importing anything heavy."""
+
+from __future__ import annotations
+
+import sys
+
+HELP = """optsweep: which optimizer and learning-rate schedule should you use for your model?
+
+Sweep
+  optsweep -cn NAME                      a question from sweeps/, such as soap_schedulefree_vs_adamw_cosine
+  optsweep -m optimizer=adamw,soap schedule=cosine,schedule_free warmup=linear weight_decay=none,decoupled
+  optsweep -m recipe=adamw_cosine,soap_schedulefree task=digits_mlp search.trials=8 confirm.seeds=5 sweep.name=mine
+  optsweep optimizer=soap schedule=cosine optimizer.lr=3e-3 search=none        one plain training run
+  The same command again goes on where the last one stopped.
+
+Look
+  optsweep report NAME [NAME …] [--out DIR]     write a sweep's report again
+  optsweep status NAME                          how far a sweep is
+  optsweep suggest task=TASK optimizer=NAME …   suggested learning rates, warm-up and weight decay, with their sources
+
+Keys (all of them: optsweep --cfg job)
+  task optimizer schedule warmup weight_decay averaging recipe     choices; several with commas make a grid
+  search.trials  search.over  search.space.KEY.{low,high,log}  search.sampler  search.pruner
+  confirm.seeds (a number, or auto)  confirm.delta  sweep.{name,seed,baseline}  tracking.uri  hydra.launcher.workers
+  trainer.{steps,device,lanes,precision,clip_norm,rungs,log_every}
+  optimizer.lr  weight_decay.value  warmup.steps (a number, or a fraction of the run)
+
+The guide is README.md; the catalogue of everything to choose from is docs/catalogue.md.
+"""
+
+
+def main() -> None:
+    """Entry point."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(HELP)
+        raise SystemExit(0)
+    if arguments[0] == "--version":
+        from optsweep import __version__
+
+        sys.stdout.write(f"optsweep {__version__}\n")
+        raise SystemExit(0)
+    from optsweep.cli.doorman import run
+
+    raise SystemExit(run(arguments))

@@ -1,0 +1,80 @@
+"""The verbs `report`, `status` and `suggest`: their arguments, and how their results look on a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from optsweep.config.arm import Arm
+from optsweep.errors import UserError
+
+
+def _report(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser("optsweep report", description="Write the report of one or several sweeps again.")
+    uri = os.environ.get("MLFLOW_TRACKING_URI", Arm.tracking_uri)
+    parser.add_argument("--tracking-uri", default=uri)
+    parser.add_argument("sweeps", nargs="+", metavar="NAME")
+    parser.add_argument("--out", type=Path, help="folder (default: reports/NAME)")
+    options = parser.parse_args(arguments)
+    from optsweep import api
+
+    out = options.out or api.REPORTS / "+".join(options.sweeps)
+    try:
+        print(api.report(options.tracking_uri, options.sweeps, out).summary)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    except OSError as error:
+        raise UserError(f"--out: {out} can't be written ({error})") from None
+
+
+def _status(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser("optsweep status", description="How far a sweep is.")
+    parser.add_argument("sweep", metavar="NAME")
+    parser.add_argument("--storage", default=Arm.storage)
+    options = parser.parse_args(arguments)
+    from optsweep import api
+
+    found = api.status(options.storage, options.sweep)
+    table = Table(title=f"sweep {options.sweep}", title_justify="left", box=None)
+    for column in ("arm", "phase", "done", "running", "waiting", "diverged", "pruned", "crashed", "best val loss"):
+        table.add_column(column, justify="left" if column in ("arm", "phase") else "right")
+    for row in found:
+        counts = [row.done, row.running, row.waiting, row.diverged, row.pruned, row.crashed]
+        best = "–" if row.best is None else f"{row.best:.4f}"
+        table.add_row(row.arm, row.phase.value, *map(str, counts), best)
+    Console(width=None).print(table)
+
+
+def _suggest(arguments: Sequence[str]) -> None:
+    from optsweep import api
+    from optsweep.config.compose import compose
+    from optsweep.config.door import arm_of
+
+    as_json = "--json" in arguments
+    arm = arm_of(compose([*(a for a in arguments if a != "--json"), "sweep.name=suggest"]))
+    found = api.suggest(arm)
+    if as_json:
+        content = {"facts": asdict(found.facts), "suggestions": [asdict(s) for s in found.suggestions]}
+        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        return
+    title = f"{arm.optimizer.name} + {arm.schedule.name} on {arm.task.name}"
+    table = Table(title=title, title_justify="left", show_lines=True)
+    for column in ("what", "value", "range", "how", "source"):
+        table.add_column(column, overflow="fold")
+    for s in found.suggestions:
+        reach = f"{s.low:.3g} – {s.high:.3g}" if s.low != s.high else ""
+        table.add_row(s.key, f"{s.value:.3g}", reach, s.arithmetic, s.source + (f" ({s.note})" if s.note else ""))
+    Console().print(table)
+    known = ", ".join(f"{key} {value}" for key, value in asdict(found.facts).items() if value not in (None, "", False))
+    sys.stdout.write(f"task facts: {known}\n")
+
+
+VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {"report": _report, "status": _status, "suggest": _suggest}

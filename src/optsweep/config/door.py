@@ -1,0 +1,75 @@
+"""The door: a composed Hydra config becomes an `Arm`. Nothing behind it sees a dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+
+from optsweep.config.arm import GROUPS, Arm
+from optsweep.config.compose import axes_of
+from optsweep.config.fields import Keyed, Rest, keys_of, parts_of
+from optsweep.config.section import Section
+
+K = TypeVar("K", bound=Keyed)
+
+
+def arm_of(config: DictConfig, axes: Sequence[str] | None = None) -> Arm:
+    """The arm that a composed config, with its `hydra` node, describes.
+
+    `axes`: the keys other than groups that tell it from its siblings; None: those that its sweep file sweeps over.
+    Raises UserError with one line for whatever is wrong with it.
+    """
+    choices = {group: str(config.hydra.runtime.choices.get(group, "none")) for group in GROUPS}
+    values = {key: str(OmegaConf.select(config, key)) for key in (axes_of(config) if axes is None else axes)}
+    own = OmegaConf.create({key: config[key] for key in config if key != "hydra"})
+    plain = OmegaConf.to_container(own, resolve=True)
+    assert isinstance(plain, dict)
+    return read_arm(
+        {str(key): value for key, value in plain.items()}, choices, values, OmegaConf.to_yaml(OmegaConf.create(plain))
+    )
+
+
+def read_arm(config: Mapping[str, Any], choices: Mapping[str, str], axes: Mapping[str, str], yaml: str = "") -> Arm:
+    """Validate one composed config (plain containers, no `hydra` node).
+
+    Users may keep keys of their own at the top level, for interpolation; within a section every key is known.
+    """
+    root = Section(config, "")
+    sections: dict[str, Section] = {}
+    parts: dict[str, Any] = {name: _read(cls, root, sections) for name, cls in parts_of(Arm).items()}
+    own = _values(Arm, root, sections)
+    for section in sections.values():
+        section.close()
+    return Arm(
+        choices={group: choices[group] for group in GROUPS if choices.get(group, "none") != "none"},
+        axes=dict(sorted(axes.items())),
+        yaml=yaml,
+        **parts,
+        **own,
+    )
+
+
+def _read(cls: type[K], root: Section, sections: dict[str, Section]) -> K:
+    return cls(**_values(cls, root, sections))
+
+
+def _values(cls: type[Keyed], root: Section, sections: dict[str, Section]) -> dict[str, Any]:
+    """The values of a dataclass's keys. A key that isn't there is an error, unless its default is None."""
+    values, rests = {}, []
+    for field in fields(cls):
+        key = keys_of(cls).get(field.name)
+        if key is None:
+            continue
+        path, _, name = key.path.partition(".")
+        if path not in sections:
+            sections[path] = root.section(path)
+        if isinstance(key, Rest):
+            rests.append((field.name, sections[path]))
+        elif field.default is None:
+            values[field.name] = sections[path].get(name, None)
+        else:
+            values[field.name] = sections[path].raw(name)
+    return values | {name: section.rest() for name, section in rests}

@@ -1,0 +1,171 @@
+"""The sections of the config, with the defaults of conf/*.yaml. What each key does is said there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
+
+from optsweep.checks import checked, choice, either, flag, number, optional, refuse, text, whole
+from optsweep.config.fields import Key, Keyed, Options, Rest, missing
+from optsweep.config.search_space import RangeConfig, read_space
+from optsweep.config.section import Section
+
+FROM_TASK: Any = None
+"""As `trainer.steps`: the task's own number, which the arm puts in its place."""
+
+AUTO_LAG: Any = "auto"
+"""As `search.lag`: twice `trainer.lanes`, which the arm puts in its place."""
+
+
+def _batch_size(key: str, value: object) -> int | None:
+    return None if value is None or value == "full" else whole(key, value, also=", or full")
+
+
+def _warmup_steps(key: str, value: object) -> float | None:
+    if value is None or value == "suggested":
+        return None
+    length = number(key, value, least=0.0, also=", or suggested")
+    if length >= 1 and length != int(length):
+        raise refuse(key, value, "a whole number of steps, or a fraction of the run below 1")
+    return length
+
+
+def _decay(key: str, value: object) -> float | None:
+    if value is None or value == "suggested":
+        return None
+    return number(key, value, least=0.0, also=", or null (searched or suggested)")
+
+
+def _device(key: str, value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise refuse(key, value, "one of auto, cpu, cuda, cuda:N, mps")
+    return value
+
+
+def _names(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(name, str) for name in value):
+        raise refuse(key, value, "a list of hyperparameter names, such as [lr,weight_decay]")
+    return tuple(value)
+
+
+def _space(key: str, value: object) -> Mapping[str, RangeConfig]:
+    """Ranges as the config has them are read, those made in Python are checked as if they had been."""
+    if not isinstance(value, Mapping):
+        raise refuse(key, value, "ranges by hyperparameter")
+    unread = {name: asdict(entry) if isinstance(entry, RangeConfig) else entry for name, entry in value.items()}
+    return read_space(Section(unread, key))
+
+
+@dataclass(frozen=True)
+class TaskConfig(Keyed):
+    """Which task, with its constructor's options."""
+
+    name: Annotated[str, Key("task.name", text)]
+    target: Annotated[str, Key("task._target_", text)]
+    batch_size: Annotated[int | None, Key("task.batch_size", _batch_size)]  # None: the whole training set
+    steps: Annotated[int, Key("task.steps", checked(whole, low=2))]  # default length of a trial, in optimizer steps
+    options: Annotated[Options, Rest("task")] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Keyed):
+    """Which rule: `options` holds everything but the target and the LR, not yet split into per-lane and static."""
+
+    name: Annotated[str, Key("optimizer.name", text)]
+    target: Annotated[str, Key("optimizer._target_", text)]
+    lr: Annotated[float | None, Key("optimizer.lr", optional(number, above=0.0))] = None  # None: searched or suggested
+    options: Annotated[Options, Rest("optimizer")] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig(Keyed):
+    """Which schedule and which warm-up. `warmup_steps` below 1 is a fraction of the run, None is "suggested"."""
+
+    name: Annotated[str, Key("schedule.name", text)] = "cosine"
+    target: Annotated[str | None, Key("schedule._target_", optional(text))] = None  # a function of the user's
+    options: Annotated[Options, Rest("schedule")] = field(default_factory=dict)
+    warmup: Annotated[str, Key("warmup.name", text)] = "linear"
+    warmup_steps: Annotated[float | None, Key("warmup.steps", _warmup_steps)] = 0.05
+
+    def __post_init__(self) -> None:
+        if self.warmup == "none":  # without effect, so that warmup=none,linear warmup.steps=100 is a grid
+            self.fill(warmup_steps=0.0)
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class DecayConfig(Keyed):
+    """Weight decay: its mode, λ (None: searched or suggested), and what it applies to."""
+
+    mode: Annotated[
+        str, Key("weight_decay.mode", checked(choice, choices=("none", "l2", "decoupled", "independent")))
+    ] = "none"
+    value: Annotated[float | None, Key("weight_decay.value", _decay)] = None
+    apply_to: Annotated[str, Key("weight_decay.apply_to", checked(choice, choices=("matrices", "all")))] = "matrices"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode == "none":
+            self.fill(value=0.0)
+
+
+@dataclass(frozen=True)
+class AveragingConfig(Keyed):
+    """Averaging of weights beside the schedule; `target` is None for none."""
+
+    name: Annotated[str, Key("averaging.name", text)] = "none"
+    target: Annotated[str | None, Key("averaging._target_", optional(text))] = None
+    options: Annotated[Options, Rest("averaging")] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name == "none":
+            self.fill(target=None)
+        elif self.target is None:
+            raise missing("averaging._target_")
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class TrainerConfig(Keyed):
+    """How trials are trained."""
+
+    steps: Annotated[int, Key("trainer.steps", optional(whole, low=2))] = FROM_TASK
+    device: Annotated[str, Key("trainer.device", _device)] = "auto"
+    lanes: Annotated[int, Key("trainer.lanes", whole)] = 1
+    precision: Annotated[str, Key("trainer.precision", checked(choice, choices=("fp32", "bf16")))] = "fp32"
+    clip_norm: Annotated[float | None, Key("trainer.clip_norm", optional(number, above=0.0))] = None
+    rungs: Annotated[int, Key("trainer.rungs", whole)] = 12
+    log_every: Annotated[int, Key("trainer.log_every", whole)] = 10
+    accumulate: Annotated[int, Key("trainer.accumulate", whole)] = 1
+    threads: Annotated[int, Key("trainer.threads", whole)] = 1
+    divergence_factor: Annotated[float, Key("trainer.divergence_factor", checked(number, above=1.0))] = 2.0
+    eval_batch_size: Annotated[int, Key("trainer.eval_batch_size", whole)] = 64
+
+
+@dataclass(frozen=True)
+class SuggestConfig(Keyed):
+    """What the suggestions should assume of the task; None: what the task says."""
+
+    fine_tuning: Annotated[bool | None, Key("suggest.fine_tuning", optional(flag))] = None
+    transfer_learning: Annotated[bool | None, Key("suggest.transfer_learning", optional(flag))] = None
+    unstable: Annotated[bool | None, Key("suggest.unstable", optional(flag))] = None
+    deep: Annotated[bool | None, Key("suggest.deep", optional(flag))] = None
+
+
+@dataclass(frozen=True)
+class SearchConfig(Keyed):
+    """How the arm is tuned. `trials` 0: not at all."""
+
+    trials: Annotated[int, Key("search.trials", checked(whole, low=0))] = 16
+    sampler: Annotated[str, Key("search.sampler", checked(choice, choices=("tpe", "gp", "quasi-random")))] = "gp"
+    pruner: Annotated[str, Key("search.pruner", checked(choice, choices=("none", "median")))] = "none"
+    reruns: Annotated[float, Key("search.reruns", checked(number, least=0.0, most=0.5))] = 0.25  # share of the trials
+    lag: Annotated[int, Key("search.lag", either("auto", whole))] = AUTO_LAG
+    over: Annotated[tuple[str, ...], Key("search.over", _names)] = ("lr",)
+    space: Annotated[Mapping[str, RangeConfig], Key("search.space", _space)] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.fill(over=tuple(dict.fromkeys([*self.over, *self.space])))
