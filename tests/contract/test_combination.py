@@ -47,7 +47,7 @@ class Refusing(SGD):
 class RefusingToStep(torch.optim.SGD):
     """An optimizer that a small matrix suits, and vectors don't."""
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         if any(p.ndim != 2 for group in self.param_groups for p in group["params"]):
             raise RuntimeError("vectors have no place here\nand a second line")
 

@@ -79,7 +79,8 @@ class Scaled(nn.Module):
         self.scale = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.scale * self.linear(torch.cat([inputs, self.extra]))
+        outputs: Tensor = self.scale * self.linear(torch.cat([inputs, self.extra]))
+        return outputs
 
 
 class Lines(Task):
