@@ -1,6 +1,6 @@
 """Writes docs/catalogue.md and its pictures: python docs/catalogue.py [--check].
 
-Formulas come from docstrings, defaults and their meaning from conf/, suggested values from suggest.py, and state sizes
+Formulas come from docstrings, defaults and their meaning from conf/, suggested values from its tables, and state sizes
 and curves are computed, so nothing that the code knows is typed in twice. docs/catalogue.yaml has the rest.
 tests/contract/test_catalogue.py fails if the page is not what this would write.
 """
@@ -93,7 +93,7 @@ def all_schedules() -> Iterator[str]:
     yield "## Schedules"
     yield NOTES["introduction"]["all_schedules"].format(SIDE=SIDE, STEPS=STEPS)
     if missing := set(schedule_names()) ^ NOTES["schedule"].keys():
-        raise ValueError(f"docs/catalogue.py and schedules.py differ in {', '.join(sorted(missing))}")
+        raise ValueError(f"docs/catalogue.py and schedule_functions.py differ in {', '.join(sorted(missing))}")
     for name, known in NOTES["schedule"].items():
         yield f"### {name}"
         yield f"![{name}](catalogue/{name}.svg)"
@@ -177,7 +177,7 @@ def tasks() -> Iterator[str]:
 
 
 def suggestions() -> Iterator[str]:
-    """The tables of suggest.py that no optimizer's entry has."""
+    """The tables of suggestions.py that no optimizer's entry has."""
     yield "## Suggested values"
     yield NOTES["introduction"]["suggestions"]
     rows = []

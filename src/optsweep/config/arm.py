@@ -48,7 +48,7 @@ class ScheduleConfig:
     """Which schedule and which warm-up. `warmup_steps` below 1 is a fraction of the run, None is "suggested"."""
 
     name: str
-    target: str | None  # dotted path of a function that is none of optsweep.schedules
+    target: str | None  # dotted path of a function that is none of optsweep's
     options: Options
     warmup: str
     warmup_steps: float | None

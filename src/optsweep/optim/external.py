@@ -19,6 +19,7 @@ from torch import Tensor
 from optsweep.optim.layout import Layout
 from optsweep.optim.rule import Domain, Floats, State, Static
 from optsweep.optim.update import Decay, clip_
+from optsweep.optim.updater import first_line
 
 HostCoefficients = Mapping[str, "float | Tensor | Sequence[float]"]
 """A number per name with one lane, a list of K numbers with several."""
@@ -183,11 +184,11 @@ def _constructor(
     try:
         optimizer = build([trial])
     except Exception as error:
-        raise ValueError(f"optimizer._target_={name} refuses its arguments: {_line(error)}") from error
+        raise ValueError(f"optimizer._target_={name} refuses its arguments: {first_line(error)}") from error
     try:
         optimizer.step()
     except Exception as error:
-        raise ValueError(f"optimizer._target_={name} can't take a plain step: {_line(error)}") from error
+        raise ValueError(f"optimizer._target_={name} can't take a plain step: {first_line(error)}") from error
     return build
 
 
@@ -213,8 +214,3 @@ def _tensors(value: object) -> list[Tensor]:
         return [value]
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     return [tensor for item in items for tensor in _tensors(item)]
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -66,15 +66,20 @@ class Updater(Protocol):
 def try_out(update: Updater, *, dtype: torch.dtype, device: torch.device) -> None:
     """One step on zero gradients of a scratch row, so that what refuses this model does so before any trial.
 
+    The second step of a run, because the first may be a refresh, which costs as much as many steps of a large model.
     Raises ValueError with one line.
     """
     params = torch.full((1, update.layout.size), 0.1, dtype=dtype, device=device)
     hyper = {"lr": 1e-3, "weight_decay": 0.0, **{name: domain.default for name, domain in update.floats.items()}}
     try:
         state = update.init(params)
-        c = {name: float(values[0]) for name, values in update.coefficients(hyper, np.ones(1), 0).items()}
-        update.step(params, torch.zeros_like(params), state, c, 0)
+        c = {name: float(values[0]) for name, values in update.coefficients(hyper, np.ones(2), 1).items()}
+        update.step(params, torch.zeros_like(params), state, c, 1)
         update.weights(params, state, c)
     except Exception as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"optimizer: {update.identity['rule']} refuses this model: {line}") from error
+        raise ValueError(f"optimizer: {update.identity['rule']} refuses this model: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Of its message; its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
