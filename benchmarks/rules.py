@@ -247,9 +247,6 @@ def _muon_pytorch_optimizer() -> dict[str, Build]:
 
 
 def _muon_torch() -> dict[str, Build]:
-    if not hasattr(torch.optim, "Muon"):
-        return {}
-
     def build(hidden: Sequence[Tensor], rest: Sequence[Tensor]) -> Sequence[Any]:
         muon = torch.optim.Muon(list(hidden), lr=LR, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
         return [muon, torch.optim.Adam(list(rest), lr=LR, betas=(0.9, 0.95), foreach=True)]

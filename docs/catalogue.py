@@ -1,6 +1,6 @@
 """Writes docs/catalogue.md and its pictures: python docs/catalogue.py [--check].
 
-Formulas come from docstrings, defaults and their meaning from conf/, suggested values from suggest.py, and state sizes
+Formulas come from docstrings, defaults and their meaning from conf/, suggested values from its tables, and state sizes
 and curves are computed, so nothing that the code knows is typed in twice. docs/catalogue.yaml has the rest.
 tests/contract/test_catalogue.py fails if the page is not what this would write.
 """
@@ -20,12 +20,12 @@ import yaml
 from catalogue_pictures import STEPS, pictures
 
 from optsweep.build import suggestions as suggest
-from optsweep.optim import averaging, schedule_free, schedules
+from optsweep.optim import averaging, schedule_functions
 from optsweep.optim.iterate import Last
 from optsweep.optim.layout import Layout, Role
 from optsweep.optim.rule import Rule
 from optsweep.optim.schedule_free import ScheduleFree
-from optsweep.optim.schedules import warmup_names
+from optsweep.optim.schedules import schedule_names, traits_of, warmup_names
 from optsweep.optim.update import Update
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,15 +92,15 @@ def all_schedules() -> Iterator[str]:
     """One entry with a picture each."""
     yield "## Schedules"
     yield NOTES["introduction"]["all_schedules"].format(SIDE=SIDE, STEPS=STEPS)
-    if missing := set(schedules.schedule_names()) ^ NOTES["schedule"].keys():
-        raise ValueError(f"docs/catalogue.py and schedules.py differ in {', '.join(sorted(missing))}")
+    if missing := set(schedule_names()) ^ NOTES["schedule"].keys():
+        raise ValueError(f"docs/catalogue.py and schedule_functions.py differ in {', '.join(sorted(missing))}")
     for name, known in NOTES["schedule"].items():
         yield f"### {name}"
         yield f"![{name}](catalogue/{name}.svg)"
-        if name == "schedule_free":
-            yield _code(_block(schedule_free.__doc__))
+        if iterate := traits_of(name).iterate:
+            yield _code(_block(inspect.getmodule(iterate).__doc__))
         else:
-            yield _quoted(getattr(schedules, name))
+            yield _quoted(getattr(schedule_functions, name))
         yield known["note"]
         yield _options(CONF / "schedule" / f"{name}.yaml")
         yield f"Source: {known['source']}."
@@ -113,7 +113,7 @@ def warmups() -> Iterator[str]:
     rows = [["none", "no warm-up", ""]]
     for name in warmup_names():
         if name != "none":
-            text = _first_line(getattr(schedules, schedules.WARMUP + name))
+            text = _first_line(getattr(schedule_functions, schedule_functions.WARMUP + name))
             rows.append([name, text, f"![{name} warm-up](catalogue/warmup_{name}.svg)"])
     rows.append(["suggested", _comment(CONF / "warmup" / "suggested.yaml"), ""])
     yield _table(["warmup", "multiplier", ""], rows)
@@ -177,7 +177,7 @@ def tasks() -> Iterator[str]:
 
 
 def suggestions() -> Iterator[str]:
-    """The tables of suggest.py that no optimizer's entry has."""
+    """The tables of suggestions.py that no optimizer's entry has."""
     yield "## Suggested values"
     yield NOTES["introduction"]["suggestions"]
     rows = []

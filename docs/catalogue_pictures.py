@@ -34,7 +34,7 @@ def pictures(names: Iterable[str]) -> dict[str, str]:
             k: v for k, v in yaml.safe_load((CONF / "schedule" / f"{name}.yaml").read_text()).items() if k != "name"
         }
         options = {k: v for k, v in options.items() if k in schedules.schedule_options(name)}
-        warmup = ("none", 0) if name == "one_cycle" else ("linear", round(0.05 * STEPS))
+        warmup = ("none", 0) if schedules.traits_of(name).own_warmup else ("linear", round(0.05 * STEPS))
         curves = [_curve(Schedule(name, options, *warmup))]
         labels = [""]
         if variant := VARIANTS.get(name):

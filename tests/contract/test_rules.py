@@ -1,19 +1,32 @@
 """What every optimizer with a YAML has to hold to, alone and under every iterate."""
 
+from __future__ import annotations
+
 import math
+import pickle
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from drive import LAYOUT, defaults, largest, noisy, registry, run, start
-from optsweep.optim.iterate import Last
+from drive import LAYOUT, Entry, defaults, largest, noisy, registry, run, start
+from optsweep.optim.adam import Adam
+from optsweep.optim.iterate import Iterate, Last
+from optsweep.optim.layout import Layout, Role, ShapeGroup
+from optsweep.optim.muon import Orthogonalized
+from optsweep.optim.partition import Partition
+from optsweep.optim.rule import Domain, Rule
 from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.schedules import Schedule
+from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
+from optsweep.optim.updater import try_out
 
 ENTRIES = registry()
-ITERATES = {"last": Last, "schedule_free": ScheduleFree}
+ITERATES: dict[str, type[Iterate]] = {"last": Last, "schedule_free": ScheduleFree}
 LANES = 4
 MULTIPLIERS = Schedule("cosine", {"final": 0.1}, "linear", 10).multipliers(200, 200)
 
@@ -21,11 +34,13 @@ every_entry = pytest.mark.parametrize("entry", ENTRIES, ids=str)
 every_iterate = pytest.mark.parametrize("iterate", ITERATES)
 
 
-def update_of(entry, iterate="last", decay=Decay.DECOUPLED, clip_norm=1.0):
+def update_of(
+    entry: Entry, iterate: str = "last", decay: Decay = Decay.DECOUPLED, clip_norm: float | None = 1.0
+) -> Update:
     return Update(entry.rule(), LAYOUT, decay=decay, clip_norm=clip_norm, iterate=ITERATES[iterate]())
 
 
-def different_hypers(update):
+def different_hypers(update: Update) -> list[dict[str, float]]:
     """One setting per lane, every float different; towards the default's inside, so that all are valid."""
     hypers = []
     for k in range(LANES):
@@ -38,13 +53,13 @@ def different_hypers(update):
 
 
 @every_entry
-def test_yaml_names_every_float_with_its_default(entry):
+def test_yaml_names_every_float_with_its_default(entry: Entry) -> None:
     assert {name: domain.default for name, domain in entry.cls.floats.items()} == dict(entry.floats)
 
 
 @every_entry
 @every_iterate
-def test_lanes_equal_single_runs(entry, iterate):
+def test_lanes_equal_single_runs(entry: Entry, iterate: str) -> None:
     update = update_of(entry, iterate)
     hypers = different_hypers(update)
     for num_steps, tolerance in ((1, 1e-12), (200, 1e-10)):
@@ -59,11 +74,11 @@ def test_lanes_equal_single_runs(entry, iterate):
 @every_entry
 @every_iterate
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_lanes_nan_stays_there(entry, iterate, value):
+def test_a_lanes_nan_stays_there(entry: Entry, iterate: str, value: float) -> None:
     hypers = different_hypers(update_of(entry, iterate))
     plain = noisy(LAYOUT)
 
-    def poisoned(step, params):
+    def poisoned(step: int, params: Tensor) -> Tensor:
         grads = plain(step, params)
         if step == 7:
             grads[1, 3] = value
@@ -83,7 +98,7 @@ def test_a_lanes_nan_stays_there(entry, iterate, value):
 
 @every_entry
 @every_iterate
-def test_dropping_and_permuting_lanes_changes_nothing(entry, iterate):
+def test_dropping_and_permuting_lanes_changes_nothing(entry: Entry, iterate: str) -> None:
     hypers = different_hypers(update_of(entry, iterate))
     whole, _, _ = run(update_of(entry, iterate), hypers, num_steps=40, multipliers=MULTIPLIERS[:40])
     order = [2, 0]
@@ -103,7 +118,7 @@ def test_dropping_and_permuting_lanes_changes_nothing(entry, iterate):
 @every_entry
 @every_iterate
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_state_and_parameters_keep_their_type_and_lanes(entry, iterate, dtype):
+def test_state_and_parameters_keep_their_type_and_lanes(entry: Entry, iterate: str, dtype: torch.dtype) -> None:
     update = update_of(entry, iterate)
     hypers = different_hypers(update)
     params, state, c = run(
@@ -119,7 +134,7 @@ def test_state_and_parameters_keep_their_type_and_lanes(entry, iterate, dtype):
 @every_entry
 @every_iterate
 @pytest.mark.parametrize("decay", list(Decay))
-def test_every_decay_mode_shrinks_weights(entry, iterate, decay):
+def test_every_decay_mode_shrinks_weights(entry: Entry, iterate: str, decay: Decay) -> None:
     """With the same gradients, more decay ends at smaller weights; none at the same."""
     norms = []
     for weight_decay in (0.0, 0.05):
@@ -135,7 +150,7 @@ def test_every_decay_mode_shrinks_weights(entry, iterate, decay):
 
 
 @every_entry
-def test_undecayed_parameters_ignore_weight_decay(entry):
+def test_undecayed_parameters_ignore_weight_decay(entry: Entry) -> None:
     """Vectors and embeddings come behind `decayed`. Clipping is off: it would couple them through the norm."""
     ends = []
     for weight_decay in (0.0, 0.1):
@@ -149,7 +164,7 @@ def test_undecayed_parameters_ignore_weight_decay(entry):
 
 @every_entry
 @every_iterate
-def test_coefficients_of_a_rung_are_those_of_the_whole_run(entry, iterate):
+def test_coefficients_of_a_rung_are_those_of_the_whole_run(entry: Entry, iterate: str) -> None:
     update = update_of(entry, iterate)
     hyper = defaults(update.floats, weight_decay=0.1)
     whole = update.coefficients(hyper, MULTIPLIERS, 0)
@@ -159,8 +174,83 @@ def test_coefficients_of_a_rung_are_those_of_the_whole_run(entry, iterate):
 
 
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.rule().has_momentum], ids=str)
-def test_without_momentum_stores_no_first_moment(entry):
+def test_without_momentum_stores_no_first_moment(entry: Entry) -> None:
     rule = entry.rule()
     params = start(LAYOUT)
     sizes = [sum(t.numel() for t in r.init(params, LAYOUT).values()) for r in (rule, rule.without_momentum())]
     assert sizes[1] < sizes[0]
+
+
+# -- a rule keeps nothing ----------------------------------------------------------------------------------------------
+
+OTHER = Layout.build(
+    {"tall": (9, 2), "small": (2, 2), "kernel": (3, 2, 2, 1), "head": (2, 3), "bias": (3,)},
+    {"tall": Role.HIDDEN, "small": Role.HIDDEN, "kernel": Role.CONV, "head": Role.HEAD, "bias": Role.VECTOR},
+)
+
+
+class Halves(Partition):
+    """SOAP for hidden matrices, Adam for the rest."""
+
+    floats: ClassVar[Mapping[str, Domain]] = {
+        **SOAP.floats,
+        "rest_lr_factor": Domain(0.0, 10.0, 0.5),
+        **{f"rest_{name}": domain for name, domain in Adam.floats.items()},
+    }
+
+    def __init__(self) -> None:
+        super().__init__({"main": SOAP(refresh=3), "rest": Adam()})
+
+    def label(self, group: ShapeGroup) -> str:
+        return "main" if group.role is Role.HIDDEN else "rest"
+
+
+def alternately(first: Update, second: Update, lanes: int) -> list[Tensor]:
+    """The ends of two trainings whose steps alternate."""
+    updates, starts = (first, second), [start(u.layout, lanes) for u in (first, second)]
+    hyper = [defaults(u.floats, weight_decay=0.1) for u in updates]
+    tables = [u.coefficients(h, MULTIPLIERS[:15], 0) for u, h in zip(updates, hyper, strict=True)]
+    states = [u.init(params) for u, params in zip(updates, starts, strict=True)]
+    for step in range(15):
+        for i, update in enumerate(updates):
+            c = {name: float(values[step]) for name, values in tables[i].items()}
+            update.step(starts[i], noisy(update.layout)(step, starts[i]), states[i], c, step)
+    return starts
+
+
+@pytest.mark.parametrize("rule", [*(entry.rule() for entry in ENTRIES), Halves()], ids=lambda rule: type(rule).__name__)
+@every_iterate
+def test_one_rule_object_serves_two_models_at_once(rule: Rule, iterate: str) -> None:
+    before = pickle.dumps(rule)
+
+    def update(layout: Layout, rule: Rule) -> Update:
+        return Update(rule, layout, decay=Decay.DECOUPLED, iterate=ITERATES[iterate]())
+
+    shared = alternately(update(LAYOUT, rule), update(OTHER, rule), lanes=2)
+    assert pickle.dumps(rule) == before
+    alone = alternately(update(LAYOUT, pickle.loads(before)), update(OTHER, pickle.loads(before)), lanes=2)
+    for ours, theirs in zip(shared, alone, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_partition_s_rungs_suit_its_parts() -> None:
+    assert Halves().period == 3
+
+
+def test_a_rule_for_matrices_refuses_vectors() -> None:
+    vectors = Layout.build({"bias": (3,)}, {"bias": Role.VECTOR})
+    rule = Orthogonalized(True, 5, "match_adam", False)
+    with pytest.raises(ValueError, match="no matrices"):
+        rule.update(
+            torch.ones(1, 16), rule.init(torch.ones(1, 16), vectors), torch.ones(1, 16), {"1-momentum": 0.1}, 0, vectors
+        )
+
+
+@every_entry
+@every_iterate
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_trying_out_leaves_nothing_behind(entry: Entry, iterate: str, dtype: torch.dtype) -> None:
+    update = update_of(entry, iterate)
+    before = pickle.dumps(update)
+    try_out(update, dtype=dtype, device=torch.device("cpu"))
+    assert pickle.dumps(update) == before

@@ -1,7 +1,12 @@
 """Schedules: golden vectors of the first, last and switching steps, torch's schedulers, and what all must hold to."""
 
+from __future__ import annotations
+
 import json
 import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +14,14 @@ import torch
 import yaml
 
 from drive import CONF
-from optsweep.optim.schedules import Schedule, schedule_names, schedule_options, warmup_names
+from optsweep.optim.schedule_functions import Floats, Steps, special
+from optsweep.optim.schedules import Option, Schedule, schedule_names, schedule_options, traits_of, warmup_names
 
 STEPS = 100
 AVERAGING = ("averaging_beta", "decay_at")  # options in conf/schedule/ that are the iterate's
 
 
-def options_of(path):
+def options_of(path: Path) -> dict[str, Any]:
     config = yaml.safe_load(path.read_text())
     return {key: value for key, value in config.items() if key not in ("name", *AVERAGING)}
 
@@ -23,12 +29,18 @@ def options_of(path):
 YAMLS = {path.stem: options_of(path) for path in sorted((CONF / "schedule").glob("*.yaml"))}
 
 
-def multipliers(name, options=None, warmup="none", warmup_steps=0, num_steps=STEPS, **kwargs):
-    return Schedule(name, options or {}, warmup, warmup_steps).multipliers(num_steps, num_steps, **kwargs)
+def multipliers(
+    name: str,
+    options: Mapping[str, Option] | None = None,
+    warmup: str = "none",
+    warmup_steps: int = 0,
+    num_steps: int = STEPS,
+) -> Floats:
+    return Schedule(name, options or {}, warmup, warmup_steps).multipliers(num_steps, num_steps)
 
 
-def golden(name, options, steps, **kwargs):
-    return multipliers(name, options, **kwargs)[steps].tolist()
+def golden(name: str, options: Mapping[str, Option], steps: list[int], **kwargs: Any) -> list[float]:
+    return [float(value) for value in multipliers(name, options, **kwargs)[steps]]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +70,9 @@ def golden(name, options, steps, **kwargs):
         ("schedule_free", {}, 4, [0, 3, 4, 99], [0.25, 1, 1, 1]),
     ],
 )
-def test_golden_vectors(name, options, warmup_steps, steps, expected):
+def test_golden_vectors(
+    name: str, options: Mapping[str, Any], warmup_steps: int, steps: list[int], expected: list[float]
+) -> None:
     warmup = "linear" if warmup_steps else "none"
     assert golden(name, options, steps, warmup=warmup, warmup_steps=warmup_steps) == pytest.approx(expected, abs=1e-15)
 
@@ -72,7 +86,7 @@ def test_golden_vectors(name, options, warmup_steps, steps, expected):
         ("none", [1, 1, 1, 1, 1]),
     ],
 )
-def test_warmups(warmup, expected):
+def test_warmups(warmup: str, expected: list[float]) -> None:
     assert golden("constant", {}, [0, 1, 2, 3, 4], warmup=warmup, warmup_steps=4) == pytest.approx(expected, abs=1e-15)
 
 
@@ -80,7 +94,7 @@ def test_warmups(warmup, expected):
 #    T_max, total_iters and so on are T − 1.
 
 
-def of_torch(build, num_steps=STEPS, lr=1.0):
+def of_torch(build: Callable[..., Any], num_steps: int = STEPS, lr: float = 1.0) -> Floats:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
     scheduler = build(optimizer)
     values = []
@@ -106,11 +120,11 @@ LAST = STEPS - 1
         ("multi_step", {"milestones": [7, 60], "gamma": 0.3}, lambda o: schedulers.MultiStepLR(o, [7, 60], 0.3)),
     ],
 )
-def test_equals_torch(name, options, build):
+def test_equals_torch(name: str, options: Mapping[str, Any], build: Callable[..., Any]) -> None:
     assert multipliers(name, options) == pytest.approx(of_torch(build), abs=1e-12)
 
 
-def test_restarts_equal_torch_but_for_the_last_step():
+def test_restarts_equal_torch_but_for_the_last_step() -> None:
     theirs = of_torch(lambda o: schedulers.CosineAnnealingWarmRestarts(o, 25, 1, eta_min=0.1))
     ours = multipliers("cosine_restarts", {"first": 25, "final": 0.1})
     assert ours[:-1] == pytest.approx(theirs[:-1], abs=1e-12)
@@ -118,21 +132,21 @@ def test_restarts_equal_torch_but_for_the_last_step():
 
 
 @pytest.mark.parametrize("first", [0.25, 1 / 3])
-def test_restarts_by_a_fraction_end_at_the_final_multiplier_in_a_run_of_any_length(first):
+def test_restarts_by_a_fraction_end_at_the_final_multiplier_in_a_run_of_any_length(first: float) -> None:
     for total in range(100, 701):
         schedule = Schedule("cosine_restarts", {"first": first, "final": 0.01}, "linear", round(0.05 * total))
         assert schedule.multipliers(total, total)[-1] == 0.01, total
 
 
 @pytest.mark.parametrize("anneal", ["cosine", "linear"])
-def test_one_cycle_equals_torch(anneal):
-    def build(optimizer):
+def test_one_cycle_equals_torch(anneal: str) -> None:
+    def build(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.OneCycleLR:
         return schedulers.OneCycleLR(
             optimizer,
             1.0,
             total_steps=STEPS + 1,  # torch raises on the step after its last
             pct_start=30 / (STEPS + 1),
-            anneal_strategy={"cosine": "cos"}.get(anneal, anneal),
+            anneal_strategy="cos" if anneal == "cosine" else "linear",
             cycle_momentum=False,
         )
 
@@ -142,9 +156,13 @@ def test_one_cycle_equals_torch(anneal):
     assert ours == pytest.approx(theirs, abs=1e-12)
 
 
-def test_plateau_equals_torch():
+def test_plateau_equals_torch() -> None:
     losses = np.random.default_rng(0).choice([1.0, 0.9, 0.8, 0.5, 0.49999], 60)
-    for options in ({"patience": 3, "factor": 0.5, "cooldown": 2, "final": 0.01}, {"patience": 0, "factor": 0.3}):
+    cases: list[dict[str, Any]] = [
+        {"patience": 3, "factor": 0.5, "cooldown": 2, "final": 0.01},
+        {"patience": 0, "factor": 0.3},
+    ]
+    for options in cases:
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         scheduler = schedulers.ReduceLROnPlateau(
             optimizer,
@@ -162,7 +180,7 @@ def test_plateau_equals_torch():
             scheduler.step(loss)
 
 
-def test_plateau_changes_nothing_that_was_applied_and_ignores_warmup():
+def test_plateau_changes_nothing_that_was_applied_and_ignores_warmup() -> None:
     trial = Schedule("plateau", {"patience": 0, "factor": 0.5}, "linear", 10).start(40)
     trial.observe(1.0)  # before the first step
     for end, loss in ((10, 2.0), (20, 1.0), (30, 3.0), (40, 0.5)):
@@ -174,14 +192,14 @@ def test_plateau_changes_nothing_that_was_applied_and_ignores_warmup():
 # -- what every schedule must hold to ----------------------------------------------------------------------------------
 
 
-def test_every_schedule_and_warmup_has_its_yaml():
+def test_every_schedule_and_warmup_has_its_yaml() -> None:
     assert sorted(YAMLS) == schedule_names()
     warmups = {path.stem for path in (CONF / "warmup").glob("*.yaml")}
     assert sorted(warmups - {"suggested"}) == warmup_names()
 
 
 @pytest.mark.parametrize("name", schedule_names())
-def test_yaml_holds_every_option_with_its_default(name):
+def test_yaml_holds_every_option_with_its_default(name: str) -> None:
     defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in schedule_options(name).items()}
     assert YAMLS[name] == pytest.approx(defaults) if name == "step" else YAMLS[name] == defaults
 
@@ -189,8 +207,8 @@ def test_yaml_holds_every_option_with_its_default(name):
 @pytest.mark.parametrize("name", schedule_names())
 @pytest.mark.parametrize("warmup", warmup_names())
 @pytest.mark.parametrize("num_steps", [2, 7, 100])
-def test_every_combination_is_finite_and_extends_as_it_computes_at_once(name, warmup, num_steps):
-    warmup = "none" if name == "one_cycle" else warmup
+def test_every_combination_is_finite_and_extends_as_it_computes_at_once(name: str, warmup: str, num_steps: int) -> None:
+    warmup = "none" if traits_of(name).own_warmup else warmup
     options = YAMLS[name] | ({"time_scale": 5} if name == "inverse_sqrt" else {})
     schedule = Schedule(name, options, warmup, 0 if warmup == "none" else max(1, num_steps // 5))
     assert schedule.notes(num_steps) == []
@@ -203,19 +221,21 @@ def test_every_combination_is_finite_and_extends_as_it_computes_at_once(name, wa
     assert np.array_equal(trial.values, whole)
 
 
-@pytest.mark.parametrize("name", [n for n in schedule_names() if "final" in schedule_options(n) and n != "plateau"])
-def test_final_multiplier_is_reached_exactly_at_the_last_step(name):
-    warmup = {} if name == "one_cycle" else {"warmup": "linear", "warmup_steps": 20}
-    assert multipliers(name, {"final": 0.125}, **warmup)[-1] == pytest.approx(0.125, abs=1e-15)
+@pytest.mark.parametrize(
+    "name", [n for n in schedule_names() if "final" in schedule_options(n) and not Schedule(n).listens]
+)
+def test_final_multiplier_is_reached_exactly_at_the_last_step(name: str) -> None:
+    warmup = ("none", 0) if traits_of(name).own_warmup else ("linear", 20)
+    assert multipliers(name, {"final": 0.125}, *warmup)[-1] == pytest.approx(0.125, abs=1e-15)
 
 
 @pytest.mark.parametrize("name", schedule_names())
-def test_warmup_of_no_steps_is_no_warmup(name):
+def test_warmup_of_no_steps_is_no_warmup(name: str) -> None:
     options = {"time_scale": 5} if name == "inverse_sqrt" else {}
     assert np.array_equal(multipliers(name, options, "linear", 0), multipliers(name, options))
 
 
-def test_multipliers_resume_from_their_state():
+def test_multipliers_resume_from_their_state() -> None:
     schedule = Schedule("plateau", {"patience": 0, "factor": 0.5})
     trial = schedule.start(30)
     for end in (10, 20):
@@ -241,7 +261,7 @@ def test_multipliers_resume_from_their_state():
         ({"name": "one_cycle", "warmup": "linear", "warmup_steps": 3}, "its own warm-up"),
     ],
 )
-def test_what_does_not_exist_is_refused(arguments, match):
+def test_what_does_not_exist_is_refused(arguments: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         Schedule(**arguments)
 
@@ -261,21 +281,54 @@ def test_what_does_not_exist_is_refused(arguments, match):
         ({"name": "cosine", "options": {"final": -1.0}}, "negative"),
     ],
 )
-def test_what_makes_no_sense_in_a_run_is_refused(arguments, match):
+def test_what_makes_no_sense_in_a_run_is_refused(arguments: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         Schedule(**arguments).notes(STEPS)
 
 
-def test_a_step_size_beyond_the_run_gets_a_line():
+def test_a_step_size_beyond_the_run_gets_a_line() -> None:
     assert "never reduces" in Schedule("step", {"step_size": 2000}).notes(STEPS)[0]
+    assert "never reduces" in Schedule("multi_step", {"milestones": [200]}).notes(STEPS)[0]
+    assert Schedule("linear", {"final": 1.0}).notes(STEPS) == []
 
 
-def triangle(steps, num_steps, *, peak=0.5):
+@pytest.mark.parametrize("patience", [0, 2, 5])
+@pytest.mark.parametrize("warmup_steps", [0, 20])
+def test_patience_is_the_number_of_bad_evaluations_after_which_the_lr_falls(patience: int, warmup_steps: int) -> None:
+    schedule = Schedule("plateau", {"patience": patience, "cooldown": 1}, "linear", warmup_steps)
+    trial = schedule.start(STEPS)
+    trial.extend(50)
+    observed = 0
+    while trial.values[-1] == 1:
+        trial.observe(1.0)
+        observed += 1
+        trial.extend(50 + observed)
+    assert schedule.patience(STEPS) == observed == patience + 2  # the first is a new best
+    assert Schedule("plateau", {"factor": 1.0}).patience(STEPS) is None
+    assert Schedule("cosine").patience(STEPS) is None
+
+
+def triangle(steps: Steps, num_steps: int, *, peak: float = 0.5) -> Floats:
     """A user's own schedule, in a module of theirs."""
-    return np.interp(steps, [0, peak * (num_steps - 1), num_steps - 1], [0, 1, 0])
+    return np.interp(steps.astype(np.float64), [0, peak * (num_steps - 1), num_steps - 1], [0, 1, 0])
 
 
-def test_a_dotted_name_is_a_function_elsewhere():
+@special(own_warmup=True)
+def climbing(steps: Steps, num_steps: int) -> Floats:
+    """One that declares a warm-up of its own."""
+    return (steps + 1) / num_steps
+
+
+def test_what_a_schedule_declares_holds_wherever_it_is_defined() -> None:
+    assert Schedule(f"{__name__}.climbing").traits.own_warmup
+    with pytest.raises(ValueError, match="climbing has its own warm-up"):
+        Schedule(f"{__name__}.climbing", warmup="linear", warmup_steps=3)
+    assert {name for name in schedule_names() if traits_of(name).own_warmup} == {"one_cycle"}
+    assert {name for name in schedule_names() if traits_of(name).iterate} == {"schedule_free"}
+    assert {name for name in schedule_names() if Schedule(name).listens} == {"plateau"}
+
+
+def test_a_dotted_name_is_a_function_elsewhere() -> None:
     name = f"{__name__}.triangle"
     assert golden(name, {}, [0, 50, 100], num_steps=101) == [0, 1, 0]
     assert golden(name, {"peak": 0.25}, [4, 29, 104], num_steps=105, warmup="linear", warmup_steps=4) == [0, 1, 0]
@@ -291,6 +344,6 @@ def test_a_dotted_name_is_a_function_elsewhere():
         (f"{__name__}.nothing", "can't be imported"),
     ],
 )
-def test_a_dotted_name_that_is_no_schedule_is_refused(name, said):
+def test_a_dotted_name_that_is_no_schedule_is_refused(name: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Schedule(name)

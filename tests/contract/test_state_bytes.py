@@ -1,8 +1,10 @@
 """Memory of every rule against its formula: numbers of state per parameter."""
 
+from __future__ import annotations
+
 import pytest
 
-from drive import registry, start
+from drive import Entry, registry, start
 from optsweep.optim.iterate import Last
 from optsweep.optim.layout import Layout, Role
 from optsweep.optim.schedule_free import ScheduleFree
@@ -30,7 +32,7 @@ FORMULAS = {  # (as it is, without its momentum)
 
 @pytest.mark.parametrize("entry", registry(), ids=str)
 @pytest.mark.parametrize("averaged", [False, True], ids=["last", "schedule_free"])
-def test_state_is_what_the_formula_says(entry, averaged):
+def test_state_is_what_the_formula_says(entry: Entry, averaged: bool) -> None:
     update = Update(entry.rule(), LAYOUT, iterate=ScheduleFree() if averaged else Last())
     numbers = sum(tensor.numel() for tensor in update.init(start(LAYOUT)).values())
     own, without_momentum = FORMULAS[entry.name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from arms import arm_with
@@ -16,7 +18,7 @@ def digits() -> Task:
     return build_task(arm_with({}).task)
 
 
-def key(task: Task, optimizer: str, schedule: str, decay: str = "decoupled", **values: object) -> str:
+def key(task: Task, optimizer: str, schedule: str, decay: str = "decoupled", **values: Any) -> str:
     choices = {"optimizer": optimizer, "schedule": schedule, "weight_decay": decay}
     return algorithm_of(build_arm(arm_with(choices, **EXTRA, **values), task))
 
@@ -40,12 +42,13 @@ def test_suggestions_assume_what_they_are_told(digits: Task) -> None:
 
 def test_what_schedule_free_switches_off_makes_no_difference(digits: Task) -> None:
     for optimizer, name in (("momentum", "dampening"), ("lion", "beta1"), ("lion", "beta2"), ("muon", "aux_beta1")):
-        changed = key(digits, optimizer, "schedule_free", **{f"optimizer__{name}": 0.5})
+        values: dict[str, Any] = {f"optimizer__{name}": 0.5}
+        changed = key(digits, optimizer, "schedule_free", **values)
         assert changed == key(digits, optimizer, "schedule_free"), name
 
 
 def test_options_of_muon_s_parts_tell_arms_apart(digits: Task) -> None:
-    options: list[dict[str, object]] = [
+    options: list[dict[str, Any]] = [
         {},
         {"optimizer__nesterov": False},
         {"optimizer__ns_steps": 3},

@@ -1,6 +1,6 @@
 """The whole cross product optimizer × schedule × decay mode through the door and the training loop, on a convex task.
 
-tests/convergence/test_convex.py has the same at the level of an update, in float64 and with more steps.
+tests/convergence/test_convex.py has a sample of it at the level of an update, in float64 and with more steps.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from arms import arm_with, names_in
 from optsweep.build.assemble import build_arm, build_task, check_arm
 from optsweep.errors import UserError
+from optsweep.optim.schedules import traits_of
 from optsweep.optim.update import Decay
 from optsweep.tasks.base import Facts, Split, Task, digest_of
 from optsweep.train.loop import train
@@ -89,7 +90,7 @@ def test_every_combination_trains_or_is_refused(optimizer: str, schedule: str, d
     choices = {
         "optimizer": optimizer,
         "schedule": schedule,
-        "warmup": "none" if schedule == "one_cycle" else "linear",
+        "warmup": "none" if traits_of(schedule).own_warmup else "linear",
         "weight_decay": decay,
     }
     values = {
@@ -100,11 +101,12 @@ def test_every_combination_trains_or_is_refused(optimizer: str, schedule: str, d
         "trainer__rungs": RUNGS,
         "trainer__device": "cpu",
     }
+    arm = arm_with(choices, **values)
     if (optimizer, decay) == ("adamw", "l2"):
         with pytest.raises(UserError, match="give optimizer=adam"):
-            arm_with(choices, **values)
+            build_arm(arm, TASK)
         return
-    built = build_arm(arm_with(choices, **values), TASK)
+    built = build_arm(arm, TASK)
     (outcome,) = train(built.program, [Trial(built.space.hyper({}), seed=0)])
     assert outcome.end is End.FINISHED
     assert math.isfinite(outcome.val_loss)
@@ -123,7 +125,8 @@ def test_every_combination_trains_or_is_refused(optimizer: str, schedule: str, d
         ({"schedule": "plateau"}, {"trainer__rungs": 1}, "trainer.rungs"),
         ({"schedule": "plateau"}, {"schedule__final": "suggested"}, "schedule.final"),
         ({"optimizer": "muon", "task": "iris"}, {}, "optimizer=muon: this model has no hidden matrices"),
-        ({"optimizer": "adamw", "weight_decay": "l2"}, {}, "weight_decay=l2"),
+        ({"schedule": "schedule_free", "averaging": "ema"}, {}, "averaging=ema: schedule_free averages already"),
+        ({"optimizer": "adamw", "weight_decay": "l2"}, {}, "weight_decay=l2: AdamW is Adam with decoupled decay"),
     ],
     ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else None,
 )

@@ -1,22 +1,29 @@
 """Averages of weights: EMA against torch.optim.swa_utils, LAWA against its definition, float64."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from drive import LAYOUT, coefficients, defaults, largest, noisy, run, start
 from optsweep.optim.adam import Adam
 from optsweep.optim.averaging import EMA, LAWA
+from optsweep.optim.iterate import Iterate
+from optsweep.optim.rule import Rule, State
 from optsweep.optim.sgd import Momentum
 from optsweep.optim.update import Decay, Update
 
 STEPS = 60
 
 
-def path_of(rule):
+def path_of(rule: Rule) -> list[Tensor]:
     """Parameters after every step of the plain descent."""
-    path = []
+    path: list[Tensor] = []
     update = Update(rule, LAYOUT, decay=Decay.DECOUPLED)
     run(
         update,
@@ -26,14 +33,14 @@ def path_of(rule):
     return path
 
 
-def averages_of(iterate, rule, **hyper):
+def averages_of(iterate: Iterate, rule: Rule, **hyper: float) -> tuple[list[Tensor], Tensor]:
     """What one would ship after every step, and the last parameters."""
     update = Update(rule, LAYOUT, decay=Decay.DECOUPLED, iterate=iterate)
     hypers = defaults(update.floats, weight_decay=0.1, **hyper)
     table = update.coefficients(hypers, np.ones(STEPS), 0)
-    averages = []
+    averages: list[Tensor] = []
 
-    def record(step, params, state):
+    def record(step: int, params: Tensor, state: State) -> None:
         averages.append(update.weights(params, state, coefficients([table], step, params.dtype)).clone())
 
     params, _, _ = run(update, [hypers], each=record)
@@ -41,20 +48,20 @@ def averages_of(iterate, rule, **hyper):
 
 
 @pytest.mark.parametrize("rule", [Momentum, Adam])
-def test_ema_equals_torch(rule):
+def test_ema_equals_torch(rule: type[Rule]) -> None:
     path = path_of(rule())
     averages, params = averages_of(EMA(debias=False), rule(), ema_decay=0.9)
     module = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
     module.weight = torch.nn.Parameter(path[0].clone())
-    averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.9))  # type: ignore[no-untyped-call]
     for theirs, ours in zip(path, averages, strict=True):
         module.weight.data.copy_(theirs)
         averaged.update_parameters(module)
-        assert largest(averaged.module.weight, ours) <= 1e-14
+        assert largest(next(averaged.parameters()), ours) <= 1e-14
     assert torch.equal(params, path[-1])
 
 
-def test_debiased_ema_is_the_weighted_mean():
+def test_debiased_ema_is_the_weighted_mean() -> None:
     path = path_of(Adam())
     averages, _ = averages_of(EMA(), Adam(), ema_decay=0.9)
     weights = 0.9 ** np.arange(STEPS)[::-1]
@@ -63,7 +70,7 @@ def test_debiased_ema_is_the_weighted_mean():
     assert torch.equal(averages[0], path[0])
 
 
-def test_lawa_is_the_mean_of_the_latest_checkpoints():
+def test_lawa_is_the_mean_of_the_latest_checkpoints() -> None:
     path = path_of(Adam())
     averages, params = averages_of(LAWA(window=3, every=7), Adam())
     assert torch.equal(params, path[-1])
@@ -73,7 +80,7 @@ def test_lawa_is_the_mean_of_the_latest_checkpoints():
 
 
 @pytest.mark.parametrize("iterate", [EMA(), LAWA(window=2, every=5)], ids=["ema", "lawa"])
-def test_lanes_equal_single_runs_and_dropping_changes_nothing(iterate):
+def test_lanes_equal_single_runs_and_dropping_changes_nothing(iterate: Iterate) -> None:
     hypers = [defaults({**Adam.floats, **iterate.floats}, lr=1e-3 * (k + 1)) for k in range(3)]
     update = Update(Adam(), LAYOUT, iterate=iterate)
     whole = update.weights(*run(update, hypers))
@@ -91,11 +98,11 @@ def test_lanes_equal_single_runs_and_dropping_changes_nothing(iterate):
     assert torch.equal(update.weights(params, state, c), whole[[2, 0]])
 
 
-def test_lanes_start_where_both_rhythms_do():
+def test_lanes_start_where_both_rhythms_do() -> None:
     assert Update(Adam(), LAYOUT, iterate=LAWA(every=6)).period == 6
 
 
 @pytest.mark.parametrize("options", [{"window": 0}, {"every": 0}, {"every": 0.5}])
-def test_lawa_refuses_what_is_no_count(options):
+def test_lawa_refuses_what_is_no_count(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="whole number"):
         LAWA(**options)

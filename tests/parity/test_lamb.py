@@ -4,8 +4,14 @@ The libraries at hand differ from the paper: pytorch_optimizer clamps ‖θ‖ a
 correction unless asked.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from drive import LAYOUT, defaults, largest, run, run_oracle
 from optsweep.optim.lamb import LAMB, trust_ratio
@@ -13,12 +19,19 @@ from optsweep.optim.update import Decay, Update
 
 
 class ReferenceLAMB(torch.optim.Optimizer):
-    def __init__(self, params, decays, beta1=0.9, beta2=0.999, eps=1e-8):
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        decays: Sequence[float],
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+    ) -> None:
         super().__init__(params, {"lr": 1.0})
         self.decays, self.beta1, self.beta2, self.eps = decays, beta1, beta2, eps
 
     @torch.no_grad()
-    def step(self):
+    def step(self, closure: Any = None) -> Any:
         for theta, decay in zip(self.param_groups[0]["params"], self.decays, strict=True):
             state = self.state[theta]
             state["t"] = t = state.get("t", 0) + 1
@@ -31,7 +44,7 @@ class ReferenceLAMB(torch.optim.Optimizer):
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_lamb_equals_the_paper(weight_decay):
+def test_lamb_equals_the_paper(weight_decay: float) -> None:
     update = Update(LAMB(), LAYOUT, decay=Decay.DECOUPLED)
     ours, _, _ = run(update, [defaults(update.floats, weight_decay=weight_decay)])
     decays = [weight_decay * (slot.offset < LAYOUT.decayed) for slot in LAYOUT.slots]
@@ -39,6 +52,6 @@ def test_lamb_equals_the_paper(weight_decay):
     assert largest(ours, theirs) <= 1e-13
 
 
-def test_ratio_is_one_where_a_norm_is_zero():
+def test_ratio_is_one_where_a_norm_is_zero() -> None:
     zero, one = torch.zeros(1, 3), torch.ones(1, 3)
     assert trust_ratio(zero, one) == trust_ratio(one, zero) == trust_ratio(one, one) == 1

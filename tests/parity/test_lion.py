@@ -1,5 +1,7 @@
 """Lion against pytorch_optimizer, float64, state included."""
 
+from __future__ import annotations
+
 import pytorch_optimizer
 import torch
 
@@ -11,7 +13,7 @@ from optsweep.optim.update import Decay, Update
 LAYOUT = LAYOUT_DECAY_ALL
 
 
-def test_lion_equals_pytorch_optimizer():
+def test_lion_equals_pytorch_optimizer() -> None:
     update = Update(Lion(), LAYOUT, decay=Decay.DECOUPLED)
     ours, state, _ = run(update, [defaults(update.floats, weight_decay=0.2)])
     theirs, leaves, optimizer = run_oracle(
@@ -21,7 +23,7 @@ def test_lion_equals_pytorch_optimizer():
     assert state_difference(LAYOUT, state["m"], leaves, optimizer, "exp_avg") <= 1e-13
 
 
-def test_under_schedule_free_it_is_sign_sgd():
+def test_under_schedule_free_it_is_sign_sgd() -> None:
     update = Update(Lion(), LAYOUT, iterate=ScheduleFree())
     _, state, _ = run(update, [defaults(update.floats)], num_steps=1)
     assert state.keys() == {"z"}

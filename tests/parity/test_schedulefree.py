@@ -4,13 +4,21 @@ The oracle warms up by (k+1)/W itself, weighs an average by its learning rate (`
 the same power of nothing else (`r=0`): the same weights as ours, which leave the constant peak out.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 import schedulefree
 import torch
+from torch import Tensor
 
-from drive import LAYOUT, LAYOUT_DECAY_ALL, defaults, largest, noisy, run, start, state_difference
+from drive import LAYOUT, LAYOUT_DECAY_ALL, Gradient, defaults, largest, noisy, run, start, state_difference
 from optsweep.optim.adam import Adam
+from optsweep.optim.layout import Layout
+from optsweep.optim.rule import Rule, State
 from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.schedules import Schedule
 from optsweep.optim.sgd import SGD, Momentum
@@ -19,7 +27,9 @@ from optsweep.optim.update import Decay, Update
 STEPS = 60
 
 
-def oracle(build, layout, gradient):
+def oracle(
+    build: Callable[[list[Tensor]], Any], layout: Layout, gradient: Gradient
+) -> tuple[Tensor, Tensor, list[Tensor], Any]:
     row = start(layout)
     leaves = [view[0].detach().requires_grad_() for _, view in layout.views(row)]
     optimizer = build(leaves)
@@ -52,7 +62,9 @@ def oracle(build, layout, gradient):
     ],
     ids=["sgd", "adamw"],
 )
-def test_schedule_free_equals_the_authors_package(rule, hyper, build, warmup):
+def test_schedule_free_equals_the_authors_package(
+    rule: type[Rule], hyper: Mapping[str, float], build: Callable[..., Any], warmup: int
+) -> None:
     layout = LAYOUT_DECAY_ALL
     update = Update(rule(), layout, decay=Decay.DECOUPLED, iterate=ScheduleFree())
     multipliers = Schedule(warmup="linear", warmup_steps=warmup).multipliers(STEPS, STEPS)
@@ -65,7 +77,7 @@ def test_schedule_free_equals_the_authors_package(rule, hyper, build, warmup):
 
 
 @pytest.mark.parametrize("at", ["y", "z"])
-def test_schedule_free_equals_its_three_line_definition(at):
+def test_schedule_free_equals_its_three_line_definition(at: Literal["y", "z"]) -> None:
     """x, y and z kept apart, as the paper writes them."""
     update = Update(SGD(), LAYOUT, decay=Decay.DECOUPLED, iterate=ScheduleFree(at))
     multipliers = Schedule("cosine", {"final": 0.1}, "linear", 5).multipliers(STEPS, STEPS)
@@ -88,12 +100,12 @@ def test_schedule_free_equals_its_three_line_definition(at):
     assert largest(y, beta * x + (1 - beta) * z) <= 1e-12
 
 
-def test_evaluating_changes_nothing():
+def test_evaluating_changes_nothing() -> None:
     update = Update(Adam(), LAYOUT, iterate=ScheduleFree())
     hypers = [defaults(update.floats)]
     table = update.coefficients(hypers[0], np.ones(STEPS), 0)
 
-    def evaluate(step, params, state):
+    def evaluate(step: int, params: Tensor, state: State) -> None:
         update.weights(params, state, {name: float(values[step]) for name, values in table.items()})
 
     undisturbed, _, _ = run(update, hypers)
@@ -101,20 +113,21 @@ def test_evaluating_changes_nothing():
     assert torch.equal(undisturbed, disturbed)
 
 
-def test_zero_multipliers_at_the_start_give_no_nan():
+def test_zero_multipliers_at_the_start_give_no_nan() -> None:
     update = Update(SGD(), LAYOUT, iterate=ScheduleFree())
     multipliers = np.concatenate([np.zeros(3), np.ones(7)])
     y, state, c = run(update, [defaults(update.floats)], num_steps=10, multipliers=multipliers)
     assert torch.isfinite(update.weights(y, state, c)).all()
 
 
-def test_momentum_under_schedule_free_is_sgd():
+def test_momentum_under_schedule_free_is_sgd() -> None:
+    rules: tuple[Rule, ...] = (SGD(), Momentum())
     runs = [
         run(
             Update(rule, LAYOUT, iterate=ScheduleFree()),
             [defaults({"averaging_beta": ScheduleFree.floats["averaging_beta"]})],
         )
-        for rule in (SGD(), Momentum())
+        for rule in rules
     ]
     assert torch.equal(runs[0][0], runs[1][0])
     assert runs[1][1].keys() == {"z"}

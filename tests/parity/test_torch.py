@@ -1,5 +1,9 @@
 """Rules against torch.optim, float64, 60 steps of random gradients, state included."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +11,14 @@ import torch
 from drive import LAYOUT_DECAY_ALL, defaults, largest, run, run_oracle, state_difference
 from optsweep.optim.adam import Adam
 from optsweep.optim.adaptive import AdaDelta, AdaGrad, RMSprop
+from optsweep.optim.rule import Rule
 from optsweep.optim.sgd import SGD, Momentum, Nesterov
 from optsweep.optim.update import Decay, Update
 
 LAYOUT = LAYOUT_DECAY_ALL  # torch decays every parameter
 MULTIPLIERS = np.linspace(1.0, 0.1, 60)
 
-CASES = {
+CASES: dict[str, tuple[type[Rule], dict[str, float], Any, dict[str, Any], dict[str, str]]] = {
     "sgd": (SGD, {}, torch.optim.SGD, {}, {}),
     "momentum": (Momentum, {"momentum": 0.8}, torch.optim.SGD, {"momentum": 0.8}, {"v": "momentum_buffer"}),
     "momentum_dampened": (
@@ -57,7 +62,7 @@ CASES = {
 
 @pytest.mark.parametrize("decay", [Decay.NONE, Decay.L2])
 @pytest.mark.parametrize("case", CASES)
-def test_rule_equals_torch(case, decay):
+def test_rule_equals_torch(case: str, decay: Decay) -> None:
     rule, hyper, oracle, kwargs, names = CASES[case]
     weight_decay = 0.0 if decay is Decay.NONE else 0.1
     update = Update(rule(), LAYOUT, decay=decay)
@@ -71,7 +76,7 @@ def test_rule_equals_torch(case, decay):
         assert state_difference(LAYOUT, state[name], leaves, optimizer, their_name) <= 1e-12
 
 
-def test_adam_with_decoupled_decay_is_adamw():
+def test_adam_with_decoupled_decay_is_adamw() -> None:
     update = Update(Adam(), LAYOUT, decay=Decay.DECOUPLED)
     hyper = defaults(update.floats, weight_decay=0.3)
     ours, state, _ = run(update, [hyper], multipliers=MULTIPLIERS)
@@ -83,12 +88,12 @@ def test_adam_with_decoupled_decay_is_adamw():
     assert state_difference(LAYOUT, state["v"], leaves, optimizer, "exp_avg_sq") <= 1e-13
 
 
-def test_clipping_is_that_of_torch():
+def test_clipping_is_that_of_torch() -> None:
     clipped = Update(SGD(), LAYOUT, clip_norm=0.7)
     ours, _, _ = run(clipped, [defaults({})])
 
     class ClippedSGD(torch.optim.SGD):
-        def step(self, closure=None):
+        def step(self, closure: Any = None) -> Any:
             torch.nn.utils.clip_grad_norm_(self.param_groups[0]["params"], 0.7)
             return super().step(closure)
 
@@ -96,7 +101,7 @@ def test_clipping_is_that_of_torch():
     assert largest(ours, theirs) <= 1e-13
 
 
-def test_independent_decay_is_not_scaled_by_the_learning_rate():
+def test_independent_decay_is_not_scaled_by_the_learning_rate() -> None:
     update = Update(SGD(), LAYOUT, decay=Decay.INDEPENDENT)
     multipliers = np.array([1.0, 0.5])
     grads = torch.zeros(1, LAYOUT.size, dtype=torch.float64)

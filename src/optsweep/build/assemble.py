@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import inspect
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from optsweep.build.hyperparameters import DECAY_KEY, momentum_keys, space_of
+from optsweep.build.combination import (
+    check_combination,
+    evaluation_notes,
+    iterate_options,
+    rule_class,
+    schedule_traits,
+)
+from optsweep.build.hyperparameters import space_of
 from optsweep.build.suggestions import (
     TaskFacts,
     final_fraction,
@@ -29,10 +36,9 @@ from optsweep.optim.external import ExternalUpdate
 from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.layout import Layout
 from optsweep.optim.rule import Domain, Rule
-from optsweep.optim.schedule_free import ScheduleFree
-from optsweep.optim.schedules import Schedule, schedule_names, schedule_options, warmup_names
+from optsweep.optim.schedules import Schedule, schedule_names, warmup_names
 from optsweep.optim.update import Decay, Update
-from optsweep.optim.updater import Updater
+from optsweep.optim.updater import Updater, try_out
 from optsweep.search.space import Space
 from optsweep.tasks.base import Split, Task
 from optsweep.train.program import Program
@@ -83,6 +89,7 @@ def build_task(config: TaskConfig) -> Task:
 
 def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = None) -> Built:
     """Everything an arm needs; `task` saves building it again. Raises UserError with one line."""
+    check_combination(arm)
     device = device or device_of(arm.trainer.device)
     task = task or build_task(arm.task)
     task.to(device)
@@ -94,7 +101,7 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
     facts = task_facts(arm, task)
     warnings: list[str] = []
     schedule = _schedule(arm, facts, warnings)
-    builder, floats = _updater(arm)
+    builder, floats, switched_off = _updater(arm)
     program = Program(
         task=task,
         build_update=builder,
@@ -111,7 +118,7 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
         eval_batch_size=arm.trainer.eval_batch_size,
         device=device,
     )
-    space = space_of(arm, facts, floats, warnings)
+    space = space_of(arm, facts, floats, switched_off, warnings)
     content = _content(arm, task, schedule, space, device)
     return Built(program, space, fingerprint_of(content), content, tuple(warnings))
 
@@ -122,38 +129,28 @@ def algorithm_of(built: Built) -> str:
     Adam with decoupled decay is AdamW; SGD and momentum are one under schedule-free, which switches momentum off.
     """
     update = built.program.build_update(built.program.layout)
-    if not isinstance(update, Update):
-        return built.fingerprint
-    relevant = {"lr", DECAY_KEY, *update.rule.floats, *update.iterate.floats}
-    if not update.rule.has_momentum:
-        relevant -= momentum_keys(type(update.rule))
     content = {
         key: value
         for key, value in built.content.items()
-        if not key.startswith("optimizer.") and not (key.startswith("fixed.") and key[6:] not in relevant)
-    }
-    parts = {"": update.rule, **{f"{label}.": rule for label, rule in getattr(update.rule, "rules", {}).items()}}
-    static = {
-        prefix + key: value
-        for prefix, rule in parts.items()
-        for key, value in vars(rule).items()
-        if isinstance(value, (bool, int, str))
+        if not key.startswith("optimizer.") and not (key.startswith("fixed.") and key[6:] not in update.relevant)
     }
     ranges = {key: (r.low, r.high) for key, r in built.space.ranges.items()}
-    return fingerprint_of({**content, "rule": type(update.rule).__qualname__, **static, **ranges})
+    return fingerprint_of({**content, **update.identity, **ranges})
 
 
 def check_arm(built: Built) -> list[str]:
-    """Build the model's layout and one update, so that what can't train is refused before anything does.
+    """Build the model's layout, an update and a step of it, so that what can't train is refused before anything does.
 
     Returns what a user should know: a partition, a matrix that is not rotated.
     """
+    program = built.program
     try:
-        update = built.program.build_update(built.program.layout)
+        update = program.build_update(program.layout)
+        try_out(update, dtype=program.dtype, device=program.device)
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
-    plateau = _plateau_notes(built, update.period) if built.program.schedule.name == "plateau" else []
-    return [*update.notes, *plateau]
+    rungs = len(program.rung_steps(update.period))  # the rule may need longer ones than trainer.rungs asks for
+    return [*update.notes, *evaluation_notes(program.schedule, program.num_steps, rungs)]
 
 
 def task_facts(arm: Arm, task: Task) -> TaskFacts:
@@ -192,7 +189,8 @@ def _schedule(arm: Arm, facts: TaskFacts, warnings: list[str]) -> Schedule:
     steps = round(length * arm.trainer.steps) if length < 1 else int(length)
     if length > 0:
         steps = max(1, steps)
-    options = {key: value for key, value in config.options.items() if key not in ("averaging_beta", "decay_at")}
+    averaging = iterate_options(schedule_traits(config).iterate)
+    options = {key: value for key, value in config.options.items() if key not in averaging}
     options = _resolved(options, config.name, facts, warnings)
     try:
         schedule = Schedule(name, options, config.warmup, steps)
@@ -200,22 +198,6 @@ def _schedule(arm: Arm, facts: TaskFacts, warnings: list[str]) -> Schedule:
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
     return schedule
-
-
-def _plateau_notes(built: Built, period: int) -> list[str]:
-    """A line if there are too few evaluations for a reduction before the end. Raises UserError if there are none."""
-    schedule = built.program.schedule
-    patience = (schedule_options(schedule.name) | dict(schedule.options))["patience"]
-    wanted = patience + 3  # a best one, more than patience bad ones, and the last, which is too late
-    rungs = len(built.program.rung_steps(period))  # the rule may need longer ones than trainer.rungs asks for
-    if rungs == 1:
-        raise UserError(
-            f"trainer.rungs: with 1 there is no evaluation before the end, and schedule=plateau goes by them; "
-            f"give {wanted} or more, or a longer run"
-        )
-    if rungs >= wanted:
-        return []
-    return [f"schedule=plateau never reduces the LR with {rungs} evaluations; give trainer.rungs={wanted} or more"]
 
 
 def _resolved(options: Mapping[str, Any], schedule: str, facts: TaskFacts, warnings: list[str]) -> dict[str, Any]:
@@ -234,53 +216,48 @@ def _resolved(options: Mapping[str, Any], schedule: str, facts: TaskFacts, warni
 # -- rule ----------------------------------------------------------------------------------------------------------
 
 
-def _updater(arm: Arm) -> tuple[Any, Mapping[str, Domain]]:
-    """A function from a layout to the update, and the update's float hyperparameters."""
-    cls = resolve(arm.optimizer.target, "optimizer._target_")
+def _updater(arm: Arm) -> tuple[Callable[[Layout], Updater], Mapping[str, Domain], Mapping[str, str]]:
+    """A function from a layout to the update; its float hyperparameters; those switched off, and by what."""
     decay = Decay(arm.decay.mode)
     clip = arm.trainer.clip_norm
-    if not (inspect.isclass(cls) and issubclass(cls, Rule)):
-        averaged = "schedule=schedule_free" if arm.schedule.name == "schedule_free" else None
-        averaged = averaged or (f"averaging={arm.averaging.name}" if arm.averaging.target else None)
-        if averaged:
-            raise UserError(
-                f"{averaged}: an external optimizer keeps momentum of its own and can't be averaged this way; choose "
-                f"one of optsweep's rules, or go without"
-            )
+    cls = rule_class(arm)
+    if cls is None:
+        target = resolve(arm.optimizer.target, "optimizer._target_")
         kwargs = dict(arm.optimizer.options)
 
         def external(layout: Layout) -> Updater:
-            return ExternalUpdate(cls, kwargs, layout, decay=decay, clip_norm=clip)
+            return ExternalUpdate(target, kwargs, layout, decay=decay, clip_norm=clip)
 
         try:
             external(Layout.build({}, {}))
         except (ValueError, TypeError) as error:
             raise UserError(str(error).splitlines()[0]) from None
-        return external, {}
+        return external, {}, {}
     static = {key: value for key, value in arm.optimizer.options.items() if key not in cls.floats}
-    rule = construct(cls, static, "optimizer")
+    rule: Rule = construct(cls, static, "optimizer")
     iterate = _iterate(arm)
     floats = {**rule.floats, **iterate.floats}
+    instead = iterate.replaces_momentum
+    switched_off = dict.fromkeys(rule.momentum_floats, instead) if instead else {}
 
     def build(layout: Layout) -> Updater:
         return Update(rule, layout, decay=decay, clip_norm=clip, iterate=iterate)
 
-    return build, floats
+    return build, floats, switched_off
 
 
 def _iterate(arm: Arm) -> Iterate:
-    if arm.schedule.name == "schedule_free":
-        at = arm.schedule.options.get("decay_at", "y")
-        if at not in ("y", "z"):
-            raise UserError(f"schedule.decay_at: {at!r} is not allowed; give y or z")
-        return ScheduleFree(at)
-    if arm.averaging.target is None:
+    """The iterate that the schedule averages by, or that `averaging` names, or the plain one."""
+    cls, group, options = schedule_traits(arm.schedule).iterate, "schedule", arm.schedule.options
+    if cls is not None:
+        options = {key: value for key, value in options.items() if key in iterate_options(cls)}
+    elif arm.averaging.target is None:
         return Last()
-    cls = resolve(arm.averaging.target, "averaging._target_")
-    if not (inspect.isclass(cls) and issubclass(cls, Iterate)):
-        raise UserError(f"averaging._target_: {arm.averaging.target} is no optsweep.optim.iterate.Iterate")
-    static = {key: value for key, value in arm.averaging.options.items() if key not in cls.floats}
-    iterate: Iterate = construct(cls, static, "averaging")
+    else:
+        cls, group, options = resolve(arm.averaging.target, "averaging._target_"), "averaging", arm.averaging.options
+        if not (inspect.isclass(cls) and issubclass(cls, Iterate)):
+            raise UserError(f"averaging._target_: {arm.averaging.target} is no optsweep.optim.iterate.Iterate")
+    iterate: Iterate = construct(cls, {k: v for k, v in options.items() if k not in cls.floats}, group)
     return iterate
 
 

@@ -11,21 +11,23 @@ from optsweep.build.targets import listed, resolve
 from optsweep.config.arm import Arm
 from optsweep.config.search_space import RangeConfig
 from optsweep.errors import UserError, nearest
-from optsweep.optim.lion import Lion
 from optsweep.optim.rule import Domain
 from optsweep.search.space import Range, Space
 
 DECAY_KEY = "weight_decay"
-MOMENTUM_KEYS = frozenset({"momentum", "dampening", "beta1", "aux_beta1"})
 
 
-def momentum_keys(rule: Any) -> frozenset[str]:
-    """Hyperparameters that mean nothing to a rule class without its momentum; both of Lion's betas are of that."""
-    return MOMENTUM_KEYS | {"beta2"} if rule is Lion else MOMENTUM_KEYS
+def space_of(
+    arm: Arm,
+    facts: TaskFacts,
+    floats: Mapping[str, Domain],
+    switched_off: Mapping[str, str],
+    warnings: list[str],
+) -> Space:
+    """Which hyperparameters are searched where, and the values of the others.
 
-
-def space_of(arm: Arm, facts: TaskFacts, floats: Mapping[str, Domain], warnings: list[str]) -> Space:
-    """Which hyperparameters are searched where, and the values of the others."""
+    `switched_off` has those that the schedule leaves without effect, with what is searched in their place.
+    """
     given: dict[str, Any] = {key: arm.optimizer.options[key] for key in floats if key in arm.optimizer.options}
     given |= {key: arm.schedule.options[key] for key in floats if key in arm.schedule.options}
     given |= {key: arm.averaging.options[key] for key in floats if key in arm.averaging.options}
@@ -47,6 +49,10 @@ def space_of(arm: Arm, facts: TaskFacts, floats: Mapping[str, Domain], warnings:
     if arm.search.trials:
         suggested = {"lr": lr, DECAY_KEY: decay}
         for key in arm.search.over:
+            if key in switched_off:
+                raise UserError(
+                    f"search.space.{key}: {arm.schedule.name} switches {key} off; search {switched_off[key]} instead"
+                )
             found = _range(arm, key, suggested, floats)
             if found is not None:
                 ranges[key] = found
@@ -78,9 +84,6 @@ def _range(
         raise UserError(
             f"search.space.{key}: this arm has no such hyperparameter{nearest(key, known)}; {listed(known)}"
         )
-    rule = resolve(arm.optimizer.target, "optimizer._target_")
-    if arm.schedule.name == "schedule_free" and key in momentum_keys(rule):
-        raise UserError(f"search.space.{key}: schedule_free switches {key} off; search averaging_beta instead")
     if key == DECAY_KEY and (arm.decay.mode == "none" or arm.decay.value is not None):
         return None
     if key == "lr" and arm.optimizer.lr is not None:

@@ -99,6 +99,18 @@ SCHEDULE_FREE_LR: Mapping[str, Published] = {
 }
 """Learning rates of schedule-free forms that were published; momentum is off there, so its rows are SGD's."""
 
+LR_UNDER: Mapping[str, Mapping[str, Published]] = {"schedule_free": SCHEDULE_FREE_LR}
+"""Learning rates published for a schedule, by schedule and optimizer; momentum is off in them."""
+
+LR_SPREADS: Mapping[str, tuple[float, float]] = {"schedule_free": (1.0, 10.0)}
+"""What widens the ends of an optimizer's own range where a schedule has no published one."""
+
+LR_FACTORS: Mapping[str, tuple[float, str]] = {"wsd": (0.5, "WSD, EPFL")}
+"""What a schedule multiplies the learning rate by, and who says so."""
+
+FOR_ORIGINAL_SCALE = frozenset({"muon"})
+"""Optimizers whose published learning rates are for `scale=original`."""
+
 ADAMW_DECAY = Published(
     1e-3, 1.0, "AlgoPerf: LAMB 1e-3 – 1, AdamW 5e-3 – 1", 0.1, "middle of Fantastic's 0, 0.1, 0.2 for AdamW"
 )
@@ -115,6 +127,15 @@ SCHEDULE_FREE_DECAY: Mapping[str, Published] = {
     **dict.fromkeys(("adam", "adamw"), Published(8e-4, 0.08, "Schedule-Free: AdamW, 0 – 0.08, two decades of it")),
 }
 """λ of decoupled decay under schedule-free."""
+
+DECAY_UNDER: Mapping[str, Mapping[str, Published]] = {"schedule_free": SCHEDULE_FREE_DECAY}
+"""λ of decoupled decay published for a schedule, by schedule and optimizer."""
+
+WARMUP_UNDER: Mapping[str, tuple[float, str, str]] = {"schedule_free": (0.05, "schedule-free", "Schedule-Free: 5 %")}
+"""Warm-up published for a schedule: fraction, case, source."""
+
+STEP_OPTIONS: Mapping[str, tuple[str, ...]] = {"step": ("step_size", "gamma"), "multi_step": ("gamma",)}
+"""Options of a schedule that have a suggested value beside `final`."""
 
 DECAY_BY_ARCHITECTURE: Mapping[str, float] = {"cnn": 1.0, "transformer": 0.1, "resnet": 0.5}
 DECAY_BY_DATA: Mapping[str, float] = {"simple": 2.0, "complex": 0.5}
@@ -140,18 +161,17 @@ def lr_range(
         return None
     factors: list[tuple[float, str]] = []
     spread = (1.0, 1.0)
-    if schedule == "schedule_free":
-        if optimizer in SCHEDULE_FREE_LR:
-            published = SCHEDULE_FREE_LR[optimizer]
-        else:
-            spread = (1.0, 10.0)
-            published = Published(published.low, published.high, published.source)
-    if optimizer == "muon" and muon_scale == "match_adam":
+    if own := LR_UNDER.get(schedule, {}).get(optimizer):
+        published = own
+    elif schedule in LR_SPREADS:
+        spread = LR_SPREADS[schedule]
+        published = Published(published.low, published.high, published.source)
+    if optimizer in FOR_ORIGINAL_SCALE and muon_scale == "match_adam":
         columns = facts.fan_in or MUON_COLUMNS
         factors.append((5 / math.sqrt(columns), f"to a step of RMS 0.2: 5/√{columns} columns"))
-    if schedule == "wsd":
-        factors.append((0.5, "WSD, EPFL"))
-    if optimizer == "momentum" and dampening > 0 and schedule != "schedule_free":
+    if schedule in LR_FACTORS:
+        factors.append(LR_FACTORS[schedule])
+    if dampening > 0 and own is None:
         factors.append((1 / (1 - dampening), f"dampening {_number(dampening)}"))
     factors += _lr_adjustments(facts)
     return _scaled("lr", published, factors, spread)
@@ -182,8 +202,8 @@ def weight_decay(optimizer: str, mode: str, facts: TaskFacts, schedule: str = ""
         return None
     if mode in ("l2", "independent"):
         return _deck_decay(facts)
-    if schedule == "schedule_free" and optimizer in SCHEDULE_FREE_DECAY:
-        return _scaled("weight_decay", SCHEDULE_FREE_DECAY[optimizer], [])
+    if (published := DECAY_UNDER.get(schedule, {}).get(optimizer)) is not None:
+        return _scaled("weight_decay", published, [])
     if optimizer not in ADAPTIVE:
         return _deck_decay(facts)
     if optimizer in DECOUPLED_DECAY:
@@ -224,8 +244,9 @@ def _deck_decay(facts: TaskFacts) -> Suggestion:
 def warmup_fraction(facts: TaskFacts, schedule: str = "") -> Suggestion:
     """Warm-up as a fraction of the run. Of several cases that hold, the first in the code below decides."""
     source = "Deck, warm-up length"
-    if schedule == "schedule_free":
-        low, high, case, source = 0.05, 0.05, "schedule-free", "Schedule-Free: 5 %"
+    if schedule in WARMUP_UNDER:
+        low, case, source = WARMUP_UNDER[schedule]
+        high = low
     elif facts.fine_tuning:
         low, high, case = 0.06, 0.06, "fine-tuning"
     elif facts.transfer_learning:
@@ -292,12 +313,13 @@ def suggest_all(
     muon_scale: str = "match_adam",
 ) -> list[Suggestion]:
     """Everything that the tables suggest for a combination, LR first."""
+    options = STEP_OPTIONS.get(schedule, ())
     suggestions = [
         lr_range(optimizer, schedule, facts, dampening=dampening, muon_scale=muon_scale),
         weight_decay(optimizer, decay_mode, facts, schedule),
         warmup_fraction(facts, schedule),
-        step_size(facts) if schedule == "step" else None,
-        gamma() if schedule in ("step", "multi_step") else None,
+        step_size(facts) if "step_size" in options else None,
+        gamma() if "gamma" in options else None,
         final_fraction(schedule),
     ]
     return [suggestion for suggestion in suggestions if suggestion is not None]

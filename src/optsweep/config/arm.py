@@ -129,14 +129,7 @@ def _check_lengths(arm: Arm) -> None:
 
 
 def _check_combination(arm: Arm) -> None:
-    """Refuse what has no meaning (one line, before any arm trains)."""
-    optimizer, schedule = arm.choices.get("optimizer", ""), arm.schedule.name
-    if schedule == "one_cycle" and arm.schedule.warmup != "none":
-        raise UserError(f"warmup={arm.schedule.warmup}: one_cycle has its own warm-up; give warmup=none")
-    if schedule == "schedule_free" and arm.averaging.name != "none":
-        raise UserError(f"averaging={arm.averaging.name}: schedule_free averages already; give averaging=none")
-    if optimizer == "adamw" and arm.decay.mode == "l2":
-        raise UserError("weight_decay=l2: AdamW is Adam with decoupled decay; for l2 give optimizer=adam")
+    """Refuse a value that is both fixed and searched; what rule and schedule refuse, build/combination.py finds."""
     if arm.search.trials and arm.optimizer.lr is not None and "lr" in arm.search.space:
         raise UserError(f"optimizer.lr: {arm.optimizer.lr:g} is fixed, but search.space.lr asks to search it; give one")
     decay = arm.decay.value if arm.decay.mode != "none" else None

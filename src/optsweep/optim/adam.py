@@ -26,6 +26,7 @@ class Adam(Rule):
         "beta2": Domain(*UNIT, 0.999),
         "eps": EPS,
     }
+    momentum_floats: ClassVar[frozenset[str]] = frozenset({"beta1"})
     has_momentum = True
 
     def init(self, params: Tensor, layout: Layout) -> State:
@@ -47,9 +48,25 @@ class Adam(Rule):
             "eps": bias1 * hyper["eps"],
         }
 
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """m̂ / (√v̂ + ε), bias corrections folded into two coefficients."""
         v = state["v"].lerp_(grads.square(), c["1-beta2"])
         m = state["m"].lerp_(grads, c["1-beta1"]) if self.has_momentum else grads
         root = v.sqrt().mul_(c["root_scale"]).add_(c["eps"])
         return torch.div(m, root, out=root)
+
+
+class AdamW(Adam):
+    """Elementwise, two buffers (one without momentum).
+
+    The same algorithm as Adam, under the name that goes with decoupled decay.
+    """
+
+    refused_decays: ClassVar[Mapping[str, str]] = {
+        "l2": "AdamW is Adam with decoupled decay; for l2 give optimizer=adam"
+    }
+
+    @property
+    def algorithm(self) -> str:
+        """Adam's: what decays, and how, is no part of a rule."""
+        return Adam.__qualname__

@@ -30,7 +30,7 @@ class AdaGrad(Rule):
         """r, zero."""
         return {"r": torch.zeros_like(params)}
 
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """g / (√r + ε)."""
         root = state["r"].addcmul_(grads, grads).sqrt().add_(c["eps"])
         return torch.div(grads, root, out=root)
@@ -49,7 +49,7 @@ class RMSprop(Rule):
         """1−α, ε."""
         return {"1-alpha": np.full(len(steps), 1 - hyper["alpha"]), "eps": np.full(len(steps), hyper["eps"])}
 
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """g / (√r + ε)."""
         root = state["r"].lerp_(grads.square(), c["1-alpha"]).sqrt().add_(c["eps"])
         return torch.div(grads, root, out=root)
@@ -68,7 +68,7 @@ class AdaDelta(Rule):
         """1−ρ, ε."""
         return {"1-rho": np.full(len(steps), 1 - hyper["rho"]), "eps": np.full(len(steps), hyper["eps"])}
 
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """g·√(u + ε) / √(r + ε)."""
         root = state["r"].lerp_(grads.square(), c["1-rho"]).add(c["eps"]).sqrt_()
         direction = state["u"].add(c["eps"]).sqrt_().div_(root).mul_(grads)

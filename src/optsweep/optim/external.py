@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from optsweep.optim.layout import Layout
-from optsweep.optim.rule import Domain, Floats, State
+from optsweep.optim.rule import Domain, Floats, State, Static
 from optsweep.optim.update import Decay, clip_
+from optsweep.optim.updater import first_line
 
 HostCoefficients = Mapping[str, "float | Tensor | Sequence[float]"]
 """A number per name with one lane, a list of K numbers with several."""
@@ -46,9 +47,21 @@ class ExternalUpdate:
         self.layout = layout
         self.decay = decay
         self.clip_norm = clip_norm
+        self._name = _name_of(cls)
+        self._kwargs = dict(kwargs)
         self._build = _constructor(cls, kwargs, decay)
         self._optimizers: list[torch.optim.Optimizer] = []
         self._bound: tuple[int, int] = (0, 0)
+
+    @property
+    def relevant(self) -> frozenset[str]:
+        """The two."""
+        return frozenset({"lr", "weight_decay"})
+
+    @property
+    def identity(self) -> Mapping[str, Static]:
+        """The class and its arguments."""
+        return {"rule": self._name, **{key: repr(value) for key, value in sorted(self._kwargs.items())}}
 
     @property
     def floats(self) -> Mapping[str, Domain]:
@@ -56,7 +69,10 @@ class ExternalUpdate:
         return {}
 
     def init(self, params: Tensor) -> State:
-        """One optimizer per lane; their state is theirs (`state_bytes`, `state_dict`), so this is empty."""
+        """One optimizer per lane; their state is theirs (`state_bytes`, `state_dict`), so this is empty.
+
+        Raises what the class raises if it refuses such parameters; `updater.try_out` finds that before any trial.
+        """
         self._optimizers = [self._optimizer(lane) for lane in params]
         self._bound = (0, 0)
         return {}
@@ -146,7 +162,7 @@ def _constructor(
     cls: Callable[..., Any], kwargs: Mapping[str, Any], decay: Decay
 ) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
     """A function from parameters to an optimizer, tried out on a small matrix."""
-    name = f"{getattr(cls, '__module__', '')}.{getattr(cls, '__qualname__', cls)}"
+    name = _name_of(cls)
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         raise ValueError(f"optimizer._target_={name} is not a torch.optim.Optimizer class")
     parameters = inspect.signature(cls).parameters
@@ -161,21 +177,24 @@ def _constructor(
     arguments |= kwargs
 
     def build(leaves: list[Tensor]) -> torch.optim.Optimizer:
-        try:
-            return cls(leaves, **arguments)
-        except Exception as error:
-            raise ValueError(
-                f"optimizer._target_={name} refuses its arguments or this model: {_line(error)}"
-            ) from error
+        return cls(leaves, **arguments)
 
     trial = torch.ones(4, 4, requires_grad=True)
     trial.grad = torch.ones(4, 4)
-    optimizer = build([trial])
+    try:
+        optimizer = build([trial])
+    except Exception as error:
+        raise ValueError(f"optimizer._target_={name} refuses its arguments: {first_line(error)}") from error
     try:
         optimizer.step()
     except Exception as error:
-        raise ValueError(f"optimizer._target_={name} can't take a plain step: {_line(error)}") from error
+        raise ValueError(f"optimizer._target_={name} can't take a plain step: {first_line(error)}") from error
     return build
+
+
+def _name_of(cls: object) -> str:
+    """The dotted name of a class, or what stands in its place."""
+    return f"{cls.__module__}.{cls.__qualname__}" if isinstance(cls, type) else repr(cls)
 
 
 def needs_closure(cls: type[torch.optim.Optimizer]) -> bool:
@@ -195,8 +214,3 @@ def _tensors(value: object) -> list[Tensor]:
         return [value]
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     return [tensor for item in items for tensor in _tensors(item)]
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -21,12 +21,15 @@ class Iterate(ABC):
     floats: ClassVar[Mapping[str, Domain]] = {}
     """Float hyperparameters by name: one value per lane, searchable."""
 
+    replaces_momentum: ClassVar[str | None] = None
+    """The float that takes the place of the rule's momentum, which is then off; None where the rule keeps its own."""
+
     period: int = 1
     """Steps after which the iterate's own rhythm repeats; lanes start at multiples of it."""
 
     def prepare(self, rule: Rule) -> Rule:
         """The rule as this iterate runs it."""
-        return rule
+        return rule.without_momentum() if self.replaces_momentum and rule.has_momentum else rule
 
     def init(self, params: Tensor) -> State:
         """State beside the rule's."""

@@ -8,6 +8,7 @@ libraries clamp ‖θ‖ at 10, or correct bias only on request.
 
 from __future__ import annotations
 
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -23,19 +24,14 @@ class LAMB(Adam):
 
     decays_inside: ClassVar[bool] = True
 
-    def init(self, params: Tensor, layout: Layout) -> State:
-        """Adam's."""
-        self._layout = layout
-        return super().init(params, layout)
-
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """(‖θ‖ / ‖u‖)·u, tensor by tensor."""
-        direction = super().update(grads, state, params, c, tick)
+        direction = super().update(grads, state, params, c, tick, layout)
         if "decay" in c:
-            decayed = self._layout.decayed
+            decayed = layout.decayed
             add_scaled(direction[:, :decayed], params[:, :decayed], c["decay"])
-        for group in self._layout.groups:
-            shape = (params.shape[0], group.count, -1)
+        for group in layout.groups:
+            shape = (params.shape[0], group.count, prod(group.shape))
             steps = direction[:, group.offset : group.end].view(shape)
             weights = params[:, group.offset : group.end].view(shape)
             steps.mul_(trust_ratio(weights, steps))

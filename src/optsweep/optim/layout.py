@@ -1,7 +1,8 @@
 """Where each parameter of a model lies in the flat row of its lane.
 
 Same-shaped parameters of the same role are adjacent, so that a rule sees them as one batch `[lanes, count, *shape]`
-without a copy; parameters that weight decay applies to come first, so that decay is one slice.
+without a copy; parameters that weight decay applies to come first, so that decay is one slice. Parameters without
+elements have no place: there is nothing of them to train.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize
 
 ALIGNMENT = 16
 """Elements; a group starts at a multiple of this, so that matrix kernels see aligned memory (64 bytes in float32)."""
@@ -82,12 +85,18 @@ class ShapeGroup:
 
 @dataclass(frozen=True)
 class Layout:
-    """The row: P elements (`size`), of which the first `decayed` are subject to weight decay."""
+    """The row: P elements (`size`), of which the first `decayed` are subject to weight decay.
+
+    Hashed by a few numbers, since rules look up at every step what they have derived from it.
+    """
 
     slots: tuple[Placement, ...]
     groups: tuple[ShapeGroup, ...]
     decayed: int
     size: int
+
+    def __hash__(self) -> int:
+        return hash((self.size, self.decayed, len(self.slots), len(self.groups)))
 
     @property
     def num_parameters(self) -> int:
@@ -102,17 +111,19 @@ class Layout:
 
     @staticmethod
     def build(shapes: Mapping[str, tuple[int, ...]], roles: Mapping[str, Role], *, decay_all: bool = False) -> Layout:
-        """Lay out parameters by (decayed, role, shape).
+        """Lay out parameters by (decayed, role, shape), those without elements left out.
 
-        Decay applies to matrices (two dimensions or more, no embeddings), or to every parameter with `decay_all`.
+        Decay applies to matrices (two dimensions or more, no embeddings, no magnitudes of a weight norm), or to every
+        parameter with `decay_all`.
         """
 
         def decays(name: str) -> bool:
-            return decay_all or (len(shapes[name]) >= 2 and roles[name] is not Role.EMBEDDING)
+            return decay_all or (len(shapes[name]) >= 2 and roles[name] not in (Role.EMBEDDING, Role.VECTOR))
 
         keyed: dict[tuple[bool, Role, tuple[int, ...]], list[str]] = {}
-        for name in shapes:
-            keyed.setdefault((not decays(name), roles[name], tuple(shapes[name])), []).append(name)
+        for name, shape in shapes.items():
+            if prod(shape):
+                keyed.setdefault((not decays(name), roles[name], tuple(shape)), []).append(name)
         slots: list[Placement] = []
         groups: list[ShapeGroup] = []
         offset = decayed = 0
@@ -128,36 +139,70 @@ class Layout:
 
 
 def parameter_roles(module: nn.Module, heads: Iterable[str] = ()) -> dict[str, Role]:
-    """Role of every trainable parameter of `module`.
+    """Role of every trainable parameter of `module`, by the modules that hold it, however many and under which names.
 
-    Embeddings are the weights of `nn.Embedding` and whatever is tied to them; the head is the last `nn.Linear` (or the
-    modules named in `heads`); depthwise and stem convolutions count as `VECTOR`-like and get the head's role, because
-    orthogonalising rules leave them to their auxiliary rule.
+    Embeddings are the weights of `nn.Embedding` and `nn.EmbeddingBag` and whatever is tied to them. The head is what
+    is named in `heads`, or else an adaptive softmax, or else the last `nn.Linear`, or the last convolution where there
+    is none. Stem and depthwise convolutions, and tensors of three dimensions or more that are no convolution's (class
+    tokens, stacked experts), get the head's role, because orthogonalising rules leave them to their auxiliary rule. A
+    parametrised weight is what it would be without; a weight norm's magnitudes are vectors.
     """
-    owners: dict[int, list[tuple[str, nn.Module]]] = {}
-    for module_name, child in module.named_modules():
-        for parameter in child.parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append((module_name, child))
-    linear = [name for name, child in module.named_modules() if isinstance(child, nn.Linear)]
-    head_names = set(heads) or set(linear[-1:])
-    convolutions = [child for child in module.modules() if isinstance(child, (nn.Conv1d, nn.Conv2d, nn.Conv3d))]
+    owners = _owners(module)
+    head = _head(module, frozenset(heads))
+    convolutions = [child for child in module.modules() if isinstance(child, _ConvNd)]
+    special = {id(child) for child in convolutions[:1]} | {id(child) for child in convolutions if child.groups > 1}
+    magnitudes = _magnitudes(module)
     roles: dict[str, Role] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        names = {owner for owner, _ in owners[id(parameter)]}
-        modules = [child for _, child in owners[id(parameter)]]
-        if any(isinstance(child, nn.Embedding) for child in modules):
+        modules = owners[id(parameter)]
+        if any(isinstance(child, (nn.Embedding, nn.EmbeddingBag)) for child in modules):
             roles[name] = Role.EMBEDDING
-        elif parameter.ndim < 2:
+        elif parameter.ndim < 2 or id(parameter) in magnitudes:
             roles[name] = Role.VECTOR
-        elif names & head_names or any(c is convolutions[0] or c.groups > 1 for c in modules if c in convolutions):
+        elif any(id(child) in head or id(child) in special for child in modules):
             roles[name] = Role.HEAD
-        elif parameter.ndim > 2:
-            roles[name] = Role.CONV
-        else:
+        elif parameter.ndim == 2:
             roles[name] = Role.HIDDEN
+        else:
+            roles[name] = Role.CONV if any(isinstance(child, _ConvNd) for child in modules) else Role.HEAD
     return roles
+
+
+def _owners(module: nn.Module) -> dict[int, list[nn.Module]]:
+    """The modules that hold each parameter, by the parameter's id; a parametrisation's are its module's."""
+    owners: dict[int, list[nn.Module]] = {}
+    inside: set[int] = set()
+    for child in module.modules():
+        if parametrize.is_parametrized(child):
+            assert isinstance(child.parametrizations, nn.ModuleDict)
+            inside |= {id(part) for part in child.parametrizations.modules()}
+            for parameter in child.parametrizations.parameters():
+                owners.setdefault(id(parameter), []).append(child)
+    for child in module.modules():
+        if id(child) not in inside:
+            for parameter in child.parameters(recurse=False):
+                owners.setdefault(id(parameter), []).append(child)
+    return owners
+
+
+def _head(module: nn.Module, names: frozenset[str]) -> set[int]:
+    """Ids of the modules that make the output."""
+    if names:
+        return {id(child) for name, child in module.named_modules(remove_duplicate=False) if name in names}
+    adaptive = [child for child in module.modules() if isinstance(child, nn.AdaptiveLogSoftmaxWithLoss)]
+    if adaptive:
+        return {id(part) for child in adaptive for part in child.modules()}
+    linear = [id(child) for child in module.modules() if isinstance(child, nn.Linear)]
+    return set((linear or [id(child) for child in module.modules() if isinstance(child, _ConvNd)])[-1:])
+
+
+def _magnitudes(module: nn.Module) -> set[int]:
+    """Ids of the parameters with one side only of those that together make a tensor."""
+    lists = [part for part in module.modules() if isinstance(part, parametrize.ParametrizationList)]
+    originals = [p for part in lists if not part.is_tensor for p in part.parameters(recurse=False)]
+    return {id(parameter) for parameter in originals if parameter.numel() == max(parameter.shape, default=1)}
 
 
 def layout_of(

@@ -23,6 +23,7 @@ class Lion(Rule):
     """Elementwise, one buffer (none without momentum)."""
 
     floats: ClassVar[Mapping[str, Domain]] = {"beta1": Domain(*UNIT, 0.9), "beta2": Domain(*UNIT, 0.99)}
+    momentum_floats: ClassVar[frozenset[str]] = frozenset(floats)
     has_momentum = True
 
     def init(self, params: Tensor, layout: Layout) -> State:
@@ -35,7 +36,7 @@ class Lion(Rule):
             return {}
         return {f"1-{name}": np.full(len(steps), 1 - hyper[name]) for name in self.floats}
 
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """sign(β₁m + (1−β₁)g)."""
         if not self.has_momentum:
             return grads.sign_()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from optsweep.optim.layout import ShapeGroup
+from optsweep.optim.layout import Layout, ShapeGroup
 
 MULTIPLE = 4
 """Sides are padded to multiples of this, so that every matrix of a batch starts at a multiple of 64 bytes.
@@ -40,3 +42,9 @@ class Matrices:
     def put(self, row: Tensor, matrices: Tensor) -> None:
         """Write padded matrices to their place in `row`."""
         self.group.matrices(row).copy_(matrices[..., : self.rows, : self.columns])
+
+
+@lru_cache
+def matrices_of(layout: Layout) -> tuple[Matrices, ...]:
+    """The batches of matrices of a layout that has nothing else. Raises ValueError for vectors."""
+    return tuple(Matrices(group) for group in layout.groups)

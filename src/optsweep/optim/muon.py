@@ -21,7 +21,7 @@ from torch import Tensor
 
 from optsweep.optim.adam import Adam
 from optsweep.optim.layout import Layout, Role, ShapeGroup
-from optsweep.optim.matrices import Matrices
+from optsweep.optim.matrices import matrices_of
 from optsweep.optim.partition import Partition
 from optsweep.optim.rule import EPS, UNIT, Coefficients, Domain, Floats, Rule, State, Steps
 
@@ -41,6 +41,7 @@ class Muon(Partition):
         "aux_beta2": Domain(*UNIT, 0.95),
         "aux_eps": EPS,
     }
+    momentum_floats: ClassVar[frozenset[str]] = frozenset({"momentum", "aux_beta1"})
 
     def __init__(
         self, nesterov: bool = True, ns_steps: int = 5, scale: Scale = "match_adam", bf16: bool = False
@@ -62,6 +63,7 @@ class Orthogonalized(Rule):
     """Muon's rule for matrices; same-shaped ones are one batch."""
 
     floats: ClassVar[Mapping[str, Domain]] = {"momentum": Domain(*UNIT, 0.95)}
+    momentum_floats: ClassVar[frozenset[str]] = frozenset(floats)
     has_momentum = True
 
     def __init__(self, nesterov: bool, ns_steps: int, scale: Scale, bf16: bool) -> None:
@@ -73,18 +75,16 @@ class Orthogonalized(Rule):
         self.ns_steps = ns_steps
         self.scale = scale
         self.bf16 = bf16
-        self._batches: tuple[Matrices, ...] = ()
 
     def init(self, params: Tensor, layout: Layout) -> State:
         """m, zero."""
-        self._batches = tuple(Matrices(group) for group in layout.groups)
         return {"m": torch.zeros_like(params)} if self.has_momentum else {}
 
     def coefficients(self, hyper: Mapping[str, float], steps: Steps) -> dict[str, Floats]:
         """1−μ."""
         return {"1-momentum": np.full(len(steps), 1 - hyper["momentum"])} if self.has_momentum else {}
 
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """Scaled orthogonal factors."""
         source = grads
         if self.has_momentum:
@@ -92,7 +92,7 @@ class Orthogonalized(Rule):
             if self.nesterov:
                 source = torch.lerp(source, grads, c["1-momentum"])
         direction = torch.zeros_like(grads)
-        for batch in self._batches:
+        for batch in matrices_of(layout):
             matrices = batch.take(source)
             factor = orthogonalized(matrices.bfloat16() if self.bf16 else matrices, self.ns_steps)
             batch.put(direction, factor.to(matrices.dtype).mul_(step_scale(batch.rows, batch.columns, self.scale)))

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
+from math import lcm
 from typing import Self, TypeVar
 
 import numpy as np
@@ -31,7 +33,6 @@ class Span:
     begin: int
     end: int
     layout: Layout
-    rule: Rule
 
     @property
     def prefix(self) -> str:
@@ -51,7 +52,7 @@ class Partition(Rule):
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self.rules = dict(rules)
         self.has_momentum = any(rule.has_momentum for rule in rules.values())
-        self._spans: tuple[Span, ...] = ()
+        self.period = lcm(*(rule.period for rule in rules.values()))
 
     @abstractmethod
     def label(self, group: ShapeGroup) -> str:
@@ -64,23 +65,16 @@ class Partition(Rule):
         other.has_momentum = False
         return other
 
-    def spans(self, layout: Layout) -> Iterator[Span]:
+    def parts(self) -> Mapping[str, Rule]:
+        """The rules, by label."""
+        return self.rules
+
+    def spans(self, layout: Layout) -> tuple[Span, ...]:
         """The row cut by label. Raises ValueError for a label that has no rule."""
-        ends = [*(group.offset for group in layout.groups[1:]), layout.size]
-        labelled = [(self.label(g), g, end) for g, end in zip(layout.groups, ends, strict=True)]
-        for label, items in groupby(labelled, key=lambda item: item[0]):
-            if label not in self.rules:
-                raise ValueError(f"no rule for label {label!r}; there are {', '.join(self.rules)}")
-            members = list(items)
-            begin, end = members[0][1].offset, members[-1][2]
-            names = {name for _, group, _ in members for name in group.names}
-            part = Layout(
-                tuple(replace(s, offset=s.offset - begin) for s in layout.slots if s.name in names),
-                tuple(replace(group, offset=group.offset - begin) for _, group, _ in members),
-                min(max(layout.decayed - begin, 0), end - begin),
-                end - begin,
-            )
-            yield Span(label, begin, end, part, copy.copy(self.rules[label]))
+        spans = _spans(layout, tuple(self.label(group) for group in layout.groups))
+        if unknown := {span.label for span in spans} - self.rules.keys():
+            raise ValueError(f"no rule for label {min(unknown)!r}; there are {', '.join(self.rules)}")
+        return spans
 
     def notes(self, layout: Layout) -> list[str]:
         """Which parameters go to which rule."""
@@ -91,11 +85,10 @@ class Partition(Rule):
 
     def init(self, params: Tensor, layout: Layout) -> State:
         """Every span's state, its names behind the span's prefix."""
-        self._spans = tuple(self.spans(layout))
         return {
             span.prefix + name: tensor
-            for span in self._spans
-            for name, tensor in span.rule.init(params[:, span.begin : span.end], span.layout).items()
+            for span in self.spans(layout)
+            for name, tensor in self.rules[span.label].init(params[:, span.begin : span.end], span.layout).items()
         }
 
     def coefficients(self, hyper: Mapping[str, float], steps: Steps) -> dict[str, Floats]:
@@ -109,19 +102,40 @@ class Partition(Rule):
                 c[f"{label}.lr_factor"] = np.full(len(steps), hyper[prefix + "lr_factor"])
         return c
 
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """Each span's direction in its place."""
         result = torch.empty_like(grads)
         by_label = {label: _behind(f"{label}.", c) for label in self.rules}
-        for span in self._spans:
+        for span in self.spans(layout):
             part = slice(span.begin, span.end)
             own = by_label[span.label]
-            direction = span.rule.update(grads[:, part], _behind(span.prefix, state), params[:, part], own, tick)
+            direction = self.rules[span.label].update(
+                grads[:, part], _behind(span.prefix, state), params[:, part], own, tick, span.layout
+            )
             if span.label == self.main:
                 result[:, part].copy_(direction)
             else:
                 torch.mul(direction, own["lr_factor"], out=result[:, part])
         return result
+
+
+@lru_cache
+def _spans(layout: Layout, labels: tuple[str, ...]) -> tuple[Span, ...]:
+    """The row cut where the label of the groups changes; the padding behind a group belongs to its span."""
+    ends = [*(group.offset for group in layout.groups[1:]), layout.size]
+    spans: list[Span] = []
+    for label, items in groupby(zip(labels, layout.groups, ends, strict=True), key=lambda item: item[0]):
+        members = list(items)
+        begin, end = members[0][1].offset, members[-1][2]
+        names = {name for _, group, _ in members for name in group.names}
+        part = Layout(
+            tuple(replace(slot, offset=slot.offset - begin) for slot in layout.slots if slot.name in names),
+            tuple(replace(group, offset=group.offset - begin) for _, group, _ in members),
+            min(max(layout.decayed - begin, 0), end - begin),
+            end - begin,
+        )
+        spans.append(Span(label, begin, end, part))
+    return tuple(spans)
 
 
 def _behind(prefix: str, items: Mapping[str, T]) -> dict[str, T]:

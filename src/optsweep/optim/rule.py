@@ -5,6 +5,10 @@ the number of lanes. Every number that a rule uses comes to it as a coefficient,
 `coefficients`: a plain float with one lane, a `[K, 1]` tensor with several. So nothing is synchronised per step, a
 hyperparameter may differ from lane to lane, and bias corrections have no float32 rounding.
 
+A rule keeps nothing: its layout comes with every call and its state goes with the rows, so one object serves any number
+of models and lanes, in any order. What it derives from a layout (spans, batches of matrices) is a pure function of the
+layout, remembered outside the rule.
+
 Around a rule, and no part of it: clipping, weight decay, the learning rate (`update.py`) and averaging.
 """
 
@@ -29,6 +33,9 @@ Coefficient = float | Tensor
 """A number of one step: a float for one lane, `[K, 1]` for K lanes."""
 
 Coefficients = Mapping[str, Coefficient]
+Static = bool | int | float | str | None
+"""A static option: part of the arm, the same in all lanes."""
+
 Floats = NDArray[np.float64]
 Steps = NDArray[np.int64]
 
@@ -54,10 +61,19 @@ EPS = Domain(0.0, 1.0, 1e-8)
 
 
 class Rule(ABC):
-    """An update rule. Subclasses take their static options (bool, str, int, None) in the constructor."""
+    """An update rule. Subclasses take their static options (bool, str, int, None) in the constructor.
+
+    What is special about one is declared in the attributes below; nobody asks for its name.
+    """
 
     floats: ClassVar[Mapping[str, Domain]] = {}
     """Float hyperparameters by name: one value per lane, searchable."""
+
+    momentum_floats: ClassVar[frozenset[str]] = frozenset()
+    """Those of `floats` that mean nothing once momentum is off."""
+
+    refused_decays: ClassVar[Mapping[str, str]] = {}
+    """Modes of weight decay that it isn't defined with, each with the reason and what to give instead."""
 
     has_momentum: bool = False
     """Whether the rule keeps a first moment that schedule-free takes the place of."""
@@ -67,6 +83,28 @@ class Rule(ABC):
 
     period: int = 1
     """Steps after which the rule's own rhythm repeats (SOAP's refresh); lanes start at multiples of it."""
+
+    @property
+    def algorithm(self) -> str:
+        """Its name; classes that are one algorithm share it."""
+        return type(self).__qualname__
+
+    @property
+    def effective_floats(self) -> frozenset[str]:
+        """Those of `floats` that have an effect."""
+        return frozenset(self.floats) - (frozenset() if self.has_momentum else self.momentum_floats)
+
+    def parts(self) -> Mapping[str, Rule]:
+        """The rules that it is made of, by label."""
+        return {}
+
+    def identity(self) -> dict[str, Static]:
+        """What tells it from other rules, flat: its algorithm and static options, and those of its parts."""
+        own = {key: value for key, value in vars(self).items() if isinstance(value, Static)}
+        identity = {"rule": self.algorithm, "has_momentum": self.has_momentum, **own}
+        for label, part in self.parts().items():
+            identity |= {f"{label}.{key}": value for key, value in part.identity().items()}
+        return identity
 
     def without_momentum(self) -> Rule:
         """The rule with its first moment switched off and not stored, as schedule-free runs it."""
@@ -80,14 +118,14 @@ class Rule(ABC):
 
     @abstractmethod
     def init(self, params: Tensor, layout: Layout) -> State:
-        """State for parameters `[K, P]` laid out by `layout`."""
+        """State for parameters `[K, P]` laid out by `layout`; the rule itself stays as it is."""
 
     def coefficients(self, hyper: Mapping[str, float], steps: Steps) -> dict[str, Floats]:
         """Every number `update` uses at the given 0-based steps, in float64, each an array like `steps` or a scalar."""
         return {name: np.full(len(steps), hyper[name]) for name in self.floats}
 
     @abstractmethod
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """Direction `[K, P]`, to be multiplied by −LR; updates `state` in place and may return a state tensor.
 
         `tick` counts the loop's steps; it equals each lane's own step modulo `period`.

@@ -21,20 +21,19 @@ import numpy as np
 from torch import Tensor
 
 from optsweep.optim.iterate import Iterate
-from optsweep.optim.rule import Coefficients, Domain, Floats, Rule, State, add_scaled
+from optsweep.optim.rule import Coefficients, Domain, Floats, State, add_scaled
 
 
 class ScheduleFree(Iterate):
     """Averaging in place of a schedule; one buffer (z)."""
 
     floats: ClassVar[Mapping[str, Domain]] = {"averaging_beta": Domain(0.1, 1.0, 0.9)}
+    replaces_momentum: ClassVar[str | None] = "averaging_beta"
 
     def __init__(self, decay_at: Literal["y", "z"] = "y") -> None:
+        if decay_at not in ("y", "z"):
+            raise ValueError(f"schedule.decay_at: {decay_at!r} is not allowed; give y or z")
         self.decay_at = decay_at
-
-    def prepare(self, rule: Rule) -> Rule:
-        """The rule without its momentum."""
-        return rule.without_momentum() if rule.has_momentum else rule
 
     def init(self, params: Tensor) -> State:
         """z starts at the initial parameters."""

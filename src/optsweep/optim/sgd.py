@@ -29,7 +29,7 @@ class SGD(Rule):
         """Nothing."""
         return {}
 
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """The gradient."""
         return grads
 
@@ -41,6 +41,7 @@ class Momentum(Rule):
         "momentum": Domain(*UNIT, 0.9),
         "dampening": Domain(*UNIT, 0.0),
     }
+    momentum_floats: ClassVar[frozenset[str]] = frozenset(floats)
     has_momentum = True
 
     def without_momentum(self) -> Rule:
@@ -58,7 +59,7 @@ class Momentum(Rule):
             "gain": np.where(steps == 0, 1.0, 1 - hyper.get("dampening", 0.0)),
         }
 
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """v."""
         v = state["v"].mul_(c["momentum"])
         add_scaled(v, grads, c["gain"])
@@ -69,8 +70,9 @@ class Nesterov(Momentum):
     """Elementwise, one buffer. Without momentum it is SGD."""
 
     floats: ClassVar[Mapping[str, Domain]] = {"momentum": Domain(*UNIT, 0.9)}
+    momentum_floats: ClassVar[frozenset[str]] = frozenset(floats)
 
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """g + μv."""
-        add_scaled(grads, super().update(grads, state, params, c, tick), c["momentum"])
+        add_scaled(grads, super().update(grads, state, params, c, tick, layout), c["momentum"])
         return grads

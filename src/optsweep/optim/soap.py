@@ -20,7 +20,8 @@ nothing, and ε is added to the uncorrected √v.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -58,7 +59,6 @@ class SOAP(Adam):
         self.period = refresh
         self.max_size = max_size
         self.start = start
-        self._blocks: tuple[_Block, ...] = ()
 
     def notes(self, layout: Layout) -> list[str]:
         """The sides that are too long to rotate."""
@@ -71,10 +71,9 @@ class SOAP(Adam):
 
     def init(self, params: Tensor, layout: Layout) -> State:
         """Adam's averages, and per batch of matrices and side the statistics A and the basis Q, float32 at least."""
-        self._blocks = tuple(_blocks(layout, self.max_size))
         state = super().init(params, layout)
         dtype = torch.promote_types(params.dtype, torch.float32)
-        for block in self._blocks:
+        for block in _blocks(layout, self.max_size):
             for side, size in block.sides.items():
                 shape = (params.shape[0], block.group.count, padded(size), padded(size))
                 state[block.key("A", side)] = torch.zeros(shape, dtype=dtype, device=params.device)
@@ -95,19 +94,20 @@ class SOAP(Adam):
                 c[name] = np.where(first, 0.0, c[name])  # m = v = 0, so the direction is zero
         return c
 
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int) -> Tensor:
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """Adam's direction of the rotated gradient, rotated back."""
-        for block in self._blocks:
+        blocks = _blocks(layout, self.max_size)
+        for block in blocks:
             matrices = block.take(grads)
             for side in block.sides:
                 product = matrices @ matrices.mT if side == "left" else matrices.mT @ matrices
                 state[block.key("A", side)].lerp_(product, per_matrix(c["1-shampoo_beta"]))
             block.put(grads, block.rotate(matrices, state))
-        direction = super().update(grads, state, params, c, tick)
-        for block in self._blocks:
+        direction = super().update(grads, state, params, c, tick, layout)
+        for block in blocks:
             block.put(direction, block.rotate_back(block.take(direction), state))
         if tick % self.period == 0:
-            for block in self._blocks:
+            for block in blocks:
                 self._refresh(block, state, c)
         return direction
 
@@ -157,13 +157,12 @@ class _Block(Matrices):
         return matrices @ state[self.key("Q", "right")].mT if "right" in self.sides else matrices
 
 
-def _blocks(layout: Layout, max_size: int) -> Iterator[_Block]:
+@lru_cache
+def _blocks(layout: Layout, max_size: int) -> tuple[_Block, ...]:
     """The batches of matrices that are rotated on a side."""
-    for index, group in enumerate(layout.groups):
-        if group.matrix_shape is not None:
-            block = _Block(index, group, max_size)
-            if block.sides:
-                yield block
+    numbered = [(index, group) for index, group in enumerate(layout.groups) if group.matrix_shape is not None]
+    blocks = (_Block(index, group, max_size) for index, group in numbered)
+    return tuple(block for block in blocks if block.sides)
 
 
 def refreshed(basis: Tensor, statistics: Tensor, damping: Coefficient, size: int) -> tuple[Tensor, Tensor]:

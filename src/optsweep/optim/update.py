@@ -14,7 +14,7 @@ from torch import Tensor
 
 from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.layout import Layout
-from optsweep.optim.rule import Coefficients, Domain, Floats, Rule, State, Steps, add_scaled
+from optsweep.optim.rule import Coefficients, Domain, Floats, Rule, State, Static, Steps, add_scaled
 
 CLIP_EPS = 1e-6
 """Added to the norm before dividing, as torch.nn.utils.clip_grad_norm_ does."""
@@ -54,6 +54,16 @@ class Update:
     def floats(self) -> Mapping[str, Domain]:
         """Float hyperparameters of the composition beside `lr` and `weight_decay`."""
         return {**self.rule.floats, **self.iterate.floats}
+
+    @property
+    def relevant(self) -> frozenset[str]:
+        """Hyperparameters that have an effect."""
+        return self.rule.effective_floats | self.iterate.floats.keys() | {"lr", "weight_decay"}
+
+    @property
+    def identity(self) -> Mapping[str, Static]:
+        """The rule's."""
+        return self.rule.identity()
 
     @property
     def period(self) -> int:
@@ -112,7 +122,7 @@ class Update:
         if self.decay is Decay.L2:
             decayed = self.layout.decayed
             add_scaled(grads[:, :decayed], params[:, :decayed], c["l2"])
-        direction = self.rule.update(grads, state, base, c, tick)
+        direction = self.rule.update(grads, state, base, c, tick, self.layout)
         decays = self.decay is Decay.INDEPENDENT or (self.decay is Decay.DECOUPLED and not self._decay_in_rule)
         self.iterate.advance(params, state, direction, self.layout.decayed if decays else 0, c, tick)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from optsweep.optim.rule import Domain, Floats, State
+from optsweep.optim.layout import Layout
+from optsweep.optim.rule import Domain, Floats, State, Static
 
 
 class Updater(Protocol):
@@ -16,6 +19,18 @@ class Updater(Protocol):
     @property
     def floats(self) -> Mapping[str, Domain]:
         """Float hyperparameters beside lr and weight_decay."""
+
+    @property
+    def relevant(self) -> frozenset[str]:
+        """Hyperparameters that have an effect, lr and weight_decay among them."""
+
+    @property
+    def identity(self) -> Mapping[str, Static]:
+        """What tells its algorithm from another, without hyperparameters."""
+
+    @property
+    def layout(self) -> Layout:
+        """Of the rows that it updates."""
 
     @property
     def period(self) -> int:
@@ -46,3 +61,25 @@ class Updater(Protocol):
 
     def state_bytes(self, state: State) -> int:
         """Bytes of optimizer state of one lane."""
+
+
+def try_out(update: Updater, *, dtype: torch.dtype, device: torch.device) -> None:
+    """One step on zero gradients of a scratch row, so that what refuses this model does so before any trial.
+
+    The second step of a run, because the first may be a refresh, which costs as much as many steps of a large model.
+    Raises ValueError with one line.
+    """
+    params = torch.full((1, update.layout.size), 0.1, dtype=dtype, device=device)
+    hyper = {"lr": 1e-3, "weight_decay": 0.0, **{name: domain.default for name, domain in update.floats.items()}}
+    try:
+        state = update.init(params)
+        c = {name: float(values[0]) for name, values in update.coefficients(hyper, np.ones(2), 1).items()}
+        update.step(params, torch.zeros_like(params), state, c, 1)
+        update.weights(params, state, c)
+    except Exception as error:
+        raise ValueError(f"optimizer: {update.identity['rule']} refuses this model: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Of its message; its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
