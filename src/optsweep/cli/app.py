@@ -65,11 +65,12 @@ class SweepCallback(Callback):
         os.environ[AXES_VARIABLE] = json.dumps(_axes(config))
         if "optsweep" not in config.hydra.launcher._target_:
             from optsweep.search.studies import Studies
-            from optsweep.tracking import writer as tracking
+            from optsweep.tracking.store import check
+            from optsweep.tracking.writer import Tracker
 
             Studies.open(config.tracking.storage, config.sweep.name)
-            tracking.check(config.tracking.uri)
-            tracking.Tracker(config.tracking.uri, config.sweep.name).sweep_run()
+            check(config.tracking.uri)
+            Tracker(config.tracking.uri, config.sweep.name).sweep_run()
             _stock_sweeps[config.sweep.name] = config.tracking.uri
 
 
@@ -226,7 +227,7 @@ def _report(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     from optsweep.launch.environment import num_cores
     from optsweep.report import write_report
-    from optsweep.tracking.writer import check
+    from optsweep.tracking.store import check
 
     check(options.tracking_uri, create=False)
     out = options.out or Path("reports") / "+".join(options.sweeps)

@@ -27,8 +27,8 @@ from optsweep.launch.worker import Job, Worker, is_alive, worker_name
 from optsweep.search.slots import SearchPlan
 from optsweep.search.studies import Studies
 from optsweep.tasks.base import Task
-from optsweep.tracking import names
-from optsweep.tracking import writer as tracking
+from optsweep.tracking import store
+from optsweep.tracking.codec import to_json
 from optsweep.tracking.writer import Tracker
 
 POLL_SECONDS = 1.0
@@ -70,11 +70,12 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool, alone: 
         size = [first.search.trials, first.confirm_seeds]
         if count and any(studies.note(arm.name, "finished") != size for arm in arms):
             pool.start()  # workers import while the stores are opened
-        tracking.check(first.tracking_uri)
+        store.check(first.tracking_uri)
+        store.check_sweep(first.tracking_uri, first.sweep)
         _be_the_planner(studies, arms)
         note_content(studies, arms, built)
         tracker = Tracker(first.tracking_uri, first.sweep)
-        sweep_run, plan = describe_sweep(tracker, arms, baseline, devices[0])
+        sweep_run, plan = describe_sweep(tracker, arms, labels, baseline, devices[0])
         jobs = [describe_arm(tracker, arm, b, labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
         tasks = [_task(job, b) for job, b in zip(jobs, built, strict=True)]
         _say(built, labels, arms)
@@ -84,7 +85,7 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool, alone: 
                 studies,
                 tracker,
                 seeds=first.confirm_seeds,
-                baseline=plan["baseline"],
+                baseline=plan.baseline,
                 delta=first.confirm_delta,
                 retries=first.retries,
                 on_done=display.trial_done,
@@ -98,9 +99,10 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool, alone: 
             studies.set_note(arm.name, "finished", size)
     timings = time_arms(jobs, built, tracker)
     for run, timing in timings.items():
-        tracker.set_tags(run, {names.TIMING: timing})
-    results = fingerprint_of({"plan": plan, "results": planner.num_done()})
-    fresh = tracker.client.get_run(sweep_run).data.tags.get(names.REPORTED) == results
+        tracker.note_timing(run, timing)
+    results = fingerprint_of({"plan": to_json(plan), "results": planner.num_done()})
+    sheet = tracker.sweep_sheet(sweep_run)
+    fresh = sheet is not None and sheet.reported == results
     if timings or not fresh:
         summarise_arms(tracker, jobs)
     for job in jobs:
@@ -109,7 +111,7 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool, alone: 
     folder = Path("reports") / first.sweep
     if report and not (fresh and (folder / "index.html").is_file()):
         finish_report(first.tracking_uri, first.sweep)
-        tracker.set_tags(sweep_run, {names.REPORTED: results})
+        tracker.note_report(sweep_run, results)
     elif report:
         print(f"nothing was left to do; the report is {folder / 'index.html'}")
     return Summary(first.sweep, tuple(arm.name for arm in arms), trained, time.time() - begin)

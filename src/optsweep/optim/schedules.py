@@ -300,6 +300,11 @@ class Schedule:
         """Steps of warm-up; 0 with none."""
         return 0 if self.warmup == "none" else self.warmup_steps
 
+    @property
+    def listens(self) -> bool:
+        """Whether its multipliers depend on validation losses, so that every trial has its own."""
+        return "observed" in inspect.signature(_schedule(self.name)).parameters
+
     def multipliers(self, num_steps: int, upto: int, observed: Sequence[float] = ()) -> Floats:
         """Multipliers of steps 0 … upto − 1 of a run of `num_steps`, given the validation losses observed so far."""
         steps, length = np.arange(upto, dtype=np.int64), self.length
