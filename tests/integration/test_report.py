@@ -7,13 +7,14 @@ import html
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from mlflow.tracking import MlflowClient
-from synthetic_store import DEFAULT, arm, fill
+from synthetic_store import DEFAULT, FakeArm, arm, fill
 
 from optsweep.errors import UserError
 from optsweep.report import Report, SweepNotFound, write_report
@@ -189,7 +190,7 @@ def test_every_number_of_the_table_is_in_the_json(demo: Report) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are planned but not drawn: most of a report's time, and not what the test is about."""
 
-    def save(plan: figures.Plan, prefix: str, folder: Path) -> figures.Drawing:
+    def save(plan: figures.FigurePlan, prefix: str, folder: Path) -> figures.Drawing:
         return figures.Drawing(prefix + plan.name, plan.title, plan.caption, plan.alt, "<svg></svg>", plan.wide)
 
     monkeypatch.setattr(figures, "save", save)
@@ -270,9 +271,9 @@ def test_one_group_has_no_section_across(demo: Report) -> None:
     ],
 )
 def test_sweeps_without_a_comparison(
-    store: str, tmp_path: Path, name: str, arms: tuple[object, ...], seeds: int, expected: str
+    store: str, tmp_path: Path, name: str, arms: Sequence[FakeArm], seeds: int, expected: str
 ) -> None:
-    fill(store, name, arms, trials=2, seeds=seeds, baseline="?")  # type: ignore[arg-type]
+    fill(store, name, arms, trials=2, seeds=seeds, baseline="?")
     report = write_report(store, [name], tmp_path, attach=False)
     assert expected in report.index.read_text()
 

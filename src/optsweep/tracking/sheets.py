@@ -40,10 +40,12 @@ def write_sheet(client: MlflowClient, run: RunInfo, sheet: SweepSheet | ArmSheet
         return
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".new", encoding="utf-8", delete=False) as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)  # a temporary file is its owner's only
-    Path(file.name).replace(path)  # a reader has the old one or the new one, never half of one
+    fresh = path.with_suffix(f".{os.getpid()}")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)  # a reader has the old one or the new one, never half of one
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def read_sheet(client: MlflowClient, run: RunInfo, kind: type[Sheet]) -> Sheet | None:
