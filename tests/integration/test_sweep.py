@@ -261,7 +261,7 @@ def test_an_arm_s_own_curves_are_the_medians_over_its_confirm_trials(reference: 
     confirm = [
         run
         for run in runs
-        if run.data.tags[names.ARM] == arm.data.tags[names.ARM] and run.data.tags.get(names.PHASE) == "confirm"
+        if run.data.tags.get(names.ARM) == arm.data.tags[names.ARM] and run.data.tags.get(names.PHASE) == "confirm"
     ]
     assert len(confirm) == 2
     for key in (names.VAL_LOSS, names.TEST_LOSS):
