@@ -24,7 +24,8 @@ from optsweep.build.assemble import Built
 from optsweep.config.arm import Arm
 from optsweep.launch.worker import LEASE_SECONDS, Job, Worker, _Reporter, trial_of
 from optsweep.search.slots import Slot
-from optsweep.tracking import writer as tracking
+from optsweep.tracking import store
+from optsweep.tracking.writer import Tracker
 from optsweep.train.evaluate import evaluate
 from optsweep.train.loop import train
 from optsweep.train.trial import Phase
@@ -136,7 +137,7 @@ def _worker(a: Arm, b: Built, device: torch.device) -> Iterator[Worker]:
     with tempfile.TemporaryDirectory() as folder:
         uri, storage = f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/optuna.db"
         a = replace(a, tracking_uri=uri, storage=storage)
-        tracking.check(uri)
-        tracker = tracking.Tracker(uri, a.sweep)
+        store.check(uri)
+        tracker = Tracker(uri, a.sweep)
         job = Job(a, "adamw + cosine", b.fingerprint, tracker.arm_run(a.name, "adamw + cosine"))
         yield Worker([job], device=str(device))

@@ -1,8 +1,8 @@
 """A report of sweeps with 1,000 and 10,000 trials, from the command to the page: seconds and largest memory.
 
-The stores are filled with made-up runs through MLflow's own client (tests/integration/synthetic_store.py), which takes
-some ten minutes per 10,000 trials. Seconds are those of the wall's clock, so the machine has to be idle; beside them
-are those that all processes computed (user + system). The median of three reports of 1,000 trials counts.
+The stores are filled with made-up runs through the writers of real sweeps (tests/integration/synthetic_store.py),
+which takes some ten minutes per 10,000 trials. Seconds are those of the wall's clock, so the machine has to be idle;
+beside them are those that all processes computed (user + system). The median of three reports of 1,000 trials counts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from benchmarks.side_by_side import Figure
 from tests.integration.synthetic_store import FakeArm, arm, fill
 
-from optsweep.tracking import writer as tracking
+from optsweep.tracking import store
 
 SEEDS = 8
 OPTIMIZERS = ("adamw", "soap", "lion", "muon", "lamb")
@@ -72,9 +72,9 @@ def run(device: torch.device) -> Iterator[Figure]:
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as folder:
             uri = f"sqlite:///{folder}/mlflow.db"
-            tracking.check(uri)
+            store.check(uri)
             trials = shape.trials - SEEDS
-            fill(uri, "made-up", shape.fakes, trials=trials, seeds=SEEDS, artifacts=Path(folder) / "artifacts")
+            fill(uri, "made-up", shape.fakes, trials=trials, seeds=SEEDS)
             computed, walls, memory = zip(*(measured(uri, Path(folder)) for _ in range(shape.rounds)), strict=True)
         wall, beside = median(walls), f"{median(computed):.1f} s computed"
         yield _figure(f"{shape.words}, time", f"{wall:.1f} s", beside, walls, shape.seconds, "s")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from benchmarks.side_by_side import Figure
 
-from optsweep.tracking import names
 from optsweep.tracking.writer import Tracker
 
 SWEEP = "soap_schedulefree_vs_adamw_cosine"
@@ -27,12 +24,13 @@ def run(device: torch.device) -> list[Figure]:
         subprocess.run(command, cwd=folder, check=True)
         minutes = (time.perf_counter() - begin) / 60
         tracker = Tracker(f"sqlite:///{Path(folder)}/mlruns/mlflow.db", SWEEP)
-        sessions: list[dict[str, Any]] = json.loads(tracker.find({names.KIND: "sweep"})[0].data.tags[names.SESSIONS])
-        trials = {label: _trials(tracker, arm) for arm, label in _arms(tracker).items()}
+        sheet = tracker.sweep_sheet(tracker.sweep_run())
+        assert sheet is not None
+        trials = {title.label: len(tracker.trials(title.name)) for title in sheet.plan.arms}
         tracker.client._tracking_client.store.engine.dispose()
-    trained = sum(session["train_seconds"] for session in sessions)
-    workers = sessions[0]["workers"]
-    span = sum(session["end"] - session["start"] for session in sessions)
+    trained = sum(session.train_seconds for session in sheet.sessions)
+    workers = sheet.sessions[0].workers
+    span = sum(session.end - session.start for session in sheet.sessions)
     counts = ", ".join(f"{label}: {count} trials" for label, count in trials.items())
     whole, session = trained / (60 * minutes * workers), trained / (span * workers)
     return [
@@ -56,14 +54,6 @@ def run(device: torch.device) -> list[Figure]:
             "",
         ),
     ]
-
-
-def _arms(tracker: Tracker) -> dict[str, str]:
-    return {run.data.tags[names.ARM]: run.data.tags[names.LABEL] for run in tracker.find({names.KIND: "arm"})}
-
-
-def _trials(tracker: Tracker, arm: str) -> int:
-    return len(tracker.find({names.KIND: "trial", names.ARM: arm}))
 
 
 def _figure(what: str, ours: str, against: str, value: float, target: float, expected: str, unit: str) -> Figure:

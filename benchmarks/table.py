@@ -34,7 +34,7 @@ def save(path: Path, name: str, device_name: str, device: str, figures: Sequence
         "device": device_name,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seconds": round(seconds, 1),
-        "environment": {**environment(device), "libraries": _versions()},
+        "environment": {**asdict(environment(device)), "libraries": _versions()},
         "figures": [{**asdict(figure), "met": figure.met} for figure in figures],
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,36 @@ from optsweep.report.across.findings import Across, across
 from optsweep.report.comparison import compare
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
-from optsweep.tracking.reader import ArmRecord, Chosen, Curve, RangeRecord, SweepRecord, Timing, TrialRecord
+from optsweep.tracking.reader import ArmRecord, Curve, SweepRecord, TrialRecord
+from optsweep.tracking.schema import (
+    ArmFacts,
+    ArmTitle,
+    Chosen,
+    ConfirmTerms,
+    Environment,
+    RangeRecord,
+    SweepPlan,
+    Timing,
+)
 from optsweep.train.trial import Phase
 
+FACTS = ArmFacts(
+    num_parameters=123_456,
+    num_steps=400,
+    batch_size=32,
+    samples_seen=400 * 32,
+    metric="accuracy",
+    higher_is_better=True,
+    loss_unit="nats",
+    chance_loss=None,
+    target_loss=None,
+    warmup_steps=40,
+    device="cpu",
+    precision="fp32",
+    lanes=1,
+    threads=1,
+    data="d",
+)
 NOISE = (0.010, -0.012, 0.004, -0.006, 0.009, -0.005)
 
 
@@ -54,7 +82,7 @@ def arm(
     curve = Curve(np.array(list(held)), np.array(list(held.values()), dtype=np.float64))
     schedule = known.pop("schedule", "cosine")
     choices = {"task": task, "optimizer": optimizer, "schedule": schedule}
-    facts = {"num_steps": steps, "loss_unit": "nats", **known.pop("facts", {})}
+    facts = {"num_steps": steps, **known.pop("facts", {})}
     return ArmRecord(
         name=name,
         label=f"{task} + {optimizer}" + (f" + steps={steps}" if axis else ""),
@@ -65,15 +93,16 @@ def arm(
         fixed={},
         chosen=Chosen({"lr": 5e-4}, 2.0, 1, {"lr": {"low": True, "high": known.pop("bracketed", True)}}, {}, ()),
         timing=None if ms is None else Timing(ms, ms, ms, 50),
-        facts=facts,
+        facts=asdict(replace(FACTS, **facts)),
         warnings=(),
         trials=tuple(trial(name, seed, loss, curve) for seed, loss in enumerate(losses)),
     )
 
 
 def sweep(*arms: ArmRecord, name: str = "demo", baseline: str | None = None) -> SweepRecord:
-    plan = {"arms": [a.name for a in arms], "baseline": baseline or arms[0].name, "confirm": {"seeds": 6}}
-    return SweepRecord(name, "1", "sweep-run", plan, {}, "", (), arms)
+    titles = tuple(ArmTitle(a.name, a.label) for a in arms)
+    plan = SweepPlan(baseline=baseline or arms[0].name, arms=titles, confirm=ConfirmTerms(seeds=6))
+    return SweepRecord(name, "1", "sweep-run", plan, Environment(), "", (), arms)
 
 
 def seeds(mean: float, noise: Sequence[float] = NOISE) -> list[float | None]:

@@ -15,7 +15,7 @@ from optsweep.launch.events import Observer, silent
 from optsweep.launch.status import PhaseStatus, status_of
 from optsweep.launch.sweep import SweepResult, note_report, run_sweep
 from optsweep.report import Report, write_report
-from optsweep.tracking.writer import check
+from optsweep.tracking.store import check
 
 REPORTS = Path("reports")
 

@@ -17,6 +17,7 @@ from optsweep.report.comparison import Conclusion, compare
 from optsweep.report.figures.across import group_plans, plans
 from optsweep.report.figures.canvas import style
 from optsweep.tracking.reader import SweepRecord
+from optsweep.tracking.schema import Environment, SweepPlan
 
 
 def two_tasks(**known: Any) -> SweepRecord:
@@ -113,7 +114,7 @@ def test_of_two_sweeps_with_the_same_task_the_one_left_out_is_named() -> None:
 
 def test_one_group_says_nothing_across() -> None:
     assert not found(sweep(arm("adamw", seeds(2.0)), arm("soap", seeds(1.0))))
-    assert not found(SweepRecord("none", "1", None, {}, {}, "", (), ()))
+    assert not found(SweepRecord("none", "1", None, SweepPlan(), Environment(), "", (), ()))
 
 
 @pytest.mark.parametrize("losses", [[None, None], [2.0], [2.0, 2.0], [], [2.0, None]])

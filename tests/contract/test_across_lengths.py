@@ -14,6 +14,7 @@ from optsweep.report.across.lengths import Method, interpolated, steps_needed
 from optsweep.report.across.results import results
 from optsweep.report.figures.across import plans
 from optsweep.tracking.reader import SweepRecord
+from optsweep.tracking.schema import ConfirmTerms
 
 
 def test_steps_needed_is_linear_in_the_log_of_the_steps() -> None:
@@ -121,7 +122,7 @@ def test_far_beyond_the_run_lengths_a_fitted_curve_gives_bounds(loss: float, bou
 
 def test_looks_widen_the_intervals_of_run_lengths_and_tasks() -> None:
     fixed = two_lengths_and_tasks()
-    auto = replace(fixed, plan=fixed.plan | {"confirm": {"seeds": "auto"}})
+    auto = replace(fixed, plan=replace(fixed.plan, confirm=ConfirmTerms(seeds="auto")))
     plain, looked = found(fixed), found(auto)
     widths = []
     for result, said in ((plain, "95 % interval"), (looked, "97.9 % interval")):

@@ -15,8 +15,10 @@ from optsweep.report.figures.canvas import FigurePlan, style
 from optsweep.report.figures.curves import plans
 from optsweep.report.verdict import Verdict, verdict
 from optsweep.tracking import names
+from optsweep.tracking.codec import from_json
 from optsweep.tracking.names import Status
-from optsweep.tracking.reader import ArmRecord, Chosen, Curve, RangeRecord, SweepRecord, Timing, TrialRecord
+from optsweep.tracking.reader import ArmRecord, Curve, SweepRecord, TrialRecord
+from optsweep.tracking.schema import Chosen, Environment, RangeRecord, SweepPlan, Timing
 from optsweep.train.trial import Phase
 
 BASE = [2.00, 2.05, 1.95, 2.02, 1.98, 2.01, 2.03, 1.96]
@@ -66,12 +68,12 @@ def arm(name: str, tests: Sequence[float | None] = (), **known: Any) -> ArmRecor
 def sweep(*arms: ArmRecord, seeds: int | None = None, **plan: Any) -> SweepRecord:
     planned = max((len(a.of(Phase.CONFIRM)) for a in arms), default=0) if seeds is None else seeds
     whole: Mapping[str, Any] = {
-        "arms": [a.name for a in arms],
-        "baseline": arms[0].name if arms else None,
+        "arms": [{"name": a.name, "label": a.label} for a in arms],
+        "baseline": arms[0].name if arms else "",
         "confirm": {"seeds": planned},
         **plan,
     }
-    return SweepRecord("demo", "1", "sweep-run", whole, {}, "", (), arms)
+    return SweepRecord("demo", "1", "sweep-run", from_json(SweepPlan, whole), Environment(), "", (), arms)
 
 
 def said(*arms: ArmRecord, **plan: Any) -> Verdict:
@@ -197,7 +199,11 @@ def test_search_that_only_diverged() -> None:
 
 
 def test_partial_sweep_says_what_is_missing() -> None:
-    v = said(arm("adamw", BASE), arm("soap", BASE[:3]), arms=["adamw", "soap", "muon"])
+    v = said(
+        arm("adamw", BASE),
+        arm("soap", BASE[:3]),
+        arms=[{"name": name, "label": name} for name in ("adamw", "soap", "muon")],
+    )
     assert "Partial: muon has not started." in v.caveats
     assert "Partial: soap still lacks 5 confirm trials." in v.caveats
 

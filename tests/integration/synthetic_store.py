@@ -1,4 +1,4 @@
-"""Fills an MLflow store with a made-up sweep through MLflow's own client, as tracking_names.py lays it down.
+"""Fills an MLflow store with a made-up sweep, through the writers that real sweeps use.
 
     python tests/integration/synthetic_store.py sqlite:////tmp/store/mlflow.db demo --trials 1000
 
@@ -8,23 +8,34 @@ Tests look at reports of it, benchmarks time them. Nothing is trained: losses co
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from mlflow.entities import Metric, Param
-from mlflow.tracking import MlflowClient
 
-from optsweep.tracking import names
 from optsweep.tracking.names import Status
-from optsweep.train.trial import Phase
-
-CLOCK = 1_700_000_000_000  # every timestamp of the store, so that two fillings are alike
+from optsweep.tracking.schema import (
+    ArmFacts,
+    ArmSheet,
+    ArmTitle,
+    Chosen,
+    ConfirmTerms,
+    Environment,
+    RangeRecord,
+    ScheduleTrace,
+    SearchTerms,
+    Session,
+    SweepPlan,
+    SweepSheet,
+    Timing,
+    TrialHead,
+)
+from optsweep.tracking.trial_log import TrialLog
+from optsweep.tracking.writer import Tracker
+from optsweep.train.trial import End, Outcome, Phase, Point, Rung
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,47 @@ DEFAULT = (
 )
 
 
+ENVIRONMENT = Environment(
+    python="3.11.9",
+    platform="Linux-6.1-x86_64",
+    processor="A processor of 2 cores",
+    cores=2,
+    memory_bytes=8 * 2**30,
+    device="cpu",
+    packages={"torch": "2.13.0", "mlflow": "3.17.2", "optuna": "5.0.0", "hydra-core": "1.3.8"},
+    git_commit="0123456789abcdef0123456789abcdef01234567",
+)
+
+FACTS = ArmFacts(
+    num_parameters=123_456,
+    num_steps=400,
+    batch_size=32,
+    samples_seen=400 * 32,
+    metric="accuracy",
+    higher_is_better=True,
+    loss_unit="nats",
+    chance_loss=None,
+    target_loss=None,
+    warmup_steps=40,
+    device="cpu",
+    precision="fp32",
+    lanes=1,
+    threads=1,
+    data="d",
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of a sweep is made up."""
+
+    trials: int
+    seeds: int
+    rungs: int
+    num_steps: int
+    prune_every: int
+
+
 def fill(
     tracking_uri: str,
     sweep: str,
@@ -100,205 +152,154 @@ def fill(
     prune_every: int = 5,
     baseline: str | None = None,
     absent: Sequence[str] = (),
-    artifacts: Path | None = None,
 ) -> str:
     """Write the sweep: `trials` search trials and `seeds` confirm trials per arm. Returns the experiment's id."""
-    client = MlflowClient(tracking_uri)
-    experiment = client.create_experiment(sweep, artifact_location=artifacts.as_uri() if artifacts else None)
-    plan = {
-        "arms": [*(a.name for a in arms), *absent],
-        "baseline": baseline or arms[0].name,
-        "seed": 0,
-        "objective": names.VAL_LOSS,
-        "search": {"trials": trials, "reruns": 2, "lag": 4, "sampler": "tpe", "pruner": "median"},
-        "confirm": {"seeds": seeds},
-    }
-    _create(
-        client,
-        experiment,
-        f"sweep {sweep}",
-        {
-            names.KIND: "sweep",
-            names.PLAN: json.dumps(plan),
-            names.ENVIRONMENT: json.dumps(ENVIRONMENT),
-            names.COMMAND: f"optsweep -cn soap_schedulefree_vs_adamw_cosine -m 'sweep.name={sweep}'",
-            names.SESSIONS: json.dumps(
-                [{"start": 1.7e9, "end": 1.7e9 + 402.5, "workers": 2, "train_seconds": 705.0, "trials": 48}]
-            ),
-        },
+    tracker = Tracker(tracking_uri, sweep)
+    titles = (*(ArmTitle(a.name, a.label) for a in arms), *(ArmTitle(name, name) for name in absent))
+    plan = SweepPlan(
+        baseline=baseline or arms[0].name,
+        arms=titles,
+        search=SearchTerms(trials=trials, reruns=0.125, lag=4, sampler="tpe", pruner="median"),
+        confirm=ConfirmTerms(seeds=seeds),
     )
-    for number, a in enumerate(arms):
-        _fill_arm(
-            client, experiment, a, np.random.default_rng([7, number]), trials, seeds, rungs, num_steps, prune_every
-        )
-    return experiment
+    command = f"optsweep -cn soap_schedulefree_vs_adamw_cosine -m 'sweep.name={sweep}'"
+    session = Session(start=1.7e9, end=1.7e9 + 402.5, workers=2, train_seconds=705.0, trials=48)
+    tracker.write_sheet(tracker.sweep_run(), SweepSheet(plan, ENVIRONMENT, command, (session,)))
+    for place, a in enumerate(arms):
+        _fill_arm(tracker, a, np.random.default_rng([7, place]), Size(trials, seeds, rungs, num_steps, prune_every))
+    return tracker.experiment_id
 
 
-ENVIRONMENT = {
-    "python": "3.11.9",
-    "platform": "Linux-6.1-x86_64",
-    "processor": "A processor of 2 cores",
-    "cores": 2,
-    "memory_bytes": 8 * 2**30,
-    "device": "cpu",
-    "packages": {"torch": "2.13.0", "mlflow": "3.17.2", "optuna": "5.0.0", "hydra-core": "1.3.8"},
-    "git_commit": "0123456789abcdef0123456789abcdef01234567",
-}
-
-
-def _fill_arm(
-    client: MlflowClient,
-    experiment: str,
-    a: FakeArm,
-    rng: np.random.Generator,
-    trials: int,
-    seeds: int,
-    rungs: int,
-    num_steps: int,
-    prune_every: int,
-) -> None:
+def sheet_of(a: FakeArm, size: Size) -> ArmSheet:
+    """What the planner would have left of the arm."""
     low, high = a.searched or a.suggested
-    space: dict[str, Any] = {
-        "lr": {"low": a.suggested[0], "high": a.suggested[1], "log": True, "source": "EPFL, arXiv 2509.01440"}
-    }
-    fixed: dict[str, float] = {"warmup_steps": 40}
-    chosen = {"lr": float(np.clip(a.best_lr, low, high))}
+    space = {"lr": RangeRecord(*a.suggested, True, "EPFL, arXiv 2509.01440")}
+    params = {"lr": float(np.clip(a.best_lr, low, high))}
     if a.decay:
-        space["weight_decay"] = {"low": a.decay[0], "high": a.decay[1], "log": True, "source": "ranges.md, AlgoPerf"}
-        chosen["weight_decay"] = math.sqrt(a.decay[0] * a.decay[1])
-    steps = int(a.choices.get("trainer.steps", num_steps))
-    tags = {
-        names.KIND: "arm",
-        names.ARM: a.name,
-        names.LABEL: a.label,
-        names.CHOICES: json.dumps(dict(a.choices)),
-        names.FINGERPRINT: f"{zlib.crc32(a.name.encode()):08x}",
-        names.SPACE: json.dumps(space),
-        names.FIXED: json.dumps(fixed),
-        names.FACTS: json.dumps(
-            {
-                "num_parameters": 123_456,
-                "num_steps": steps,
-                "batch_size": 32,
-                "metric": "accuracy",
-                "loss_unit": "nats",
-                **a.facts,
-            }
-        ),
-        names.WARNINGS: json.dumps(list(a.warnings)),
-    }
-    if a.chosen:
-        tags[names.CHOSEN] = json.dumps(
-            {
-                "params": chosen,
-                "mean": a.final,
-                "n": 2,
-                "bracketed": {"lr": dict(zip(("low", "high"), a.bracketed, strict=True))},
-                "searched": {"lr": [low, high]},
-                "slots": [max(trials - 2, 0), max(trials - 1, 0)],
-            }
-        )
-    if a.ms_per_step:
-        ms = a.ms_per_step
-        tags[names.TIMING] = json.dumps({"ms_per_step": ms, "low": 0.97 * ms, "high": 1.05 * ms, "n": 50})
-    parent = _create(client, experiment, a.name, tags)
-    log_low, log_high = np.log10([low, high])
-    for slot in range(trials):
-        last = slot >= trials - 2
-        params = dict(chosen) if last else {"lr": float(10 ** rng.uniform(log_low, log_high))}
+        space["weight_decay"] = RangeRecord(*a.decay, True, "ranges.md, AlgoPerf")
+        params["weight_decay"] = math.sqrt(a.decay[0] * a.decay[1])
+    steps = int(a.choices.get("trainer.steps", size.num_steps))
+    slots = (max(size.trials - 2, 0), max(size.trials - 1, 0))
+    sides = dict(zip(("low", "high"), a.bracketed, strict=True))
+    ms = a.ms_per_step
+    return ArmSheet(
+        name=a.name,
+        label=a.label,
+        choices=a.choices,
+        fingerprint=f"{zlib.crc32(a.name.encode()):08x}",
+        space=space,
+        fixed={"warmup_steps": 40.0},
+        facts=replace(FACTS, **{"num_steps": steps, "samples_seen": steps * FACTS.batch_size, **a.facts}),
+        schedule=ScheduleTrace(np.arange(steps), np.array([_multiplier(a, step / steps) for step in range(steps)])),
+        warnings=tuple(a.warnings),
+        chosen=Chosen(params, a.final, 2, {"lr": sides}, {"lr": (low, high)}, slots),
+        timing=Timing(ms, 0.97 * ms, 1.05 * ms, 50) if ms else None,
+    )
+
+
+def _fill_arm(tracker: Tracker, a: FakeArm, rng: np.random.Generator, size: Size) -> None:
+    sheet = sheet_of(a, size)
+    chosen, facts = sheet.chosen, sheet.facts
+    assert chosen is not None
+    assert facts is not None
+    parent = tracker.arm_run(a.name, a.label)
+    tracker.write_sheet(parent, sheet if a.chosen else replace(sheet, chosen=None))
+    log_low, log_high = np.log10(chosen.searched["lr"])
+    made = _Maker(tracker, parent, a, rng, size.rungs, facts.num_steps)
+    for slot in range(size.trials):
+        last = slot >= size.trials - 2
+        params = dict(chosen.params) if last else {"lr": float(10 ** rng.uniform(log_low, log_high))}
         if a.decay and not last:
             params["weight_decay"] = float(10 ** rng.uniform(*np.log10(a.decay)))
         status = Status.FINISHED
         if params["lr"] > a.diverges_above:
             status = Status.DIVERGED
-        elif prune_every and slot % prune_every == prune_every - 1 and not last:
+        elif size.prune_every and slot % size.prune_every == size.prune_every - 1 and not last:
             status = Status.PRUNED
-        origin = "rerun" if last else "quasi-random" if slot < trials // 2 else "bracket" if slot % 3 == 0 else "model"
-        _fill_trial(client, experiment, parent, a, Phase.SEARCH, slot, 0, params, status, origin, rng, rungs, steps)
-    for seed in range(seeds if a.confirm_seeds is None else a.confirm_seeds):
+        early = slot < size.trials // 2
+        origin = "rerun" if last else "quasi-random" if early else "bracket" if slot % 3 == 0 else "model"
+        made.trial(TrialHead(a.name, Phase.SEARCH, slot, 0, origin, params), status)
+    for seed in range(size.seeds if a.confirm_seeds is None else a.confirm_seeds):
         status = a.confirm_status[seed] if seed < len(a.confirm_status) else Status.FINISHED
-        _fill_trial(
-            client, experiment, parent, a, Phase.CONFIRM, seed, seed, chosen, status, "chosen", rng, rungs, steps
+        made.trial(TrialHead(a.name, Phase.CONFIRM, seed, seed, "chosen", chosen.params), status)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Writes the trials of one arm."""
+
+    tracker: Tracker
+    parent: str
+    arm: FakeArm
+    rng: np.random.Generator
+    rungs: int
+    num_steps: int
+
+    def trial(self, head: TrialHead, status: Status) -> None:
+        """A trial as its worker would have written it, up to where it ended."""
+        a, num_steps = self.arm, self.num_steps
+        name = f"{a.label} · {head.phase.value} {head.slot}"
+        log = TrialLog(self.tracker, self.parent, name, head, FACTS.metric)
+        # seeds are shared by all arms, so part of the noise is too: what pairing is for
+        shared = float(np.random.default_rng([3, head.seed]).normal()) * 3 * a.noise
+        confirm = head.phase is Phase.CONFIRM
+        rungs = self._curve(head.hyper, status, (shared if confirm else 0.0) + float(self.rng.normal()) * a.noise)
+        for rung in rungs:
+            log.rung(rung)
+        if status is Status.RUNNING:
+            return
+        if status is Status.CRASHED:
+            log.crash("OutOfMemoryError: tried to allocate <2 GiB>")
+            return
+        final = rungs[-1]
+        tested = confirm and status is Status.FINISHED
+        outcome = Outcome(
+            end=End(status.value),
+            step=final.step,
+            val_loss=final.val_loss,
+            val_score=final.val_score,
+            test_loss=final.val_loss + 0.02 + float(self.rng.normal()) * a.noise / 2 if tested else None,
+            test_score=0.9 - final.val_loss / 10 if tested else None,
+            train_seconds=round(num_steps * 0.0021, 3),
+            state_bytes=a.state_bytes,
+            reason=f"training loss was not finite at step {num_steps // 3}" if status is Status.DIVERGED else "",
+        )
+        log.end(outcome)
+
+    def _curve(self, params: Mapping[str, float], status: Status, noise: float) -> list[Rung]:
+        a, num_steps = self.arm, self.num_steps
+        final = a.final + a.curvature * math.log10(params["lr"] / a.best_lr) ** 2 + noise
+        if "weight_decay" in params:
+            final += 0.02 * (math.log10(params["weight_decay"]) + 1.5) ** 2
+        done = {Status.DIVERGED: 0.34, Status.PRUNED: 0.5, Status.CRASHED: 0.2, Status.RUNNING: 0.4}.get(status, 1.0)
+        found = []
+        for share in np.linspace(0, 1, self.rungs + 1)[1:]:
+            if share > done + 1e-9:
+                break
+            power = 0.55 if a.decays_late else 0.25
+            loss = final + 2.2 * (1 - share**power) + 0.01 * math.sin(20 * share + noise * 400)
+            train = loss - 0.05 * share + 0.02 * math.sin(37 * share)
+            found.append(self._rung(round(share * num_steps), loss, train, params["lr"] * _multiplier(a, share)))
+        if status is Status.DIVERGED:
+            found.append(self._rung(num_steps // 3, math.nan, math.nan, params["lr"]))
+        return found
+
+    def _rung(self, step: int, val_loss: float, train_loss: float, lr: float) -> Rung:
+        point = Point(step, train_loss, lr, grad_norm=0.5, update_ratio=1e-3)
+        return Rung(
+            step=step,
+            val_loss=val_loss,
+            val_score=0.9 - val_loss / 10,
+            points=(point,),
+            ms_per_step=2.1,
+            peak_bytes=300_000_000,
+            train_seconds=round(step * 0.0021, 3),
         )
 
 
-def _fill_trial(
-    client: MlflowClient,
-    experiment: str,
-    parent: str,
-    a: FakeArm,
-    phase: Phase,
-    slot: int,
-    seed: int,
-    params: Mapping[str, float],
-    status: Status,
-    origin: str,
-    rng: np.random.Generator,
-    rungs: int,
-    num_steps: int,
-) -> None:
-    tags = {
-        names.KIND: "trial",
-        names.ARM: a.name,
-        names.PHASE: phase.value,
-        names.SLOT: str(slot),
-        names.SEED: str(seed),
-        names.ORIGIN: origin,
-        names.STATUS: status.value,
-        names.STATE_BYTES: str(a.state_bytes),
-        names.TRAIN_SECONDS: f"{num_steps * 0.0021:.3f}",
-        names.LANES: "1",
-        "mlflow.parentRunId": parent,
-    }
-    if status is Status.DIVERGED:
-        tags[names.ERROR] = f"training loss was not finite at step {num_steps // 3}"
-    if status is Status.CRASHED:
-        tags[names.ERROR] = "OutOfMemoryError: tried to allocate <2 GiB>"
-    run_id = _create(client, experiment, f"{a.label} {phase.value} {slot}", tags)
-    # seeds are shared by all arms, so part of the noise is too: what pairing is for
-    shared = float(np.random.default_rng([3, seed]).normal()) * 3 * a.noise if phase is Phase.CONFIRM else 0.0
-    metrics = _curves(a, params, status, shared + float(rng.normal()) * a.noise, rungs, num_steps)
-    if phase is Phase.CONFIRM and status is Status.FINISHED:
-        final = metrics[names.VAL_LOSS][-1][1]
-        metrics[names.TEST_LOSS] = [(num_steps, final + 0.02 + float(rng.normal()) * a.noise / 2)]
-        metrics[names.test_metric("accuracy")] = [(num_steps, 0.9 - final / 10)]
-    points = [Metric(key, value, CLOCK, step) for key, rows in metrics.items() for step, value in rows]
-    logged = [Param("seed", str(seed)), *(Param(key, repr(value)) for key, value in params.items())]
-    for start in range(0, max(len(points), 1), 1_000):
-        client.log_batch(run_id, points[start : start + 1_000], logged if start == 0 else (), synchronous=True)
-    if status is not Status.RUNNING:
-        client.set_terminated(run_id, "FAILED" if status is Status.CRASHED else "FINISHED", end_time=CLOCK)
-
-
-def _curves(
-    a: FakeArm, params: Mapping[str, float], status: Status, noise: float, rungs: int, num_steps: int
-) -> dict[str, list[tuple[int, float]]]:
-    away = math.log10(params["lr"] / a.best_lr)
-    final = a.final + a.curvature * away**2 + noise
-    if "weight_decay" in params:
-        final += 0.02 * (math.log10(params["weight_decay"]) + 1.5) ** 2
-    done = {Status.DIVERGED: 0.34, Status.PRUNED: 0.5, Status.CRASHED: 0.2, Status.RUNNING: 0.4}.get(status, 1.0)
-    found: dict[str, list[tuple[int, float]]] = {names.VAL_LOSS: [], names.TRAIN_LOSS: [], names.LR: []}
-    for share in np.linspace(0, 1, rungs + 1)[1:]:
-        if share > done + 1e-9:
-            break
-        step = round(share * num_steps)
-        power = 0.55 if a.decays_late else 0.25
-        loss = final + 2.2 * (1 - share**power) + 0.01 * math.sin(20 * share + noise * 400)
-        multiplier = 0.5 * (1 + math.cos(math.pi * share)) if a.decays_late else 1.0
-        found[names.VAL_LOSS].append((step, loss))
-        found[names.TRAIN_LOSS].append((step, loss - 0.05 * share + 0.02 * math.sin(37 * share)))
-        found[names.LR].append((step, params["lr"] * multiplier))
-    if status is Status.DIVERGED:
-        found[names.VAL_LOSS].append((num_steps // 3, math.nan))
-    found[names.MS_PER_STEP] = [(num_steps, 2.1)]
-    found[names.PEAK_BYTES] = [(num_steps, 3e8)]
-    return {key: rows for key, rows in found.items() if rows}
-
-
-def _create(client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str]) -> str:
-    run = client.create_run(experiment, start_time=CLOCK, tags=dict(tags), run_name=name)
-    return str(run.info.run_id)
+def _multiplier(a: FakeArm, share: float) -> float:
+    """Of the peak learning rate, at a share of the run."""
+    return 0.5 * (1 + math.cos(math.pi * share)) if a.decays_late else 1.0
 
 
 def main() -> None:
@@ -309,8 +310,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=16, help="search trials, all arms together")
     parser.add_argument("--seeds", type=int, default=8)
     options = parser.parse_args()
-    artifacts = Path(options.uri.removeprefix("sqlite:///")).absolute().parent / "artifacts"
-    fill(options.uri, options.sweep, trials=options.trials // len(DEFAULT), seeds=options.seeds, artifacts=artifacts)
+    fill(options.uri, options.sweep, trials=options.trials // len(DEFAULT), seeds=options.seeds)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from optsweep.launch.worker import Job, worker_name
 from optsweep.search.slots import SearchPlan
 from optsweep.search.space import Space
 from optsweep.search.studies import Studies, Work, history
+from optsweep.tracking.schema import Chosen
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import End, Phase
 
@@ -33,7 +34,7 @@ NOISE = np.random.default_rng(3).normal(size=(4, 40))
 class NoTracker:
     """What the planner tells MLflow goes nowhere."""
 
-    def set_tags(self, run: str, tags: Mapping[str, Any]) -> None:
+    def note_chosen(self, run: str, chosen: Chosen | None) -> None:
         pass
 
     def supersede(self, arm: str, slots: Sequence[int]) -> None:

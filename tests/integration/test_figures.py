@@ -26,7 +26,8 @@ from optsweep.report import (
 from optsweep.report.comparison import Group, compare
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
-from optsweep.tracking.reader import ArmRecord, Chosen, Curve, RangeRecord, SweepRecord, Timing, TrialRecord
+from optsweep.tracking.reader import ArmRecord, Curve, SweepRecord, TrialRecord
+from optsweep.tracking.schema import Chosen, Environment, RangeRecord, SweepPlan, Timing
 from optsweep.train.trial import Phase
 
 HOSTILE = "_<b>&\"$\\frac{1}{2}$_λ→∞'"
@@ -79,7 +80,7 @@ def made(choices: Mapping[str, str], trials: Sequence[TrialRecord], label: str =
 
 
 def group(*arms: ArmRecord) -> Group:
-    (found,) = compare([SweepRecord("s", "0", None, {}, {}, "", (), arms)])
+    (found,) = compare([SweepRecord("s", "0", None, SweepPlan(), Environment(), "", (), arms)])
     return found
 
 

@@ -7,19 +7,23 @@ import html
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from mlflow.tracking import MlflowClient
-from synthetic_store import DEFAULT, arm, fill
+from synthetic_store import DEFAULT, FakeArm, arm, fill
 
+from optsweep.errors import UserError
 from optsweep.report import Report, SweepNotFound, write_report
 from optsweep.report import page as report_page
 from optsweep.report.figures import canvas as figures
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
+from optsweep.tracking.schema import ARM_FILE, SWEEP_FILE
+from optsweep.tracking.writer import Tracker
 
 HOSTILE = "<script>alert('x')</script> a/b λ→∞ $\\frac{1}{2}$ \"&amp;"
 
@@ -29,7 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One store for all tests: making its schema takes seconds."""
     folder = tmp_path_factory.mktemp("store")
     uri = f"sqlite:///{folder}/mlflow.db"
-    fill(uri, "demo", trials=10, seeds=6, artifacts=folder / "artifacts")
+    fill(uri, "demo", trials=10, seeds=6)
     return uri
 
 
@@ -186,7 +190,7 @@ def test_every_number_of_the_table_is_in_the_json(demo: Report) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are planned but not drawn: most of a report's time, and not what the test is about."""
 
-    def save(plan: figures.Plan, prefix: str, folder: Path) -> figures.Drawing:
+    def save(plan: figures.FigurePlan, prefix: str, folder: Path) -> figures.Drawing:
         return figures.Drawing(prefix + plan.name, plan.title, plan.caption, plan.alt, "<svg></svg>", plan.wide)
 
     monkeypatch.setattr(figures, "save", save)
@@ -267,9 +271,9 @@ def test_one_group_has_no_section_across(demo: Report) -> None:
     ],
 )
 def test_sweeps_without_a_comparison(
-    store: str, tmp_path: Path, name: str, arms: tuple[object, ...], seeds: int, expected: str
+    store: str, tmp_path: Path, name: str, arms: Sequence[FakeArm], seeds: int, expected: str
 ) -> None:
-    fill(store, name, arms, trials=2, seeds=seeds, baseline="?")  # type: ignore[arg-type]
+    fill(store, name, arms, trials=2, seeds=seeds, baseline="?")
     report = write_report(store, [name], tmp_path, attach=False)
     assert expected in report.index.read_text()
 
@@ -343,18 +347,18 @@ def test_a_slot_that_ran_twice_counts_once(store: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_tag_that_was_cut_off_is_a_caveat(store: str, tmp_path: Path) -> None:
+def test_an_arm_whose_sheet_is_broken_is_a_caveat(store: str, tmp_path: Path) -> None:
     fill(store, "cut", DEFAULT, trials=2, seeds=2)
-    client = MlflowClient(store)
-    experiment = client.get_experiment_by_name("cut")
-    assert experiment is not None
-    run = client.search_runs([experiment.experiment_id], f"tags.`{names.KIND}` = 'arm'")[0]
-    client.set_tag(run.info.run_id, names.FIXED, '{"eps": 1e-')
-    client.set_tag(run.info.run_id, names.CHOSEN, "null")
+    tracker = Tracker(store, "cut")
+    arm_run, sweep_run = tracker.arm_run(DEFAULT[1].name, ""), tracker.sweep_run()
+    tracker.log_text(arm_run, '{"name": "', ARM_FILE)
     write_report(store, ["cut"], tmp_path, attach=False)
     text = (tmp_path / "index.html").read_text()
-    assert "The tag optsweep.fixed could not be read." in text
-    assert "optsweep.chosen" not in text
+    assert f"{DEFAULT[1].label}: {ARM_FILE} of its run could not be read." in text
+    assert DEFAULT[0].label in text
+    tracker.log_text(sweep_run, '{"plan": {"seed": "one"}}', SWEEP_FILE)
+    with pytest.raises(UserError, match=r"broken optsweep/sweep\.json: SweepSheet\.plan\.seed is 'one'"):
+        write_report(store, ["cut"], tmp_path, attach=False)
 
 
 @pytest.mark.usefixtures("quick")

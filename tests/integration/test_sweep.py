@@ -15,8 +15,8 @@ import pytest
 from mlflow import MlflowClient
 
 from optsweep.search.studies import Studies, history
-from optsweep.tracking import names
-from optsweep.tracking import writer as tracking
+from optsweep.tracking import names, store
+from optsweep.tracking.reader import load_sweep
 from optsweep.train.trial import Phase
 
 SWEEP = [
@@ -34,7 +34,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        tracking.check("sqlite:///mlruns/mlflow.db")
+        store.check("sqlite:///mlruns/mlflow.db")
     finally:
         os.chdir(before)
     return folder / "mlruns"
@@ -123,9 +123,10 @@ def test_every_arm_has_its_budget_and_mlflow_holds_every_curve(reference: Path) 
     history_of = client.get_metric_history(trials[0].info.run_id, names.VAL_LOSS)
     assert [m.step for m in history_of] == [0, 10, 20]
     parent = next(iter(parents.values()))
-    assert tracking.parse(parent.data.tags[names.TIMING])["ms_per_step"] > 0
+    arms = load_sweep(client, "small", experiment.experiment_id).arms
+    assert all(arm.timing is not None and arm.timing.ms_per_step > 0 for arm in arms)
     assert parent.inputs.dataset_inputs[0].dataset.name == "digits_mlp"
-    assert [a.path for a in client.list_artifacts(parent.info.run_id)] == ["config.yaml"]
+    assert [a.path for a in client.list_artifacts(parent.info.run_id)] == ["config.yaml", "optsweep"]
 
 
 @pytest.mark.parametrize("workers", [3])
@@ -260,7 +261,7 @@ def test_an_arm_s_own_curves_are_the_medians_over_its_confirm_trials(reference: 
     confirm = [
         run
         for run in runs
-        if run.data.tags[names.ARM] == arm.data.tags[names.ARM] and run.data.tags.get(names.PHASE) == "confirm"
+        if run.data.tags.get(names.ARM) == arm.data.tags[names.ARM] and run.data.tags.get(names.PHASE) == "confirm"
     ]
     assert len(confirm) == 2
     for key in (names.VAL_LOSS, names.TEST_LOSS):

@@ -88,12 +88,13 @@ def _among_strangers(command: Command, config: DictConfig) -> None:
     """Under a stock launcher: make the stores, before jobs race for it, and write the report when all are done."""
     from optsweep import api
     from optsweep.search.studies import Studies
-    from optsweep.tracking import writer as tracking
+    from optsweep.tracking.store import check
+    from optsweep.tracking.writer import Tracker
 
     uri, name = config.tracking.uri, config.sweep.name
     Studies.open(config.tracking.storage, name)
-    tracking.check(uri)
-    tracking.Tracker(uri, name).sweep_run()
+    check(uri)
+    Tracker(uri, name).sweep_run()
     try:
         _main(command)
     finally:  # failures included

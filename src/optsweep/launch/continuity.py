@@ -9,7 +9,7 @@ from optsweep.build.assemble import Built
 from optsweep.config.arm import Arm, difference
 from optsweep.errors import UserError
 from optsweep.search.studies import Studies
-from optsweep.tracking import writer as tracking
+from optsweep.tracking.codec import plain
 
 
 def _plan_content(arm: Arm, built: Built) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Built])
     for arm, b in zip(arms, built, strict=True):
         content = {**b.content, **_plan_content(arm, b)}
         before = studies.note(arm.name, "content") if studies.has_trials(arm.name) else None
-        if before is not None and (changed := difference(before, tracking.plain(content))):
+        if before is not None and (changed := difference(before, plain(content))):
             raise UserError(
                 f"sweep.name={arm.sweep}: its arm '{arm.name}' has trials under other settings: {changed}; "
                 f"give another sweep.name"
@@ -40,4 +40,4 @@ def note_content(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]) 
     """Remember the settings of arms that have no trials yet."""
     for arm, b in zip(arms, built, strict=True):
         if not studies.has_trials(arm.name):
-            studies.set_note(arm.name, "content", tracking.plain({**b.content, **_plan_content(arm, b)}))
+            studies.set_note(arm.name, "content", plain({**b.content, **_plan_content(arm, b)}))

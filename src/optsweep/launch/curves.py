@@ -18,8 +18,8 @@ from optsweep.train.trial import Phase
 def summarise_arms(tracker: Tracker, jobs: Sequence[Job]) -> None:
     """Log every arm's median curves; sent again they change nothing: timestamps are the arm's start and the step."""
     for job in jobs:
-        tags = {names.KIND: "trial", names.ARM: job.arm.name, names.PHASE: Phase.CONFIRM.value}
-        runs = [run for run in tracker.find(tags) if run.data.tags.get(names.STATUS) == Status.FINISHED]
+        trials = tracker.trials(job.arm.name, Phase.CONFIRM)
+        runs = [run for run in trials if run.data.tags.get(names.STATUS) == Status.FINISHED]
         if not runs:
             continue
         started = int(tracker.client.get_run(job.parent_run).info.start_time)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+
+import numpy as np
 
 from optsweep.build.assemble import Built
 from optsweep.config.arm import Arm
@@ -14,81 +16,132 @@ from optsweep.launch.planner import Planner
 from optsweep.launch.worker import Job
 from optsweep.tasks.base import Split
 from optsweep.tracking import names
-from optsweep.tracking import writer as tracking
+from optsweep.tracking.schema import (
+    ArmFacts,
+    ArmSheet,
+    ArmTitle,
+    ConfirmTerms,
+    RangeRecord,
+    ScheduleTrace,
+    SearchTerms,
+    Session,
+    SweepPlan,
+    SweepSheet,
+)
 from optsweep.tracking.writer import Tracker
+from optsweep.train.program import Program
 
-MAX_SESSIONS = 40
-_ADDED = ("train_seconds", "trials")
+MOST_TRACED = 2_000
+"""Steps of a schedule that are stored; of a longer run evenly thinned."""
 
 
 def describe_sweep(
-    tracker: Tracker, arms: Sequence[Arm], baseline: str | None, device: str, command: str
-) -> tuple[str, Mapping[str, Any]]:
+    tracker: Tracker, arms: Sequence[Arm], labels: Mapping[str, str], baseline: str | None, device: str, command: str
+) -> tuple[str, SweepPlan]:
     """The run of kind `sweep`: plan, machine, the command that repeats the call. Returns its id and the plan.
 
-    Without a baseline an earlier call's stays. So do planned looks: seeds that were looked at are judged as such, even
-    where a fixed number is asked for later.
+    Without a baseline an earlier call's stays. So do its arms, which this call may not know, and planned looks: seeds
+    that were looked at are judged as such, even where a fixed number is asked for later.
     """
     first = arms[0]
     run = tracker.sweep_run()
-    earlier = tracking.parse(tracker.client.get_run(run).data.tags.get(names.PLAN, "{}"))
-    looks = LOOKS if first.confirm_seeds == AUTO else earlier.get("confirm", {}).get("looks", ())
-    plan = {
-        "baseline": baseline or earlier.get("baseline") or first.name,
-        "seed": first.seed,
-        "objective": names.VAL_LOSS,
-        "search": {
-            "trials": first.search.trials,
-            "reruns": first.search.reruns,
-            "lag": first.search.lag,
-            "sampler": first.search.sampler,
-            "pruner": first.search.pruner,
-        },
-        "confirm": {"seeds": first.confirm_seeds, "looks": list(looks), "delta": first.confirm_delta},
-    }
-    tracker.set_tags(run, {names.PLAN: plan, names.ENVIRONMENT: environment(device), names.COMMAND: command})
+    before = tracker.sweep_sheet(run) or SweepSheet()
+    titles = {title.name: title for title in before.plan.arms}
+    titles |= {arm.name: ArmTitle(arm.name, labels[arm.name]) for arm in arms}
+    plan = SweepPlan(
+        baseline=baseline or before.plan.baseline or first.name,
+        seed=first.seed,
+        objective=names.VAL_LOSS,
+        arms=tuple(titles.values()),
+        search=SearchTerms(
+            trials=first.search.trials,
+            reruns=first.search.reruns,
+            lag=first.search.lag,
+            sampler=first.search.sampler,
+            pruner=first.search.pruner,
+        ),
+        confirm=ConfirmTerms(
+            seeds=first.confirm_seeds,
+            looks=LOOKS if first.confirm_seeds == AUTO else before.plan.confirm.looks,
+            delta=first.confirm_delta,
+        ),
+    )
+    tracker.write_sheet(run, replace(before, plan=plan, environment=environment(device), command=command))
+    tracker.set_tags(run, {names.NOTE: _sweep_note(plan, command)})
     return run, plan
 
 
 def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
-    """The parent run of an arm: what it is, what is searched, from which source. Returns the arm as workers get it."""
+    """The parent run of an arm: what it is, what is searched, from which source. Returns the arm as workers get it.
+
+    What an earlier call found, its choice and its timing, stays.
+    """
     run = tracker.arm_run(arm.name, label)
-    program, task = built.program, built.program.task
-    facts = {
-        "num_parameters": program.layout.num_parameters,
-        "num_steps": program.num_steps,
-        "batch_size": program.batch_size,
-        "metric": task.metric,
-        "higher_is_better": task.higher_is_better,
-        "loss_unit": task.loss_unit,
-        "chance_loss": task.chance_loss,
-        "target_loss": task.target_loss,
-        "warmup_steps": program.schedule.length,
-        "device": arm.trainer.device,
-        "precision": program.precision,
-        "lanes": arm.trainer.lanes,
-        "threads": arm.trainer.threads,
-        "data": task.digest(),
-    }
-    space = {
-        key: {"low": r.low, "high": r.high, "log": r.log, "source": r.source} for key, r in built.space.ranges.items()
-    }
-    tags = {
-        names.LABEL: label,
-        names.CHOICES: arm.combination,
-        names.FINGERPRINT: built.fingerprint,
-        names.SPACE: space,
-        names.FIXED: built.space.fixed,
-        names.FACTS: facts,
-        names.WARNINGS: list(built.warnings),
-        "mlflow.note.content": _note(arm, built, label),
-        "mlflow.runName": label,  # a grid that grew may tell its arms apart by more than before
-    }
-    tracker.set_tags(run, tags)
+    before = tracker.arm_sheet(run) or ArmSheet(arm.name, label)
+    task = built.program.task
+    sheet = replace(
+        before,
+        label=label,
+        choices=arm.combination,
+        fingerprint=built.fingerprint,
+        space={key: RangeRecord(r.low, r.high, r.log, r.source) for key, r in built.space.ranges.items()},
+        fixed=built.space.fixed,
+        facts=facts_of(arm, built.program),
+        schedule=schedule_trace(built.program),
+        warnings=tuple(built.warnings),
+    )
+    tracker.write_sheet(run, sheet)
+    # the label too: a grid that grew may tell its arms apart by more than before
+    tracker.set_tags(run, {names.NOTE: _note(arm, built, label), names.RUN_NAME: label})
     tracker.set_params(run, {key: value for key, value in built.content.items() if value is not None})
     tracker.set_dataset(run, arm.task.name, task.digest(), arm.task.target, {"num_train": task.size(Split.TRAIN)})
     tracker.log_text(run, without_secrets(arm.yaml), "config.yaml")
     return Job(arm, label, built.fingerprint, run)
+
+
+def facts_of(arm: Arm, program: Program) -> ArmFacts:
+    """What the arm's numbers mean."""
+    task = program.task
+    return ArmFacts(
+        num_parameters=program.layout.num_parameters,
+        num_steps=program.num_steps,
+        batch_size=program.batch_size,
+        samples_seen=program.batch_size * program.num_steps,
+        metric=task.metric,
+        higher_is_better=task.higher_is_better,
+        loss_unit=task.loss_unit,
+        chance_loss=task.chance_loss,
+        target_loss=task.target_loss,
+        warmup_steps=program.schedule.length,
+        device=arm.trainer.device,
+        precision=program.precision,
+        lanes=arm.trainer.lanes,
+        threads=arm.trainer.threads,
+        data=task.digest(),
+    )
+
+
+def schedule_trace(program: Program, most: int = MOST_TRACED) -> ScheduleTrace | None:
+    """The multipliers of every step, of more than `most` steps so many, first, last and the warm-up's corner included.
+
+    None for a schedule that listens to evaluations: each trial has its own.
+    """
+    schedule, num_steps = program.schedule, program.num_steps
+    if schedule.listens:
+        return None
+    steps = np.arange(num_steps)
+    if num_steps > most:
+        evenly = np.linspace(0, num_steps - 1, most).round().astype(np.int64)
+        corner = schedule.length + np.arange(-1, 2)
+        steps = np.union1d(evenly, corner[(corner >= 0) & (corner < num_steps)])
+    return ScheduleTrace(steps, schedule.multipliers(num_steps, num_steps)[steps])
+
+
+def _sweep_note(plan: SweepPlan, command: str) -> str:
+    """Markdown shown on the sweep's page in MLflow."""
+    arms = "\n".join(f"- {title.label}" for title in plan.arms)
+    budget = f"{plan.search.trials} search trials and {in_words(plan.confirm.seeds)} for each of"
+    return f"{budget}\n\n{arms}\n\n```\n{command}\n```"
 
 
 def _note(arm: Arm, built: Built, label: str) -> str:
@@ -109,19 +162,13 @@ def _note(arm: Arm, built: Built, label: str) -> str:
 
 def describe_session(tracker: Tracker, run: str, begin: float, end: float, workers: int, planner: Planner) -> None:
     """Add this call to the sweep's list of sessions."""
-    before = tracker.client.get_run(run).data.tags.get(names.SESSIONS)
-    sessions = tracking.parse(before) if before else []
-    known_seconds = sum(s["train_seconds"] for s in sessions)
-    known_trials = sum(s["trials"] for s in sessions)
-    session = {
-        "start": round(begin, 3),
-        "end": round(end, 3),
-        "workers": workers,
-        "train_seconds": round(planner.train_seconds() - known_seconds, 3),
-        "trials": planner.num_done() - known_trials,
-    }
-    sessions.append(session)
-    while len(sessions) > MAX_SESSIONS:  # a tag holds some 75; the two oldest become one
-        a, b = sessions[:2]
-        sessions[:2] = [{**b, "start": b["start"] - (a["end"] - a["start"])} | {k: a[k] + b[k] for k in _ADDED}]
-    tracker.set_tags(run, {names.SESSIONS: sessions})
+    sheet = tracker.sweep_sheet(run)
+    before = sheet.sessions if sheet else ()
+    session = Session(
+        start=round(begin, 3),
+        end=round(end, 3),
+        workers=workers,
+        train_seconds=round(planner.train_seconds() - sum(s.train_seconds for s in before), 3),
+        trials=planner.num_done() - sum(s.trials for s in before),
+    )
+    tracker.note_session(run, session)

@@ -6,11 +6,11 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from optsweep.tracking.writer import git_commit
+from optsweep.tracking.schema import Environment
+from optsweep.tracking.source import git_commit
 
 PACKAGES = ("optsweep", "torch", "numpy", "optuna", "mlflow", "hydra-core", "scipy", "scikit-learn", "matplotlib")
 
@@ -20,7 +20,7 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(device: str) -> Environment:
     """What a reader needs to judge the numbers: machine, device, versions, commit."""
     import torch  # not above: a report asks for the number of cores, and has no use for two seconds of torch
 
@@ -30,16 +30,16 @@ def environment(device: str) -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "not installed"
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": num_cores(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-        "packages": packages,
-        "git_commit": git_commit(),
-    }
+    return Environment(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        processor=_processor(),
+        cores=num_cores(),
+        memory_bytes=psutil.virtual_memory().total,
+        device=torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        packages=packages,
+        git_commit=git_commit(),
+    )
 
 
 def _processor() -> str:

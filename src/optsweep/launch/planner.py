@@ -20,7 +20,7 @@ from optsweep.launch.worker import Job, is_alive
 from optsweep.search.slots import Choice, SearchPlan, Slot, choose, ready, suggest
 from optsweep.search.space import Space
 from optsweep.search.studies import NO_HISTORY, History, Running, States, Studies, history
-from optsweep.tracking import names
+from optsweep.tracking.schema import Chosen
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
 
@@ -243,7 +243,7 @@ class Planner:
         choice, confirm = seen.standing.choice, seen.standing.confirm
         if choice != seen.chosen or choice is None:
             seen.chosen = choice
-            self.tracker.set_tags(task.job.parent_run, {names.CHOSEN: _chosen_tag(choice)})
+            self.tracker.note_chosen(task.job.parent_run, _chosen(choice))
         if choice is None:  # every search trial diverged or crashed: there is nothing to confirm
             return True
         others = sorted(s.number for s in confirm.slots.values() if s.params != choice.params and s.done)
@@ -268,17 +268,18 @@ def _fixed(space: Space) -> Choice:
     return Choice(params={}, mean=math.inf, count=0, sides={}, searched={}, numbers=())
 
 
-def _chosen_tag(choice: Choice | None) -> Mapping[str, Any] | None:
+def _chosen(choice: Choice | None) -> Chosen | None:
+    """The choice as the arm's sheet has it."""
     if choice is None:
         return None
-    return {
-        "params": dict(choice.params),
-        "mean": choice.mean if choice.count else None,
-        "n": choice.count,
-        "bracketed": {"lr": dict(choice.sides)} if choice.sides else {},
-        "searched": {key: list(value) for key, value in choice.searched.items()},
-        "slots": list(choice.numbers),
-    }
+    return Chosen(
+        params=dict(choice.params),
+        mean=choice.mean if choice.count else None,
+        n=choice.count,
+        bracketed={"lr": dict(choice.sides)} if choice.sides else {},
+        searched=dict(choice.searched),
+        slots=tuple(choice.numbers),
+    )
 
 
 def _progress(task: PlannedArm, seen: _Seen, may_grow: bool) -> ArmProgress:

@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 
 from optsweep.errors import UserError
 from optsweep.launch.worker import Job
-from optsweep.tracking.writer import StoreFailureError
+from optsweep.tracking.store import StoreFailureError
 
 IDLE_SECONDS = 0.1
 """Between two looks at the storage of a worker without work."""

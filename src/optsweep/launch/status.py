@@ -12,7 +12,7 @@ import optuna
 
 from optsweep.errors import UserError, nearest
 from optsweep.search.studies import Studies, history
-from optsweep.tracking.writer import database
+from optsweep.tracking.store import database
 from optsweep.train.trial import Phase
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from optsweep.build.assemble import Built, device_of
 from optsweep.config.arm import Arm, fingerprint_of
@@ -28,8 +27,9 @@ from optsweep.launch.work import work
 from optsweep.launch.worker import Job, is_alive, worker_name
 from optsweep.search.slots import SearchPlan
 from optsweep.search.studies import Studies
-from optsweep.tracking import names
-from optsweep.tracking import writer as tracking
+from optsweep.tracking import store
+from optsweep.tracking.codec import to_json
+from optsweep.tracking.schema import SweepPlan
 from optsweep.tracking.writer import Tracker
 
 
@@ -96,7 +96,7 @@ class _Opened:
 
     tracker: Tracker
     run: str
-    plan: Mapping[str, Any]
+    plan: SweepPlan
     jobs: Sequence[Job]
     planner: Planner
 
@@ -133,18 +133,19 @@ def _pool(prepared: _Prepared) -> Iterator[Pool | None]:
 def _open(prepared: _Prepared, command: str, observe: Observer) -> _Opened:
     """Take the planner's seat, and tell the stores what is going to be run."""
     arms, built, first = prepared.arms, prepared.built, prepared.arms[0]
-    tracking.check(first.tracking_uri)
+    store.check(first.tracking_uri)
+    store.check_sweep(first.tracking_uri, first.sweep)
     _be_the_planner(prepared.studies, arms)
     note_content(prepared.studies, arms, built)
     tracker = Tracker(first.tracking_uri, first.sweep)
-    run, plan = describe_sweep(tracker, arms, prepared.baseline, prepared.devices[0], command)
+    run, plan = describe_sweep(tracker, arms, prepared.labels, prepared.baseline, prepared.devices[0], command)
     jobs = [describe_arm(tracker, arm, b, prepared.labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
     planner = Planner(
         [PlannedArm(job, _search_plan(job.arm), b.space) for job, b in zip(jobs, built, strict=True)],
         prepared.studies,
         tracker,
         seeds=first.confirm_seeds,
-        baseline=plan["baseline"],
+        baseline=plan.baseline,
         delta=first.confirm_delta,
         retries=first.retries,
         on_done=lambda label, phase, slot: observe(TrialEnded(label, phase, slot)),
@@ -173,15 +174,16 @@ def _time_steps(prepared: _Prepared, opened: _Opened) -> bool:
     """Time the steps of every arm that has no timing yet; returns whether there was one."""
     timings = time_arms(opened.jobs, prepared.built, opened.tracker)
     for run, timing in timings.items():
-        opened.tracker.set_tags(run, {names.TIMING: timing})
+        opened.tracker.note_timing(run, timing)
     return bool(timings)
 
 
 def _conclude(prepared: _Prepared, opened: _Opened, trained: int, timed: bool, begin: float) -> SweepResult:
     """Summarise the arms in MLflow, close their runs, and say what all came to."""
     tracker, first = opened.tracker, prepared.arms[0]
-    results = fingerprint_of({"plan": opened.plan, "results": opened.planner.num_done()})
-    reported = tracker.client.get_run(opened.run).data.tags.get(names.REPORTED) == results
+    results = fingerprint_of({"plan": to_json(opened.plan), "results": opened.planner.num_done()})
+    sheet = tracker.sweep_sheet(opened.run)
+    reported = sheet is not None and sheet.reported == results
     if timed or not reported:
         summarise_arms(tracker, opened.jobs)
     for job in opened.jobs:
@@ -201,7 +203,7 @@ def _conclude(prepared: _Prepared, opened: _Opened, trained: int, timed: bool, b
 def note_report(result: SweepResult) -> None:
     """Remember that a report states the sweep's present results."""
     tracker = Tracker(result.tracking_uri, result.sweep)
-    tracker.set_tags(tracker.sweep_run(), {names.REPORTED: result.results})
+    tracker.note_report(tracker.sweep_run(), result.results)
 
 
 # -- details -------------------------------------------------------------------------------------------------------

@@ -7,17 +7,16 @@ computation, say nothing about an optimizer.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import quantiles
-from typing import Any
 
 import torch
 
 from optsweep.build.assemble import Built
 from optsweep.launch.worker import Job
-from optsweep.tracking import names
-from optsweep.tracking.writer import Tracker, parse
+from optsweep.tracking.schema import Timing
+from optsweep.tracking.writer import Tracker
 from optsweep.train.loop import time_steps
 from optsweep.train.trial import Trial
 
@@ -26,16 +25,16 @@ STEPS = 20
 """Steps per arm and round; a multiple of SOAP's refresh interval, so that each round has the same number."""
 
 
-def time_arms(jobs: Sequence[Job], built: Sequence[Built], tracker: Tracker) -> dict[str, Mapping[str, Any]]:
+def time_arms(jobs: Sequence[Job], built: Sequence[Built], tracker: Tracker) -> dict[str, Timing]:
     """Timing by parent run, of the arms that have none yet. An arm that crashes here gets none."""
     samples: dict[str, list[float]] = {}
     work = []
     for job, arm_built in zip(jobs, built, strict=True):
-        tags = tracker.client.get_run(job.parent_run).data.tags
-        if names.TIMING not in tags:
-            chosen = parse(tags.get(names.CHOSEN, "null"))
+        sheet = tracker.arm_sheet(job.parent_run)
+        if sheet is not None and sheet.timing is None:
             # Without a choice every trial diverged; the time of a step does not depend on the numbers.
-            params = chosen["params"] if chosen else {key: r.low for key, r in arm_built.space.ranges.items()}
+            low = {key: held.low for key, held in arm_built.space.ranges.items()}
+            params = sheet.chosen.params if sheet.chosen else low
             trial = Trial(arm_built.space.hyper(params), seed=0)
             work.append((job, replace(arm_built.program, vmapped=False), trial))
             samples[job.parent_run] = []
@@ -44,9 +43,9 @@ def time_arms(jobs: Sequence[Job], built: Sequence[Built], tracker: Tracker) -> 
             torch.set_num_threads(job.arm.trainer.threads)
             with contextlib.suppress(Exception):  # told as crashed trials already
                 samples[job.parent_run].append(time_steps(program, trial, STEPS))
-    result: dict[str, Mapping[str, Any]] = {}
+    result: dict[str, Timing] = {}
     for run, values in samples.items():
         if len(values) == ROUNDS:
-            low, median, high = quantiles(values, n=4, method="inclusive")
-            result[run] = {"ms_per_step": median, "low": low, "high": high, "n": len(values)}
+            first, median, third = quantiles(values, n=4, method="inclusive")
+            result[run] = Timing(median, first, third, len(values))
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from optsweep.config.arm import Arm
 from optsweep.search.slots import seed_of
 from optsweep.search.studies import LeaseLostError, Studies, Work
 from optsweep.tasks.base import Task
-from optsweep.tracking import names
-from optsweep.tracking.writer import StoreFailureError, Tracker, TrialLog
+from optsweep.tracking.schema import TrialHead
+from optsweep.tracking.store import StoreFailureError
+from optsweep.tracking.trial_log import TrialLog
+from optsweep.tracking.writer import Tracker
 from optsweep.train.loop import train
 from optsweep.train.trial import Outcome, Phase, Rung, Trial
 
@@ -172,19 +174,17 @@ class _Reporter:
 
     def _log(self, work: Work, built: Built) -> TrialLog:
         slot = work.slot
-        tags: Mapping[str, str] = {
-            names.ARM: work.arm,
-            names.LABEL: self.job.label,
-            names.PHASE: work.phase.value,
-            names.SLOT: str(slot.number),
-            names.SEED: str(slot.seed),
-            names.ORIGIN: slot.origin,
-            names.FINGERPRINT: self.job.fingerprint,
-            names.LANES: str(len(self.works)),
-        }
-        params = {**built.space.hyper(slot.params), "seed": slot.seed, "slot": slot.number}
+        head = TrialHead(
+            arm=work.arm,
+            phase=work.phase,
+            slot=slot.number,
+            seed=slot.seed,
+            origin=slot.origin,
+            hyper=built.space.hyper(slot.params),
+            lanes=len(self.works),
+        )
         name = f"{self.job.label} · {work.phase.value} {slot.number}"
-        return TrialLog(self.worker.tracker, self.job.parent_run, name, tags, params, built.program.task.metric)
+        return TrialLog(self.worker.tracker, self.job.parent_run, name, head, built.program.task.metric)
 
     def on_rung(self, place: int, rung: Rung) -> None:
         """Log the rung; renew the lease now and then."""

@@ -105,14 +105,14 @@ class Schedule:
         return traits_of(self.name)
 
     @property
-    def listens(self) -> bool:
-        """Whether it goes by the validation losses observed."""
-        return "observed" in inspect.signature(_schedule(self.name)).parameters
-
-    @property
     def length(self) -> int:
         """Steps of warm-up; 0 with none."""
         return 0 if self.warmup == "none" else self.warmup_steps
+
+    @property
+    def listens(self) -> bool:
+        """Whether its multipliers depend on validation losses, so that every trial has its own."""
+        return "observed" in inspect.signature(_schedule(self.name)).parameters
 
     def multipliers(self, num_steps: int, upto: int, observed: Sequence[float] = ()) -> Floats:
         """Multipliers of steps 0 … upto − 1 of a run of `num_steps`, given the validation losses observed so far."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optsweep.tracking.reader import SweepNotFound
+from optsweep.tracking.store import SweepNotFound
 
 __all__ = ["Report", "SweepNotFound", "write_report"]
 
@@ -44,7 +44,8 @@ def write_report(
     from mlflow.tracking import MlflowClient
 
     from optsweep.report import write
-    from optsweep.tracking.reader import check_store, find_experiment, load_sweep
+    from optsweep.tracking.reader import load_sweep
+    from optsweep.tracking.store import check_store, find_experiment
 
     if not sweeps:
         raise SweepNotFound("sweep.name: name at least one sweep to report")

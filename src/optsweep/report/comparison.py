@@ -250,7 +250,7 @@ def compare(sweeps: Sequence[SweepRecord]) -> tuple[Group, ...]:
     found = []
     for sweep in sweeps:
         axes = groups.setting_axes(sweep.arms)
-        for peers in groups.group(sweep.arms, sweep.plan.get("baseline")):
+        for peers in groups.group(sweep.arms, sweep.plan.baseline):
             repeated = Counter(arm.label for arm in peers.arms)
             results = []
             for arm in peers.arms:
@@ -262,8 +262,7 @@ def compare(sweeps: Sequence[SweepRecord]) -> tuple[Group, ...]:
 
 def _group(sweep: SweepRecord, setting: Mapping[str, str], results: Sequence[ArmResult], base: int) -> Group:
     level = Level.of(sweep.looks)
-    delta = sweep.plan.get("confirm", {}).get("delta")
-    delta = None if delta is None else float(delta)
+    delta = sweep.plan.confirm.delta
     findings = judge([*results[:base], *results[base + 1 :]], results[base], level, delta)
     wanted = _num_seeds(sweep, results, findings)
     arms = tuple(replace(arm, num_seeds=wanted) for arm in results)

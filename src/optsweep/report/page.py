@@ -136,10 +136,10 @@ def facts_line(sweep: SweepRecord) -> list[str]:
     """The sweep in a few words: arms, trials, seeds, time, device."""
     said = [wording.plural(len(sweep.arms), "arm"), wording.plural(sum(len(a.trials) for a in sweep.arms), "trial")]
     said += [in_words(sweep.seeds, sweep.looks)]
-    seconds = sum(float(session["end"]) - float(session["start"]) for session in sweep.sessions if session.get("end"))
+    seconds = sum(session.end - session.start for session in sweep.sessions)
     said += [wording.duration(seconds)] if seconds else []
-    said += [str(sweep.environment["device"])] if sweep.environment.get("device") else []
-    last = max((float(session["end"]) for session in sweep.sessions if session.get("end")), default=None)
+    said += [sweep.environment.device] if sweep.environment.device else []
+    last = max((session.end for session in sweep.sessions), default=None)
     return said + ([_date(last)] if last else [])
 
 

@@ -127,7 +127,7 @@ def _of_arm(arm: ArmRecord, sweep: SweepRecord) -> Iterator[str]:
     if "quasi-random" in origins:
         yield "sobol1967"
     if "model" in origins:
-        yield from SAMPLERS.get(str(sweep.plan.get("search", {}).get("sampler")), NOTHING)
+        yield from SAMPLERS.get(sweep.plan.search.sampler, NOTHING)
 
 
 _RANGES = {"AlgoPerf": "dahl2023", "EPFL": "semenov2025", "Fantastic": "wen2025", "Schedule-Free": "defazio2024"}

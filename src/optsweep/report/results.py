@@ -20,6 +20,7 @@ from optsweep.report.caveats import last_flip
 from optsweep.report.comparison import ArmResult, Comparison, Group
 from optsweep.report.figures.canvas import Drawing
 from optsweep.report.verdict import Verdict
+from optsweep.tracking.codec import to_json
 from optsweep.tracking.names import Status
 from optsweep.tracking.reader import SweepRecord, TrialRecord
 from optsweep.train.trial import Phase
@@ -73,10 +74,10 @@ def _sweep(sweep: SweepRecord) -> dict[str, Any]:
         "name": sweep.name,
         "experiment_id": sweep.experiment_id,
         "run_id": sweep.run_id,
-        "plan": sweep.plan,
-        "environment": sweep.environment,
+        "plan": to_json(sweep.plan),
+        "environment": to_json(sweep.environment),
         "command": sweep.command,
-        "sessions": sweep.sessions,
+        "sessions": to_json(sweep.sessions),
         "arms_not_started": sweep.absent,
         "problems": [
             {"arm": trial.arm, "label": label, **_trial(trial), "error": trial.error}

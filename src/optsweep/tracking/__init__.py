@@ -1,1 +1,1 @@
-"""What a sweep leaves in MLflow: the names, the writer, the reader. One contract, both ends."""
+"""What a sweep leaves in MLflow: schema, writers, reader. One contract, both ends."""

@@ -1,0 +1,296 @@
+"""What a sweep, an arm and a trial leave in MLflow, as dataclasses that writer and reader share.
+
+A sweep and each of its arms have one sheet, a JSON artifact of their run, which only the planner writes. A trial has no
+file: its head is tags and params, its end tags, a param and metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optsweep.inference.looks import AUTO, LOOKS, Seeds
+from optsweep.tracking import names
+from optsweep.tracking.names import Status
+from optsweep.train.trial import Phase
+
+SCHEMA_VERSION = 2
+"""Goes up where a sheet of before can't be read any more. A new field with a default is no reason (see codec.py)."""
+
+SWEEP_FILE = "optsweep/sweep.json"
+ARM_FILE = "optsweep/arm.json"
+
+# -- a sweep -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ArmTitle:
+    """An arm of the plan, whether it has started or not."""
+
+    name: str
+    label: str
+
+
+@dataclass(frozen=True)
+class SearchTerms:
+    """`search` of the plan, the same for every arm."""
+
+    trials: int = 0
+    reruns: float = 0.0  # share of the trials
+    lag: int = 0
+    sampler: str = ""
+    pruner: str = ""
+
+
+@dataclass(frozen=True)
+class ConfirmTerms:
+    """`confirm` of the plan, the same for every arm."""
+
+    seeds: Seeds = 0
+    looks: tuple[int, ...] = ()  # of confirm.seeds=auto, now or in an earlier call
+    delta: float | None = None
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep is to run."""
+
+    baseline: str = ""  # name of an arm
+    seed: int = 0
+    objective: str = names.VAL_LOSS
+    arms: tuple[ArmTitle, ...] = ()  # in the order of the command line
+    search: SearchTerms = SearchTerms()
+    confirm: ConfirmTerms = ConfirmTerms()
+
+    def planned(self, phase: Phase) -> int:
+        """How many trials each arm is to have in a phase; with confirm.seeds=auto at least."""
+        if phase is Phase.SEARCH:
+            return self.search.trials
+        return self.looks[0] if self.confirm.seeds == AUTO else self.confirm.seeds
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds at which confirm.seeds=auto has looked or will; none where it was never asked for."""
+        return self.confirm.looks or (LOOKS if self.confirm.seeds == AUTO else ())
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The machine and the versions; what is empty isn't known."""
+
+    python: str = ""
+    platform: str = ""
+    processor: str = ""
+    cores: int = 0
+    memory_bytes: int = 0
+    device: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)  # name: version
+    git_commit: str | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """One call that ran trials of the sweep."""
+
+    start: float  # unix seconds
+    end: float
+    workers: int
+    train_seconds: float  # of the trials that it ran
+    trials: int
+
+
+@dataclass(frozen=True)
+class SweepSheet:
+    """Everything that machines read of a sweep."""
+
+    plan: SweepPlan = SweepPlan()
+    environment: Environment = Environment()
+    command: str = ""  # the command line that repeats the sweep
+    sessions: tuple[Session, ...] = ()
+    reported: str = ""  # fingerprint of the plan and the number of results that the last report was written from
+    schema_version: int = SCHEMA_VERSION
+
+
+# -- an arm --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RangeRecord:
+    """The suggested range of a searched hyperparameter, before any extension."""
+
+    low: float
+    high: float
+    log: bool
+    source: str
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The setting that the search ended on."""
+
+    params: Mapping[str, float]
+    mean: float | None  # validation loss over its `n` trials
+    n: int
+    bracketed: Mapping[str, Mapping[str, bool]]  # key: {"low": …, "high": …}
+    searched: Mapping[str, tuple[float, float]]  # key: range with extensions
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds per step of the dedicated timing pass: median and quartiles of `n` measurements."""
+
+    ms_per_step: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class ArmFacts:
+    """What an arm's numbers mean, and what must be equal for them to be compared."""
+
+    num_parameters: int
+    num_steps: int
+    batch_size: int
+    samples_seen: int  # by a trial that runs to its end
+    metric: str
+    higher_is_better: bool
+    loss_unit: str
+    chance_loss: float | None
+    target_loss: float | None
+    warmup_steps: int
+    device: str
+    precision: str
+    lanes: int
+    threads: int
+    data: str  # the data's digest
+
+
+@dataclass(frozen=True, eq=False)
+class ScheduleTrace:
+    """The multipliers of the peak learning rate that a schedule applies, every step or evenly thinned."""
+
+    steps: NDArray[np.int64]  # 0-based
+    multipliers: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ArmSheet:
+    """Everything that machines read of an arm."""
+
+    name: str
+    label: str  # for figures: what tells the arm from the others, "soap + schedule_free"
+    choices: Mapping[str, str] = field(default_factory=dict)  # task, optimizer, schedule, … and the sweep's other axes
+    fingerprint: str = ""
+    space: Mapping[str, RangeRecord] = field(default_factory=dict)
+    fixed: Mapping[str, float] = field(default_factory=dict)  # the hyperparameters that are not searched
+    facts: ArmFacts | None = None
+    schedule: ScheduleTrace | None = None  # None: it listens to evaluations, so that each trial has its own
+    warnings: tuple[str, ...] = ()
+    chosen: Chosen | None = None  # None until the search ends, and where every trial of it diverged
+    timing: Timing | None = None
+    schema_version: int = SCHEMA_VERSION
+
+
+# -- a trial -------------------------------------------------------------------------------------------------------
+
+_SEED, _SLOT, _ORIGIN, _LANES, _STATE_BYTES = "seed", "slot", "origin", "lanes", "state_bytes"
+_OF_MACHINES = (_ORIGIN, _LANES, _STATE_BYTES)
+
+
+@dataclass(frozen=True)
+class TrialHead:
+    """What is known of a trial when it begins."""
+
+    arm: str
+    phase: Phase
+    slot: int  # 0-based place in the arm's phase
+    seed: int  # index of the seed within its phase: equal indices are the same seed in every arm
+    origin: str  # quasi-random | model | bracket | rerun | chosen | fixed
+    hyper: Mapping[str, float]  # all hyperparameters, searched and fixed
+    lanes: int = 1  # how many trials train at once beside and with this one
+
+    def tags(self) -> dict[str, str]:
+        """The tags of its run."""
+        return {
+            names.KIND: "trial",
+            names.ARM: self.arm,
+            names.PHASE: self.phase.value,
+            names.SLOT: str(self.slot),
+            names.STATUS: Status.RUNNING.value,
+        }
+
+    def params(self) -> dict[str, str]:
+        """The params of its run."""
+        own = {_SEED: self.seed, _SLOT: self.slot, _ORIGIN: self.origin, _LANES: self.lanes}
+        return {key: str(value) for key, value in {**self.hyper, **own}.items()}
+
+    @staticmethod
+    def of(tags: Mapping[str, str], params: Mapping[str, str]) -> TrialHead:
+        """The head that a run's tags and params tell of."""
+        numbers = {key: number(value) for key, value in trial_params(params).items() if key not in (_SEED, _SLOT)}
+        return TrialHead(
+            arm=tags.get(names.ARM, ""),
+            phase=_enum(Phase, tags.get(names.PHASE), Phase.SEARCH),
+            slot=_whole(tags.get(names.SLOT), 0),
+            seed=_whole(params.get(_SEED), 0),
+            origin=params.get(_ORIGIN, ""),
+            hyper={key: value for key, value in numbers.items() if value is not None},
+            lanes=_whole(params.get(_LANES), 1),
+        )
+
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """What is known of a trial when it has ended."""
+
+    status: Status
+    error: str = ""
+    train_seconds: float | None = None
+    state_bytes: int | None = None  # of optimizer state of one trial
+
+    def tags(self) -> dict[str, str]:
+        """The tags that its end adds."""
+        return {names.STATUS: self.status.value, **({names.ERROR: self.error} if self.error else {})}
+
+    def params(self) -> dict[str, str]:
+        """The params that its end adds."""
+        return {} if self.state_bytes is None else {_STATE_BYTES: str(self.state_bytes)}
+
+    @staticmethod
+    def of(tags: Mapping[str, str], params: Mapping[str, str], metrics: Mapping[str, float]) -> TrialEnd:
+        """The end that a run tells of; of one that runs yet, what there is."""
+        size = number(params.get(_STATE_BYTES))
+        return TrialEnd(
+            status=_enum(Status, tags.get(names.STATUS), Status.RUNNING),
+            error=tags.get(names.ERROR, ""),
+            train_seconds=metrics.get(names.TRAIN_SECONDS),
+            state_bytes=None if size is None else int(size),
+        )
+
+
+def trial_params(params: Mapping[str, str]) -> dict[str, str]:
+    """A trial's params without those that only machines read: its hyperparameters, seed and slot."""
+    return {key: value for key, value in params.items() if key not in _OF_MACHINES}
+
+
+def number(text: str | None) -> float | None:
+    """A param or tag as a number; None if it is none."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _whole(text: str | None, default: int) -> int:
+    found = number(text)
+    return default if found is None else int(found)
+
+
+def _enum(kind: Any, value: str | None, default: Any) -> Any:
+    return kind(value) if value in set(kind) else default

@@ -1,0 +1,169 @@
+"""Stores: opening one, finding a sweep in it, refusing what can't be used."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import sqlite3
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optsweep.errors import UserError, without_secrets
+from optsweep.tracking import names
+from optsweep.tracking.schema import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+
+SERVER_TIMEOUT = 5.0
+"""Seconds to wait for a tracking server's first answer."""
+
+RUNS_PER_CALL = 1000
+
+
+class SweepNotFound(ValueError):  # noqa: N818 – a mistake of the user, said in one line; nothing is broken
+    """There is no such sweep in the store; the message names the nearest."""
+
+
+class StoreFailureError(Exception):
+    """The store stopped working (a dead server, a full disk): no fault of the trial, which is to be run again."""
+
+
+@contextlib.contextmanager
+def failures_told_apart() -> Iterator[None]:
+    """Tell failures of the store from failures of training: raises StoreFailureError."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+        raise StoreFailureError(str(error).splitlines()[0][:300]) from error
+
+
+def check(uri: str, *, create: bool = True) -> None:
+    """Make sure that the store can be written, creating its schema once. Raises UserError with one line.
+
+    With `create` false a store that isn't there is an error.
+    """
+    scheme = urllib.parse.urlsplit(uri).scheme
+    if scheme in ("http", "https"):
+        try:
+            with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=SERVER_TIMEOUT):
+                return
+        except OSError as error:
+            raise UserError(f"tracking.uri: no MLflow server answers at {without_secrets(uri)} ({error})") from None
+        except ValueError as error:
+            raise UserError(f"tracking.uri: {uri} is no address ({error})") from None
+    if scheme == "sqlite":
+        path = database(uri)
+        if not create and not path.is_file():
+            raise UserError(f"tracking.uri: there is no store at {path}; run a sweep first, or name another one")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with sqlite3.connect(path, timeout=60) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("CREATE TABLE IF NOT EXISTS optsweep_writable (x)")
+        except (OSError, sqlite3.Error) as error:
+            raise UserError(f"tracking.uri: {uri} can't be written ({error})") from None
+    elif "://" not in uri:
+        raise UserError(f"tracking.uri: {uri!r} is not allowed; give sqlite:///PATH, postgresql://… or http(s)://…")
+    try:
+        client(uri).search_experiments(max_results=1)
+    except Exception as error:
+        reason = without_secrets(str(error).splitlines()[0])
+        raise UserError(f"tracking.uri: {without_secrets(uri)} can't be opened ({reason})") from None
+
+
+def database(uri: str) -> Path:
+    """File of a SQLite URI."""
+    return Path(urllib.parse.urlsplit(uri).path.removeprefix("/") if not uri.startswith("sqlite:////") else uri[10:])
+
+
+def client(uri: str) -> MlflowClient:
+    """MLflow's client; imported here because the import takes seconds."""
+    import logging
+
+    from mlflow import MlflowClient
+
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def check_store(uri: str) -> None:
+    """Refuse a local database that isn't there: opening it would create an empty one."""
+    if urllib.parse.urlsplit(uri).scheme.startswith("sqlite"):
+        path = database(uri)
+        if path.name not in ("", ":memory:") and not path.is_file():
+            raise SweepNotFound(f"tracking.uri: there is no store at {path}; run a sweep first, or name another store")
+
+
+def find_experiment(client: MlflowClient, name: str) -> str:
+    """Id of the experiment that holds sweep `name`. Raises SweepNotFound, which names the nearest."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None and experiment.lifecycle_stage == "active":
+        return str(experiment.experiment_id)
+    if experiment is not None:
+        raise SweepNotFound(
+            f"sweep '{name}' was deleted; `mlflow experiments restore -x {experiment.experiment_id}` brings it back"
+        )
+    known = [found.name for found in pages(lambda token: client.search_experiments(page_token=token))]
+    known = sorted(found for found in known if found != "Default")
+    if not known:
+        raise SweepNotFound(f"there is no sweep '{name}': the store is empty")
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    listed = f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(known[:8])}"
+    raise SweepNotFound(f"there is no sweep '{name}'; {listed}")
+
+
+def check_version(tags: Mapping[str, str], sweep: str) -> None:
+    """Refuse a sweep whose sheets are of another version. Raises UserError."""
+    found = tags.get(names.SCHEMA)
+    if found != str(SCHEMA_VERSION):
+        newer = found is not None and found.isdigit() and int(found) > SCHEMA_VERSION
+        raise UserError(
+            f"tracking.uri: sweep {sweep} was written by {'a newer' if newer else 'an older'} version of optsweep; "
+            f"give another sweep.name"
+        )
+
+
+def check_sweep(uri: str, sweep: str) -> None:
+    """Refuse to go on with a sweep that another version began; one that isn't there may begin. Raises UserError."""
+    opened = client(uri)
+    experiment = opened.get_experiment_by_name(sweep)
+    if experiment is not None:
+        for run in runs(opened, experiment.experiment_id, f"tags.`{names.KIND}` = 'sweep'"):
+            check_version(run.data.tags, sweep)
+
+
+def runs(client: MlflowClient, experiment_id: str, condition: str = "") -> list[Run]:
+    """Runs of an experiment, oldest first.
+
+    `condition` is MLflow's; it has no way to quote every text, so only what is chosen here may stand in it: words,
+    numbers, ids.
+    """
+    found = pages(
+        lambda token: client.search_runs([experiment_id], condition, max_results=RUNS_PER_CALL, page_token=token)
+    )
+    return sorted(found, key=lambda run: (run.info.start_time or 0, run.info.run_id))
+
+
+def pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
+    """The items of all pages."""
+    token = None
+    while True:
+        page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
