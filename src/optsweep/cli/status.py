@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 
 import optuna
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from optsweep.errors import UserError, nearest
-from optsweep.search.studies import Studies, history
+from optsweep.search.studies import Studies
 from optsweep.tracking.writer import database
 from optsweep.train.trial import Phase
 
@@ -31,10 +30,10 @@ def print_status(storage: str, sweep: str) -> None:
         table.add_column(column, justify="left" if column in ("arm", "phase") else "right")
     for arm in arms:
         for phase in Phase:
-            found = history(studies.trials(arm, phase), retries=0)
+            found = studies.history(arm, phase, retries=0)
             slots = list(found.slots.values())
             finite = [slot.value for slot in slots if slot.value is not None and math.isfinite(slot.value)]
-            alive = sum(running.expires > time.time() for running in found.running)
+            alive = sum(not running.lease.expired for running in found.running)
             table.add_row(
                 arm,
                 phase.value,

@@ -21,9 +21,10 @@ from optsweep.launch.environment import num_cores
 from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
+from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.stop import StopRequest
 from optsweep.launch.timing import time_arms
-from optsweep.launch.worker import Job, Worker, is_alive, worker_name
+from optsweep.launch.worker import Job, Worker
 from optsweep.search.slots import SearchPlan
 from optsweep.search.studies import Studies
 from optsweep.tasks.base import Task
@@ -66,12 +67,12 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool, alone: 
     baseline = baseline_of(arms, labels, all_arms=not alone)
     studies = Studies.open(first.storage, first.sweep)
     check_history(studies, arms, built)
-    with Pool(count, devices, first.trainer.threads) as pool:
+    with LocalPool(count, devices, first.trainer.threads) as pool, contextlib.ExitStack() as stack:
         size = [first.search.trials, first.confirm_seeds]
         if count and any(studies.note(arm.name, "finished") != size for arm in arms):
             pool.start()  # workers import while the stores are opened
         tracking.check(first.tracking_uri)
-        _be_the_planner(studies, arms)
+        seat = stack.enter_context(studies.take_seat([arm.name for arm in arms], whole=not alone))
         note_content(studies, arms, built)
         tracker = Tracker(first.tracking_uri, first.sweep)
         sweep_run, plan = describe_sweep(tracker, arms, baseline, devices[0])
@@ -82,17 +83,19 @@ def run_sweep(arms: Sequence[Arm], *, workers: int | None, report: bool, alone: 
             planner = Planner(
                 tasks,
                 studies,
+                seat,
                 tracker,
                 seeds=first.confirm_seeds,
                 baseline=plan["baseline"],
                 delta=first.confirm_delta,
                 retries=first.retries,
                 on_done=display.trial_done,
+                on_hung=pool.kill,
             )
             try:
                 trained = _work(planner, jobs, display, pool if count else None)
             finally:
-                if planner.num_done() > planner.done_before:
+                if not seat.lost and planner.num_done() > planner.done_before:
                     describe_session(tracker, sweep_run, begin, time.time(), max(1, count), planner)
         for arm in arms:
             studies.set_note(arm.name, "finished", size)
@@ -190,19 +193,6 @@ def _say(built: Sequence[Built], labels: Mapping[str, str], arms: Sequence[Arm])
             concerned.setdefault(warning, []).append(labels[arm.name])
     for warning, names_of_arms in concerned.items():
         print(f"note: {warning} ({', '.join(names_of_arms)})")
-
-
-def _be_the_planner(studies: Studies, arms: Sequence[Arm]) -> None:
-    """Two planners of one arm would enqueue its trials twice. Raises UserError if another one is alive."""
-    me = worker_name()
-    for arm in arms:
-        other = studies.note(arm.name, "planner")
-        if other is not None and other != me and is_alive(other):
-            raise UserError(
-                f"sweep.name={arm.sweep}: process {other.split('/')[1]} is running this sweep; wait for it, or stop it"
-            )
-    for arm in arms:
-        studies.set_note(arm.name, "planner", me)
 
 
 def _deal(arm: Arm, workers: int | None) -> tuple[int, list[str]]:
