@@ -15,18 +15,20 @@ import pytest
 from arms import arm_with
 from optsweep.cli.app import run
 from optsweep.inference.looks import AUTO, Seeds
+from optsweep.launch.leases import LeaseWatch
 from optsweep.launch.planner import PlannedArm, Planner
-from optsweep.launch.worker import Job, worker_name
+from optsweep.launch.worker import Job
+from optsweep.search.process import process_name
 from optsweep.search.slots import SearchPlan
 from optsweep.search.space import Space
-from optsweep.search.studies import Studies, Work, history
+from optsweep.search.studies import Studies, Work
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import End, Phase
 
 Loss = Callable[[int], float]
 """Test loss by seed; infinity diverges, NaN is a finished trial without a usable loss."""
 
-WORKER = worker_name()
+WORKER = process_name()
 NOISE = np.random.default_rng(3).normal(size=(4, 40))
 
 
@@ -70,9 +72,11 @@ def work(
 
     tasks = [task(name) for name in losses]
 
+    seat = studies.take_seat([of.name for of in tasks], whole=True)
+
     def planner() -> Planner:
         tracker = cast(Tracker, NoTracker())
-        return Planner(tasks, studies, tracker, seeds=seeds, baseline=tasks[0].name, delta=delta, retries=1)
+        return Planner(tasks, studies, seat, tracker, seeds=seeds, baseline=tasks[0].name, delta=delta, retries=1)
 
     current, done = planner(), 0
     while not current.step() and done < stop_after:
@@ -81,10 +85,11 @@ def work(
         for of, work in reversed(trials):
             loss = losses[of.job.label](work.slot.seed)
             end = End.DIVERGED if loss == np.inf else End.FINISHED
-            studies.tell(work.trial_id, end, 1.0, 0.1, None if loss == np.inf else loss)
+            studies.tell(work.claim, end, 1.0, 0.1, None if loss == np.inf else loss)
         done += len(trials)
         current = planner() if restart else current
-    return {of.job.label: history(studies.trials(of.name, Phase.CONFIRM), 1).num_done for of in tasks}
+    seat.release()
+    return {of.job.label: studies.history(of.name, Phase.CONFIRM, 1).num_done for of in tasks}
 
 
 def _pop(studies: Studies, tasks: Sequence[PlannedArm], workers: int) -> list[tuple[PlannedArm, Work]]:
@@ -188,11 +193,12 @@ def test_a_lease_that_ran_out_elsewhere_is_noticed_at_the_next_full_look(
     studies: Studies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = task("a")
-    planner = Planner([one], studies, cast(Tracker, NoTracker()), seeds=1, baseline=one.name, retries=1)
+    seat, tracker, watch = studies.take_seat([one.name], whole=True), cast(Tracker, NoTracker()), LeaseWatch(patience=0)
+    planner = Planner([one], studies, seat, tracker, seeds=1, baseline=one.name, retries=1, watch=watch)
     planner.step()
     (taken,) = studies.pop(one.name, Phase.CONFIRM, "elsewhere/1/1", 60.0, 1)
     planner.step()
-    studies.renew(taken.trial_id, "elsewhere/1/1", -1.0, 0)
+    studies.renew(taken.claim, -1.0)
     planner.step()  # nothing has begun or ended, so nothing is read
     assert not studies.pop(one.name, Phase.CONFIRM, WORKER, 60.0, 1)
     monkeypatch.setattr("optsweep.launch.planner.FULL_LOOK_SECONDS", 0.0)
