@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import os
 import re
 import socket
@@ -18,17 +17,7 @@ from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies
 from optsweep.train.trial import End, Phase
 
-COUNT = 40
 SLOT = Slot(0, {"lr": 1e-3}, 0, "model")
-
-
-def pop_all(url: str, name: str) -> list[int]:
-    """Pop until nothing waits, as a worker would."""
-    studies = Studies.open(url, "s")
-    popped: list[int] = []
-    while works := studies.pop("arm", Phase.SEARCH, name, 60.0, 1):
-        popped += [work.slot.number for work in works]
-    return popped
 
 
 @pytest.fixture
@@ -49,14 +38,6 @@ def seat(studies: Studies) -> Seat:
 def take(studies: Studies, worker: str = "a") -> Claim:
     (work,) = studies.pop("arm", Phase.SEARCH, worker, 60.0, 1)
     return work.claim
-
-
-def test_every_waiting_trial_is_popped_by_one_of_several_processes(url: str, studies: Studies, seat: Seat) -> None:
-    for number in range(COUNT):
-        studies.enqueue(seat, "arm", Phase.SEARCH, Slot(number, {"lr": 1e-3}, 0, "model"))
-    with mp.get_context("spawn").Pool(3) as pool:
-        popped = pool.starmap(pop_all, [(url, name) for name in "abc"])
-    assert sorted(number for numbers in popped for number in numbers) == list(range(COUNT))
 
 
 def test_optuna_numbers_and_reads_the_trials_that_are_made_here(studies: Studies, seat: Seat) -> None:

@@ -189,20 +189,24 @@ def test_a_whole_sweep_stops_where_the_difference_is_clear_and_says_by_which_rul
     assert "97.9 % interval of the difference (three looks planned, Pocock)" in group["headline"]
 
 
-def test_a_lease_that_ran_out_elsewhere_is_noticed_at_the_next_full_look(
-    studies: Studies, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("worker", ["elsewhere/1/1", WORKER])
+def test_a_lease_that_ran_out_here_or_elsewhere_is_noticed_at_the_next_full_look(
+    studies: Studies, monkeypatch: pytest.MonkeyPatch, worker: str
 ) -> None:
+    hung: list[str] = []
     one = task("a")
     seat, tracker, watch = studies.take_seat([one.name], whole=True), cast(Tracker, NoTracker()), LeaseWatch(patience=0)
-    planner = Planner([one], studies, seat, tracker, seeds=1, baseline=one.name, retries=1, watch=watch)
+    rest: dict[str, Any] = {"seeds": 1, "baseline": one.name, "retries": 1, "on_hung": hung.append, "watch": watch}
+    planner = Planner([one], studies, seat, tracker, **rest)
     planner.step()
-    (taken,) = studies.pop(one.name, Phase.CONFIRM, "elsewhere/1/1", 60.0, 1)
+    (taken,) = studies.pop(one.name, Phase.CONFIRM, worker, 60.0, 1)
     planner.step()
     studies.renew(taken.claim, -1.0)
     planner.step()  # nothing has begun or ended, so nothing is read
     assert not studies.pop(one.name, Phase.CONFIRM, WORKER, 60.0, 1)
     monkeypatch.setattr("optsweep.launch.planner.FULL_LOOK_SECONDS", 0.0)
     planner.step()
+    assert hung == [worker]  # and ended, if it is one of the pool
     (again,) = studies.pop(one.name, Phase.CONFIRM, WORKER, 60.0, 1)
     assert again.slot.number == taken.slot.number
     assert again.attempt > taken.attempt

@@ -156,13 +156,20 @@ class Studies:
 
     def pop(self, arm: str, phase: Phase, worker: str, lease: float, count: int) -> list[Work]:
         """Take up to `count` waiting trials of one arm for `lease` seconds; each is taken by one worker only."""
+        waiting = (
+            select(TRIALS.c.trial_id)
+            .where(TRIALS.c.study_id == self.ensure(arm, phase), TRIALS.c.state == TrialState.WAITING)
+            .order_by(TRIALS.c.trial_id)
+        )
+        with self._engine.connect() as connection:
+            found = connection.scalars(waiting).all()
         taken: list[Work] = []
-        waiting = self.storage.get_all_trials(self.ensure(arm, phase), deepcopy=False, states=(TrialState.WAITING,))
-        for trial in waiting:
+        for trial_id in found:
             if len(taken) == count:
                 break
             with suppress(LeaseLostError):  # another worker was faster
-                claim = self._ownership.claim(trial._trial_id, worker, lease)
+                claim = self._ownership.claim(trial_id, worker, lease)
+                trial = self.storage.get_trial(trial_id)
                 taken.append(Work(arm, phase, claim, slot_of(trial), int(trial.user_attrs["attempt"])))
         return taken
 
