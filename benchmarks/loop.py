@@ -22,7 +22,8 @@ from torch import Tensor
 
 from optsweep.build.assemble import Built
 from optsweep.config.arm import Arm
-from optsweep.launch.worker import LEASE_SECONDS, Job, Worker, _Reporter, trial_of
+from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
+from optsweep.launch.worker import Job, Worker, _Reporter, trial_of
 from optsweep.search.slots import Slot
 from optsweep.tracking import store
 from optsweep.tracking.writer import Tracker
@@ -78,14 +79,15 @@ def _whole(task: str, device: torch.device) -> Figure:
     program = b.program
     with _worker(a, b, device) as worker:
         job = worker.jobs[0]
+        seat = worker.studies.take_seat([a.name], whole=True)
 
         def ours() -> float:
-            worker.studies.enqueue(a.name, Phase.SEARCH, Slot(0, {}, 0, "fixed"))
+            worker.studies.enqueue(seat, a.name, Phase.SEARCH, Slot(0, {}, 0, "fixed"))
             begin = time.perf_counter()
             (work,) = worker.studies.pop(a.name, Phase.SEARCH, worker.name, LEASE_SECONDS, 1)
-            reporter = _Reporter(worker, job)
-            reporter.open([work], b)
-            with _evaluation_clock(device) as evaluation:
+            with LeaseKeeper(worker.studies, [work.claim]) as leases, _evaluation_clock(device) as evaluation:
+                reporter = _Reporter(worker, job, leases)
+                reporter.open([work], b)
                 train(program, [trial_of(a, b, work)], reporter)
             return time.perf_counter() - begin - sum(evaluation)
 

@@ -13,6 +13,7 @@ from optsweep.errors import UserError
 from optsweep.launch import stop, sweep
 from optsweep.launch.planner import Planner
 from optsweep.launch.pool import Pool
+from optsweep.launch.pools.local import LocalPool, _Member
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +81,22 @@ def test_a_worker_that_dies_of_the_signal_that_stops_the_sweep_is_no_crash() -> 
     assert watch(DeadPool(early=True), asked=True) == []
     with pytest.raises(UserError, match="at its start"):
         watch(DeadPool(early=True), asked=False)
+
+
+class Process:
+    """A worker's process, which notes that it was killed."""
+
+    killed = False
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+def test_a_worker_that_hangs_is_ended_by_its_name_and_no_other() -> None:
+    pool: Pool = LocalPool(0, ["cpu"], 1)
+    assert isinstance(pool, LocalPool)
+    processes = {name: Process() for name in ("a", "b", "")}
+    pool._members = [_Member(cast(Any, process), "cpu", cast(Any, None), name) for name, process in processes.items()]
+    pool.kill("b")
+    pool.kill("elsewhere/1/1")
+    assert {name: process.killed for name, process in processes.items()} == {"a": False, "b": True, "": False}

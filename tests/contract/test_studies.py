@@ -1,26 +1,23 @@
-"""The storage that planner and workers share: every trial is popped once, given up trials come back."""
+"""The storage that planner and workers share: every trial is popped once, given up trials come back, one plans."""
 
 from __future__ import annotations
 
-import multiprocessing as mp
+import os
+import re
+import socket
 from pathlib import Path
 
 import pytest
 
+from optsweep.errors import UserError
+from optsweep.search.ownership import Claim, LeaseLostError, Ownership
+from optsweep.search.process import process_name
+from optsweep.search.seats import Seat, SeatLostError
 from optsweep.search.slots import Slot
-from optsweep.search.studies import LeaseLostError, Studies, history
+from optsweep.search.studies import Studies
 from optsweep.train.trial import End, Phase
 
-COUNT = 40
-
-
-def pop_all(url: str, name: str) -> list[int]:
-    """Pop until nothing waits, as a worker would."""
-    studies = Studies.open(url, "s")
-    popped: list[int] = []
-    while works := studies.pop("arm", Phase.SEARCH, name, 60.0, 1):
-        popped += [work.slot.number for work in works]
-    return popped
+SLOT = Slot(0, {"lr": 1e-3}, 0, "model")
 
 
 @pytest.fixture
@@ -28,38 +25,166 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/optuna.db"
 
 
-def test_every_waiting_trial_is_popped_by_one_of_several_processes(url: str) -> None:
-    studies = Studies.open(url, "s")
-    for number in range(COUNT):
-        studies.enqueue("arm", Phase.SEARCH, Slot(number, {"lr": 1e-3}, 0, "model"))
-    with mp.get_context("spawn").Pool(3) as pool:
-        popped = pool.starmap(pop_all, [(url, name) for name in "abc"])
-    assert sorted(number for numbers in popped for number in numbers) == list(range(COUNT))
+@pytest.fixture
+def studies(url: str) -> Studies:
+    return Studies.open(url, "s")
 
 
-def test_a_crash_counts_and_an_excused_stop_does_not(url: str) -> None:
-    studies = Studies.open(url, "s")
-    slot = Slot(0, {"lr": 1e-3}, 0, "model")
+@pytest.fixture
+def seat(studies: Studies) -> Seat:
+    return studies.take_seat(["arm"], whole=True)
+
+
+def take(studies: Studies, worker: str = "a") -> Claim:
+    (work,) = studies.pop("arm", Phase.SEARCH, worker, 60.0, 1)
+    return work.claim
+
+
+def test_optuna_numbers_and_reads_the_trials_that_are_made_here(studies: Studies, seat: Seat) -> None:
+    for number in range(3):
+        studies.enqueue(seat, "arm", Phase.SEARCH, Slot(number, {"lr": 1e-3}, 7, "model", prune_above={10: 0.5}))
+        studies.enqueue(seat, "arm", Phase.CONFIRM, Slot(number, {"lr": 1e-3}, 7, "chosen"))
+    claim = take(studies)
+    studies.report(claim, 10, float("nan"), 60.0)
+    studies.tell(claim, End.FINISHED, 0.25, 1.5, 0.75)
+    trials = studies.trials("arm", Phase.SEARCH)
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "WAITING", "WAITING"]
+    assert trials[1].user_attrs == {
+        "slot": 1,
+        "params": {"lr": 1e-3},
+        "seed": 7,
+        "origin": "model",
+        "attempt": 0,
+        "prune_above": {"10": 0.5},
+    }
+    assert trials[0].value == 0.25
+    assert str(trials[0].intermediate_values) == "{10: nan}"
+    assert trials[0].duration is not None
+    found = studies.history("arm", Phase.SEARCH, 1)
+    assert (found.slots[0].value, found.slots[0].test_loss, found.train_seconds) == (0.25, 0.75, 1.5)
+    assert found.waiting == 2
+
+
+def test_a_crash_counts_and_an_excused_stop_does_not(studies: Studies, seat: Seat) -> None:
     for excused in (True, True, False):
-        studies.enqueue("arm", Phase.SEARCH, slot)
-        (work,) = studies.pop("arm", Phase.SEARCH, "a", 60.0, 1)
-        assert studies.fail(work.trial_id, "why", excused=excused)
-    found = history(studies.trials("arm", Phase.SEARCH), retries=1)
+        studies.enqueue(seat, "arm", Phase.SEARCH, SLOT)
+        assert studies.fail(take(studies), "why", excused=excused)
+    found = studies.history("arm", Phase.SEARCH, retries=1)
     assert found.attempts == {0: 1}
     assert found.lost.keys() == {0}  # to be enqueued again
     assert not found.slots
-    found = history(studies.trials("arm", Phase.SEARCH), retries=0)
+    found = studies.history("arm", Phase.SEARCH, retries=0)
     assert found.slots[0].crashed
     assert found.errors == {0: "why"}
 
 
-def test_a_zombie_s_result_is_refused(url: str) -> None:
-    studies = Studies.open(url, "s")
-    studies.enqueue("arm", Phase.SEARCH, Slot(0, {"lr": 1e-3}, 0, "model"))
-    (work,) = studies.pop("arm", Phase.SEARCH, "zombie", 60.0, 1)
-    studies.fail(work.trial_id, "its worker was lost")
+def test_a_zombie_can_change_nothing(studies: Studies, seat: Seat) -> None:
+    studies.enqueue(seat, "arm", Phase.SEARCH, SLOT)
+    claim = take(studies, "zombie")
+    studies.fail(claim, "its worker was lost")
     with pytest.raises(LeaseLostError):
-        studies.tell(work.trial_id, End.FINISHED, 1.0, 1.0)
+        studies.tell(claim, End.FINISHED, 1.0, 1.0, 1.0)
     with pytest.raises(LeaseLostError):
-        studies.renew(work.trial_id, "zombie", 60.0, 10)
-    assert not history(studies.trials("arm", Phase.SEARCH), retries=1).slots
+        studies.report(claim, 10, 1.0, 60.0)
+    with pytest.raises(LeaseLostError):
+        studies.renew(claim, 60.0)
+    assert not studies.fail(claim, "crashed")
+    (trial,) = studies.trials("arm", Phase.SEARCH)
+    assert trial.values is None
+    assert trial.intermediate_values == {}
+    assert trial.user_attrs["error"] == "its worker was lost"
+    assert not {"end", "test_loss", "train_seconds"} & trial.user_attrs.keys()
+    assert not studies.history("arm", Phase.SEARCH, retries=1).slots
+
+
+def test_what_was_told_first_stays(studies: Studies, seat: Seat) -> None:
+    studies.enqueue(seat, "arm", Phase.SEARCH, SLOT)
+    claim = take(studies)
+    studies.tell(claim, End.FINISHED, 1.0, 1.0)
+    assert not studies.fail(claim, "its worker was lost")
+    with pytest.raises(LeaseLostError):
+        studies.tell(claim, End.FINISHED, 2.0, 1.0)
+    (trial,) = studies.trials("arm", Phase.SEARCH)
+    assert trial.value == 1.0
+    assert "error" not in trial.user_attrs
+
+
+def test_a_trial_is_given_up_for_silence_only_while_its_lease_has_run_out(studies: Studies, seat: Seat) -> None:
+    studies.enqueue(seat, "arm", Phase.SEARCH, SLOT)
+    claim = take(studies)
+    assert not studies.fail(claim, "silent", if_expired=True)
+    studies.renew(claim, -1.0)
+    (running,) = studies.history("arm", Phase.SEARCH, 1).running
+    assert running.lease.expired
+    studies.report(claim, 10, 1.0, 60.0)  # a rung renews it
+    (running,) = studies.history("arm", Phase.SEARCH, 1).running
+    assert (running.lease.expired, running.lease.step, running.lease.worker) == (False, 10, "a")
+    assert not studies.fail(claim, "silent", if_expired=True)
+    studies.renew(claim, -1.0)
+    assert studies.fail(claim, "silent", if_expired=True)
+
+
+def test_a_trial_that_another_worker_was_faster_at_does_not_stop_a_pop(
+    studies: Studies, seat: Seat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        studies.enqueue(seat, "arm", Phase.SEARCH, Slot(number, {"lr": 1e-3}, 0, "model"))
+    claim, faster = Ownership.claim, iter(["the other", None])
+
+    def slow(self: Ownership, trial_id: int, worker: str, lease: float) -> Claim:
+        if (other := next(faster)) is not None:
+            claim(self, trial_id, other, lease)
+        return claim(self, trial_id, worker, lease)
+
+    monkeypatch.setattr(Ownership, "claim", slow)
+    (work,) = studies.pop("arm", Phase.SEARCH, "a", 60.0, 2)
+    assert work.slot.number == 1
+
+
+def test_a_second_planner_is_told_where_the_first_one_runs_and_for_how_long(url: str, seat: Seat) -> None:
+    assert seat.arms == ["", "arm"]
+    where = re.escape(f"sweep.name=s: process {os.getpid()} on host {socket.gethostname()} has been running this sweep")
+    for arms, whole in ((["arm"], True), (["arm"], False), (["new", "arm"], False), (["new"], True)):
+        with pytest.raises(UserError, match=where + r" since \d{4}-\d\d-\d\d .* in (60|59) s"):
+            Studies.open(url, "s").take_seat(arms, whole=whole)
+    Studies.open(url, "s").take_seat(["new"], whole=False)  # a stock launcher's job with an arm of its own
+    Studies.open(url, "other").take_seat(["arm"], whole=True)
+    seat.release()
+    Studies.open(url, "s").take_seat(["arm"], whole=False)
+
+
+def test_a_planner_takes_over_when_the_lease_is_out_and_the_first_one_writes_nothing_more(
+    url: str, studies: Studies, seat: Seat
+) -> None:
+    seat.renew(-1.0)  # out of touch, and nobody minds
+    seat.check()
+    studies.enqueue(seat, "arm", Phase.SEARCH, SLOT)
+    seat.renew(-1.0)
+    second = Studies.open(url, "s").take_seat(["arm"], whole=True)
+    assert not seat.lost
+    with pytest.raises(SeatLostError, match="out of touch"):
+        seat.check()
+    assert seat.lost
+    with pytest.raises(SeatLostError):
+        studies.enqueue(seat, "arm", Phase.SEARCH, Slot(1, {"lr": 1e-3}, 0, "model"))
+    with pytest.raises(SeatLostError):
+        seat.renew()
+    seat.release()
+    second.check()
+    assert len(studies.trials("arm", Phase.SEARCH)) == 1
+
+
+def test_the_seat_of_a_dead_process_of_this_host_is_free_at_once(
+    url: str, studies: Studies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, free in ((f"{process_name()}1", True), ("elsewhere/1/1", False)):
+        with monkeypatch.context() as patch:
+            patch.setattr("optsweep.search.seats.process_name", lambda name=name: name)
+            seat = studies.take_seat(["arm"], whole=True)
+        if free:
+            Studies.open(url, "s").take_seat(["arm"], whole=True).release()
+        else:
+            with pytest.raises(UserError, match="process 1 on host elsewhere"):
+                Studies.open(url, "s").take_seat(["arm"], whole=True)
+        seat.release()

@@ -8,11 +8,11 @@ import sys
 import psutil
 import pytest
 
-from optsweep.launch.worker import is_alive, worker_name
+from optsweep.search.process import is_alive, process_name
 
 
 def test_a_process_is_told_from_others_of_its_number() -> None:
-    me = worker_name()
+    me = process_name()
     host, pid, start = me.rsplit("/", 2)
     assert is_alive(me) is True
     assert is_alive(f"{host}/{pid}/1{start}") is False
@@ -24,7 +24,7 @@ def test_a_process_is_told_from_others_of_its_number() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start is a time, and follows the clock")
 def test_the_start_is_counted_from_boot_so_a_clock_that_is_set_does_not_change_it() -> None:
-    boot, _, ticks = worker_name().rpartition("/")[2].rpartition(".")
+    boot, _, ticks = process_name().rpartition("/")[2].rpartition(".")
     since_boot = psutil.Process().create_time() - psutil.boot_time()  # both follow the clock, the difference doesn't
     assert int(ticks) / os.sysconf("SC_CLK_TCK") == pytest.approx(since_boot, abs=1)
     assert len(boot) == 36

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,11 +15,13 @@ import pytest
 from arms import arm_with
 from optsweep.cli.doorman import run
 from optsweep.inference.looks import AUTO, Seeds
+from optsweep.launch.leases import LeaseWatch
 from optsweep.launch.planner import PlannedArm, Planner
-from optsweep.launch.worker import Job, worker_name
+from optsweep.launch.worker import Job
+from optsweep.search.process import process_name
 from optsweep.search.slots import SearchPlan
 from optsweep.search.space import Space
-from optsweep.search.studies import Studies, Work, history
+from optsweep.search.studies import Studies, Work
 from optsweep.tracking.schema import Chosen
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import End, Phase
@@ -27,7 +29,7 @@ from optsweep.train.trial import End, Phase
 Loss = Callable[[int], float]
 """Test loss by seed; infinity diverges, NaN is a finished trial without a usable loss."""
 
-WORKER = worker_name()
+WORKER = process_name()
 NOISE = np.random.default_rng(3).normal(size=(4, 40))
 
 
@@ -71,9 +73,11 @@ def work(
 
     tasks = [task(name) for name in losses]
 
+    seat = studies.take_seat([of.name for of in tasks], whole=True)
+
     def planner() -> Planner:
         tracker = cast(Tracker, NoTracker())
-        return Planner(tasks, studies, tracker, seeds=seeds, baseline=tasks[0].name, delta=delta, retries=1)
+        return Planner(tasks, studies, seat, tracker, seeds=seeds, baseline=tasks[0].name, delta=delta, retries=1)
 
     current, done = planner(), 0
     while not current.step() and done < stop_after:
@@ -82,10 +86,11 @@ def work(
         for of, work in reversed(trials):
             loss = losses[of.job.label](work.slot.seed)
             end = End.DIVERGED if loss == np.inf else End.FINISHED
-            studies.tell(work.trial_id, end, 1.0, 0.1, None if loss == np.inf else loss)
+            studies.tell(work.claim, end, 1.0, 0.1, None if loss == np.inf else loss)
         done += len(trials)
         current = planner() if restart else current
-    return {of.job.label: history(studies.trials(of.name, Phase.CONFIRM), 1).num_done for of in tasks}
+    seat.release()
+    return {of.job.label: studies.history(of.name, Phase.CONFIRM, 1).num_done for of in tasks}
 
 
 def _pop(studies: Studies, tasks: Sequence[PlannedArm], workers: int) -> list[tuple[PlannedArm, Work]]:
@@ -185,19 +190,24 @@ def test_a_whole_sweep_stops_where_the_difference_is_clear_and_says_by_which_rul
     assert "97.9 % interval of the difference (three looks planned, Pocock)" in group["headline"]
 
 
-def test_a_lease_that_ran_out_elsewhere_is_noticed_at_the_next_full_look(
-    studies: Studies, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("worker", ["elsewhere/1/1", WORKER])
+def test_a_lease_that_ran_out_here_or_elsewhere_is_noticed_at_the_next_full_look(
+    studies: Studies, monkeypatch: pytest.MonkeyPatch, worker: str
 ) -> None:
+    hung: list[str] = []
     one = task("a")
-    planner = Planner([one], studies, cast(Tracker, NoTracker()), seeds=1, baseline=one.name, retries=1)
+    seat, tracker, watch = studies.take_seat([one.name], whole=True), cast(Tracker, NoTracker()), LeaseWatch(patience=0)
+    rest: dict[str, Any] = {"seeds": 1, "baseline": one.name, "retries": 1, "on_hung": hung.append, "watch": watch}
+    planner = Planner([one], studies, seat, tracker, **rest)
     planner.step()
-    (taken,) = studies.pop(one.name, Phase.CONFIRM, "elsewhere/1/1", 60.0, 1)
+    (taken,) = studies.pop(one.name, Phase.CONFIRM, worker, 60.0, 1)
     planner.step()
-    studies.renew(taken.trial_id, "elsewhere/1/1", -1.0, 0)
+    studies.renew(taken.claim, -1.0)
     planner.step()  # nothing has begun or ended, so nothing is read
     assert not studies.pop(one.name, Phase.CONFIRM, WORKER, 60.0, 1)
     monkeypatch.setattr("optsweep.launch.planner.FULL_LOOK_SECONDS", 0.0)
     planner.step()
+    assert hung == [worker]  # and ended, if it is one of the pool
     (again,) = studies.pop(one.name, Phase.CONFIRM, WORKER, 60.0, 1)
     assert again.slot.number == taken.slot.number
     assert again.attempt > taken.attempt

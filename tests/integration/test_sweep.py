@@ -14,7 +14,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from optsweep.search.studies import Studies, history
+from optsweep.search.studies import Studies
 from optsweep.tracking import names, store
 from optsweep.tracking.reader import load_sweep
 from optsweep.train.trial import Phase
@@ -83,7 +83,7 @@ def numbers(folder: Path, sweep: str = "small") -> Numbers:
     found: Numbers = {}
     for arm in arms(folder, sweep):
         for phase in Phase:
-            for number, slot in history(store.trials(arm, phase), 1).slots.items():
+            for number, slot in store.history(arm, phase, 1).slots.items():
                 found[arm, phase.value, number] = (dict(slot.params), slot.seed, slot.value)
     return found
 
@@ -164,7 +164,7 @@ def wait_for_training(folder: Path, process: subprocess.Popen[str]) -> None:
     while time.monotonic() < deadline and process.poll() is None:
         if (folder / "mlruns" / "optuna.db").exists():
             try:
-                states = [history(studies(folder).trials(arm, Phase.SEARCH), 1) for arm in arms(folder)]
+                states = [studies(folder).history(arm, Phase.SEARCH, 1) for arm in arms(folder)]
             except Exception:  # the store is being made
                 states = []
             if sum(s.num_done for s in states) >= 2:

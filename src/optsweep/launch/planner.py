@@ -10,16 +10,19 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from optsweep.inference.comparison import judge
 from optsweep.inference.groups import Peers, group
 from optsweep.inference.looks import AUTO, LOOKS, Level, Seeds, num_seeds
 from optsweep.launch.events import ArmProgress
-from optsweep.launch.worker import Job, is_alive
+from optsweep.launch.leases import LeaseWatch
+from optsweep.launch.worker import Job
+from optsweep.search.history import NO_HISTORY, History
+from optsweep.search.ownership import Lease
+from optsweep.search.seats import Seat
 from optsweep.search.slots import Choice, SearchPlan, Slot, choose, ready, suggest
 from optsweep.search.space import Space
-from optsweep.search.studies import NO_HISTORY, History, Running, States, Studies, history
+from optsweep.search.studies import States, Studies
 from optsweep.tracking.schema import Chosen
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
@@ -100,6 +103,7 @@ class Planner:
         self,
         tasks: Sequence[PlannedArm],
         studies: Studies,
+        seat: Seat,
         tracker: Tracker,
         *,
         seeds: Seeds,
@@ -107,9 +111,12 @@ class Planner:
         delta: float | None = None,
         retries: int,
         on_done: Callable[[str, Phase, Slot], None] = lambda label, phase, slot: None,
+        on_hung: Callable[[str], None] = lambda worker: None,
+        watch: LeaseWatch | None = None,
     ) -> None:
-        self.tasks, self.studies, self.tracker, self.retries = tasks, studies, tracker, retries
-        self.seeds, self.delta, self.on_done = seeds, delta, on_done
+        self.tasks, self.studies, self.seat, self.tracker, self.retries = tasks, studies, seat, tracker, retries
+        self.seeds, self.delta, self.on_done, self.on_hung = seeds, delta, on_done, on_hung
+        self._watch = watch or LeaseWatch()
         self._groups = group(tasks, baseline)
         self._seen = {task.name: _Seen() for task in tasks}
         self._told: set[tuple[str, Phase, int]] = set()
@@ -118,7 +125,11 @@ class Planner:
         self.done_before = 0  # results that were there when this call began to work
 
     def step(self) -> bool:
-        """Look at the arms that changed and enqueue what can be decided; true when the sweep is finished."""
+        """Look at the arms that changed and enqueue what can be decided; true when the sweep is finished.
+
+        Raises SeatLostError if another planner has taken over.
+        """
+        self.seat.check()
         stale = self._stale()
         for peers in self._groups:
             if any(task.name in stale for task in peers.arms):
@@ -141,21 +152,25 @@ class Planner:
 
     def lose_worker(self, worker: str, reason: str) -> None:
         """A worker of this machine died: its trials are free again at once."""
-        for running, _ in self._running():
-            if running.worker == worker:
-                self.studies.fail(running.trial_id, reason)
+        for lease in self._leases():
+            if lease.worker == worker:
+                self.studies.fail(lease.claim, reason)
 
     def release_all(self, reason: str) -> None:
-        """The user stopped the sweep: what runs is given up, without counting as a crash."""
-        for running, _ in self._running():
-            self.studies.fail(running.trial_id, reason, excused=True)
+        """The user stopped the sweep: what runs is given up, without counting as a crash.
 
-    def _running(self) -> list[tuple[Any, str]]:
+        Raises SeatLostError if it is another planner's by now.
+        """
+        self.seat.check()
+        for lease in self._leases():
+            self.studies.fail(lease.claim, reason, excused=True)
+
+    def _leases(self) -> list[Lease]:
         return [
-            (running, task.name)
+            running.lease
             for task in self.tasks
             for phase in Phase
-            for running in history(self.studies.trials(task.name, phase), self.retries).running
+            for running in self.studies.history(task.name, phase, self.retries).running
         ]
 
     def _stale(self) -> set[str]:
@@ -207,7 +222,7 @@ class Planner:
         slots = search.prefix()
         while len(slots) < task.plan.trials and ready(task.plan, len(slots), slots):
             slot = suggest(task.plan, task.space, len(slots), slots)
-            self.studies.enqueue(task.name, Phase.SEARCH, slot)
+            self.studies.enqueue(self.seat, task.name, Phase.SEARCH, slot)
             slots.append(slot)
         confirm = self._history(task, Phase.CONFIRM)
         searched = len(slots) >= task.plan.trials and all(slot.done for slot in slots)
@@ -219,24 +234,33 @@ class Planner:
     def _history(self, task: PlannedArm, phase: Phase) -> History:
         """The phase as it stands, trials of lost workers given up and enqueued again."""
         arm = task.name
-        found = history(self.studies.trials(arm, phase), self.retries)
-        gone = [running for running in found.running if _lost(running)]
-        for running in gone:
-            # At the start of a call the whole sweep was stopped before: no fault of the trial.
-            self.studies.fail(running.trial_id, "its worker was lost", excused=self._first)
-        if gone:
-            found = history(self.studies.trials(arm, phase), self.retries)
+        found = self.studies.history(arm, phase, self.retries)
+        given_up = [self._give_up(running.lease) for running in found.running]
+        if any(given_up):
+            found = self.studies.history(arm, phase, self.retries)
         for number, slot in found.lost.items():
             bare = replace(slot, value=None, pruned=False, rungs={})
-            self.studies.enqueue(arm, phase, bare, found.attempts.get(number, 0) + 1)
+            self.studies.enqueue(self.seat, arm, phase, bare, found.attempts.get(number, 0) + 1)
         if found.lost:
-            found = history(self.studies.trials(arm, phase), self.retries)
+            found = self.studies.history(arm, phase, self.retries)
         for number, slot in found.slots.items():
             if slot.done and (arm, phase, number) not in self._told:
                 self._told.add((arm, phase, number))
                 if not self._first:
                     self.on_done(task.job.label, phase, slot)
         return found
+
+    def _give_up(self, lease: Lease) -> bool:
+        """Free a trial whose worker is gone: dead on this host, or silent, here or elsewhere."""
+        # At the start of a call the whole sweep was stopped before: no fault of the trial.
+        if self._watch.dead(lease):
+            return self.studies.fail(lease.claim, "its worker was lost", excused=self._first)
+        if not self._watch.silent(lease):
+            return False
+        given_up = self.studies.fail(lease.claim, "its worker hung or was lost", excused=self._first, if_expired=True)
+        if given_up:
+            self.on_hung(lease.worker)
+        return given_up
 
     def _confirm(self, task: PlannedArm, seen: _Seen) -> bool:
         """Run the chosen setting on as many fresh seeds as are wanted; true when all are done."""
@@ -250,17 +274,11 @@ class Planner:
         missing = [seed for seed in range(seen.num_seeds) if seed not in seen.standing.seeds]
         for number, seed in enumerate(missing, max(confirm.slots, default=-1) + 1):
             slot = Slot(number, choice.params, seed, "chosen" if task.plan.trials else "fixed")
-            self.studies.enqueue(task.name, Phase.CONFIRM, slot)
+            self.studies.enqueue(self.seat, task.name, Phase.CONFIRM, slot)
         if (self.studies.note(task.name, "superseded") or []) != others:
             self.tracker.supersede(task.name, others)
             self.studies.set_note(task.name, "superseded", others)
         return not missing and all(slot.done for slot in confirm.slots.values())
-
-
-def _lost(running: Running) -> bool:
-    """Whether a worker is gone: dead on this host, or elsewhere with its lease run out."""
-    alive = is_alive(running.worker)
-    return alive is False or (alive is None and running.expires < time.time())
 
 
 def _fixed(space: Space) -> Choice:

@@ -1,187 +1,37 @@
-"""A local pool of workers: spawned processes that the planner watches, with threads and devices dealt out."""
+"""What a pool of workers is, wherever they run."""
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing as mp
-import os
-import signal
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from collections.abc import Sequence
+from typing import Protocol, Self
 
-from optsweep.errors import UserError
 from optsweep.launch.worker import Job
-from optsweep.tracking.store import StoreFailureError
-
-IDLE_SECONDS = 0.1
-"""Between two looks at the storage of a worker without work."""
-
-TERMINATE_SECONDS = 3.0
-
-STORE_FAILED = 3
-"""Exit code of a worker that can't write any more."""
 
 
-@dataclass
-class _Member:
-    process: SpawnProcess
-    device: str
-    jobs: Connection  # through which it gets its jobs
-    name: str = ""
-    heard: int = 0
+class Pool(Protocol):
+    """Workers that the planner deals jobs to and watches; a dead one is replaced.
 
-
-class Pool:
-    """`count` workers; a dead one is replaced. Use as a context manager: leaving it ends them all.
-
-    Workers take seconds to import what they need, so they may be started before their jobs are known.
+    Use as a context manager: leaving it ends them all, in the middle of their trials if an error is the reason.
     """
 
-    def __init__(self, count: int, devices: Sequence[str], threads: int) -> None:
-        self.threads = threads
-        self._devices = [devices[i % len(devices)] for i in range(count)]
-        self._jobs: list[Job] | None = None
-        self._context = mp.get_context("spawn")
-        # Closed: stop. No lock or event: a process that is killed while it holds one would block the others for ever.
-        self._stop_reader, self._stop_writer = self._context.Pipe(duplex=False)
-        self._receiver, self._sender = self._context.Pipe(duplex=False)
-        self._members: list[_Member] = []
-
     def start(self) -> None:
-        """Start the workers, unless they are."""
-        if not self._members:
-            self._members = [self._start(device) for device in self._devices]
+        """Start the workers, unless they are. They take seconds, so this may come before their jobs are known."""
 
     def assign(self, jobs: Sequence[Job]) -> None:
         """Tell the workers what to work on."""
-        self.start()
-        self._jobs = list(jobs)
-        for member in self._members:
-            member.jobs.send(self._jobs)
-
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is not None or self._jobs is None:
-            self.stop()
-        self._stop_writer.close()
-        self._join()
-
-    def stop(self) -> None:
-        """End all workers at once, in the middle of their trials."""
-        for member in self._members:
-            member.process.terminate()
-        self._join()
-
-    def _join(self) -> None:
-        for member in self._members:
-            member.process.join(TERMINATE_SECONDS)
-            if member.process.is_alive():
-                member.process.kill()
-                member.process.join()
 
     def wait(self, seconds: float) -> list[tuple[str, str]]:
         """Wait until a trial ends, a worker dies, or time is up; returns (name, reason) of dead workers, replaced.
 
         Raises UserError if a worker dies before it is ready, or can no longer write.
         """
-        ready = wait([self._receiver, *(member.process.sentinel for member in self._members)], seconds)
-        if self._receiver in ready:
-            while self._receiver.poll():
-                place, name = self._receiver.recv()
-                for member in self._members:
-                    if member.process.pid == place:
-                        member.name = name
-                        member.heard += 1
-        dead: list[tuple[str, str]] = []
-        for i, member in enumerate(self._members):
-            if not member.process.is_alive():
-                code = member.process.exitcode
-                if code == STORE_FAILED:
-                    raise UserError(
-                        "the store stopped working (the message is above); what is finished is kept, and the same "
-                        "command goes on when it works again"
-                    )
-                reason = f"its worker died ({_exit_name(code)})"
-                if not member.heard:
-                    raise UserError(f"a worker ended at its start ({_exit_name(code)}); its message is above")
-                dead.append((member.name, reason))
-                self._members[i] = self._start(member.device)
-        return dead
 
-    def _start(self, device: str) -> _Member:
-        with _environment(OMP_NUM_THREADS=str(self.threads), MKL_NUM_THREADS=str(self.threads), HYDRA_FULL_ERROR=None):
-            receiver, sender = self._context.Pipe(duplex=False)
-            process = self._context.Process(
-                target=_main, args=(receiver, device, self._stop_reader, self._sender, os.getpid()), daemon=True
-            )
-            with _interrupts_blocked():
-                process.start()
-        receiver.close()
-        if self._jobs is not None:
-            sender.send(self._jobs)
-        return _Member(process, device, sender)
+    def kill(self, worker: str) -> None:
+        """End one worker, by its name; `wait` finds it dead. One that isn't of this pool is left alone."""
 
+    def stop(self) -> None:
+        """End all workers at once, in the middle of their trials."""
 
-def _main(receiver: Connection, device: str, stop: Connection, sender: Connection, parent: int) -> None:
-    """A worker process: works until told that the sweep is done or its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the planner decides what it means
-    from optsweep.launch.worker import Worker
+    def __enter__(self) -> Self: ...
 
-    def stopping() -> bool:
-        return os.getppid() != parent
-
-    try:
-        jobs: list[Job] = receiver.recv()
-    except EOFError:  # the planner is gone
-        return
-    worker = Worker(jobs, device=device, stopping=stopping)
-    sender.send((os.getpid(), worker.name))
-    while not stop.poll(0) and not stopping():
-        try:
-            worked = worker.work_once()
-        except StoreFailureError as error:
-            sys.stderr.write(f"optsweep: {error}\n")
-            raise SystemExit(STORE_FAILED) from None
-        if worked:
-            sender.send((os.getpid(), worker.name))
-        else:
-            stop.poll(IDLE_SECONDS)
-
-
-def _exit_name(code: int | None) -> str:
-    if code is not None and code < 0:
-        with contextlib.suppress(ValueError):
-            return signal.Signals(-code).name
-    return f"exit code {code}"
-
-
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Processes started inside don't get SIGINT: Ctrl-C would kill them until they have come to ignore it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _environment(**values: str | None) -> Iterator[None]:
-    """Set (or, with None, remove) environment variables for what is started inside."""
-    before = {key: os.environ.get(key) for key in values}
-    try:
-        for key, value in values.items():
-            os.environ.pop(key, None)
-            if value is not None:
-                os.environ[key] = value
-        yield
-    finally:
-        for key, value in before.items():
-            os.environ.pop(key, None)
-            if value is not None:
-                os.environ[key] = value
+    def __exit__(self, *error: object) -> None: ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import optuna
 
 from optsweep.errors import UserError, nearest
-from optsweep.search.studies import Studies, history
+from optsweep.search.studies import Studies
 from optsweep.tracking.store import database
 from optsweep.train.trial import Phase
 
@@ -43,13 +42,13 @@ def status_of(storage: str, sweep: str) -> Iterator[PhaseStatus]:
         raise UserError(f"no sweep is called {sweep}{nearest(sweep, sweeps)}; there are {', '.join(sweeps) or 'none'}")
     for arm in arms:
         for phase in Phase:
-            found = history(studies.trials(arm, phase), retries=0)
+            found = studies.history(arm, phase, retries=0)
             slots = list(found.slots.values())
             yield PhaseStatus(
                 arm,
                 phase,
                 done=found.num_done,
-                running=sum(running.expires > time.time() for running in found.running),
+                running=sum(not running.lease.expired for running in found.running),
                 waiting=found.waiting,
                 diverged=sum(slot.value == math.inf for slot in slots),
                 pruned=sum(slot.pruned for slot in slots),

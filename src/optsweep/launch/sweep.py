@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from optsweep.build.assemble import Built, device_of
@@ -21,10 +22,12 @@ from optsweep.launch.events import Note, Observer, Started, Trained, TrialEnded,
 from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
+from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.timing import time_arms
 from optsweep.launch.together import build_all, check_together, notes, without_looks
 from optsweep.launch.work import work
-from optsweep.launch.worker import Job, is_alive, worker_name
+from optsweep.launch.worker import Job
+from optsweep.search.seats import Seat
 from optsweep.search.slots import SearchPlan
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
@@ -63,13 +66,15 @@ def run_sweep(
     """
     begin = time.time()
     prepared = _prepare(arms, workers, alone, observe)
-    with _pool(prepared) as pool:
-        opened = _open(prepared, command, observe)
-        for text in notes(prepared.arms, prepared.built, prepared.labels):
-            observe(Note(text))
-        trained = _train(prepared, opened, pool, begin, command, observe)
-    timed = _time_steps(prepared, opened)
-    return _conclude(prepared, opened, trained, timed, begin)
+    with contextlib.ExitStack() as until_the_end:
+        with _pool(prepared) as pool:
+            seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
+            opened = _open(prepared, seat, pool, command, observe)
+            for text in notes(prepared.arms, prepared.built, prepared.labels):
+                observe(Note(text))
+            trained = _train(prepared, opened, pool, begin, command, observe)
+        timed = _time_steps(prepared, opened)
+        return _conclude(prepared, opened, trained, timed, begin)
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class _Opened:
     plan: SweepPlan
     jobs: Sequence[Job]
     planner: Planner
+    seat: Seat
 
 
 def _prepare(arms: Sequence[Arm], workers: int | None, alone: bool, observe: Observer) -> _Prepared:
@@ -123,19 +129,24 @@ def _prepare(arms: Sequence[Arm], workers: int | None, alone: bool, observe: Obs
 @contextlib.contextmanager
 def _pool(prepared: _Prepared) -> Iterator[Pool | None]:
     """The workers, or None where the trials run in this process."""
-    with Pool(prepared.workers, prepared.devices, prepared.arms[0].trainer.threads) as pool:
+    with LocalPool(prepared.workers, prepared.devices, prepared.arms[0].trainer.threads) as pool:
         unfinished = any(prepared.studies.note(arm.name, "finished") != prepared.size for arm in prepared.arms)
         if prepared.workers and unfinished:
             pool.start()  # they import while the stores are opened
         yield pool if prepared.workers else None
 
 
-def _open(prepared: _Prepared, command: str, observe: Observer) -> _Opened:
-    """Take the planner's seat, and tell the stores what is going to be run."""
-    arms, built, first = prepared.arms, prepared.built, prepared.arms[0]
+def _seat(prepared: _Prepared, *, whole: bool) -> AbstractContextManager[Seat]:
+    """The right to plan these arms, once it is known that the store can hold them."""
+    first = prepared.arms[0]
     store.check(first.tracking_uri)
     store.check_sweep(first.tracking_uri, first.sweep)
-    _be_the_planner(prepared.studies, arms)
+    return prepared.studies.take_seat([arm.name for arm in prepared.arms], whole=whole)
+
+
+def _open(prepared: _Prepared, seat: Seat, pool: Pool | None, command: str, observe: Observer) -> _Opened:
+    """Tell the stores what is going to be run."""
+    arms, built, first = prepared.arms, prepared.built, prepared.arms[0]
     note_content(prepared.studies, arms, built)
     tracker = Tracker(first.tracking_uri, first.sweep)
     run, plan = describe_sweep(tracker, arms, prepared.labels, prepared.baseline, prepared.devices[0], command)
@@ -143,14 +154,16 @@ def _open(prepared: _Prepared, command: str, observe: Observer) -> _Opened:
     planner = Planner(
         [PlannedArm(job, _search_plan(job.arm), b.space) for job, b in zip(jobs, built, strict=True)],
         prepared.studies,
+        seat,
         tracker,
         seeds=first.confirm_seeds,
         baseline=plan.baseline,
         delta=first.confirm_delta,
         retries=first.retries,
         on_done=lambda label, phase, slot: observe(TrialEnded(label, phase, slot)),
+        on_hung=pool.kill if pool else lambda worker: None,
     )
-    return _Opened(tracker, run, plan, jobs, planner)
+    return _Opened(tracker, run, plan, jobs, planner, seat)
 
 
 def _train(
@@ -162,7 +175,7 @@ def _train(
     try:
         trained = work(planner, opened.jobs, pool, command, observe)
     finally:
-        if planner.num_done() > planner.done_before:
+        if not opened.seat.lost and planner.num_done() > planner.done_before:
             describe_session(opened.tracker, opened.run, begin, time.time(), workers, planner)
         observe(Trained())
     for arm in prepared.arms:
@@ -207,19 +220,6 @@ def note_report(result: SweepResult) -> None:
 
 
 # -- details -------------------------------------------------------------------------------------------------------
-
-
-def _be_the_planner(studies: Studies, arms: Sequence[Arm]) -> None:
-    """Two planners of one arm would enqueue its trials twice. Raises UserError if another one is alive."""
-    me = worker_name()
-    for arm in arms:
-        other = studies.note(arm.name, "planner")
-        if other is not None and other != me and is_alive(other):
-            raise UserError(
-                f"sweep.name={arm.sweep}: process {other.split('/')[1]} is running this sweep; wait for it, or stop it"
-            )
-    for arm in arms:
-        studies.set_note(arm.name, "planner", me)
 
 
 def _deal(arm: Arm, workers: int | None) -> tuple[int, list[str]]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import socket
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from optsweep.build.assemble import Built, build_arm, device_of
 from optsweep.config.arm import Arm
+from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
+from optsweep.search.ownership import Claim, LeaseLostError
+from optsweep.search.process import process_name
 from optsweep.search.slots import seed_of
-from optsweep.search.studies import LeaseLostError, Studies, Work
+from optsweep.search.studies import Studies, Work
 from optsweep.tasks.base import Task
 from optsweep.tracking.schema import TrialHead
 from optsweep.tracking.store import StoreFailureError
@@ -22,11 +22,6 @@ from optsweep.tracking.trial_log import TrialLog
 from optsweep.tracking.writer import Tracker
 from optsweep.train.loop import train
 from optsweep.train.trial import Outcome, Phase, Rung, Trial
-
-LEASE_SECONDS = 600.0
-"""How long a worker may be silent, or ten rungs, if that is longer; on one machine its death is noticed at once."""
-
-RENEW_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -43,42 +38,6 @@ class InterruptedTrainingError(Exception):
     """The worker was asked to stop in the middle of a trial."""
 
 
-def worker_name() -> str:
-    """Host, process and its start: unique, and tells on the host whether the worker is alive."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_start(os.getpid())}"
-
-
-def is_alive(worker: str) -> bool | None:
-    """Whether a process named by `worker_name` still runs; None if it is one of another host."""
-    import psutil
-
-    try:
-        host, pid, start = worker.rsplit("/", 2)
-        if host != socket.gethostname():
-            return None
-        return _start(int(pid)) == start
-    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
-        return False
-    except (ValueError, OSError, psutil.Error):
-        return None
-
-
-def _start(pid: int) -> str:
-    """What tells a process from all others that have had its number: on Linux the boot and the clock tick since then.
-
-    Elsewhere the time of its start. That changes with the system clock (set by hand, by NTP, or on waking a suspended
-    machine), and workers in the middle of a trial pass for dead: one step of the clock cost most trials of a sweep.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        import psutil
-
-        return str(int(psutil.Process(pid).create_time()))
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    return f"{boot}.{fields[19]}"  # the 22nd of proc(5), counted from the number
-
-
 class Worker:
     """Works trials of the given jobs until there is nothing left to do, in this process."""
 
@@ -89,7 +48,7 @@ class Worker:
         self.jobs, self.stopping, self.device = jobs, stopping, device
         self.studies = Studies.open(first.storage, first.sweep)
         self.tracker = Tracker(first.tracking_uri, first.sweep)
-        self.name = worker_name()
+        self.name = process_name()
         self._tasks: dict[str, Task] = {}
         self._built: dict[str, Built] = {}
         self._next = os.getpid() % len(jobs)
@@ -108,7 +67,10 @@ class Worker:
 
     def _train(self, job: Job, works: Sequence[Work]) -> None:
         """Train popped trials together; a crash fails them all, and each is run again."""
-        observer = _Reporter(self, job)
+        with LeaseKeeper(self.studies, [work.claim for work in works]) as leases:
+            self._train_held(job, works, _Reporter(self, job, leases))
+
+    def _train_held(self, job: Job, works: Sequence[Work], observer: _Reporter) -> None:
         try:
             built = self._build(job.arm)
             torch.set_num_threads(job.arm.trainer.threads)
@@ -130,8 +92,8 @@ class Worker:
     def _give_up(self, works: Sequence[Work], observer: _Reporter, reason: str, *, excused: bool) -> None:
         """Free the slots of trials without a result."""
         for work in works:
-            if work.trial_id not in observer.told:
-                self.studies.fail(work.trial_id, reason, excused=excused)
+            if work.claim not in observer.told:
+                self.studies.fail(work.claim, reason, excused=excused)
 
     def _build(self, arm: Arm) -> Built:
         if arm.name not in self._built:
@@ -156,12 +118,12 @@ def trial_of(arm: Arm, built: Built, work: Work) -> Trial:
 class _Reporter:
     """Tells MLflow and the study what happens to the trials of one batch."""
 
-    def __init__(self, worker: Worker, job: Job) -> None:
-        self.worker, self.job = worker, job
+    def __init__(self, worker: Worker, job: Job, leases: LeaseKeeper) -> None:
+        self.worker, self.job, self.leases = worker, job, leases
         self.logs: list[TrialLog] = []
         self.works: Sequence[Work] = ()
-        self.told: set[int] = set()
-        self.renewed: dict[int, float] = {}
+        self.told: set[Claim] = set()
+        self.dropped: set[Claim] = set()
 
     def open(self, works: Sequence[Work], built: Built) -> None:
         """Open one run per trial."""
@@ -187,30 +149,50 @@ class _Reporter:
         return TrialLog(self.worker.tracker, self.job.parent_run, name, head, built.program.task.metric)
 
     def on_rung(self, place: int, rung: Rung) -> None:
-        """Log the rung; renew the lease now and then."""
+        """Log the rung, which is the progress that keeps the lease."""
         if self.worker.stopping():
             raise InterruptedTrainingError
+        self.leases.rung(rung.step)
         work = self.works[place]
+        if place in self.leases.lost:
+            self._drop(place)
+        if work.claim in self.dropped:
+            return
         self.logs[place].rung(rung)
         if self.job.arm.search.pruner != "none":
-            self.worker.studies.report(work.trial_id, rung.step, rung.val_loss)
-        now = time.monotonic()
-        if now - self.renewed.setdefault(place, now) > RENEW_SECONDS:
-            self.renewed[place] = now
-            rung_seconds = (rung.ms_per_step or 0.0) / 1000 * rung.step
-            lease = max(LEASE_SECONDS, 10 * rung_seconds)
-            self.worker.studies.renew(work.trial_id, self.worker.name, lease, rung.step)
+            try:
+                self.worker.studies.report(work.claim, rung.step, rung.val_loss, LEASE_SECONDS)
+            except LeaseLostError:
+                self._drop(place)
 
     def on_end(self, place: int, outcome: Outcome) -> None:
         """Close the run first, then tell the study: a told trial is complete in MLflow."""
         work = self.works[place]
+        if work.claim in self.dropped:
+            return
         self.logs[place].end(outcome)
         told = (outcome.end, outcome.val_loss, outcome.train_seconds, outcome.test_loss)
-        self.worker.studies.tell(work.trial_id, *told)
-        self.told.add(work.trial_id)
+        try:
+            self.worker.studies.tell(work.claim, *told)
+        except LeaseLostError:
+            self._drop(place)
+        else:
+            self.leases.ended(place)
+            self.told.add(work.claim)
+
+    def _drop(self, place: int) -> None:
+        """Leave a trial that was given up to whoever has it now. Raises LeaseLostError if none of the batch is left."""
+        work = self.works[place]
+        if work.claim in self.dropped:
+            return
+        self.dropped.add(work.claim)
+        self.leases.ended(place)
+        self.logs[place].crash("given up by the planner; it was run again")
+        if len(self.told) + len(self.dropped) == len(self.works):
+            raise LeaseLostError
 
     def crash(self, reason: str) -> None:
         """Close the runs of all trials that have no result."""
         for log, work in zip(self.logs, self.works, strict=False):
-            if work.trial_id not in self.told:
+            if work.claim not in self.told | self.dropped:
                 log.crash(reason)

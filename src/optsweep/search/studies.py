@@ -1,37 +1,43 @@
 """Trials in Optuna's storage, which is all that planner and workers share.
 
-An arm has two studies, one per phase. The planner alone creates trials (enqueued, with everything that decides them as
-attributes); workers pop them atomically, hold a lease while they train, and tell the result. A trial's state says what
-happened: COMPLETE with its value, PRUNED with attribute `end` (pruned or diverged), FAIL for a crash.
+An arm has two studies, one per phase. The planner, who holds the arm's seat, alone creates trials (enqueued, with
+everything that decides them as attributes); workers pop them, hold a lease while they train, and tell the result. A
+trial's state says what happened: COMPLETE with its value, PRUNED with attribute `end` (pruned or diverged), FAIL for a
+crash. What changes a trial's state or owner is in ownership.py; Optuna reads.
 """
 
 from __future__ import annotations
 
-import math
+import json
 import sqlite3
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._rdb.models import TrialModel
+from optuna.storages._rdb.models import TrialSystemAttributeModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
 from optsweep.errors import UserError, without_secrets
+from optsweep.search.history import History, read_history, slot_of
+from optsweep.search.ownership import TRIALS, USER_ATTRIBUTES, Claim, LeaseLostError, Ownership, create_tables
+from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
 from optsweep.search.slots import Slot
 from optsweep.train.trial import End, Phase
 
 SQLITE_TIMEOUT = 60.0
 """Seconds to wait for another process's write."""
 
-FIRST_LEASE = 30.0
-"""Seconds that a popped trial has until its first lease is written."""
+TRIES_TO_CREATE = 20
+"""Tables are made one by one, and two processes that make them get in each other's way at any of them."""
+
+SYSTEM_ATTRIBUTES = TrialSystemAttributeModel.__table__
 
 States = frozenset[tuple[Phase, TrialState, int]]
 """How many trials of an arm are in which state, by phase; states without a trial are left out."""
@@ -39,24 +45,13 @@ States = frozenset[tuple[Phase, TrialState, int]]
 
 @dataclass(frozen=True)
 class Work:
-    """A trial that a worker popped, or that runs."""
+    """A trial that a worker popped."""
 
     arm: str
     phase: Phase
-    trial_id: int
+    claim: Claim
     slot: Slot
     attempt: int
-
-
-@dataclass(frozen=True)
-class Running:
-    """A trial in training, as its worker last described it."""
-
-    trial_id: int
-    slot: int
-    worker: str
-    expires: float  # unix seconds
-    step: int
 
 
 class Studies:
@@ -64,8 +59,9 @@ class Studies:
 
     def __init__(self, storage: RDBStorage, sweep: str) -> None:
         self.storage: BaseStorage = optuna.storages.get_storage(storage)
-        self._engine = storage.engine
         self.sweep = sweep
+        self._engine = storage.engine
+        self._ownership = Ownership(storage.engine)
         self._ids: dict[tuple[str, Phase], int] = {}
 
     @staticmethod
@@ -73,22 +69,21 @@ class Studies:
         """Open, and create where it is missing. Raises UserError if that can't be done."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            if url.startswith("sqlite:///"):
-                path = Path(make_url(url).database or "")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with sqlite3.connect(path, timeout=SQLITE_TIMEOUT) as connection:
-                    connection.execute("PRAGMA journal_mode=WAL")
-                storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT}})
-            else:
-                storage = RDBStorage(url)
+            return Studies(_opened(url), sweep)
         except Exception as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"tracking.storage: {without_secrets(url)} can't be opened: {without_secrets(reason)}"
             ) from None
-        return Studies(storage, sweep)
 
     # -- the planner's side ----------------------------------------------------------------------------------------
+
+    def take_seat(self, arms: Sequence[str], *, whole: bool) -> Seat:
+        """The right to plan these arms, `whole` if they are all that the sweep has.
+
+        Raises UserError if another process plans one of them, or the whole sweep as this one would.
+        """
+        return take_seat(self._engine, self.sweep, [*arms, WHOLE_SWEEP] if whole else arms)
 
     def ensure(self, arm: str, phase: Phase) -> int:
         """The study of an arm's phase, created if it is missing."""
@@ -111,8 +106,9 @@ class Studies:
         """Whether any trial of an arm was ever made."""
         return any(self.trials(arm, phase) for phase in Phase)
 
-    def enqueue(self, arm: str, phase: Phase, slot: Slot, attempt: int = 0) -> None:
-        """Make a trial that waits for a worker."""
+    def enqueue(self, seat: Seat, arm: str, phase: Phase, slot: Slot, attempt: int = 0) -> None:
+        """Make a trial that waits for a worker. Raises SeatLostError if another process plans this arm by now."""
+        study = self.ensure(arm, phase)
         attributes = {
             "slot": slot.number,
             "params": dict(slot.params),
@@ -121,24 +117,33 @@ class Studies:
             "attempt": attempt,
             "prune_above": {str(step): value for step, value in slot.prune_above.items()},
         }
-        template = optuna.trial.create_trial(
-            state=TrialState.WAITING,
-            user_attrs=attributes,
-            system_attrs={"fixed_params": dict(slot.params)},
-        )
-        self.storage.create_new_trial(self.ensure(arm, phase), template_trial=template)
+        number = select(func.count()).select_from(TRIALS).where(TRIALS.c.study_id == study).scalar_subquery()
+        with seat.writing(arm) as connection:
+            trial = insert(TRIALS).values(study_id=study, state=TrialState.WAITING, number=number)
+            trial_id = connection.execute(trial.returning(TRIALS.c.trial_id)).scalar_one()
+            rows = [{"trial_id": trial_id, "key": k, "value_json": json.dumps(v)} for k, v in attributes.items()]
+            connection.execute(insert(USER_ATTRIBUTES), rows)
+            fixed = {"trial_id": trial_id, "key": "fixed_params", "value_json": json.dumps(dict(slot.params))}
+            connection.execute(insert(SYSTEM_ATTRIBUTES).values(fixed))  # where Optuna's own tools look
+            self._ownership.offer(connection, trial_id)
 
     def trials(self, arm: str, phase: Phase) -> list[FrozenTrial]:
         """All trials of a phase, in order of creation."""
         return self.storage.get_all_trials(self.ensure(arm, phase), deepcopy=False)
 
+    def history(self, arm: str, phase: Phase, retries: int) -> History:
+        """A phase as it stands; a slot that crashed more than `retries` times is done, as crashed."""
+        trials = self.trials(arm, phase)
+        running = any(trial.state is TrialState.RUNNING for trial in trials)
+        return read_history(trials, self._ownership.leases(self.ensure(arm, phase)) if running else {}, retries)
+
     def states(self, arms: Sequence[str]) -> Mapping[str, States]:
         """How many trials each arm has in each state: cheap, and different once a trial was made, begun or ended."""
         studies = {self.ensure(arm, phase): (arm, phase) for arm in arms for phase in Phase}
         count = (
-            select(TrialModel.study_id, TrialModel.state, func.count())
-            .where(TrialModel.study_id.in_(studies))
-            .group_by(TrialModel.study_id, TrialModel.state)
+            select(TRIALS.c.study_id, TRIALS.c.state, func.count())
+            .where(TRIALS.c.study_id.in_(studies))
+            .group_by(TRIALS.c.study_id, TRIALS.c.state)
         )
         found: dict[str, set[tuple[Phase, TrialState, int]]] = {arm: set() for arm in arms}
         with self._engine.connect() as connection:
@@ -147,162 +152,79 @@ class Studies:
                 found[arm].add((phase, state, number))
         return {arm: frozenset(states) for arm, states in found.items()}
 
-    def fail(self, trial_id: int, reason: str, *, excused: bool = False) -> bool:
-        """Give a trial up: its slot is free again. False if another process told a result first.
-
-        An excused failure (the user interrupted) doesn't count towards the retries.
-        """
-        try:
-            self.storage.set_trial_user_attr(trial_id, "error", reason)
-            self.storage.set_trial_user_attr(trial_id, "excused", excused)
-            return self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            return False
-
     # -- the workers' side -----------------------------------------------------------------------------------------
 
     def pop(self, arm: str, phase: Phase, worker: str, lease: float, count: int) -> list[Work]:
-        """Take up to `count` waiting trials of one arm; each is taken by one worker only."""
+        """Take up to `count` waiting trials of one arm for `lease` seconds; each is taken by one worker only."""
+        waiting = (
+            select(TRIALS.c.trial_id)
+            .where(TRIALS.c.study_id == self.ensure(arm, phase), TRIALS.c.state == TrialState.WAITING)
+            .order_by(TRIALS.c.trial_id)
+        )
+        with self._engine.connect() as connection:
+            found = connection.scalars(waiting).all()
         taken: list[Work] = []
-        waiting = self.storage.get_all_trials(self.ensure(arm, phase), deepcopy=False, states=(TrialState.WAITING,))
-        for trial in waiting:
+        for trial_id in found:
             if len(taken) == count:
                 break
-            if self._claim(trial._trial_id):
-                self.renew(trial._trial_id, worker, lease, 0)
-                taken.append(Work(arm, phase, trial._trial_id, _slot(trial), int(trial.user_attrs["attempt"])))
+            with suppress(LeaseLostError):  # another worker was faster
+                claim = self._ownership.claim(trial_id, worker, lease)
+                trial = self.storage.get_trial(trial_id)
+                taken.append(Work(arm, phase, claim, slot_of(trial), int(trial.user_attrs["attempt"])))
         return taken
 
-    def _claim(self, trial_id: int) -> bool:
-        """WAITING → RUNNING in one conditional UPDATE, which one process wins.
+    def renew(self, claim: Claim, lease: float) -> None:
+        """Keep a trial for `lease` seconds from now. Raises LeaseLostError if somebody gave it up."""
+        self._ownership.renew(claim, lease)
 
-        Optuna's own transition selects and then updates; SQLite has no row locks, and several processes won: measured,
-        55 pops of 40 trials by three.
-        """
-        claim = (
-            update(TrialModel)
-            .where(TrialModel.trial_id == trial_id, TrialModel.state == TrialState.WAITING)
-            .values(state=TrialState.RUNNING, datetime_start=datetime.now())
-        )
-        with self._engine.begin() as connection:
-            return connection.execute(claim).rowcount == 1
+    def report(self, claim: Claim, step: int, value: float, lease: float) -> None:
+        """Report a rung, and keep the trial. Raises LeaseLostError if somebody gave it up."""
+        self._ownership.report(claim, step, value, lease)
 
-    def renew(self, trial_id: int, worker: str, lease: float, step: int) -> None:
-        """Say that a trial is alive, and how far it is. Raises LeaseLostError if somebody gave it up."""
-        lease_value = {"worker": worker, "expires": time.time() + lease, "step": step}
-        try:
-            self.storage.set_trial_user_attr(trial_id, "lease", lease_value)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            raise LeaseLostError from None
-
-    def report(self, trial_id: int, step: int, value: float) -> None:
-        """Report a rung."""
-        try:
-            self.storage.set_trial_intermediate_value(trial_id, step, value)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            raise LeaseLostError from None
-
-    def tell(self, trial_id: int, end: End, value: float, seconds: float, test_loss: float | None = None) -> None:
+    def tell(self, claim: Claim, end: End, value: float, seconds: float, test_loss: float | None = None) -> None:
         """Tell how a trial ended. Raises LeaseLostError if somebody gave it up before."""
+        attributes: dict[str, Any] = {"end": end.value, "train_seconds": seconds}
+        if test_loss is not None:
+            attributes["test_loss"] = test_loss
+        if end is End.FINISHED:
+            self._ownership.end(claim, TrialState.COMPLETE, attributes, value)
+        else:
+            self._ownership.end(claim, TrialState.PRUNED, attributes)
+
+    def fail(self, claim: Claim, reason: str, *, excused: bool = False, if_expired: bool = False) -> bool:
+        """Give a trial up: its slot is free again. False if it has changed hands, or a result was told first.
+
+        An excused failure (the user interrupted) doesn't count towards the retries. With `if_expired` a trial whose
+        lease was renewed in the meantime is left alone.
+        """
+        attributes = {"error": reason, "excused": excused}
         try:
-            if test_loss is not None:
-                self.storage.set_trial_user_attr(trial_id, "test_loss", test_loss)
-            self.storage.set_trial_user_attr(trial_id, "end", end.value)
-            self.storage.set_trial_user_attr(trial_id, "train_seconds", seconds)
-            if end is End.FINISHED:
-                self.storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [value])
-            else:
-                self.storage.set_trial_state_values(trial_id, TrialState.PRUNED)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            raise LeaseLostError from None
+            self._ownership.end(claim, TrialState.FAIL, attributes, if_expired=if_expired)
+        except LeaseLostError:
+            return False
+        return True
 
 
-class LeaseLostError(Exception):
-    """The trial was given up by the planner: its worker must drop it."""
+def _opened(url: str) -> RDBStorage:
+    """The storage with all its tables, which other processes may be making at the same time."""
+    for _ in range(TRIES_TO_CREATE):
+        try:
+            return _created(url)
+        except (sqlite3.OperationalError, DBAPIError) as error:
+            reason = str(error)
+            if not any(word in reason for word in ("already exists", "UNIQUE", "unique", "locked")):
+                raise
+    return _created(url)
 
 
-@dataclass(frozen=True)
-class History:
-    """One phase of an arm as the storage has it."""
-
-    slots: Mapping[int, Slot]  # the latest state of every slot that was ever created and not lost
-    attempts: Mapping[int, int]  # crashes per slot
-    running: Sequence[Running]
-    waiting: int
-    train_seconds: float
-    errors: Mapping[int, str]  # last error per crashed slot
-    lost: Mapping[int, Slot]  # slots to be enqueued again
-
-    def prefix(self) -> list[Slot]:
-        """Slots 0, 1, … up to the first that is missing."""
-        slots: list[Slot] = []
-        while len(slots) in self.slots:
-            slots.append(self.slots[len(slots)])
-        return slots
-
-    @property
-    def num_done(self) -> int:
-        """Slots with a result."""
-        return sum(slot.done for slot in self.slots.values())
-
-
-NO_HISTORY = History({}, {}, (), 0, 0.0, {}, {})
-
-
-def history(trials: Sequence[FrozenTrial], retries: int) -> History:
-    """Read a phase; a slot that crashed more than `retries` times is done, as crashed."""
-    slots: dict[int, Slot] = {}
-    attempts: dict[int, int] = {}
-    errors: dict[int, str] = {}
-    running: list[Running] = []
-    lost: dict[int, Slot] = {}
-    waiting, seconds = 0, 0.0
-    for trial in trials:
-        if "slot" not in trial.user_attrs:
-            continue
-        slot = _slot(trial)
-        seconds += float(trial.user_attrs.get("train_seconds", 0.0))
-        if trial.state is TrialState.FAIL:
-            if not trial.user_attrs.get("excused"):
-                attempts[slot.number] = attempts.get(slot.number, 0) + 1
-                errors[slot.number] = str(trial.user_attrs.get("error", ""))
-            lost[slot.number] = slot
-            continue
-        slots[slot.number] = slot
-        lost.pop(slot.number, None)
-        if trial.state is TrialState.WAITING:
-            waiting += 1
-        elif trial.state is TrialState.RUNNING:
-            started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-            lease = trial.user_attrs.get("lease") or {"worker": "", "expires": started + FIRST_LEASE, "step": 0}
-            running.append(
-                Running(trial._trial_id, slot.number, lease["worker"], float(lease["expires"]), int(lease["step"]))
-            )
-    for number in [n for n in lost if attempts.get(n, 0) > retries]:
-        slots[number] = _crashed(lost.pop(number))
-    return History(slots, attempts, running, waiting, seconds, errors, lost)
-
-
-def _crashed(slot: Slot) -> Slot:
-    return Slot(slot.number, slot.params, slot.seed, slot.origin, crashed=True)
-
-
-def _slot(trial: FrozenTrial) -> Slot:
-    attributes = trial.user_attrs
-    end = attributes.get("end")
-    value = test_loss = None
-    if trial.state is TrialState.COMPLETE:
-        value, test_loss = trial.value, attributes.get("test_loss")
-    elif trial.state is TrialState.PRUNED and end == End.DIVERGED:
-        value = math.inf
-    return Slot(
-        number=int(attributes["slot"]),
-        params=dict(attributes["params"]),
-        seed=int(attributes["seed"]),
-        origin=str(attributes["origin"]),
-        value=value,
-        test_loss=test_loss,
-        pruned=trial.state is TrialState.PRUNED and end == End.PRUNED,
-        rungs=dict(trial.intermediate_values),
-        prune_above={int(step): float(v) for step, v in attributes.get("prune_above", {}).items()},
-    )
+def _created(url: str) -> RDBStorage:
+    kwargs: dict[str, Any] = {}
+    if url.startswith("sqlite:///"):
+        path = Path(make_url(url).database or "")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with sqlite3.connect(path, timeout=SQLITE_TIMEOUT) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+        kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT}}
+    storage = RDBStorage(url, engine_kwargs=kwargs)
+    create_tables(storage.engine)
+    return storage

@@ -1,0 +1,98 @@
+"""The leases of a batch in training: kept as long as it makes progress, and given up by who sees them run out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from optsweep.search.heartbeat import BEAT_SECONDS, Heartbeat
+from optsweep.search.ownership import Claim, Lease, LeaseLostError
+from optsweep.search.process import is_alive
+from optsweep.search.studies import Studies
+
+LEASE_SECONDS = 300.0
+"""How long a worker may be silent; on one machine its death is noticed at once."""
+
+FIRST_RUNG_SECONDS = 6 * 3600.0
+"""How long a worker may take to build an arm and train its first rung: nobody knows yet how long that is."""
+
+RUNGS_WITHOUT = 10
+LEAST_PROGRESS_SECONDS = 600.0
+"""A worker that takes ten times its longest rung, and at least as long as this, over one hangs."""
+
+Clock = Callable[[], float]
+"""Seconds that only grow, whatever is done to the time of day."""
+
+
+class LeaseKeeper:
+    """Renews the leases of a batch from a thread of its own while the batch makes progress.
+
+    A rung of any of its trials is progress of all: trials of a batch train side by side or one after the other. A batch
+    that hangs is renewed no more, so that it is taken from its worker, whose thread may well be alive.
+    """
+
+    def __init__(self, studies: Studies, claims: Sequence[Claim], clock: Clock = time.monotonic) -> None:
+        self.lost: set[int] = set()  # places whose trial somebody else has by now
+        self._studies, self._clock = studies, clock
+        self._held = dict(enumerate(claims))
+        self._last = clock()
+        self._longest: float | None = None  # seconds between two rungs
+        self._heartbeat = Heartbeat(self.beat)
+
+    def __enter__(self) -> LeaseKeeper:
+        self._heartbeat.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._heartbeat.__exit__()
+
+    def rung(self, step: int) -> None:
+        """A trial was evaluated after `step` steps; before the first, that says nothing of how long a rung takes."""
+        now = self._clock()
+        if step > 0:
+            self._longest = max(self._longest or 0.0, now - self._last)
+        self._last = now
+
+    def ended(self, place: int) -> None:
+        """A trial needs no lease any more."""
+        self._held.pop(place, None)
+
+    def beat(self) -> None:
+        """Renew, unless the batch hangs."""
+        if self._clock() - self._last > self._patience():
+            return
+        for place, claim in list(self._held.items()):
+            try:
+                self._studies.renew(claim, LEASE_SECONDS)
+            except LeaseLostError:
+                if self._held.pop(place, None) is not None:  # and not told just now
+                    self.lost.add(place)
+
+    def _patience(self) -> float:
+        if self._longest is None:
+            return FIRST_RUNG_SECONDS
+        return max(RUNGS_WITHOUT * self._longest, LEAST_PROGRESS_SECONDS)
+
+
+class LeaseWatch:
+    """Tells which workers are gone: dead on this host, or silent until their lease had run out, here or elsewhere.
+
+    A lease that has run out is looked at again after three beats: the database's clock may have been set, or the
+    machine may have slept, and a worker that lives renews it by then.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic, patience: float = 3 * BEAT_SECONDS) -> None:
+        self._clock, self._patience = clock, patience
+        self._expired_since: dict[Claim, float] = {}
+
+    def dead(self, lease: Lease) -> bool:
+        """Whether its worker is known to be dead."""
+        return is_alive(lease.worker) is False
+
+    def silent(self, lease: Lease) -> bool:
+        """Whether its worker has had its chance to renew a lease that ran out."""
+        if not lease.expired:
+            self._expired_since.pop(lease.claim, None)
+            return False
+        since = self._expired_since.setdefault(lease.claim, self._clock())
+        return self._clock() - since >= self._patience

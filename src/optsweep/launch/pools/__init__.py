@@ -1,0 +1,1 @@
+"""Pools of workers, one file per place where workers may run."""

@@ -1,0 +1,107 @@
+"""A phase of an arm as its trials in the storage tell it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial, TrialState
+
+from optsweep.search.ownership import Claim, Lease
+from optsweep.search.slots import Slot
+from optsweep.train.trial import End
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial in training, as its worker last described it."""
+
+    slot: int
+    lease: Lease
+
+
+@dataclass(frozen=True)
+class History:
+    """One phase of an arm as the storage has it."""
+
+    slots: Mapping[int, Slot]  # the latest state of every slot that was ever created and not lost
+    attempts: Mapping[int, int]  # crashes per slot
+    running: Sequence[Running]
+    waiting: int
+    train_seconds: float
+    errors: Mapping[int, str]  # last error per crashed slot
+    lost: Mapping[int, Slot]  # slots to be enqueued again
+
+    def prefix(self) -> list[Slot]:
+        """Slots 0, 1, … up to the first that is missing."""
+        slots: list[Slot] = []
+        while len(slots) in self.slots:
+            slots.append(self.slots[len(slots)])
+        return slots
+
+    @property
+    def num_done(self) -> int:
+        """Slots with a result."""
+        return sum(slot.done for slot in self.slots.values())
+
+
+NO_HISTORY = History({}, {}, (), 0, 0.0, {}, {})
+
+
+def read_history(trials: Sequence[FrozenTrial], leases: Mapping[int, Lease], retries: int) -> History:
+    """Read a phase; a slot that crashed more than `retries` times is done, as crashed."""
+    slots: dict[int, Slot] = {}
+    attempts: dict[int, int] = {}
+    errors: dict[int, str] = {}
+    running: list[Running] = []
+    lost: dict[int, Slot] = {}
+    waiting, seconds = 0, 0.0
+    for trial in trials:
+        if "slot" not in trial.user_attrs:
+            continue
+        slot = slot_of(trial)
+        seconds += float(trial.user_attrs.get("train_seconds", 0.0))
+        if trial.state is TrialState.FAIL:
+            if not trial.user_attrs.get("excused"):
+                attempts[slot.number] = attempts.get(slot.number, 0) + 1
+                errors[slot.number] = str(trial.user_attrs.get("error", ""))
+            lost[slot.number] = slot
+            continue
+        slots[slot.number] = slot
+        lost.pop(slot.number, None)
+        if trial.state is TrialState.WAITING:
+            waiting += 1
+        elif trial.state is TrialState.RUNNING:
+            # Without a lease it ended between two reads.
+            ended = Lease(Claim(trial._trial_id, -1), "", 0, expired=False)
+            running.append(Running(slot.number, leases.get(trial._trial_id, ended)))
+    for number in [n for n in lost if attempts.get(n, 0) > retries]:
+        slots[number] = _crashed(lost.pop(number))
+    return History(slots, attempts, running, waiting, seconds, errors, lost)
+
+
+def _crashed(slot: Slot) -> Slot:
+    return Slot(slot.number, slot.params, slot.seed, slot.origin, crashed=True)
+
+
+def slot_of(trial: FrozenTrial) -> Slot:
+    """The slot that a trial is an attempt at, with its result, if it has one."""
+    attributes = trial.user_attrs
+    end = attributes.get("end")
+    value = test_loss = None
+    if trial.state is TrialState.COMPLETE:
+        value, test_loss = trial.value, attributes.get("test_loss")
+    elif trial.state is TrialState.PRUNED and end == End.DIVERGED:
+        value = math.inf
+    return Slot(
+        number=int(attributes["slot"]),
+        params=dict(attributes["params"]),
+        seed=int(attributes["seed"]),
+        origin=str(attributes["origin"]),
+        value=value,
+        test_loss=test_loss,
+        pruned=trial.state is TrialState.PRUNED and end == End.PRUNED,
+        rungs=dict(trial.intermediate_values),
+        prune_above={int(step): float(v) for step, v in attributes.get("prune_above", {}).items()},
+    )

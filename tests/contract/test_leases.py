@@ -1,0 +1,194 @@
+"""Who keeps a trial: a worker that makes progress, however slow; not one that hangs, wherever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from arms import arm_with
+from optsweep.launch.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
+from optsweep.launch.worker import Job, Worker, _Reporter
+from optsweep.search.ownership import Claim, Lease, LeaseLostError
+from optsweep.search.process import process_name
+from optsweep.search.slots import Slot
+from optsweep.search.studies import Studies, Work
+from optsweep.tracking.writer import TrialLog
+from optsweep.train.trial import End, Outcome, Phase, Rung
+
+
+@dataclass
+class FakeClock:
+    """A clock that stands still unless told."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Renewals:
+    """Studies in which renewals are counted; the trials `gone` have changed hands."""
+
+    gone: set[int] = field(default_factory=set)
+    renewed: list[int] = field(default_factory=list)
+
+    def renew(self, claim: Claim, lease: float) -> None:
+        if claim.trial_id in self.gone:
+            raise LeaseLostError
+        assert lease == LEASE_SECONDS
+        self.renewed.append(claim.trial_id)
+
+
+def keeper(studies: Renewals, clock: FakeClock, count: int = 1) -> LeaseKeeper:
+    return LeaseKeeper(cast(Studies, studies), [Claim(number, 1) for number in range(count)], clock)
+
+
+def renewed(leases: LeaseKeeper, studies: Renewals) -> bool:
+    studies.renewed.clear()
+    leases.beat()
+    return bool(studies.renewed)
+
+
+def test_a_first_rung_longer_than_the_lease_keeps_the_trial_and_a_hang_does_not() -> None:
+    studies, clock = Renewals(), FakeClock()
+    leases = keeper(studies, clock)
+    leases.rung(0)  # an evaluation before the first step says nothing of how long a rung takes
+    clock.now = 20 * LEASE_SECONDS
+    assert renewed(leases, studies)
+    clock.now = FIRST_RUNG_SECONDS + 1
+    assert not renewed(leases, studies)
+
+
+def test_a_lease_lasts_for_ten_of_the_trial_s_rungs_and_not_ten_times_its_run() -> None:
+    studies, clock = Renewals(), FakeClock()
+    leases = keeper(studies, clock)
+    for step in range(0, 1010, 10):  # a hundred rungs of a hundred seconds
+        leases.rung(step)
+        clock.now += 100.0
+    last = clock.now - 100.0
+    clock.now = last + 999.0
+    assert renewed(leases, studies)
+    clock.now = last + 1001.0
+    assert not renewed(leases, studies)
+
+
+def test_short_rungs_may_be_followed_by_a_pause() -> None:
+    studies, clock = Renewals(), FakeClock()
+    leases = keeper(studies, clock)
+    leases.rung(0)
+    leases.rung(10)
+    clock.now = 590.0
+    assert renewed(leases, studies)
+    clock.now = 610.0
+    assert not renewed(leases, studies)
+
+
+def test_a_lost_lease_is_noted_and_the_others_are_kept() -> None:
+    studies, clock = Renewals(gone={0}), FakeClock()
+    leases = keeper(studies, clock, count=3)
+    leases.ended(2)
+    leases.beat()
+    assert leases.lost == {0}
+    assert studies.renewed == [1]
+
+
+@pytest.mark.parametrize("worker", [process_name(), "elsewhere/1/1"])
+def test_a_silent_worker_is_given_a_second_chance_and_then_up(worker: str) -> None:
+    clock = FakeClock()
+    watch = LeaseWatch(clock, patience=30.0)
+    silent, fresh = (Lease(Claim(1, 1), worker, 0, expired) for expired in (True, False))
+    assert not watch.dead(silent)
+    assert not watch.silent(silent)  # the clock may have been set
+    clock.now = 20.0
+    assert not watch.silent(fresh)  # it was
+    clock.now = 40.0
+    assert not watch.silent(silent)
+    clock.now = 70.0
+    assert watch.silent(silent)
+
+
+def test_a_dead_worker_of_this_host_is_known_at_once() -> None:
+    assert LeaseWatch().dead(Lease(Claim(1, 1), process_name() + "1", 0, expired=False))
+
+
+@dataclass
+class Log:
+    """A trial's run, as far as is asked."""
+
+    steps: list[int] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+
+    def rung(self, rung: Rung) -> None:
+        self.steps.append(rung.step)
+
+    def end(self, outcome: Outcome) -> None:
+        self.ends.append(outcome.end.value)
+
+    def crash(self, reason: str) -> None:
+        self.ends.append(reason)
+
+
+@dataclass
+class OneWorker:
+    """What the reporter needs of a worker."""
+
+    studies: Studies
+    name: str = "a"
+
+    def stopping(self) -> bool:
+        return False
+
+
+RUNG: Mapping[str, Any] = {
+    "val_score": 0.0,
+    "points": (),
+    "ms_per_step": 1.0,
+    "peak_bytes": 0,
+    "train_seconds": 0.0,
+}
+OUTCOME = Outcome(End.FINISHED, 20, 1.0, 0.0, 2.0, 0.0, 0.1, 0)
+GIVEN_UP = "given up by the planner; it was run again"
+
+
+def reporter(count: int, pruner: str) -> tuple[_Reporter, Studies, Sequence[Work], Sequence[Log]]:
+    studies = Studies.open("sqlite:///:memory:", "s")
+    arm = arm_with({}, search__pruner=pruner)
+    seat = studies.take_seat([arm.name], whole=True)
+    for number in range(count):
+        studies.enqueue(seat, arm.name, Phase.SEARCH, Slot(number, {}, 0, "fixed"))
+    works = studies.pop(arm.name, Phase.SEARCH, "a", 60.0, count)
+    leases = LeaseKeeper(studies, [work.claim for work in works])
+    made = _Reporter(cast(Worker, OneWorker(studies)), Job(arm, "", "", ""), leases)
+    logs = [Log() for _ in works]
+    made.works, made.logs = works, cast(list[TrialLog], logs)
+    return made, studies, works, logs
+
+
+@pytest.mark.parametrize("found_by", ["report", "heartbeat", "tell"])
+def test_a_worker_drops_the_trial_that_was_taken_from_it_and_goes_on_with_the_others(found_by: str) -> None:
+    observer, studies, works, logs = reporter(2, "median" if found_by == "report" else "none")
+    studies.fail(works[0].claim, "silent")
+    if found_by == "heartbeat":
+        observer.leases.beat()
+    for place in (0, 1):
+        observer.on_rung(place, Rung(10, 1.0, **RUNG))
+    for place in (0, 1):
+        observer.on_end(place, OUTCOME)
+    assert logs[0].ends[-1] == GIVEN_UP
+    assert (logs[1].steps, logs[1].ends) == ([10], ["finished"])
+    observer.crash("later")  # closes neither again
+    assert logs[0].ends[-1] == GIVEN_UP
+    assert logs[1].ends == ["finished"]
+    assert [t.state.name for t in studies.trials(works[0].arm, Phase.SEARCH)] == ["FAIL", "COMPLETE"]
+
+
+def test_training_ends_when_no_trial_of_the_batch_is_left() -> None:
+    observer, studies, works, logs = reporter(1, "median")
+    studies.fail(works[0].claim, "silent")
+    with pytest.raises(LeaseLostError):
+        observer.on_rung(0, Rung(10, 1.0, **RUNG))
+    assert logs[0].ends == [GIVEN_UP]
