@@ -100,6 +100,8 @@ MISTAKES = [
     (["~trainer.lanes"], "trainer.lanes", "a value is missing"),
     (["sweep=null"], "sweep: ", "a group of keys is wanted"),
     (["-m", "schedule=glob(zz*)"], "schedule=glob(zz*)", "nothing to sweep over"),
+    (["-m", "hydra/launcher=basic", "sweep.name=bad", "trainer.lanes=0,1"], "trainer.lanes", "whole number ≥ 1"),
+    (["task=text", "task.path=5"], "task.path: 5", "a string, or null"),
     (["-cd", "nowhere"], "--config-dir", "no folder nowhere"),
     (["suggest", "optimizer=null"], "optimizer=null", "there are adadelta"),
     (["report", "nothing"], "no store", "run a sweep first"),

@@ -23,6 +23,7 @@ from hydra_plugins.optsweep.command import Command
 from optsweep.cli.verbs import VERBS
 from optsweep.config.arm import GROUPS
 from optsweep.config.compose import axes_of, compose, register_plugins
+from optsweep.config.door import arm_of
 from optsweep.errors import UserError, nearest
 
 CONFIG = "pkg://optsweep.conf"
@@ -91,15 +92,15 @@ def _among_strangers(command: Command, config: DictConfig) -> None:
     from optsweep.tracking.store import check
     from optsweep.tracking.writer import Tracker
 
-    uri, name = config.tracking.uri, config.sweep.name
-    Studies.open(config.tracking.storage, name)
-    check(uri)
-    Tracker(uri, name).sweep_run()
+    arm = arm_of(config, command.axes)  # refused before anything is written, if it is wrong
+    Studies.open(arm.storage, arm.sweep)
+    check(arm.tracking_uri)
+    Tracker(arm.tracking_uri, arm.sweep).sweep_run()
     try:
         _main(command)
     finally:  # failures included
         with contextlib.suppress(ValueError):  # nothing ran
-            print(api.report(uri, [name]).summary)
+            print(api.report(arm.tracking_uri, [arm.sweep]).summary)
 
 
 @contextlib.contextmanager

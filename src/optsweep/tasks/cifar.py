@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from optsweep.checks import flag, number, optional, whole, wholes
+from optsweep.checks import flag, number, optional, text, whole, wholes
 from optsweep.errors import UserError
 from optsweep.tasks.base import Facts, Split, Task, digest_of
 from optsweep.tasks.classification import stratified
@@ -44,7 +44,9 @@ class CIFAR10(Task):
     def __init__(self, path: str | None, sha256: str | None, augment: bool, target_loss: float | None) -> None:
         self.augment = flag("task.augment", augment)
         self.target_loss = optional(number)("task.target_loss", target_loss)
-        images, targets, test_images, test_targets = read_archive(path, sha256)
+        images, targets, test_images, test_targets = read_archive(
+            optional(text)("task.path", path), optional(text)("task.sha256", sha256)
+        )
         rows = stratified(targets, val=VAL_SHARE, test=0.0)
         train, val = rows[Split.TRAIN], rows[Split.VAL]
         if not len(val):

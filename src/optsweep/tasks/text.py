@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from optsweep.checks import flag, number, optional, whole
+from optsweep.checks import flag, number, optional, text, whole
 from optsweep.errors import UserError
 from optsweep.tasks.base import Facts, Split, Task, digest_of
 from optsweep.tasks.corpus import Corpus, standard_library, text_file
@@ -174,7 +174,7 @@ class Text(ByteText):
         target_loss: float | None = None,
     ) -> None:
         super().__init__(
-            text_file(path, whole("task.context", context)),
+            text_file(optional(text)("task.path", path), whole("task.context", context)),
             width=width,
             layers=layers,
             heads=heads,
