@@ -125,6 +125,7 @@ def test_every_arm_has_its_budget_and_mlflow_holds_every_curve(reference: Path) 
     parent = next(iter(parents.values()))
     arms = load_sweep(client, "small", experiment.experiment_id).arms
     assert all(arm.timing is not None and arm.timing.ms_per_step > 0 for arm in arms)
+    assert parent.inputs is not None
     assert parent.inputs.dataset_inputs[0].dataset.name == "digits_mlp"
     assert [a.path for a in client.list_artifacts(parent.info.run_id)] == ["config.yaml", "optsweep"]
 
