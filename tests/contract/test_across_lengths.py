@@ -11,8 +11,8 @@ import pytest
 from hand_sweeps import HALVING, NOISE, arm, by_length, found, seeds, sweep
 from optsweep.report.across.frontier import Side
 from optsweep.report.across.lengths import Method, interpolated, steps_needed
-from optsweep.report.across.results import results
-from optsweep.report.figures.across import plans
+from optsweep.report.across.results import across_results
+from optsweep.report.write import across_plans
 from optsweep.tracking.reader import SweepRecord
 
 
@@ -131,10 +131,12 @@ def test_looks_widen_the_intervals_of_run_lengths_and_tasks() -> None:
         assert ratio.low is not None
         widths.append(ratio.high - ratio.low)
         assert said in finding.text
-        assert all(said in plan.caption for held in plans(result) for plan in held if plan.name in ("speedup", "ranks"))
+        assert all(
+            said in plan.caption for held in across_plans(result) for plan in held if plan.name in ("speedup", "ranks")
+        )
         assert lengths.level == result.tasks[0][0].level
     assert widths[0] < widths[1]
-    assert "three looks planned, Pocock" in plans(looked)[0][1].caption
+    assert "three looks planned, Pocock" in across_plans(looked)[0][1].caption
 
 
 def two_lengths_and_tasks() -> SweepRecord:
@@ -211,11 +213,11 @@ def test_what_has_diverged_seeds_is_not_the_lower_one(curve: dict[int, float], l
     result = found(sweep(*arms))
     ((_, finding),) = result.run_lengths
     assert text in finding.sentences[1]
-    (stated,) = results(result)["run_lengths"][0]["frontier"]
+    (stated,) = across_results(result)["run_lengths"][0]["frontier"]
     assert sum(stated["counts"].values()) == len(stated["differences"]) == 2
     assert [point["side"] for point in stated["differences"]].count("below") == stated["counts"].get("below", 0)
     assert stated["diverged_seeds"] == (lost == "free")
-    assert "corrected over lengths, not over arms" in plans(result)[0][0].caption
+    assert "corrected over lengths, not over arms" in across_plans(result)[0][0].caption
 
 
 def test_four_lengths_are_fitted() -> None:
@@ -241,7 +243,7 @@ def test_four_lengths_are_fitted() -> None:
     assert fitted.overall.low < 0.7 < fitted.overall.high
     assert "soap needs 0.7× the steps of adamw (fitted at 3 of its 4 lengths; 95 % interval 0." in finding.text
     assert "; 6 seeds), which is 1.05× the time" in finding.text
-    (drawn,) = plans(found(sweep(*arms)))
+    (drawn,) = across_plans(found(sweep(*arms)))
     assert [plan.name for plan in drawn] == ["frontier", "speedup", "fit"]
 
 

@@ -17,7 +17,7 @@ from synthetic_store import DEFAULT, arm, fill
 
 from optsweep.report import Report, SweepNotFound, write_report
 from optsweep.report import page as report_page
-from optsweep.report.figures import canvas as figures
+from optsweep.report.figures import canvas
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
 
@@ -186,10 +186,10 @@ def test_every_number_of_the_table_is_in_the_json(demo: Report) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are planned but not drawn: most of a report's time, and not what the test is about."""
 
-    def save(plan: figures.Plan, prefix: str, folder: Path) -> figures.Drawing:
-        return figures.Drawing(prefix + plan.name, plan.title, plan.caption, plan.alt, "<svg></svg>", plan.wide)
+    def save(plan: canvas.FigurePlan, prefix: str, folder: Path) -> canvas.Drawing:
+        return canvas.Drawing(prefix + plan.name, plan.title, plan.caption, plan.alt, "<svg></svg>", plan.wide)
 
-    monkeypatch.setattr(figures, "save", save)
+    monkeypatch.setattr(canvas, "save", save)
 
 
 def test_names_are_escaped_everywhere(store: str, tmp_path: Path) -> None:
@@ -373,5 +373,5 @@ def test_old_figures_go_and_other_files_stay(store: str, tmp_path: Path) -> None
 def test_arms_keep_apart_in_colour_and_line() -> None:
     from unittest.mock import Mock
 
-    pairs = {(figures.colour(a), str(figures.line(a))) for a in (Mock(style=i) for i in range(40))}
+    pairs = {(canvas.colour(a), str(canvas.line(a))) for a in (Mock(style=i) for i in range(40))}
     assert len(pairs) == 40

@@ -15,9 +15,8 @@ from functools import cached_property
 import numpy as np
 
 from optsweep.inference import groups, statistics
-from optsweep.inference import looks as sequential
 from optsweep.inference.comparison import Conclusion, Finding, differences, holm, judge, paired, scale
-from optsweep.inference.looks import AUTO, Level
+from optsweep.inference.looks import AUTO, Level, num_seeds
 from optsweep.inference.statistics import Basin, Interval, PairedT
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
@@ -288,7 +287,7 @@ def _num_seeds(sweep: SweepRecord, arms: Sequence[ArmResult], findings: Sequence
     if sweep.seeds != AUTO:
         return sweep.planned(Phase.CONFIRM)
     most = max((max(arm.confirm, default=-1) + 1 for arm in arms), default=0)
-    return sequential.num_seeds(AUTO, most, complete, lambda: all(f.decided for f in findings), sweep.looks)
+    return num_seeds(AUTO, most, complete, lambda: all(f.decided for f in findings), sweep.looks)
 
 
 def _comparison(

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from typing import Any
 
 from optsweep.inference.statistics import Interval
-from optsweep.report.across import results as results_across
 from optsweep.report.across.findings import Across
+from optsweep.report.across.results import across_results
 from optsweep.report.caveats import last_flip
 from optsweep.report.comparison import ArmResult, Comparison, Group
 from optsweep.report.figures.canvas import Drawing
@@ -35,7 +35,7 @@ def results(
         "format": FORMAT,
         "sweeps": [_sweep(sweep) for sweep in sweeps],
         "groups": [_group(verdict) for verdict in verdicts],
-        "across": results_across.results(found),
+        "across": across_results(found),
         "partial": any(partial(verdict.group) for verdict in verdicts) or any(sweep.absent for sweep in sweeps),
         "figures": [_figure(drawing) for drawing in sorted(figures, key=lambda drawing: drawing.name)],
     }

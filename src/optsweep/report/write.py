@@ -14,8 +14,20 @@ from pathlib import Path
 from optsweep.report import Report, page, references, results
 from optsweep.report.across.findings import Across, across
 from optsweep.report.comparison import Group, compare
-from optsweep.report.figures import across as figures_across
-from optsweep.report.figures import canvas, curves, grid, heat, importance, outcome, paths, schedules, search
+from optsweep.report.figures import (
+    canvas,
+    curves,
+    grid,
+    heat,
+    importance,
+    lengths,
+    outcome,
+    paths,
+    profile,
+    ranks,
+    schedules,
+    search,
+)
 from optsweep.report.verdict import Verdict, verdict
 from optsweep.report.wording import number, p_value, plus_minus, plus_minus_difference, setting, size
 from optsweep.tracking.names import Status
@@ -105,9 +117,15 @@ def _draw_kind(task: _Task, folder: Path) -> _Drawings:
     return [canvas.save(plan, prefix, folder) for plan in kind(group)]
 
 
+def across_plans(found: Across) -> list[list[canvas.FigurePlan]]:
+    """The figures of each finding over several groups, run lengths first."""
+    over = [lengths.plans(held) for held, _ in found.run_lengths]
+    return over + [[*profile.plans(held), *ranks.plans_over(held)] for held, _ in found.tasks]
+
+
 def _draw_across(found: Across, folder: Path) -> list[list[canvas.Drawing]]:
     """The figures of each finding over several groups."""
-    plans = figures_across.plans(found)
+    plans = across_plans(found)
     prefixes = [f"across-{place:02d}-" if len(plans) > 1 else "across-" for place in range(1, len(plans) + 1)]
     return [[canvas.save(plan, prefix, folder) for plan in held] for prefix, held in zip(prefixes, plans, strict=True)]
 
@@ -124,7 +142,7 @@ _FIGURES: tuple[_Kind, ...] = (
     heat.plans,
     schedules.plans,
     importance.plans,
-    figures_across.group_plans,
+    ranks.plans,
 )
 
 # as the page shows them, two a row: neighbours are of like height; an underscore stands for all names that begin so
