@@ -162,6 +162,33 @@ def test_a_diverging_arm_may_be_worse() -> None:
     assert outcome(v) is Conclusion.WORSE
 
 
+CLOSE = [value + jitter for value, jitter in zip(BASE, [0.002, -0.002, 0.001, -0.001] * 2, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("adamw", "soap", "lost"),
+    [
+        (BASE, [None] * 3 + CLOSE[3:], "soap diverged on 3 of 8 seeds"),
+        ([None] * 3 + BASE[3:], CLOSE, "adamw diverged on 3 of 8 seeds"),
+        ([None, *BASE[1:]], [*CLOSE[:7], None], "soap diverged on 1 of 8 seeds and adamw diverged on 1 of 8 seeds"),
+    ],
+)
+def test_equal_within_delta_is_never_said_of_an_arm_with_diverged_seeds(
+    adamw: list[float | None], soap: list[float | None], lost: str
+) -> None:
+    assert outcome(said(arm("adamw", BASE), arm("soap", CLOSE), confirm={"seeds": 8, "delta": 0.1})) is Conclusion.EQUAL
+    v = said(arm("adamw", adamw), arm("soap", soap), confirm={"seeds": 8, "delta": 0.1})
+    assert outcome(v) is Conclusion.NO_DIFFERENCE
+    assert v.group.comparisons[0].equal_p is None
+    assert "equal within" not in v.text
+    assert f"But {lost}, so they can't be called equal." in v.text
+
+
+def test_where_every_arm_has_diverged_seeds_the_terminal_says_so() -> None:
+    arms = [arm(name, [None, *shifted(by)[1:]]) for name, by in (("adamw", 0.0), ("soap", 0.001), ("lion", 0.002))]
+    assert "adamw, soap and lion diverged on some seeds and are not ranked." in said(*arms).text
+
+
 def test_zero_variance_gives_a_difference_without_interval() -> None:
     v = said(arm("adamw", [2.0] * 5), arm("soap", [1.75] * 5))
     assert outcome(v) is Conclusion.UNTESTED

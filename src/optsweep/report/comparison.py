@@ -182,7 +182,7 @@ class Comparison:
     sign_flip_p: float | None  # from 8 seeds on
     bca: Interval | None  # from 20 seeds on, as a description
     probability: Interval | None  # that a run of the candidate ends lower
-    equal_p: float | None
+    equal_p: float | None  # none where a seed diverged: the others can't show the arms to be equal
     delta: float | None
     outcome: Conclusion
     level: Level
@@ -295,6 +295,7 @@ def _comparison(
 ) -> Comparison:
     values, size = list(finding.differences.values()), scale(candidate, baseline)
     ours, theirs = ([arm.test_losses[seed] for seed in finding.differences] for arm in (candidate, baseline))
+    all_finished = not (candidate.diverged_seeds or baseline.diverged_seeds)
     return Comparison(
         candidate=candidate,
         baseline=baseline,
@@ -304,7 +305,7 @@ def _comparison(
         sign_flip_p=statistics.sign_flip(values) if len(values) >= 8 else None,
         bca=statistics.bca_interval(values, scale=size) if len(values) >= 20 else None,
         probability=statistics.probability_better(ours, theirs) if len(values) > 1 else None,
-        equal_p=statistics.equivalence(values, delta, scale=size) if delta and values else None,
+        equal_p=statistics.equivalence(values, delta, scale=size) if delta and values and all_finished else None,
         delta=delta,
         outcome=finding.outcome,
         level=level,

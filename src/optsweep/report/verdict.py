@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from optsweep.inference.comparison import within
 from optsweep.inference.looks import Level
 from optsweep.inference.statistics import Interval, PairedT
 from optsweep.report.caveats import caveats, seeds_diverged
@@ -108,7 +109,8 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
         case Conclusion.EQUAL:
             return f"{where}{candidate} and {baseline} are equal within ±{number(comparison.delta)}: {evidence}."
         case Conclusion.NO_DIFFERENCE:
-            also = f" But {lost}." if lost else ""
+            equal = ", so they can't be called equal" if within(comparison.test, comparison.delta) else ""
+            also = f" But {lost}{equal}." if lost else ""
             return f"{where}no difference between {candidate} and {baseline} is shown: {evidence}.{also}"
     if comparison.test.p is not None:
         lead = candidate if comparison.test.mean < 0 else baseline
@@ -196,16 +198,13 @@ def _edges(comparison: Comparison) -> str:
 
 def _ranking(group: Group) -> str:
     """What can be said about the lowest mean: never a lucky winner's name alone."""
-    if not group.lowest:
-        return ""
-    first, *tied = group.lowest
-    assert first.test is not None
     excluded = [arm.label for arm in group.arms if arm.test and arm.diverged_seeds]
     left_out = f" {listed(excluded)} diverged on some seeds and {'is' if len(excluded) == 1 else 'are'} not ranked."
     left_out = left_out if excluded else ""
     ranked = sum(1 for arm in group.arms if arm.test and not arm.diverged_seeds)
     if ranked < 2:
         return left_out.strip()
+    first, *tied = group.lowest
     if not tied:
         said = f"{first.label}'s mean test loss is below that of every other arm (all pairs tested, Holm-corrected)."
     elif len(tied) == ranked - 1:
