@@ -106,6 +106,14 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class ScheduleTrace:
+    """The multiplier of the learning rate at every step of a run, where it doesn't depend on the losses."""
+
+    steps: NDArray[np.int64]  # 0-based
+    multipliers: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class ArmRecord:
     """One combination of the sweep, with its trials in order of phase and slot."""
 
@@ -122,6 +130,7 @@ class ArmRecord:
     warnings: tuple[str, ...]
     trials: tuple[TrialRecord, ...]
     surface: str = ""  # of a landscape whose paths are recorded
+    schedule: ScheduleTrace | None = None
 
     def of(self, phase: Phase) -> list[TrialRecord]:
         """The trials of one phase."""
