@@ -364,7 +364,8 @@ def test_a_colour_bar_has_numbers_and_a_label_with_its_unit_within_the_picture(
 
 
 def test_the_numbers_below_differences_do_not_run_into_each_other(tmp_path: Path) -> None:
-    arms = [made({"optimizer": o}, confirmed(*losses)) for o, losses in (("a", (1.0, 1.0)), ("b", (0.982, 0.984)))]
+    ours = made({"optimizer": "soap"}, confirmed(0.9828, 0.9847, 0.9866), "soap + schedule_free")
+    arms = [made({"optimizer": "adamw"}, confirmed(1.0, 1.0, 1.0), "adamw + cosine"), ours]
     (plan,) = [plan for plan in outcome.plans(group(*arms)) if plan.name == "difference"]
     held = saved(plan, tmp_path)
     places = [extent(text, held) for text in numbers(held.axes[0].xaxis)]
