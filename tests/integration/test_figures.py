@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -47,6 +47,13 @@ from optsweep.train.trial import Phase
 
 HOSTILE = "_<b>&\"$\\frac{1}{2}$_λ→∞'"
 FINISHED, DIVERGED, PRUNED = Status.FINISHED, Status.DIVERGED, Status.PRUNED
+
+
+@pytest.fixture(autouse=True)
+def style() -> Iterator[None]:
+    """A drawn figure is looked at under the settings that it was drawn with: its numbers are placed anew."""
+    with canvas.style():
+        yield
 
 
 def trial(
@@ -379,8 +386,7 @@ def test_a_schedule_that_is_known_is_drawn_at_every_step_its_warm_up_included(
 ) -> None:
     linear = [1 - step / 499 for step in range(500)]
     (plan,) = plans(group(known("wsd", WARMED), known("linear", linear), *scheduled("plateau")))
-    with canvas.style():
-        drawn = [line for axes in plan.draw().axes for line in axes.lines]
+    drawn = [line for axes in plan.draw().axes for line in axes.lines]
     x, y = (np.asarray(values, dtype=float) for values in drawn[0].get_data())
     assert x.tolist() == list(range(500))
     np.testing.assert_allclose(y, peak * np.array(WARMED))
@@ -439,8 +445,7 @@ def test_losses_decades_apart_are_on_a_log_axis(lowest: float, log: bool) -> Non
     ]
     arms = [made({"optimizer": f"o{place}"}, trials) for place, trials in enumerate(ends)]
     (plan,) = [plan for plan in curves.plans(group(*arms)) if plan.name == "val_loss"]
-    with canvas.style():
-        axes = plan.draw().axes[0]
+    axes = plan.draw().axes[0]
     assert axes.get_yscale() == ("log" if log else "linear")
     assert ("log scale" in axes.get_ylabel()) is log
 
