@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from optsweep.report.across.findings import across
 from optsweep.report.comparison import Conclusion, compare
 from optsweep.report.figures.canvas import FigurePlan, style
 from optsweep.report.figures.curves import plans
+from optsweep.report.page import render
+from optsweep.report.table import table
 from optsweep.report.verdict import Verdict, verdict
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
@@ -77,6 +81,11 @@ def sweep(*arms: ArmRecord, seeds: int | None = None, **plan: Any) -> SweepRecor
 def said(*arms: ArmRecord, **plan: Any) -> Verdict:
     (group,) = compare([sweep(*arms, **plan)])
     return verdict(group)
+
+
+def page(v: Verdict) -> str:
+    """The report's page, without figures."""
+    return render([v.group.sweep], [v], [[]], across([v.group]), [], "", "sqlite:///store.db")
 
 
 def shifted(by: float) -> list[float]:
@@ -182,6 +191,9 @@ def test_equal_within_delta_is_never_said_of_an_arm_with_diverged_seeds(
     assert v.group.comparisons[0].equal_p is None
     assert "equal within" not in v.text
     assert f"But {lost}, so they can't be called equal." in v.text
+    shown = html.unescape(page(v))
+    assert "equal within" not in shown
+    assert f"But {lost}, so they can't be called equal." in shown
 
 
 def test_where_every_arm_has_diverged_seeds_the_terminal_says_so() -> None:
@@ -284,6 +296,46 @@ def test_caveats_name_what_is_unfair() -> None:
     assert "The arms differ in num_steps: adamw 400 and soap 800." in text
     assert "Few seeds: 3 seeds." in text
     assert "No timing pass of soap" in text
+
+
+def batches(*sizes: int) -> tuple[TrialRecord, ...]:
+    """Search trials that chose their batch size too."""
+    return tuple(
+        trial("soap", slot, 2.0, phase=Phase.SEARCH, params={"lr": "0.001", "task.batch_size": str(size)})
+        for slot, size in enumerate(sizes)
+    )
+
+
+EQUAL = {"loss_unit": "nats", "num_steps": 400, "batch_size": 32, "samples_seen": 12_800}
+
+
+def test_arms_that_see_unequal_numbers_of_samples_are_told_apart() -> None:
+    more = {**EQUAL, "batch_size": 64, "samples_seen": 25_600}
+    v = said(arm("adamw", BASE, facts=EQUAL), arm("soap", shifted(-0.1), facts=more))
+    sentence = "At their chosen settings the arms see different numbers of samples: adamw 12,800 and soap 25,600, so"
+    assert sentence in v.text
+    assert sentence in page(v)
+    assert "Samples seen" in page(v)
+    columns, rows = table([v.group])
+    assert [row[columns.index("samples seen")] for row in rows] == ["12,800", "25,600"]
+
+
+def test_so_are_trials_of_an_arm_that_searched_the_batch_size() -> None:
+    soap = arm("soap", shifted(-0.1), facts=EQUAL)
+    v = said(arm("adamw", BASE, facts=EQUAL), replace(soap, trials=(*soap.trials, *batches(16, 32, 64))))
+    assert "The trials of a search saw different numbers of samples: soap 6,400 to 25,600, so budgets" in v.text
+    columns, rows = table([v.group])
+    found = [row[columns.index("samples seen")] for row in rows]
+    assert found == ["12,800", "12,800 (search: 6,400 to 25,600)"]
+
+
+def test_nothing_is_said_of_samples_where_all_see_as_many() -> None:
+    soap = arm("soap", shifted(-0.1), facts=EQUAL)
+    v = said(arm("adamw", BASE, facts=EQUAL), replace(soap, trials=(*soap.trials, *batches(32, 32))))
+    assert v.budget == ""
+    assert "samples" not in v.text
+    assert "samples seen" not in table([v.group])[0]
+    assert "Samples seen" not in page(v)
 
 
 def test_a_decay_at_the_end_of_its_range_is_a_caveat() -> None:

@@ -19,6 +19,7 @@ from optsweep.report.across.results import across_results
 from optsweep.report.caveats import last_flip
 from optsweep.report.comparison import ArmResult, Comparison, Group
 from optsweep.report.figures.canvas import Drawing
+from optsweep.report.samples import samples_seen
 from optsweep.report.verdict import Verdict
 from optsweep.tracking.names import Status
 from optsweep.tracking.reader import SweepRecord, TrialRecord
@@ -96,6 +97,7 @@ def _group(verdict: Verdict) -> dict[str, Any]:
         "partial": partial(group),
         "headline": verdict.headline,
         "ranking": verdict.ranking,
+        "budget": verdict.budget,
         "caveats": verdict.caveats,
         "arms": [_arm(arm) for arm in group.arms],
         "comparisons": [_comparison(comparison, said) for comparison, said in verdict.sentences],
@@ -123,6 +125,7 @@ def _arm(arm: ArmResult) -> dict[str, Any]:
         "lr_basin": asdict(arm.basin) if arm.basin else None,
         "state_bytes": arm.state_bytes,
         "run_seconds": arm.run_seconds,
+        "samples_seen": samples_seen(arm),
         "trials": {phase: {status: arm.count(phase, status) for status in Status} for phase in Phase},
         "missing": {phase: arm.missing(phase) for phase in Phase},
         "confirm": [_trial(trial) for trial in arm.arm.of(Phase.CONFIRM)],

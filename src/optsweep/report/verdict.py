@@ -12,6 +12,7 @@ from optsweep.inference.looks import Level
 from optsweep.inference.statistics import Interval, PairedT
 from optsweep.report.caveats import caveats, seeds_diverged
 from optsweep.report.comparison import ArmResult, Comparison, Conclusion, Group
+from optsweep.report.samples import unequal
 from optsweep.report.wording import decimals, fixed, interval_name, listed, number, p_value, plural, size, span, times
 from optsweep.tracking.names import Status
 from optsweep.train.trial import Phase
@@ -25,12 +26,13 @@ class Verdict:
     headline: str
     sentences: tuple[tuple[Comparison, str], ...]
     ranking: str
+    budget: str  # where the arms' trials see unequal numbers of samples
     caveats: tuple[str, ...]
 
     @property
     def text(self) -> str:
         """In one paragraph, without the single comparisons of several."""
-        return f"{self.headline} {self.ranking}".strip()
+        return " ".join(part for part in (self.headline, self.ranking, self.budget) if part)
 
 
 def verdict(group: Group) -> Verdict:
@@ -38,7 +40,7 @@ def verdict(group: Group) -> Verdict:
     sentences = tuple((comparison, sentence(comparison, group)) for comparison in group.comparisons)
     headline = sentences[0][1] if len(sentences) == 1 else _headline(group)
     ranking = _ranking(group) if len(group.arms) > 2 else ""
-    return Verdict(group, headline, sentences, ranking, tuple(dict.fromkeys(caveats(group))))
+    return Verdict(group, headline, sentences, ranking, unequal(group), tuple(dict.fromkeys(caveats(group))))
 
 
 def _headline(group: Group) -> str:

@@ -29,11 +29,9 @@ from optsweep.report.figures import (
     schedules,
     search,
 )
-from optsweep.report.verdict import Verdict, verdict
-from optsweep.report.wording import number, p_value, plus_minus, plus_minus_difference, setting, size
-from optsweep.tracking.names import Status
-from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY, SweepRecord
-from optsweep.train.trial import Phase
+from optsweep.report.table import table
+from optsweep.report.verdict import verdict
+from optsweep.tracking.reader import SweepRecord
 
 
 def write(sweeps: Sequence[SweepRecord], tracking_uri: str, out: Path, pool: Executor | None = None) -> Report:
@@ -53,8 +51,8 @@ def write(sweeps: Sequence[SweepRecord], tracking_uri: str, out: Path, pool: Exe
     (out / "references.bib").write_text(cited, encoding="utf-8")
     index = out / "index.html"
     index.write_text(page.render(sweeps, verdicts, drawings, found, over, cited, tracking_uri), encoding="utf-8")
-    rows = tuple(_row(arm_row) for arm_row in _arm_rows(verdicts))
-    return Report(index, (*found.texts, *(v.text for v in verdicts)), _COLUMNS, rows, bool(content["partial"]))
+    columns, rows = table(groups)
+    return Report(index, (*found.texts, *(v.text for v in verdicts)), columns, rows, bool(content["partial"]))
 
 
 @contextmanager
@@ -186,29 +184,3 @@ def _remove_old_figures(out: Path) -> None:
         if re.fullmatch(r"[a-z0-9_-]+", name):
             for suffix in ("png", "svg"):
                 (out / "figures" / f"{name}.{suffix}").unlink(missing_ok=True)
-
-
-_COLUMNS = ("task", "arm", "lr", "λ", "test loss", "difference", "p", "ms/step", "state", "trials")
-
-
-def _arm_rows(verdicts: Sequence[Verdict]) -> list[tuple[Group, int]]:
-    return [(v.group, place) for v in verdicts for place in range(len(v.group.arms))]
-
-
-def _row(of: tuple[Group, int]) -> tuple[str, ...]:
-    group, place = of
-    arm = group.arms[place]
-    comparison = next((c for c in group.comparisons if c.candidate is arm), None)
-    ended = [f"{sum(arm.count(phase, status) for phase in Phase)} {status}" for status in Status]
-    return (
-        group.title,
-        arm.label + (" (baseline)" if arm is group.baseline and group.comparisons else ""),
-        setting(arm.setting(LEARNING_RATE)) + ("!" if arm.unbracketed else ""),
-        setting(arm.setting(WEIGHT_DECAY)),
-        plus_minus(arm.test),
-        plus_minus_difference(comparison.test) if comparison else "",
-        p_value(comparison.p_holm).removeprefix("p ").removeprefix("= ") if comparison else "",
-        number(arm.ms_per_step, 3),
-        size(arm.state_bytes),
-        ", ".join(text for text in ended if not text.startswith("0 ")),
-    )
