@@ -62,7 +62,7 @@ def test_seconds_need_every_arm_timed() -> None:
 
 
 def test_score_is_the_mean_height_of_the_profile() -> None:
-    times = [[100, 150, math.inf], [400, 100, 1000], [math.inf] * 3]
+    times = np.array([[100, 150, math.inf], [400, 100, 1000], [math.inf] * 3])
     taus = np.linspace(1, MOST_TAU, 300_001)
     profile = performance_profile(times, taus)
     assert scores(times) == pytest.approx(profile.mean(1), abs=1e-4)

@@ -30,7 +30,7 @@ def test_steps_needed_is_linear_in_the_log_of_the_steps() -> None:
 
 
 def test_interpolated_ratio_and_its_interval() -> None:
-    base = {length: dict(enumerate(seeds(loss))) for length, loss in HALVING.items()}  # type: ignore[arg-type]
+    base = {length: dict(enumerate(seeds(loss))) for length, loss in HALVING.items()}
     (one,) = interpolated({100: dict(enumerate(seeds(3.0)))}, base)  # type: ignore[arg-type]
     assert one.ratio.estimate == pytest.approx(0.5)
     assert one.ratio.low is None  # the same noise on both sides cancels
@@ -113,7 +113,8 @@ def test_far_beyond_the_run_lengths_a_fitted_curve_gives_bounds(loss: float, bou
     ((lengths, finding),) = found(sweep(*arms)).run_lengths
     soap = lengths.candidates[0]
     assert soap.method is Method.FITTED
-    assert (soap.ratios[1].bound, soap.ratios[1].ratio.estimate) == (bound, pytest.approx(estimate))
+    assert soap.ratios[1].bound == bound
+    assert soap.ratios[1].ratio.estimate == pytest.approx(estimate)
     assert soap.overall is not None
     assert soap.overall.estimate == pytest.approx(0.5, rel=0.05)
     assert any("by more than a factor of 4 only bounded" in note for note in finding.notes)
@@ -222,7 +223,7 @@ def test_what_has_diverged_seeds_is_not_the_lower_one(curve: dict[int, float], l
 
 def test_four_lengths_are_fitted() -> None:
     def curve(steps: float) -> float:
-        return 10 * steps**-0.5 + 1
+        return 10 / math.sqrt(steps) + 1
 
     base = {n: curve(n) for n in (100, 200, 400, 800)}
     soap = {n: curve(n / 0.7) for n in base}

@@ -86,7 +86,7 @@ def test_every_sweep_composes_with_all_its_arms(name: str) -> None:
     assert isinstance(axes, dict)
     assert axes, "a sweep compares something"
     assert (SWEEPS / f"{name}.yaml").read_text().startswith("#"), "a sweep says what it asks"
-    grid = [[f"{key}={value}" for value in str(values).split(",")] for key, values in axes.items()]
+    grid = [[f"{key!s}={value}" for value in str(values).split(",")] for key, values in axes.items()]
     arms = [arm_of(compose(cell, name)) for cell in product(*grid)]
     assert len({found.name for found in arms}) == len(arms)
     assert {found.sweep for found in arms} == {name}

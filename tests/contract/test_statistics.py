@@ -142,7 +142,7 @@ def test_probability_better() -> None:
 
 
 def test_performance_profile_is_algoperfs() -> None:
-    times = [[10, 20], [30, 15], [math.inf, 5], [math.inf, math.inf]]  # tasks × arms
+    times = np.array([[10, 20], [30, 15], [math.inf, 5], [math.inf, math.inf]])  # tasks × arms
     found = statistics.performance_profile(times, [1.0, 2.0, 10.0])
     assert found.tolist() == [[0.25, 0.5, 0.5], [0.5, 0.75, 0.75]]
 

@@ -391,7 +391,7 @@ def test_the_loss_figure_marks_target_and_chance_where_they_fall_within_it() -> 
         with style():
             (axes,) = plan.draw().axes
         low, high = axes.get_ylim()
-        dotted = [float(line.get_ydata()[0]) for line in axes.lines if line.get_linestyle() == ":"]  # type: ignore[index]
+        dotted = [float(np.asarray(line.get_ydata())[0]) for line in axes.lines if line.get_linestyle() == ":"]
         assert all(low <= value <= high for value in dotted)
         return plan, dotted
 
