@@ -122,7 +122,7 @@ def test_far_beyond_the_run_lengths_a_fitted_curve_gives_bounds(loss: float, bou
 
 def test_looks_widen_the_intervals_of_run_lengths_and_tasks() -> None:
     fixed = two_lengths_and_tasks()
-    auto = replace(fixed, plan=fixed.plan | {"confirm": {"seeds": "auto"}})
+    auto = replace(fixed, plan={**fixed.plan, "confirm": {"seeds": "auto"}})
     plain, looked = found(fixed), found(auto)
     widths = []
     for result, said in ((plain, "95 % interval"), (looked, "97.9 % interval")):
