@@ -30,15 +30,15 @@ DECLARED = (Conclusion.BETTER, Conclusion.WORSE)
 
 
 @dataclass(frozen=True)
-class Side:
+class TestedSeeds:
     """One side of a comparison."""
 
     test_losses: Mapping[int, float]
     diverged_seeds: int = 0
 
-    def first(self, seeds: int) -> Side:
+    def first(self, seeds: int) -> TestedSeeds:
         """With the first seeds only."""
-        return Side({seed: self.test_losses[seed] for seed in range(seeds)})
+        return TestedSeeds({seed: self.test_losses[seed] for seed in range(seeds)})
 
 
 def run(device: torch.device) -> Iterator[Figure]:
@@ -48,7 +48,7 @@ def run(device: torch.device) -> Iterator[Figure]:
     pairs = []
     for k in range(COMPARISONS):
         mine = losses[2 * k * most : 2 * (k + 1) * most]
-        pairs.append([Side(dict(enumerate(mine[:most]))), Side(dict(enumerate(mine[most:])))])
+        pairs.append([TestedSeeds(dict(enumerate(mine[:most]))), TestedSeeds(dict(enumerate(mine[most:])))])
     plans: dict[Seeds, tuple[str, str]] = {FIXED: (f"{FIXED} seeds", "5 %"), AUTO: ("confirm.seeds=auto", "5 to 6 %")}
     for seeds, (what, expected) in plans.items():
         ended = [_compared(a, b, seeds, LOOKS[0] if seeds == AUTO else FIXED) for a, b in pairs]
@@ -69,7 +69,7 @@ def run(device: torch.device) -> Iterator[Figure]:
         )
 
 
-def _compared(candidate: Side, baseline: Side, asked: Seeds, held: int) -> tuple[Finding, int]:
+def _compared(candidate: TestedSeeds, baseline: TestedSeeds, asked: Seeds, held: int) -> tuple[Finding, int]:
     """The finding at the end of a comparison, and how many seeds it took: more are added as the planner adds them."""
     finding = judge([candidate.first(held)], baseline.first(held), Level.of(LOOKS if asked == AUTO else ()), None)[0]
     more = num_seeds(asked, held, lambda look: look <= held, lambda: finding.decided)

@@ -1,8 +1,8 @@
 """A report of sweeps with 1,000 and 10,000 trials, from the command to the page: seconds and largest memory.
 
-The stores are filled with made-up runs through the writers of real sweeps (tests/integration/synthetic_store.py),
-which takes some ten minutes per 10,000 trials. Seconds are those of the wall's clock, so the machine has to be idle;
-beside them are those that all processes computed (user + system). The median of three reports of 1,000 trials counts.
+The stores are filled with made-up runs through the writers of real sweeps (tests/synthetic_store.py), which takes
+some ten minutes per 10,000 trials. Seconds are those of the wall's clock, so the machine has to be idle; beside them
+are those that all processes computed (user + system). The median of three reports of 1,000 trials counts.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 from benchmarks.side_by_side import Figure
-from tests.integration.synthetic_store import FakeArm, arm, fill
 
 from optsweep.tracking import store
+from synthetic_store import FakeArm, arm, fill
 
 SEEDS = 8
 OPTIMIZERS = ("adamw", "soap", "lion", "muon", "lamb")

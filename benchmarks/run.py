@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # benchmarks/report.py takes its store there
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.side_by_side import Figure, SkippedError
 from benchmarks.table import line, save, write_table

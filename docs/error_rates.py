@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from optsweep.inference import loss_curve as run_lengths
-from optsweep.inference import statistics as s
+from optsweep.inference import loss_curve, statistics
 from optsweep.inference.looks import LOOKS, nominal_level
 from optsweep.report.across.tasks import mean_ranks
 
@@ -35,7 +34,7 @@ SEED = 2024
 REPETITIONS = 2_000
 SLOW = 500  # repetitions of what takes long
 SIZES = (5, 8, 10, 20)
-ALPHA = 1 - s.CONFIDENCE
+ALPHA = 1 - statistics.CONFIDENCE
 BCA_RESAMPLES = 1_999
 
 
@@ -59,13 +58,13 @@ NOISES: Mapping[str, Draw] = {  # all of mean 0 and variance 1
 def t_covers(draw: Draw, rng: np.random.Generator, n: int) -> Iterator[bool]:
     """95 % paired t interval of the mean difference, which is 0."""
     for row in draw(rng, (REPETITIONS, n)):
-        yield _covers(s.mean_interval(row), 0.0)
+        yield _covers(statistics.mean_interval(row), 0.0)
 
 
 def t_errs(draw: Draw, rng: np.random.Generator, n: int) -> Iterator[bool]:
     """Paired t test at 5 %, without a difference."""
     for row in draw(rng, (REPETITIONS, n)):
-        yield (s.paired_t(row).p or 1.0) < ALPHA
+        yield (statistics.paired_t(row).p or 1.0) < ALPHA
 
 
 def bca_covers(draw: Draw, rng: np.random.Generator, n: int) -> Iterator[bool]:
@@ -82,34 +81,34 @@ def bca_covers(draw: Draw, rng: np.random.Generator, n: int) -> Iterator[bool]:
 def sign_flip_errs(draw: Draw, rng: np.random.Generator, n: int) -> Iterator[bool]:
     """Sign-flip test at 5 %, without a difference."""
     for row in draw(rng, (SLOW if n > 16 else REPETITIONS, n)):
-        yield s.sign_flip(row) < ALPHA
+        yield statistics.sign_flip(row) < ALPHA
 
 
 def holm_errs(draw: Draw, rng: np.random.Generator, n: int) -> Iterator[bool]:
     """Any of three candidates, all like the baseline, called different after Holm's correction."""
     for seeds in draw(rng, (REPETITIONS, 4, n)):
-        p = [s.paired_t(candidate - seeds[0]).p for candidate in seeds[1:]]
-        yield min(s.holm([value or 1.0 for value in p])) < ALPHA
+        p = [statistics.paired_t(candidate - seeds[0]).p for candidate in seeds[1:]]
+        yield min(statistics.holm([value or 1.0 for value in p])) < ALPHA
 
 
 def equal_errs(draw: Draw, rng: np.random.Generator, n: int) -> Iterator[bool]:
     """ "Equal within δ": the 95 % interval inside ±δ where the true difference is δ, twice the noise."""
     for row in 2.0 + draw(rng, (REPETITIONS, n)):
-        found = s.mean_interval(row)
+        found = statistics.mean_interval(row)
         yield found.low is not None and found.high is not None and found.low > -2.0 and found.high < 2.0
 
 
 def schuirmann_errs(draw: Draw, rng: np.random.Generator, n: int) -> Iterator[bool]:
     """The p of two one-sided tests below 5 %, at the same boundary."""
     for row in 2.0 + draw(rng, (REPETITIONS, n)):
-        yield (s.equivalence(row, 2.0) or 1.0) < ALPHA
+        yield (statistics.equivalence(row, 2.0) or 1.0) < ALPHA
 
 
 def median_covers(draw: Draw, rng: np.random.Generator, n: int) -> Iterator[bool]:
     """Order-statistic interval of the median; ratios above the 90th percentile are censored, that is infinite."""
     median, worst = (float(v) for v in np.quantile(draw(np.random.default_rng(SEED), (1_000_000,)), [0.5, 0.9]))
     for row in draw(rng, (REPETITIONS, n)):
-        found = s.median_interval(np.where(row > worst, np.inf, row))
+        found = statistics.median_interval(np.where(row > worst, np.inf, row))
         if found.low is None:
             return
         yield _covers(found, median)
@@ -135,7 +134,7 @@ def _probability_covers(draw: Draw, rng: np.random.Generator, n: int, *, paired:
     for _ in range(REPETITIONS):
         shared = rng.standard_normal(n)
         a, b = (arm(rng, n, shared) for _ in range(2))
-        yield _covers(s.probability_better(a, b + 1.0), truth)
+        yield _covers(statistics.probability_better(a, b + 1.0), truth)
 
 
 def ranks_cover(draw: Draw, rng: np.random.Generator, n: int) -> Iterator[bool]:
@@ -155,7 +154,7 @@ def speed_up_covers(draw: Draw, rng: np.random.Generator, n: int) -> Iterator[bo
         shared = 0.02 * draw(rng, (n, 1))
         baseline = 6 * lengths**-0.4 + 1.2 + shared + 0.01 * draw(rng, (n, 5))
         candidate = 6 * np.array([600.0]) ** -0.4 + 1.2 + shared + 0.01 * draw(rng, (n, 1))
-        found = run_lengths.speed_ups(lengths.tolist(), baseline, candidate, candidate_lengths=[400])
+        found = loss_curve.speed_ups(lengths.tolist(), baseline, candidate, candidate_lengths=[400])
         if found is not None:
             yield _covers(found[0].ratio, 1.5)
 
@@ -187,7 +186,7 @@ def _arm(shared: Array, own: Array) -> Array:
     return (shared + own) / math.sqrt(2)
 
 
-def _covers(interval: s.Interval, truth: float) -> bool:
+def _covers(interval: statistics.Interval, truth: float) -> bool:
     return interval.low is not None and interval.high is not None and interval.low <= truth <= interval.high
 
 

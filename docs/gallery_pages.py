@@ -150,7 +150,8 @@ class Entry:
         """What the report says of each group, and across them."""
         across = self.results["across"] if self.results else {}
         over = [" ".join(found["sentences"]) for kind in ("run_lengths", "tasks") for found in across.get(kind, ())]
-        return [*over, *(f"{group['headline']} {group['ranking']}".strip() for group in self._groups)]
+        parts = ("headline", "ranking", "budget")
+        return [*over, *(" ".join(text for part in parts if (text := group.get(part))) for group in self._groups)]
 
     @property
     def caveats(self) -> list[str]:

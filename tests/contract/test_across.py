@@ -14,8 +14,9 @@ from optsweep.inference.statistics import performance_profile
 from optsweep.report.across.findings import across
 from optsweep.report.across.tasks import MOST_TAU, mean_ranks, over_tasks, scores
 from optsweep.report.comparison import Conclusion, compare
-from optsweep.report.figures.across import group_plans, plans
 from optsweep.report.figures.canvas import style
+from optsweep.report.figures.ranks import plans as rank_plans
+from optsweep.report.write import across_plans
 from optsweep.tracking.reader import SweepRecord
 from optsweep.tracking.schema import Environment, SweepPlan
 
@@ -62,7 +63,7 @@ def test_seconds_need_every_arm_timed() -> None:
 
 
 def test_score_is_the_mean_height_of_the_profile() -> None:
-    times = [[100, 150, math.inf], [400, 100, 1000], [math.inf] * 3]
+    times = np.array([[100, 150, math.inf], [400, 100, 1000], [math.inf] * 3])
     taus = np.linspace(1, MOST_TAU, 300_001)
     profile = performance_profile(times, taus)
     assert scores(times) == pytest.approx(profile.mean(1), abs=1e-4)
@@ -129,10 +130,10 @@ def test_poor_results_crash_nothing(losses: list[float | None]) -> None:
         groups = compare([sweep(*arms)])
         result = across(groups)
         with style():
-            for plan in [plan for held in plans(result) for plan in held]:
+            for plan in [plan for held in across_plans(result) for plan in held]:
                 plan.draw()
             for group in groups:
-                for plan in group_plans(group):
+                for plan in rank_plans(group):
                     plan.draw()
         assert all(text.endswith(".") for text in result.texts)
 
@@ -140,19 +141,19 @@ def test_poor_results_crash_nothing(losses: list[float | None]) -> None:
 def test_ranks_are_drawn_from_four_arms_on() -> None:
     four = [arm(o, seeds(2.0 + place)) for place, o in enumerate("abcd")]
     (group,) = compare([sweep(*four)])
-    (plan,) = group_plans(group)
+    (plan,) = rank_plans(group)
     assert plan.name == "ranks"
     assert "charlm + a 1 (1 to 1)" in plan.alt
     (group,) = compare([sweep(*four[:3])])
-    assert group_plans(group) == []
+    assert rank_plans(group) == []
 
 
 def test_figures_name_what_is_drawn() -> None:
     result = found(sweep(*by_length("adamw", HALVING), *by_length("soap", {100: 3.0, 200: 2.0, 400: 1.0})), two_tasks())
-    drawn = [[plan.name for plan in held] for held in plans(result)]
+    drawn = [[plan.name for plan in held] for held in across_plans(result)]
     assert drawn[0] == ["frontier", "speedup"]
     assert drawn[1:] == [["profile", "ranks"]]
-    speedup = plans(result)[0][1]
+    speedup = across_plans(result)[0][1]
     assert "Hollow" in speedup.caption
     assert "n = 6 seeds" in speedup.caption
     assert "0.5× at 100" in speedup.alt

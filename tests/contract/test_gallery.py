@@ -14,6 +14,7 @@ import gallery
 import gallery_readings as readings
 import pytest
 import yaml
+from gallery_pages import CONTENT
 
 from drive import CONF
 from hand_results import LESS, SAME, arm, comparison, group, results, two
@@ -37,14 +38,14 @@ def test_every_sweep_has_an_entry_and_the_committed_pages_are_what_the_results_g
 
 
 def test_entries_say_everything_and_their_readings_exist() -> None:
-    for entry in gallery.CONTENT["entries"]:
+    for entry in CONTENT["entries"]:
         assert entry.keys() == {"sweep", "theme", "question", "claim", "expected", "reading", "differs", "figures"}
         assert {"id", "text", "source"} <= entry["claim"].keys() <= {"id", "text", "source", "setting"}
         assert entry["question"].endswith("?")
         assert entry["differs"].endswith(".")
         assert 1 <= len(entry["figures"]) <= 3
         assert all(reading["kind"] in readings.READINGS for reading in entry["reading"])
-    assert set(gallery.CONTENT["outcomes"]) == {held.value for held in readings.Held}
+    assert set(CONTENT["outcomes"]) == {held.value for held in readings.Held}
 
 
 def arms_of(sweep: str) -> tuple[list[Planned], str]:
@@ -64,7 +65,7 @@ def arms_of(sweep: str) -> tuple[list[Planned], str]:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SWEEPS.glob("*.yaml")))
 def test_readings_find_their_arms_in_what_the_sweep_would_run(name: str) -> None:
-    (note,) = (note for note in gallery.CONTENT["entries"] if note["sweep"] == name)
+    (note,) = (note for note in CONTENT["entries"] if note["sweep"] == name)
     planned, baseline = arms_of(name)
     found = [
         group(
@@ -155,7 +156,7 @@ def test_a_failed_sweep_does_not_stop_the_others(
             called.append(command[-1])
             self.returncode = 3 if command[-1] == "fixed_lr" else 0
 
-    monkeypatch.setattr(gallery.subprocess, "run", Ended)
+    monkeypatch.setattr("gallery.subprocess.run", Ended)
     where = ["--reports", str(reports), "--out", str(tmp_path / "out")]
     assert gallery.main(["--run", "fixed_lr", "warmup", *where]) == 1
     assert called == ["fixed_lr", "warmup"]

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from task_builder import CONF, LARGE, archive_of, batch_of, builder, model_of
 
 from optsweep.errors import UserError
 from optsweep.tasks import shipped
 from optsweep.tasks.base import Split, Task
 from optsweep.tasks.cifar import CENTRE, NUM_VARIANTS, CIFAR10ResNet
 from optsweep.tasks.corpus import split_of, standard_library
-from optsweep.tasks.landscapes import SURFACES, Landscape
+from optsweep.tasks.landscapes import SURFACES, Landscape, Position
 from optsweep.tasks.networks import ResNet
 from optsweep.tasks.text import CharLM, Text
 from optsweep.tasks.transformer import Transformer
+from task_builder import CONF, LARGE, archive_of, batch_of, builder, model_of
 
 
 @pytest.fixture(scope="module")
@@ -271,24 +271,32 @@ def test_surfaces_have_their_minimum_and_unit_curvature(name: str) -> None:
     assert torch.linalg.eigvalsh(hessian).max().item() == pytest.approx(1, rel=1e-3)
 
 
+def surface_of(task: Landscape, seed: int = 0) -> Position:
+    model = model_of(task, seed)
+    assert isinstance(model, Position)
+    return model
+
+
 def test_noise_shifts_the_gradient_by_the_batch_mean() -> None:
     task = Landscape(noise=0.5, spread=0.0)
     quiet = Landscape(noise=0.0, spread=0.0)
     x, y = batch_of(task, 0, 3, 4)
-    noisy, calm = model_of(task), model_of(quiet)
+    noisy, calm = surface_of(task), surface_of(quiet)
     loss, silent = task.loss(noisy(x), y), quiet.loss(calm(torch.zeros(4, 2)), y)
     assert loss.item() == pytest.approx(silent.item())
-    loss.backward()  # type: ignore[no-untyped-call]
-    silent.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
+    silent.backward()
+    assert noisy.point.grad is not None
+    assert calm.point.grad is not None
     torch.testing.assert_close(noisy.point.grad, calm.point.grad + x.mean(0))
     assert batch_of(task, 0, 3, 4096)[0].mean(0).abs().max() < 1e-6
 
 
 def test_a_path_is_recorded_in_training_only() -> None:
     task = Landscape(record=3, spread=0.1)
-    model = model_of(task, seed=1)
+    model = surface_of(task, seed=1)
     start = model.point.detach().clone()
-    assert not torch.equal(start, model_of(task, seed=2).point)
+    assert not torch.equal(start, surface_of(task, seed=2).point)
     for _ in range(5):
         model(torch.zeros(1, 2))
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from optsweep.report.across.findings import across
 from optsweep.report.comparison import Conclusion, compare
 from optsweep.report.figures.canvas import FigurePlan, style
 from optsweep.report.figures.curves import plans
+from optsweep.report.page import render
+from optsweep.report.table import table
 from optsweep.report.verdict import Verdict, verdict
 from optsweep.tracking import names
 from optsweep.tracking.codec import from_json
@@ -79,6 +83,11 @@ def sweep(*arms: ArmRecord, seeds: int | None = None, **plan: Any) -> SweepRecor
 def said(*arms: ArmRecord, **plan: Any) -> Verdict:
     (group,) = compare([sweep(*arms, **plan)])
     return verdict(group)
+
+
+def page(v: Verdict) -> str:
+    """The report's page, without figures."""
+    return render([v.group.sweep], [v], [[]], across([v.group]), [], "", "sqlite:///store.db")
 
 
 def shifted(by: float) -> list[float]:
@@ -162,6 +171,36 @@ def test_nor_is_a_baseline_with_one() -> None:
 def test_a_diverging_arm_may_be_worse() -> None:
     v = said(arm("adamw", BASE), arm("sgd", [None, *shifted(0.1)[1:]]))
     assert outcome(v) is Conclusion.WORSE
+
+
+CLOSE = [value + jitter for value, jitter in zip(BASE, [0.002, -0.002, 0.001, -0.001] * 2, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("adamw", "soap", "lost"),
+    [
+        (BASE, [None] * 3 + CLOSE[3:], "soap diverged on 3 of 8 seeds"),
+        ([None] * 3 + BASE[3:], CLOSE, "adamw diverged on 3 of 8 seeds"),
+        ([None, *BASE[1:]], [*CLOSE[:7], None], "soap diverged on 1 of 8 seeds and adamw diverged on 1 of 8 seeds"),
+    ],
+)
+def test_equal_within_delta_is_never_said_of_an_arm_with_diverged_seeds(
+    adamw: list[float | None], soap: list[float | None], lost: str
+) -> None:
+    assert outcome(said(arm("adamw", BASE), arm("soap", CLOSE), confirm={"seeds": 8, "delta": 0.1})) is Conclusion.EQUAL
+    v = said(arm("adamw", adamw), arm("soap", soap), confirm={"seeds": 8, "delta": 0.1})
+    assert outcome(v) is Conclusion.NO_DIFFERENCE
+    assert v.group.comparisons[0].equal_p is None
+    assert "equal within" not in v.text
+    assert f"But {lost}, so they can't be called equal." in v.text
+    shown = html.unescape(page(v))
+    assert "equal within" not in shown
+    assert f"But {lost}, so they can't be called equal." in shown
+
+
+def test_where_every_arm_has_diverged_seeds_the_terminal_says_so() -> None:
+    arms = [arm(name, [None, *shifted(by)[1:]]) for name, by in (("adamw", 0.0), ("soap", 0.001), ("lion", 0.002))]
+    assert "adamw, soap and lion diverged on some seeds and are not ranked." in said(*arms).text
 
 
 def test_zero_variance_gives_a_difference_without_interval() -> None:
@@ -265,6 +304,46 @@ def test_caveats_name_what_is_unfair() -> None:
     assert "No timing pass of soap" in text
 
 
+def batches(*sizes: int) -> tuple[TrialRecord, ...]:
+    """Search trials that chose their batch size too."""
+    return tuple(
+        trial("soap", slot, 2.0, phase=Phase.SEARCH, params={"lr": "0.001", "task.batch_size": str(size)})
+        for slot, size in enumerate(sizes)
+    )
+
+
+EQUAL = {"loss_unit": "nats", "num_steps": 400, "batch_size": 32, "samples_seen": 12_800}
+
+
+def test_arms_that_see_unequal_numbers_of_samples_are_told_apart() -> None:
+    more = {**EQUAL, "batch_size": 64, "samples_seen": 25_600}
+    v = said(arm("adamw", BASE, facts=EQUAL), arm("soap", shifted(-0.1), facts=more))
+    sentence = "At their chosen settings the arms see different numbers of samples: adamw 12,800 and soap 25,600, so"
+    assert sentence in v.text
+    assert sentence in page(v)
+    assert "Samples seen" in page(v)
+    columns, rows = table([v.group])
+    assert [row[columns.index("samples seen")] for row in rows] == ["12,800", "25,600"]
+
+
+def test_so_are_trials_of_an_arm_that_searched_the_batch_size() -> None:
+    soap = arm("soap", shifted(-0.1), facts=EQUAL)
+    v = said(arm("adamw", BASE, facts=EQUAL), replace(soap, trials=(*soap.trials, *batches(16, 32, 64))))
+    assert "The trials of a search saw different numbers of samples: soap 6,400 to 25,600, so budgets" in v.text
+    columns, rows = table([v.group])
+    found = [row[columns.index("samples seen")] for row in rows]
+    assert found == ["12,800", "12,800 (search: 6,400 to 25,600)"]
+
+
+def test_nothing_is_said_of_samples_where_all_see_as_many() -> None:
+    soap = arm("soap", shifted(-0.1), facts=EQUAL)
+    v = said(arm("adamw", BASE, facts=EQUAL), replace(soap, trials=(*soap.trials, *batches(32, 32))))
+    assert v.budget == ""
+    assert "samples" not in v.text
+    assert "samples seen" not in table([v.group])[0]
+    assert "Samples seen" not in page(v)
+
+
 def test_a_decay_at_the_end_of_its_range_is_a_caveat() -> None:
     space = {"lr": RangeRecord(1e-4, 1e-3, True, "deck"), "weight_decay": RangeRecord(1e-3, 1.0, True, "")}
     chosen = Chosen({"lr": 1e-3, "weight_decay": 0.95}, 2.0, 1, {"lr": {"low": True, "high": True}}, {}, ())
@@ -318,7 +397,7 @@ def test_the_loss_figure_marks_target_and_chance_where_they_fall_within_it() -> 
         with style():
             (axes,) = plan.draw().axes
         low, high = axes.get_ylim()
-        dotted = [float(line.get_ydata()[0]) for line in axes.lines if line.get_linestyle() == ":"]  # type: ignore[index]
+        dotted = [float(np.asarray(line.get_ydata())[0]) for line in axes.lines if line.get_linestyle() == ":"]
         assert all(low <= value <= high for value in dotted)
         return plan, dotted
 

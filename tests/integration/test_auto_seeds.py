@@ -172,6 +172,14 @@ def test_equal_within_delta_ends_the_seeds(studies: Studies) -> None:
     assert set(work(studies, {"a": BASE, "b": level(2.0, 0, 1.001)}, delta=0.1).values()) == {5}
 
 
+@pytest.mark.parametrize(("shift", "ends"), [(-0.0002, 5), (0.0005, 20)])
+def test_but_not_of_an_arm_with_a_diverged_seed_that_may_yet_be_shown_to_be_worse(
+    studies: Studies, shift: float, ends: int
+) -> None:
+    near = diverging(level(2.0 + shift, 0, 1.001), 2)
+    assert set(work(studies, {"a": BASE, "b": near}, delta=0.1).values()) == {ends}
+
+
 def test_a_whole_sweep_stops_where_the_difference_is_clear_and_says_by_which_rule(tmp_path: Path) -> None:
     sweep = ["task=digits_mlp", "task.width=8", "optimizer=momentum", "search=none", "confirm.seeds=auto"]
     sweep += ["trainer.steps=20", "trainer.rungs=2", "hydra.launcher.workers=0", "sweep.name=clear"]

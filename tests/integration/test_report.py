@@ -14,16 +14,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from mlflow.tracking import MlflowClient
-from synthetic_store import DEFAULT, FakeArm, arm, fill
 
 from optsweep.errors import UserError
 from optsweep.report import Report, SweepNotFound, write_report
 from optsweep.report import page as report_page
-from optsweep.report.figures import canvas as figures
+from optsweep.report.figures import canvas
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
 from optsweep.tracking.schema import ARM_FILE, SWEEP_FILE
 from optsweep.tracking.writer import Tracker
+from synthetic_store import DEFAULT, FakeArm, arm, fill
 
 HOSTILE = "<script>alert('x')</script> a/b λ→∞ $\\frac{1}{2}$ \"&amp;"
 
@@ -190,10 +190,10 @@ def test_every_number_of_the_table_is_in_the_json(demo: Report) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are planned but not drawn: most of a report's time, and not what the test is about."""
 
-    def save(plan: figures.FigurePlan, prefix: str, folder: Path) -> figures.Drawing:
-        return figures.Drawing(prefix + plan.name, plan.title, plan.caption, plan.alt, "<svg></svg>", plan.wide)
+    def save(plan: canvas.FigurePlan, prefix: str, folder: Path) -> canvas.Drawing:
+        return canvas.Drawing(prefix + plan.name, plan.title, plan.caption, plan.alt, "<svg></svg>", plan.wide)
 
-    monkeypatch.setattr(figures, "save", save)
+    monkeypatch.setattr(canvas, "save", save)
 
 
 def test_names_are_escaped_everywhere(store: str, tmp_path: Path) -> None:
@@ -377,5 +377,5 @@ def test_old_figures_go_and_other_files_stay(store: str, tmp_path: Path) -> None
 def test_arms_keep_apart_in_colour_and_line() -> None:
     from unittest.mock import Mock
 
-    pairs = {(figures.colour(a), str(figures.line(a))) for a in (Mock(style=i) for i in range(40))}
+    pairs = {(canvas.colour(a), str(canvas.line(a))) for a in (Mock(style=i) for i in range(40))}
     assert len(pairs) == 40

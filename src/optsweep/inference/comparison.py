@@ -22,7 +22,7 @@ class Conclusion(StrEnum):
     WORSE = "worse"
     EQUAL = "equal within delta"
     NO_DIFFERENCE = "no difference shown"
-    UNTESTED = "not tested"  # too few seeds, no variance, or a diverged seed stands in the way
+    UNTESTED = "not tested"  # too few seeds, no variance, or the lower loss is that of an arm with diverged seeds
 
 
 class Tested(Protocol):
@@ -56,15 +56,17 @@ def judge(candidates: Sequence[Tested], baseline: Tested, level: Level, delta: f
     found = []
     for candidate, d, test, p in zip(candidates, pairs, tests, corrected, strict=True):
         outcome = _outcome(candidate, baseline, test, p, level, delta)
-        decided = outcome is not Conclusion.NO_DIFFERENCE or _diverging_arm_leads(candidate, baseline, test)
-        found.append(Finding(d, test, p, outcome, decided))
+        found.append(Finding(d, test, p, outcome, _decided(candidate, baseline, test, outcome)))
     return found
 
 
 def _outcome(
     candidate: Tested, baseline: Tested, test: PairedT | None, p_holm: float | None, level: Level, delta: float | None
 ) -> Conclusion:
-    """An arm with a diverged seed can't be called better, whichever side of the comparison it is on."""
+    """An arm with a diverged seed is called neither better nor equal, whichever side of the comparison it is on.
+
+    What is compared are the seeds that both finished: they say nothing of how alike two arms are of which one diverges.
+    """
     if test is None or p_holm is None:
         return Conclusion.UNTESTED
     if p_holm < level.alpha:
@@ -72,17 +74,27 @@ def _outcome(
         if winner.diverged_seeds:
             return Conclusion.UNTESTED
         return Conclusion.BETTER if winner is candidate else Conclusion.WORSE
-    if delta is not None and test.low is not None and test.high is not None and -delta < test.low and test.high < delta:
+    if within(test, delta) and not (candidate.diverged_seeds or baseline.diverged_seeds):
         return Conclusion.EQUAL
     return Conclusion.NO_DIFFERENCE
 
 
-def _diverging_arm_leads(candidate: Tested, baseline: Tested, test: PairedT | None) -> bool:
-    """Whether the lower loss is that of an arm with a diverged seed, which no further seed can make better.
+def within(test: PairedT, delta: float | None) -> bool:
+    """Whether the whole interval of the difference lies inside ±δ."""
+    return (
+        delta is not None and test.low is not None and test.high is not None and -delta < test.low <= test.high < delta
+    )
 
-    A diverging arm that lies behind may still be shown to be worse, so that comparison goes on.
+
+def _decided(candidate: Tested, baseline: Tested, test: PairedT | None, outcome: Conclusion) -> bool:
+    """Whether further seeds can't change what may be said.
+
+    They can't where the lower loss is that of an arm with a diverged seed, which none makes better. A diverging arm
+    that lies behind may still be shown to be worse, so that comparison goes on, also where only one seed is left of it.
     """
-    leader = candidate if test is not None and test.mean < 0 else baseline
+    if outcome in (Conclusion.BETTER, Conclusion.WORSE, Conclusion.EQUAL) or test is None or test.zero_variance:
+        return True
+    leader = candidate if test.mean < 0 else baseline
     return leader.diverged_seeds > 0
 
 

@@ -15,9 +15,8 @@ from functools import cached_property
 import numpy as np
 
 from optsweep.inference import groups, statistics
-from optsweep.inference import looks as sequential
 from optsweep.inference.comparison import Conclusion, Finding, differences, holm, judge, paired, scale
-from optsweep.inference.looks import AUTO, Level
+from optsweep.inference.looks import AUTO, Level, num_seeds
 from optsweep.inference.statistics import Basin, Interval, PairedT
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
@@ -183,7 +182,7 @@ class Comparison:
     sign_flip_p: float | None  # from 8 seeds on
     bca: Interval | None  # from 20 seeds on, as a description
     probability: Interval | None  # that a run of the candidate ends lower
-    equal_p: float | None
+    equal_p: float | None  # none where a seed diverged: the others can't show the arms to be equal
     delta: float | None
     outcome: Conclusion
     level: Level
@@ -287,7 +286,7 @@ def _num_seeds(sweep: SweepRecord, arms: Sequence[ArmResult], findings: Sequence
     if sweep.seeds != AUTO:
         return sweep.planned(Phase.CONFIRM)
     most = max((max(arm.confirm, default=-1) + 1 for arm in arms), default=0)
-    return sequential.num_seeds(AUTO, most, complete, lambda: all(f.decided for f in findings), sweep.looks)
+    return num_seeds(AUTO, most, complete, lambda: all(f.decided for f in findings), sweep.looks)
 
 
 def _comparison(
@@ -295,6 +294,7 @@ def _comparison(
 ) -> Comparison:
     values, size = list(finding.differences.values()), scale(candidate, baseline)
     ours, theirs = ([arm.test_losses[seed] for seed in finding.differences] for arm in (candidate, baseline))
+    all_finished = not (candidate.diverged_seeds or baseline.diverged_seeds)
     return Comparison(
         candidate=candidate,
         baseline=baseline,
@@ -304,7 +304,7 @@ def _comparison(
         sign_flip_p=statistics.sign_flip(values) if len(values) >= 8 else None,
         bca=statistics.bca_interval(values, scale=size) if len(values) >= 20 else None,
         probability=statistics.probability_better(ours, theirs) if len(values) > 1 else None,
-        equal_p=statistics.equivalence(values, delta, scale=size) if delta and values else None,
+        equal_p=statistics.equivalence(values, delta, scale=size) if delta and values and all_finished else None,
         delta=delta,
         outcome=finding.outcome,
         level=level,

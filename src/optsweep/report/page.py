@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from optsweep.inference.looks import in_words
-from optsweep.report import wording
+from optsweep.report import samples, wording
 from optsweep.report.across.findings import Across, record
 from optsweep.report.across.tasks import scores
 from optsweep.report.caveats import seeds_diverged
@@ -73,9 +73,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = ("number", "setting", "plus_minus", "p_value", "times", "size", "duration", "plural", "listed")
-    environment.filters.update({name: getattr(wording, name) for name in words})
-    environment.filters.update(svg=Markup, date=_date)
+    environment.filters.update(_FILTERS)
     environment.globals.update(
         Phase=Phase,
         Status=Status,
@@ -99,6 +97,9 @@ def _environment() -> Environment:
         compared=compared,
         record=record,
         scores=scores,
+        are_unequal=samples.are_unequal,
+        samples_seen=samples.samples_seen,
+        samples_cell=samples.cell,
     )
     return environment
 
@@ -159,3 +160,18 @@ def extension(arm: ArmResult, key: str) -> str:
 
 def _date(seconds: Any) -> str:
     return datetime.fromtimestamp(float(seconds), UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+_FILTERS = {
+    "number": wording.number,
+    "setting": wording.setting,
+    "plus_minus": wording.plus_minus,
+    "p_value": wording.p_value,
+    "times": wording.times,
+    "size": wording.size,
+    "duration": wording.duration,
+    "plural": wording.plural,
+    "listed": wording.listed,
+    "svg": Markup,
+    "date": _date,
+}

@@ -14,11 +14,12 @@ from dataclasses import asdict
 from typing import Any
 
 from optsweep.inference.statistics import Interval
-from optsweep.report.across import results as results_across
 from optsweep.report.across.findings import Across
+from optsweep.report.across.results import across_results
 from optsweep.report.caveats import last_flip
 from optsweep.report.comparison import ArmResult, Comparison, Group
 from optsweep.report.figures.canvas import Drawing
+from optsweep.report.samples import samples_seen
 from optsweep.report.verdict import Verdict
 from optsweep.tracking.codec import to_json
 from optsweep.tracking.names import Status
@@ -36,7 +37,7 @@ def results(
         "format": FORMAT,
         "sweeps": [_sweep(sweep) for sweep in sweeps],
         "groups": [_group(verdict) for verdict in verdicts],
-        "across": results_across.results(found),
+        "across": across_results(found),
         "partial": any(partial(verdict.group) for verdict in verdicts) or any(sweep.absent for sweep in sweeps),
         "figures": [_figure(drawing) for drawing in sorted(figures, key=lambda drawing: drawing.name)],
     }
@@ -97,6 +98,7 @@ def _group(verdict: Verdict) -> dict[str, Any]:
         "partial": partial(group),
         "headline": verdict.headline,
         "ranking": verdict.ranking,
+        "budget": verdict.budget,
         "caveats": verdict.caveats,
         "arms": [_arm(arm) for arm in group.arms],
         "comparisons": [_comparison(comparison, said) for comparison, said in verdict.sentences],
@@ -124,6 +126,7 @@ def _arm(arm: ArmResult) -> dict[str, Any]:
         "lr_basin": asdict(arm.basin) if arm.basin else None,
         "state_bytes": arm.state_bytes,
         "run_seconds": arm.run_seconds,
+        "samples_seen": samples_seen(arm),
         "trials": {phase: {status: arm.count(phase, status) for status in Status} for phase in Phase},
         "missing": {phase: arm.missing(phase) for phase in Phase},
         "confirm": [_trial(trial) for trial in arm.arm.of(Phase.CONFIRM)],

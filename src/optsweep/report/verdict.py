@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from optsweep.inference.comparison import within
 from optsweep.inference.looks import Level
 from optsweep.inference.statistics import Interval, PairedT
 from optsweep.report.caveats import caveats, seeds_diverged
 from optsweep.report.comparison import ArmResult, Comparison, Conclusion, Group
+from optsweep.report.samples import unequal
 from optsweep.report.wording import decimals, fixed, interval_name, listed, number, p_value, plural, size, span, times
 from optsweep.tracking.names import Status
 from optsweep.train.trial import Phase
@@ -24,12 +26,13 @@ class Verdict:
     headline: str
     sentences: tuple[tuple[Comparison, str], ...]
     ranking: str
+    budget: str  # where the arms' trials see unequal numbers of samples
     caveats: tuple[str, ...]
 
     @property
     def text(self) -> str:
         """In one paragraph, without the single comparisons of several."""
-        return f"{self.headline} {self.ranking}".strip()
+        return " ".join(part for part in (self.headline, self.ranking, self.budget) if part)
 
 
 def verdict(group: Group) -> Verdict:
@@ -37,7 +40,7 @@ def verdict(group: Group) -> Verdict:
     sentences = tuple((comparison, sentence(comparison, group)) for comparison in group.comparisons)
     headline = sentences[0][1] if len(sentences) == 1 else _headline(group)
     ranking = _ranking(group) if len(group.arms) > 2 else ""
-    return Verdict(group, headline, sentences, ranking, tuple(dict.fromkeys(caveats(group))))
+    return Verdict(group, headline, sentences, ranking, unequal(group), tuple(dict.fromkeys(caveats(group))))
 
 
 def _headline(group: Group) -> str:
@@ -108,7 +111,8 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
         case Conclusion.EQUAL:
             return f"{where}{candidate} and {baseline} are equal within ±{number(comparison.delta)}: {evidence}."
         case Conclusion.NO_DIFFERENCE:
-            also = f" But {lost}." if lost else ""
+            equal = ", so they can't be called equal" if within(comparison.test, comparison.delta) else ""
+            also = f" But {lost}{equal}." if lost else ""
             return f"{where}no difference between {candidate} and {baseline} is shown: {evidence}.{also}"
     if comparison.test.p is not None:
         lead = candidate if comparison.test.mean < 0 else baseline
@@ -196,16 +200,13 @@ def _edges(comparison: Comparison) -> str:
 
 def _ranking(group: Group) -> str:
     """What can be said about the lowest mean: never a lucky winner's name alone."""
-    if not group.lowest:
-        return ""
-    first, *tied = group.lowest
-    assert first.test is not None
     excluded = [arm.label for arm in group.arms if arm.test and arm.diverged_seeds]
     left_out = f" {listed(excluded)} diverged on some seeds and {'is' if len(excluded) == 1 else 'are'} not ranked."
     left_out = left_out if excluded else ""
     ranked = sum(1 for arm in group.arms if arm.test and not arm.diverged_seeds)
     if ranked < 2:
         return left_out.strip()
+    first, *tied = group.lowest
     if not tied:
         said = f"{first.label}'s mean test loss is below that of every other arm (all pairs tested, Holm-corrected)."
     elif len(tied) == ranked - 1:

@@ -14,13 +14,25 @@ from pathlib import Path
 from optsweep.report import Report, page, references, results
 from optsweep.report.across.findings import Across, across
 from optsweep.report.comparison import Group, compare
-from optsweep.report.figures import across as figures_across
-from optsweep.report.figures import canvas, curves, grid, heat, importance, outcome, paths, schedules, search
-from optsweep.report.verdict import Verdict, verdict
-from optsweep.report.wording import number, p_value, plus_minus, plus_minus_difference, setting, size
-from optsweep.tracking.names import Status
-from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY, SweepRecord
-from optsweep.train.trial import Phase
+from optsweep.report.figures import (
+    canvas,
+    curves,
+    decay_modes,
+    heat,
+    importance,
+    learning_rate,
+    lengths,
+    lr_response,
+    outcome,
+    paths,
+    profile,
+    ranks,
+    schedules,
+    search,
+)
+from optsweep.report.table import table
+from optsweep.report.verdict import verdict
+from optsweep.tracking.reader import SweepRecord
 
 
 def write(sweeps: Sequence[SweepRecord], tracking_uri: str, out: Path, pool: Executor | None = None) -> Report:
@@ -40,8 +52,8 @@ def write(sweeps: Sequence[SweepRecord], tracking_uri: str, out: Path, pool: Exe
     (out / "references.bib").write_text(cited, encoding="utf-8")
     index = out / "index.html"
     index.write_text(page.render(sweeps, verdicts, drawings, found, over, cited, tracking_uri), encoding="utf-8")
-    rows = tuple(_row(arm_row) for arm_row in _arm_rows(verdicts))
-    return Report(index, (*found.texts, *(v.text for v in verdicts)), _COLUMNS, rows, bool(content["partial"]))
+    columns, rows = table(groups)
+    return Report(index, (*found.texts, *(v.text for v in verdicts)), columns, rows, bool(content["partial"]))
 
 
 @contextmanager
@@ -105,9 +117,15 @@ def _draw_kind(task: _Task, folder: Path) -> _Drawings:
     return [canvas.save(plan, prefix, folder) for plan in kind(group)]
 
 
+def across_plans(found: Across) -> list[list[canvas.FigurePlan]]:
+    """The figures of each finding over several groups, run lengths first."""
+    over = [lengths.plans(held) for held, _ in found.run_lengths]
+    return over + [[*profile.plans(held), *ranks.plans_over(held)] for held, _ in found.tasks]
+
+
 def _draw_across(found: Across, folder: Path) -> list[list[canvas.Drawing]]:
     """The figures of each finding over several groups."""
-    plans = figures_across.plans(found)
+    plans = across_plans(found)
     prefixes = [f"across-{place:02d}-" if len(plans) > 1 else "across-" for place in range(1, len(plans) + 1)]
     return [[canvas.save(plan, prefix, folder) for plan in held] for prefix, held in zip(prefixes, plans, strict=True)]
 
@@ -120,11 +138,13 @@ _FIGURES: tuple[_Kind, ...] = (
     outcome.plans,
     paths.plans,
     curves.plans,
-    grid.plans,
+    learning_rate.plans,
+    lr_response.plans,
+    decay_modes.plans,
     heat.plans,
     schedules.plans,
     importance.plans,
-    figures_across.group_plans,
+    ranks.plans,
 )
 
 # as the page shows them, two a row: neighbours are of like height; an underscore stands for all names that begin so
@@ -166,29 +186,3 @@ def _remove_old_figures(out: Path) -> None:
         if re.fullmatch(r"[a-z0-9_-]+", name):
             for suffix in ("png", "svg"):
                 (out / "figures" / f"{name}.{suffix}").unlink(missing_ok=True)
-
-
-_COLUMNS = ("task", "arm", "lr", "λ", "test loss", "difference", "p", "ms/step", "state", "trials")
-
-
-def _arm_rows(verdicts: Sequence[Verdict]) -> list[tuple[Group, int]]:
-    return [(v.group, place) for v in verdicts for place in range(len(v.group.arms))]
-
-
-def _row(of: tuple[Group, int]) -> tuple[str, ...]:
-    group, place = of
-    arm = group.arms[place]
-    comparison = next((c for c in group.comparisons if c.candidate is arm), None)
-    ended = [f"{sum(arm.count(phase, status) for phase in Phase)} {status}" for status in Status]
-    return (
-        group.title,
-        arm.label + (" (baseline)" if arm is group.baseline and group.comparisons else ""),
-        setting(arm.setting(LEARNING_RATE)) + ("!" if arm.unbracketed else ""),
-        setting(arm.setting(WEIGHT_DECAY)),
-        plus_minus(arm.test),
-        plus_minus_difference(comparison.test) if comparison else "",
-        p_value(comparison.p_holm).removeprefix("p ").removeprefix("= ") if comparison else "",
-        number(arm.ms_per_step, 3),
-        size(arm.state_bytes),
-        ", ".join(text for text in ended if not text.startswith("0 ")),
-    )

@@ -14,7 +14,7 @@ from optsweep.report.across.tasks import OverTasks, TaskResult, scores
 from optsweep.report.comparison import ArmResult
 
 
-def results(found: Across) -> dict[str, Any]:
+def across_results(found: Across) -> dict[str, Any]:
     """Findings over run lengths and over tasks; both lists are empty for a single group."""
     return {
         "run_lengths": [

@@ -1,4 +1,4 @@
-"""Figures of quantities against steps: validation and training loss with seed bands, and the applied learning rate."""
+"""Figures of the losses against steps and against time, as medians with bands over seeds."""
 
 from __future__ import annotations
 
@@ -44,7 +44,6 @@ def plans(group: Group) -> list[FigurePlan]:
         _losses(group, names.VAL_LOSS, "validation", "val_loss"),
         _losses(group, names.TRAIN_LOSS, "training", "train_loss"),
         _seconds(group),
-        _learning_rates(group),
     ]
     return [plan for plan in found if plan is not None]
 
@@ -144,43 +143,6 @@ def _seconds(group: Group) -> FigurePlan | None:
         "Steps × the median ms per step of the timing pass, evaluation excluded. "
         f"{_lines(len(held))} {_counted(group, names.VAL_LOSS)} {_CUT}",
         f"Validation loss against seconds of training; the runs take {listed(each)}.",
-        draw,
-    )
-
-
-def _learning_rates(group: Group) -> FigurePlan | None:
-    traces = [(arm, found[0]) for arm in group.arms if (found := curves(arm, names.LR))]
-    traces = [(arm, trace) for arm, trace in traces if np.isfinite(trace.values).all() and trace.values.max() > 0]
-    if not traces:
-        return None
-    peaks = [float(trace.values.max()) for _, trace in traces]
-    log = max(peaks) > 8 * min(peaks)
-
-    def draw() -> Figure:
-        arms = [arm for arm, _ in traces]
-        figure, (axes,) = blank(2.9 + legend_height(arms))
-        for arm, trace in traces:
-            steps, values = _thin(trace.steps, trace.values[None])
-            drawn = np.where(values[0] > 0, values[0], np.nan) if log else values[0]  # log of 0 would draw a wall
-            axes.plot(steps, drawn, color=colour(arm), linestyle=line(arm))
-        if log:
-            axes.set_yscale("log")
-            axes.set_ylim(min(peaks) / 100, max(peaks) * 1.6)
-            log_ticks(axes.yaxis)
-        else:
-            axes.set_ylim(0, max(peaks) * 1.08)
-        axes.set_xlabel("optimizer steps")
-        axes.set_ylabel("learning rate applied" + (" (log scale)" if log else ""))
-        legend(figure, arms)
-        return figure
-
-    each = [f"{arm.label} peaks at {number(peak, 3)}" for (arm, _), peak in zip(traces, peaks, strict=True)]
-    cut = " Values under a hundredth of the lowest peak lie below the axis." if log else ""
-    return FigurePlan(
-        "learning_rate",
-        "Learning rate over the run",
-        f"What the optimizer was given at each step, warm-up and schedule included; one trial of each arm.{cut}",
-        f"Learning rate against optimizer steps: {listed(each)}.",
         draw,
     )
 

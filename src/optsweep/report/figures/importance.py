@@ -89,7 +89,7 @@ def _draw_bars(axes: Axes, arm: ArmResult, found: dict[str, float], keys: list[s
             axes.text(0.01, place, "not searched", va="center", color=MUTED)
             continue
         axes.barh(place, found[key], height=0.6, color=colour(arm), alpha=0.9)
-        axes.text(found[key] + 0.015, place, f"{found[key]:.0%}", va="center")
+        axes.text(found[key] + 0.015, place, f"{100 * found[key]:.0f} %", va="center")
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_color(GRID)

@@ -52,6 +52,7 @@ def _forest(group: Group) -> FigurePlan | None:
         low, high = axes.get_xlim()
         edge = max(abs(low), abs(high))
         axes.set_xlim(-edge, edge)
+        axes.locator_params(axis="x", nbins=4)  # their numbers are long, and on both sides of 0
         against = group.baseline.label if len(group.baseline.label) <= _BASELINE else "the baseline"
         axes.set_xlabel(f"test loss relative to {short(against)}\n← lower · higher →")
         return figure

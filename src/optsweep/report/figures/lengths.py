@@ -1,4 +1,4 @@
-"""Figures over several groups: loss by run length, speed-up, performance profile; and ranks, also of one group."""
+"""Figures over runs of several lengths: final loss by length, the fitted curve, and steps for the same loss."""
 
 from __future__ import annotations
 
@@ -9,23 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optsweep.inference import statistics
-from optsweep.inference.looks import Level
 from optsweep.inference.loss_curve import MIN_SEEDS
 from optsweep.inference.statistics import Interval
-from optsweep.report.across.arms import final_losses, is_averaged
-from optsweep.report.across.findings import Across
+from optsweep.report.across.arms import is_averaged
 from optsweep.report.across.lengths import LengthArm, Method, RunLengths
-from optsweep.report.across.tasks import MOST_TAU, OverTasks, mean_ranks, rank_table, scores
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.comparison import ArmResult
 from optsweep.report.figures.canvas import (
     INK,
-    MUTED,
     PAPER,
     FigurePlan,
     blank,
     colour,
-    labels,
     legend,
     legend_height,
     line,
@@ -40,41 +34,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_RANKED = 4  # arms of a single group from which on their ranks are drawn
-_TAUS = np.geomspace(1, MOST_TAU, 301)
 
-
-def group_plans(group: Group) -> list[FigurePlan]:
-    """The rank figure of a single group, if it has arms enough."""
-    arms = [arm for arm in group.arms if final_losses(arm)]
-    table = rank_table(arms)
-    if len(arms) < _RANKED or len(table) == 0:
-        return []
-    n = plural(len(table), "seed")
-    return [
-        _ranks(
-            arms,
-            mean_ranks([table], group.level.confidence),
-            "Rank by mean test loss",
-            f"1 is the lowest mean test loss of {len(arms)} arms; bar: {_bootstrap(group.level)}, drawn "
-            "whole, for the chosen settings. A diverged seed ranks its arm last. "
-            f"n = {n}, those that all arms ended on.",
-        )
-    ]
-
-
-def _bootstrap(level: Level) -> str:
-    return interval_name(level, "over seeds by the bootstrap")
-
-
-def plans(across: Across) -> list[list[FigurePlan]]:
-    """The figures of each finding, run lengths first."""
-    found = [[_frontier(lengths), _speedup(lengths), _fit(lengths)] for lengths, _ in across.run_lengths]
-    found += [[_profile(tasks), _task_ranks(tasks)] for tasks, _ in across.tasks]
-    return [[plan for plan in held if plan is not None] for held in found]
-
-
-# -- run lengths ---------------------------------------------------------------------------------------------------
+def plans(lengths: RunLengths) -> list[FigurePlan]:
+    """The figures that these run lengths have data for."""
+    found = [_frontier(lengths), _speedup(lengths), _fit(lengths)]
+    return [plan for plan in found if plan is not None]
 
 
 def _frontier(lengths: RunLengths) -> FigurePlan | None:
@@ -279,113 +243,3 @@ def _ratio_axis(axes: Axes) -> None:
     axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: times(value)))
     axes.yaxis.set_minor_locator(NullLocator())
-
-
-# -- tasks ---------------------------------------------------------------------------------------------------------
-
-
-def _profile(tasks: OverTasks) -> FigurePlan | None:
-    steps = tasks.steps
-    if steps.size == 0 or not np.isfinite(steps).any():
-        return None
-    seconds = tasks.seconds
-    panels = [("steps", steps)] + ([] if seconds is None else [("seconds", seconds)])
-
-    def draw() -> Figure:
-        figure, axes = blank(2.9 + legend_height(tasks.arms), 1, len(panels), sharey=True)
-        for ax, (what, times_of) in zip(axes, panels, strict=True):
-            for place, (arm, share) in enumerate(
-                zip(tasks.arms, statistics.performance_profile(times_of, _TAUS), strict=True)
-            ):
-                # arms that go together would hide each other: each is lifted a hair
-                lift = 0.008 * (place - (len(tasks.arms) - 1) / 2)
-                ax.plot(_TAUS, share + lift, color=colour(arm), linestyle=line(arm), drawstyle="steps-post")
-            _tau_axis(ax)
-            ax.set_xlabel(f"τ (times the fewest {what})")
-        axes[0].set_ylabel("tasks solved")
-        legend(figure, tasks.arms)
-        return figure
-
-    each = [f"{arm.label} {number(score, 2)}" for arm, score in zip(tasks.arms, scores(steps), strict=True)]
-    own = sum(task.target is not None and task.target.of_task for task in tasks.solvable)
-    targets = f"the task's own ({own} of {len(tasks.solvable)} tasks)" if own else ""
-    rest = len(tasks.solvable) - own
-    targets += (", else " if own else "") * bool(rest) + f"{tasks.arms[0].label}'s median final one" * bool(rest)
-    seeds = sorted({len(arm.confirm) for task in tasks.solvable for arm in task.arms})
-    n = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
-    return FigurePlan(
-        "profile",
-        "Performance profile",
-        f"Share of {plural(len(tasks.solvable), 'task')} that an arm solves within τ times the fastest arm's "
-        f"{' or '.join(what for what, _ in panels)} (AlgoPerf's definition); higher and further left is better. "
-        f"Solved: the median over {n} reaches the target validation loss, {targets}. Score, the mean height up to τ = "
-        f"{number(MOST_TAU, 1)}, by steps: {listed(each)}. Lines are lifted apart a hair; no band, for the tasks are "
-        "those that were chosen.",
-        f"Performance profile by steps to target; scores: {listed(each)}.",
-        draw,
-    )
-
-
-def _tau_axis(axes: Axes) -> None:
-    from matplotlib.ticker import NullLocator
-
-    axes.set_xscale("log")
-    axes.set_xlim(0.98, MOST_TAU)
-    axes.set_xticks([1, 1.5, 2, 3, 4], ["1", "1.5", "2", "3", "4"])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(-0.05, 1.06)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-
-
-def _task_ranks(tasks: OverTasks) -> FigurePlan | None:
-    if not tasks.mean_ranks:
-        return None
-    ranked = [task for task in tasks.tasks if task.ranks]
-    seeds = sorted({task.seeds for task in ranked})
-    n = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
-    return _ranks(
-        tasks.arms,
-        tasks.mean_ranks,
-        "Mean rank over tasks",
-        f"Rank by mean test loss, 1 is the lowest of {len(tasks.arms)} arms, averaged over "
-        f"{plural(len(ranked), 'task')} (small dots); bar: {_bootstrap(tasks.level)} with the tasks held: "
-        f"what other seeds would change, not what other tasks would. n = {n} per task.",
-        [[task.ranks[place] for task in ranked] for place in range(len(tasks.arms))],
-    )
-
-
-def _ranks(
-    arms: Sequence[ArmResult],
-    ranks: Sequence[Interval],
-    title: str,
-    caption: str,
-    single: Sequence[Sequence[float]] | None = None,
-) -> FigurePlan:
-    order = sorted(range(len(arms)), key=lambda place: ranks[place].estimate)
-
-    def draw() -> Figure:
-        figure, (axes,) = blank(0.75 + 0.32 * len(arms))
-        for row, place in enumerate(order):
-            arm, rank = arms[place], ranks[place]
-            if single is not None:
-                dots = single[place]
-                axes.plot(dots, [row + 0.27] * len(dots), ".", color=colour(arm), alpha=0.6, markersize=4)
-            if rank.low is not None and rank.high is not None:
-                axes.plot([rank.low, rank.high], [row, row], color=colour(arm), linewidth=3, solid_capstyle="butt")
-            axes.plot(rank.estimate, row, marker=marker(arm), color=colour(arm), markersize=6.5, markeredgecolor=INK)
-        axes.set_yticks(range(len(arms)), labels([arms[place] for place in order], 34))
-        axes.set_ylim(len(arms) - 0.4, -0.6)
-        axes.set_xlim(0.8, len(arms) + 0.2)
-        axes.set_xticks(range(1, len(arms) + 1, math.ceil(len(arms) / 12)))
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
-        axes.spines["left"].set_color(MUTED)
-        axes.set_xlabel("rank by mean test loss (1 is best)")
-        return figure
-
-    each = []
-    for place in order:
-        rank = ranks[place]
-        interval = f" ({number(rank.low, 3)} to {number(rank.high, 3)})" if rank.low is not None else ""
-        each.append(f"{arms[place].label} {number(rank.estimate, 3)}{interval}")
-    return FigurePlan("ranks", title, caption, f"Ranks: {listed(each)}.", draw)

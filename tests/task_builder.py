@@ -18,7 +18,7 @@ import yaml
 
 from optsweep.tasks.base import Split, Task
 
-CONF = Path(__file__).parents[2] / "conf" / "task"
+CONF = Path(__file__).parents[1] / "conf" / "task"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 LARGE = {"charlm_1m", "charlm_10m", "charlm_50m", "charlm_124m"}
 """Not run here, only built: the same class as charlm."""

@@ -113,6 +113,49 @@ def test_decided(candidate: Seeds, baseline_diverged: int, outcome: Conclusion, 
     assert (finding.outcome, finding.decided) == (outcome, decided)
 
 
+DELTA = 0.1
+SHIFTS = {  # of the candidate, and how much its differences scatter
+    "clearly lower": (-0.3, 1.0),
+    "clearly higher": (0.3, 1.0),
+    "lower within delta": (-0.003, 1.0),
+    "higher within delta": (0.003, 1.0),
+    "lower by chance": (-0.03, 15.0),
+    "higher by chance": (0.03, 15.0),
+    "without variance": (0.0, 0.0),
+}
+# by who has a diverged seed: nobody, the candidate, the baseline, both; and whether further seeds are needed: "…"
+TABLE = {
+    "clearly lower": "B U B U",
+    "clearly higher": "W W U U",
+    "lower within delta": "E N N… N",
+    "higher within delta": "E N… N N",
+    "lower by chance": "N… N N… N",
+    "higher by chance": "N… N… N N",
+    "without variance": "U U U U",
+}
+
+
+@pytest.mark.parametrize("case", TABLE)
+@pytest.mark.parametrize("diverged", [(0, 0), (3, 0), (0, 3), (3, 3)])
+def test_no_conclusion_forgets_a_diverged_seed(case: str, diverged: tuple[int, int]) -> None:
+    shift, spread = SHIFTS[case]
+    noise = np.random.default_rng(0).permutation(np.tile([-0.012, -0.006, 0.006, 0.012], 3))
+    ours = {seed: 2 + shift + spread * float(noise[seed]) for seed in range(diverged[0], 12)}
+    theirs = dict.fromkeys(range(12 - diverged[1]), 2.0)
+    (found,) = judge([Seeds(ours, diverged[0])], Seeds(theirs, diverged[1]), Level.of(LOOKS), DELTA)
+    expected = TABLE[case].split()[2 * bool(diverged[1]) + bool(diverged[0])]
+    assert (found.outcome, found.decided) == (
+        dict(zip("BWENU", Conclusion, strict=True))[expected[0]],
+        "…" not in expected,
+    )
+
+
+@pytest.mark.parametrize(("by", "decided"), [(-0.1, True), (0.1, False)])
+def test_one_shared_seed_may_yet_show_a_diverging_arm_to_be_worse(by: float, decided: bool) -> None:
+    (found,) = judge([shifted(by, diverged=4)], Seeds(dict(enumerate(BASE))), Level.of(LOOKS), DELTA)
+    assert (found.outcome, found.decided) == (Conclusion.UNTESTED, decided)
+
+
 def test_equal_within_delta_is_decided_and_comparisons_are_corrected_together() -> None:
     baseline = Seeds(dict(enumerate(BASE)))
     (equal,) = judge([shifted(0.0)], baseline, Level.of(LOOKS), 0.1)

@@ -1,0 +1,41 @@
+"""The arms as a table of plain text, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.samples import are_unequal, cell
+from optsweep.report.wording import number, p_value, plus_minus, plus_minus_difference, setting, size
+from optsweep.tracking.names import Status
+from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY
+from optsweep.train.trial import Phase
+
+_SAMPLES = "samples seen"
+_COLUMNS = ("task", "arm", "lr", "λ", "test loss", "difference", "p", "ms/step", "state", _SAMPLES, "trials")
+
+
+def table(groups: Sequence[Group]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Names of the columns, and a row per arm; samples seen only where they are unequal."""
+    rows = [_row(group, arm) for group in groups for arm in group.arms]
+    shown = [column for column in _COLUMNS if column != _SAMPLES or any(are_unequal(group) for group in groups)]
+    return tuple(shown), tuple(tuple(row[column] for column in shown) for row in rows)
+
+
+def _row(group: Group, arm: ArmResult) -> dict[str, str]:
+    comparison = next((c for c in group.comparisons if c.candidate is arm), None)
+    ended = [f"{sum(arm.count(phase, status) for phase in Phase)} {status}" for status in Status]
+    texts = (
+        group.title,
+        arm.label + (" (baseline)" if arm is group.baseline and group.comparisons else ""),
+        setting(arm.setting(LEARNING_RATE)) + ("!" if arm.unbracketed else ""),
+        setting(arm.setting(WEIGHT_DECAY)),
+        plus_minus(arm.test),
+        plus_minus_difference(comparison.test) if comparison else "",
+        p_value(comparison.p_holm).removeprefix("p ").removeprefix("= ") if comparison else "",
+        number(arm.ms_per_step, 3),
+        size(arm.state_bytes),
+        cell(arm),
+        ", ".join(text for text in ended if not text.startswith("0 ")),
+    )
+    return dict(zip(_COLUMNS, texts, strict=True))
