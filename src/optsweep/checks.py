@@ -1,1 +1,143 @@
-"""Checks of single values; each error is one line that names the key as the user types it and says what is allowed."""
+"""Checks of single values; each error is one line that names the key as the user types it and says what is allowed.
+
+A check is a function of (key, value) that returns the value, or raises UserError. Numbers of numpy come back as plain
+ones. The same checks serve the config's dataclasses, a task's options and a rule's static options.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from optsweep.errors import UserError, nearest
+
+Check = Callable[[str, object], Any]
+
+
+def plain(value: object) -> object:
+    """A number of numpy as Python's own; everything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def refuse(key: str, value: object, allowed: str) -> UserError:
+    """The error for a bad value."""
+    return UserError(f"{key}: {plain(value)!r} is not allowed; give {allowed}")
+
+
+def whole(key: str, value: object, *, low: int | None = 1, also: str = "") -> int:
+    """A whole number ≥ `low`; `also` is what else the error says is allowed."""
+    value = plain(value)
+    if isinstance(value, bool) or not isinstance(value, int) or (low is not None and value < low):
+        raise refuse(key, value, "a whole number" + ("" if low is None else f" ≥ {low}") + also)
+    return value
+
+
+def number(
+    key: str,
+    value: object,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+    also: str = "",
+) -> float:
+    """A finite number, > `above`, ≥ `least` and ≤ `most`; `also` as in `whole`."""
+    value = plain(value)
+    bounds = [f"> {above:g}"] * (above > -math.inf) + [f"≥ {least:g}"] * (least > -math.inf)
+    bounds += [f"≤ {most:g}"] * (most < math.inf)
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not fits or not (above < float(value) and least <= float(value) <= most):  # type: ignore[arg-type]
+        raise refuse(key, value, " ".join(["a number", " and ".join(bounds)]).strip() + also)
+    return float(value)  # type: ignore[arg-type]
+
+
+def flag(key: str, value: object, *, also: str = "") -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise refuse(key, value, f"true or false{also}")
+    return value
+
+
+def text(key: str, value: object, *, also: str = "") -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise refuse(key, value, f"a string{also}")
+    return str(value)
+
+
+def choice(key: str, value: object, choices: Sequence[str], *, also: str = "") -> str:
+    """One of `choices`; null is "none" where there is one."""
+    if value is None and "none" in choices:
+        return "none"
+    if not isinstance(value, str) or value not in choices:
+        raise refuse(key, value, f"one of {', '.join(choices)}{also}{nearest(str(value), choices)}")
+    return str(value)
+
+
+def wholes(key: str, value: object) -> tuple[int, ...]:
+    """A list of whole numbers ≥ 1, not an empty one."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise refuse(key, value, "a list of whole numbers, such as [16,32]")
+    return tuple(whole(key, item) for item in value)
+
+
+def by_name(key: str, value: object) -> Mapping[str, Any]:
+    """Options by name."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise refuse(key, value, "options by name")
+    return {str(name): plain(option) for name, option in value.items()}
+
+
+def checked(check: Callable[..., Any], **bounds: Any) -> Check:
+    """A check with its bounds: `checked(whole, low=2)`."""
+    return lambda key, value: check(key, value, **bounds)
+
+
+def optional(check: Callable[..., Any], **bounds: Any) -> Check:
+    """As `checked`, or null."""
+
+    def passed(key: str, value: object) -> Any:
+        return None if value is None else check(key, value, **bounds, also=", or null")
+
+    return passed
+
+
+def either(word: str, check: Callable[..., Any], **bounds: Any) -> Check:
+    """As `checked`, or a word, which is returned as it is."""
+
+    def passed(key: str, value: object) -> Any:
+        is_word = isinstance(value, str) and value == word
+        return word if is_word else check(key, value, **bounds, also=f", or {word}")
+
+    return passed
+
+
+def of_type(key: str, value: object, annotation: object) -> Any:
+    """A value as a constructor's annotation has it: bool, int, float, str, Literal of strings, each or None.
+
+    A value of any other annotation is returned unseen.
+    """
+    also, kinds = "", (annotation,)
+    if get_origin(annotation) in (Union, UnionType):
+        kinds = tuple(kind for kind in get_args(annotation) if kind is not NoneType)
+        if len(kinds) < len(get_args(annotation)):
+            if value is None:
+                return None
+            also = ", or null"
+    if len(kinds) > 1:
+        return plain(value)
+    (kind,) = kinds
+    if get_origin(kind) is Literal and all(isinstance(word, str) for word in get_args(kind)):
+        return choice(key, value, get_args(kind), also=also)
+    simple: Mapping[object, Check] = {
+        bool: checked(flag, also=also),
+        int: checked(whole, low=None, also=also),
+        float: checked(number, also=also),
+        str: checked(text, also=also),
+    }
+    return simple[kind](key, value) if kind in simple else plain(value)

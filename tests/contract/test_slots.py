@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from optsweep.search.slots import SearchPlan, Slot, bracketed, choose, ranked, ready, suggest
-from optsweep.search.space import Range, Space
+from optsweep.search.space import Space, numbers
 
 PLAN = SearchPlan(trials=16, lag=2, sampler="tpe", pruner="none", reruns=0.25, seed=0, arm="a")
-SPACE = Space({"lr": Range(1e-4, 1e-3)})
+SPACE = Space({"lr": numbers(1e-4, 1e-3)})
 Objective = Callable[[dict[str, float], int], float]
 
 
@@ -103,7 +103,7 @@ def test_bracket_needs_a_factor_of_one_and_a_half() -> None:
 
 def test_quasi_random_points_are_the_same_for_all_arms_and_equally_dense_per_decade() -> None:
     plan = replace(PLAN, trials=64, sampler="quasi-random", reruns=0.0)
-    narrow, wide = Space({"lr": Range(1e-4, 1e-2)}), Space({"lr": Range(1e-6, 1e-2)})
+    narrow, wide = Space({"lr": numbers(1e-4, 1e-2)}), Space({"lr": numbers(1e-6, 1e-2)})
     flat: Objective = lambda params, seed: 1 + abs(math.log10(params["lr"] / 1e-3))  # noqa: E731
     one = [s.params["lr"] for s in search(plan, narrow, flat)]
     other = [s.params["lr"] for s in search(replace(plan, arm="b"), wide, flat)]
@@ -153,7 +153,7 @@ def test_crashed_slots_count_as_done_and_never_as_results() -> None:
 @pytest.mark.parametrize("best", [1e-5, 1e-4, 1e-3, 2e-2, 1e-1, 1.0])
 @pytest.mark.parametrize("trials", [4, 6, 8, 16])
 def test_no_trial_is_run_twice_and_the_best_of_equals_is_chosen(trials: int, best: float) -> None:
-    space = Space({"lr": Range(1e-4, 1e-1)})
+    space = Space({"lr": numbers(1e-4, 1e-1)})
     for seed in range(5):
         plan = replace(PLAN, trials=trials, seed=seed)
         slots = search(plan, space, valley(best))

@@ -9,10 +9,12 @@ import inspect
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from optsweep.build.fingerprint import Identity, described, identify
 from optsweep.build.hyperparameters import DECAY_KEY, momentum_keys, space_of
 from optsweep.build.suggestions import (
     TaskFacts,
@@ -22,6 +24,7 @@ from optsweep.build.suggestions import (
     warmup_fraction,
 )
 from optsweep.build.targets import construct, listed, resolve
+from optsweep.build.variants import Programs, with_values
 from optsweep.config.arm import Arm, TaskConfig, fingerprint_of
 from optsweep.errors import UserError, nearest
 from optsweep.optim.external import ExternalUpdate
@@ -32,7 +35,7 @@ from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.schedules import Schedule, schedule_names, schedule_options, warmup_names
 from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater
-from optsweep.search.space import Space
+from optsweep.search.space import Params, Space
 from optsweep.tasks.base import Split, Task
 from optsweep.train.program import Program
 
@@ -41,11 +44,28 @@ from optsweep.train.program import Program
 class Built:
     """An arm, ready to train."""
 
-    program: Program
+    program: Program  # with the first of the choices of the program, where such are searched
+    programs: Programs
+    task: Task  # as the config has it, for another arm of the same
     space: Space
-    fingerprint: str
-    content: Mapping[str, Any]  # what the fingerprint is of, flat
+    content: Mapping[str, Any]  # the settings that decide a trial's numbers, flat
+    code: tuple[Any, ...]  # what dotted paths name: rule, schedule, average
+    rule: str  # which class, with which options
     warnings: tuple[str, ...]
+
+    def program_for(self, params: Params) -> Program:
+        """The program of a trial with the setting `params`; built once per combination of its choices."""
+        return self.programs.of(self.space.program_values(params))
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What decides a trial's numbers beside the settings: model, data, code and machine. Probes the model."""
+        return identify(self.program, self.rule, self.code)
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits of everything exact that decides a trial's numbers."""
+        return fingerprint_of({**self.content, **self.identity.exact})
 
 
 def device_of(name: str) -> torch.device:
@@ -72,32 +92,70 @@ def build_task(config: TaskConfig) -> Task:
         task = cls(**config.options)
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error).splitlines()[0]) from None
+    check_batch_size(config, task)
+    return task
+
+
+def check_batch_size(config: TaskConfig, task: Task) -> None:
+    """Raise UserError for a batch of more samples than there are."""
     if config.batch_size is not None and config.batch_size > task.size(Split.TRAIN):
         raise UserError(
             f"task.batch_size: {config.batch_size} is more than the {task.size(Split.TRAIN)} training samples of "
             f"{config.name}; give a smaller number, or full"
         )
-    return task
 
 
 def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = None) -> Built:
     """Everything an arm needs; `task` saves building it again. Raises UserError with one line."""
     device = device or device_of(arm.trainer.device)
     task = task or build_task(arm.task)
+    warnings: list[str] = []
+    space = space_of(arm, task_facts(arm, task), _updater(arm)[1], warnings)
+    tasks = {_task_key(arm.task): task}
+
+    def program(values: Params) -> Program:
+        chosen = with_values(arm, values)
+        if (key := _task_key(chosen.task)) not in tasks:
+            del tasks[next(iter(tasks))]
+            tasks[key] = build_task(chosen.task)
+        return _program(chosen, tasks[key], device, [] if values else warnings)
+
+    programs = Programs(program)
+    first = space.program_values(space.first)
+    content = _content(with_values(arm, first), programs.of(first), space)
+    targets = {"optimizer": arm.optimizer.target, "schedule": arm.schedule.target, "averaging": arm.averaging.target}
+    code = tuple(resolve(target, f"{group}._target_") for group, target in targets.items() if target is not None)
+    static = {key: value for key, value in arm.optimizer.options.items() if f"optimizer.{key}" not in space.program}
+    return Built(
+        program=programs.of(first),
+        programs=programs,
+        task=task,
+        space=space,
+        content=content,
+        code=code,
+        rule=described(code[0], static),
+        warnings=tuple(warnings),
+    )
+
+
+def _task_key(config: TaskConfig) -> str:
+    """Equal for tasks that are the same object: how its samples are batched is not the task's."""
+    return f"{config.target} {config.options!r}"
+
+
+def _program(arm: Arm, task: Task, device: torch.device, warnings: list[str]) -> Program:
+    """The program of an arm, its task's data on the device."""
     task.to(device)
     batch_size = arm.task.batch_size or task.size(Split.TRAIN)
+    check_batch_size(arm.task, task)
     if batch_size % arm.trainer.accumulate:
         raise UserError(
             f"trainer.accumulate: a batch of {batch_size} samples is not divisible by {arm.trainer.accumulate}"
         )
-    facts = task_facts(arm, task)
-    warnings: list[str] = []
-    schedule = _schedule(arm, facts, warnings)
-    builder, floats = _updater(arm)
-    program = Program(
+    return Program(
         task=task,
-        build_update=builder,
-        schedule=schedule,
+        build_update=_updater(arm)[0],
+        schedule=_schedule(arm, task_facts(arm, task), warnings),
         num_steps=arm.trainer.steps,
         batch_size=batch_size,
         num_rungs=arm.trainer.rungs,
@@ -110,9 +168,6 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
         eval_batch_size=arm.trainer.eval_batch_size,
         device=device,
     )
-    space = space_of(arm, facts, floats, warnings)
-    content = _content(arm, task, schedule, space, device)
-    return Built(program, space, fingerprint_of(content), content, tuple(warnings))
 
 
 def algorithm_of(built: Built) -> str:
@@ -138,15 +193,17 @@ def algorithm_of(built: Built) -> str:
         for key, value in vars(rule).items()
         if isinstance(value, (bool, int, str))
     }
-    ranges = {key: (r.low, r.high) for key, r in built.space.ranges.items()}
+    ranges = {key: found.content for key, found in built.space.dimensions.items()}
     return fingerprint_of({**content, "rule": type(update.rule).__qualname__, **static, **ranges})
 
 
 def check_arm(built: Built) -> list[str]:
     """Build the model's layout and one update, so that what can't train is refused before anything does.
 
-    Returns what a user should know: a partition, a matrix that is not rotated.
+    Where trials choose their program, each program is built, and the model of the first one. Returns what a user should
+    know: a partition, a matrix that is not rotated.
     """
+    built.programs.check(built.space)
     try:
         update = built.program.build_update(built.program.layout)
     except (ValueError, TypeError) as error:
@@ -286,8 +343,9 @@ def _iterate(arm: Arm) -> Iterate:
 # -- fingerprint ---------------------------------------------------------------------------------------------------
 
 
-def _content(arm: Arm, task: Task, schedule: Schedule, space: Space, device: torch.device) -> dict[str, Any]:
-    """Everything that decides a trial's numbers beside its searched hyperparameters and its seed."""
+def _content(arm: Arm, program: Program, space: Space) -> dict[str, Any]:
+    """The settings that decide a trial's numbers beside what is searched and its seed."""
+    task, schedule = program.task, program.schedule
     trainer = asdict(arm.trainer)
     for key in ("device", "log_every", "lanes"):
         trainer.pop(key)
@@ -304,8 +362,9 @@ def _content(arm: Arm, task: Task, schedule: Schedule, space: Space, device: tor
         "weight_decay": {"mode": arm.decay.mode, "apply_to": arm.decay.apply_to},
         "averaging": {"name": arm.averaging.name, **arm.averaging.options},
         "fixed": space.fixed,
-        "trainer": {**trainer, "device": device.type, "lanes": "several" if arm.trainer.lanes > 1 else "one"},
+        "trainer": {**trainer, "device": program.device.type, "lanes": "several" if arm.trainer.lanes > 1 else "one"},
         "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
         "sweep": {"seed": arm.seed},
     }
-    return {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
+    content = {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
+    return {key: value for key, value in content.items() if key not in space.program}

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from optsweep.config.arm import GROUPS, Arm, read_arm
+from optsweep.config.search_space import opened
 from optsweep.errors import UserError, nearest
 
 CONFIG = "pkg://optsweep.conf"
@@ -82,7 +83,7 @@ def _hydra(arguments: list[str]) -> int:
         arguments = [*arguments, f"sweep.name={_made_up_name(overrides)}"]
     _register_plugins()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors arrive here, and not as several lines
-    sys.argv = ["optsweep", *arguments]
+    sys.argv = ["optsweep", *opened(arguments)]
     _stock_sweeps.clear()
     try:
         hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(_job)()
@@ -207,7 +208,7 @@ def compose(overrides: Sequence[str], name: str = "config") -> DictConfig:
     _register_plugins()
     GlobalHydra.instance().clear()
     with initialize_config_module("optsweep.conf", version_base="1.3"):
-        return hydra_compose(name, list(overrides), return_hydra_config=True)
+        return hydra_compose(name, opened(overrides), return_hydra_config=True)
 
 
 # -- verbs ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from optsweep.config.search_space import RangeConfig, read_space
+from optsweep.config.search_space import SpaceConfig, read_space
 from optsweep.config.section import Section
 from optsweep.errors import UserError
 from optsweep.inference.looks import AUTO, Seeds
@@ -109,7 +109,7 @@ class SearchConfig:
     reruns: float  # share of the trials that re-run the top settings on further seeds
     lag: int
     over: tuple[str, ...]
-    space: Mapping[str, RangeConfig]
+    space: SpaceConfig
 
 
 @dataclass(frozen=True)
@@ -349,13 +349,3 @@ def _check_combination(arm: Arm) -> None:
 def fingerprint_of(content: Mapping[str, Any]) -> str:
     """12 hexadecimal digits of SHA-256 over canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What changed between two flat mappings, in a line."""
-    changed = [
-        f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    ]
-    return "; ".join(changed)

@@ -14,6 +14,7 @@ from optsweep.inference.looks import AUTO, LOOKS, in_words
 from optsweep.launch.environment import environment
 from optsweep.launch.planner import Planner
 from optsweep.launch.worker import Job
+from optsweep.search.space import Dimension
 from optsweep.tasks.base import Split
 from optsweep.tracking import names
 from optsweep.tracking import writer as tracking
@@ -77,9 +78,7 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
         "threads": arm.trainer.threads,
         "data": task.digest(),
     }
-    space = {
-        key: {"low": r.low, "high": r.high, "log": r.log, "source": r.source} for key, r in built.space.ranges.items()
-    }
+    space = {key: _described(found) for key, found in built.space.dimensions.items()}
     tags = {
         names.LABEL: label,
         names.CHOICES: arm.combination,
@@ -98,9 +97,24 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
     return Job(arm, label, built.fingerprint, run)
 
 
+def _described(dimension: Dimension) -> Mapping[str, Any]:
+    """A searched key as the store has it."""
+    found = dimension.number
+    about = {"source": dimension.source, "scope": dimension.scope.value}
+    if found is None:
+        return {"choices": list(dimension.choices), **about}
+    return {"low": found.low, "high": found.high, "log": found.log, **about}
+
+
+def _values(dimension: Dimension) -> str:
+    """What is searched, in words."""
+    found = dimension.number
+    return ", ".join(map(str, dimension.choices)) if found is None else f"{found.low:g} – {found.high:g}"
+
+
 def _note(arm: Arm, built: Built, label: str) -> str:
     """Markdown shown on the arm's page in MLflow."""
-    rows = [f"| {key} | {r.low:g} – {r.high:g} | {r.source} |" for key, r in built.space.ranges.items()]
+    rows = [f"| {key} | {_values(found)} | {found.source} |" for key, found in built.space.dimensions.items()]
     fixed = ", ".join(f"{key} = {value:g}" for key, value in built.space.fixed.items())
     return "\n".join(
         [

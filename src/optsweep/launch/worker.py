@@ -105,13 +105,18 @@ class Worker:
         return False
 
     def _train(self, job: Job, works: Sequence[Work]) -> None:
-        """Train popped trials together; a crash fails them all, and each is run again."""
+        """Train popped trials together, program by program; a crash fails all of one, and each is run again."""
         observer = _Reporter(self, job)
         try:
             built = self._build(job.arm)
             torch.set_num_threads(job.arm.trainer.threads)
+            if len(groups := by_program(built, works)) > 1:
+                for together in groups:
+                    self._train(job, together)
+                return
             observer.open(works, built)
-            train(built.program, [trial_of(job.arm, built, work) for work in works], observer)
+            program = built.program_for(works[0].slot.params)
+            train(program, [trial_of(job.arm, built, work) for work in works], observer)
         except LeaseLostError:
             return
         except InterruptedTrainingError:
@@ -136,9 +141,17 @@ class Worker:
             device = device_of(arm.trainer.device if self.device is None else self.device)
             key = repr(arm.task)
             built = build_arm(arm, self._tasks.get(key), device)
-            self._tasks[key] = built.program.task
+            self._tasks[key] = built.task
             self._built[arm.name] = built
         return self._built[arm.name]
+
+
+def by_program(built: Built, works: Sequence[Work]) -> list[list[Work]]:
+    """Popped trials in groups that one program trains, each in the order of its first."""
+    groups: dict[str, list[Work]] = {}
+    for work in works:
+        groups.setdefault(repr(sorted(built.space.program_values(work.slot.params).items())), []).append(work)
+    return list(groups.values())
 
 
 def trial_of(arm: Arm, built: Built, work: Work) -> Trial:
@@ -182,7 +195,7 @@ class _Reporter:
             names.FINGERPRINT: self.job.fingerprint,
             names.LANES: str(len(self.works)),
         }
-        params = {**built.space.hyper(slot.params), "seed": slot.seed, "slot": slot.number}
+        params = {**built.space.values(slot.params), "seed": slot.seed, "slot": slot.number}
         name = f"{self.job.label} · {work.phase.value} {slot.number}"
         return TrialLog(self.worker.tracker, self.job.parent_run, name, tags, params, built.program.task.metric)
 
