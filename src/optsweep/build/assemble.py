@@ -122,12 +122,13 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
 
     programs = Programs(program)
     first = space.program_values(space.first)
-    content = _content(with_values(arm, first), programs.of(first), space)
+    first_program = programs.of(first)
+    content = _content(with_values(arm, first), first_program, space)
     targets = {"optimizer": arm.optimizer.target, "schedule": arm.schedule.target, "averaging": arm.averaging.target}
     code = tuple(resolve(target, f"{group}._target_") for group, target in targets.items() if target is not None)
     static = {key: value for key, value in arm.optimizer.options.items() if f"optimizer.{key}" not in space.program}
     return Built(
-        program=programs.of(first),
+        program=first_program,
         programs=programs,
         task=task,
         space=space,

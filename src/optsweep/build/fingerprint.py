@@ -73,7 +73,9 @@ class Identity:
         for key in moved:
             note = same_data if key == FIRST_LOSS else ""
             words[key] = _in_numbers(key, before.approximate.get(key), self.approximate[key]) + note
-        return [words[key] for key in sorted(words, key=_order)]
+        ordered = sorted(words, key=_order)
+        norms = [key for key in ordered if key.startswith(_NORM)]  # one speaks for all of them
+        return [words[key] for key in (*(key for key in ordered if key not in norms[1:]), *norms[1:])]
 
     def _same(self, before: float | None, now: float) -> bool:
         if before is None:
@@ -145,12 +147,12 @@ _KINDS = (
     ("parameter ", "of another model"),
     ("buffer ", "of another model"),
     (FIRST_BATCH, "of other data"),
-    (FIRST_LOSS, "of another model"),
-    (FIRST_NORM, "of another model"),
     (_NORM, "of another start"),
-    (RULE, "of another rule"),
+    (FIRST_LOSS, "of another model"),
     (_SOURCE, "of other code"),
+    (RULE, "of another rule"),
     (DEVICE, "of another device"),
+    (FIRST_NORM, "of another model"),
     (NUMERICS, "of another version of optsweep"),
 )
 """Beginnings of keys, and what a difference there means, most telling first."""

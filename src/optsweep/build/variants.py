@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
@@ -11,7 +10,7 @@ from typing import Any
 from optsweep.checks import Check, checked, choice, either, number, optional, refuse, whole
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, nearest
-from optsweep.search.space import Params, Space, Value
+from optsweep.search.space import Params, Space, Value, as_typed
 from optsweep.train.program import Program
 
 TRAINER_KEYS = ("precision", "clip_norm", "accumulate")
@@ -24,13 +23,14 @@ KEPT = 16
 """Programs of an arm that a process keeps, those asked for last: each may hold data of its own."""
 
 _APART = "it tells arms apart; give each value an arm of its own: {key}=a,b"
+_WATCHED = "it doesn't say what is computed, but where, or how it is watched"
 _REASONS = {
     "trainer.steps": "trials of an arm are equally long; give each length an arm of its own: trainer.steps=100,200",
     "task.steps": "trials of an arm are equally long; give each length an arm of its own: trainer.steps=100,200",
     **dict.fromkeys(("task.name", "task._target_", "optimizer.name", "optimizer._target_"), _APART),
     **dict.fromkeys(("schedule.name", "schedule._target_", "warmup.name", "weight_decay.mode"), _APART),
     **dict.fromkeys(("averaging.name", "averaging._target_"), _APART),
-    "trainer": "it doesn't say what is computed, but where, or how it is watched",
+    "task.target_loss": _WATCHED,
     **dict.fromkeys(("sweep", "search", "confirm", "tracking", "suggest", "hydra"), "it is no part of training"),
 }
 """Why keys, or whole groups of them, can't be searched."""
@@ -40,7 +40,8 @@ def searchable(arm: Arm) -> dict[str, Any]:
     """Present values of the keys that a trial may choose, by dotted key."""
     trainer = {key: vars(arm.trainer)[key] for key in TRAINER_KEYS}
     warmup = {"steps": arm.schedule.warmup_steps} if arm.schedule.warmup != "none" else {}
-    task = {"batch_size": arm.task.batch_size or "full", **arm.task.options}
+    options = {key: value for key, value in arm.task.options.items() if f"task.{key}" not in _REASONS}
+    task = {"batch_size": arm.task.batch_size or "full", **options}
     groups = {
         "task": task,
         "optimizer": arm.optimizer.options,
@@ -55,8 +56,11 @@ def searchable(arm: Arm) -> dict[str, Any]:
 
 def no_choice(arm: Arm, key: str, known: list[str]) -> UserError:
     """Why `key` can't be searched, in a line."""
-    reason = _REASONS.get(key) or _REASONS.get(key.partition(".")[0])
-    if reason is not None and key not in known:
+    group, _, name = key.partition(".")
+    reason = _REASONS.get(key) or _REASONS.get(group)
+    if reason is None and group == "trainer" and name in vars(arm.trainer):
+        reason = _WATCHED
+    if reason is not None:
         return UserError(f"search.over: {key} can't be searched: {reason.format(key=key)}")
     return UserError(f"search.over: there is no key {key}{nearest(key, known)}; there are {', '.join(known)}")
 
@@ -135,7 +139,7 @@ class Programs:
         try:
             program = self._build(values)
         except UserError as error:
-            chosen = ", ".join(f"{name}={_typed(value)}" for name, value in values.items())
+            chosen = ", ".join(f"{name}={as_typed(value)}" for name, value in values.items())
             raise UserError(f"{error} (search.space tries {chosen})" if chosen else str(error)) from None
         self._built[key] = program
         while len(self._built) > KEPT:
@@ -162,8 +166,3 @@ def combinations(space: Space) -> Iterator[Params]:
     for key, values in ends.items():
         for value in values:
             yield {**first, key: value}
-
-
-def _typed(value: Value) -> str:
-    """As the user types it."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

@@ -78,7 +78,12 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
         "threads": arm.trainer.threads,
         "data": task.digest(),
     }
-    space = {key: _described(found) for key, found in built.space.dimensions.items()}
+    ranges = {key: (found.number, found.source) for key, found in built.space.dimensions.items()}
+    space = {
+        key: {"low": found.low, "high": found.high, "log": found.log, "source": source}
+        for key, (found, source) in ranges.items()
+        if found is not None
+    }
     tags = {
         names.LABEL: label,
         names.CHOICES: arm.combination,
@@ -95,15 +100,6 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
     tracker.set_dataset(run, arm.task.name, task.digest(), arm.task.target, {"num_train": task.size(Split.TRAIN)})
     tracker.log_text(run, without_secrets(arm.yaml), "config.yaml")
     return Job(arm, label, built.fingerprint, run)
-
-
-def _described(dimension: Dimension) -> Mapping[str, Any]:
-    """A searched key as the store has it."""
-    found = dimension.number
-    about = {"source": dimension.source, "scope": dimension.scope.value}
-    if found is None:
-        return {"choices": list(dimension.choices), **about}
-    return {"low": found.low, "high": found.high, "log": found.log, **about}
 
 
 def _values(dimension: Dimension) -> str:

@@ -258,7 +258,7 @@ class Planner:
         choice, confirm = seen.standing.choice, seen.standing.confirm
         if choice != seen.chosen or choice is None:
             seen.chosen = choice
-            self.tracker.set_tags(task.job.parent_run, {names.CHOSEN: _chosen_tag(choice)})
+            self.tracker.set_tags(task.job.parent_run, {names.CHOSEN: _chosen_tag(choice, task.space)})
         if choice is None:  # every search trial diverged or crashed: there is nothing to confirm
             return True
         others = sorted(s.number for s in confirm.slots.values() if s.params != choice.params and s.done)
@@ -283,11 +283,13 @@ def _fixed(space: Space) -> Choice:
     return Choice(params={}, mean=math.inf, count=0, sides={}, searched={}, numbers=())
 
 
-def _chosen_tag(choice: Choice | None) -> Mapping[str, Any] | None:
+def _chosen_tag(choice: Choice | None, space: Space) -> Mapping[str, Any] | None:
     if choice is None:
         return None
+    among = {key for key, dimension in space.dimensions.items() if dimension.choices}
     return {
-        "params": dict(choice.params),
+        "params": {key: value for key, value in choice.params.items() if key not in among},
+        "choices": {key: value for key, value in choice.params.items() if key in among},
         "mean": choice.mean if choice.count else None,
         "n": choice.count,
         "bracketed": {"lr": dict(choice.sides)} if choice.sides else {},

@@ -35,7 +35,7 @@ def time_arms(jobs: Sequence[Job], built: Sequence[Built], tracker: Tracker) -> 
         if names.TIMING not in tags:
             chosen = parse(tags.get(names.CHOSEN, "null"))
             # Without a choice every trial diverged; the time of a step does not depend on the numbers.
-            params = chosen["params"] if chosen else arm_built.space.first
+            params = {**chosen["params"], **chosen["choices"]} if chosen else arm_built.space.first
             trial = Trial(arm_built.space.hyper(params), seed=0)
             work.append((job, replace(arm_built.program_for(params), vmapped=False), trial))
             samples[job.parent_run] = []

@@ -143,6 +143,13 @@ def number_of(params: Params, key: str) -> float:
     return value
 
 
+def as_typed(value: Value) -> str:
+    """A value as a command line has it, numbers in three digits."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _between(low: float, high: float, unit: float, *, log: bool) -> float:
     if log:
         return math.exp(math.log(low) + unit * (math.log(high) - math.log(low)))

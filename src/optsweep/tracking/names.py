@@ -33,7 +33,8 @@ FINGERPRINT = PREFIX + "fingerprint"
 SPACE = PREFIX + "space"  # JSON: {key: {"low", "high", "log", "source"}} of every searched key, before any extension
 FIXED = PREFIX + "fixed"  # JSON: {key: value} of the hyperparameters that were not searched
 CHOSEN = PREFIX + "chosen"  # JSON, absent until the search ends: {"params": {key: value}, "mean": float, "n": int,
-#   "bracketed": {"lr": {"low": bool, "high": bool}}, "searched": {key: [low, high]} with extensions, "slots": [int]}
+#   "bracketed": {"lr": {"low": bool, "high": bool}}, "searched": {key: [low, high]} with extensions, "slots": [int],
+#   "choices": {key: value} of the keys that are searched among choices}
 TIMING = PREFIX + "timing"  # JSON, of the timing pass: {"ms_per_step": median, "low", "high" (quartiles), "n": int}
 FACTS = PREFIX + "facts"  # JSON: {"num_parameters", "num_steps", "batch_size", "metric", "loss_unit", ...}
 WARNINGS = PREFIX + "warnings"  # JSON list of sentences

@@ -87,12 +87,13 @@ class RangeRecord:
 class Chosen:
     """The setting that the search ended on."""
 
-    params: Mapping[str, float]
+    params: Mapping[str, float]  # of the keys searched in a range
     mean: float | None
     n: int
     bracketed: Mapping[str, Mapping[str, bool]]
     searched: Mapping[str, tuple[float, float]]
     slots: tuple[int, ...]
+    choices: Mapping[str, float | int | str | bool | None] = field(default_factory=dict)  # of the other keys
 
 
 @dataclass(frozen=True)
@@ -315,6 +316,7 @@ def _chosen(value: Mapping[str, Any]) -> Chosen:
         bracketed=value.get("bracketed", {}),
         searched={key: (float(low), float(high)) for key, (low, high) in value.get("searched", {}).items()},
         slots=tuple(int(slot) for slot in value.get("slots", ())),
+        choices=value.get("choices", {}),
     )
 
 
