@@ -181,6 +181,15 @@ def test_nonsense_is_refused_in_a_line(given: dict[str, Any], message: str) -> N
         read_space(Section(given, "search.space"))
 
 
+def test_entries_made_in_python_are_checked_alike() -> None:
+    entries = {"task.width": ChoicesConfig((8, 16)), "lr": RangeConfig(1e-3, 1e-1, True)}
+    assert read_space(Section(entries, "search.space")) == entries
+    with pytest.raises(UserError, match=r"^search\.space\.task\.width: 8 is given twice"):
+        read_space(Section({"task.width": ChoicesConfig((8, 8))}, "search.space"))
+    with pytest.raises(UserError, match=r"^search\.space\.lr: low=1 is not below high=0\.1"):
+        read_space(Section({"lr": RangeConfig(1.0, 0.1, True)}, "search.space"))
+
+
 def test_any_key_under_search_space_may_be_given_without_a_plus() -> None:
     assert opened(["search.space.task.width=[8]", "search.trials=2", "+search.space.a=1"]) == [
         "++search.space.task.width=[8]",

@@ -38,7 +38,10 @@ SpaceConfig = Mapping[str, RangeConfig | ChoicesConfig]
 
 
 def read_space(section: Section) -> SpaceConfig:
-    """What is given under `search.space`, by dotted key; a range without ends is none."""
+    """What is given under `search.space`, by dotted key; a range without ends is none.
+
+    Entries that were made in Python are checked as if they had been read.
+    """
     return {key: entry for name, value in section.rest().items() for key, entry in _entries(name, value)}
 
 
@@ -49,6 +52,10 @@ def opened(overrides: Sequence[str]) -> list[str]:
 
 def _entries(key: str, value: Any) -> Iterator[tuple[str, RangeConfig | ChoicesConfig]]:
     """The entries of a node and of those below it."""
+    if isinstance(value, RangeConfig):
+        value = vars(value)
+    if isinstance(value, ChoicesConfig):
+        value = value.values
     if value is None:
         return
     if isinstance(value, (list, tuple)):
