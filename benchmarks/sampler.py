@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from statistics import fmean
 
@@ -17,9 +16,9 @@ import torch
 from benchmarks.side_by_side import Figure
 
 from optsweep.search.slots import SearchPlan, Slot, choose, suggest
-from optsweep.search.space import Range, Space
+from optsweep.search.space import Params, Space, number_of, numbers
 
-SPACE = Space({"lr": Range(2e-3, 2e-1), "weight_decay": Range(1e-3, 1.0)})
+SPACE = Space({"lr": numbers(2e-3, 2e-1), "weight_decay": numbers(1e-3, 1.0)})
 OPTIMA = ((3e-3, 3e-3), (1.6e-2, 0.5), (6e-2, 0.1))
 SEEDS = 6
 
@@ -49,8 +48,8 @@ def run(device: torch.device) -> list[Figure]:
 def _regret(sampler: str, lr: float, decay: float, seed: int) -> float:
     plan = SearchPlan(trials=16, lag=2, sampler=sampler, pruner="none", reruns=0.25, seed=seed, arm="a")
 
-    def height(params: Mapping[str, float]) -> float:
-        x, y = math.log10(params["lr"] / lr), math.log10(params["weight_decay"] / decay)
+    def height(params: Params) -> float:
+        x, y = math.log10(number_of(params, "lr") / lr), math.log10(number_of(params, "weight_decay") / decay)
         return math.inf if x > 1.5 else 0.3 * x * x + 0.1 * max(0.0, x) ** 3 + 0.05 * y * y
 
     slots: list[Slot] = []

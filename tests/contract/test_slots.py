@@ -10,18 +10,18 @@ from dataclasses import replace
 import pytest
 
 from optsweep.search.slots import SearchPlan, Slot, bracketed, choose, ranked, ready, suggest
-from optsweep.search.space import Range, Space
+from optsweep.search.space import Params, Space, number_of, numbers
 
 PLAN = SearchPlan(trials=16, lag=2, sampler="tpe", pruner="none", reruns=0.25, seed=0, arm="a")
-SPACE = Space({"lr": Range(1e-4, 1e-3)})
-Objective = Callable[[dict[str, float], int], float]
+SPACE = Space({"lr": numbers(1e-4, 1e-3)})
+Objective = Callable[[Params, int], float]
 
 
 def valley(best: float) -> Objective:
     """Validation loss with its minimum at `best`, a cliff a decade above it, and a little noise from the seed."""
 
-    def objective(params: dict[str, float], seed: int) -> float:
-        lr = params["lr"]
+    def objective(params: Params, seed: int) -> float:
+        lr = number_of(params, "lr")
         if lr > 10 * best:
             return math.inf
         return 2 + 0.1 * math.log10(lr / best) ** 2 + 1e-4 * math.sin(1e3 * lr + seed)
@@ -44,7 +44,7 @@ def search(plan: SearchPlan, space: Space, objective: Objective, workers: int = 
             heapq.heappush(running, (now + 1 + (number * 7 + pace) % 5, number))
         now, number = heapq.heappop(running)
         slot = slots[number]
-        slots[number] = replace(slot, value=objective(dict(slot.params), slot.seed))
+        slots[number] = replace(slot, value=objective(slot.params, slot.seed))
     return slots
 
 
@@ -62,7 +62,7 @@ def test_gp_sampler_is_reproducible_and_stays_within_the_range() -> None:
     assert search(plan, SPACE, valley(3e-4), workers=2) == first
     asked = [slot for slot in first if slot.origin == "model"]
     assert asked
-    assert all(1e-4 <= slot.params["lr"] <= 1e-3 for slot in asked)
+    assert all(1e-4 <= number_of(slot.params, "lr") <= 1e-3 for slot in asked)
 
 
 @pytest.mark.parametrize("trials", [1, 2, 3, 4, 7, 16, 20])
@@ -78,7 +78,7 @@ def test_the_range_grows_past_its_edge_until_the_best_is_bracketed(best: float) 
     choice = choose(PLAN, SPACE, slots)
     assert choice is not None
     assert choice.sides == {"low": True, "high": True}
-    assert abs(math.log10(choice.params["lr"] / best)) < 0.5
+    assert abs(math.log10(number_of(choice.params, "lr") / best)) < 0.5
     if not 1e-4 <= best <= 1e-3:
         assert any(slot.origin == "bracket" for slot in slots)
 
@@ -92,7 +92,7 @@ def test_an_arm_too_far_out_of_its_range_ends_unbracketed_and_says_so() -> None:
 
 def test_a_search_that_only_diverges_goes_lower_and_ends_without_a_choice() -> None:
     slots = search(PLAN, SPACE, lambda params, seed: math.inf)
-    assert min(slot.params["lr"] for slot in slots) < 1e-5
+    assert min(number_of(slot.params, "lr") for slot in slots) < 1e-5
     assert choose(PLAN, SPACE, slots) is None
 
 
@@ -103,10 +103,10 @@ def test_bracket_needs_a_factor_of_one_and_a_half() -> None:
 
 def test_quasi_random_points_are_the_same_for_all_arms_and_equally_dense_per_decade() -> None:
     plan = replace(PLAN, trials=64, sampler="quasi-random", reruns=0.0)
-    narrow, wide = Space({"lr": Range(1e-4, 1e-2)}), Space({"lr": Range(1e-6, 1e-2)})
-    flat: Objective = lambda params, seed: 1 + abs(math.log10(params["lr"] / 1e-3))  # noqa: E731
-    one = [s.params["lr"] for s in search(plan, narrow, flat)]
-    other = [s.params["lr"] for s in search(replace(plan, arm="b"), wide, flat)]
+    narrow, wide = Space({"lr": numbers(1e-4, 1e-2)}), Space({"lr": numbers(1e-6, 1e-2)})
+    flat: Objective = lambda params, seed: 1 + abs(math.log10(number_of(params, "lr") / 1e-3))  # noqa: E731
+    one = [number_of(s.params, "lr") for s in search(plan, narrow, flat)]
+    other = [number_of(s.params, "lr") for s in search(replace(plan, arm="b"), wide, flat)]
     for a, b in zip(one, other, strict=True):
         assert math.log(a / 1e-4) / math.log(1e2) == pytest.approx(math.log(b / 1e-6) / math.log(1e4))
     for decade in range(4):
@@ -115,9 +115,9 @@ def test_quasi_random_points_are_the_same_for_all_arms_and_equally_dense_per_dec
 
 
 def test_reruns_average_out_a_lucky_run() -> None:
-    def objective(params: dict[str, float], seed: int) -> float:
-        lucky = seed == 0 and params["lr"] > 5e-4
-        return 2 + 0.3 * abs(math.log10(params["lr"] / 2e-4)) - (0.5 if lucky else 0.0)
+    def objective(params: Params, seed: int) -> float:
+        lucky = seed == 0 and number_of(params, "lr") > 5e-4
+        return 2 + 0.3 * abs(math.log10(number_of(params, "lr") / 2e-4)) - (0.5 if lucky else 0.0)
 
     slots = search(PLAN, SPACE, objective)
     reruns = [slot for slot in slots if slot.origin == "rerun"]
@@ -153,7 +153,7 @@ def test_crashed_slots_count_as_done_and_never_as_results() -> None:
 @pytest.mark.parametrize("best", [1e-5, 1e-4, 1e-3, 2e-2, 1e-1, 1.0])
 @pytest.mark.parametrize("trials", [4, 6, 8, 16])
 def test_no_trial_is_run_twice_and_the_best_of_equals_is_chosen(trials: int, best: float) -> None:
-    space = Space({"lr": Range(1e-4, 1e-1)})
+    space = Space({"lr": numbers(1e-4, 1e-1)})
     for seed in range(5):
         plan = replace(PLAN, trials=trials, seed=seed)
         slots = search(plan, space, valley(best))
@@ -169,7 +169,7 @@ def test_a_plan_that_grew_reruns_on_new_seeds_and_compares_equal_numbers_of_them
     slots = search(small, SPACE, valley(3e-4))
     while len(slots) < 16:
         slot = suggest(grown, SPACE, len(slots), slots)
-        slots.append(replace(slot, value=valley(3e-4)(dict(slot.params), slot.seed)))
+        slots.append(replace(slot, value=valley(3e-4)(slot.params, slot.seed)))
     trials_run = [(tuple(slot.params.items()), slot.seed) for slot in slots]
     assert len(set(trials_run)) == 16
     choice = choose(grown, SPACE, slots)

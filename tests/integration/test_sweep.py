@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from optsweep.search.space import Value
 from optsweep.search.studies import Studies
 from optsweep.tracking import names, store
 from optsweep.tracking.reader import load_sweep
@@ -24,7 +26,7 @@ SWEEP = [
     *("search.trials=4", "search.over=[lr,weight_decay]", "confirm.seeds=2", "trainer.steps=20", "task.width=8"),
     *("trainer.rungs=2", "sweep.name=small", "hydra.launcher.report=false"),
 ]
-Numbers = dict[tuple[str, str, int], tuple[dict[str, float], int, float | None]]
+Numbers = dict[tuple[str, str, int], tuple[dict[str, Value], int, float | None]]
 
 
 @pytest.fixture(scope="module")
@@ -270,3 +272,27 @@ def test_an_arm_s_own_curves_are_the_medians_over_its_confirm_trials(reference: 
         assert arm.data.metrics[key] == pytest.approx(middle)
     curve = client.get_metric_history(arm.info.run_id, names.VAL_LOSS)
     assert [point.step for point in curve] == [0, 10, 20]
+
+
+def test_choices_of_the_program_are_searched_grown_and_reported(folder: Path) -> None:
+    """Batch size and clipping beside the LR, two lanes: trials of one program train together."""
+    arguments = [
+        *("task=iris_mlp", "optimizer=momentum", "search.over=[lr,task.batch_size,trainer.clip_norm]"),
+        *("search.space.task.batch_size=[8,16]", "search.space.trainer.clip_norm=[0.5,null]", "confirm.seeds=2"),
+        *("trainer.steps=20", "trainer.rungs=2", "trainer.lanes=2", "sweep.name=mixed", "hydra.launcher.workers=1"),
+    ]
+    run(folder, "-m", *arguments, "search.trials=4", "hydra.launcher.report=false")
+    before = numbers(folder, "mixed")
+    run(folder, "-m", *arguments, "search.trials=6")
+    after = numbers(folder, "mixed")
+    assert all(after[key] == value for key, value in before.items() if key[1] == "search")
+    settings = [params for (_, phase, _), (params, _, _) in after.items() if phase == "search"]
+    assert len(settings) == 6
+    assert {params["task.batch_size"] for params in settings} == {8, 16}
+    assert {params["trainer.clip_norm"] for params in settings} == {0.5, None}
+    assert all(value is not None for _, _, value in after.values())
+    (group,) = json.loads((folder / "reports" / "mixed" / "results.json").read_text())["groups"]
+    (arm,) = group["arms"]
+    chosen = arm["chosen"]["choices"]
+    assert chosen["task.batch_size"] in (8, 16)
+    assert {trial["params"]["task.batch_size"] for trial in arm["confirm"]} == {str(chosen["task.batch_size"])}

@@ -9,6 +9,7 @@ import inspect
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from optsweep.build.combination import (
     rule_class,
     schedule_traits,
 )
+from optsweep.build.fingerprint import Identity, described, identify
 from optsweep.build.hyperparameters import space_of
 from optsweep.build.suggestions import (
     TaskFacts,
@@ -29,6 +31,7 @@ from optsweep.build.suggestions import (
     warmup_fraction,
 )
 from optsweep.build.targets import construct, listed, resolve
+from optsweep.build.variants import Programs
 from optsweep.config.arm import Arm, fingerprint_of
 from optsweep.config.sections import TaskConfig
 from optsweep.errors import UserError, nearest
@@ -39,7 +42,7 @@ from optsweep.optim.rule import Domain, Rule
 from optsweep.optim.schedules import Schedule, schedule_names, warmup_names
 from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater, try_out
-from optsweep.search.space import Space
+from optsweep.search.space import Params, Space
 from optsweep.tasks.base import Split, Task
 from optsweep.train.program import Program
 
@@ -48,11 +51,28 @@ from optsweep.train.program import Program
 class Built:
     """An arm, ready to train."""
 
-    program: Program
+    program: Program  # with the first of the choices of the program, where such are searched
+    programs: Programs
+    task: Task  # as the config has it, for another arm of the same
     space: Space
-    fingerprint: str
-    content: Mapping[str, Any]  # what the fingerprint is of, flat
+    content: Mapping[str, Any]  # the settings that decide a trial's numbers, flat
+    code: tuple[Any, ...]  # what dotted paths name: rule, schedule, average
+    rule: str  # which class, with which options
     warnings: tuple[str, ...]
+
+    def program_for(self, params: Params) -> Program:
+        """The program of a trial with the setting `params`; built once per combination of its choices."""
+        return self.programs.of(self.space.program_values(params))
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What decides a trial's numbers beside the settings: model, data, code and machine. Probes the model."""
+        return identify(self.program, self.rule, self.code)
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits of everything exact that decides a trial's numbers."""
+        return fingerprint_of({**self.content, **self.identity.exact})
 
 
 def device_of(name: str) -> torch.device:
@@ -79,12 +99,17 @@ def build_task(config: TaskConfig) -> Task:
         task = cls(**config.options)
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error).splitlines()[0]) from None
+    check_batch_size(config, task)
+    return task
+
+
+def check_batch_size(config: TaskConfig, task: Task) -> None:
+    """Raise UserError for a batch of more samples than there are."""
     if config.batch_size is not None and config.batch_size > task.size(Split.TRAIN):
         raise UserError(
             f"task.batch_size: {config.batch_size} is more than the {task.size(Split.TRAIN)} training samples of "
             f"{config.name}; give a smaller number, or full"
         )
-    return task
 
 
 def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = None) -> Built:
@@ -92,20 +117,55 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
     check_combination(arm)
     device = device or device_of(arm.trainer.device)
     task = task or build_task(arm.task)
+    warnings: list[str] = []
+    _, floats, switched_off = _updater(arm)
+    space = space_of(arm, task_facts(arm, task), floats, switched_off, warnings)
+    tasks = {_task_key(arm.task): task}
+
+    def program(values: Params) -> Program:
+        chosen = arm.with_values(values)
+        if (key := _task_key(chosen.task)) not in tasks:
+            del tasks[next(iter(tasks))]
+            tasks[key] = build_task(chosen.task)
+        return _program(chosen, tasks[key], device, [] if values else warnings)
+
+    programs = Programs(program)
+    first = space.program_values(space.first)
+    first_program = programs.of(first)
+    content = _content(arm.with_values(first), first_program, space)
+    targets = {"optimizer": arm.optimizer.target, "schedule": arm.schedule.target, "averaging": arm.averaging.target}
+    code = tuple(resolve(target, f"{group}._target_") for group, target in targets.items() if target is not None)
+    static = {key: value for key, value in arm.optimizer.options.items() if f"optimizer.{key}" not in space.program}
+    return Built(
+        program=first_program,
+        programs=programs,
+        task=task,
+        space=space,
+        content=content,
+        code=code,
+        rule=described(code[0], static),
+        warnings=tuple(warnings),
+    )
+
+
+def _task_key(config: TaskConfig) -> str:
+    """Equal for tasks that are the same object: how its samples are batched is not the task's."""
+    return f"{config.target} {config.options!r}"
+
+
+def _program(arm: Arm, task: Task, device: torch.device, warnings: list[str]) -> Program:
+    """The program of an arm, its task's data on the device."""
     task.to(device)
     batch_size = arm.task.batch_size or task.size(Split.TRAIN)
+    check_batch_size(arm.task, task)
     if batch_size % arm.trainer.accumulate:
         raise UserError(
             f"trainer.accumulate: a batch of {batch_size} samples is not divisible by {arm.trainer.accumulate}"
         )
-    facts = task_facts(arm, task)
-    warnings: list[str] = []
-    schedule = _schedule(arm, facts, warnings)
-    builder, floats, switched_off = _updater(arm)
-    program = Program(
+    return Program(
         task=task,
-        build_update=builder,
-        schedule=schedule,
+        build_update=_updater(arm)[0],
+        schedule=_schedule(arm, task_facts(arm, task), warnings),
         num_steps=arm.trainer.steps,
         batch_size=batch_size,
         num_rungs=arm.trainer.rungs,
@@ -118,9 +178,6 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
         eval_batch_size=arm.trainer.eval_batch_size,
         device=device,
     )
-    space = space_of(arm, facts, floats, switched_off, warnings)
-    content = _content(arm, task, schedule, space, device)
-    return Built(program, space, fingerprint_of(content), content, tuple(warnings))
 
 
 def algorithm_of(built: Built) -> str:
@@ -134,15 +191,17 @@ def algorithm_of(built: Built) -> str:
         for key, value in built.content.items()
         if not key.startswith("optimizer.") and not (key.startswith("fixed.") and key[6:] not in update.relevant)
     }
-    ranges = {key: (r.low, r.high) for key, r in built.space.ranges.items()}
+    ranges = {key: found.content for key, found in built.space.dimensions.items()}
     return fingerprint_of({**content, **update.identity, **ranges})
 
 
 def check_arm(built: Built) -> list[str]:
     """Build the model's layout, an update and a step of it, so that what can't train is refused before anything does.
 
-    Returns what a user should know: a partition, a matrix that is not rotated.
+    Where trials choose their program, each program is built, and the model of the first one. Returns what a user should
+    know: a partition, a matrix that is not rotated.
     """
+    built.programs.check(built.space)
     program = built.program
     try:
         update = program.build_update(program.layout)
@@ -264,8 +323,9 @@ def _iterate(arm: Arm) -> Iterate:
 # -- fingerprint ---------------------------------------------------------------------------------------------------
 
 
-def _content(arm: Arm, task: Task, schedule: Schedule, space: Space, device: torch.device) -> dict[str, Any]:
-    """Everything that decides a trial's numbers beside its searched hyperparameters and its seed."""
+def _content(arm: Arm, program: Program, space: Space) -> dict[str, Any]:
+    """The settings that decide a trial's numbers beside what is searched and its seed."""
+    task, schedule = program.task, program.schedule
     trainer = asdict(arm.trainer)
     for key in ("device", "log_every", "lanes"):
         trainer.pop(key)
@@ -282,8 +342,9 @@ def _content(arm: Arm, task: Task, schedule: Schedule, space: Space, device: tor
         "weight_decay": {"mode": arm.decay.mode, "apply_to": arm.decay.apply_to},
         "averaging": {"name": arm.averaging.name, **arm.averaging.options},
         "fixed": space.fixed,
-        "trainer": {**trainer, "device": device.type, "lanes": "several" if arm.trainer.lanes > 1 else "one"},
+        "trainer": {**trainer, "device": program.device.type, "lanes": "several" if arm.trainer.lanes > 1 else "one"},
         "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
         "sweep": {"seed": arm.seed},
     }
-    return {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
+    content = {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
+    return {key: value for key, value in content.items() if key not in space.program}

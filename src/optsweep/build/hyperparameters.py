@@ -1,4 +1,4 @@
-"""An arm's float hyperparameters: which are searched in which range, and the values of the others."""
+"""The search space of an arm: what is searched, among which values, and the float hyperparameters that are not."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 
 from optsweep.build.suggestions import Suggestion, TaskFacts, lr_range, weight_decay
 from optsweep.build.targets import listed, resolve
+from optsweep.build.variants import no_choice, searchable
 from optsweep.config.arm import Arm
-from optsweep.config.search_space import RangeConfig
+from optsweep.config.search_space import ChoicesConfig, RangeConfig
 from optsweep.errors import UserError, nearest
 from optsweep.optim.rule import Domain
-from optsweep.search.space import Range, Space
+from optsweep.search.space import Dimension, Scope, Space, choices, numbers
 
 DECAY_KEY = "weight_decay"
+GIVEN = "given in search.space"
 
 
 def space_of(
@@ -45,40 +47,60 @@ def space_of(
     )
     fixed["lr"] = arm.optimizer.lr if arm.optimizer.lr is not None else lr.value if lr else 0.0
     fixed[DECAY_KEY] = arm.decay.value if arm.decay.value is not None else decay.value if decay else 0.0
-    ranges: dict[str, Range] = {}
+    dimensions: dict[str, Dimension] = {}
     if arm.search.trials:
         suggested = {"lr": lr, DECAY_KEY: decay}
-        for key in arm.search.over:
+        for key, user in _searched(arm, floats).items():
             if key in switched_off:
                 raise UserError(
                     f"search.space.{key}: {arm.schedule.name} switches {key} off; search {switched_off[key]} instead"
                 )
-            found = _range(arm, key, suggested, floats)
+            found = _dimension(arm, key, user, suggested, floats)
             if found is not None:
-                ranges[key] = found
-                fixed.pop(key)
-        if not ranges:
+                dimensions[key] = found
+                fixed.pop(key, None)
+        if not dimensions:
             raise UserError(
                 "search.trials: nothing is left to search (optimizer.lr is fixed); give search=none, or search.over"
             )
     elif arm.optimizer.lr is None and lr is None:
         raise UserError(f"optimizer.lr: there is no suggested value for {arm.optimizer.target}; give a number")
-    if arm.decay.mode != "none" and arm.decay.value is None and decay is None and DECAY_KEY not in ranges:
+    if arm.decay.mode != "none" and arm.decay.value is None and decay is None and DECAY_KEY not in dimensions:
         raise UserError(f"weight_decay.value: there is no suggested value for {arm.optimizer.target}; give a number")
-    if arm.decay.mode == "independent" and max(fixed.get(DECAY_KEY, 0.0), _high(ranges)) >= 1e-2:
+    if arm.decay.mode == "independent" and max(fixed.get(DECAY_KEY, 0.0), _high(dimensions)) >= 1e-2:
         warnings.append("weight_decay=independent with λ ≥ 1e-2 shrinks the weights by 1 % and more at every step")
-    return Space(ranges, fixed)
+    return Space(dimensions, fixed)
 
 
-def _high(ranges: Mapping[str, Range]) -> float:
-    return ranges[DECAY_KEY].high if DECAY_KEY in ranges else 0.0
+def _high(dimensions: Mapping[str, Dimension]) -> float:
+    ends = dimensions[DECAY_KEY].ends if DECAY_KEY in dimensions else ()
+    return max((end for end in ends if isinstance(end, (int, float))), default=0.0)
 
 
-def _range(
-    arm: Arm, key: str, suggested: Mapping[str, Suggestion | None], floats: Mapping[str, Domain]
-) -> Range | None:
-    """The range of a searched key; None if its value is fixed by the user or has no effect."""
-    user: RangeConfig | None = arm.search.space.get(key)
+def _searched(arm: Arm, floats: Mapping[str, Domain]) -> dict[str, RangeConfig | ChoicesConfig | None]:
+    """What is searched, with the values that the user gives; float hyperparameters by their short names."""
+    groups = {"optimizer": arm.optimizer.options, "schedule": arm.schedule.options, "averaging": arm.averaging.options}
+    short = {f"{group}.{key}": key for key in floats for group, options in groups.items() if key in options}
+    short |= {"optimizer.lr": "lr", "weight_decay.value": DECAY_KEY}
+    found: dict[str, RangeConfig | ChoicesConfig | None] = {}
+    for key in arm.search.over:
+        given = arm.search.space.get(key)
+        if given is not None and found.get(short.get(key, key)) is not None:
+            raise UserError(f"search.space.{key}: given twice, as {short.get(key, key)} too; give one of them")
+        found[short.get(key, key)] = given or found.get(short.get(key, key))
+    return found
+
+
+def _dimension(
+    arm: Arm,
+    key: str,
+    user: RangeConfig | ChoicesConfig | None,
+    suggested: Mapping[str, Suggestion | None],
+    floats: Mapping[str, Domain],
+) -> Dimension | None:
+    """The values of a searched key; None if its value is fixed by the user or has no effect."""
+    if "." in key:
+        return _choice_of_program(arm, key, user)
     known = ["lr", DECAY_KEY, *floats]
     if key not in known:
         raise UserError(
@@ -88,22 +110,53 @@ def _range(
         return None
     if key == "lr" and arm.optimizer.lr is not None:
         return None
+    if isinstance(user, RangeConfig):
+        for side, value in (("low", user.low), ("high", user.high)):
+            _check_number(key, f".{side}", value, floats)
+        return numbers(user.low, user.high, log=user.log, source=GIVEN)
     if user is not None:
-        if key in floats:
-            domain = floats[key]
-            for side in ("low", "high"):
-                if getattr(user, side) not in domain:
-                    raise UserError(f"search.space.{key}.{side}: {getattr(user, side):g} is not in {domain}")
-        elif user.low < 0 or (key == "lr" and user.low <= 0):
-            raise UserError(f"search.space.{key}.low: {user.low:g} is not > 0")
-        return Range(user.low, user.high, user.log, "given in search.space")
+        values = [_check_number(key, "", value, floats) for value in user.values]
+        return choices(values, scope=Scope.LANE, source=GIVEN)
     suggestion = suggested.get(key)
     if suggestion is None:
         raise UserError(
             f"search.space.{key}: there is no suggested range for {key} of {arm.optimizer.name}; "
             f"give search.space.{key}.low and search.space.{key}.high"
         )
-    return Range(suggestion.low, suggestion.high, True, suggestion.source)
+    return numbers(suggestion.low, suggestion.high, source=suggestion.source)
+
+
+def _check_number(key: str, side: str, value: object, floats: Mapping[str, Domain]) -> float:
+    """A value of a float hyperparameter. Raises UserError for one that it can't have."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UserError(f"search.space.{key}: {value!r} is not allowed; give numbers")
+    if key in floats:
+        if value not in floats[key]:
+            raise UserError(f"search.space.{key}{side}: {value:g} is not in {floats[key]}")
+    elif value < 0 or (key == "lr" and value <= 0):
+        raise UserError(f"search.space.{key}{side}: {value:g} is not > 0")
+    return float(value)
+
+
+def _choice_of_program(arm: Arm, key: str, user: RangeConfig | ChoicesConfig | None) -> Dimension:
+    """The values of a key of the config; a range is of whole numbers where its present value is one."""
+    present = searchable(arm)
+    if key not in present:
+        raise no_choice(arm, key, list(present))
+    if user is None:
+        raise UserError(
+            f"search.space.{key}: there is no suggested range for it; give a list of values, or "
+            f"search.space.{key}.low and search.space.{key}.high"
+        )
+    if isinstance(user, ChoicesConfig):
+        return choices(user.values, source=GIVEN)
+    value = 1 if key == "task.batch_size" else present[key]  # which may be "full"
+    whole = isinstance(value, int) or (key == "warmup.steps" and user.high >= 1)
+    if isinstance(value, bool) or not (value is None or isinstance(value, (int, float))):
+        raise UserError(f"search.space.{key}: {value!r}, its present value, is no number; give a list of values")
+    if whole and not (isinstance(user.low, int) and isinstance(user.high, int)):
+        raise UserError(f"search.space.{key}: low={user.low!r} and high={user.high!r} are not both whole numbers")
+    return numbers(user.low, user.high, log=user.log, whole=whole, scope=Scope.PROGRAM, source=GIVEN)
 
 
 def _suggested_lr(arm: Arm, facts: TaskFacts) -> Suggestion | None:

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optsweep.checks import of_type
 from optsweep.errors import UserError, nearest
 
 
@@ -21,18 +22,28 @@ def resolve(target: str, key: str) -> Any:
 
 def construct(cls: Any, static: Mapping[str, Any], group: str) -> Any:
     """An object of a class with its static options. Raises UserError that names the key."""
-    known = list(inspect.signature(cls).parameters)
+    parameters = _parameters(cls)
+    known = list(parameters)
     for key in static:
         if key not in known:
             allowed = [*cls.floats, *known]
             raise UserError(
                 f"{group}.{key}: {cls.__name__} has no such option{nearest(key, allowed)}; {listed(allowed)}"
             )
+    static = {key: of_type(f"{group}.{key}", value, parameters[key].annotation) for key, value in static.items()}
     try:
         return cls(**static)
     except (ValueError, TypeError) as error:
         text = str(error).splitlines()[0]
         raise UserError(text if text.startswith(group) else f"{group}: {text}") from None
+
+
+def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
+    """A constructor's parameters, annotations as objects where all their names are known."""
+    try:
+        return inspect.signature(cls, eval_str=True).parameters
+    except NameError:
+        return inspect.signature(cls).parameters
 
 
 def listed(names: Sequence[str]) -> str:

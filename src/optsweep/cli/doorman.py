@@ -24,6 +24,7 @@ from optsweep.cli.verbs import VERBS
 from optsweep.config.arm import GROUPS
 from optsweep.config.compose import axes_of, compose, register_plugins
 from optsweep.config.door import arm_of
+from optsweep.config.search_space import opened
 from optsweep.errors import UserError, nearest
 
 CONFIG = "pkg://optsweep.conf"
@@ -81,7 +82,7 @@ def _main(command: Command) -> None:
     HYDRA_FULL_ERROR is its only way to let an exception through: else it prints several lines and exits. It is set for
     as long as Hydra runs, and tells nobody anything.
     """
-    with _replaced(command.arguments, HYDRA_FULL_ERROR="1"):
+    with _replaced(opened(command.arguments), HYDRA_FULL_ERROR="1"):
         hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(command)()
 
 

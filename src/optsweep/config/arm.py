@@ -142,13 +142,3 @@ def _check_combination(arm: Arm) -> None:
 def fingerprint_of(content: Mapping[str, Any]) -> str:
     """12 hexadecimal digits of SHA-256 over canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What changed between two flat mappings, in a line."""
-    changed = [
-        f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    ]
-    return "; ".join(changed)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.optsweep.local_launcher import LocalLauncher
 from hydra_plugins.optsweep.search_path import OptsweepSearchPath
 from optsweep.config.arm import GROUPS
+from optsweep.config.search_space import opened
 from optsweep.errors import UserError
 
 
@@ -32,7 +33,7 @@ def compose(overrides: Sequence[str], name: str = "config", folder: Path | None 
     GlobalHydra.instance().clear()
     with initialize_config_module("optsweep.conf", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        first = list(_first_cell(OverridesParser.create(loader).parse_overrides(list(overrides)), loader))
+        first = list(_first_cell(OverridesParser.create(loader).parse_overrides(opened(overrides)), loader))
         beside = [f"hydra.searchpath=[file://{folder.absolute()}]"] if folder else []
         return hydra_compose(name, [*first, *beside], return_hydra_config=True)
 
@@ -40,7 +41,7 @@ def compose(overrides: Sequence[str], name: str = "config", folder: Path | None 
 def axes_of(config: DictConfig, overrides: Sequence[str] = ()) -> list[str]:
     """Keys, other than groups, that are swept over by a sweep file or by overrides: they tell arms apart."""
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}
-    lines = [*overrides, *(f"{key}={value}" for key, value in params.items())]
+    lines = [*opened(overrides), *(f"{key}={value}" for key, value in params.items())]
     keys = [o.key_or_group for o in OverridesParser.create().parse_overrides(lines) if o.is_sweep_override()]
     return sorted({key for key in keys if key not in GROUPS})
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from optsweep.checks import checked, choice, either, flag, number, optional, refuse, text, whole
 from optsweep.config.fields import Key, Keyed, Options, Rest, missing
-from optsweep.config.search_space import RangeConfig, read_space
+from optsweep.config.search_space import SpaceConfig, read_space
 from optsweep.config.section import Section
 
 FROM_TASK: Any = None
@@ -50,12 +50,11 @@ def _names(key: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _space(key: str, value: object) -> Mapping[str, RangeConfig]:
-    """Ranges as the config has them are read, those made in Python are checked as if they had been."""
+def _space(key: str, value: object) -> SpaceConfig:
+    """Entries as the config has them are read, those made in Python are checked as if they had been."""
     if not isinstance(value, Mapping):
         raise refuse(key, value, "ranges by hyperparameter")
-    unread = {name: asdict(entry) if isinstance(entry, RangeConfig) else entry for name, entry in value.items()}
-    return read_space(Section(unread, key))
+    return read_space(Section(value, key))
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ class SearchConfig(Keyed):
     reruns: Annotated[float, Key("search.reruns", checked(number, least=0.0, most=0.5))] = 0.25  # share of the trials
     lag: Annotated[int, Key("search.lag", either("auto", whole))] = AUTO_LAG
     over: Annotated[tuple[str, ...], Key("search.over", _names)] = ("lr",)
-    space: Annotated[Mapping[str, RangeConfig], Key("search.space", _space)] = field(default_factory=dict)
+    space: Annotated[SpaceConfig, Key("search.space", _space)] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,43 +1,75 @@
-"""A sweep may grow and may not change: trials of different settings are never mixed under one name."""
+"""A sweep may grow and may not change: trials of different settings, models or devices are never mixed in one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optsweep.build.assemble import Built
-from optsweep.config.arm import Arm, difference
+from optsweep.build.fingerprint import NUMERICS, SHOWN, Identity, heading
+from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 from optsweep.search.studies import Studies
 from optsweep.tracking.codec import plain
 
+CONTENT, IDENTITY = "content", "identity"
+_UNKNOWN = Identity({NUMERICS: 1}, {})
+"""Of trials of the versions that noted settings only."""
 
-def _plan_content(arm: Arm, built: Built) -> dict[str, Any]:
-    """What must not change while a sweep grows."""
+
+def _settings(arm: Arm, built: Built) -> dict[str, Any]:
+    """What was set and must not change while a sweep grows, as it comes back from the storage."""
     search = arm.search
-    return {
+    content = {
+        **built.content,
         "search.sampler": search.sampler,
         "search.pruner": search.pruner,
         "search.reruns": search.reruns,
         "search.lag": search.lag,
-        **{f"search.space.{key}": [r.low, r.high, r.log] for key, r in sorted(built.space.ranges.items())},
+        **{f"search.space.{key}": found.content for key, found in sorted(built.space.dimensions.items())},
     }
+    found: dict[str, Any] = plain(content)
+    return found
 
 
 def check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]) -> None:
-    """Refuse to mix trials of different settings under one name."""
+    """Raise UserError, in words, where an arm's trials are of other settings, another model, other code or data."""
     for arm, b in zip(arms, built, strict=True):
-        content = {**b.content, **_plan_content(arm, b)}
-        before = studies.note(arm.name, "content") if studies.has_trials(arm.name) else None
-        if before is not None and (changed := difference(before, plain(content))):
+        before = studies.note(arm.name, CONTENT) if studies.has_trials(arm.name) else None
+        if before is None:
+            continue
+        changed = _changed(before, _settings(arm, b))
+        kind = "under other settings" if changed else ""
+        if not changed or len(changed) < SHOWN:
+            changed += (others := b.identity.differences(_noted(studies, arm)))
+            kind = kind or (heading(others[0]) if others else "")
+        if changed:
+            more = f"; and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
             raise UserError(
-                f"sweep.name={arm.sweep}: its arm '{arm.name}' has trials under other settings: {changed}; "
+                f"sweep.name={arm.sweep}: its arm '{arm.name}' has trials {kind}: {'; '.join(changed[:SHOWN])}{more}; "
                 f"give another sweep.name"
             )
 
 
 def note_content(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]) -> None:
-    """Remember the settings of arms that have no trials yet."""
+    """Remember what arms without trials are."""
     for arm, b in zip(arms, built, strict=True):
         if not studies.has_trials(arm.name):
-            studies.set_note(arm.name, "content", plain({**b.content, **_plan_content(arm, b)}))
+            studies.set_note(arm.name, CONTENT, _settings(arm, b))
+            identity = {"exact": dict(b.identity.exact), "approximate": dict(b.identity.approximate)}
+            studies.set_note(arm.name, IDENTITY, identity)
+
+
+def _noted(studies: Studies, arm: Arm) -> Identity:
+    """The identity that the arm's trials have."""
+    noted = studies.note(arm.name, IDENTITY)
+    return _UNKNOWN if noted is None else Identity(noted["exact"], noted["approximate"])
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that differ, a few words each."""
+    return [
+        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]

@@ -14,6 +14,7 @@ from optsweep.inference.looks import AUTO, LOOKS, in_words
 from optsweep.launch.environment import environment
 from optsweep.launch.planner import Planner
 from optsweep.launch.worker import Job
+from optsweep.search.space import Dimension, Space
 from optsweep.tasks.base import Split
 from optsweep.tracking import names
 from optsweep.tracking.schema import (
@@ -84,7 +85,7 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
         label=label,
         choices=arm.combination,
         fingerprint=built.fingerprint,
-        space={key: RangeRecord(r.low, r.high, r.log, r.source) for key, r in built.space.ranges.items()},
+        space=_ranges(built.space),
         fixed=built.space.fixed,
         facts=facts_of(arm, built.program),
         schedule=schedule_trace(built.program),
@@ -96,7 +97,7 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
     tracker.set_params(run, {key: value for key, value in built.content.items() if value is not None})
     tracker.set_dataset(run, arm.task.name, task.digest(), arm.task.target, {"num_train": task.size(Split.TRAIN)})
     tracker.log_text(run, without_secrets(arm.yaml), "config.yaml")
-    return Job(arm, label, built.fingerprint, run)
+    return Job(arm, label, built.fingerprint, run, tuple(built.space.program))
 
 
 def facts_of(arm: Arm, program: Program) -> ArmFacts:
@@ -119,6 +120,22 @@ def facts_of(arm: Arm, program: Program) -> ArmFacts:
         threads=arm.trainer.threads,
         data=task.digest(),
     )
+
+
+def _ranges(space: Space) -> dict[str, RangeRecord]:
+    """The searched ranges of numbers."""
+    ranges = {key: (found.number, found.source) for key, found in space.dimensions.items()}
+    return {
+        key: RangeRecord(found.low, found.high, found.log, source)
+        for key, (found, source) in ranges.items()
+        if found is not None
+    }
+
+
+def _values(dimension: Dimension) -> str:
+    """What is searched, in words."""
+    found = dimension.number
+    return ", ".join(map(str, dimension.choices)) if found is None else f"{found.low:g} – {found.high:g}"
 
 
 def schedule_trace(program: Program, most: int = MOST_TRACED) -> ScheduleTrace | None:
@@ -146,7 +163,7 @@ def _sweep_note(plan: SweepPlan, command: str) -> str:
 
 def _note(arm: Arm, built: Built, label: str) -> str:
     """Markdown shown on the arm's page in MLflow."""
-    rows = [f"| {key} | {r.low:g} – {r.high:g} | {r.source} |" for key, r in built.space.ranges.items()]
+    rows = [f"| {key} | {_values(found)} | {found.source} |" for key, found in built.space.dimensions.items()]
     fixed = ", ".join(f"{key} = {value:g}" for key, value in built.space.fixed.items())
     return "\n".join(
         [

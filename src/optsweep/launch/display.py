@@ -14,6 +14,7 @@ from rich.table import Table
 
 from optsweep.launch.events import ArmProgress, Event, Note, Progressed, Started, Stopped, Trained, TrialEnded
 from optsweep.search.slots import Slot
+from optsweep.search.space import as_typed
 from optsweep.train.trial import Phase
 
 PLAIN_SECONDS = 15.0
@@ -84,7 +85,7 @@ class Display:
     def _trial_ended(self, label: str, phase: Phase, slot: Slot) -> None:
         """A trial ended; said in a line where there is no terminal."""
         if self._live is None and (slot.crashed or slot.value == math.inf):
-            params = ", ".join(f"{key}={value:.3g}" for key, value in slot.params.items())
+            params = ", ".join(f"{key}={as_typed(value)}" for key, value in slot.params.items())
             self._print(f"  {label}: {phase} {slot.number} ({params}) {'crashed' if slot.crashed else 'diverged'}")
 
     def __rich__(self) -> Table:

@@ -21,7 +21,7 @@ from optsweep.search.history import NO_HISTORY, History
 from optsweep.search.ownership import Lease
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Choice, SearchPlan, Slot, choose, ready, suggest
-from optsweep.search.space import Space
+from optsweep.search.space import Space, number_of
 from optsweep.search.studies import States, Studies
 from optsweep.tracking.schema import Chosen
 from optsweep.tracking.writer import Tracker
@@ -267,7 +267,7 @@ class Planner:
         choice, confirm = seen.standing.choice, seen.standing.confirm
         if choice != seen.chosen or choice is None:
             seen.chosen = choice
-            self.tracker.note_chosen(task.job.parent_run, _chosen(choice))
+            self.tracker.note_chosen(task.job.parent_run, _chosen(choice, task.space))
         if choice is None:  # every search trial diverged or crashed: there is nothing to confirm
             return True
         others = sorted(s.number for s in confirm.slots.values() if s.params != choice.params and s.done)
@@ -286,12 +286,14 @@ def _fixed(space: Space) -> Choice:
     return Choice(params={}, mean=math.inf, count=0, sides={}, searched={}, numbers=())
 
 
-def _chosen(choice: Choice | None) -> Chosen | None:
+def _chosen(choice: Choice | None, space: Space) -> Chosen | None:
     """The choice as the arm's sheet has it."""
     if choice is None:
         return None
+    among = {key for key, dimension in space.dimensions.items() if dimension.choices}
     return Chosen(
-        params=dict(choice.params),
+        params={key: number_of(choice.params, key) for key in choice.params if key not in among},
+        choices={key: value for key, value in choice.params.items() if key in among},
         mean=choice.mean if choice.count else None,
         n=choice.count,
         bracketed={"lr": dict(choice.sides)} if choice.sides else {},

@@ -33,10 +33,9 @@ def time_arms(jobs: Sequence[Job], built: Sequence[Built], tracker: Tracker) -> 
         sheet = tracker.arm_sheet(job.parent_run)
         if sheet is not None and sheet.timing is None:
             # Without a choice every trial diverged; the time of a step does not depend on the numbers.
-            low = {key: held.low for key, held in arm_built.space.ranges.items()}
-            params = sheet.chosen.params if sheet.chosen else low
+            params = {**sheet.chosen.params, **sheet.chosen.choices} if sheet.chosen else arm_built.space.first
             trial = Trial(arm_built.space.hyper(params), seed=0)
-            work.append((job, replace(arm_built.program, vmapped=False), trial))
+            work.append((job, replace(arm_built.program_for(params), vmapped=False), trial))
             samples[job.parent_run] = []
     for _ in range(ROUNDS):
         for job, program, trial in work:

@@ -61,7 +61,7 @@ def build_all(arms: Sequence[Arm]) -> list[Built]:
     for arm in arms:
         key = repr(arm.task)
         built.append(build_arm(arm, tasks.get(key)))
-        tasks[key] = built[-1].program.task
+        tasks[key] = built[-1].task
         built[-1] = replace(built[-1], warnings=(*built[-1].warnings, *check_arm(built[-1])))
     return built
 

@@ -13,7 +13,8 @@ from optsweep.config.arm import Arm
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.search.ownership import Claim, LeaseLostError
 from optsweep.search.process import process_name
-from optsweep.search.slots import seed_of
+from optsweep.search.slots import Slot, seed_of
+from optsweep.search.space import Value
 from optsweep.search.studies import Studies, Work
 from optsweep.tasks.base import Task
 from optsweep.tracking.schema import TrialHead
@@ -32,6 +33,7 @@ class Job:
     label: str
     fingerprint: str
     parent_run: str
+    program_keys: tuple[str, ...] = ()  # searched keys in which trials that train together are alike
 
 
 class InterruptedTrainingError(Exception):
@@ -58,12 +60,20 @@ class Worker:
         for i in range(len(self.jobs)):
             job = self.jobs[(self._next + i) % len(self.jobs)]
             for phase in (Phase.SEARCH, Phase.CONFIRM):
-                works = self.studies.pop(job.arm.name, phase, self.name, LEASE_SECONDS, job.arm.trainer.lanes)
+                works = self._pop(job, phase)
                 if works:
                     self._next += i + 1
                     self._train(job, works)
                     return True
         return False
+
+    def _pop(self, job: Job, phase: Phase) -> list[Work]:
+        """As many trials of one program as there are lanes."""
+
+        def program(slot: Slot) -> list[Value]:
+            return [slot.params[key] for key in job.program_keys]
+
+        return self.studies.pop(job.arm.name, phase, self.name, LEASE_SECONDS, job.arm.trainer.lanes, program)
 
     def _train(self, job: Job, works: Sequence[Work]) -> None:
         """Train popped trials together; a crash fails them all, and each is run again."""
@@ -75,7 +85,8 @@ class Worker:
             built = self._build(job.arm)
             torch.set_num_threads(job.arm.trainer.threads)
             observer.open(works, built)
-            train(built.program, [trial_of(job.arm, built, work) for work in works], observer)
+            program = built.program_for(works[0].slot.params)
+            train(program, [trial_of(job.arm, built, work) for work in works], observer)
         except LeaseLostError:
             return
         except InterruptedTrainingError:
@@ -100,7 +111,7 @@ class Worker:
             device = device_of(arm.trainer.device if self.device is None else self.device)
             key = repr(arm.task)
             built = build_arm(arm, self._tasks.get(key), device)
-            self._tasks[key] = built.program.task
+            self._tasks[key] = built.task
             self._built[arm.name] = built
         return self._built[arm.name]
 
@@ -142,7 +153,7 @@ class _Reporter:
             slot=slot.number,
             seed=slot.seed,
             origin=slot.origin,
-            hyper=built.space.hyper(slot.params),
+            hyper=built.space.values(slot.params),
             lanes=len(self.works),
         )
         name = f"{self.job.label} · {work.phase.value} {slot.number}"

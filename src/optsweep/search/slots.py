@@ -3,9 +3,10 @@
 Slot n sees the results of slots ≤ n − lag and the parameters of all before it, never what happens to have finished.
 So the search is the same whatever the number and the speed of workers.
 
-The slots of an arm with B trials: the first half is quasi-random, then Optuna's model, and the last `reruns` share
-repeats the best settings on further seeds. Any slot but a re-run may be redirected to bracket the LR: as long as the
-best LR has no tried LR at least 1.5 × away on either side, the range grows past that edge. Growing never adds a slot.
+A setting holds values of any kind; `search.space` says which. The slots of an arm with B trials: the first half is
+quasi-random, then Optuna's model, and the last `reruns` share repeats the best settings on further seeds. Any slot but
+a re-run may be redirected to bracket a key of GROWING, the LR: as long as the best LR has no tried LR at least 1.5 ×
+away on either side, the range grows past that edge. Growing never adds a slot.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from statistics import fmean, median
+from typing import Any
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from optsweep.search.space import Range, Space
+from optsweep.search.space import Dimension, Number, Params, Space, Value, number_of
+
+GROWING = ("lr",)
+"""Keys whose range grows past an edge that the best value leans on, where they are searched as a range of numbers."""
 
 BRACKET_FACTOR = 1.5
-"""A tried LR this far from the best, on either side, brackets it."""
+"""A tried value this far from the best, on either side, brackets it."""
 
 HAIR = 1e-9
 """Tolerance for 1.5 × in floating point."""
@@ -75,7 +80,7 @@ class Slot:
     """One place in the search, decided: parameters and seed, and the result once it is there."""
 
     number: int
-    params: Mapping[str, float]
+    params: Params
     seed: int
     origin: str
     value: float | None = None  # validation loss at the last step; inf: diverged; None: not there yet, or pruned
@@ -131,96 +136,117 @@ def _points(seed: int, dimensions: int, count: int) -> NDArray[np.float64]:
     return np.asarray(qmc.Sobol(dimensions, scramble=True, rng=seed).random_base2(max(1, math.ceil(math.log2(count)))))
 
 
-def _quasi_random(plan: SearchPlan, space: Space, number: int) -> dict[str, float]:
-    """Point `number` of a scrambled Sobol sequence, the same for all arms, in each arm's own ranges."""
-    count = max(plan.num_quasi_random, number + 1, 2)
-    unit = _points(seed_of(plan.seed, "quasi-random") % 2**32, len(space.ranges), count)[number]
-    return {key: r.at(float(u)) for (key, r), u in zip(sorted(space.ranges.items()), unit, strict=True)}
+def _quasi_random(plan: SearchPlan, space: Space, place: int) -> dict[str, Value]:
+    """Point `place` of a scrambled Sobol sequence, the same for all arms, in each arm's own space."""
+    count = max(plan.num_quasi_random, place + 1, 2)
+    unit = _points(seed_of(plan.seed, "quasi-random") % 2**32, len(space.dimensions), count)[place]
+    keys = sorted(space.dimensions)
+    return {key: space.dimensions[key].at(float(u)) for key, u in zip(keys, unit, strict=True)}
 
 
-def settings(slots: Sequence[Slot]) -> list[tuple[Mapping[str, float], list[float]]]:
+def settings(slots: Sequence[Slot]) -> list[tuple[Params, list[float]]]:
     """Distinct parameter settings in order of first appearance, with their results (diverged: inf)."""
-    found: dict[tuple[tuple[str, float], ...], tuple[Mapping[str, float], list[float]]] = {}
-    seen: set[tuple[tuple[tuple[str, float], ...], int]] = set()
+    found: dict[tuple[tuple[str, Value], ...], tuple[Params, list[float]]] = {}
+    seen: set[tuple[tuple[tuple[str, Value], ...], int]] = set()
     for slot in slots:
         if slot.value is not None:
-            key = tuple(sorted(slot.params.items()))
+            key = tuple((name, slot.params[name]) for name in sorted(slot.params))
             if (key, slot.seed) not in seen:  # the same trial twice is one result
                 seen.add((key, slot.seed))
                 found.setdefault(key, (slot.params, []))[1].append(slot.value)
     return list(found.values())
 
 
-def ranked(slots: Sequence[Slot]) -> list[tuple[Mapping[str, float], list[float]]]:
+def ranked(slots: Sequence[Slot]) -> list[tuple[Params, list[float]]]:
     """Settings without a divergence, best mean first; ties go to the smaller LR, then to the earlier one."""
     finite = [(params, values) for params, values in settings(slots) if all(map(math.isfinite, values))]
-    return sorted(finite, key=lambda s: (fmean(s[1]), s[0].get("lr", 0.0)))
+    return sorted(finite, key=_rank)
 
 
-def bracketed(slots: Sequence[Slot], best_lr: float) -> dict[str, bool]:
-    """Whether a tried LR (worse or diverged) lies at least 1.5 × below, and above, the best."""
-    tried = [slot.params["lr"] for slot in slots if slot.done and not slot.crashed]
-    low, high = best_lr / BRACKET_FACTOR * (1 + HAIR), best_lr * BRACKET_FACTOR * (1 - HAIR)
-    return {"low": any(lr <= low for lr in tried), "high": any(lr >= high for lr in tried)}
+def _rank(setting: tuple[Params, list[float]]) -> tuple[float, float]:
+    params, values = setting
+    return fmean(values), number_of(params, "lr") if "lr" in params else 0.0
+
+
+def bracketed(slots: Sequence[Slot], best: float, key: str = "lr") -> dict[str, bool]:
+    """Whether a tried value (worse or diverged) lies at least 1.5 × below, and above, the best."""
+    tried = [number_of(slot.params, key) for slot in slots if slot.done and not slot.crashed]
+    low, high = best / BRACKET_FACTOR * (1 + HAIR), best * BRACKET_FACTOR * (1 - HAIR)
+    return {"low": any(value <= low for value in tried), "high": any(value >= high for value in tried)}
+
+
+def _growing(space: Space) -> list[tuple[str, Number]]:
+    """Keys whose range may grow, with their ranges."""
+    found = [(key, space.dimensions[key].number) for key in GROWING if key in space.dimensions]
+    return [(key, edge) for key, edge in found if edge is not None]
 
 
 def _redirect(
-    plan: SearchPlan, space: Space, number: int, visible: Sequence[Slot], pending: Sequence[Slot]
-) -> dict[str, float] | None:
-    """The next LR past an edge that the best LR leans on, or None.
+    plan: SearchPlan, space: Space, place: int, visible: Sequence[Slot], pending: Sequence[Slot]
+) -> dict[str, Value] | None:
+    """The next setting past an edge that the best one leans on, or None.
 
     While the space is still being filled, only an edge of the range counts: points between may be yet to come.
     """
-    if "lr" not in space.ranges or not visible:
-        return None
     best = ranked(visible)
-    if not best:
-        # Everything diverged: the range is too high.
-        tried = [slot.params["lr"] for slot in visible if slot.value is not None]
-        if not tried:
-            return None
-        lowest = min([*tried, *(slot.params["lr"] for slot in pending), space.ranges["lr"].low])
-        return {**visible[-1].params, "lr": lowest / GROWTH}
-    params = best[0][0]
-    lr, edge = params["lr"], space.ranges["lr"]
-    sides = bracketed(visible, lr)
-    filling = number < plan.num_quasi_random
-    coming = [slot.params["lr"] for slot in pending]
-    known = [*coming, *(slot.params["lr"] for slot in visible)]
-    if not sides["high"]:
-        if lr * BRACKET_FACTOR > edge.high:
-            return {**params, "lr": max([*known, edge.high]) * GROWTH}
-        if not filling and not any(other >= lr * BRACKET_FACTOR * (1 - HAIR) for other in coming):
-            return {**params, "lr": edge.high}
-    if not sides["low"]:
-        if lr / BRACKET_FACTOR < edge.low:
-            return {**params, "lr": min([*known, edge.low]) / GROWTH}
-        if not filling and not any(other <= lr / BRACKET_FACTOR * (1 + HAIR) for other in coming):
-            return {**params, "lr": edge.low}
+    filling = place < plan.num_quasi_random
+    for key, edge in _growing(space):
+        if not visible:
+            continue
+        coming = [number_of(slot.params, key) for slot in pending]
+        if not best:
+            # Everything diverged: the range is too high.
+            tried = [number_of(slot.params, key) for slot in visible if slot.value is not None]
+            if tried:
+                return {**visible[-1].params, key: min([*tried, *coming, edge.low]) / GROWTH}
+            continue
+        params = best[0][0]
+        value = _past_an_edge(key, edge, number_of(params, key), visible, coming, filling=filling)
+        if value is not None:
+            return {**params, key: value}
     return None
 
 
-def current_ranges(space: Space, slots: Sequence[Slot]) -> dict[str, Range]:
-    """The ranges with every extension that was tried."""
-    ranges = dict(space.ranges)
+def _past_an_edge(
+    key: str, edge: Number, best: float, visible: Sequence[Slot], coming: Sequence[float], *, filling: bool
+) -> float | None:
+    """The value of `key` to try next, so that the best one is bracketed; None if it is, or will be."""
+    sides = bracketed(visible, best, key)
+    known = [*coming, *(number_of(slot.params, key) for slot in visible)]
+    if not sides["high"]:
+        if best * BRACKET_FACTOR > edge.high:
+            return max([*known, edge.high]) * GROWTH
+        if not filling and not any(other >= best * BRACKET_FACTOR * (1 - HAIR) for other in coming):
+            return edge.high
+    if not sides["low"]:
+        if best / BRACKET_FACTOR < edge.low:
+            return min([*known, edge.low]) / GROWTH
+        if not filling and not any(other <= best / BRACKET_FACTOR * (1 + HAIR) for other in coming):
+            return edge.low
+    return None
+
+
+def current_space(space: Space, slots: Sequence[Slot]) -> dict[str, Dimension]:
+    """What is searched, with every extension that was tried."""
+    dimensions = dict(space.dimensions)
     for slot in slots:
         for key, value in slot.params.items():
-            ranges[key] = ranges[key].including(value)
-    return ranges
+            dimensions[key] = dimensions[key].including(value)
+    return dimensions
 
 
-def _model(plan: SearchPlan, space: Space, number: int, visible: Sequence[Slot]) -> dict[str, float]:
+def _model(plan: SearchPlan, space: Space, place: int, visible: Sequence[Slot]) -> dict[str, Value]:
     """What Optuna's sampler suggests, asked on a fresh in-memory study.
 
     The study is built from the visible history under the present ranges, because Optuna's samplers don't survive a
     range that changes; diverged trials carry the worst finite value, so that the model keeps away from them.
     """
-    ranges = current_ranges(space, visible)
-    distributions = {key: r.distribution() for key, r in sorted(ranges.items())}
+    dimensions = current_space(space, visible)
+    distributions = {key: dimensions[key].distribution for key in sorted(dimensions)}
     results = [slot for slot in visible if slot.value is not None]
     finite = [slot.value for slot in results if slot.value is not None and math.isfinite(slot.value)]
     worst = max(finite, default=0.0)
-    seed = seed_of(plan.seed, plan.arm, number, "model") % 2**32
+    seed = seed_of(plan.seed, plan.arm, place, "model") % 2**32
     study = optuna.create_study(sampler=_sampler(plan.sampler, seed))
     if len(results) > MODEL_HISTORY:
         by_value = sorted(results, key=lambda slot: slot.value if slot.value is not None else math.inf)
@@ -232,8 +258,13 @@ def _model(plan: SearchPlan, space: Space, number: int, visible: Sequence[Slot])
             optuna.trial.create_trial(params=dict(slot.params), distributions=dict(distributions), value=value)
         )
     with _one_thread():
-        asked = study.ask(distributions)  # type: ignore[arg-type]
-    return {key: float(asked.params[key]) for key in distributions}
+        asked = study.ask(dict(distributions))
+    return {key: _plain(asked.params[key]) for key in distributions}
+
+
+def _plain(value: Any) -> Value:
+    """A sampler's value as JSON keeps it; some come as numpy's floats."""
+    return float(value) if isinstance(value, float) else value
 
 
 @contextlib.contextmanager
@@ -261,7 +292,8 @@ def _thresholds(visible: Sequence[Slot]) -> dict[int, float]:
     steps = sorted({step for slot in finished for step in slot.rungs if step > 0})
     thresholds = {}
     for step in steps[:-1]:
-        values = [slot.rungs[step] for slot in finished if step in slot.rungs]
+        losses = [slot.rungs[step] for slot in finished if step in slot.rungs]
+        values = [math.inf if math.isnan(loss) else loss for loss in losses]  # NaN has no place in an order
         if len(values) >= 4:
             thresholds[step] = median(values)
     return thresholds
@@ -274,8 +306,8 @@ def _rerun(plan: SearchPlan, space: Space, number: int, visible: Sequence[Slot],
     if not top:  # nothing converged: keep looking, lower
         redirected = _redirect(plan, space, number, visible, ())
         fallback = redirected or _quasi_random(plan, space, number)
-        if "lr" in fallback:
-            fallback["lr"] /= GROWTH**place
+        for key, _ in _growing(space):
+            fallback[key] = number_of(fallback, key) / GROWTH**place
         return Slot(number, fallback, 0, "bracket")
     params = top[place % len(top)][0]
     used = {slot.seed for slot in before if slot.params == params}
@@ -286,11 +318,11 @@ def _rerun(plan: SearchPlan, space: Space, number: int, visible: Sequence[Slot],
 class Choice:
     """The setting an arm is confirmed with."""
 
-    params: Mapping[str, float]
+    params: Params
     mean: float
     count: int
     sides: Mapping[str, bool]
-    searched: Mapping[str, tuple[float, float]]
+    searched: Mapping[str, tuple[float, float]]  # ends of the ranges that are of numbers, with extensions
     numbers: tuple[int, ...]
 
 
@@ -305,13 +337,14 @@ def choose(plan: SearchPlan, space: Space, slots: Sequence[Slot]) -> Choice | No
         return None
     enough = min(1 + plan.num_reruns // NUM_RERUN_SETTINGS, max(len(values) for _, values in best))
     equal = [(params, values[:enough]) for params, values in best if len(values) >= enough]
-    params, values = min(equal, key=lambda s: (fmean(s[1]), s[0].get("lr", 0.0)))
-    ranges = current_ranges(space, slots)
+    params, values = min(equal, key=_rank)
+    growing = [key for key, _ in _growing(space)]
+    edges = {key: found.number for key, found in current_space(space, slots).items()}
     return Choice(
         params=params,
         mean=fmean(values),
         count=len(values),
-        sides=bracketed(slots, params["lr"]) if "lr" in params else {},
-        searched={key: (r.low, r.high) for key, r in ranges.items()},
+        sides=bracketed(slots, number_of(params, "lr")) if "lr" in growing else {},
+        searched={key: (edge.low, edge.high) for key, edge in edges.items() if edge is not None},
         numbers=tuple(slot.number for slot in slots if slot.params == params),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,8 +154,19 @@ class Studies:
 
     # -- the workers' side -----------------------------------------------------------------------------------------
 
-    def pop(self, arm: str, phase: Phase, worker: str, lease: float, count: int) -> list[Work]:
-        """Take up to `count` waiting trials of one arm for `lease` seconds; each is taken by one worker only."""
+    def pop(
+        self,
+        arm: str,
+        phase: Phase,
+        worker: str,
+        lease: float,
+        count: int,
+        alike: Callable[[Slot], object] = lambda slot: None,
+    ) -> list[Work]:
+        """Take up to `count` waiting trials of one arm for `lease` seconds; each is taken by one worker only.
+
+        All are `alike` the first: those that are not wait for another pop.
+        """
         waiting = (
             select(TRIALS.c.trial_id)
             .where(TRIALS.c.study_id == self.ensure(arm, phase), TRIALS.c.state == TrialState.WAITING)
@@ -167,10 +178,13 @@ class Studies:
         for trial_id in found:
             if len(taken) == count:
                 break
+            trial = self.storage.get_trial(trial_id)
+            slot = slot_of(trial)
+            if taken and alike(slot) != alike(taken[0].slot):
+                continue
             with suppress(LeaseLostError):  # another worker was faster
                 claim = self._ownership.claim(trial_id, worker, lease)
-                trial = self.storage.get_trial(trial_id)
-                taken.append(Work(arm, phase, claim, slot_of(trial), int(trial.user_attrs["attempt"])))
+                taken.append(Work(arm, phase, claim, slot, int(trial.user_attrs["attempt"])))
         return taken
 
     def renew(self, claim: Claim, lease: float) -> None:

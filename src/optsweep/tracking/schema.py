@@ -21,6 +21,9 @@ from optsweep.train.trial import Phase
 SCHEMA_VERSION = 2
 """Goes up where a sheet of before can't be read any more. A new field with a default is no reason (see codec.py)."""
 
+Setting = bool | int | float | str | None
+"""What a key can be set to."""
+
 SWEEP_FILE = "optsweep/sweep.json"
 ARM_FILE = "optsweep/arm.json"
 
@@ -132,12 +135,13 @@ class RangeRecord:
 class Chosen:
     """The setting that the search ended on."""
 
-    params: Mapping[str, float]
+    params: Mapping[str, float]  # of the keys searched in a range
     mean: float | None  # validation loss over its `n` trials
     n: int
     bracketed: Mapping[str, Mapping[str, bool]]  # key: {"low": …, "high": …}
     searched: Mapping[str, tuple[float, float]]  # key: range with extensions
     slots: tuple[int, ...]
+    choices: Mapping[str, Setting] = field(default_factory=dict)  # of the keys searched among choices
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,7 @@ class ArmSheet:
 
 _SEED, _SLOT, _ORIGIN, _LANES, _STATE_BYTES = "seed", "slot", "origin", "lanes", "state_bytes"
 _OF_MACHINES = (_ORIGIN, _LANES, _STATE_BYTES)
+_WORDS: Mapping[str, Setting] = {"True": True, "False": False, "None": None}
 
 
 @dataclass(frozen=True)
@@ -212,7 +217,7 @@ class TrialHead:
     slot: int  # 0-based place in the arm's phase
     seed: int  # index of the seed within its phase: equal indices are the same seed in every arm
     origin: str  # quasi-random | model | bracket | rerun | chosen | fixed
-    hyper: Mapping[str, float]  # all hyperparameters, searched and fixed
+    hyper: Mapping[str, Setting]  # all hyperparameters and searched keys
     lanes: int = 1  # how many trials train at once beside and with this one
 
     def tags(self) -> dict[str, str]:
@@ -233,14 +238,13 @@ class TrialHead:
     @staticmethod
     def of(tags: Mapping[str, str], params: Mapping[str, str]) -> TrialHead:
         """The head that a run's tags and params tell of."""
-        numbers = {key: number(value) for key, value in trial_params(params).items() if key not in (_SEED, _SLOT)}
         return TrialHead(
             arm=tags.get(names.ARM, ""),
             phase=_enum(Phase, tags.get(names.PHASE), Phase.SEARCH),
             slot=_whole(tags.get(names.SLOT), 0),
             seed=_whole(params.get(_SEED), 0),
             origin=params.get(_ORIGIN, ""),
-            hyper={key: value for key, value in numbers.items() if value is not None},
+            hyper={key: _setting(text) for key, text in trial_params(params).items() if key not in (_SEED, _SLOT)},
             lanes=_whole(params.get(_LANES), 1),
         )
 
@@ -285,6 +289,14 @@ def number(text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:
         return None
+
+
+def _setting(text: str) -> Setting:
+    """A param as it was set, as far as its text tells."""
+    if text in _WORDS:
+        return _WORDS[text]
+    found = number(text)
+    return text if found is None else found
 
 
 def _whole(text: str | None, default: int) -> int:
