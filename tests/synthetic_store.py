@@ -243,7 +243,8 @@ class _Maker:
         # seeds are shared by all arms, so part of the noise is too: what pairing is for
         shared = float(np.random.default_rng([3, head.seed]).normal()) * 3 * a.noise
         confirm = head.phase is Phase.CONFIRM
-        rungs = self._curve(head.hyper, status, (shared if confirm else 0.0) + float(self.rng.normal()) * a.noise)
+        hyper = {key: float(value) for key, value in head.hyper.items() if isinstance(value, (int, float))}
+        rungs = self._curve(hyper, status, (shared if confirm else 0.0) + float(self.rng.normal()) * a.noise)
         for rung in rungs:
             log.rung(rung)
         if status is Status.RUNNING:

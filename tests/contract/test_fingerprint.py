@@ -75,7 +75,8 @@ class Sweep:
     def begin(self) -> None:
         """Note what the arm is, and make a trial."""
         note_content(self.studies, [self.arm], [self.built()])
-        self.studies.enqueue(self.arm.name, Phase.SEARCH, Slot(0, {"lr": 1e-3}, 0, "model"))
+        seat = self.studies.take_seat([self.arm.name], whole=True)
+        self.studies.enqueue(seat, self.arm.name, Phase.SEARCH, Slot(0, {"lr": 1e-3}, 0, "model"))
 
     def refusal(self, built: Built) -> str:
         """What is said when it goes on as `built`."""

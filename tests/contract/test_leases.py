@@ -15,7 +15,7 @@ from optsweep.search.ownership import Claim, Lease, LeaseLostError
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies, Work
-from optsweep.tracking.writer import TrialLog
+from optsweep.tracking.trial_log import TrialLog
 from optsweep.train.trial import End, Outcome, Phase, Rung
 
 

@@ -14,13 +14,14 @@ from optuna.distributions import FloatDistribution
 from scipy.stats import qmc
 
 from arms import arm_with
-from optsweep.build.assemble import Built, build_arm, build_task, check_arm
+from optsweep.build.assemble import build_arm, build_task, check_arm
 from optsweep.build.variants import combinations
 from optsweep.config.arm import Arm
 from optsweep.config.search_space import ChoicesConfig, RangeConfig, opened, read_space
 from optsweep.config.section import Section
 from optsweep.errors import UserError
-from optsweep.launch.worker import by_program, trial_of
+from optsweep.launch.worker import trial_of
+from optsweep.search.ownership import Claim
 from optsweep.search.slots import SearchPlan, Slot, choose, seed_of, settings, suggest
 from optsweep.search.space import Dimension, Params, Scope, Space, choices, number_of, numbers
 from optsweep.search.studies import Studies, Work
@@ -132,7 +133,7 @@ def test_a_nan_at_a_rung_counts_as_the_worst_wherever_it_stands(order: list[floa
 def test_settings_keep_their_types_in_the_storage(tmp_path: Path) -> None:
     studies = Studies.open(f"sqlite:///{tmp_path}/optuna.db", "s")
     params: Params = {"a": 1, "b": True, "c": None, "d": "full", "e": 1.0, "f": 0.1}
-    studies.enqueue("arm", Phase.SEARCH, Slot(0, params, 0, "model"))
+    studies.enqueue(studies.take_seat(["arm"], whole=True), "arm", Phase.SEARCH, Slot(0, params, 0, "model"))
     (work,) = studies.pop("arm", Phase.SEARCH, "w", 60.0, 1)
     assert work.slot.params == params
     assert [type(value) for value in work.slot.params.values()] == [type(value) for value in params.values()]
@@ -249,7 +250,7 @@ def test_a_choice_reaches_the_trial_s_numbers(digits: Task) -> None:
 
     def trained(clip: float | None) -> float:
         params: Params = {"lr": 0.1, "trainer.clip_norm": clip}
-        work = Work("arm", Phase.SEARCH, 0, Slot(0, params, 0, "model"), 0)
+        work = Work("arm", Phase.SEARCH, Claim(0, 0), Slot(0, params, 0, "model"), 0)
         (outcome,) = train(built.program_for(params), [trial_of(arm_over({}), built, work)])
         return outcome.val_loss
 
@@ -324,12 +325,14 @@ def test_of_too_many_combinations_every_value_is_tried_once() -> None:
     assert all({setting[key] for setting in tried} == set(range(9)) for key in "abc")
 
 
-def test_trials_that_were_popped_together_train_program_by_program(digits: Task) -> None:
-    built: Built = build_arm(arm_over({"task.batch_size": ChoicesConfig((8, 16))}), digits)
-    sizes = (16, 8, 16, 8, 8)
-    works = [
-        Work("arm", Phase.SEARCH, n, Slot(n, {"lr": 0.01 * (n + 1), "task.batch_size": size}, 0, "model"), 0)
-        for n, size in enumerate(sizes)
-    ]
-    groups = by_program(built, works)
-    assert [[work.trial_id for work in group] for group in groups] == [[0, 2], [1, 3, 4]]
+def test_trials_that_are_popped_together_are_of_one_program(tmp_path: Path) -> None:
+    studies = Studies.open(f"sqlite:///{tmp_path}/optuna.db", "s")
+    seat = studies.take_seat(["arm"], whole=True)
+    for n, size in enumerate((16, 8, 16, 8, 8)):
+        studies.enqueue(seat, "arm", Phase.SEARCH, Slot(n, {"lr": 0.01, "task.batch_size": size}, 0, "model"))
+
+    def pop() -> list[int]:
+        works = studies.pop("arm", Phase.SEARCH, "w", 60.0, 4, lambda slot: slot.params["task.batch_size"])
+        return [work.slot.number for work in works]
+
+    assert [pop(), pop(), pop()] == [[0, 2], [1, 3, 4], []]

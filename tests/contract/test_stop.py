@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from optsweep.errors import UserError
-from optsweep.launch import stop, sweep
+from optsweep.launch import stop, work
 from optsweep.launch.planner import Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool, _Member
@@ -71,7 +71,7 @@ class Losses(list[str]):
 def watch(pool: DeadPool, *, asked: bool) -> list[str]:
     planner, request = Losses(), stop.StopRequest(at_a_rung=False)
     request.asked = asked
-    sweep._watch(cast(Pool, pool), cast(Planner, cast(Any, planner)), request)
+    work._watch(cast(Pool, pool), cast(Planner, cast(Any, planner)), request)
     return planner
 
 

@@ -78,7 +78,7 @@ def test_an_arm_of_the_plan_that_has_not_started_is_named(uri: str, pair: list[t
     tracker = Tracker(uri, "absent")
     arms = [arm for arm, _ in pair]
     labels = {arms[0].name: "zebra", arms[1].name: "ant"}
-    describe_sweep(tracker, arms, labels, None, "cpu")
+    describe_sweep(tracker, arms, labels, None, "cpu", "optsweep")
     describe_arm(tracker, *pair[0], "zebra")
     sweep = load_sweep(tracker.client, "absent", tracker.experiment_id)
     assert sweep.absent == ("ant",)
@@ -95,14 +95,16 @@ def test_a_later_call_keeps_what_an_earlier_one_left(uri: str, pair: list[tuple[
     tracker = Tracker(uri, "again")
     (first, built), (second, _) = pair
     auto = replace(first, confirm_seeds="auto")
-    run, _ = describe_sweep(tracker, [auto, second], {first.name: "one", second.name: "two"}, second.name, "cpu")
+    run, _ = describe_sweep(
+        tracker, [auto, second], {first.name: "one", second.name: "two"}, second.name, "cpu", "optsweep"
+    )
     job = describe_arm(tracker, first, built, "one")
     chosen = Chosen({"lr": 0.5}, 0.0, 2, {"lr": {"low": True, "high": False}}, {"lr": (0.1, 1.0)}, (3, 4))
     tracker.note_chosen(job.parent_run, chosen)
     tracker.note_timing(job.parent_run, Timing(2.0, 1.0, 3.0, 5))
     tracker.note_report(run, "results")
     later = Tracker(uri, "again")
-    same, plan = describe_sweep(later, [first], {first.name: "renamed"}, None, "cpu")
+    same, plan = describe_sweep(later, [first], {first.name: "renamed"}, None, "cpu", "optsweep")
     assert same == run
     assert [title.label for title in plan.arms] == ["renamed", "two"]
     assert plan.baseline == second.name
@@ -117,7 +119,7 @@ def test_a_later_call_keeps_what_an_earlier_one_left(uri: str, pair: list[tuple[
 
 def test_people_see_six_short_tags_at_most(uri: str, pair: list[tuple[Arm, Built]]) -> None:
     tracker = Tracker(uri, "tags")
-    describe_sweep(tracker, [arm for arm, _ in pair], {arm.name: arm.name for arm, _ in pair}, None, "cpu")
+    describe_sweep(tracker, [arm for arm, _ in pair], {arm.name: arm.name for arm, _ in pair}, None, "cpu", "optsweep")
     job = describe_arm(tracker, *pair[0], "adamw + cosine")
     diverged = TrialLog(tracker, job.parent_run, "t", head(job.arm.name, 0), "accuracy")
     diverged.end(Outcome(End.DIVERGED, 4, 9.0, 0.0, None, None, 1.0, 8, "training loss was not finite at step 4"))
@@ -153,7 +155,7 @@ def test_a_sweep_of_another_version_is_neither_read_nor_gone_on_with(
     storage = f"sqlite:///{tmp_path}/optuna.db"
     arm = replace(pair[0][0], sweep=name, tracking_uri=uri, storage=storage)
     with pytest.raises(UserError) as refused:
-        run_sweep([arm], workers=0, report=False)
+        run_sweep([arm], workers=0)
     assert str(refused.value) == said
     assert len(store.runs(client, experiment)) == 1
     assert Studies.open(storage, name).note(arm.name, "planner") is None
@@ -166,7 +168,7 @@ def test_every_step_of_a_schedule_is_stored_and_read(uri: str, pair: list[tuple[
     tracker = Tracker(uri, "schedule")
     arm, built = pair[0]
     program = replace(built.program, num_steps=40, schedule=Schedule("linear", {}, "linear", 10))
-    describe_sweep(tracker, [arm], {arm.name: "a"}, None, "cpu")
+    describe_sweep(tracker, [arm], {arm.name: "a"}, None, "cpu", "optsweep")
     describe_arm(tracker, arm, replace(built, program=program), "a")
     (record,) = load_sweep(tracker.client, "schedule", tracker.experiment_id).arms
     assert record.schedule is not None
