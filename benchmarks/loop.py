@@ -26,7 +26,7 @@ from optsweep.launch.worker import LEASE_SECONDS, Job, Worker, _Reporter, trial_
 from optsweep.search.slots import Slot
 from optsweep.tracking import writer as tracking
 from optsweep.train.evaluate import evaluate
-from optsweep.train.loop import train
+from optsweep.train.loop import train_all
 from optsweep.train.trial import Phase
 
 TASKS = {"charlm": 40, "digits_mlp": 200}
@@ -85,7 +85,7 @@ def _whole(task: str, device: torch.device) -> Figure:
             reporter = _Reporter(worker, job)
             reporter.open([work], b)
             with _evaluation_clock(device) as evaluation:
-                train(program, [trial_of(a, b, work)], reporter)
+                train_all(program, [trial_of(a, b, work)], reporter)
             return time.perf_counter() - begin - sum(evaluation)
 
         def theirs() -> float:
@@ -126,7 +126,7 @@ def _evaluation_clock(device: torch.device) -> Iterator[list[float]]:
         seconds.append(wall(lambda: result.append(evaluate(*args)), device))
         return result[0]
 
-    with patch("optsweep.train.loop.evaluate", clocked):
+    with patch("optsweep.train.run.evaluate", clocked):
         yield seconds
 
 

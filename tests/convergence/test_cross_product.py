@@ -17,7 +17,7 @@ from optsweep.build.assemble import build_arm, build_task, check_arm
 from optsweep.errors import UserError
 from optsweep.optim.update import Decay
 from optsweep.tasks.base import Facts, Split, Task, digest_of
-from optsweep.train.loop import train
+from optsweep.train.loop import train_all
 from optsweep.train.trial import End, Trial
 
 LEARNING_RATES = {
@@ -105,7 +105,7 @@ def test_every_combination_trains_or_is_refused(optimizer: str, schedule: str, d
             arm_with(choices, **values)
         return
     built = build_arm(arm_with(choices, **values), TASK)
-    (outcome,) = train(built.program, [Trial(built.space.hyper({}), seed=0)])
+    (outcome,) = train_all(built.program, [Trial(built.space.hyper({}), seed=0)])
     assert outcome.end is End.FINISHED
     assert math.isfinite(outcome.val_loss)
     assert (

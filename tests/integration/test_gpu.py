@@ -15,7 +15,7 @@ from optsweep.optim.schedules import Schedule
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
 from optsweep.tasks.text import CharLM
-from optsweep.train.loop import train
+from optsweep.train.loop import train_all
 from optsweep.train.program import Program, Updater
 from optsweep.train.trial import Trial
 
@@ -62,8 +62,8 @@ def program(build: Callable[[Layout], Updater], device: str) -> Program:
 @pytest.mark.parametrize("vmapped", [False, True])
 def test_a_gpu_agrees_with_the_cpu(build: Callable[[Layout], Updater], vmapped: bool) -> None:
     trials = [Trial({**HYPER, "lr": lr}, seed=seed, test=True) for seed, lr in enumerate((1e-3, 3e-3))]
-    cpu = train(program(build, "cpu"), trials)
-    cuda = train(replace(program(build, "cuda"), vmapped=vmapped), trials)
+    cpu = train_all(program(build, "cpu"), trials)
+    cuda = train_all(replace(program(build, "cuda"), vmapped=vmapped), trials)
     for one, other in zip(cpu, cuda, strict=True):
         assert other.val_loss == pytest.approx(one.val_loss, rel=2e-3)
         assert other.test_loss == pytest.approx(one.test_loss, rel=2e-3)
@@ -72,8 +72,8 @@ def test_a_gpu_agrees_with_the_cpu(build: Callable[[Layout], Updater], vmapped: 
 @pytest.mark.parametrize("vmapped", [False, True])
 def test_bf16_trains_as_well_as_float32(vmapped: bool) -> None:
     trials = [Trial(HYPER, seed=0), Trial(HYPER, seed=1)]
-    full = train(program(soap_schedule_free, "cuda"), trials)
-    low = train(replace(program(soap_schedule_free, "cuda"), precision="bf16", vmapped=vmapped), trials)
+    full = train_all(program(soap_schedule_free, "cuda"), trials)
+    low = train_all(replace(program(soap_schedule_free, "cuda"), precision="bf16", vmapped=vmapped), trials)
     for one, other in zip(full, low, strict=True):
         assert other.val_loss == pytest.approx(one.val_loss, rel=0.05)
 

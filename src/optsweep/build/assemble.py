@@ -108,6 +108,7 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
         vmapped=arm.trainer.lanes > 1,
         divergence_factor=arm.trainer.divergence_factor,
         eval_batch_size=arm.trainer.eval_batch_size,
+        deterministic=arm.trainer.deterministic,
         device=device,
     )
     space = space_of(arm, facts, floats, warnings)
@@ -152,7 +153,7 @@ def check_arm(built: Built) -> list[str]:
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
     plateau = _plateau_notes(built, update.period) if built.program.schedule.name == "plateau" else []
-    return [*update.notes, *plateau]
+    return [*built.program.notes, *update.notes, *plateau]
 
 
 def task_facts(arm: Arm, task: Task) -> TaskFacts:

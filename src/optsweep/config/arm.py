@@ -87,6 +87,7 @@ class TrainerConfig:
     threads: int
     divergence_factor: float
     eval_batch_size: int
+    deterministic: bool
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,7 @@ def _trainer(section: Section, task: TaskConfig) -> TrainerConfig:
         threads=section.integer("threads", low=1),
         divergence_factor=section.number("divergence_factor", above=1.0),
         eval_batch_size=section.integer("eval_batch_size", low=1),
+        deterministic=section.boolean("deterministic"),
     )
     section.close()
     if task.batch_size is not None and task.batch_size % trainer.accumulate:

@@ -18,7 +18,7 @@ from optsweep.search.studies import LeaseLostError, Studies, Work
 from optsweep.tasks.base import Task
 from optsweep.tracking import names
 from optsweep.tracking.writer import StoreFailureError, Tracker, TrialLog
-from optsweep.train.loop import train
+from optsweep.train.loop import train_all
 from optsweep.train.trial import Outcome, Phase, Rung, Trial
 
 LEASE_SECONDS = 600.0
@@ -111,7 +111,7 @@ class Worker:
             built = self._build(job.arm)
             torch.set_num_threads(job.arm.trainer.threads)
             observer.open(works, built)
-            train(built.program, [trial_of(job.arm, built, work) for work in works], observer)
+            train_all(built.program, [trial_of(job.arm, built, work) for work in works], observer)
         except LeaseLostError:
             return
         except InterruptedTrainingError:
