@@ -15,8 +15,10 @@ from optsweep.optim.schedules import Schedule
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
 from optsweep.tasks.text import CharLM
+from optsweep.train.lanes import coefficients, samples
 from optsweep.train.loop import train_all
 from optsweep.train.program import Program, Updater
+from optsweep.train.run import Run, Silent
 from optsweep.train.trial import Trial
 
 pytestmark = [
@@ -81,21 +83,18 @@ def test_bf16_trains_as_well_as_float32(vmapped: bool) -> None:
 @pytest.mark.parametrize("build", [adamw, soap_schedule_free])
 def test_no_step_waits_for_the_device(build: Callable[[Layout], Updater]) -> None:
     """A synchronisation between two rungs raises."""
-    from optsweep.train.loop import _Run
-
-    run = _Run(program(build, "cuda"), build(program(build, "cuda").layout), [(0, Trial(HYPER, 0))], _Silent())
+    p = program(build, "cuda")
+    run = Run(p, [Trial(HYPER, 0)], Silent())
     run.advance(10)
-    coefficients, indices, backward = run._coefficients(10, 20), run._indices(10, 20), run._backward()
+    numbers = coefficients(p, run.lanes, run.update, 10, 20)
+    indices, backward = samples(p, run.lanes, 10, 20), run._backward()
+    seed = p.traits.generators.seeder()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for offset, c in enumerate(coefficients):
+        for offset, c in enumerate(numbers):
+            seed(offset)
             backward(indices[offset])
+            assert not run.arena.gather()
             run.update.step(run.arena.params, run.arena.grads, run.arena.state, c, 10 + offset)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-class _Silent:
-    def on_rung(self, place: int, rung: object) -> None: ...
-
-    def on_end(self, place: int, outcome: object) -> None: ...

@@ -94,6 +94,8 @@ class Arena:
                 return [name for name, leaf in self.leaves.items() if leaf.grad is None]
             regular = regular and grad.layout is torch.strided
             found.append(grad)
+        if not found:
+            return []
         if regular:
             torch._foreach_copy_(self._grad_views, found)
             return []
@@ -113,8 +115,8 @@ class Arena:
             leaf = self.leaves[name]
             if parameters.get(name) is not leaf or (leaf.numel() and leaf.data_ptr() != view.data_ptr()):
                 raise RuntimeError(
-                    f"parameter {name} has left the arena: the model replaced it during training (model.double(), a new "
-                    f"nn.Parameter); it must not"
+                    f"parameter {name} has left the arena: the model replaced it during training (model.double(), a "
+                    f"new nn.Parameter); it must not"
                 )
 
     def _bind(self) -> None:

@@ -1,8 +1,10 @@
-"""Loss and metric of given weights on a split: in eval mode, on a module of its own, without a trace in the training."""
+"""Loss and metric of given weights on a split: on a module of its own, in eval mode, without a trace in training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -116,20 +118,35 @@ def _recalibrate(program: Program, module: nn.Module, run: Callable[[Tensor], ob
     altogether. So every arm is scored with the cumulative mean over the same seeded batches.
     """
     forward, task = program.forward, program.task
-    norms = list(_norms(module).values())
     size = min(RECALIBRATION_SAMPLES, task.size(Split.TRAIN))
     indices = task.train_indices(RECALIBRATION_SEED, 0, RECALIBRATION_BATCHES, size)
     seeds = step_seeds(RECALIBRATION_SEED, 0, len(indices))
     program.traits.generators.everything().seeder()(seeds[0])
     seed = program.traits.generators.seeder()
-    momenta = [norm.momentum for norm in norms]
     module.train()
-    with forward.autocast():
-        for i, batch in enumerate(indices):
-            for norm in norms:
-                norm.momentum = 1.0 / (i + 1)  # a cumulative mean; momentum=None does not run under vmap
-            seed(seeds[i])
+    with _cumulative(_norms(module).values()), forward.autocast():
+        for number, batch in zip(seeds, indices, strict=True):
+            seed(number)
             x, _ = forward.batch(Split.TRAIN, torch.from_numpy(batch).to(program.device))
             run(x)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+
+
+@contextmanager
+def _cumulative(norms: Iterable[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
+    """Let running statistics be the mean over all calls; momentum=None, which means that, does not run under vmap."""
+    before = [(norm, norm.momentum) for norm in norms]
+    calls: Counter[nn.Module] = Counter()
+
+    def count(norm: nn.Module, _: object) -> None:
+        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        calls[norm] += 1  # a layer under several names has several in one forward pass
+        norm.momentum = 1.0 / calls[norm]
+
+    hooks = [norm.register_forward_pre_hook(count) for norm, _ in before]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm, momentum in before:
+            norm.momentum = momentum

@@ -43,7 +43,9 @@ class Record:
         means = [losses[a - self.first : b - self.first].mean(0) for a, b in windows]
         return [
             [
-                Point(t + 1 - start, float(means[i][k]), float(lrs[k][t - start]), float(norms[i][k]), float(ratios[i][k]))
+                Point(
+                    t + 1 - start, float(means[i][k]), float(lrs[k][t - start]), float(norms[i][k]), float(ratios[i][k])
+                )
                 for i, t in enumerate(ticks)
             ]
             for k, start in enumerate(starts)

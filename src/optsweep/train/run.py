@@ -1,4 +1,4 @@
-"""Trials that train together, from their first step to the end of the last: one arena, and what a step and a rung do."""
+"""Trials that train together, from their first step to the end of the last: what a step does, and what a rung."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from optsweep.optim.rule import Coefficients
@@ -15,7 +14,7 @@ from optsweep.train.arena import Arena
 from optsweep.train.device import peak_bytes, reset_peak, synchronize
 from optsweep.train.evaluate import evaluate
 from optsweep.train.forward import Tensors
-from optsweep.train.lanes import Lane, coefficients, last_coefficients, open_lane, samples
+from optsweep.train.lanes import coefficients, last_coefficients, open_lane, samples
 from optsweep.train.program import Program
 from optsweep.train.randomness import step_seeds
 from optsweep.train.rare import Rare, clip_together

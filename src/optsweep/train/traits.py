@@ -75,9 +75,7 @@ def construct(task: Task, seed: int, device: torch.device) -> Construction:
         return Construction(module, torch.get_default_dtype(), torch.initial_seed() != seed % 2**64)
 
 
-def traits_of(
-    task: Task, device: torch.device, *, precision: Precision, batch_size: int, lanes: bool
-) -> Traits:
+def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_size: int, lanes: bool) -> Traits:
     """Try the task's model on its first batch of `batch_size` samples, and in two lanes if `lanes` are wanted.
 
     Raises UserError, in one line, for a model that can't be trained.
@@ -85,11 +83,13 @@ def traits_of(
     first, second = construct(task, 0, device), construct(task, 1, device)
     dtype = first.dtype
     if dtype is torch.float64 and device.type == "mps":
-        raise UserError("task.model: its parameters are float64, which device mps doesn't have; choose trainer.device=cpu")
+        raise UserError(
+            "task.model: its parameters are float64, which device mps doesn't have; choose trainer.device=cpu"
+        )
     if dtype is torch.float64 and precision == "bf16":
         raise UserError("trainer.precision: bf16 is for float32 models, and this one is float64; choose fp32")
     _own(first.module, second.module)
-    attributes = _differing(first.module, second.module)
+    own = _differing(first.module, second.module)
     forward = Forward(task, device, dtype, precision, stacked=False)
     with isolated(device, first.default_dtype):
         try:
@@ -100,7 +100,7 @@ def traits_of(
             raise UserError(f"task.model: its first batch fails: {_line(error)}") from error
     alone = ""
     if lanes:
-        alone = trial.alone or (f"{attributes} differs from seed to seed and is no buffer" if attributes else "")
+        alone = trial.alone or (f"attribute {own} differs from seed to seed and is no buffer" if own else "")
         with isolated(device, first.default_dtype):
             alone = alone or _lanes(replace(forward, stacked=True), second.module.to(device), batch_size, trial.missing)
     notes = []
@@ -130,7 +130,7 @@ def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
     generators.everything().seeder()(step_seeds(0, 0, 1)[0])
     before = _states(device)
     module.train()
-    buffers = dict(module.named_buffers())
+    buffers, numbers = dict(module.named_buffers()), _numbers(module)
     x, y = forward.batch(Split.TRAIN, first_indices(task, batch_size, device))
     with forward.autocast():
         loss = forward.loss(module(x), y)
@@ -143,11 +143,14 @@ def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
         raise UserError("task.model: its loss depends on no trainable parameter")
     now = dict(module.named_buffers())
     reassigned = [name for name in now if now[name] is not buffers.get(name)]
+    kept = [key for key, value in _numbers(module).items() if not _equal(value, numbers.get(key))]
     alone = ""
     if drawn:
         alone = f"it draws random numbers ({', '.join(drawn)})"
     elif reassigned:
         alone = f"its forward pass assigns buffer {reassigned[0]} anew"
+    elif kept:
+        alone = f"its forward pass keeps something in attribute {kept[0]}"
     found = Generators(device, python="Python's random" in drawn, numpy="numpy.random" in drawn)
     return _Trial(missing, found, alone)
 
@@ -197,17 +200,24 @@ def _own(first: nn.Module, second: nn.Module) -> None:
     mine = {id(tensor) for tensor in chain(first.parameters(), first.buffers())}
     for name, tensor in chain(second.named_parameters(), second.named_buffers()):
         if id(tensor) in mine:
-            raise UserError(f"task.model: two calls return the same tensor {name}; build, or copy, a model in each call")
+            raise UserError(
+                f"task.model: two calls return the same tensor {name}; build, or copy, a model in each call"
+            )
+
+
+def _numbers(module: nn.Module) -> dict[str, Numbers]:
+    """The plain attributes of a module and of those in it, tensors copied."""
+    return {
+        f"{path}.{name}".lstrip("."): value.detach().clone() if isinstance(value, Tensor) else value
+        for path, child in module.named_modules()
+        for name, value in numbers_of(child)
+    }
 
 
 def _differing(first: nn.Module, second: nn.Module) -> str:
     """A plain attribute that holds other numbers in a model of another seed."""
-    for mine, theirs in zip(first.modules(), second.modules(), strict=False):
-        others = dict(numbers_of(theirs))
-        for name, one in numbers_of(mine):
-            if not _equal(one, others.get(name)):
-                return f"attribute {name}"
-    return ""
+    others = _numbers(second)
+    return next((key for key, value in _numbers(first).items() if not _equal(value, others.get(key))), "")
 
 
 def _equal(one: Numbers, other: Numbers) -> bool:
