@@ -37,7 +37,7 @@ def by_hand(
     opt = optimizer(p for p in module.parameters() if p.requires_grad)
     ema = None
     if averaged is not None:
-        update = torch.optim.swa_utils.get_ema_multi_avg_fn(averaged)
+        update = torch.optim.swa_utils.get_ema_multi_avg_fn(averaged)  # type: ignore[no-untyped-call]
         ema = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=update)
     for step, multiplier in enumerate(schedule.multipliers(num_steps, num_steps)):
         for group in opt.param_groups:

@@ -19,11 +19,12 @@ from optsweep.optim.schedules import Schedule
 from optsweep.optim.sgd import Momentum
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
+from optsweep.optim.updater import Updater
 from optsweep.tasks.base import Facts, Split, Task
 from optsweep.tasks.landscapes import Landscape
 from optsweep.tasks.tabular import Table
 from optsweep.train.loop import train_all
-from optsweep.train.program import Program, Updater
+from optsweep.train.program import Program
 from optsweep.train.trial import End, Outcome, Rung, Trial
 
 HYPER = {

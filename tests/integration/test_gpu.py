@@ -14,10 +14,11 @@ from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.schedules import Schedule
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
+from optsweep.optim.updater import Updater
 from optsweep.tasks.text import CharLM
 from optsweep.train.lanes import coefficients, samples
 from optsweep.train.loop import train_all
-from optsweep.train.program import Program, Updater
+from optsweep.train.program import Program
 from optsweep.train.run import Run, Silent
 from optsweep.train.trial import Trial
 

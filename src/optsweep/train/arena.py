@@ -1,13 +1,14 @@
 """The memory of the trials that train together: one flat row of parameters and one of gradients per lane.
 
 The model's parameters are views of the row: an elementwise rule costs a dozen kernels whatever the number of parameters
-and lanes, clipping is one norm per row, dropping a lane is one index_select. Gradients come where the backward pass
-leaves them and are gathered into their row, so it is known after every step which parameters got none.
+and lanes, clipping is one norm per row, dropping a lane is one index_select. Gradients are accumulated in a row as well, and
+after every step it is known which parameters got none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from operator import is_, ne
 
 import torch
 from torch import Tensor, nn
@@ -78,33 +79,36 @@ class Arena:
         return dict(self.module.named_buffers())
 
     def open_step(self) -> None:
-        """Forget the gradients of the step before; copy the parameters into the low-precision row that lanes read."""
-        for leaf in self._leaves:
-            leaf.grad = None
+        """Zero the gradients; copy the parameters into the low-precision row that lanes read."""
+        self._low_grads.zero_()
         if self.low is not None:
             self._low_params.copy_(self.params)
 
     def gather(self) -> list[str]:
-        """Copy the step's gradients into `grads`; returns the parameters that got none, and then copies nothing."""
-        found: list[Tensor] = []
-        regular = True
-        for leaf in self._leaves:
-            grad = leaf.grad
-            if grad is None:
-                return [name for name, leaf in self.leaves.items() if leaf.grad is None]
-            regular = regular and grad.layout is torch.strided
-            found.append(grad)
-        if not found:
-            return []
-        if regular:
-            torch._foreach_copy_(self._grad_views, found)
-            return []
-        for view, grad in zip(self._grad_views, found, strict=True):
-            if grad.layout is torch.strided:
-                view.copy_(grad)
-            else:
-                view.zero_().add_(grad)
-        return []
+        """Complete `grads` after a backward pass; returns the parameters that it gave no gradient.
+
+        The pass accumulates into views of the row. That it did shows without asking the device: every view counts its
+        changes. Gradients that the model put elsewhere (`zero_grad()`) are fetched.
+        """
+        versions = [grad._version for grad in self._views]
+        missing: list[str] = []
+        if not all(map(ne, versions, self._versions)) or not all(map(is_, self._grads(), self._views)):
+            for name, view, now, before in zip(self.leaves, self._views, versions, self._versions, strict=True):
+                leaf = self.leaves[name]
+                if leaf.grad is None or (leaf.grad is view and now == before):
+                    missing.append(name)
+                elif leaf.grad is not view:
+                    view.zero_().add_(leaf.grad)
+                leaf.grad = view
+            versions = [grad._version for grad in self._views]
+        self._versions = versions
+        if self.low is not None:
+            self.grads.copy_(self._low_grads)
+        return missing
+
+    def _grads(self) -> Iterator[Tensor | None]:
+        """Where each leaf's gradient is."""
+        return (leaf.grad for leaf in self._leaves)
 
     def check(self) -> None:
         """Raise if the model's parameters have left the row, as `model.double()` in a forward pass makes them."""
@@ -121,11 +125,11 @@ class Arena:
 
     def _bind(self) -> None:
         """Point the leaves at the rows."""
-        self.grads = torch.zeros_like(self.params)
-        self._grad_views = list(self.views(self.grads).values())
+        self.grads = self._low_grads = torch.zeros_like(self.params)
         row = self.params
         if self.low is not None:
             row = self._low_params = self.params.to(self.low)
+            self._low_grads = torch.zeros_like(row)
         values = self.views(row)
         if self.stacked:
             self.leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
@@ -135,6 +139,11 @@ class Arena:
             for name, leaf in self.leaves.items():
                 leaf.data = values[name]
         self._leaves = list(self.leaves.values())
+        # `.data`: each view counts its own changes, where plain views share one count.
+        self._views = [view.data for view in self.views(self._low_grads).values()]
+        self._versions = [view._version for view in self._views]
+        for leaf, view in zip(self._leaves, self._views, strict=True):
+            leaf.grad = view
 
     def _stack(self, tensors: Sequence[Tensor]) -> Tensor:
         """One tensor per lane, beside low-precision parameters in their precision."""

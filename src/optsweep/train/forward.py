@@ -74,4 +74,4 @@ class Forward:
 
 def _full(outputs: Tensor) -> Tensor:
     """bf16 outputs, or a tuple of them, in float32."""
-    return tuple(map(_full, outputs)) if isinstance(outputs, tuple) else outputs.float()  # type: ignore[return-value]
+    return tuple(map(_full, outputs)) if isinstance(outputs, tuple) else outputs.float()

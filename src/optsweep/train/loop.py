@@ -17,7 +17,7 @@ from optsweep.train.program import Program
 from optsweep.train.run import MissedGradientError, Observer, Run, Silent
 from optsweep.train.trial import Outcome, Rung, Trial
 
-# Gradients of lanes come back contiguous, the row's views are strided: copying them is what is wanted here.
+# Gradients of lanes come back contiguous, the row's views are strided: accumulating in place is what is wanted here.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 
 RESTARTS = 3

@@ -55,4 +55,5 @@ class Record:
 def norm_of(rows: Sequence[Tensor]) -> Tensor:
     """‖·‖ of every lane, `[K]`, over all its rows `[K, P_i]`."""
     norms = [torch.linalg.vector_norm(row, dim=1) for row in rows]
-    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    norm: Tensor = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    return norm
