@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from optsweep.inference.comparison import Conclusion, Finding, judge
 from optsweep.inference.looks import AUTO, LOOKS, Level, Seeds, num_seeds
-from optsweep.train.loop import train
+from optsweep.train.loop import train_all
 from optsweep.train.trial import End, Trial
 
 TASK, STEPS, LR = "iris", 40, 0.05
@@ -83,7 +83,7 @@ def _losses(device: torch.device, count: int) -> list[float]:
     found = []
     for first in range(0, count, LANES):
         seeds = range(FIRST_SEED + first, FIRST_SEED + min(first + LANES, count))
-        for outcome in train(program, [Trial(b.space.hyper({}), seed, test=True) for seed in seeds]):
+        for outcome in train_all(program, [Trial(b.space.hyper({}), seed, test=True) for seed in seeds]):
             if outcome.end is not End.FINISHED or outcome.test_loss is None:
                 raise RuntimeError(f"a trial of {TASK} ended as {outcome.end}: {outcome.reason}")
             found.append(outcome.test_loss)

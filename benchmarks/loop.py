@@ -28,7 +28,7 @@ from optsweep.search.slots import Slot
 from optsweep.tracking import store
 from optsweep.tracking.writer import Tracker
 from optsweep.train.evaluate import evaluate
-from optsweep.train.loop import train
+from optsweep.train.loop import train_all
 from optsweep.train.trial import Phase
 
 TASKS = {"charlm": 40, "digits_mlp": 200}
@@ -88,7 +88,7 @@ def _whole(task: str, device: torch.device) -> Figure:
             with LeaseKeeper(worker.studies, [work.claim]) as leases, _evaluation_clock(device) as evaluation:
                 reporter = _Reporter(worker, job, leases)
                 reporter.open([work], b)
-                train(program, [trial_of(a, b, work)], reporter)
+                train_all(program, [trial_of(a, b, work)], reporter)
             return time.perf_counter() - begin - sum(evaluation)
 
         def theirs() -> float:
@@ -129,7 +129,7 @@ def _evaluation_clock(device: torch.device) -> Iterator[list[float]]:
         seconds.append(wall(lambda: result.append(evaluate(*args)), device))
         return result[0]
 
-    with patch("optsweep.train.loop.evaluate", clocked):
+    with patch("optsweep.train.run.evaluate", clocked):
         yield seconds
 
 

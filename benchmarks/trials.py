@@ -12,8 +12,8 @@ from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
 from optsweep.tasks.base import Split
-from optsweep.train.loop import Silent, _Run
 from optsweep.train.program import Program
+from optsweep.train.run import Run, Silent
 from optsweep.train.trial import Trial
 
 LR = 1e-3
@@ -51,9 +51,9 @@ def trial(built: Built, seed: int = 0) -> Trial:
     return Trial(built.space.hyper({}), seed=seed)
 
 
-def run_of(program: Program, trials: list[Trial]) -> _Run:
+def run_of(program: Program, trials: list[Trial]) -> Run:
     """optsweep's loop over these trials, before its first step."""
-    return _Run(program, program.build_update(program.layout), list(enumerate(trials)), Silent())
+    return Run(program, trials, Silent(), rare=program.traits.missing)
 
 
 def by_hand(program: Program, trial: Trial, num_steps: int) -> Iterator[None]:

@@ -18,7 +18,7 @@ from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.schedules import Schedule
 from optsweep.optim.update import Decay, Update
 from optsweep.tasks.base import Facts, Split, Task
-from optsweep.train.loop import train
+from optsweep.train.loop import train_all
 from optsweep.train.program import Program
 from optsweep.train.trial import End, Trial
 
@@ -124,8 +124,8 @@ def test_a_model_with_a_parameter_without_elements_is_not_accused_of_leaving_the
 
     program = Program(Lines(), build, Schedule(), num_steps=20, batch_size=8, num_rungs=2, vmapped=lanes > 1)
     hyper = defaults(build(program.layout).floats, lr=0.03)
-    outcomes = train(program, [Trial(hyper, seed=seed) for seed in range(lanes)])
-    untrained = train(program, [Trial({**hyper, "lr": 1e-12}, seed=seed) for seed in range(lanes)])
+    outcomes = train_all(program, [Trial(hyper, seed=seed) for seed in range(lanes)])
+    untrained = train_all(program, [Trial({**hyper, "lr": 1e-12}, seed=seed) for seed in range(lanes)])
     for end, begin in zip(outcomes, untrained, strict=True):
         assert end.end is End.FINISHED
         assert end.val_loss < 0.95 * begin.val_loss

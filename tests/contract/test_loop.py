@@ -19,11 +19,12 @@ from optsweep.optim.schedules import Schedule
 from optsweep.optim.sgd import Momentum
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
+from optsweep.optim.updater import Updater
 from optsweep.tasks.base import Facts, Split, Task
 from optsweep.tasks.landscapes import Landscape
 from optsweep.tasks.tabular import Table
-from optsweep.train.loop import train
-from optsweep.train.program import Program, Updater
+from optsweep.train.loop import train_all
+from optsweep.train.program import Program
 from optsweep.train.trial import End, Outcome, Rung, Trial
 
 HYPER = {
@@ -70,8 +71,20 @@ def adagrad(layout: Layout) -> Updater:
     return ExternalUpdate(torch.optim.Adagrad, {}, layout, decay=Decay.DECOUPLED)
 
 
+class DoubleTable(Table):
+    """In float64, so that equality can be asked for closely."""
+
+    def model(self) -> nn.Module:
+        return super().model().double()
+
+
 @pytest.fixture(scope="module")
 def digits() -> Task:
+    return DoubleTable(width=16)
+
+
+@pytest.fixture(scope="module")
+def digits32() -> Task:
     return Table(width=16)
 
 
@@ -84,7 +97,6 @@ def program(task: Task, build: Callable[[Layout], Updater] = adamw, **changes: o
         batch_size=64,
         num_rungs=4,
         log_every=5,
-        dtype=torch.float64,
     )
     return replace(base, **changes)  # type: ignore[arg-type]
 
@@ -97,7 +109,7 @@ def test_one_lane_equals_a_hand_written_loop_over_torch_adamw(digits: Task) -> N
     trial = Trial({**HYPER, "weight_decay": 0.05}, seed=3, test=True)
     p = program(digits, num_steps=60, decay_all=True)
     listener = Listener()
-    (outcome,) = train(p, [trial], listener)
+    (outcome,) = train_all(p, [trial], listener)
 
     model = p.model(3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.05)
@@ -132,18 +144,18 @@ def test_lanes_equal_single_runs(digits: Task, build: Callable[[Layout], Updater
         for seed, (lr, wd, beta2) in enumerate([(1e-3, 0.0, 0.9), (3e-3, 0.1, 0.99), (1e-2, 0.3, 0.999)])
     ]
     p = program(digits, build, num_steps=200)
-    singles = values(train(p, trials))
-    lanes = values(train(replace(p, vmapped=True), trials))
+    singles = values(train_all(p, trials))
+    lanes = values(train_all(replace(p, vmapped=True), trials))
     assert lanes == pytest.approx(singles, abs=1e-9)
     assert len(set(singles)) == 3
 
 
-def test_a_lane_is_bitwise_the_same_in_any_company(digits: Task) -> None:
-    p = program(digits, soap_schedule_free, vmapped=True, dtype=torch.float32)
+def test_a_lane_is_bitwise_the_same_in_any_company(digits32: Task) -> None:
+    p = program(digits32, soap_schedule_free, vmapped=True)
     trials = [Trial({**HYPER, "lr": lr}, seed=seed) for seed, lr in enumerate((1e-3, 3e-3, 1e-2))]
-    together = values(train(p, trials))
-    assert values(train(p, trials[1:2])) == together[1:2]  # alone, padded to two lanes
-    assert values(train(p, [trials[2], trials[0]])) == [together[2], together[0]]
+    together = values(train_all(p, trials))
+    assert values(train_all(p, trials[1:2])) == together[1:2]  # alone, padded to two lanes
+    assert values(train_all(p, [trials[2], trials[0]])) == [together[2], together[0]]
 
 
 def test_a_diverging_lane_ends_early_and_leaves_the_others_bitwise_alone(digits: Task) -> None:
@@ -151,8 +163,8 @@ def test_a_diverging_lane_ends_early_and_leaves_the_others_bitwise_alone(digits:
     p = replace(p, build_update=lambda layout: Update(Momentum(), layout))
     good = [Trial({**HYPER, "lr": 1e-2}, seed=0), Trial({**HYPER, "lr": 2e-2}, seed=1)]
     bad = Trial({**HYPER, "lr": 1e9}, seed=2)
-    expected = values(train(p, good))
-    outcomes = train(p, [good[0], bad, good[1]])
+    expected = values(train_all(p, good))
+    outcomes = train_all(p, [good[0], bad, good[1]])
     assert [outcome.end for outcome in outcomes] == [End.FINISHED, End.DIVERGED, End.FINISHED]
     assert outcomes[1].step < p.num_steps
     assert "loss" in outcomes[1].reason
@@ -162,32 +174,32 @@ def test_a_diverging_lane_ends_early_and_leaves_the_others_bitwise_alone(digits:
 @pytest.mark.parametrize("build", [adamw, soap_schedule_free])
 @pytest.mark.parametrize("vmapped", [False, True])
 def test_how_often_one_evaluates_changes_nothing(
-    digits: Task, build: Callable[[Layout], Updater], vmapped: bool
+    digits32: Task, build: Callable[[Layout], Updater], vmapped: bool
 ) -> None:
-    p = program(digits, build, vmapped=vmapped, dtype=torch.float32)
+    p = program(digits32, build, vmapped=vmapped)
     trial = [Trial(HYPER, seed=1)]
-    assert values(train(replace(p, num_rungs=4), trial)) == values(train(replace(p, num_rungs=1), trial))
+    assert values(train_all(replace(p, num_rungs=4), trial)) == values(train_all(replace(p, num_rungs=1), trial))
 
 
 def test_logging_more_often_changes_nothing(digits: Task) -> None:
     p = program(digits, soap_schedule_free)
     trial = [Trial(HYPER, seed=1)]
-    assert values(train(replace(p, log_every=1), trial)) == values(train(replace(p, log_every=40), trial))
+    assert values(train_all(replace(p, log_every=1), trial)) == values(train_all(replace(p, log_every=40), trial))
 
 
 @pytest.mark.parametrize("vmapped", [False, True])
 def test_micro_batches_accumulate_to_the_whole_batch(digits: Task, vmapped: bool) -> None:
     p = program(digits, vmapped=vmapped)
     trials = [Trial(HYPER, seed=1), Trial(HYPER, seed=2)]
-    whole = values(train(p, trials))
-    assert values(train(replace(p, accumulate=4), trials)) == pytest.approx(whole, abs=1e-11)
+    whole = values(train_all(p, trials))
+    assert values(train_all(replace(p, accumulate=4), trials)) == pytest.approx(whole, abs=1e-11)
 
 
 def test_a_full_batch_is_deterministic_descent(digits: Task) -> None:
     """With the whole training set in every batch the data order can't matter, only the initialisation does."""
     p = program(digits, batch_size=digits.size(Split.TRAIN), num_steps=10, num_rungs=1)
     model = p.model(5)
-    (outcome,) = train(p, [Trial({**HYPER, "weight_decay": 0.0}, seed=5)])
+    (outcome,) = train_all(p, [Trial({**HYPER, "weight_decay": 0.0}, seed=5)])
     x, y = digits.batch(Split.TRAIN, torch.arange(digits.size(Split.TRAIN)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
     for lr in p.schedule.multipliers(10, 10) * 3e-3:
@@ -201,13 +213,13 @@ def test_a_full_batch_is_deterministic_descent(digits: Task) -> None:
 
 def test_one_sample_per_step_trains(digits: Task) -> None:
     p = program(digits, batch_size=1, num_steps=400, schedule=Schedule("constant"))
-    (outcome,) = train(p, [Trial({**HYPER, "lr": 1e-3, "weight_decay": 0.0}, seed=0)])
+    (outcome,) = train_all(p, [Trial({**HYPER, "lr": 1e-3, "weight_decay": 0.0}, seed=0)])
     assert outcome.val_loss < 0.7 * math.log(10)
 
 
 def test_a_trial_above_its_threshold_is_pruned_at_that_rung(digits: Task) -> None:
     p = program(digits)
-    (outcome,) = train(p, [Trial(HYPER, seed=0, prune_above={20: 0.0})])
+    (outcome,) = train_all(p, [Trial(HYPER, seed=0, prune_above={20: 0.0})])
     assert (outcome.end, outcome.step) == (End.PRUNED, 20)
 
 
@@ -233,12 +245,12 @@ def test_bf16_lanes_compute_in_bf16_and_keep_float32_weights(digits: Task) -> No
             return Watching(*(inner if isinstance(inner, nn.Sequential) else [inner]))
 
     task = Watched(width=16)
-    p = program(task, dtype=torch.float32, precision="bf16", num_steps=60)
+    p = program(task, precision="bf16", num_steps=60)
     trials = [Trial(HYPER, seed=0), Trial(HYPER, seed=1)]
-    plain = values(train(p, trials))
+    plain = values(train_all(p, trials))
     assert torch.bfloat16 in seen
     seen.clear()
-    lanes = values(train(replace(p, vmapped=True), trials))
+    lanes = values(train_all(replace(p, vmapped=True), trials))
     assert set(seen[1:]) == {torch.bfloat16}  # the first call builds the layout
     assert lanes == pytest.approx(plain, rel=0.05)
 
@@ -286,7 +298,7 @@ def test_batch_norm_is_scored_with_statistics_of_the_evaluated_weights(vmapped: 
     task = Normed()
     p = program(task, soap_schedule_free, batch_size=32, num_steps=60, schedule=Schedule("schedule_free"))
     p = replace(p, vmapped=vmapped)
-    outcome = train(p, [Trial({**HYPER, "lr": 3e-2}, seed=0)])[0]
+    outcome = train_all(p, [Trial({**HYPER, "lr": 3e-2}, seed=0)])[0]
     assert outcome.val_score > 0.8
     # independent of how long the running average has had to settle: a start with absurd statistics ends the same
     original = Normed.model
@@ -297,33 +309,34 @@ def test_batch_norm_is_scored_with_statistics_of_the_evaluated_weights(vmapped: 
         return model
 
     task.model = absurd.__get__(task)  # type: ignore[method-assign]
-    assert train(p, [Trial({**HYPER, "lr": 3e-2}, seed=0)])[0].val_loss == pytest.approx(outcome.val_loss, abs=1e-12)
+    again = train_all(p, [Trial({**HYPER, "lr": 3e-2}, seed=0)])[0]
+    assert again.val_loss == pytest.approx(outcome.val_loss, abs=1e-12)
 
 
 def test_bf16_lanes_with_batch_norm_train() -> None:
-    p = program(Normed(), batch_size=32, num_steps=60, dtype=torch.float32, precision="bf16", vmapped=True)
-    outcomes = train(p, [Trial({**HYPER, "lr": 3e-2}, seed=0), Trial({**HYPER, "lr": 3e-2}, seed=1)])
+    p = program(Normed(), batch_size=32, num_steps=60, precision="bf16", vmapped=True)
+    outcomes = train_all(p, [Trial({**HYPER, "lr": 3e-2}, seed=0), Trial({**HYPER, "lr": 3e-2}, seed=1)])
     assert min(outcome.val_score for outcome in outcomes) > 0.8
 
 
 @pytest.mark.parametrize("vmapped", [False, True])
 def test_a_landscape_leaves_its_path(vmapped: bool) -> None:
     p = program(Landscape(record=50), momentum_l2, batch_size=1, num_steps=8, schedule=Schedule(), vmapped=vmapped)
-    outcomes = train(p, [Trial({**HYPER, "lr": 1e-2}, seed=seed) for seed in (0, 1)])
+    outcomes = train_all(p, [Trial({**HYPER, "lr": 1e-2}, seed=seed) for seed in (0, 1)])
     paths = [outcome.artifacts["path.csv"].splitlines() for outcome in outcomes]
     assert [(path[0], len(path)) for path in paths] == [("step,x,y", 1 + 8)] * 2
     step, x, y = paths[1][1].split(",")
     assert step == "0"
     assert [float(x), float(y)] == pytest.approx(p.model(1).point.tolist(), abs=1e-7)  # type: ignore[union-attr, operator]
     assert len(set(paths[0])) == 9
-    assert train(replace(p, task=Landscape()), [Trial({**HYPER, "lr": 1e-2}, seed=0)])[0].artifacts == {}
+    assert train_all(replace(p, task=Landscape()), [Trial({**HYPER, "lr": 1e-2}, seed=0)])[0].artifacts == {}
 
 
 def test_descent_reaches_a_minimum_and_stays_there() -> None:
     """The distance is no part of the loss: the gradient of its root at the minimum would be NaN."""
     task = Landscape(start=[0.0, 0.0], spread=0.0)
     p = program(task, momentum_l2, batch_size=1, num_steps=20, schedule=Schedule())
-    (outcome,) = train(p, [Trial({**HYPER, "lr": 1.0}, seed=0)])
+    (outcome,) = train_all(p, [Trial({**HYPER, "lr": 1.0}, seed=0)])
     assert (outcome.end, outcome.val_loss, outcome.val_score) == (End.FINISHED, 0.0, 0.0)
 
 
@@ -333,17 +346,23 @@ def test_a_parameter_that_the_loss_does_not_use_stays_out_of_the_row() -> None:
     assert {slot.name for slot in layout.slots} >= {"first.weight", "norm.weight", "last.bias"}
 
 
-def test_a_model_that_replaces_its_parameters_is_caught(digits: Task) -> None:
+def test_a_model_that_replaces_its_parameters_is_caught() -> None:
     class Restless(Table):
         def model(self) -> nn.Module:
             model = super().model()
-
-            def restless(module: nn.Module, _: object) -> None:
-                for parameter in module.parameters():
-                    parameter.grad = None
-
-            model.register_forward_pre_hook(restless)
+            model.register_forward_pre_hook(lambda module, _: module.double().float() and None)
             return model
 
     with pytest.raises(RuntimeError, match="left the arena"):
-        train(program(Restless(width=16)), [Trial(HYPER, seed=0)])
+        train_all(program(Restless(width=16)), [Trial(HYPER, seed=0)])
+
+
+def test_a_model_that_drops_its_gradients_trains_as_it_would(digits32: Task) -> None:
+    class Tidy(Table):
+        def model(self) -> nn.Module:
+            model = super().model()
+            model.register_forward_pre_hook(lambda module, _: module.zero_grad())
+            return model
+
+    trial = [Trial(HYPER, seed=0)]
+    assert values(train_all(program(Tidy(width=16)), trial)) == values(train_all(program(digits32), trial))

@@ -26,7 +26,7 @@ from optsweep.search.slots import SearchPlan, Slot, choose, seed_of, settings, s
 from optsweep.search.space import Dimension, Params, Scope, Space, choices, number_of, numbers
 from optsweep.search.studies import Studies, Work
 from optsweep.tasks.base import Task
-from optsweep.train.loop import train
+from optsweep.train.loop import train_all
 from optsweep.train.trial import Phase
 
 PLAN = SearchPlan(trials=16, lag=2, sampler="tpe", pruner="none", reruns=0.25, seed=0, arm="a")
@@ -251,7 +251,7 @@ def test_a_choice_reaches_the_trial_s_numbers(digits: Task) -> None:
     def trained(clip: float | None) -> float:
         params: Params = {"lr": 0.1, "trainer.clip_norm": clip}
         work = Work("arm", Phase.SEARCH, Claim(0, 0), Slot(0, params, 0, "model"), 0)
-        (outcome,) = train(built.program_for(params), [trial_of(arm_over({}), built, work)])
+        (outcome,) = train_all(built.program_for(params), [trial_of(arm_over({}), built, work)])
         return outcome.val_loss
 
     start = math.log(10)

@@ -14,9 +14,12 @@ from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.schedules import Schedule
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
+from optsweep.optim.updater import Updater
 from optsweep.tasks.text import CharLM
-from optsweep.train.loop import train
-from optsweep.train.program import Program, Updater
+from optsweep.train.lanes import coefficients, samples
+from optsweep.train.loop import train_all
+from optsweep.train.program import Program
+from optsweep.train.run import Run, Silent
 from optsweep.train.trial import Trial
 
 pytestmark = [
@@ -62,8 +65,8 @@ def program(build: Callable[[Layout], Updater], device: str) -> Program:
 @pytest.mark.parametrize("vmapped", [False, True])
 def test_a_gpu_agrees_with_the_cpu(build: Callable[[Layout], Updater], vmapped: bool) -> None:
     trials = [Trial({**HYPER, "lr": lr}, seed=seed, test=True) for seed, lr in enumerate((1e-3, 3e-3))]
-    cpu = train(program(build, "cpu"), trials)
-    cuda = train(replace(program(build, "cuda"), vmapped=vmapped), trials)
+    cpu = train_all(program(build, "cpu"), trials)
+    cuda = train_all(replace(program(build, "cuda"), vmapped=vmapped), trials)
     for one, other in zip(cpu, cuda, strict=True):
         assert other.val_loss == pytest.approx(one.val_loss, rel=2e-3)
         assert other.test_loss == pytest.approx(one.test_loss, rel=2e-3)
@@ -72,8 +75,8 @@ def test_a_gpu_agrees_with_the_cpu(build: Callable[[Layout], Updater], vmapped: 
 @pytest.mark.parametrize("vmapped", [False, True])
 def test_bf16_trains_as_well_as_float32(vmapped: bool) -> None:
     trials = [Trial(HYPER, seed=0), Trial(HYPER, seed=1)]
-    full = train(program(soap_schedule_free, "cuda"), trials)
-    low = train(replace(program(soap_schedule_free, "cuda"), precision="bf16", vmapped=vmapped), trials)
+    full = train_all(program(soap_schedule_free, "cuda"), trials)
+    low = train_all(replace(program(soap_schedule_free, "cuda"), precision="bf16", vmapped=vmapped), trials)
     for one, other in zip(full, low, strict=True):
         assert other.val_loss == pytest.approx(one.val_loss, rel=0.05)
 
@@ -81,21 +84,18 @@ def test_bf16_trains_as_well_as_float32(vmapped: bool) -> None:
 @pytest.mark.parametrize("build", [adamw, soap_schedule_free])
 def test_no_step_waits_for_the_device(build: Callable[[Layout], Updater]) -> None:
     """A synchronisation between two rungs raises."""
-    from optsweep.train.loop import _Run
-
-    run = _Run(program(build, "cuda"), build(program(build, "cuda").layout), [(0, Trial(HYPER, 0))], _Silent())
+    p = program(build, "cuda")
+    run = Run(p, [Trial(HYPER, 0)], Silent())
     run.advance(10)
-    coefficients, indices, backward = run._coefficients(10, 20), run._indices(10, 20), run._backward()
+    numbers = coefficients(p, run.lanes, run.update, 10, 20)
+    indices, backward = samples(p, run.lanes, 10, 20), run._backward()
+    seed = p.traits.generators.seeder()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for offset, c in enumerate(coefficients):
+        for offset, c in enumerate(numbers):
+            seed(offset)
             backward(indices[offset])
+            assert not run.arena.gather()
             run.update.step(run.arena.params, run.arena.grads, run.arena.state, c, 10 + offset)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-class _Silent:
-    def on_rung(self, place: int, rung: object) -> None: ...
-
-    def on_end(self, place: int, outcome: object) -> None: ...

@@ -53,7 +53,7 @@ def test_ema_equals_torch(rule: type[Rule]) -> None:
     averages, params = averages_of(EMA(debias=False), rule(), ema_decay=0.9)
     module = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
     module.weight = torch.nn.Parameter(path[0].clone())
-    averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.9))  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.9))
     for theirs, ours in zip(path, averages, strict=True):
         module.weight.data.copy_(theirs)
         averaged.update_parameters(module)

@@ -176,6 +176,7 @@ def _program(arm: Arm, task: Task, device: torch.device, warnings: list[str]) ->
         vmapped=arm.trainer.lanes > 1,
         divergence_factor=arm.trainer.divergence_factor,
         eval_batch_size=arm.trainer.eval_batch_size,
+        deterministic=arm.trainer.deterministic,
         device=device,
     )
 
@@ -209,7 +210,7 @@ def check_arm(built: Built) -> list[str]:
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
     rungs = len(program.rung_steps(update.period))  # the rule may need longer ones than trainer.rungs asks for
-    return [*update.notes, *evaluation_notes(program.schedule, program.num_steps, rungs)]
+    return [*program.notes, *update.notes, *evaluation_notes(program.schedule, program.num_steps, rungs)]
 
 
 def task_facts(arm: Arm, task: Task) -> TaskFacts:

@@ -141,6 +141,7 @@ class TrainerConfig(Keyed):
     threads: Annotated[int, Key("trainer.threads", whole)] = 1
     divergence_factor: Annotated[float, Key("trainer.divergence_factor", checked(number, above=1.0))] = 2.0
     eval_batch_size: Annotated[int, Key("trainer.eval_batch_size", whole)] = 64
+    deterministic: Annotated[bool, Key("trainer.deterministic", flag)] = False
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def run_sweep(
 
 @dataclass(frozen=True)
 class _Prepared:
-    """Arms that were found right; nothing is written yet."""
+    """Arms that were found right, and stores that can hold them; nothing of the sweep is written yet."""
 
     arms: Sequence[Arm]
     built: Sequence[Built]
@@ -122,6 +122,8 @@ def _prepare(arms: Sequence[Arm], workers: int | None, alone: bool, observe: Obs
     count, devices = _deal(arms[0], workers)
     baseline = baseline_of(arms, labels, all_arms=not alone)
     studies = Studies.open(arms[0].storage, arms[0].sweep)
+    store.check(arms[0].tracking_uri)
+    store.check_sweep(arms[0].tracking_uri, arms[0].sweep)
     check_history(studies, arms, built)
     return _Prepared(arms, built, labels, baseline, count, devices, studies)
 
@@ -132,15 +134,12 @@ def _pool(prepared: _Prepared) -> Iterator[Pool | None]:
     with LocalPool(prepared.workers, prepared.devices, prepared.arms[0].trainer.threads) as pool:
         unfinished = any(prepared.studies.note(arm.name, "finished") != prepared.size for arm in prepared.arms)
         if prepared.workers and unfinished:
-            pool.start()  # they import while the stores are opened
+            pool.start()  # they import while the sweep is described
         yield pool if prepared.workers else None
 
 
 def _seat(prepared: _Prepared, *, whole: bool) -> AbstractContextManager[Seat]:
-    """The right to plan these arms, once it is known that the store can hold them."""
-    first = prepared.arms[0]
-    store.check(first.tracking_uri)
-    store.check_sweep(first.tracking_uri, first.sweep)
+    """The right to plan these arms."""
     return prepared.studies.take_seat([arm.name for arm in prepared.arms], whole=whole)
 
 

@@ -21,7 +21,7 @@ from optsweep.tracking.schema import TrialHead
 from optsweep.tracking.store import StoreFailureError
 from optsweep.tracking.trial_log import TrialLog
 from optsweep.tracking.writer import Tracker
-from optsweep.train.loop import train
+from optsweep.train.loop import train_all
 from optsweep.train.trial import Outcome, Phase, Rung, Trial
 
 
@@ -86,7 +86,7 @@ class Worker:
             torch.set_num_threads(job.arm.trainer.threads)
             observer.open(works, built)
             program = built.program_for(works[0].slot.params)
-            train(program, [trial_of(job.arm, built, work) for work in works], observer)
+            train_all(program, [trial_of(job.arm, built, work) for work in works], observer)
         except LeaseLostError:
             return
         except InterruptedTrainingError:

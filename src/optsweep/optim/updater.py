@@ -40,6 +40,9 @@ class Updater(Protocol):
     def notes(self) -> Sequence[str]:
         """What a user should know about it on this model, a line each."""
 
+    clip_norm: float | None
+    """The norm down to which `step` scales the gradients of a row; None: it doesn't."""
+
     @property
     def host_coefficients(self) -> bool:
         """Whether `step` takes its numbers as lists of floats on the host instead of `[K, 1]` tensors."""

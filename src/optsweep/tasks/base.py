@@ -59,7 +59,12 @@ class Task(ABC):
 
     @abstractmethod
     def model(self) -> nn.Module:
-        """A freshly initialised model; the caller has seeded torch's generator. No dropout, no lazy layers."""
+        """A freshly built model, of which no tensor is shared with another; no lazy layers.
+
+        The caller has seeded all generators, and seeds them again before every step: dropout, noise and layer drop are
+        a function of the trial's seed and the step. Such a model trains one trial at a time, as does one that assigns
+        its buffers anew or branches on the values of tensors.
+        """
 
     @abstractmethod
     def size(self, split: Split) -> int:
@@ -67,7 +72,10 @@ class Task(ABC):
 
     @abstractmethod
     def batch(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(inputs, targets) of samples `indices [...]`, on their device, leading dimensions `[...]` kept."""
+        """(inputs, targets) of samples `indices [...]`, on their device, leading dimensions `[...]` kept.
+
+        May draw from torch's, Python's or numpy's generators (augmentation): they are seeded before every step.
+        """
 
     @abstractmethod
     def to(self, device: torch.device) -> None:
@@ -78,11 +86,11 @@ class Task(ABC):
         """Hash of the data, part of every fingerprint."""
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of a batch, a scalar; must run under torch.func.vmap."""
+        """Mean loss of a batch, a scalar; runs under torch.func.vmap where trials train in lanes."""
         return nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean metric of a batch, a scalar; must run under torch.func.vmap."""
+        """Mean metric of a batch, a scalar; runs under torch.func.vmap where trials train in lanes."""
         return (outputs.argmax(-1) == targets).float().mean()
 
     def artifacts(self, buffers: Mapping[str, Tensor]) -> Mapping[str, str]:

@@ -1,120 +1,151 @@
 """The memory of the trials that train together: one flat row of parameters and one of gradients per lane.
 
-The model's parameters are views of the row and so are their gradients: an elementwise rule costs a dozen kernels
-whatever the number of parameters and lanes, clipping is one norm per row, dropping a lane is one index_select.
+The model's parameters are views of the row: an elementwise rule costs a dozen kernels whatever the number of parameters
+and lanes, clipping is one norm per row, dropping a lane is one index_select. Gradients are accumulated in a row as well, and
+after every step it is known which parameters got none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from operator import is_, ne
 
 import torch
 from torch import Tensor, nn
 
 from optsweep.optim.layout import Layout, flatten
 from optsweep.optim.rule import State
+from optsweep.train.forward import Tensors
 
 
 class Arena:
-    """Parameters `params [K, P]`, gradients `grads [K, P]`, the model's buffers `[K, …]` and the optimizer's state.
+    """Parameters `params [K, P]`, gradients `grads [K, P]` and the optimizer's state, of one model per lane.
 
-    With `vmapped` false there is one lane and the module itself lives in the row; otherwise the module is a template
-    that `torch.func.vmap` calls with `leaves`, in `low` precision if that is given.
+    Alone (`stacked` false), the one module lives in the row. Otherwise the first is a template that `torch.func.vmap`
+    calls with `leaves`, `frozen` (every parameter that isn't in the row) and `buffers`, all of them `[K, …]`; in `low`
+    precision if that is given.
     """
 
     def __init__(
-        self, module: nn.Module, layout: Layout, *, vmapped: bool, device: torch.device, low: torch.dtype | None = None
+        self,
+        models: Sequence[nn.Module],
+        layout: Layout,
+        *,
+        stacked: bool,
+        device: torch.device,
+        dtype: torch.dtype,
+        low: torch.dtype | None = None,
     ) -> None:
-        self.module = module.to(device)
-        self.layout = layout
-        self.vmapped = vmapped
-        self.device = device
-        self.dtype = next(module.parameters()).dtype
-        self.low = low if vmapped else None
-        self.params = torch.empty(0, layout.size, dtype=self.dtype, device=device)
-        self.grads = self.params.clone()
-        self.buffers: dict[str, Tensor] = {
-            name: b.unsqueeze(0)[:0].clone() for name, b in self.module.named_buffers() if b is not None
-        }
+        if not stacked and len(models) != 1:
+            raise ValueError(f"the plain path holds one lane, not {len(models)}")
+        self.layout, self.stacked, self.device, self.low = layout, stacked, device, low
+        self.module = models[0].to(device)
+        self.params = torch.cat(
+            [flatten(layout, dict(model.named_parameters()), dtype=dtype, device=device) for model in models]
+        )
         self.state: State = {}
-        self.leaves: dict[str, Tensor] = {}
+        self.frozen: Tensors = {}
+        self.buffers: Tensors = {}
+        if stacked:
+            names = {slot.name for slot in layout.slots}
+            parameters = [dict(model.named_parameters()) for model in models]
+            buffers = [dict(model.named_buffers()) for model in models]
+            self.frozen = {n: self._stack([p[n] for p in parameters]) for n in parameters[0] if n not in names}
+            self.buffers = {n: self._stack([b[n] for b in buffers]) for n in buffers[0]}
+        self._bind()
 
     @property
     def lanes(self) -> int:
         """Number of lanes, padding included."""
         return self.params.shape[0]
 
-    def fill(self, models: Sequence[nn.Module]) -> None:
-        """Take the initial weights and buffers of one model per lane."""
-        if not self.vmapped and len(models) != 1:
-            raise ValueError(f"the plain path holds one lane, not {len(models)}")
-        rows = [
-            flatten(self.layout, dict(model.named_parameters()), dtype=self.dtype, device=self.device)
-            for model in models
-        ]
-        self.params = torch.cat(rows)
-        self.buffers = {
-            name: torch.stack([dict(model.named_buffers())[name].to(self.device) for model in models])
-            for name in self.buffers
-        }
-        if self.low is not None:  # beside low-precision parameters
-            self.buffers = {n: b.to(self.low) if b.is_floating_point() else b for n, b in self.buffers.items()}
-        self._bind()
-
     def keep(self, lanes: Sequence[int]) -> None:
         """Keep only the lanes at these places, in this order."""
         index = torch.tensor(lanes, device=self.device)
         self.params = self.params.index_select(0, index)
+        self.frozen = {name: value.index_select(0, index) for name, value in self.frozen.items()}
         self.buffers = {name: buffer.index_select(0, index) for name, buffer in self.buffers.items()}
         self.state = {name: tensor.index_select(0, index) for name, tensor in self.state.items()}
         self._bind()
 
-    def views(self, row: Tensor) -> dict[str, Tensor]:
+    def views(self, row: Tensor) -> Tensors:
         """The model's parameters in `row [K, P]`, by name: `[K, *shape]`, or `[*shape]` on the plain path."""
-        return {name: view if self.vmapped else view[0] for name, view in self.layout.views(row)}
+        return {name: view if self.stacked else view[0] for name, view in self.layout.views(row)}
 
-    def lower(self) -> None:
-        """Copy the parameters into the low-precision row that the lanes' forward pass reads."""
+    def buffers_of(self, lane: int) -> Tensors:
+        """The buffers of a lane's model, as its last forward pass left them."""
+        if self.stacked:
+            return {name: buffer[lane] for name, buffer in self.buffers.items()}
+        return dict(self.module.named_buffers())
+
+    def open_step(self) -> None:
+        """Zero the gradients; copy the parameters into the low-precision row that lanes read."""
+        self._low_grads.zero_()
         if self.low is not None:
             self._low_params.copy_(self.params)
 
-    def collect(self) -> None:
-        """Copy low-precision gradients into `grads`."""
+    def gather(self) -> list[str]:
+        """Complete `grads` after a backward pass; returns the parameters that it gave no gradient.
+
+        The pass accumulates into views of the row. That it did shows without asking the device: every view counts its
+        changes. Gradients that the model put elsewhere (`zero_grad()`) are fetched.
+        """
+        versions = [grad._version for grad in self._views]
+        missing: list[str] = []
+        if not all(map(ne, versions, self._versions)) or not all(map(is_, self._grads(), self._views)):
+            for name, view, now, before in zip(self.leaves, self._views, versions, self._versions, strict=True):
+                leaf = self.leaves[name]
+                if leaf.grad is None or (leaf.grad is view and now == before):
+                    missing.append(name)
+                elif leaf.grad is not view:
+                    view.zero_().add_(leaf.grad)
+                leaf.grad = view
+            versions = [grad._version for grad in self._views]
+        self._versions = versions
         if self.low is not None:
             self.grads.copy_(self._low_grads)
+        return missing
 
-    def zero_grads(self) -> None:
-        """Zero the gradients that the backward pass accumulates into."""
-        (self.grads if self.low is None else self._low_grads).zero_()
+    def _grads(self) -> Iterator[Tensor | None]:
+        """Where each leaf's gradient is."""
+        return (leaf.grad for leaf in self._leaves)
 
     def check(self) -> None:
-        """Raise if the model's parameters or gradients have left the row, as `model.double()` makes them."""
-        grads = self.grads if self.low is None else self._low_grads
-        begin, end = grads.data_ptr(), grads.data_ptr() + grads.numel() * grads.element_size()
-        for name, leaf in self.leaves.items():
-            if leaf.grad is None or not begin <= leaf.grad.data_ptr() < end:
+        """Raise if the model's parameters have left the row, as `model.double()` in a forward pass makes them."""
+        if self.stacked:
+            return
+        parameters = dict(self.module.named_parameters())
+        for name, view in self.views(self.params).items():
+            leaf = self.leaves[name]
+            if parameters.get(name) is not leaf or (leaf.numel() and leaf.data_ptr() != view.data_ptr()):
                 raise RuntimeError(
-                    f"the gradient of parameter {name} has left the arena: the model replaced its parameters or "
-                    f"gradients (model.double(), zero_grad()) during training; it must not"
+                    f"parameter {name} has left the arena: the model replaced it during training (model.double(), a "
+                    f"new nn.Parameter); it must not"
                 )
 
     def _bind(self) -> None:
         """Point the leaves at the rows."""
-        self.grads = torch.zeros_like(self.params)
-        row, grad_row = self.params, self.grads
+        self.grads = self._low_grads = torch.zeros_like(self.params)
+        row = self.params
         if self.low is not None:
-            self._low_params = self.params.to(self.low)
-            self._low_grads = torch.zeros_like(self._low_params)
-            row, grad_row = self._low_params, self._low_grads
-        values, grads = self.views(row), self.views(grad_row)
-        if not self.vmapped:
+            row = self._low_params = self.params.to(self.low)
+            self._low_grads = torch.zeros_like(row)
+        values = self.views(row)
+        if self.stacked:
+            self.leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
+        else:
             parameters = dict(self.module.named_parameters())
             self.leaves = {name: parameters[name] for name in values}
             for name, leaf in self.leaves.items():
                 leaf.data = values[name]
-            for name, buffer in self.module.named_buffers():
-                buffer.data = self.buffers[name][0]
-        else:
-            self.leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
-        for name, leaf in self.leaves.items():
-            leaf.grad = grads[name]
+        self._leaves = list(self.leaves.values())
+        # `.data`: each view counts its own changes, where plain views share one count.
+        self._views = [view.data for view in self.views(self._low_grads).values()]
+        self._versions = [view._version for view in self._views]
+        for leaf, view in zip(self._leaves, self._views, strict=True):
+            leaf.grad = view
+
+    def _stack(self, tensors: Sequence[Tensor]) -> Tensor:
+        """One tensor per lane, beside low-precision parameters in their precision."""
+        stacked = torch.stack([tensor.detach().to(self.device) for tensor in tensors])
+        return stacked.to(self.low) if self.low is not None and stacked.is_floating_point() else stacked

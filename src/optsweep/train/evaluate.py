@@ -1,9 +1,10 @@
-"""Loss and metric of given weights on a split: out of place, in eval mode, without a trace in the training."""
+"""Loss and metric of given weights on a split: on a module of its own, in eval mode, without a trace in training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -11,91 +12,141 @@ from torch.func import functional_call, vmap
 
 from optsweep.tasks.base import Split
 from optsweep.train.arena import Arena
-from optsweep.train.program import Program, cast_inputs
+from optsweep.train.forward import Tensors
+from optsweep.train.program import Program
+from optsweep.train.randomness import EVALUATION_SEED, RECALIBRATION_SEED, step_seeds
+from optsweep.train.traits import numbers_of
 
 RECALIBRATION_BATCHES = 16
 """Training batches from which batch-norm statistics are recomputed at the evaluated weights."""
 
-RECALIBRATION_SEED = 0x0B57
-
-
-def autocast(program: Program) -> AbstractContextManager[object]:
-    """bf16 autocast on the plain path; under vmap autocast is silently different, there the rows are cast."""
-    if program.precision == "bf16" and not program.vmapped:
-        return torch.autocast(program.device.type, dtype=torch.bfloat16)
-    return nullcontext()
-
-
-def forward_dtype(program: Program) -> torch.dtype:
-    """dtype of floating-point inputs."""
-    return torch.bfloat16 if program.precision == "bf16" and program.vmapped else program.dtype
-
-
-def score_function(program: Program, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]]:
-    """(params, buffers, inputs, targets) → (loss, metric) of one model."""
-
-    def call(params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = (
-            functional_call(module, (params, buffers), (x,)).float()
-            if program.precision == "bf16"
-            else (functional_call(module, (params, buffers), (x,)))
-        )
-        return program.task.loss(outputs, y), program.task.score(outputs, y)
-
-    return call
+RECALIBRATION_SAMPLES = 64
+"""Samples of each, or the whole training split if it is smaller."""
 
 
 @torch.no_grad()
-def evaluate(program: Program, arena: Arena, weights: Tensor, split: Split) -> Tensor:
-    """Mean loss and metric of every lane on a split, `[2, K]` in float64, on the device."""
-    module, task = arena.module, program.task
-    params = arena.views(weights if arena.low is None else weights.to(arena.low))
-    buffers = recalibrated(program, arena, params)
-    call = score_function(program, module)
-    if arena.vmapped:
-        call = vmap(call, in_dims=(0, 0, None, None), randomness="error")
-    total = torch.zeros(2, arena.lanes, dtype=torch.float64, device=arena.device)
-    was_training = module.training
-    module.eval()
-    with autocast(program):
-        for indices in task.eval_indices(split, program.eval_batch_size):
-            x, y = task.batch(split, torch.from_numpy(indices).to(arena.device))
-            loss, score = call(params, buffers, cast_inputs(x, forward_dtype(program)), y)
-            total += torch.stack([loss.expand(arena.lanes), score.expand(arena.lanes)]).double() * len(indices)
-    module.train(was_training)
+def evaluate(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors, split: Split) -> Tensor:
+    """Mean loss and metric of every lane on a split, `[2, K]` in float64, on the host.
+
+    `scratch` is a module like the one that trains, `weights` its parameters by name as `Arena.views` has them. Whatever
+    a forward pass draws at random is the same in every evaluation.
+    """
+    forward, task, generators = program.forward, program.task, program.traits.generators
+    scores = (_stacked if program.stacked else _plain)(program, arena, scratch, weights)
+    chunks = task.eval_indices(split, program.eval_batch_size)
+    seeds = step_seeds(EVALUATION_SEED, 0, len(chunks) + 1)
+    generators.everything().seeder()(seeds[-1])
+    seed = generators.seeder()
+    results: list[Tensor] = []
+    scratch.eval()
+    with forward.autocast():
+        for number, indices in zip(seeds, chunks, strict=False):
+            seed(number)
+            loss, score = scores(*forward.batch(split, torch.from_numpy(indices).to(arena.device)))
+            results.append(torch.stack([loss.expand(arena.lanes), score.expand(arena.lanes)]))
+    total = torch.zeros(2, arena.lanes, dtype=torch.float64)
+    for result, indices in zip(torch.stack(results).cpu().double(), chunks, strict=True):
+        total += result * len(indices)
     return total / task.size(split)
 
 
-def recalibrated(program: Program, arena: Arena, params: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The buffers to evaluate with: a copy, whose batch-norm statistics are recomputed at `params`.
+def _plain(
+    program: Program, arena: Arena, scratch: nn.Module, weights: Tensors
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Scores by `scratch`, which takes up the weights and the state of the module that trains."""
+    forward = program.forward
+    load(scratch, arena.module, weights)
+    norms = _norms(scratch)
+    if norms:
+        _recalibrate(program, scratch, scratch)
+        statistics = {name: dict(norm.named_buffers()) for name, norm in norms.items()}
+        load(scratch, arena.module, weights)  # what else those batches have changed
+        for name, norm in norms.items():
+            for key, buffer in statistics[name].items():
+                setattr(norm, key, buffer)
+    return lambda x, y: forward.scores(scratch(x), y)
+
+
+def load(scratch: nn.Module, trained: nn.Module, weights: Tensors) -> None:
+    """Give `scratch` the weights, and of `trained` its other parameters, its buffers and numbers it keeps beside them.
+
+    Buffers are copied, shared ones once; forward passes may assign them anew.
+    """
+    others = dict(trained.named_parameters())
+    for name, parameter in scratch.named_parameters():
+        parameter.data = weights[name] if name in weights else others[name].data
+    copies: dict[int, Tensor] = {}
+    for ours, theirs in zip(scratch.modules(), trained.modules(), strict=True):
+        for name, buffer in theirs.named_buffers(recurse=False, remove_duplicate=False):
+            if id(buffer) not in copies:
+                copies[id(buffer)] = buffer.detach().clone()
+            setattr(ours, name, copies[id(buffer)])
+        for name, value in numbers_of(theirs):
+            setattr(ours, name, value.detach() if isinstance(value, Tensor) else value)
+
+
+def _stacked(
+    program: Program, arena: Arena, scratch: nn.Module, weights: Tensors
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Scores of all lanes by `scratch` as a template."""
+    buffers = {name: buffer.clone() for name, buffer in arena.buffers.items()}
+    norms = _norms(scratch)
+    if norms:
+
+        def call(params: Tensors, frozen: Tensors, buffers: Tensors, x: Tensor) -> object:
+            return functional_call(scratch, (params, frozen, buffers), (x,))
+
+        run = vmap(call, in_dims=(0, 0, 0, None), randomness="error")
+        changed = {name: buffer.clone() for name, buffer in buffers.items()}
+        _recalibrate(program, scratch, lambda x: run(weights, arena.frozen, changed, x))
+        statistics = {f"{name}.{key}".lstrip(".") for name, norm in norms.items() for key, _ in norm.named_buffers()}
+        buffers |= {name: changed[name] for name in statistics}
+    scores = program.forward.lanes_scores(scratch)
+    return lambda x, y: scores(weights, arena.frozen, buffers, x, y)
+
+
+def _norms(module: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
+    """Layers with running statistics, by name."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return {n: m for n, m in module.named_modules() if isinstance(m, kind) and m.track_running_stats}
+
+
+def _recalibrate(program: Program, module: nn.Module, run: Callable[[Tensor], object]) -> None:
+    """Recompute batch-norm statistics at the evaluated weights, by calls of `run`, a forward pass of the module.
 
     A running average lags behind the weights, and at averaged weights (schedule-free, EMA) it belongs to other ones
     altogether. So every arm is scored with the cumulative mean over the same seeded batches.
     """
-    module = arena.module
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    buffers = {name: b.clone() if arena.vmapped else b[0].clone() for name, b in arena.buffers.items()}
-    if not norms:
-        return buffers
-
-    def call(params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        out = functional_call(module, (params, buffers), (x,))
-        assert isinstance(out, Tensor)
-        return out
-
-    run = vmap(call, in_dims=(0, 0, None), randomness="error") if arena.vmapped else call
-    size = min(program.eval_batch_size, program.task.size(Split.TRAIN))
-    indices = program.task.train_indices(RECALIBRATION_SEED, 0, RECALIBRATION_BATCHES, size)
-    momenta = [m.momentum for m in norms]
-    was_training = module.training
+    forward, task = program.forward, program.task
+    size = min(RECALIBRATION_SAMPLES, task.size(Split.TRAIN))
+    indices = task.train_indices(RECALIBRATION_SEED, 0, RECALIBRATION_BATCHES, size)
+    seeds = step_seeds(RECALIBRATION_SEED, 0, len(indices))
+    program.traits.generators.everything().seeder()(seeds[0])
+    seed = program.traits.generators.seeder()
     module.train()
-    with autocast(program):
-        for i, batch in enumerate(indices):
-            for norm in norms:
-                norm.momentum = 1.0 / (i + 1)  # a cumulative mean; momentum=None does not run under vmap
-            x, _ = program.task.batch(Split.TRAIN, torch.from_numpy(batch).to(arena.device))
-            run(params, buffers, cast_inputs(x, forward_dtype(program)))
-    module.train(was_training)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    return buffers
+    with _cumulative(_norms(module).values()), forward.autocast():
+        for number, batch in zip(seeds, indices, strict=True):
+            seed(number)
+            x, _ = forward.batch(Split.TRAIN, torch.from_numpy(batch).to(program.device))
+            run(x)
+
+
+@contextmanager
+def _cumulative(norms: Iterable[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
+    """Let running statistics be the mean over all calls; momentum=None, which means that, does not run under vmap."""
+    before = [(norm, norm.momentum) for norm in norms]
+    calls: Counter[nn.Module] = Counter()
+
+    def count(norm: nn.Module, _: object) -> None:
+        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        calls[norm] += 1  # a layer under several names has several in one forward pass
+        norm.momentum = 1.0 / calls[norm]
+
+    hooks = [norm.register_forward_pre_hook(count) for norm, _ in before]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm, momentum in before:
+            norm.momentum = momentum

@@ -7,13 +7,16 @@ tolerance, so that last bits don't matter.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from optsweep.tasks.base import Split, digest_of
-from optsweep.train.program import Program, cast_inputs
+from optsweep.train.process import deterministic, isolated
+from optsweep.train.program import Program
+from optsweep.train.randomness import step_seeds
+from optsweep.train.traits import first_indices
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Probe:
     """A workload at the start of seed 0."""
 
     tensors: tuple[TensorFacts, ...]  # parameters, then buffers, each tied one once
-    norms: Mapping[str, float]  # ‖initial value‖ by name
+    norms: Mapping[str, float]  # ‖initial value‖ by name, not-a-numbers counted as 0
     first_batch: str  # hash of its inputs and targets
     loss: float  # at the first batch, in training mode
     grad_norm: float  # of all parameters there, before clipping
@@ -39,23 +42,27 @@ class Probe:
 
 def probe(program: Program) -> Probe:
     """One forward and backward pass of seed 0 on the plain path, whatever the arm's lanes; the same every time."""
-    task, module = program.task, program.model(0).to(program.device)
-    facts = [TensorFacts(n, tuple(p.shape), str(p.dtype), p.requires_grad) for n, p in module.named_parameters()]
-    facts += [TensorFacts(n, tuple(b.shape), str(b.dtype), False) for n, b in module.named_buffers()]
-    values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    norms = {name: _norm(value.detach()) for name, value in values.items()}
-    indices = torch.from_numpy(task.train_indices(0, 0, 1, program.batch_size)[0]).to(program.device)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        x, y = task.batch(Split.TRAIN, indices)
-        loss = task.loss(module(cast_inputs(x, program.dtype)), y)
+    traits, forward = program.traits, replace(program.forward, stacked=False)
+    with isolated(program.device, traits.default_dtype), deterministic(program.deterministic):
+        module = program.model(0).to(program.device)
+        facts = [TensorFacts(n, tuple(p.shape), str(p.dtype), p.requires_grad) for n, p in module.named_parameters()]
+        facts += [TensorFacts(n, tuple(b.shape), str(b.dtype), False) for n, b in module.named_buffers()]
+        values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        norms = {name: _norm(value.detach()) for name, value in values.items()}
+        traits.generators.everything().seeder()(step_seeds(0, 0, 1)[0])
+        module.train()
+        x, y = forward.batch(Split.TRAIN, first_indices(program.task, program.batch_size, program.device))
+        with forward.autocast():
+            loss = forward.loss(module(x), y)
         loss.backward()  # type: ignore[no-untyped-call]
-    squares = sum(_norm(p.grad) ** 2 for p in module.parameters() if p.grad is not None)
-    batch = digest_of(*(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() for t in (x, y)))
-    return Probe(tuple(facts), norms, batch, float(loss.detach().cpu()), float(squares**0.5))
+        squares = sum(_norm(p.grad) ** 2 for p in module.parameters() if p.grad is not None)
+        batch = digest_of(*(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() for t in (x, y)))
+        return Probe(tuple(facts), norms, batch, float(loss.detach().cpu()), float(squares**0.5))
 
 
 def _norm(value: Tensor) -> float:
-    """‖value‖ in float64, computed on the host."""
+    """‖value‖ in float64, computed on the host, which has it."""
+    value = value.to_dense() if value.layout is not torch.strided else value
     host = value.detach().cpu()
-    return float(torch.linalg.vector_norm(host.to(torch.complex128 if host.is_complex() else torch.float64)))
+    host = host.to(torch.complex128 if host.is_complex() else torch.float64)
+    return float(torch.linalg.vector_norm(host.nan_to_num()))

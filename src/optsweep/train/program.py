@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from math import prod
 
 import torch
 from torch import nn
 
-from optsweep.optim.layout import Layout, layout_of
+from optsweep.optim.layout import Layout, Role, parameter_roles
 from optsweep.optim.schedules import Schedule
 from optsweep.optim.updater import Updater
-from optsweep.tasks.base import Split, Task
-
-Precision = Literal["fp32", "bf16"]
+from optsweep.tasks.base import Task
+from optsweep.train.forward import Forward, Precision
+from optsweep.train.process import deterministic
+from optsweep.train.traits import Traits, construct, traits_of
 
 
 @dataclass(frozen=True)
 class Program:
-    """An arm ready to train."""
+    """An arm ready to train. Raises UserError, in one line, once it is asked about a model that can't be trained."""
 
     task: Task
     build_update: Callable[[Layout], Updater]
@@ -32,44 +33,84 @@ class Program:
     accumulate: int = 1  # micro-batches per step
     decay_all: bool = False
     precision: Precision = "fp32"
-    vmapped: bool = False  # lanes under vmap, of which there are then always two or more
+    vmapped: bool = False  # lanes under vmap, of which there are then always two or more, if the model can
     divergence_factor: float = 2.0  # a validation loss this many times the initial one ends a trial
     eval_batch_size: int = 64
+    deterministic: bool = False  # deterministic algorithms and no TF32, or an error
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    dtype: torch.dtype = torch.float32
 
     def model(self, seed: int) -> nn.Module:
-        """The task's model, initialised from `seed`; the global generator is left as it was."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self.task.model().to(self.dtype)
+        """The task's model, built from `seed`; everything global in the process is left as it was."""
+        return construct(self.task, seed, self.device).module
+
+    @cached_property
+    def traits(self) -> Traits:
+        """What kind of model it is, found by trying it."""
+        with deterministic(self.deterministic):
+            return traits_of(
+                self.task,
+                self.device,
+                precision=self.precision,
+                batch_size=self.batch_size // self.accumulate,
+                lanes=self.vmapped,
+            )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """dtype of the model's parameters."""
+        return self.traits.dtype
+
+    @cached_property
+    def stacked(self) -> bool:
+        """Whether trials train in lanes: that was wanted, and the model can."""
+        return self.vmapped and not self.traits.alone
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about this model, a line each."""
+        return self.traits.notes
+
+    @cached_property
+    def forward(self) -> Forward:
+        """How the model is called."""
+        return Forward(self.task, self.device, self.dtype, self.precision, self.stacked)
 
     @cached_property
     def layout(self) -> Layout:
-        """Layout of the model's parameters without those that its loss doesn't use.
+        """Layout of the row that every trial begins with: the parameters that get a gradient from the first batch.
 
-        torch.optim skips a parameter without gradient; in a row it would still decay, so it stays out.
+        torch.optim skips a parameter without gradient; in the row it would still decay, so it is a row of its own, or
+        in lanes, where nothing can change its lot, left out.
         """
-        model = self.model(0)
-        indices = torch.from_numpy(self.task.train_indices(0, 0, 1, min(self.batch_size, 8))[0]).to(self.device)
-        inputs, targets = self.task.batch(Split.TRAIN, indices)
-        model.to(self.device)
-        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        loss = self.task.loss(model(cast_inputs(inputs, self.dtype)), targets)
-        grads = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-        unused = frozenset(name for name, grad in zip(named, grads, strict=True) if grad is None)
-        return layout_of(model, decay_all=self.decay_all, unused=unused, heads=self.task.head_modules)
+        return self.layout_without(self.traits.missing)
+
+    def layout_without(self, names: Collection[str]) -> Layout:
+        """Layout of the trainable parameters but these, each tied one once; empty if these are all."""
+        kept = {name: role for name, role in self._roles.items() if name not in names}
+        return Layout.build({name: self._shapes[name] for name in kept}, kept, decay_all=self.decay_all)
+
+    def layout_of_one(self, name: str) -> Layout:
+        """Layout of a single parameter."""
+        return self.layout_without(self._roles.keys() - {name})
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """Number of trainable parameters."""
+        return sum(prod(self._shapes[name]) for name in self._roles)
+
+    @cached_property
+    def _roles(self) -> dict[str, Role]:
+        return parameter_roles(self.model(0), self.task.head_modules)
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(parameter.shape) for name, parameter in self.model(0).named_parameters()}
 
     def rung_steps(self, period: int) -> list[int]:
-        """Steps after which all lanes are evaluated: about `num_rungs`, multiples of `period`, the last step."""
+        """Steps after which a trial is evaluated: about `num_rungs`, multiples of `period`, the last step."""
         stride = max(1, round(self.num_steps / self.num_rungs))
         stride = -(-stride // period) * period
         steps = list(range(stride, self.num_steps, stride))
         if steps and self.num_steps - steps[-1] < stride / 2:
             steps.pop()  # rather one longer rung than a last one too short to tell anything
         return [*steps, self.num_steps]
-
-
-def cast_inputs(inputs: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Floating-point inputs in the model's dtype; indices as they are."""
-    return inputs.to(dtype) if inputs.is_floating_point() else inputs

@@ -27,9 +27,10 @@ class Trial:
     """One training run of an arm."""
 
     hyper: Mapping[str, float]  # lr, weight_decay and the float hyperparameters of rule and iterate
-    seed: int  # of initialisation and data order
+    seed: int  # of initialisation, data order and whatever the forward pass draws
     prune_above: Mapping[int, float] = field(default_factory=dict)  # step → validation loss above which it is pruned
     test: bool = False  # evaluate the test split at the end
+    key: int = 0  # names it to the observer
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Rung:
     points: tuple[Point, ...]  # training since the rung before
     ms_per_step: float | None  # of the lanes together, evaluation excluded; None before the first step
     peak_bytes: int
-    train_seconds: float  # this trial's share of training time so far
+    train_seconds: float  # this trial's share of training time so far, shared among trials, not lanes
 
 
 @dataclass(frozen=True)

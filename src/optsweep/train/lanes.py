@@ -1,0 +1,108 @@
+"""A trial in training: its own first tick, its own schedule, data and numbers, and when and how it ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from optsweep.optim.rule import Coefficients, Floats
+from optsweep.optim.schedules import Multipliers
+from optsweep.optim.updater import Updater
+from optsweep.train.program import Program
+from optsweep.train.trial import End, Point, Trial
+
+
+@dataclass
+class Lane:
+    """A trial whose step is the loop's tick less `start`; `rungs` are the steps at which it is still to be evaluated.
+
+    A lane is `padding` if it only fills the vmapped path up to two, and nobody hears of it.
+    """
+
+    trial: Trial
+    multipliers: Multipliers
+    rungs: list[int]
+    start: int = 0
+    padding: bool = False
+    initial_loss: float = math.nan
+    step: int = 0
+    train_seconds: float = 0.0
+    last: Coefficients = field(default_factory=dict)  # of the last step
+    points: list[Point] = field(default_factory=list)  # since the last rung
+
+    @property
+    def next_tick(self) -> int:
+        """The tick of its next rung."""
+        return self.start + self.rungs[0]
+
+    def shadow(self) -> Lane:
+        """A lane that does the same, as padding."""
+        return replace(self, padding=True, multipliers=self.multipliers.copy(), rungs=list(self.rungs), points=[])
+
+    def verdict(self, program: Program, val_loss: float, points: Sequence[Point]) -> tuple[End, str] | None:
+        """Whether, how and why it ends at this rung."""
+        limit = self.initial_loss + (program.divergence_factor - 1) * abs(self.initial_loss)
+        if not math.isfinite(val_loss) or any(not math.isfinite(point.loss) for point in points):
+            return End.DIVERGED, f"non-finite loss by step {self.step}"
+        if val_loss > limit:
+            return End.DIVERGED, f"validation loss {val_loss:.3g} at step {self.step}, {self.initial_loss:.3g} at start"
+        if self.step >= program.num_steps:
+            return End.FINISHED, ""
+        threshold = self.trial.prune_above.get(self.step)
+        if threshold is not None and val_loss > threshold:
+            return End.PRUNED, f"validation loss {val_loss:.4g} above {threshold:.4g} at step {self.step}"
+        return None
+
+
+def open_lane(program: Program, trial: Trial, period: int, start: int = 0) -> Lane:
+    """A lane before its first step, at a rung of the others."""
+    return Lane(trial, program.schedule.start(program.num_steps), [0, *program.rung_steps(period)], start)
+
+
+def coefficients(
+    program: Program, lanes: Sequence[Lane], update: Updater, first: int, end: int
+) -> Sequence[Coefficients]:
+    """The numbers of ticks `first` to `end`, per tick: floats for one lane, `[K, 1]` tensors for several."""
+    tables: list[dict[str, Floats]] = []
+    for lane in lanes:
+        lane.multipliers.extend(end - lane.start)
+        multipliers = lane.multipliers.values[: end - lane.start]
+        table = update.coefficients(lane.trial.hyper, multipliers, first - lane.start)
+        lane.last = {name: float(values[-1]) for name, values in table.items()}
+        tables.append(table)
+    names = list(tables[0])
+    if not program.stacked:
+        columns = [tables[0][name].tolist() for name in names]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    if update.host_coefficients:
+        stacked = {name: np.stack([table[name] for table in tables], 1).tolist() for name in names}
+        return [{name: stacked[name][i] for name in names} for i in range(end - first)]
+    array = np.stack([np.stack([table[name] for table in tables], 1) for name in names], 1)  # [n, names, K]
+    # Rounded on the host: not every device has float64.
+    uploaded = torch.from_numpy(array).to(program.dtype).to(program.device).unsqueeze(-1)
+    return [dict(zip(names, step.unbind(0), strict=True)) for step in uploaded]
+
+
+def last_coefficients(program: Program, lanes: Sequence[Lane]) -> dict[str, float | Tensor]:
+    """Those of the last tick again, as `coefficients` has them."""
+    if not program.stacked:
+        return dict(lanes[0].last)
+    names = list(lanes[0].last)
+    values = torch.tensor([[lane.last[name] for lane in lanes] for name in names], dtype=torch.float64)
+    return dict(zip(names, values.to(program.dtype).to(program.device).unsqueeze(-1).unbind(0), strict=True))
+
+
+def samples(program: Program, lanes: Sequence[Lane], first: int, end: int) -> Tensor:
+    """Samples of ticks `first` to `end`, `[ticks, B]`, or `[ticks, K, B]` for lanes; uploaded at once."""
+    arrays = [
+        program.task.train_indices(lane.trial.seed, first - lane.start, end - first, program.batch_size)
+        for lane in lanes
+    ]
+    array: NDArray[np.int64] = np.stack(arrays, 1) if program.stacked else arrays[0]
+    return torch.from_numpy(array).to(program.device)

@@ -1,0 +1,59 @@
+"""Losses and norms between two rungs, kept on the device until the second, then fetched at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from optsweep.optim.rule import Floats
+from optsweep.train.trial import Point
+
+
+class Record:
+    """What is logged of ticks `first` to `end`: the loss of each, norms at every `every`-th and at the last."""
+
+    def __init__(self, first: int, end: int, every: int, lanes: int) -> None:
+        self.first, self.lanes = first, lanes
+        self.logged = dict.fromkeys(t for t in range(first, end) if (t + 1) % every == 0 or t + 1 == end)
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
+        self._ratios: list[Tensor] = []
+
+    def loss(self, loss: Tensor) -> None:
+        """Keep the losses of a step, `[K]`, or `[]` of one lane."""
+        self._losses.append(loss)
+
+    def grad_norm(self, grads: Sequence[Tensor]) -> None:
+        """Keep ‖g‖ of every lane, before clipping; `grads` are rows `[K, P_i]`."""
+        self._norms.append(norm_of(grads))
+
+    def update_ratio(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
+        """Keep ‖Δθ‖/‖θ‖ of every lane; rows as those of the gradients."""
+        changes = [new - old for old, new in zip(before, after, strict=True)]
+        self._ratios.append(norm_of(changes) / norm_of(before))
+
+    def points(self, lrs: Sequence[Floats], starts: Sequence[int]) -> list[list[Point]]:
+        """Points of every lane; `lrs` are each lane's learning rates from its step 0 on, which was tick `starts`."""
+        ticks = list(self.logged)
+        losses = torch.stack(self._losses).reshape(len(self._losses), self.lanes).cpu().double().numpy()
+        norms, ratios = (torch.stack(values).cpu().double().numpy() for values in (self._norms, self._ratios))
+        windows = zip([self.first, *(t + 1 for t in ticks)], [t + 1 for t in ticks], strict=False)
+        means = [losses[a - self.first : b - self.first].mean(0) for a, b in windows]
+        return [
+            [
+                Point(
+                    t + 1 - start, float(means[i][k]), float(lrs[k][t - start]), float(norms[i][k]), float(ratios[i][k])
+                )
+                for i, t in enumerate(ticks)
+            ]
+            for k, start in enumerate(starts)
+        ]
+
+
+def norm_of(rows: Sequence[Tensor]) -> Tensor:
+    """‖·‖ of every lane, `[K]`, over all its rows `[K, P_i]`."""
+    norms = [torch.linalg.vector_norm(row, dim=1) for row in rows]
+    norm: Tensor = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    return norm

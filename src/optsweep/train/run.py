@@ -1,0 +1,285 @@
+"""Trials that train together, from their first step to the end of the last: what a step does, and what a rung."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from optsweep.optim.rule import Coefficients
+from optsweep.tasks.base import Split
+from optsweep.train.arena import Arena
+from optsweep.train.device import peak_bytes, reset_peak, synchronize
+from optsweep.train.evaluate import evaluate
+from optsweep.train.forward import Tensors
+from optsweep.train.lanes import coefficients, last_coefficients, open_lane, samples
+from optsweep.train.program import Program
+from optsweep.train.randomness import step_seeds
+from optsweep.train.rare import Rare, clip_together
+from optsweep.train.record import Record
+from optsweep.train.trial import End, Outcome, Rung, Trial
+
+
+class Observer(Protocol):
+    """Who is told what happens; trials are named by their `key`."""
+
+    def on_rung(self, key: int, rung: Rung) -> None:
+        """A trial was evaluated."""
+
+    def on_end(self, key: int, outcome: Outcome) -> None:
+        """A trial ended; its last rung was told before."""
+
+
+class Silent:
+    """An observer that listens to nothing."""
+
+    def on_rung(self, key: int, rung: Rung) -> None:
+        """Nothing."""
+
+    def on_end(self, key: int, outcome: Outcome) -> None:
+        """Nothing."""
+
+
+class MissedGradientError(Exception):
+    """A step gave no gradient to parameters that every step before had: they are rare, and the trial begins again."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"no gradient for {', '.join(names)}")
+        self.names = tuple(names)
+
+
+class Run:
+    """One arena and the trials in its lanes.
+
+    `rare` are the parameters that not every step uses; `told` is the last step of which the observer has heard already.
+    With one trial in lanes there is a second that pads, so that its numbers don't depend on company.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        trials: Sequence[Trial],
+        observer: Observer,
+        *,
+        rare: Collection[str] = (),
+        told: int = -1,
+    ) -> None:
+        self.program, self.observer, self.told = program, observer, told
+        layout = program.layout if program.stacked else program.layout_without(rare)
+        # Where every parameter is rare, the row is empty: then this update lends only its numbers.
+        self.update = program.build_update(layout if layout.slots else program.layout_without(()))
+        self.lanes = [open_lane(program, trial, self.update.period) for trial in trials]
+        if program.stacked and len(self.lanes) == 1:
+            self.lanes.append(self.lanes[0].shadow())
+        self.arena = Arena(
+            [program.model(lane.trial.seed) for lane in self.lanes],
+            layout,
+            stacked=program.stacked,
+            device=program.device,
+            dtype=program.dtype,
+            low=program.forward.low,
+        )
+        self.arena.state = self.update.init(self.arena.params) if layout.slots else {}
+        self.arena.module.train()
+        self.scratch = program.model(self.lanes[0].trial.seed).to(program.device)
+        self.rare = [] if program.stacked else self._rare(rare)
+        self.clip_norm = self.update.clip_norm
+        if self.rare:  # clipping is by the norm of all gradients, so none of the updates does it
+            for update in (self.update, *(one.update for one in self.rare)):
+                update.clip_norm = None
+        self.tick = 0
+
+    def _rare(self, names: Collection[str]) -> list[Rare]:
+        """Rows and updates of the rare parameters."""
+        parameters = dict(self.arena.module.named_parameters())
+        layouts = {name: self.program.layout_of_one(name) for name in parameters if name in names}
+        return [Rare(n, parameters[n], layout, self.program.build_update(layout)) for n, layout in layouts.items()]
+
+    def run(self) -> None:
+        """Train to the end of the last trial. Raises MissedGradientError."""
+        reset_peak(self.program.device)
+        self._rung(None, 0.0)
+        while self.lanes:
+            first = self.tick
+            seconds = self.advance(min(lane.next_tick for lane in self.lanes))
+            self._rung(1000 * seconds / (self.tick - first), seconds)
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def advance(self, end: int) -> float:
+        """Train all lanes up to tick `end`; returns seconds."""
+        program, arena, first = self.program, self.arena, self.tick
+        numbers = coefficients(program, self.lanes, self.update, first, end)
+        indices = samples(program, self.lanes, first, end)
+        # In lanes nothing is drawn, as far as the model was seen; if it is, it doesn't depend on company.
+        seeds = step_seeds(0 if program.stacked else self.lanes[0].trial.seed, first, end)
+        program.traits.generators.everything().seeder()(seeds[0])
+        seed = program.traits.generators.seeder()
+        record = Record(first, end, program.log_every, arena.lanes)
+        step = self._rarely if self.rare else self._step
+        synchronize(program.device)
+        begin = time.perf_counter()
+        backward = self._backward()
+        for offset, c in enumerate(numbers):
+            seed(seeds[offset])
+            record.loss(backward(indices[offset]))
+            if missing := arena.gather():
+                self._miss(missing, first + offset)
+            step(c, first + offset, record)
+        synchronize(program.device)
+        seconds = time.perf_counter() - begin
+        arena.check()
+        self.tick = end
+        lrs = [lane.trial.hyper["lr"] * lane.multipliers.values for lane in self.lanes]
+        for lane, points in zip(self.lanes, record.points(lrs, [lane.start for lane in self.lanes]), strict=True):
+            lane.points += points
+        return seconds
+
+    def _backward(self) -> Callable[[Tensor], Tensor]:
+        """A function of the step's samples that leaves gradients at the leaves and returns the mean loss, `[K]`."""
+        program, arena, forward, parts = self.program, self.arena, self.program.forward, self.program.accumulate
+        module, leaves, frozen, buffers = arena.module, arena.leaves, arena.frozen, arena.buffers
+        lanes_loss = forward.lanes_loss(module)
+
+        def plain_loss(x: Tensor, y: Tensor) -> Tensor:
+            with forward.autocast():
+                return forward.loss(module(x), y)
+
+        def backward(indices: Tensor) -> Tensor:
+            arena.open_step()
+            for one in self.rare:
+                one.open_step()
+            total: Tensor | None = None
+            for part in indices.chunk(parts, dim=-1) if parts > 1 else (indices,):
+                x, y = forward.batch(Split.TRAIN, part)
+                loss = lanes_loss(leaves, frozen, buffers, x, y) if program.stacked else plain_loss(x, y)
+                if parts > 1:
+                    loss = loss / parts
+                (loss.sum() if program.stacked else loss).backward()  # type: ignore[no-untyped-call]
+                total = loss.detach() if total is None else total + loss.detach()
+            assert total is not None
+            return total
+
+        return backward
+
+    def _step(self, c: Coefficients, tick: int, record: Record) -> None:
+        """One update of the row."""
+        arena, logged = self.arena, tick in record.logged
+        if logged:
+            before = arena.params.clone()
+            record.grad_norm([arena.grads])
+        self.update.step(arena.params, arena.grads, arena.state, c, tick)
+        if logged:
+            record.update_ratio([before], [arena.params])
+
+    def _rarely(self, c: Coefficients, tick: int, record: Record) -> None:
+        """One update of the row, and of the rare parameters that have a gradient."""
+        arena, lane = self.arena, self.lanes[0]
+        for one in self.rare:
+            one.gather()
+        present = [one for one in self.rare if one.present]
+        rows = [arena.params, *(one.row for one in self.rare)]
+        grads = [arena.grads, *(one.grad for one in present)]
+        logged = tick in record.logged
+        if logged:
+            before = [row.clone() for row in rows]
+            record.grad_norm(grads)
+        if self.clip_norm is not None:
+            clip_together(grads, self.clip_norm)
+        if arena.layout.slots:
+            self.update.step(arena.params, arena.grads, arena.state, c, tick)
+        for one in present:
+            one.step(lane.trial.hyper, float(lane.multipliers.values[tick - lane.start]))
+        if logged:
+            record.update_ratio(before, rows)
+
+    def _miss(self, names: Sequence[str], tick: int) -> None:
+        """Raise what a missing gradient means."""
+        if self.program.stacked:
+            raise RuntimeError(
+                f"parameter {names[0]} gets no gradient at step {tick}: what the model uses changes from step to step, "
+                f"which lanes can't follow; give trainer.lanes=1"
+            )
+        raise MissedGradientError(names)
+
+    # -- rungs ---------------------------------------------------------------------------------------------------
+
+    def _rung(self, ms_per_step: float | None, seconds: float) -> None:
+        """Evaluate all lanes, tell the observer of those whose rung it is, and drop those that ended."""
+        weights = self._weights()
+        val = evaluate(self.program, self.arena, self.scratch, weights, Split.VAL).tolist()
+        trials = sum(not lane.padding for lane in self.lanes)
+        ended: dict[int, tuple[End, str]] = {}
+        for k, lane in enumerate(self.lanes):
+            lane.step = self.tick - lane.start
+            lane.train_seconds += seconds / trials
+            if lane.next_tick != self.tick:
+                continue
+            lane.rungs.pop(0)
+            if lane.step == 0:
+                lane.initial_loss = val[0][k]
+            lane.multipliers.observe(val[0][k])
+            points, lane.points = lane.points, []
+            if not lane.padding and lane.step > self.told:
+                peak = peak_bytes(self.program.device)
+                rung = Rung(lane.step, val[0][k], val[1][k], tuple(points), ms_per_step, peak, lane.train_seconds)
+                self.observer.on_rung(lane.trial.key, rung)
+                self.told = lane.step if len(self.lanes) == 1 else self.told
+            if (end := lane.verdict(self.program, val[0][k], points)) is not None:
+                ended[k] = end
+        if ended:
+            self._finish(ended, val, weights)
+
+    def _finish(self, ended: dict[int, tuple[End, str]], val: list[list[float]], weights: Tensors) -> None:
+        """Tell the outcomes of ended lanes and compact the arena to the others."""
+        tested = {k for k, (end, _) in ended.items() if self.lanes[k].trial.test and end is End.FINISHED}
+        test: list[list[float]] = []
+        if tested:
+            test = evaluate(self.program, self.arena, self.scratch, weights, Split.TEST).tolist()
+        state_bytes = self._state_bytes()
+        for k, (end, reason) in ended.items():
+            lane = self.lanes[k]
+            if lane.padding:
+                continue
+            buffers = {name: buffer.detach().cpu() for name, buffer in self.arena.buffers_of(k).items()}
+            outcome = Outcome(
+                end=end,
+                step=lane.step,
+                val_loss=val[0][k],
+                val_score=val[1][k],
+                test_loss=test[0][k] if k in tested else None,
+                test_score=test[1][k] if k in tested else None,
+                train_seconds=lane.train_seconds,
+                state_bytes=state_bytes,
+                reason=reason,
+                artifacts=self.program.task.artifacts(buffers),
+            )
+            self.observer.on_end(lane.trial.key, outcome)
+        self._compact([k for k in range(len(self.lanes)) if k not in ended])
+
+    def _compact(self, kept: list[int]) -> None:
+        """Drop lanes; the vmapped path keeps two, because one alone would be other arithmetic."""
+        if all(self.lanes[k].padding for k in kept):
+            self.lanes = []
+            return
+        lanes = [self.lanes[k] for k in kept]
+        if self.program.stacked and len(kept) == 1:
+            kept, lanes = kept * 2, [lanes[0], lanes[0].shadow()]
+        self.lanes = lanes
+        self.arena.keep(kept)
+        self.update.keep(kept)
+
+    def _weights(self) -> Tensors:
+        """The weights one would ship, of all lanes, apart from those that train."""
+        arena, row = self.arena, self.arena.params
+        if self.lanes[0].last and arena.layout.slots:
+            row = self.update.weights(row, arena.state, last_coefficients(self.program, self.lanes))
+        views = arena.views(row.clone() if arena.low is None else row.to(arena.low))
+        return views | {one.name: one.weights().clone() for one in self.rare}
+
+    def _state_bytes(self) -> int:
+        """Bytes of optimizer state of one lane."""
+        own = self.update.state_bytes(self.arena.state) if self.arena.layout.slots else 0
+        return own + sum(one.state_bytes() for one in self.rare)

@@ -1,0 +1,265 @@
+"""What kind of model a task has, found by trying it before any training: its dtype, its randomness, its lanes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optsweep.errors import UserError
+from optsweep.tasks.base import Split, Task
+from optsweep.train.forward import Forward, Precision, Tensors
+from optsweep.train.process import isolated
+from optsweep.train.randomness import Generators, seed_construction, step_seeds
+
+Numbers = bool | int | float | str | Tensor | None
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the loop has to know of a model.
+
+    `missing` are the trainable parameters that the first batch gives no gradient. `alone` says why its trials can't
+    train in lanes; it is empty if they can, or if nobody asked.
+    """
+
+    dtype: torch.dtype
+    default_dtype: torch.dtype  # torch's default that the model set for itself
+    generators: Generators
+    missing: tuple[str, ...]
+    alone: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Construction:
+    """A model as its task built it, and what it left behind."""
+
+    module: nn.Module
+    default_dtype: torch.dtype
+    reseeded: bool  # whether it set the seed of torch's generator
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The one floating-point dtype of its parameters. Raises UserError if they can't be trained."""
+        found: dict[torch.dtype, str] = {}
+        for name, parameter in self.module.named_parameters():
+            if parameter.dtype.is_floating_point or parameter.requires_grad:
+                found.setdefault(parameter.dtype, name)
+        for dtype, name in found.items():
+            if dtype not in (torch.float32, torch.float64):
+                raise UserError(
+                    f"task.model: parameter {name} is {_of(dtype)}; parameters are trained in float32 or float64"
+                    + (" (a pair of real parameters makes a complex one)" if dtype.is_complex else "")
+                )
+        if len(found) > 1:
+            (one, first), (other, second) = list(found.items())[:2]
+            raise UserError(
+                f"task.model: parameter {first} is {_of(one)} and {second} is {_of(other)}; give all one dtype"
+            )
+        if not found:
+            raise UserError("task.model: the model has no parameter")
+        return next(iter(found))
+
+
+def construct(task: Task, seed: int, device: torch.device) -> Construction:
+    """The task's model, drawn from `seed`, on the CPU or where the task puts it; the process is left as it was."""
+    with isolated(device):
+        seed_construction(seed)
+        module = task.model()
+        return Construction(module, torch.get_default_dtype(), torch.initial_seed() != seed % 2**64)
+
+
+def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_size: int, lanes: bool) -> Traits:
+    """Try the task's model on its first batch of `batch_size` samples, and in two lanes if `lanes` are wanted.
+
+    Raises UserError, in one line, for a model that can't be trained.
+    """
+    first, second = construct(task, 0, device), construct(task, 1, device)
+    dtype = first.dtype
+    if dtype is torch.float64 and device.type == "mps":
+        raise UserError(
+            "task.model: its parameters are float64, which device mps doesn't have; choose trainer.device=cpu"
+        )
+    if dtype is torch.float64 and precision == "bf16":
+        raise UserError("trainer.precision: bf16 is for float32 models, and this one is float64; choose fp32")
+    _own(first.module, second.module)
+    own = _differing(first.module, second.module)
+    forward = Forward(task, device, dtype, precision, stacked=False)
+    with isolated(device, first.default_dtype):
+        try:
+            trial = _try(forward, first.module.to(device), batch_size)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"task.model: its first batch fails: {_line(error)}") from error
+    alone = ""
+    if lanes:
+        alone = trial.alone or (f"attribute {own} differs from seed to seed and is no buffer" if own else "")
+        with isolated(device, first.default_dtype):
+            alone = alone or _lanes(replace(forward, stacked=True), second.module.to(device), batch_size, trial.missing)
+    notes = []
+    if first.reseeded or second.reseeded:
+        notes.append("task.model: it sets torch's seed itself, so trials of all seeds start from the same weights")
+    if alone:
+        notes.append(f"trainer.lanes: this model's trials train one after the other, because {alone}")
+    if trial.missing:
+        when = "it is left out" if lanes and not alone else "each is trained in the steps that give it one"
+        notes.append(f"task.model: the first batch gives {_listed(trial.missing)} no gradient; {when}")
+    return Traits(dtype, first.default_dtype, trial.generators, trial.missing, alone, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What one step on the plain path showed."""
+
+    missing: tuple[str, ...]
+    generators: Generators
+    alone: str
+
+
+def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
+    """One forward and backward pass in training mode."""
+    task, device = forward.task, forward.device
+    generators = Generators(device)
+    generators.everything().seeder()(step_seeds(0, 0, 1)[0])
+    before = _states(device)
+    module.train()
+    buffers, numbers = dict(module.named_buffers()), _numbers(module)
+    x, y = forward.batch(Split.TRAIN, first_indices(task, batch_size, device))
+    with forward.autocast():
+        loss = forward.loss(module(x), y)
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+    drawn = [name for name, state in _states(device).items() if not _same(state, before[name])]
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    missing = tuple(name for name, p in named.items() if p.grad is None and p.numel())
+    if len(missing) == sum(p.numel() > 0 for p in named.values()):
+        raise UserError("task.model: its loss depends on no trainable parameter")
+    now = dict(module.named_buffers())
+    reassigned = [name for name in now if now[name] is not buffers.get(name)]
+    kept = [key for key, value in _numbers(module).items() if not _equal(value, numbers.get(key))]
+    alone = ""
+    if drawn:
+        alone = f"it draws random numbers ({', '.join(drawn)})"
+    elif reassigned:
+        alone = f"its forward pass assigns buffer {reassigned[0]} anew"
+    elif kept:
+        alone = f"its forward pass keeps something in attribute {kept[0]}"
+    found = Generators(device, python="Python's random" in drawn, numpy="numpy.random" in drawn)
+    return _Trial(missing, found, alone)
+
+
+def _lanes(forward: Forward, module: nn.Module, batch_size: int, missing: tuple[str, ...]) -> str:
+    """Why a step and an evaluation of two lanes fail; empty if they don't."""
+    indices = first_indices(forward.task, batch_size, forward.device)
+
+    def stacked(tensors: Iterator[tuple[str, Tensor]]) -> Tensors:
+        low = forward.low or forward.dtype
+        return {n: torch.stack([t.detach()] * 2).to(low if t.is_floating_point() else t.dtype) for n, t in tensors}
+
+    params = stacked((n, p) for n, p in module.named_parameters() if p.requires_grad and n not in missing)
+    frozen = stacked((n, p) for n, p in module.named_parameters() if n not in params)
+    buffers = stacked(module.named_buffers())
+    for value in params.values():
+        value.requires_grad_()
+    try:
+        module.train()
+        x, y = forward.batch(Split.TRAIN, torch.stack([indices] * 2))
+        loss = forward.lanes_loss(module)(params, frozen, buffers, x, y)
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        module.eval()
+        with torch.no_grad():
+            x, y = forward.batch(Split.TRAIN, indices)
+            forward.lanes_scores(module)(params, frozen, buffers, x, y)
+    except Exception as error:
+        return f"torch.func.vmap can't run it: {_line(error)}"
+    unused = [name for name, value in params.items() if value.grad is None]
+    return f"parameter {unused[0]} has no gradient in lanes" if unused else ""
+
+
+def first_indices(task: Task, batch_size: int, device: torch.device) -> Tensor:
+    """Samples of the first batch of seed 0, `[batch_size]`."""
+    return torch.from_numpy(task.train_indices(0, 0, 1, batch_size)[0]).to(device)
+
+
+def numbers_of(module: nn.Module) -> Iterator[tuple[str, Numbers]]:
+    """What a module itself holds in plain attributes, neither parameters nor buffers."""
+    for name, value in list(vars(module).items()):
+        if name != "training" and (value is None or isinstance(value, bool | int | float | str | Tensor)):
+            yield name, value
+
+
+def _own(first: nn.Module, second: nn.Module) -> None:
+    """Raise UserError if two models of a task share a tensor: training one would change the other."""
+    mine = {id(tensor) for tensor in chain(first.parameters(), first.buffers())}
+    for name, tensor in chain(second.named_parameters(), second.named_buffers()):
+        if id(tensor) in mine:
+            raise UserError(
+                f"task.model: two calls return the same tensor {name}; build, or copy, a model in each call"
+            )
+
+
+def _numbers(module: nn.Module) -> dict[str, Numbers]:
+    """The plain attributes of a module and of those in it, tensors copied."""
+    return {
+        f"{path}.{name}".lstrip("."): value.detach().clone() if isinstance(value, Tensor) else value
+        for path, child in module.named_modules()
+        for name, value in numbers_of(child)
+    }
+
+
+def _differing(first: nn.Module, second: nn.Module) -> str:
+    """A plain attribute that holds other numbers in a model of another seed."""
+    others = _numbers(second)
+    return next((key for key, value in _numbers(first).items() if not _equal(value, others.get(key))), "")
+
+
+def _equal(one: Numbers, other: Numbers) -> bool:
+    """Whether two plain attributes are equal; a NaN equals a NaN."""
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return isinstance(one, Tensor) and isinstance(other, Tensor) and _same(one, other)
+    return repr(one) == repr(other)
+
+
+def _states(device: torch.device) -> dict[str, object]:
+    """States of the generators that a model may draw from."""
+    states: dict[str, object] = {
+        "torch's generator": torch.get_rng_state(),
+        "Python's random": random.getstate(),
+        "numpy.random": np.random.get_state(legacy=False),  # noqa: NPY002 - what users' models draw from
+    }
+    on_device: dict[str, Callable[[], Tensor]] = {
+        "cuda": lambda: torch.cuda.get_rng_state(device),
+        "mps": torch.mps.get_rng_state,
+    }
+    if device.type in on_device:
+        states["the device's generator"] = on_device[device.type]()
+    return states
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two states of a generator are equal."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return repr(one) == repr(other)
+
+
+def _of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _listed(names: tuple[str, ...], most: int = 6) -> str:
+    """Names, the first few of many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error."""
+    return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__
