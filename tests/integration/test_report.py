@@ -13,13 +13,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from mlflow.tracking import MlflowClient
-from synthetic_store import DEFAULT, arm, fill
 
 from optsweep.report import Report, SweepNotFound, write_report
 from optsweep.report import page as report_page
 from optsweep.report.figures import canvas
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
+from synthetic_store import DEFAULT, arm, fill
 
 HOSTILE = "<script>alert('x')</script> a/b λ→∞ $\\frac{1}{2}$ \"&amp;"
 
