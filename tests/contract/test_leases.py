@@ -96,7 +96,7 @@ def test_a_lost_lease_is_noted_and_the_others_are_kept() -> None:
     assert studies.renewed == [1]
 
 
-@pytest.mark.parametrize("worker", [process_name(), "elsewhere/1/1"])
+@pytest.mark.parametrize("worker", [process_name(), "elsewhere/1/1"], ids=["here", "elsewhere"])
 def test_a_silent_worker_is_given_a_second_chance_and_then_up(worker: str) -> None:
     clock = FakeClock()
     watch = LeaseWatch(clock, patience=30.0)

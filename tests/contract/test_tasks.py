@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from task_builder import CIFAR, CONF, NAMES, SMALL, batch_of, builder, model_of
 from torch.func import functional_call, vmap
 
 from optsweep.build.suggestions import TaskFacts, suggest_all
 from optsweep.tasks.base import Split, Task
+from task_builder import CIFAR, CONF, NAMES, SMALL, batch_of, builder, model_of
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,9 @@ def test_lanes_equal_single_models(name: str, build: Callable[..., Task]) -> Non
         torch.testing.assert_close(losses[lane], alone, rtol=0, atol=1e-10)
         torch.testing.assert_close(scores[lane], task.score(outputs, y), rtol=0, atol=1e-6)
         for n, p in model.named_parameters():
-            assert params[n].grad is not None
-            torch.testing.assert_close(params[n].grad[lane], p.grad, rtol=0, atol=1e-9)
+            grads = params[n].grad
+            assert grads is not None
+            torch.testing.assert_close(grads[lane], p.grad, rtol=0, atol=1e-9)
         for n, b in model.named_buffers():
             torch.testing.assert_close(buffers[n][lane], b, rtol=0, atol=1e-10, equal_nan=True)
 
@@ -125,11 +126,12 @@ def test_loss_starts_near_chance_and_falls(name: str, build: Callable[..., Task]
     for _ in range(6):
         model.zero_grad()
         loss = task.loss(model(x), y)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         losses.append(loss.item())
         with torch.no_grad():
             for p in model.parameters():
-                p -= 0.05 * p.grad
+                assert p.grad is not None
+                p.sub_(0.05 * p.grad)
     if task.chance_loss is not None:
         assert losses[0] == pytest.approx(task.chance_loss, rel=0.12)
     assert losses[-1] < losses[0]
