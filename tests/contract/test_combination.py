@@ -131,7 +131,7 @@ def test_a_schedule_brings_its_average_and_the_average_s_options(digits: Task) -
     assert built.space.fixed["averaging_beta"] == 0.5
     assert built.program.schedule.options == {"level": 0.5}
     assert "z" in built.program.build_update(built.program.layout).init(torch.zeros(1, built.program.layout.size))
-    assert "give y or z" in refusal(digits, {"schedule": "constant"}, **{**values, "schedule__decay_at": "x"})
+    assert "give one of y, z" in refusal(digits, {"schedule": "constant"}, **{**values, "schedule__decay_at": "x"})
     assert "averaging averages already" in refusal(digits, {"schedule": "constant", "averaging": "ema"}, **values)
     external = {"optimizer___target_": "torch.optim.NAdam"}
     assert "keeps momentum of its own" in refusal(
