@@ -205,7 +205,8 @@ def test_a_full_batch_is_deterministic_descent(digits: Task) -> None:
     for lr in p.schedule.multipliers(10, 10) * 3e-3:
         optimizer.param_groups[0]["lr"] = lr
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x.double()), y).backward()  # type: ignore[no-untyped-call]
+        loss = nn.functional.cross_entropy(model(x.double()), y)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     x, y = digits.batch(Split.VAL, torch.arange(digits.size(Split.VAL)))
     assert outcome.val_loss == pytest.approx(nn.functional.cross_entropy(model(x.double()), y).item(), abs=1e-11)

@@ -1,8 +1,8 @@
 """The memory of the trials that train together: one flat row of parameters and one of gradients per lane.
 
 The model's parameters are views of the row: an elementwise rule costs a dozen kernels whatever the number of parameters
-and lanes, clipping is one norm per row, dropping a lane is one index_select. Gradients are accumulated in a row as well,
-and after every step it is known which parameters got none.
+and lanes, clipping is one norm per row, dropping a lane is one index_select. Gradients accumulate in a row as well, and
+after every step it is known which parameters got none.
 """
 
 from __future__ import annotations
