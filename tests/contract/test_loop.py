@@ -122,7 +122,7 @@ def test_one_lane_equals_a_hand_written_loop_over_torch_adamw(digits: Task) -> N
         x, y = digits.batch(Split.TRAIN, torch.from_numpy(digits.train_indices(3, step, 1, 64)[0]))
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x.double()), y)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.item())
         optimizer.step()
     for split, found in ((Split.VAL, outcome.val_loss), (Split.TEST, outcome.test_loss)):
@@ -205,7 +205,8 @@ def test_a_full_batch_is_deterministic_descent(digits: Task) -> None:
     for lr in p.schedule.multipliers(10, 10) * 3e-3:
         optimizer.param_groups[0]["lr"] = lr
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x.double()), y).backward()
+        loss = nn.functional.cross_entropy(model(x.double()), y)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     x, y = digits.batch(Split.VAL, torch.arange(digits.size(Split.VAL)))
     assert outcome.val_loss == pytest.approx(nn.functional.cross_entropy(model(x.double()), y).item(), abs=1e-11)
@@ -235,7 +236,7 @@ def test_bf16_lanes_compute_in_bf16_and_keep_float32_weights(digits: Task) -> No
 
     class Watching(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = super().forward(x)
+            out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             seen.append(out.dtype)
             return out
 
@@ -327,7 +328,7 @@ def test_a_landscape_leaves_its_path(vmapped: bool) -> None:
     assert [(path[0], len(path)) for path in paths] == [("step,x,y", 1 + 8)] * 2
     step, x, y = paths[1][1].split(",")
     assert step == "0"
-    assert [float(x), float(y)] == pytest.approx(p.model(1).point.tolist(), abs=1e-7)  # type: ignore[union-attr, operator]
+    assert [float(x), float(y)] == pytest.approx(p.model(1).point.tolist(), abs=1e-7)  # type: ignore[operator]
     assert len(set(paths[0])) == 9
     assert train_all(replace(p, task=Landscape()), [Trial({**HYPER, "lr": 1e-2}, seed=0)])[0].artifacts == {}
 

@@ -44,6 +44,7 @@ from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater, try_out
 from optsweep.search.space import Params, Space
 from optsweep.tasks.base import Split, Task
+from optsweep.train.process import isolated
 from optsweep.train.program import Program
 
 
@@ -88,7 +89,8 @@ def device_of(name: str) -> torch.device:
 
 def build_task(config: TaskConfig) -> Task:
     """The task with its data, on the CPU."""
-    cls = resolve(config.target, "task._target_")
+    with isolated():
+        cls = resolve(config.target, "task._target_")
     if not (inspect.isclass(cls) and issubclass(cls, Task)):
         raise UserError(f"task._target_: {config.target} is no optsweep.tasks.base.Task")
     known = [p for p in inspect.signature(cls).parameters if p != "self"]
@@ -96,7 +98,8 @@ def build_task(config: TaskConfig) -> Task:
         if key not in known:
             raise UserError(f"task.{key}: {config.name} has no such option{nearest(key, known)}; {listed(known)}")
     try:
-        task = cls(**config.options)
+        with isolated():
+            task = cls(**config.options)
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error).splitlines()[0]) from None
     check_batch_size(config, task)

@@ -1,7 +1,7 @@
 """The memory of the trials that train together: one flat row of parameters and one of gradients per lane.
 
 The model's parameters are views of the row: an elementwise rule costs a dozen kernels whatever the number of parameters
-and lanes, clipping is one norm per row, dropping a lane is one index_select. Gradients are accumulated in a row as well, and
+and lanes, clipping is one norm per row, dropping a lane is one index_select. Gradients accumulate in a row as well, and
 after every step it is known which parameters got none.
 """
 
@@ -44,6 +44,7 @@ class Arena:
             [flatten(layout, dict(model.named_parameters()), dtype=dtype, device=device) for model in models]
         )
         self.state: State = {}
+        self._versions: list[int] = []
         self.frozen: Tensors = {}
         self.buffers: Tensors = {}
         if stacked:

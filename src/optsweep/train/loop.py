@@ -6,7 +6,6 @@ before, losses and norms stay on the device, and come over once per rung (`run.p
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,9 +15,6 @@ from optsweep.train.process import deterministic, isolated
 from optsweep.train.program import Program
 from optsweep.train.run import MissedGradientError, Observer, Run, Silent
 from optsweep.train.trial import Outcome, Rung, Trial
-
-# Gradients of lanes come back contiguous, the row's views are strided: accumulating in place is what is wanted here.
-warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 
 RESTARTS = 3
 """Times that a trial begins again because a parameter turns out to be rare, before all of them are taken to be."""

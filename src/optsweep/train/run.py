@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
@@ -20,6 +21,9 @@ from optsweep.train.randomness import step_seeds
 from optsweep.train.rare import Rare, clip_together
 from optsweep.train.record import Record
 from optsweep.train.trial import End, Outcome, Rung, Trial
+
+# Gradients of lanes come back contiguous, the row's views are strided: accumulating in place is what is wanted here.
+warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 
 
 class Observer(Protocol):
