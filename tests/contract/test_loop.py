@@ -122,7 +122,7 @@ def test_one_lane_equals_a_hand_written_loop_over_torch_adamw(digits: Task) -> N
         x, y = digits.batch(Split.TRAIN, torch.from_numpy(digits.train_indices(3, step, 1, 64)[0]))
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x.double()), y)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         losses.append(loss.item())
         optimizer.step()
     for split, found in ((Split.VAL, outcome.val_loss), (Split.TEST, outcome.test_loss)):
@@ -206,7 +206,7 @@ def test_a_full_batch_is_deterministic_descent(digits: Task) -> None:
         optimizer.param_groups[0]["lr"] = lr
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x.double()), y)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     x, y = digits.batch(Split.VAL, torch.arange(digits.size(Split.VAL)))
     assert outcome.val_loss == pytest.approx(nn.functional.cross_entropy(model(x.double()), y).item(), abs=1e-11)
@@ -236,7 +236,7 @@ def test_bf16_lanes_compute_in_bf16_and_keep_float32_weights(digits: Task) -> No
 
     class Watching(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            out: Tensor = super().forward(x)
             seen.append(out.dtype)
             return out
 
