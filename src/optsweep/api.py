@@ -13,7 +13,7 @@ from optsweep.config.arm import Arm
 from optsweep.launch.environment import num_cores
 from optsweep.launch.events import Observer, silent
 from optsweep.launch.status import PhaseStatus, status_of
-from optsweep.launch.sweep import SweepResult, note_report, run_sweep
+from optsweep.launch.sweep import SweepResult, note_report, run_sweep, stopping_said
 from optsweep.report import Report, write_report
 from optsweep.tracking.store import check
 
@@ -62,8 +62,9 @@ def run(
     index = REPORTS / result.sweep / "index.html"
     if result.reported and index.is_file():
         return Finished(result, None, index)
-    written = write_report(result.tracking_uri, [result.sweep], index.parent, processes=num_cores())
-    note_report(result)
+    with stopping_said(result.done, command, observe):
+        written = write_report(result.tracking_uri, [result.sweep], index.parent, processes=num_cores())
+        note_report(result)
     return Finished(result, written, index)
 
 

@@ -173,7 +173,8 @@ def wait_for_training(folder: Path, process: subprocess.Popen[str]) -> None:
             if sum(s.num_done for s in states) >= 2:
                 return
         process.poll()
-    pytest.fail("no trial started")
+    process.kill()
+    pytest.fail(f"no trial started: {process.communicate()[0]}")
 
 
 def test_a_killed_worker_costs_nothing_but_its_trial_s_time(reference: Path, folder: Path) -> None:

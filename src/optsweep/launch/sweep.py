@@ -18,7 +18,7 @@ from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.describe import describe_arm, describe_session, describe_sweep
 from optsweep.launch.environment import num_cores
-from optsweep.launch.events import Note, Observer, Started, Trained, TrialEnded, silent
+from optsweep.launch.events import Note, Observer, Started, Stopped, Trained, TrialEnded, silent
 from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
@@ -44,6 +44,7 @@ class SweepResult:
     tracking_uri: str
     arms: tuple[str, ...]  # names
     trials: int  # that ended in this call
+    done: int  # trials that the sweep has
     seconds: float
     results: str  # identifies what a report of the sweep states now
     reported: bool  # whether the last report states just that
@@ -73,8 +74,9 @@ def run_sweep(
             for text in notes(prepared.arms, prepared.built, prepared.labels):
                 observe(Note(text))
             trained = _train(prepared, opened, pool, begin, command, observe)
-        timed = _time_steps(prepared, opened)
-        return _conclude(prepared, opened, trained, timed, begin)
+        with stopping_said(opened.planner.num_done(), command, observe):
+            timed = _time_steps(prepared, opened)
+            return _conclude(prepared, opened, trained, timed, begin)
 
 
 @dataclass(frozen=True)
@@ -206,10 +208,21 @@ def _conclude(prepared: _Prepared, opened: _Opened, trained: int, timed: bool, b
         tracking_uri=first.tracking_uri,
         arms=tuple(arm.name for arm in prepared.arms),
         trials=trained,
+        done=opened.planner.num_done(),
         seconds=time.time() - begin,
         results=results,
         reported=reported,
     )
+
+
+@contextlib.contextmanager
+def stopping_said(done: int, command: str, observe: Observer) -> Iterator[None]:
+    """Say how to go on where the user stops what follows the training: all trials are kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        observe(Stopped(done, done, command))
+        raise
 
 
 def note_report(result: SweepResult) -> None:
