@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -16,6 +17,9 @@ from optsweep.tasks.base import Split, Task
 from optsweep.train.forward import Forward, Precision, Tensors
 from optsweep.train.process import isolated
 from optsweep.train.randomness import Generators, seed_construction, step_seeds
+
+TRIED = 2
+"""Samples of the validation and the test split that a model is tried on."""
 
 Numbers = bool | int | float | str | Tensor | None
 
@@ -92,12 +96,11 @@ def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_s
     own = _differing(first.module, second.module)
     forward = Forward(task, device, dtype, precision, stacked=False)
     with isolated(device, first.default_dtype):
-        try:
+        with _one_line("first batch"):
             trial = _try(forward, first.module.to(device), batch_size)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(f"task.model: its first batch fails: {_line(error)}") from error
+        for split in (Split.VAL, Split.TEST):
+            with _one_line(f"first batch of the {split} split"):
+                _score(forward, first.module, split)
     alone = ""
     if lanes:
         alone = trial.alone or (f"attribute {own} differs from seed to seed and is no buffer" if own else "")
@@ -133,7 +136,7 @@ def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
     buffers, numbers = dict(module.named_buffers()), _numbers(module)
     x, y = forward.batch(Split.TRAIN, first_indices(task, batch_size, device))
     with forward.autocast():
-        loss = forward.loss(module(x), y)
+        loss = _scalar("loss", forward.loss(module(x), y))
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
     drawn = [name for name, state in _states(device).items() if not _same(state, before[name])]
@@ -153,6 +156,36 @@ def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
         alone = f"its forward pass keeps something in attribute {kept[0]}"
     found = Generators(device, python="Python's random" in drawn, numpy="numpy.random" in drawn)
     return _Trial(missing, found, alone)
+
+
+@torch.no_grad()
+def _score(forward: Forward, module: nn.Module, split: Split) -> None:
+    """Loss and metric of the first samples of a split in evaluation mode."""
+    module.eval()
+    (indices, *_) = forward.task.eval_indices(split, TRIED)
+    with forward.autocast():
+        x, y = forward.batch(split, torch.from_numpy(indices).to(forward.device))
+        for name, value in zip(("loss", "score"), forward.scores(module(x), y), strict=True):
+            _scalar(name, value)
+
+
+def _scalar(name: str, value: Tensor) -> Tensor:
+    """What a task's `loss` or `score` returned. Raises UserError if it isn't one number."""
+    if not isinstance(value, Tensor) or value.ndim:
+        found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise UserError(f"task.{name}: it returns {found} for a batch; give the mean of its samples, a scalar tensor")
+    return value
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Whatever a task or its model raises inside, as a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"task.model: its {what} fails: {_line(error)}") from error
 
 
 def _lanes(forward: Forward, module: nn.Module, batch_size: int, missing: tuple[str, ...]) -> str:
