@@ -21,7 +21,7 @@ from optsweep.build.combination import (
     rule_class,
     schedule_traits,
 )
-from optsweep.build.fingerprint import Identity, described, identify
+from optsweep.build.fingerprint import Identity, described, fingerprint_of, identify
 from optsweep.build.hyperparameters import space_of
 from optsweep.build.stated import Stated, stated
 from optsweep.build.suggestions import (
@@ -33,7 +33,7 @@ from optsweep.build.suggestions import (
 )
 from optsweep.build.targets import construct, listed, resolve
 from optsweep.build.variants import Programs
-from optsweep.config.arm import Arm, fingerprint_of
+from optsweep.config.arm import Arm
 from optsweep.config.sections import TaskConfig
 from optsweep.errors import UserError, nearest
 from optsweep.optim.external import ExternalUpdate

@@ -7,7 +7,9 @@ what differs.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import math
 import platform
 from collections.abc import Collection, Mapping, Sequence
@@ -108,6 +110,11 @@ def identify(program: Program, rule: str, code: Sequence[Any]) -> Identity:
         **{_NORM + name: norm for name, norm in found.norms.items()},
     }
     return Identity(exact, approximate, TOLERANCE[program.precision])
+
+
+def fingerprint_of(content: Mapping[str, Any]) -> str:
+    """12 hexadecimal digits of SHA-256 over canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def _structure(found: Probe, buffers: Collection[str]) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -137,8 +135,3 @@ def _check_combination(arm: Arm) -> None:
         raise UserError(
             f"weight_decay.value: {decay:g} is fixed, but search.space.weight_decay asks to search it; give one"
         )
-
-
-def fingerprint_of(content: Mapping[str, Any]) -> str:
-    """12 hexadecimal digits of SHA-256 over canonical JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
