@@ -29,7 +29,7 @@ def saying(**said: Any) -> kinds.Plain:
     return task
 
 
-class Empty(kinds.Plain):
+class OneEmpty(kinds.Plain):
     """Has no sample in one split."""
 
     def __init__(self, split: Split) -> None:
@@ -41,7 +41,7 @@ class Empty(kinds.Plain):
 @pytest.mark.parametrize("split", list(Split))
 def test_an_empty_split_is_refused(split: Split) -> None:
     with pytest.raises(UserError, match=rf"^task\.size\({split}\): the {split} split is empty; [^\n]*$"):
-        stated(Empty(split))
+        stated(OneEmpty(split))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ class Column(kinds.Plain):
         return (outputs - targets).abs()
 
 
-class Losses(kinds.Plain):
+class LossPerSample(kinds.Plain):
     """A loss of every sample."""
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -131,7 +131,6 @@ def arm(task: str, folder: Path | None = None) -> Arm:
     """An arm made in Python."""
     where = f"sqlite:///{folder}" if folder else "sqlite:///never"
     return Arm(
-        choices={"task": task},
         task=TaskConfig(name=task, target=f"test_stated.{task}", batch_size=32, steps=4),
         optimizer=OptimizerConfig("adam", "optsweep.optim.adam.Adam", 1e-2),
         search=SearchConfig(trials=0),
@@ -147,7 +146,7 @@ def arm(task: str, folder: Path | None = None) -> Arm:
     ("task", "line"),
     [
         ("Column", r"task\.score: it returns shape \[2, 1\] for a batch"),
-        ("Losses", r"task\.loss: it returns shape \[32, 1\] for a batch"),
+        ("LossPerSample", r"task\.loss: it returns shape \[32, 1\] for a batch"),
         ("Number", r"task\.score: it returns float for a batch"),
         ("NoTestBatch", r"task\.model: its first batch of the test split fails: test\.npy"),
     ],

@@ -56,7 +56,6 @@ def arms(folder: Path, optimizers: Sequence[OptimizerConfig], lanes: int) -> lis
     where = f"sqlite:///{folder}"
     return [
         Arm(
-            choices={"task": "everything", "optimizer": optimizer.name},
             task=TaskConfig(name="everything", target="test_anywhere.Everything", batch_size=16, steps=12),
             optimizer=optimizer,
             search=SearchConfig(trials=0),

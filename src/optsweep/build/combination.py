@@ -11,11 +11,11 @@ from optsweep.config.sections import ScheduleConfig
 from optsweep.errors import UserError
 from optsweep.optim.iterate import Iterate
 from optsweep.optim.rule import Rule
-from optsweep.optim.schedule_functions import Special
+from optsweep.optim.schedule_functions import Traits
 from optsweep.optim.schedules import Schedule, traits_of
 
 
-def schedule_traits(config: ScheduleConfig) -> Special:
+def schedule_traits(config: ScheduleConfig) -> Traits:
     """What the schedule declares to be special about it. Raises UserError if there is no such schedule."""
     try:
         return traits_of(config.target or config.name)

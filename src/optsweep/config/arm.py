@@ -38,7 +38,7 @@ def _sweep_name(key: str, value: object) -> str:
 class Arm(Keyed):
     """One cell of the grid. Raises UserError for sections that are right by themselves and have no meaning together."""
 
-    choices: Mapping[str, str]
+    choices: Mapping[str, str] = field(default_factory=dict)  # group → choice; else as sections are named
     axes: Mapping[str, str] = field(default_factory=dict)  # other overrides that tell this arm from its siblings
     task: TaskConfig
     optimizer: OptimizerConfig
@@ -61,6 +61,8 @@ class Arm(Keyed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        named = {**self._section_names(), **self.choices}
+        self.fill(choices={group: choice for group, choice in named.items() if choice != "none"})
         if self.trainer.steps is FROM_TASK:
             self.fill(trainer=replace(self.trainer, steps=self.task.steps))
         if self.search.lag == AUTO_LAG:
@@ -102,6 +104,18 @@ class Arm(Keyed):
         for part, changed in options.items():
             parts.setdefault(part, {})["options"] = {**getattr(self, part).options, **changed}
         return replace(self, **own, **{part: replace(getattr(self, part), **new) for part, new in parts.items()})
+
+    def _section_names(self) -> dict[str, str]:
+        """Group → what its section says it is, in the order of GROUPS."""
+        names = {
+            "task": self.task.name,
+            "optimizer": self.optimizer.name,
+            "schedule": self.schedule.name,
+            "warmup": self.schedule.warmup,
+            "weight_decay": self.decay.mode,
+            "averaging": self.averaging.name,
+        }
+        return {group: names.get(group, "none") for group in GROUPS}
 
     def _places(self) -> Mapping[str, tuple[str, str, str | None]]:
         """Key → (section's field, or "" for the arm's own; field; name of an option)."""

@@ -159,7 +159,7 @@ def _sweep_note(plan: SweepPlan, command: str) -> str:
     """Markdown shown on the sweep's page in MLflow."""
     arms = "\n".join(f"- {title.label}" for title in plan.arms)
     budget = f"{plan.search.trials} search trials and {in_words(plan.confirm.seeds)} for each of"
-    return f"{budget}\n\n{arms}\n\n```\n{command}\n```"
+    return f"{budget}\n\n{arms}" + (f"\n\n```\n{command}\n```" if command else "")
 
 
 def _note(arm: Arm, built: Built, label: str) -> str:

@@ -23,7 +23,7 @@ Steps = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Special:
+class Traits:
     """What is special about a schedule; most have nothing of it."""
 
     own_warmup: bool = False  # another before it is refused
@@ -31,8 +31,8 @@ class Special:
     iterate: type[Iterate] | None = None  # it averages by this; options that aren't the function's are the iterate's
 
 
-DECLARED: dict[Callable[..., Floats], Special] = {}
-"""What is special about the schedules that have declared something."""
+DECLARED: dict[Callable[..., Floats], Traits] = {}
+"""Traits of the schedules that have declared some."""
 
 Function = TypeVar("Function", bound=Callable[..., Floats])
 
@@ -40,10 +40,10 @@ Function = TypeVar("Function", bound=Callable[..., Floats])
 def special(
     *, own_warmup: bool = False, falls_at_steps: bool = False, iterate: type[Iterate] | None = None
 ) -> Callable[[Function], Function]:
-    """Declare the `Special` of a schedule; the function stays as it is."""
+    """Declare the `Traits` of a schedule; the function stays as it is."""
 
     def declare(function: Function) -> Function:
-        DECLARED[function] = Special(own_warmup, falls_at_steps, iterate)
+        DECLARED[function] = Traits(own_warmup, falls_at_steps, iterate)
         return function
 
     return declare

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from optsweep.optim import schedule_functions
-from optsweep.optim.schedule_functions import DECLARED, WARMUP, Floats, Special, Steps
+from optsweep.optim.schedule_functions import DECLARED, WARMUP, Floats, Steps, Traits
 
 Option = float | int | str | bool | None | Sequence[float]
 
@@ -57,9 +57,9 @@ def _schedule(name: str) -> Callable[..., Floats]:
     return function
 
 
-def traits_of(name: str) -> Special:
+def traits_of(name: str) -> Traits:
     """What is special about a schedule. Raises ValueError if there is none of that name."""
-    return DECLARED.get(_schedule(name), Special())
+    return DECLARED.get(_schedule(name), Traits())
 
 
 def schedule_names() -> list[str]:
@@ -100,7 +100,7 @@ class Schedule:
             raise ValueError(f"warmup.steps must not be negative, and is {self.warmup_steps}")
 
     @property
-    def traits(self) -> Special:
+    def traits(self) -> Traits:
         """What is special about it."""
         return traits_of(self.name)
 

@@ -25,7 +25,7 @@ Numbers = bool | int | float | str | Tensor | None
 
 
 @dataclass(frozen=True)
-class Traits:
+class ModelTraits:
     """What the loop has to know of a model.
 
     `missing` are the trainable parameters that the first batch gives no gradient. `alone` says why its trials can't
@@ -79,7 +79,7 @@ def construct(task: Task, seed: int, device: torch.device) -> Construction:
         return Construction(module, torch.get_default_dtype(), torch.initial_seed() != seed % 2**64)
 
 
-def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_size: int, lanes: bool) -> Traits:
+def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_size: int, lanes: bool) -> ModelTraits:
     """Try the task's model on its first batch of `batch_size` samples, and in two lanes if `lanes` are wanted.
 
     Raises UserError, in one line, for a model that can't be trained.
@@ -114,7 +114,7 @@ def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_s
     if trial.missing:
         when = "it is left out" if lanes and not alone else "each is trained in the steps that give it one"
         notes.append(f"task.model: the first batch gives {_listed(trial.missing)} no gradient; {when}")
-    return Traits(dtype, first.default_dtype, trial.generators, trial.missing, alone, tuple(notes))
+    return ModelTraits(dtype, first.default_dtype, trial.generators, trial.missing, alone, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,7 @@ class _Trial:
 def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
     """One forward and backward pass in training mode."""
     task, device = forward.task, forward.device
+    _repeated(forward, batch_size)
     generators = Generators(device)
     generators.everything().seeder()(step_seeds(0, 0, 1)[0])
     before = _states(device)
@@ -167,6 +168,21 @@ def _score(forward: Forward, module: nn.Module, split: Split) -> None:
         x, y = forward.batch(split, torch.from_numpy(indices).to(forward.device))
         for name, value in zip(("loss", "score"), forward.scores(module(x), y), strict=True):
             _scalar(name, value)
+
+
+def _repeated(forward: Forward, batch_size: int) -> None:
+    """Raise UserError if the first batch is another each time: its task draws from a generator of its own."""
+    task, device = forward.task, forward.device
+    seed, number = Generators(device).everything().seeder(), step_seeds(0, 0, 1)[0]
+    found: list[tuple[Tensor, Tensor]] = []
+    for _ in range(2):
+        seed(number)
+        found.append(forward.batch(Split.TRAIN, first_indices(task, batch_size, device)))
+    if not all(_same(one.nan_to_num(), other.nan_to_num()) for one, other in zip(*found, strict=True)):
+        raise UserError(
+            "task.batch: the same samples come out differently each time; draw from torch's, Python's or numpy's "
+            "global generator, which are seeded before every step"
+        )
 
 
 def _scalar(name: str, value: Tensor) -> Tensor:
