@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 import kinds
@@ -160,7 +161,10 @@ def test_a_sweep_of_a_task_with_numpys_numbers_and_a_long_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert api.run([arm("Scalars", tmp_path)], workers=0).result.trials == 1
+    plain, threads = arm("Scalars", tmp_path), torch.get_num_threads()
+    more = replace(plain, trainer=replace(plain.trainer, threads=threads + 1))
+    assert api.run([more], workers=0).result.trials == 1
+    assert torch.get_num_threads() == threads  # of the process that calls, which may go on with something else
     found = json.loads((tmp_path / "reports" / "stated" / "results.json").read_text())
     (trial,) = found["groups"][0]["arms"][0]["confirm"]
     assert trial["status"] == "finished"

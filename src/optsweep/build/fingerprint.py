@@ -129,7 +129,7 @@ def _structure(found: Probe, buffers: Collection[str]) -> dict[str, str]:
 
 
 def described(cls: Any, options: Mapping[str, Any]) -> str:
-    """A class with its static options, defaults included, in words: 'optsweep.optim.soap.Soap(refresh=10)'."""
+    """A class with its static options, defaults included, in words: 'optsweep.optim.soap.SOAP(refresh=10)'."""
     parameters = inspect.signature(cls).parameters
     values = {key: options.get(key, parameter.default) for key, parameter in parameters.items()}
     plain = {key: value for key, value in values.items() if value is None or isinstance(value, (bool, int, float, str))}
