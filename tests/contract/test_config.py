@@ -63,6 +63,18 @@ def test_an_arm_made_in_python_is_called_as_it_is() -> None:
     assert arm_in_python(choices={"optimizer": "mine"}).choices["optimizer"] == "mine"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"task": "digits_mlp"}, "task: 'digits_mlp' is not allowed; give a TaskConfig"),
+        ({"trainer": {"lanes": 2}}, "trainer: {'lanes': 2} is not allowed; give a TrainerConfig"),
+        ({"choices": ["adam"]}, "choices: ['adam'] is not allowed; give options by name"),
+    ],
+)
+def test_what_is_no_section_is_one_line_too(wrong: dict[str, Any], line: str) -> None:
+    assert line_of(lambda: arm_in_python(**wrong)) == line
+
+
 MISTAKES: list[tuple[str, Callable[[], object], str]] = [
     (
         "trainer.lanes=0",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-from optsweep.checks import checked, either, number, optional, refuse, text, whole
+from optsweep.checks import by_name, checked, either, number, optional, refuse, text, whole
 from optsweep.config.fields import Key, Keyed, Rest, keys_of, parts_of
 from optsweep.config.sections import (
     AUTO_LAG,
@@ -32,6 +32,11 @@ def _sweep_name(key: str, value: object) -> str:
     if name.strip(". ") == "" or len(name) > 200 or any(c in name for c in "\n\r\t/\\|"):
         raise refuse(key, value, "1 to 200 characters on one line, without slashes and bars")
     return name
+
+
+def _words(key: str, value: object) -> Mapping[str, str]:
+    """What tells an arm from its siblings, in words."""
+    return {name: str(found) for name, found in by_name(key, value).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +66,8 @@ class Arm(Keyed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("choices", "axes"):
+            self.fill(**{name: _words(name, vars(self)[name])})
         named = {**self._section_names(), **self.choices}
         self.fill(choices={group: choice for group, choice in named.items() if choice != "none"})
         if self.trainer.steps is FROM_TASK:
