@@ -51,7 +51,7 @@ Gradient = Callable[[int, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Entry:
+class RuleEntry:
     """One YAML of conf/optimizer/."""
 
     name: str
@@ -66,7 +66,7 @@ class Entry:
         return self.name
 
 
-def registry() -> list[Entry]:
+def registry() -> list[RuleEntry]:
     """Every optimizer that has a YAML, other than `external`."""
     entries = []
     for path in sorted((CONF / "optimizer").glob("*.yaml")):
@@ -77,7 +77,7 @@ def registry() -> list[Entry]:
         cls = getattr(importlib.import_module(module), name)
         options = {key: value for key, value in config.items() if key not in ("name", "lr")}
         floats = {key: options.pop(key) for key in cls.floats}
-        entries.append(Entry(config["name"], cls, floats, options))
+        entries.append(RuleEntry(config["name"], cls, floats, options))
     return entries
 
 

@@ -12,13 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+import numpy as np
+
 from optsweep.errors import UserError, nearest
 
 Check = Callable[[str, object], Any]
 
 
 def plain(value: object) -> object:
-    """A number of numpy as Python's own; everything else as it is."""
+    """A number or a truth value of numpy as Python's own; everything else as it is."""
+    if isinstance(value, np.bool_):
+        return bool(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return value
     return int(value) if isinstance(value, numbers.Integral) else float(value)
@@ -58,6 +62,7 @@ def number(
 
 def flag(key: str, value: object, *, also: str = "") -> bool:
     """True or false."""
+    value = plain(value)
     if not isinstance(value, bool):
         raise refuse(key, value, f"true or false{also}")
     return value

@@ -47,7 +47,7 @@ def loss(p: Program, seed: int = 0) -> float:
     return outcome.val_loss
 
 
-class Listener(Silent):
+class Rungs(Silent):
     """Keeps the rungs it is told."""
 
     def __init__(self) -> None:
@@ -103,6 +103,18 @@ def test_a_task_that_augments_its_batches_at_random_is_the_same_twice_and_has_no
     assert loss(p) == loss(p)
 
 
+def test_a_task_with_a_generator_of_its_own_is_refused() -> None:
+    class OwnGenerator(kinds.Plain):
+        rng = np.random.default_rng(0)
+
+        def batch(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
+            x, y = super().batch(split, indices)
+            return x + float(self.rng.normal()), y
+
+    with pytest.raises(UserError, match=r"^task\.batch: the same samples come out differently each time"):
+        loss(program(OwnGenerator()))
+
+
 # -- what is global in the process ---------------------------------------------------------------------------------
 
 
@@ -135,17 +147,17 @@ def test_determinism_holds_while_a_program_trains_and_no_longer(monkeypatch: pyt
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     seen: set[tuple[bool, bool, str]] = set()
 
-    class Watching(kinds.Plain):
+    class WatchingFlags(kinds.Plain):
         def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
             config = os.environ.get("CUBLAS_WORKSPACE_CONFIG", "")
             seen.add((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32, config))
             return super().loss(outputs, targets)
 
     tf32 = torch.backends.cudnn.allow_tf32
-    loss(program(Watching()))
+    loss(program(WatchingFlags()))
     assert seen == {(False, tf32, "")}
     seen.clear()
-    loss(program(Watching(), deterministic=True))
+    loss(program(WatchingFlags(), deterministic=True))
     assert seen == {(True, False, ":4096:8")}
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.allow_tf32 is tf32
@@ -187,12 +199,12 @@ def test_a_dtype_that_cannot_be_trained_is_refused_in_a_line(build: Callable[[],
 def test_a_float64_model_is_trained_in_float64(vmapped: bool) -> None:
     seen: set[torch.dtype] = set()
 
-    class Watching(kinds.Double):
+    class WatchingDtypes(kinds.Double):
         def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
             seen.add(outputs.dtype)
             return super().loss(outputs, targets)
 
-    p = program(Watching(), vmapped=vmapped)
+    p = program(WatchingDtypes(), vmapped=vmapped)
     loss(p)
     assert seen == {torch.float64}
     with pytest.raises(UserError, match=r"^trainer.precision: bf16"):
@@ -243,7 +255,7 @@ def test_a_first_batch_that_fails_is_one_line() -> None:
 
 
 def test_a_rung_is_told_once_though_a_rare_parameter_makes_the_trial_begin_again() -> None:
-    listener = Listener()
+    listener = Rungs()
     p = replace(program(kinds.Experts()), num_steps=60, batch_size=48, num_rungs=30)
     assert p.traits.missing == ()
     (outcome,) = train_all(p, [Trial(HYPER, seed=0)], listener)
@@ -266,7 +278,7 @@ def test_batch_norm_is_scored_alike_whatever_the_batch_of_an_evaluation(eval_bat
 
 
 def test_a_lane_that_pads_takes_no_share_of_the_time() -> None:
-    listener = Listener()
+    listener = Rungs()
     (outcome,) = train_all(program(kinds.Plain(), vmapped=True), [Trial(HYPER, seed=0)], listener)
     rungs = [rung for _, rung in listener.rungs]
     spent = [(b.step - a.step) * (b.ms_per_step or 0.0) / 1000 for a, b in pairwise(rungs)]
@@ -291,7 +303,7 @@ class Counted(Listed):
 @pytest.mark.parametrize(("kind", "asked"), [(kinds.Plain, [2, 2, 2]), (kinds.Dropout, [1, 1, 1, 1])])
 def test_a_source_is_asked_for_as_many_trials_as_there_are_lanes(kind: type[Task], asked: list[int]) -> None:
     source = Counted([Trial(HYPER, seed=seed, key=10 + seed) for seed in range(3)])
-    listener = Listener()
+    listener = Rungs()
     train(program(kind(), vmapped=True), source, listener, lanes=2)
     assert source.asked == asked
     assert sorted({key for key, _ in listener.rungs}) == [10, 11, 12]

@@ -30,13 +30,14 @@ from optsweep.config.sections import (
     TrainerConfig,
 )
 from optsweep.errors import UserError
+from optsweep.launch.labels import labels_of
 
 TASK = TaskConfig("digits_mlp", "optsweep.tasks.tabular.Table", 64, 600)
 OPTIMIZER = OptimizerConfig("adamw", "optsweep.optim.adam.AdamW")
 
 
 def arm_in_python(**values: Any) -> Arm:
-    return Arm(**{"choices": {}, "task": TASK, "optimizer": OPTIMIZER, "sweep": "test", **values})
+    return Arm(**{"task": TASK, "optimizer": OPTIMIZER, "sweep": "test", **values})
 
 
 def line_of(make: Callable[[], object]) -> str:
@@ -51,6 +52,27 @@ def test_defaults_in_python_are_those_of_the_yaml() -> None:
     schedule = replace(python.schedule, options=composed.schedule.options)  # of the schedule: its function's defaults
     assert replace(python, schedule=schedule) == composed
     assert (python.trainer.steps, python.search.lag) == (600, 2), "the task's own, and twice the lanes"
+
+
+def test_an_arm_made_in_python_is_called_as_it_is() -> None:
+    composed = arm_of(compose(["task=digits_mlp", "weight_decay=decoupled", "averaging=ema", "sweep.name=test"]))
+    ema = AveragingConfig("ema", "optsweep.optim.averaging.EMA", composed.averaging.options)
+    python = arm_in_python(decay=DecayConfig("decoupled"), averaging=ema)
+    assert python.name == composed.name
+    assert labels_of([python]) == {python.name: "adamw + cosine"}
+    assert arm_in_python(choices={"optimizer": "mine"}).choices["optimizer"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"task": "digits_mlp"}, "task: 'digits_mlp' is not allowed; give a TaskConfig"),
+        ({"trainer": {"lanes": 2}}, "trainer: {'lanes': 2} is not allowed; give a TrainerConfig"),
+        ({"choices": ["adam"]}, "choices: ['adam'] is not allowed; give options by name"),
+    ],
+)
+def test_what_is_no_section_is_one_line_too(wrong: dict[str, Any], line: str) -> None:
+    assert line_of(lambda: arm_in_python(**wrong)) == line
 
 
 MISTAKES: list[tuple[str, Callable[[], object], str]] = [

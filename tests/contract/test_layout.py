@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from drive import LAYOUT, ROLES, SHAPES, Entry, defaults, registry, run, start
+from drive import LAYOUT, ROLES, SHAPES, RuleEntry, defaults, registry, run, start
 from optsweep.optim.external import ExternalUpdate
 from optsweep.optim.layout import Layout, Role, layout_of, parameter_roles
 from optsweep.optim.schedule_free import ScheduleFree
@@ -43,7 +43,7 @@ def gradient(layout: Layout) -> Any:
 
 
 @every_entry
-def test_parameters_without_elements_change_nothing(entry: Entry) -> None:
+def test_parameters_without_elements_change_nothing(entry: RuleEntry) -> None:
     ends = []
     for layout in (LAYOUT, WITH_EMPTY):
         update = Update(entry.rule(), layout, decay=Decay.DECOUPLED, clip_norm=1.0, iterate=ScheduleFree())
@@ -58,7 +58,7 @@ def test_parameters_without_elements_change_nothing(entry: Entry) -> None:
 
 
 @every_entry
-def test_scalars_train_under_every_rule(entry: Entry) -> None:
+def test_scalars_train_under_every_rule(entry: RuleEntry) -> None:
     shapes: dict[str, tuple[int, ...]] = {"scale": (), "temperature": (), "hidden": (4, 4)}
     layout = Layout.build(shapes, {"scale": Role.VECTOR, "temperature": Role.VECTOR, "hidden": Role.HIDDEN})
     update = Update(entry.rule(), layout)
@@ -134,7 +134,7 @@ def test_a_model_with_a_parameter_without_elements_is_not_accused_of_leaving_the
 # -- roles -------------------------------------------------------------------------------------------------------------
 
 
-class Bag(nn.Module):
+class BagNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.words = nn.EmbeddingBag(10, 4)
@@ -144,9 +144,9 @@ class Bag(nn.Module):
 
 
 def test_an_embedding_bag_is_an_embedding_and_so_is_what_is_tied_to_it() -> None:
-    roles = parameter_roles(Bag())
+    roles = parameter_roles(BagNetwork())
     assert roles == {"words.weight": Role.EMBEDDING, "hidden.weight": Role.HIDDEN, "hidden.bias": Role.VECTOR}
-    layout = layout_of(Bag())
+    layout = layout_of(BagNetwork())
     assert next(slot for slot in layout.slots if slot.name == "words.weight").offset >= layout.decayed
 
 

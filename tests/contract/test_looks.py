@@ -77,7 +77,7 @@ def test_in_words() -> None:
 
 
 @dataclass(frozen=True)
-class Seeds:
+class OfSeeds:
     test_losses: Mapping[int, float]
     diverged_seeds: int = 0
 
@@ -86,9 +86,9 @@ BASE = [2.00, 2.05, 1.95, 2.02, 1.98]
 JITTER = [0.010, -0.012, 0.004, -0.006, 0.009]
 
 
-def shifted(by: float, spread: float = 1.0, diverged: int = 0) -> Seeds:
+def shifted(by: float, spread: float = 1.0, diverged: int = 0) -> OfSeeds:
     losses = {i: BASE[i] + by + spread * JITTER[i] for i in range(diverged, 5)}
-    return Seeds(losses, diverged)
+    return OfSeeds(losses, diverged)
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def shifted(by: float, spread: float = 1.0, diverged: int = 0) -> Seeds:
         (shifted(0.1, diverged=1), 0, Conclusion.WORSE, True),
         (shifted(0.005, diverged=1), 1, Conclusion.NO_DIFFERENCE, True),  # the baseline leads and has diverged
         (shifted(0.0, spread=0.0), 0, Conclusion.UNTESTED, True),  # no variance
-        (Seeds({}, 5), 0, Conclusion.UNTESTED, True),
-        (Seeds({}), 0, Conclusion.UNTESTED, True),  # its search only diverged
+        (OfSeeds({}, 5), 0, Conclusion.UNTESTED, True),
+        (OfSeeds({}), 0, Conclusion.UNTESTED, True),  # its search only diverged
     ],
 )
-def test_decided(candidate: Seeds, baseline_diverged: int, outcome: Conclusion, decided: bool) -> None:
-    baseline = Seeds({i: BASE[i] for i in range(baseline_diverged, 5)}, baseline_diverged)
+def test_decided(candidate: OfSeeds, baseline_diverged: int, outcome: Conclusion, decided: bool) -> None:
+    baseline = OfSeeds({i: BASE[i] for i in range(baseline_diverged, 5)}, baseline_diverged)
     (finding,) = judge([candidate], baseline, Level.of(LOOKS), None)
     assert (finding.outcome, finding.decided) == (outcome, decided)
 
@@ -142,7 +142,7 @@ def test_no_conclusion_forgets_a_diverged_seed(case: str, diverged: tuple[int, i
     noise = np.random.default_rng(0).permutation(np.tile([-0.012, -0.006, 0.006, 0.012], 3))
     ours = {seed: 2 + shift + spread * float(noise[seed]) for seed in range(diverged[0], 12)}
     theirs = dict.fromkeys(range(12 - diverged[1]), 2.0)
-    (found,) = judge([Seeds(ours, diverged[0])], Seeds(theirs, diverged[1]), Level.of(LOOKS), DELTA)
+    (found,) = judge([OfSeeds(ours, diverged[0])], OfSeeds(theirs, diverged[1]), Level.of(LOOKS), DELTA)
     expected = TABLE[case].split()[2 * bool(diverged[1]) + bool(diverged[0])]
     assert (found.outcome, found.decided) == (
         dict(zip("BWENU", Conclusion, strict=True))[expected[0]],
@@ -152,12 +152,12 @@ def test_no_conclusion_forgets_a_diverged_seed(case: str, diverged: tuple[int, i
 
 @pytest.mark.parametrize(("by", "decided"), [(-0.1, True), (0.1, False)])
 def test_one_shared_seed_may_yet_show_a_diverging_arm_to_be_worse(by: float, decided: bool) -> None:
-    (found,) = judge([shifted(by, diverged=4)], Seeds(dict(enumerate(BASE))), Level.of(LOOKS), DELTA)
+    (found,) = judge([shifted(by, diverged=4)], OfSeeds(dict(enumerate(BASE))), Level.of(LOOKS), DELTA)
     assert (found.outcome, found.decided) == (Conclusion.UNTESTED, decided)
 
 
 def test_equal_within_delta_is_decided_and_comparisons_are_corrected_together() -> None:
-    baseline = Seeds(dict(enumerate(BASE)))
+    baseline = OfSeeds(dict(enumerate(BASE)))
     (equal,) = judge([shifted(0.0)], baseline, Level.of(LOOKS), 0.1)
     assert (equal.outcome, equal.decided) == (Conclusion.EQUAL, True)
     alone = judge([shifted(-0.02)], baseline, Level.of(LOOKS), None)[0]

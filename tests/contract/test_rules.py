@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from drive import LAYOUT, Entry, defaults, largest, noisy, registry, run, start
+from drive import LAYOUT, RuleEntry, defaults, largest, noisy, registry, run, start
 from optsweep.optim.adam import Adam
 from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.layout import Layout, Role, ShapeGroup
@@ -35,7 +35,7 @@ every_iterate = pytest.mark.parametrize("iterate", ITERATES)
 
 
 def update_of(
-    entry: Entry, iterate: str = "last", decay: Decay = Decay.DECOUPLED, clip_norm: float | None = 1.0
+    entry: RuleEntry, iterate: str = "last", decay: Decay = Decay.DECOUPLED, clip_norm: float | None = 1.0
 ) -> Update:
     return Update(entry.rule(), LAYOUT, decay=decay, clip_norm=clip_norm, iterate=ITERATES[iterate]())
 
@@ -53,13 +53,13 @@ def different_hypers(update: Update) -> list[dict[str, float]]:
 
 
 @every_entry
-def test_yaml_names_every_float_with_its_default(entry: Entry) -> None:
+def test_yaml_names_every_float_with_its_default(entry: RuleEntry) -> None:
     assert {name: domain.default for name, domain in entry.cls.floats.items()} == dict(entry.floats)
 
 
 @every_entry
 @every_iterate
-def test_lanes_equal_single_runs(entry: Entry, iterate: str) -> None:
+def test_lanes_equal_single_runs(entry: RuleEntry, iterate: str) -> None:
     update = update_of(entry, iterate)
     hypers = different_hypers(update)
     for num_steps, tolerance in ((1, 1e-12), (200, 1e-10)):
@@ -74,7 +74,7 @@ def test_lanes_equal_single_runs(entry: Entry, iterate: str) -> None:
 @every_entry
 @every_iterate
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_lanes_nan_stays_there(entry: Entry, iterate: str, value: float) -> None:
+def test_a_lanes_nan_stays_there(entry: RuleEntry, iterate: str, value: float) -> None:
     hypers = different_hypers(update_of(entry, iterate))
     plain = noisy(LAYOUT)
 
@@ -98,7 +98,7 @@ def test_a_lanes_nan_stays_there(entry: Entry, iterate: str, value: float) -> No
 
 @every_entry
 @every_iterate
-def test_dropping_and_permuting_lanes_changes_nothing(entry: Entry, iterate: str) -> None:
+def test_dropping_and_permuting_lanes_changes_nothing(entry: RuleEntry, iterate: str) -> None:
     hypers = different_hypers(update_of(entry, iterate))
     whole, _, _ = run(update_of(entry, iterate), hypers, num_steps=40, multipliers=MULTIPLIERS[:40])
     order = [2, 0]
@@ -118,7 +118,7 @@ def test_dropping_and_permuting_lanes_changes_nothing(entry: Entry, iterate: str
 @every_entry
 @every_iterate
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_state_and_parameters_keep_their_type_and_lanes(entry: Entry, iterate: str, dtype: torch.dtype) -> None:
+def test_state_and_parameters_keep_their_type_and_lanes(entry: RuleEntry, iterate: str, dtype: torch.dtype) -> None:
     update = update_of(entry, iterate)
     hypers = different_hypers(update)
     params, state, c = run(
@@ -134,7 +134,7 @@ def test_state_and_parameters_keep_their_type_and_lanes(entry: Entry, iterate: s
 @every_entry
 @every_iterate
 @pytest.mark.parametrize("decay", list(Decay))
-def test_every_decay_mode_shrinks_weights(entry: Entry, iterate: str, decay: Decay) -> None:
+def test_every_decay_mode_shrinks_weights(entry: RuleEntry, iterate: str, decay: Decay) -> None:
     """With the same gradients, more decay ends at smaller weights; none at the same."""
     norms = []
     for weight_decay in (0.0, 0.05):
@@ -150,7 +150,7 @@ def test_every_decay_mode_shrinks_weights(entry: Entry, iterate: str, decay: Dec
 
 
 @every_entry
-def test_undecayed_parameters_ignore_weight_decay(entry: Entry) -> None:
+def test_undecayed_parameters_ignore_weight_decay(entry: RuleEntry) -> None:
     """Vectors and embeddings come behind `decayed`. Clipping is off: it would couple them through the norm."""
     ends = []
     for weight_decay in (0.0, 0.1):
@@ -164,7 +164,7 @@ def test_undecayed_parameters_ignore_weight_decay(entry: Entry) -> None:
 
 @every_entry
 @every_iterate
-def test_coefficients_of_a_rung_are_those_of_the_whole_run(entry: Entry, iterate: str) -> None:
+def test_coefficients_of_a_rung_are_those_of_the_whole_run(entry: RuleEntry, iterate: str) -> None:
     update = update_of(entry, iterate)
     hyper = defaults(update.floats, weight_decay=0.1)
     whole = update.coefficients(hyper, MULTIPLIERS, 0)
@@ -174,7 +174,7 @@ def test_coefficients_of_a_rung_are_those_of_the_whole_run(entry: Entry, iterate
 
 
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.rule().has_momentum], ids=str)
-def test_without_momentum_stores_no_first_moment(entry: Entry) -> None:
+def test_without_momentum_stores_no_first_moment(entry: RuleEntry) -> None:
     rule = entry.rule()
     params = start(LAYOUT)
     sizes = [sum(t.numel() for t in r.init(params, LAYOUT).values()) for r in (rule, rule.without_momentum())]
@@ -249,7 +249,7 @@ def test_a_rule_for_matrices_refuses_vectors() -> None:
 @every_entry
 @every_iterate
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_trying_out_leaves_nothing_behind(entry: Entry, iterate: str, dtype: torch.dtype) -> None:
+def test_trying_out_leaves_nothing_behind(entry: RuleEntry, iterate: str, dtype: torch.dtype) -> None:
     update = update_of(entry, iterate)
     before = pickle.dumps(update)
     try_out(update, dtype=dtype, device=torch.device("cpu"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drive import Entry, registry, start
+from drive import RuleEntry, registry, start
 from optsweep.optim.iterate import Last
 from optsweep.optim.layout import Layout, Role
 from optsweep.optim.schedule_free import ScheduleFree
@@ -32,7 +32,7 @@ FORMULAS = {  # (as it is, without its momentum)
 
 @pytest.mark.parametrize("entry", registry(), ids=str)
 @pytest.mark.parametrize("averaged", [False, True], ids=["last", "schedule_free"])
-def test_state_is_what_the_formula_says(entry: Entry, averaged: bool) -> None:
+def test_state_is_what_the_formula_says(entry: RuleEntry, averaged: bool) -> None:
     update = Update(entry.rule(), LAYOUT, iterate=ScheduleFree() if averaged else Last())
     numbers = sum(tensor.numel() for tensor in update.init(start(LAYOUT)).values())
     own, without_momentum = FORMULAS[entry.name]

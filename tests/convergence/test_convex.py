@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from drive import Entry, defaults, registry, run
+from drive import RuleEntry, defaults, registry, run
 from optsweep.optim.averaging import EMA, LAWA
 from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.layout import Layout, Role
@@ -45,7 +45,7 @@ def options(name: str) -> dict[str, Option]:
     return {"time_scale": 10} if name == "inverse_sqrt" else {}
 
 
-def train(entry: Entry, iterate: Iterate, decay: Decay, schedule: Schedule) -> Tensor:
+def train(entry: RuleEntry, iterate: Iterate, decay: Decay, schedule: Schedule) -> Tensor:
     update = Update(entry.rule(), LAYOUT, decay=decay, iterate=iterate)
     hyper = defaults(update.floats, lr=LEARNING_RATES.get(entry.name, 0.01), weight_decay=1e-3)
     multipliers = schedule.multipliers(STEPS, STEPS)
@@ -61,7 +61,7 @@ def test_every_decay_mode_meets_every_optimizer_and_every_schedule() -> None:
 
 
 @pytest.mark.parametrize(("entry", "name", "decay"), COVERING, ids=str)
-def test_every_optimizer_under_every_schedule_lowers_a_convex_loss(entry: Entry, name: str, decay: Decay) -> None:
+def test_every_optimizer_under_every_schedule_lowers_a_convex_loss(entry: RuleEntry, name: str, decay: Decay) -> None:
     traits = traits_of(name)
     warmup = ("none", 0) if traits.own_warmup else ("linear", 5)
     end = train(entry, (traits.iterate or Last)(), decay, Schedule(name, options(name), *warmup))
@@ -71,6 +71,6 @@ def test_every_optimizer_under_every_schedule_lowers_a_convex_loss(entry: Entry,
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=str)
 @pytest.mark.parametrize("iterate", [EMA(), LAWA()], ids=["ema", "lawa"])
-def test_averages_lower_it_too(entry: Entry, iterate: Iterate) -> None:
+def test_averages_lower_it_too(entry: RuleEntry, iterate: Iterate) -> None:
     end = train(entry, iterate, Decay.DECOUPLED, Schedule("cosine"))
     assert loss(end) < (0.97 if entry.name == "adadelta" else 0.9) * loss(START)

@@ -21,8 +21,9 @@ from optsweep.build.combination import (
     rule_class,
     schedule_traits,
 )
-from optsweep.build.fingerprint import Identity, described, identify
+from optsweep.build.fingerprint import Identity, described, fingerprint_of, identify
 from optsweep.build.hyperparameters import space_of
+from optsweep.build.stated import Stated, stated
 from optsweep.build.suggestions import (
     TaskFacts,
     final_fraction,
@@ -32,7 +33,7 @@ from optsweep.build.suggestions import (
 )
 from optsweep.build.targets import construct, listed, resolve
 from optsweep.build.variants import Programs
-from optsweep.config.arm import Arm, fingerprint_of
+from optsweep.config.arm import Arm
 from optsweep.config.sections import TaskConfig
 from optsweep.errors import UserError, nearest
 from optsweep.optim.external import ExternalUpdate
@@ -102,17 +103,19 @@ def build_task(config: TaskConfig) -> Task:
             task = cls(**config.options)
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error).splitlines()[0]) from None
-    check_batch_size(config, task)
+    _batch_size(config, stated(task))
     return task
 
 
-def check_batch_size(config: TaskConfig, task: Task) -> None:
-    """Raise UserError for a batch of more samples than there are."""
-    if config.batch_size is not None and config.batch_size > task.size(Split.TRAIN):
+def _batch_size(config: TaskConfig, said: Stated) -> int:
+    """The samples of a batch. Raises UserError if there are fewer."""
+    samples = said.sizes[Split.TRAIN]
+    if config.batch_size is not None and config.batch_size > samples:
         raise UserError(
-            f"task.batch_size: {config.batch_size} is more than the {task.size(Split.TRAIN)} training samples of "
+            f"task.batch_size: {config.batch_size} is more than the {samples} training samples of "
             f"{config.name}; give a smaller number, or full"
         )
+    return config.batch_size or samples
 
 
 def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = None) -> Built:
@@ -159,8 +162,7 @@ def _task_key(config: TaskConfig) -> str:
 def _program(arm: Arm, task: Task, device: torch.device, warnings: list[str]) -> Program:
     """The program of an arm, its task's data on the device."""
     task.to(device)
-    batch_size = arm.task.batch_size or task.size(Split.TRAIN)
-    check_batch_size(arm.task, task)
+    batch_size = _batch_size(arm.task, stated(task))
     if batch_size % arm.trainer.accumulate:
         raise UserError(
             f"trainer.accumulate: a batch of {batch_size} samples is not divisible by {arm.trainer.accumulate}"
@@ -219,7 +221,8 @@ def check_arm(built: Built) -> list[str]:
 def task_facts(arm: Arm, task: Task) -> TaskFacts:
     """What the suggestions ask about an arm's task; what `suggest` says of it comes first."""
     assumed = {key: value for key, value in asdict(arm.suggest).items() if value is not None}
-    samples = task.size(Split.TRAIN)
+    said = stated(task)
+    samples = said.sizes[Split.TRAIN]
     batch_size = arm.task.batch_size or samples
     return TaskFacts(
         num_samples=samples,
@@ -346,7 +349,7 @@ def _content(arm: Arm, program: Program, space: Space) -> dict[str, Any]:
         "weight_decay": {"mode": arm.decay.mode, "apply_to": arm.decay.apply_to},
         "averaging": {"name": arm.averaging.name, **arm.averaging.options},
         "fixed": space.fixed,
-        "trainer": {**trainer, "device": program.device.type, "lanes": "several" if arm.trainer.lanes > 1 else "one"},
+        "trainer": {**trainer, "device": program.device.type, "lanes": "several" if program.stacked else "one"},
         "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
         "sweep": {"seed": arm.seed},
     }

@@ -7,7 +7,9 @@ what differs.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import math
 import platform
 from collections.abc import Collection, Mapping, Sequence
@@ -110,6 +112,11 @@ def identify(program: Program, rule: str, code: Sequence[Any]) -> Identity:
     return Identity(exact, approximate, TOLERANCE[program.precision])
 
 
+def fingerprint_of(content: Mapping[str, Any]) -> str:
+    """12 hexadecimal digits of SHA-256 over canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
 def _structure(found: Probe, buffers: Collection[str]) -> dict[str, str]:
     """Shape of every tensor, '32 × 16', and its dtype where it is another than float32."""
     structure = {}
@@ -122,7 +129,7 @@ def _structure(found: Probe, buffers: Collection[str]) -> dict[str, str]:
 
 
 def described(cls: Any, options: Mapping[str, Any]) -> str:
-    """A class with its static options, defaults included, in words: 'optsweep.optim.soap.Soap(refresh=10)'."""
+    """A class with its static options, defaults included, in words: 'optsweep.optim.soap.SOAP(refresh=10)'."""
     parameters = inspect.signature(cls).parameters
     values = {key: options.get(key, parameter.default) for key, parameter in parameters.items()}
     plain = {key: value for key, value in values.items() if value is None or isinstance(value, (bool, int, float, str))}

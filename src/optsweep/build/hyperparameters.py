@@ -174,6 +174,6 @@ def _suggested_lr(arm: Arm, facts: TaskFacts) -> Suggestion | None:
 
 
 def lr_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those options of an optimizer that the suggested LR depends on, as arguments of `suggest.lr_range`."""
+    """Those options of an optimizer that the suggested LR depends on, as arguments of `suggestions.lr_range`."""
     names = {"dampening": "dampening", "scale": "muon_scale"}
     return {argument: options[key] for key, argument in names.items() if key in options}

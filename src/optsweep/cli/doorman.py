@@ -20,9 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.optsweep.command import Command
+from hydra_plugins.optsweep.local_launcher import LocalLauncher
 from optsweep.cli.verbs import VERBS
 from optsweep.config.arm import GROUPS
-from optsweep.config.compose import axes_of, compose, register_plugins
+from optsweep.config.compose import axes_of, compose, register
 from optsweep.config.door import arm_of
 from optsweep.config.search_space import opened
 from optsweep.errors import UserError, nearest
@@ -59,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _hydra(arguments: list[str]) -> None:
     """Compose the command's first cell, to know what its jobs share; then Hydra runs them, or does as it is told."""
-    register_plugins()
+    register(LocalLauncher)
     parsed = get_args_parser().parse_args(arguments)
     if not parsed.config_name and not any(o.lstrip("+").startswith("sweep.name=") for o in parsed.overrides):
         name = f"sweep.name={_made_up_name(parsed.overrides)}"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-from optsweep.checks import checked, either, number, optional, refuse, text, whole
+from optsweep.checks import by_name, checked, either, number, optional, refuse, text, whole
 from optsweep.config.fields import Key, Keyed, Rest, keys_of, parts_of
 from optsweep.config.sections import (
     AUTO_LAG,
@@ -36,11 +34,16 @@ def _sweep_name(key: str, value: object) -> str:
     return name
 
 
+def _words(key: str, value: object) -> Mapping[str, str]:
+    """What tells an arm from its siblings, in words."""
+    return {name: str(found) for name, found in by_name(key, value).items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Arm(Keyed):
     """One cell of the grid. Raises UserError for sections that are right by themselves and have no meaning together."""
 
-    choices: Mapping[str, str]
+    choices: Mapping[str, str] = field(default_factory=dict)  # group → choice; else as sections are named
     axes: Mapping[str, str] = field(default_factory=dict)  # other overrides that tell this arm from its siblings
     task: TaskConfig
     optimizer: OptimizerConfig
@@ -63,6 +66,10 @@ class Arm(Keyed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("choices", "axes"):
+            self.fill(**{name: _words(name, vars(self)[name])})
+        named = {**self._section_names(), **self.choices}
+        self.fill(choices={group: choice for group, choice in named.items() if choice != "none"})
         if self.trainer.steps is FROM_TASK:
             self.fill(trainer=replace(self.trainer, steps=self.task.steps))
         if self.search.lag == AUTO_LAG:
@@ -105,6 +112,18 @@ class Arm(Keyed):
             parts.setdefault(part, {})["options"] = {**getattr(self, part).options, **changed}
         return replace(self, **own, **{part: replace(getattr(self, part), **new) for part, new in parts.items()})
 
+    def _section_names(self) -> dict[str, str]:
+        """Group → what its section says it is, in the order of GROUPS."""
+        names = {
+            "task": self.task.name,
+            "optimizer": self.optimizer.name,
+            "schedule": self.schedule.name,
+            "warmup": self.schedule.warmup,
+            "weight_decay": self.decay.mode,
+            "averaging": self.averaging.name,
+        }
+        return {group: names.get(group, "none") for group in GROUPS}
+
     def _places(self) -> Mapping[str, tuple[str, str, str | None]]:
         """Key → (section's field, or "" for the arm's own; field; name of an option)."""
         places: dict[str, tuple[str, str, str | None]] = {}
@@ -137,8 +156,3 @@ def _check_combination(arm: Arm) -> None:
         raise UserError(
             f"weight_decay.value: {decay:g} is fixed, but search.space.weight_decay asks to search it; give one"
         )
-
-
-def fingerprint_of(content: Mapping[str, Any]) -> str:
-    """12 hexadecimal digits of SHA-256 over canonical JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]

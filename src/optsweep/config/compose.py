@@ -15,7 +15,6 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.plugin import Plugin
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.optsweep.local_launcher import LocalLauncher
 from hydra_plugins.optsweep.search_path import OptsweepSearchPath
 from optsweep.config.arm import GROUPS
 from optsweep.config.search_space import opened
@@ -29,7 +28,7 @@ def compose(overrides: Sequence[str], name: str = "config", folder: Path | None 
     """
     if folder is not None and not folder.is_dir():
         raise UserError(f"--config-dir: there is no folder {folder}")
-    register_plugins()
+    register()
     GlobalHydra.instance().clear()
     with initialize_config_module("optsweep.conf", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
@@ -46,10 +45,10 @@ def axes_of(config: DictConfig, overrides: Sequence[str] = ()) -> list[str]:
     return sorted({key for key in keys if key not in GROUPS})
 
 
-def register_plugins() -> None:
-    """Tell Hydra of the plugins: it finds them by itself, but not in an editable installation."""
+def register(*plugins: type[Plugin]) -> None:
+    """Tell Hydra of the search path and of other plugins: it finds them itself, but not in an editable installation."""
     known = {cls.__qualname__ for cls in Plugins.instance().discover(Plugin)}
-    for cls in (LocalLauncher, OptsweepSearchPath):
+    for cls in (OptsweepSearchPath, *plugins):
         if cls.__qualname__ not in known:
             Plugins.instance().register(cls)
 

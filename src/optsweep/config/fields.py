@@ -40,6 +40,9 @@ class Keyed:
     def __post_init__(self) -> None:
         for name, key in keys_of(type(self)).items():
             object.__setattr__(self, name, key.check(key.path, getattr(self, name)))
+        for name, part in parts_of(type(self)).items():
+            if not isinstance(held := getattr(self, name), part):
+                raise UserError(f"{name}: {held!r} is not allowed; give a {part.__name__}")
 
     def fill(self, **values: Any) -> None:
         """Set fields while the object is made: for values that stand for something else, such as auto."""
@@ -61,6 +64,11 @@ def _keys_of(cls: Any) -> Mapping[str, Key]:
 
 def parts_of(cls: Any) -> Mapping[str, type[Keyed]]:
     """The fields that are `Keyed` themselves."""
+    return _parts_of(cls)
+
+
+@cache
+def _parts_of(cls: Any) -> Mapping[str, type[Keyed]]:
     hints = get_type_hints(cls)
     parts = {field.name: hints[field.name] for field in fields(cls)}
     return {name: part for name, part in parts.items() if isinstance(part, type) and issubclass(part, Keyed)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from optsweep import checks
 from optsweep.config.fields import missing
 from optsweep.errors import UserError, nearest
 
@@ -38,14 +37,6 @@ class Section:
     def section(self, key: str) -> Section:
         """A section within this one."""
         return Section(self.raw(key), self.name(key))
-
-    def number(self, key: str, **bounds: Any) -> float:
-        """A finite number within bounds, as `checks.number` has them."""
-        return checks.number(self.name(key), self.raw(key), **bounds)
-
-    def boolean(self, key: str) -> bool:
-        """True or false."""
-        return checks.flag(self.name(key), self.raw(key))
 
     def rest(self) -> dict[str, Any]:
         """All keys not taken yet."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from optsweep.build.assemble import Built
+from optsweep.build.stated import stated
 from optsweep.config.arm import Arm
 from optsweep.errors import without_secrets
 from optsweep.inference.looks import AUTO, LOOKS, in_words
@@ -79,7 +80,7 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
     """
     run = tracker.arm_run(arm.name, label)
     before = tracker.arm_sheet(run) or ArmSheet(arm.name, label)
-    task = built.program.task
+    said = stated(built.program.task)
     sheet = replace(
         before,
         label=label,
@@ -95,30 +96,30 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
     # the label too: a grid that grew may tell its arms apart by more than before
     tracker.set_tags(run, {names.NOTE: _note(arm, built, label), names.RUN_NAME: label})
     tracker.set_params(run, {key: value for key, value in built.content.items() if value is not None})
-    tracker.set_dataset(run, arm.task.name, task.digest(), arm.task.target, {"num_train": task.size(Split.TRAIN)})
+    tracker.set_dataset(run, arm.task.name, said.digest, arm.task.target, {"num_train": said.sizes[Split.TRAIN]})
     tracker.log_text(run, without_secrets(arm.yaml), "config.yaml")
     return Job(arm, label, built.fingerprint, run, tuple(built.space.program))
 
 
 def facts_of(arm: Arm, program: Program) -> ArmFacts:
     """What the arm's numbers mean."""
-    task = program.task
+    said = stated(program.task)
     return ArmFacts(
         num_parameters=program.layout.num_parameters,
         num_steps=program.num_steps,
         batch_size=program.batch_size,
         samples_seen=program.batch_size * program.num_steps,
-        metric=task.metric,
-        higher_is_better=task.higher_is_better,
-        loss_unit=task.loss_unit,
-        chance_loss=task.chance_loss,
-        target_loss=task.target_loss,
+        metric=said.metric,
+        higher_is_better=said.higher_is_better,
+        loss_unit=said.loss_unit,
+        chance_loss=said.chance_loss,
+        target_loss=said.target_loss,
         warmup_steps=program.schedule.length,
         device=arm.trainer.device,
         precision=program.precision,
         lanes=arm.trainer.lanes,
         threads=arm.trainer.threads,
-        data=task.digest(),
+        data=said.digest,
     )
 
 
@@ -158,7 +159,7 @@ def _sweep_note(plan: SweepPlan, command: str) -> str:
     """Markdown shown on the sweep's page in MLflow."""
     arms = "\n".join(f"- {title.label}" for title in plan.arms)
     budget = f"{plan.search.trials} search trials and {in_words(plan.confirm.seeds)} for each of"
-    return f"{budget}\n\n{arms}\n\n```\n{command}\n```"
+    return f"{budget}\n\n{arms}" + (f"\n\n```\n{command}\n```" if command else "")
 
 
 def _note(arm: Arm, built: Built, label: str) -> str:

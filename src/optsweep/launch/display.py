@@ -86,7 +86,8 @@ class Display:
         """A trial ended; said in a line where there is no terminal."""
         if self._live is None and (slot.crashed or slot.value == math.inf):
             params = ", ".join(f"{key}={as_typed(value)}" for key, value in slot.params.items())
-            self._print(f"  {label}: {phase} {slot.number} ({params}) {'crashed' if slot.crashed else 'diverged'}")
+            trial = f"{phase} {slot.number}" + (f" ({params})" if params else "")
+            self._print(f"  {label}: {trial} {'crashed' if slot.crashed else 'diverged'}")
 
     def __rich__(self) -> Table:
         table = Table(title=f"sweep {self.sweep} · {self._line()}", title_justify="left", box=None, expand=False)

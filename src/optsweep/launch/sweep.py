@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from optsweep.build.assemble import Built, device_of
-from optsweep.config.arm import Arm, fingerprint_of
+from optsweep.build.fingerprint import fingerprint_of
+from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms

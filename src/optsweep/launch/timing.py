@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import quantiles
 
-import torch
-
 from optsweep.build.assemble import Built
 from optsweep.launch.worker import Job
 from optsweep.tracking.schema import Timing
 from optsweep.tracking.writer import Tracker
 from optsweep.train.loop import time_steps
+from optsweep.train.process import threads
 from optsweep.train.trial import Trial
 
 ROUNDS = 5
@@ -39,8 +38,7 @@ def time_arms(jobs: Sequence[Job], built: Sequence[Built], tracker: Tracker) -> 
             samples[job.parent_run] = []
     for _ in range(ROUNDS):
         for job, program, trial in work:
-            torch.set_num_threads(job.arm.trainer.threads)
-            with contextlib.suppress(Exception):  # told as crashed trials already
+            with threads(job.arm.trainer.threads), contextlib.suppress(Exception):  # told as crashed trials already
                 samples[job.parent_run].append(time_steps(program, trial, STEPS))
     result: dict[str, Timing] = {}
     for run, values in samples.items():

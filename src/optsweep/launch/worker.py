@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from optsweep.build.assemble import Built, build_arm, device_of
 from optsweep.config.arm import Arm
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
@@ -22,6 +20,7 @@ from optsweep.tracking.store import StoreFailureError
 from optsweep.tracking.trial_log import TrialLog
 from optsweep.tracking.writer import Tracker
 from optsweep.train.loop import train_all
+from optsweep.train.process import threads
 from optsweep.train.trial import Outcome, Phase, Rung, Trial
 
 
@@ -83,10 +82,10 @@ class Worker:
     def _train_held(self, job: Job, works: Sequence[Work], observer: _Reporter) -> None:
         try:
             built = self._build(job.arm)
-            torch.set_num_threads(job.arm.trainer.threads)
             observer.open(works, built)
             program = built.program_for(works[0].slot.params)
-            train_all(program, [trial_of(job.arm, built, work) for work in works], observer)
+            with threads(job.arm.trainer.threads):
+                train_all(program, [trial_of(job.arm, built, work) for work in works], observer)
         except LeaseLostError:
             return
         except InterruptedTrainingError:

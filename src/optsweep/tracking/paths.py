@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -24,7 +23,6 @@ def read_path(client: MlflowClient, run_id: str) -> NDArray[np.float64] | None:
     """Points (x, y) of a run's path.csv (step, x, y), `[steps, 2]`; None where it is missing or unreadable."""
     from mlflow.exceptions import MlflowException
 
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         with tempfile.TemporaryDirectory() as folder:
             file = client.download_artifacts(run_id, "path.csv", folder)

@@ -26,8 +26,6 @@ Sheet = TypeVar("Sheet", SweepSheet, ArmSheet)
 
 _FILES: dict[type, str] = {SweepSheet: SWEEP_FILE, ArmSheet: ARM_FILE}
 
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
 
 def write_sheet(client: MlflowClient, run: RunInfo, sheet: SweepSheet | ArmSheet) -> None:
     """Put the sheet in the place of the one before."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from optsweep.errors import UserError
+from optsweep.tasks.base import digest_of
 from optsweep.tracking import names
 from optsweep.tracking.codec import UnreadableError
 from optsweep.tracking.names import Status
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
 TAG_CHARACTERS = 7_900
+DIGEST_CHARACTERS = 36
+"""Of a data set's digest in MLflow; a longer one is hashed."""
 
 
 class Tracker:
@@ -105,7 +108,7 @@ class Tracker:
             return
         dataset = Dataset(
             name=name,
-            digest=digest,
+            digest=digest if len(digest) <= DIGEST_CHARACTERS else digest_of(digest.encode()),
             source_type="code",
             source=json.dumps({"tags": {"origin": source}}),
             profile=json.dumps(profile),

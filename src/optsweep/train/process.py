@@ -43,6 +43,17 @@ def isolated(device: torch.device | None = None, default_dtype: torch.dtype = DE
 
 
 @contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch computes with so many threads inside, and as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
     """If wanted: deterministic algorithms or an error, no TF32, no choice of kernels by timing. Put back afterwards.
 

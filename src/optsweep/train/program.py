@@ -16,7 +16,7 @@ from optsweep.optim.updater import Updater
 from optsweep.tasks.base import Task
 from optsweep.train.forward import Forward, Precision
 from optsweep.train.process import deterministic
-from optsweep.train.traits import Traits, construct, traits_of
+from optsweep.train.traits import ModelTraits, construct, traits_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Program:
         return construct(self.task, seed, self.device).module
 
     @cached_property
-    def traits(self) -> Traits:
+    def traits(self) -> ModelTraits:
         """What kind of model it is, found by trying it."""
         with deterministic(self.deterministic):
             return traits_of(

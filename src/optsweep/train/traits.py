@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -17,11 +18,14 @@ from optsweep.train.forward import Forward, Precision, Tensors
 from optsweep.train.process import isolated
 from optsweep.train.randomness import Generators, seed_construction, step_seeds
 
+TRIED = 2
+"""Samples of the validation and the test split that a model is tried on."""
+
 Numbers = bool | int | float | str | Tensor | None
 
 
 @dataclass(frozen=True)
-class Traits:
+class ModelTraits:
     """What the loop has to know of a model.
 
     `missing` are the trainable parameters that the first batch gives no gradient. `alone` says why its trials can't
@@ -75,7 +79,7 @@ def construct(task: Task, seed: int, device: torch.device) -> Construction:
         return Construction(module, torch.get_default_dtype(), torch.initial_seed() != seed % 2**64)
 
 
-def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_size: int, lanes: bool) -> Traits:
+def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_size: int, lanes: bool) -> ModelTraits:
     """Try the task's model on its first batch of `batch_size` samples, and in two lanes if `lanes` are wanted.
 
     Raises UserError, in one line, for a model that can't be trained.
@@ -92,12 +96,11 @@ def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_s
     own = _differing(first.module, second.module)
     forward = Forward(task, device, dtype, precision, stacked=False)
     with isolated(device, first.default_dtype):
-        try:
+        with _one_line("first batch"):
             trial = _try(forward, first.module.to(device), batch_size)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(f"task.model: its first batch fails: {_line(error)}") from error
+        for split in (Split.VAL, Split.TEST):
+            with _one_line(f"first batch of the {split} split"):
+                _score(forward, first.module, split)
     alone = ""
     if lanes:
         alone = trial.alone or (f"attribute {own} differs from seed to seed and is no buffer" if own else "")
@@ -111,7 +114,7 @@ def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_s
     if trial.missing:
         when = "it is left out" if lanes and not alone else "each is trained in the steps that give it one"
         notes.append(f"task.model: the first batch gives {_listed(trial.missing)} no gradient; {when}")
-    return Traits(dtype, first.default_dtype, trial.generators, trial.missing, alone, tuple(notes))
+    return ModelTraits(dtype, first.default_dtype, trial.generators, trial.missing, alone, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class _Trial:
 def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
     """One forward and backward pass in training mode."""
     task, device = forward.task, forward.device
+    _repeated(forward, batch_size)
     generators = Generators(device)
     generators.everything().seeder()(step_seeds(0, 0, 1)[0])
     before = _states(device)
@@ -133,7 +137,7 @@ def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
     buffers, numbers = dict(module.named_buffers()), _numbers(module)
     x, y = forward.batch(Split.TRAIN, first_indices(task, batch_size, device))
     with forward.autocast():
-        loss = forward.loss(module(x), y)
+        loss = _scalar("loss", forward.loss(module(x), y))
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
     drawn = [name for name, state in _states(device).items() if not _same(state, before[name])]
@@ -153,6 +157,51 @@ def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
         alone = f"its forward pass keeps something in attribute {kept[0]}"
     found = Generators(device, python="Python's random" in drawn, numpy="numpy.random" in drawn)
     return _Trial(missing, found, alone)
+
+
+@torch.no_grad()
+def _score(forward: Forward, module: nn.Module, split: Split) -> None:
+    """Loss and metric of the first samples of a split in evaluation mode."""
+    module.eval()
+    (indices, *_) = forward.task.eval_indices(split, TRIED)
+    with forward.autocast():
+        x, y = forward.batch(split, torch.from_numpy(indices).to(forward.device))
+        for name, value in zip(("loss", "score"), forward.scores(module(x), y), strict=True):
+            _scalar(name, value)
+
+
+def _repeated(forward: Forward, batch_size: int) -> None:
+    """Raise UserError if the first batch is another each time: its task draws from a generator of its own."""
+    task, device = forward.task, forward.device
+    seed, number = Generators(device).everything().seeder(), step_seeds(0, 0, 1)[0]
+    found: list[tuple[Tensor, Tensor]] = []
+    for _ in range(2):
+        seed(number)
+        found.append(forward.batch(Split.TRAIN, first_indices(task, batch_size, device)))
+    if not all(_same(one.nan_to_num(), other.nan_to_num()) for one, other in zip(*found, strict=True)):
+        raise UserError(
+            "task.batch: the same samples come out differently each time; draw from torch's, Python's or numpy's "
+            "global generator, which are seeded before every step"
+        )
+
+
+def _scalar(name: str, value: Tensor) -> Tensor:
+    """What a task's `loss` or `score` returned. Raises UserError if it isn't one number."""
+    if not isinstance(value, Tensor) or value.ndim:
+        found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise UserError(f"task.{name}: it returns {found} for a batch; give the mean of its samples, a scalar tensor")
+    return value
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Whatever a task or its model raises inside, as a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"task.model: its {what} fails: {_line(error)}") from error
 
 
 def _lanes(forward: Forward, module: nn.Module, batch_size: int, missing: tuple[str, ...]) -> str:

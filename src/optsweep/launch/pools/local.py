@@ -60,7 +60,7 @@ class LocalPool:
         self.start()
         self._jobs = list(jobs)
         for member in self._members:
-            member.jobs.send(self._jobs)
+            _send(member.jobs, self._jobs)
 
     def __enter__(self) -> LocalPool:
         return self
@@ -129,8 +129,14 @@ class LocalPool:
                 process.start()
         receiver.close()
         if self._jobs is not None:
-            sender.send(self._jobs)
+            _send(sender, self._jobs)
         return _Member(process, device, sender)
+
+
+def _send(jobs: Connection, listed: Sequence[Job]) -> None:
+    """Give a worker its jobs; one that is dead by now is found by `wait`."""
+    with contextlib.suppress(BrokenPipeError):
+        jobs.send(listed)
 
 
 def _main(receiver: Connection, device: str, stop: Connection, sender: Connection, parent: int) -> None:
