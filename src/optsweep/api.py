@@ -1,21 +1,23 @@
-"""What a program calls; the command line calls the same. Nothing here prints: it returns, or raises UserError."""
+"""What a program calls; the command line calls the same. Nothing here prints: it returns, or raises UserError.
+
+Everything is imported where it is called: `status` and `suggest` answer without the parts that train and draw.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from optsweep.build.assemble import build_task, task_facts
-from optsweep.build.hyperparameters import lr_options
-from optsweep.build.suggestions import Suggestion, TaskFacts, suggest_all, weight_decay
 from optsweep.config.arm import Arm
-from optsweep.launch.environment import num_cores
-from optsweep.launch.events import Observer, silent
-from optsweep.launch.status import PhaseStatus, status_of
-from optsweep.launch.sweep import SweepResult, note_report, run_sweep, stopping_said
-from optsweep.report import Report, write_report
-from optsweep.tracking.store import check
+
+if TYPE_CHECKING:
+    from optsweep.build.suggestions import Suggestion, TaskFacts
+    from optsweep.launch.events import Observer
+    from optsweep.launch.status import PhaseStatus
+    from optsweep.launch.sweep import SweepResult
+    from optsweep.report import Report
 
 REPORTS = Path("reports")
 
@@ -50,18 +52,25 @@ def run(
     workers: int | None = None,
     report: bool = True,
     command: str = "",
-    observe: Observer = silent,
+    observe: Observer | None = None,
 ) -> Finished:
     """Run a sweep to its end and write its report into reports/NAME, unless one of just these results is there.
 
     Raises what `run_sweep` raises.
     """
-    result = run_sweep(arms, workers=workers, command=command, observe=observe)
+    from optsweep.launch.environment import num_cores
+    from optsweep.launch.events import silent
+    from optsweep.launch.sweep import note_report, run_sweep
+
+    result = run_sweep(arms, workers=workers, command=command, observe=observe or silent)
     if not report:
         return Finished(result, None, None)
     index = REPORTS / result.sweep / "index.html"
     if result.reported and index.is_file():
         return Finished(result, None, index)
+    from optsweep.launch.sweep import stopping_said
+    from optsweep.report import write_report
+
     with stopping_said(result.done, command, observe):
         written = write_report(result.tracking_uri, [result.sweep], index.parent, processes=num_cores())
         note_report(result)
@@ -73,17 +82,27 @@ def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None) ->
 
     Raises UserError for a store that can't be opened, and ValueError, naming the nearest, for a sweep that isn't there.
     """
+    from optsweep.launch.environment import num_cores
+    from optsweep.report import write_report
+    from optsweep.tracking.store import check
+
     check(tracking_uri, create=False)
     return write_report(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), processes=num_cores())
 
 
 def status(storage: str, sweep: str) -> tuple[PhaseStatus, ...]:
     """How far every arm of a sweep is, phase by phase. Raises UserError for a sweep that isn't there."""
+    from optsweep.launch.status import status_of
+
     return tuple(status_of(storage, sweep))
 
 
 def suggest(arm: Arm) -> Suggested:
     """Suggested learning rate, warm-up and so on, with the source of each; λ of both modes for an arm without decay."""
+    from optsweep.build.assemble import build_task, task_facts
+    from optsweep.build.hyperparameters import lr_options
+    from optsweep.build.suggestions import suggest_all, weight_decay
+
     facts = task_facts(arm, build_task(arm.task))
     options = lr_options(arm.optimizer.options)
     suggestions = suggest_all(arm.optimizer.name, arm.schedule.name, arm.decay.mode, facts, **options)

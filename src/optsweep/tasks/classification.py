@@ -34,7 +34,7 @@ class Classification(Task):
     def batch(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
         """(inputs `[..., *features]`, classes `[...]`)."""
         inputs, targets = self._data[split]
-        return inputs[indices], targets[indices]
+        return _rows(inputs, indices), _rows(targets, indices)
 
     def to(self, device: torch.device) -> None:
         """Move inputs and targets."""
@@ -43,6 +43,13 @@ class Classification(Task):
     def digest(self) -> str:
         """Hash of inputs, targets and splits."""
         return self._digest
+
+
+def _rows(tensor: Tensor, indices: Tensor) -> Tensor:
+    """tensor[indices], `indices [...]`; index_select takes half the time of an index of any kind."""
+    if indices.dim() == 1:
+        return tensor.index_select(0, indices)
+    return tensor.index_select(0, indices.flatten()).unflatten(0, indices.shape)
 
 
 def stratified(targets: NDArray[np.int64], val: float = 0.2, test: float = 0.2) -> Rows:

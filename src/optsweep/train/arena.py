@@ -7,8 +7,8 @@ after every step it is known which parameters got none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from operator import is_, ne
+from collections.abc import Sequence
+from operator import attrgetter, is_, ne
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from optsweep.optim.layout import Layout, flatten
 from optsweep.optim.rule import State
 from optsweep.train.forward import Tensors
+
+_GRAD, _CHANGES = attrgetter("grad"), attrgetter("_version")
 
 
 class Arena:
@@ -91,9 +93,9 @@ class Arena:
         The pass accumulates into views of the row. That it did shows without asking the device: every view counts its
         changes. Gradients that the model put elsewhere (`zero_grad()`) are fetched.
         """
-        versions = [grad._version for grad in self._views]
+        versions = list(map(_CHANGES, self._views))
         missing: list[str] = []
-        if not all(map(ne, versions, self._versions)) or not all(map(is_, self._grads(), self._views)):
+        if not all(map(ne, versions, self._versions)) or not all(map(is_, map(_GRAD, self._leaves), self._views)):
             for name, view, now, before in zip(self.leaves, self._views, versions, self._versions, strict=True):
                 leaf = self.leaves[name]
                 if leaf.grad is None or (leaf.grad is view and now == before):
@@ -101,15 +103,11 @@ class Arena:
                 elif leaf.grad is not view:
                     view.zero_().add_(leaf.grad)
                 leaf.grad = view
-            versions = [grad._version for grad in self._views]
+            versions = list(map(_CHANGES, self._views))
         self._versions = versions
         if self.low is not None:
             self.grads.copy_(self._low_grads)
         return missing
-
-    def _grads(self) -> Iterator[Tensor | None]:
-        """Where each leaf's gradient is."""
-        return (leaf.grad for leaf in self._leaves)
 
     def check(self) -> None:
         """Raise if the model's parameters have left the row, as `model.double()` in a forward pass makes them."""
@@ -142,7 +140,7 @@ class Arena:
         self._leaves = list(self.leaves.values())
         # `.data`: each view counts its own changes, where plain views share one count.
         self._views = [view.data for view in self.views(self._low_grads).values()]
-        self._versions = [view._version for view in self._views]
+        self._versions = list(map(_CHANGES, self._views))
         for leaf, view in zip(self._leaves, self._views, strict=True):
             leaf.grad = view
 

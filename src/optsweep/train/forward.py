@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -27,10 +28,15 @@ class Forward:
     precision: Precision
     stacked: bool
 
-    @property
+    @cached_property
     def low(self) -> torch.dtype | None:
         """dtype of the rows that lanes compute with, if it isn't `dtype`."""
         return torch.bfloat16 if self.precision == "bf16" and self.stacked else None
+
+    @cached_property
+    def computed(self) -> torch.dtype:
+        """dtype of the parameters as a forward pass reads them."""
+        return self.low or self.dtype
 
     def autocast(self) -> AbstractContextManager[object]:
         """bf16 autocast on the plain path; under vmap autocast is silently different, there the rows are cast."""
@@ -41,7 +47,7 @@ class Forward:
     def batch(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs, floating-point ones in the dtype of the parameters as they are computed with, and targets."""
         inputs, targets = self.task.batch(split, indices)
-        return (inputs.to(self.low or self.dtype) if inputs.is_floating_point() else inputs), targets
+        return (inputs.to(self.computed) if inputs.is_floating_point() else inputs), targets
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The task's loss, in float32 at least."""

@@ -116,7 +116,7 @@ class Run:
         """Train all lanes up to tick `end`; returns seconds."""
         program, arena, first = self.program, self.arena, self.tick
         numbers = coefficients(program, self.lanes, self.update, first, end)
-        indices = samples(program, self.lanes, first, end)
+        indices = samples(program, self.lanes, first, end).unbind()
         # In lanes nothing is drawn, as far as the model was seen; if it is, it doesn't depend on company.
         seeds = step_seeds(0 if program.stacked else self.lanes[0].trial.seed, first, end)
         program.traits.generators.everything().seeder()(seeds[0])
