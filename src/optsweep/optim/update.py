@@ -123,6 +123,10 @@ class Update:
             decayed = self.layout.decayed
             add_scaled(grads[:, :decayed], params[:, :decayed], c["l2"])
         direction = self.rule.update(grads, state, base, c, tick, self.layout)
+        if self._decay_in_rule:
+            decayed = self.layout.decayed
+            add_scaled(direction[:, :decayed], self.iterate.decaying(params, state)[:, :decayed], c["decay"])
+        direction = self.rule.rescale(direction, base, self.layout)
         decays = self.decay is Decay.INDEPENDENT or (self.decay is Decay.DECOUPLED and not self._decay_in_rule)
         self.iterate.advance(params, state, direction, self.layout.decayed if decays else 0, c, tick)
 
