@@ -124,6 +124,10 @@ class Rule(ABC):
         """Every number `update` uses at the given 0-based steps, in float64, each an array like `steps` or a scalar."""
         return {name: np.full(len(steps), hyper[name]) for name in self.floats}
 
+    def idle(self, steps: Steps) -> NDArray[np.bool_]:
+        """At which of the given steps the parameters stay as they are, decay included."""
+        return np.zeros(len(steps), dtype=np.bool_)
+
     @abstractmethod
     def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """Direction `[K, P]`, to be multiplied by −LR; updates `state` in place and may return a state tensor.

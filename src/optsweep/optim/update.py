@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from math import lcm
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,6 +104,7 @@ class Update:
             decay = lr * hyper["weight_decay"]
         elif self.decay is Decay.INDEPENDENT:
             decay = now * hyper["weight_decay"]
+        decay = np.where(self.rule.idle(steps), 0.0, decay)
         c = {
             **self.rule.coefficients(hyper, steps),
             **self.iterate.coefficients(hyper, lr, decay, multipliers, first),
