@@ -71,7 +71,7 @@ def length(key: str, value: object, *, also: str = "") -> float:
 
 
 def in_steps(value: float, total: int) -> float:
-    """A length in steps of a run of `total`, one at least; not rounded, so that four quarters of the run are the run."""
+    """A length in steps of a run of `total`, at least one; not rounded, so four quarters of a run are the run."""
     return max(1.0, value * total) if isinstance(value, float) and value <= 1 else float(value)
 
 
