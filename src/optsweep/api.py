@@ -60,15 +60,15 @@ def run(
     """
     from optsweep.launch.environment import num_cores
     from optsweep.launch.events import silent
-    from optsweep.launch.sweep import note_report, run_sweep
+    from optsweep.launch.sweep import note_report, run_sweep, stopping_said
 
-    result = run_sweep(arms, workers=workers, command=command, observe=observe or silent)
+    observe = observe or silent
+    result = run_sweep(arms, workers=workers, command=command, observe=observe)
     if not report:
         return Finished(result, None, None)
     index = REPORTS / result.sweep / "index.html"
     if result.reported and index.is_file():
         return Finished(result, None, index)
-    from optsweep.launch.sweep import stopping_said
     from optsweep.report import write_report
 
     with stopping_said(result.done, command, observe):

@@ -48,16 +48,42 @@ def number(
     above: float = -math.inf,
     least: float = -math.inf,
     most: float = math.inf,
+    below: float = math.inf,
     also: str = "",
 ) -> float:
-    """A finite number, > `above`, ≥ `least` and ≤ `most`; `also` as in `whole`."""
+    """A finite number, > `above`, ≥ `least`, ≤ `most` and < `below`; `also` as in `whole`."""
     value = plain(value)
     bounds = [f"> {above:g}"] * (above > -math.inf) + [f"≥ {least:g}"] * (least > -math.inf)
-    bounds += [f"≤ {most:g}"] * (most < math.inf)
+    bounds += [f"≤ {most:g}"] * (most < math.inf) + [f"< {below:g}"] * (below < math.inf)
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or not (above < float(value) and least <= float(value) <= most):  # type: ignore[arg-type]
+    if not fits or not (above < float(value) < below and least <= float(value) <= most):  # type: ignore[arg-type]
         raise refuse(key, value, " ".join(["a number", " and ".join(bounds)]).strip() + also)
     return float(value)  # type: ignore[arg-type]
+
+
+def length(key: str, value: object, *, also: str = "") -> float:
+    """A stretch of a run: a whole number of steps, or, with a decimal point and up to 1.0, a fraction of the run.
+
+    So 1 is one step and 1.0 the whole run; `also` as in `whole`.
+    """
+    value = plain(value)
+    if isinstance(value, float) and 0 < value <= 1:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 1 or value % 1 != 0:
+        raise refuse(key, value, f"a whole number of steps ≥ 1, or a fraction of the run > 0.0 and ≤ 1.0{also}")
+    return int(value)
+
+
+def in_steps(value: float, total: int) -> float:
+    """A length in steps of a run of `total`, at least one; not rounded, so four quarters of a run are the run."""
+    return max(1.0, value * total) if isinstance(value, float) and value <= 1 else float(value)
+
+
+def lengths(key: str, value: object) -> tuple[float, ...]:
+    """A list of lengths as `length` has them, not an empty one."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise refuse(key, value, "a list of steps or of fractions of the run, such as [0.5,0.75]")
+    return tuple(length(key, item) for item in value)
 
 
 def flag(key: str, value: object, *, also: str = "") -> bool:

@@ -154,7 +154,8 @@ MISTAKES: list[tuple[str, Callable[[], object], str]] = [
     (
         "warmup.steps=2.5",
         lambda: ScheduleConfig(warmup_steps=2.5),
-        "warmup.steps: 2.5 is not allowed; give a whole number of steps, or a fraction of the run below 1",
+        "warmup.steps: 2.5 is not allowed; give a whole number of steps ≥ 1, or a fraction of the run > 0.0 and ≤ 1.0, "
+        "0, or suggested",
     ),
     (
         "weight_decay.mode=l3",
@@ -204,7 +205,8 @@ MISTAKES: list[tuple[str, Callable[[], object], str]] = [
     (
         "warmup.steps=600",
         lambda: arm_in_python(schedule=ScheduleConfig(warmup_steps=600)),
-        "warmup.steps: 600 is not allowed; give fewer steps than the run has (trainer.steps=600), or a fraction",
+        "warmup.steps: 600 is not allowed; give fewer steps than the run has (trainer.steps=600), or a fraction "
+        "below 1",
     ),
     (
         "trainer.accumulate=7",
@@ -241,6 +243,9 @@ def test_numbers_of_numpy_become_plain() -> None:
 def test_words_that_stand_for_something_else() -> None:
     assert TaskConfig("t", "T", "full", 10).batch_size is None  # type: ignore[arg-type]
     assert ScheduleConfig(warmup_steps="suggested").warmup_steps is None  # type: ignore[arg-type]
+    assert ScheduleConfig(warmup_steps=0).warmup_steps == 0
+    for one in (1, 1.0):  # a step, and the whole run
+        assert type(ScheduleConfig(warmup_steps=one).warmup_steps) is type(one)
     assert ScheduleConfig(warmup="none", warmup_steps=100).warmup_steps == 0.0
     assert DecayConfig("l2", "suggested").value is None  # type: ignore[arg-type]
     assert DecayConfig("none", 0.3).value == 0.0

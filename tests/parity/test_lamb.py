@@ -7,14 +7,15 @@ correction unless asked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from drive import LAYOUT, defaults, largest, run, run_oracle
+from drive import LAYOUT, defaults, largest, noisy, run, run_oracle, start
 from optsweep.optim.lamb import LAMB, trust_ratio
+from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.update import Decay, Update
 
 
@@ -50,6 +51,27 @@ def test_lamb_equals_the_paper(weight_decay: float) -> None:
     decays = [weight_decay * (slot.offset < LAYOUT.decayed) for slot in LAYOUT.slots]
     theirs, _, _ = run_oracle(lambda p: ReferenceLAMB(p, decays), layout=LAYOUT)
     assert largest(ours, theirs) <= 1e-13
+
+
+@pytest.mark.parametrize("decay_at", ["y", "z"])
+def test_under_schedule_free_decay_is_inside_and_where_it_was_asked_for(decay_at: Literal["y", "z"]) -> None:
+    """Written out: β₁ gives way to the average, norms are z's, λ is times y or z within the ratio."""
+    update = Update(LAMB(), LAYOUT, decay=Decay.DECOUPLED, iterate=ScheduleFree(decay_at))
+    hyper = defaults(update.floats, weight_decay=0.1, beta2=0.9)
+    steps, beta, gradient = 40, hyper["averaging_beta"], noisy(LAYOUT)
+    y, z, x, v = start(), start(), start(), torch.zeros_like(start())
+    for t in range(steps):
+        g = gradient(t, y)
+        v = 0.9 * v + 0.1 * g**2
+        u = g / ((v / (1 - 0.9 ** (t + 1))).sqrt() + hyper["eps"])
+        u[:, : LAYOUT.decayed] += 0.1 * (y if decay_at == "y" else z)[:, : LAYOUT.decayed]
+        for (_, weights), (_, direction) in zip(LAYOUT.views(z.clone()), LAYOUT.views(u), strict=True):
+            direction *= weights.norm() / direction.norm()
+        z = z - hyper["lr"] * u
+        x = x + (z - x) / (t + 1)
+        y = beta * x + (1 - beta) * z
+    ours, state, c = run(update, [hyper], num_steps=steps)
+    assert max(largest(ours, y), largest(state["z"], z), largest(update.weights(ours, state, c), x)) <= 1e-13
 
 
 def test_ratio_is_one_where_a_norm_is_zero() -> None:

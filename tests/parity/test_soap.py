@@ -19,9 +19,11 @@ from torch import Tensor
 
 from drive import LAYOUT, defaults, largest, noisy, run, run_oracle, start
 from optsweep.optim.adam import Adam
+from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.layout import Layout, Role
+from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.soap import SOAP, eigenbasis, refreshed
-from optsweep.optim.update import Update
+from optsweep.optim.update import Decay, Update
 
 # A square matrix has a first GGᵀ of full rank, so its eigenbasis, and with it the published form, is well defined.
 SQUARE = Layout.build(
@@ -158,6 +160,39 @@ def test_a_matrix_that_is_not_finite_counts_as_identity() -> None:
     statistics[1] = torch.nan
     basis, _ = refreshed(torch.eye(4, dtype=torch.float64).repeat(3, 1, 1), statistics, 1e-3, 4)
     assert torch.isfinite(basis).all()
+
+
+@pytest.mark.parametrize("iterate", [Last(), ScheduleFree()])
+@pytest.mark.parametrize("decay", [Decay.DECOUPLED, Decay.INDEPENDENT, Decay.L2])
+def test_the_first_step_of_the_published_form_changes_nothing(iterate: Iterate, decay: Decay) -> None:
+    """As in the authors' code, which goes on to the next parameter before it applies weight decay."""
+    update = Update(SOAP(start="eigh"), LAYOUT, decay=decay, iterate=iterate)
+    hyper = defaults(update.floats, weight_decay=0.1)
+    for lanes in (1, 2):
+        ours, state, c = run(update, [hyper] * lanes, num_steps=1)
+        assert torch.equal(ours, start(lanes=lanes))
+        assert torch.equal(update.weights(ours, state, c), start(lanes=lanes))
+        later, _, _ = run(update, [hyper] * lanes, num_steps=2)
+        assert not torch.equal(later, ours)
+
+
+def test_eigenvectors_are_computed_at_the_first_step_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[torch.dtype] = []
+    eigh = torch.linalg.eigh
+
+    def failing_in_float32(matrices: Tensor) -> Any:
+        calls.append(matrices.dtype)
+        if matrices.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("failed to converge")
+        return eigh(matrices)
+
+    monkeypatch.setattr(torch.linalg, "eigh", failing_in_float32)
+    update = Update(SOAP(refresh=2, start="eigh"), SQUARE)
+    for lanes in (1, 2):
+        calls.clear()
+        ours, _, _ = run(update, [defaults(update.floats)] * lanes, num_steps=7, params=start(SQUARE, lanes).float())
+        assert torch.isfinite(ours).all()
+        assert calls == [torch.float32, torch.float64] * 4, "two batches of matrices with two sides each"
 
 
 def test_a_side_over_the_limit_is_not_rotated() -> None:

@@ -33,6 +33,7 @@ from optsweep.build.suggestions import (
 )
 from optsweep.build.targets import construct, listed, resolve
 from optsweep.build.variants import Programs
+from optsweep.checks import in_steps
 from optsweep.config.arm import Arm
 from optsweep.config.sections import TaskConfig
 from optsweep.errors import UserError, nearest
@@ -251,10 +252,8 @@ def _schedule(arm: Arm, facts: TaskFacts, warnings: list[str]) -> Schedule:
         raise UserError(f"warmup.name: {config.warmup!r} doesn't exist; there are {', '.join(warmup_names())}")
     length = config.warmup_steps
     if length is None:
-        length = warmup_fraction(facts, config.name).value
-    steps = round(length * arm.trainer.steps) if length < 1 else int(length)
-    if length > 0:
-        steps = max(1, steps)
+        length = float(warmup_fraction(facts, config.name).value)
+    steps = round(in_steps(length, arm.trainer.steps)) if length > 0 else 0
     averaging = iterate_options(schedule_traits(config).iterate)
     options = {key: value for key, value in config.options.items() if key not in averaging}
     options = _resolved(options, config.name, facts, warnings)

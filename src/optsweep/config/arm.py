@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-from optsweep.checks import by_name, checked, either, number, optional, refuse, text, whole
+from optsweep.checks import by_name, checked, either, in_steps, number, optional, refuse, text, whole
 from optsweep.config.fields import Key, Keyed, Rest, keys_of, parts_of
 from optsweep.config.sections import (
     AUTO_LAG,
@@ -142,9 +142,9 @@ def _check_lengths(arm: Arm) -> None:
     if batch_size is not None and batch_size % accumulate:
         raise UserError(f"trainer.accumulate: task.batch_size={batch_size} is not divisible by {accumulate}")
     warmup, steps = arm.schedule.warmup_steps, arm.trainer.steps
-    if warmup is not None and warmup >= steps:
-        allowed = f"fewer steps than the run has (trainer.steps={steps}), or a fraction"
-        raise refuse("warmup.steps", int(warmup), allowed)
+    if warmup is not None and in_steps(warmup, steps) >= steps:
+        allowed = f"fewer steps than the run has (trainer.steps={steps}), or a fraction below 1"
+        raise refuse("warmup.steps", warmup, allowed)
 
 
 def _check_combination(arm: Arm) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from optsweep.checks import checked, choice, either, flag, number, optional, refuse, text, whole
+from optsweep.checks import checked, choice, either, flag, length, number, optional, plain, refuse, text, whole
 from optsweep.config.fields import Key, Keyed, Options, Rest, missing
 from optsweep.config.search_space import SpaceConfig, read_space
 from optsweep.config.section import Section
@@ -26,10 +26,7 @@ def _batch_size(key: str, value: object) -> int | None:
 def _warmup_steps(key: str, value: object) -> float | None:
     if value is None or value == "suggested":
         return None
-    length = number(key, value, least=0.0, also=", or suggested")
-    if length >= 1 and length != int(length):
-        raise refuse(key, value, "a whole number of steps, or a fraction of the run below 1")
-    return length
+    return 0.0 if plain(value) == 0 else length(key, value, also=", 0, or suggested")
 
 
 def _decay(key: str, value: object) -> float | None:
@@ -80,7 +77,7 @@ class OptimizerConfig(Keyed):
 
 @dataclass(frozen=True)
 class ScheduleConfig(Keyed):
-    """Which schedule and which warm-up. `warmup_steps` below 1 is a fraction of the run, None is "suggested"."""
+    """Which schedule and which warm-up. `warmup_steps` has a fraction of the run as a float, None is "suggested"."""
 
     name: Annotated[str, Key("schedule.name", text)] = "cosine"
     target: Annotated[str | None, Key("schedule._target_", optional(text))] = None  # a function of the user's

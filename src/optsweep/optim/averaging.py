@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optsweep.checks import whole
 from optsweep.optim.iterate import Last
 from optsweep.optim.rule import UNIT, Coefficients, Domain, Floats, State
 
@@ -63,11 +64,8 @@ class LAWA(Last):
     """
 
     def __init__(self, window: int = 5, every: int = 10) -> None:
-        for name, value in (("window", window), ("every", every)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"averaging.{name} must be a whole number of 1 or more, not {value!r}")
-        self.window = window
-        self.period = every
+        self.window = whole("averaging.window", window)
+        self.period = whole("averaging.every", every)
 
     def init(self, params: Tensor) -> State:
         """A ring of checkpoints, empty."""

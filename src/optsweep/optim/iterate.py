@@ -46,6 +46,10 @@ class Iterate(ABC):
         """The parameters that the rule sees as its own."""
         return params
 
+    def decaying(self, params: Tensor, state: State) -> Tensor:
+        """The parameters that decay is taken of where it is part of the direction; `advance` does it otherwise."""
+        return params
+
     @abstractmethod
     def advance(
         self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients, tick: int

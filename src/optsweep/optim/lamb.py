@@ -3,7 +3,8 @@
     u = m̂/(√v̂ + ε) + λθ,  direction = (‖θ‖ / ‖u‖)·u,  ratio 1 where either norm is 0
 
 The ratio spans weight decay, so `decoupled` means inside it; there is no clamp on ‖θ‖, and bias is corrected. Some
-libraries clamp ‖θ‖ at 10, or correct bias only on request.
+libraries clamp ‖θ‖ at 10, or correct bias only on request. Under schedule-free ‖θ‖ is ‖z‖, and λθ is taken where
+`decay_at` says.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from torch import Tensor
 
 from optsweep.optim.adam import Adam
 from optsweep.optim.layout import Layout
-from optsweep.optim.rule import Coefficients, State, add_scaled
 
 
 class LAMB(Adam):
@@ -24,12 +24,8 @@ class LAMB(Adam):
 
     decays_inside: ClassVar[bool] = True
 
-    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
+    def rescale(self, direction: Tensor, params: Tensor, layout: Layout) -> Tensor:
         """(‖θ‖ / ‖u‖)·u, tensor by tensor."""
-        direction = super().update(grads, state, params, c, tick, layout)
-        if "decay" in c:
-            decayed = layout.decayed
-            add_scaled(direction[:, :decayed], params[:, :decayed], c["decay"])
         for group in layout.groups:
             shape = (params.shape[0], group.count, prod(group.shape))
             steps = direction[:, group.offset : group.end].view(shape)

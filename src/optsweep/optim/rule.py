@@ -79,7 +79,7 @@ class Rule(ABC):
     """Whether the rule keeps a first moment that schedule-free takes the place of."""
 
     decays_inside: ClassVar[bool] = False
-    """Whether `decoupled` decay is part of the direction (LAMB): `update` then gets it as coefficient `decay`."""
+    """Whether `decoupled` decay is part of the direction (LAMB): λθ is then added between `update` and `rescale`."""
 
     period: int = 1
     """Steps after which the rule's own rhythm repeats (SOAP's refresh); lanes start at multiples of it."""
@@ -124,12 +124,21 @@ class Rule(ABC):
         """Every number `update` uses at the given 0-based steps, in float64, each an array like `steps` or a scalar."""
         return {name: np.full(len(steps), hyper[name]) for name in self.floats}
 
+    def idle(self, steps: Steps) -> NDArray[np.bool_]:
+        """At which of the given steps the parameters stay as they are, decay included."""
+        return np.zeros(len(steps), dtype=np.bool_)
+
     @abstractmethod
     def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """Direction `[K, P]`, to be multiplied by −LR; updates `state` in place and may return a state tensor.
 
-        `tick` counts the loop's steps; it equals each lane's own step modulo `period`.
+        `tick` counts the loop's steps; it equals each lane's own step modulo `period`. A rule that `decays_inside`
+        returns a new tensor.
         """
+
+    def rescale(self, direction: Tensor, params: Tensor, layout: Layout) -> Tensor:
+        """The direction as a whole, decay inside it included, brought to scale; may be done in place."""
+        return direction
 
 
 def per_matrix(coefficient: Coefficient) -> Coefficient:

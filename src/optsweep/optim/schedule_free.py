@@ -61,12 +61,16 @@ class ScheduleFree(Iterate):
         """z: the sequence that the rule's steps form."""
         return state["z"]
 
+    def decaying(self, params: Tensor, state: State) -> Tensor:
+        """y or z."""
+        return params if self.decay_at == "y" else state["z"]
+
     def advance(
         self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients, tick: int
     ) -> None:
         """One step of y and z."""
         y, z = params, state["z"]
-        shrinking = (y if self.decay_at == "y" else z)[:, :decayed].clone() if decayed else None
+        shrinking = self.decaying(params, state)[:, :decayed].clone() if decayed else None
         y.lerp_(z, c["share"])
         add_scaled(y, direction, c["-lr_y"])
         add_scaled(z, direction, c["-lr"])

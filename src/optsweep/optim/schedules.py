@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from optsweep.checks import Check, of_type
 from optsweep.optim import schedule_functions
 from optsweep.optim.schedule_functions import DECLARED, WARMUP, Floats, Steps, Traits
 
@@ -78,9 +79,27 @@ def schedule_options(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.name not in _ARGUMENTS}
 
 
+@cache
+def _checks(name: str) -> Mapping[str, Check]:
+    """The check of each option of a schedule: the one beside its annotation, or that the annotation's type holds."""
+    function = _schedule(name)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError:  # a user's annotation that exists for type checkers only
+        hints = {}
+
+    def check(annotation: Any) -> Check:
+        if get_origin(annotation) is Annotated and callable(get_args(annotation)[1]):
+            stated: Check = get_args(annotation)[1]
+            return stated
+        return lambda key, value: of_type(key, value, annotation)
+
+    return {option: check(hints[option]) for option in schedule_options(name) if option in hints}
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule behind a warm-up. Raises ValueError for a name, an option or a combination that doesn't exist."""
+    """A schedule behind a warm-up. Raises ValueError for a name, an option, a value or a combination that can't be."""
 
     name: str = "constant"  # of a function above, or the dotted path of one elsewhere
     options: Mapping[str, Option] = field(default_factory=dict)
@@ -94,6 +113,9 @@ class Schedule:
         if unknown := sorted(self.options.keys() - known.keys()):
             allowed = f"it has {', '.join(known)}" if known else "it has none"
             raise ValueError(f"schedule.{unknown[0]} is no option of schedule={self.name}; {allowed}")
+        checks = _checks(self.name)
+        for option in self.options.keys() & checks.keys():
+            checks[option](f"schedule.{option}", self.options[option])
         if self.traits.own_warmup and self.length:
             raise ValueError(f"warmup={self.warmup}: {self.name} has its own warm-up; give warmup=none")
         if self.warmup_steps < 0:

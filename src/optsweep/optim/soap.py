@@ -15,7 +15,7 @@ Where this departs from the authors' code, and why. They start from the eigenvec
 null space is arbitrary: a relative change of 1e-16 in one gradient changed the weights by 1e-1 after 200 steps of a
 small network. The identity start with damping δ has no such freedom (3e-15), needs no skipped first step, and is Adam
 until the first refresh. `start="eigh"` with `damping=0` is the published form: the first step initialises and updates
-nothing, and ε is added to the uncorrected √v.
+nothing, decay included, and ε is added to the uncorrected √v.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from optsweep.optim.adam import Adam
@@ -87,12 +88,16 @@ class SOAP(Adam):
         c["1-shampoo_beta"] = np.full(len(steps), 1 - hyper["shampoo_beta"])
         c["damping"] = np.full(len(steps), hyper["damping"])
         if self.start == "eigh":
-            first = steps == 0
+            first = self.idle(steps)
             c["first"] = first.astype(np.float64)
-            c["eps"] = np.where(first, 1.0, c["root_scale"] * hyper["eps"])
+            c["eps"] = np.where(first, np.inf, c["root_scale"] * hyper["eps"])  # so the direction is zero
             for name in ("1-beta1", "1-beta2"):
-                c[name] = np.where(first, 0.0, c[name])  # m = v = 0, so the direction is zero
+                c[name] = np.where(first, 0.0, c[name])
         return c
+
+    def idle(self, steps: Steps) -> NDArray[np.bool_]:
+        """The first step of the published form, which only initialises."""
+        return (steps == 0) & (self.start == "eigh")
 
     def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """Adam's direction of the rotated gradient, rotated back."""
@@ -120,7 +125,8 @@ class SOAP(Adam):
             fresh, order = refreshed(basis, statistics, per_matrix(c["damping"]), size)
             if self.start == "eigh":
                 first = torch.as_tensor(per_matrix(c["first"]), device=basis.device) > 0
-                fresh = torch.where(first, eigenbasis(statistics, size), fresh)
+                if first.any():
+                    fresh = torch.where(first, eigenbasis(statistics, size), fresh)
             basis.copy_(fresh)
             if side == "left":
                 v.copy_(v.take_along_dim(order.unsqueeze(-1), -2))
@@ -182,10 +188,18 @@ def refreshed(basis: Tensor, statistics: Tensor, damping: Coefficient, size: int
 
 
 def eigenbasis(statistics: Tensor, size: int) -> Tensor:
-    """Eigenvectors by descending eigenvalue, padded as in `refreshed`. Waits for the device (LAPACK's error code)."""
+    """Eigenvectors by descending eigenvalue, padded as in `refreshed`. Waits for the device (LAPACK's error code).
+
+    As the authors' code, it tries again in float64 where LAPACK doesn't converge.
+    """
     basis = torch.eye(statistics.shape[-1], dtype=statistics.dtype, device=statistics.device)
     basis = basis.expand(statistics.shape).clone()
-    basis[..., :size, :size] = torch.linalg.eigh(_finite(statistics[..., :size, :size]))[1].flip(-1)
+    matrices = _finite(statistics[..., :size, :size])
+    try:
+        vectors = torch.linalg.eigh(matrices)[1]
+    except torch.linalg.LinAlgError:
+        vectors = torch.linalg.eigh(matrices.double())[1]
+    basis[..., :size, :size] = vectors.flip(-1)
     return basis
 
 

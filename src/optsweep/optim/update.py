@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from math import lcm
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,6 +104,7 @@ class Update:
             decay = lr * hyper["weight_decay"]
         elif self.decay is Decay.INDEPENDENT:
             decay = now * hyper["weight_decay"]
+        decay = np.where(self.rule.idle(steps), 0.0, decay)
         c = {
             **self.rule.coefficients(hyper, steps),
             **self.iterate.coefficients(hyper, lr, decay, multipliers, first),
@@ -123,6 +125,10 @@ class Update:
             decayed = self.layout.decayed
             add_scaled(grads[:, :decayed], params[:, :decayed], c["l2"])
         direction = self.rule.update(grads, state, base, c, tick, self.layout)
+        if self._decay_in_rule:
+            decayed = self.layout.decayed
+            add_scaled(direction[:, :decayed], self.iterate.decaying(params, state)[:, :decayed], c["decay"])
+        direction = self.rule.rescale(direction, base, self.layout)
         decays = self.decay is Decay.INDEPENDENT or (self.decay is Decay.DECOUPLED and not self._decay_in_rule)
         self.iterate.advance(params, state, direction, self.layout.decayed if decays else 0, c, tick)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,12 +51,23 @@ class Task(ABC):
     metric: str = "accuracy"
     higher_is_better: bool = True
     loss_unit: str = "nats"
+    loss_floor: float | None = 0.0
+    """What the loss can't be below, from which divergence is judged; None: by the spread of the samples' losses.
+
+    Whoever overrides `loss` states it anew, else it is None.
+    """
     chance_loss: float | None = None
     """Loss of a uniform guess, if the task has one; drawn in figures."""
     target_loss: float | None = None
     """Validation loss worth reaching within the default budget, if the task names one; drawn in figures."""
     head_modules: tuple[str, ...] = ()
     """Names of the model's output layers; empty: its last `nn.Linear`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """The floor belongs to the loss that it was stated for."""
+        super().__init_subclass__(**kwargs)
+        if "loss" in vars(cls) and "loss_floor" not in vars(cls):
+            cls.loss_floor = None
 
     @abstractmethod
     def model(self) -> nn.Module:

@@ -80,6 +80,7 @@ class Landscape(Task):
     metric = "distance"
     higher_is_better = False
     loss_unit = "height"
+    loss_floor = 0.0
 
     def __init__(
         self,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
@@ -23,6 +25,9 @@ RECALIBRATION_BATCHES = 16
 RECALIBRATION_SAMPLES = 64
 """Samples of each, or the whole training split if it is smaller."""
 
+SPREAD_GROUPS = 16
+"""Groups of samples, at least, from which the spread of losses is estimated where there are as many."""
+
 
 @torch.no_grad()
 def evaluate(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors, split: Split) -> Tensor:
@@ -31,9 +36,39 @@ def evaluate(program: Program, arena: Arena, scratch: nn.Module, weights: Tensor
     `scratch` is a module like the one that trains, `weights` its parameters by name as `Arena.views` has them. Whatever
     a forward pass draws at random is the same in every evaluation.
     """
-    forward, task, generators = program.forward, program.task, program.traits.generators
+    chunks = program.task.eval_indices(split, program.eval_batch_size)
+    total = torch.zeros(2, arena.lanes, dtype=torch.float64)
+    for result, indices in zip(_scored(program, arena, scratch, weights, split, chunks), chunks, strict=True):
+        total += result * len(indices)
+    return total / program.task.size(split)
+
+
+@torch.no_grad()
+def spread(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors) -> Tensor:
+    """Standard deviation of the validation samples' losses in every lane, `[K]`; arguments as those of `evaluate`.
+
+    Estimated from equal groups of two samples or more, as a loss is defined for batches; 0 where there is one only.
+    """
+    task = program.task
+    size = min(max(2, task.size(Split.VAL) // SPREAD_GROUPS), program.eval_batch_size)
+    groups = [indices for indices in task.eval_indices(Split.VAL, size) if len(indices) == size]
+    if len(groups) < 2:
+        return torch.zeros(arena.lanes, dtype=torch.float64)
+    losses = _scored(program, arena, scratch, weights, Split.VAL, groups)[:, 0]
+    return losses.std(0) * size**0.5
+
+
+def _scored(
+    program: Program,
+    arena: Arena,
+    scratch: nn.Module,
+    weights: Tensors,
+    split: Split,
+    chunks: Sequence[NDArray[np.int64]],
+) -> Tensor:
+    """Mean loss and metric of every chunk and lane, `[chunks, 2, K]` in float64, on the host."""
+    forward, generators = program.forward, program.traits.generators
     scores = (_stacked if program.stacked else _plain)(program, arena, scratch, weights)
-    chunks = task.eval_indices(split, program.eval_batch_size)
     seeds = step_seeds(EVALUATION_SEED, 0, len(chunks) + 1)
     generators.everything().seeder()(seeds[-1])
     seed = generators.seeder()
@@ -44,10 +79,7 @@ def evaluate(program: Program, arena: Arena, scratch: nn.Module, weights: Tensor
             seed(number)
             loss, score = scores(*forward.batch(split, torch.from_numpy(indices).to(arena.device)))
             results.append(torch.stack([loss.expand(arena.lanes), score.expand(arena.lanes)]))
-    total = torch.zeros(2, arena.lanes, dtype=torch.float64)
-    for result, indices in zip(torch.stack(results).cpu().double(), chunks, strict=True):
-        total += result * len(indices)
-    return total / task.size(split)
+    return torch.stack(results).cpu().double()
 
 
 def _plain(

@@ -14,6 +14,7 @@ from torch import Tensor
 from optsweep.optim.rule import Coefficients, Floats
 from optsweep.optim.schedules import Multipliers
 from optsweep.optim.updater import Updater
+from optsweep.train.divergence import limit
 from optsweep.train.program import Program
 from optsweep.train.trial import End, Point, Trial
 
@@ -31,6 +32,8 @@ class Lane:
     start: int = 0
     padding: bool = False
     initial_loss: float = math.nan
+    best_loss: float = math.inf
+    spread: float = 0.0  # of the samples' losses before the first step, for a task without a floor
     step: int = 0
     train_seconds: float = 0.0
     last: Coefficients = field(default_factory=dict)  # of the last step
@@ -47,10 +50,11 @@ class Lane:
 
     def verdict(self, program: Program, val_loss: float, points: Sequence[Point]) -> tuple[End, str] | None:
         """Whether, how and why it ends at this rung."""
-        limit = self.initial_loss + (program.divergence_factor - 1) * abs(self.initial_loss)
         if not math.isfinite(val_loss) or any(not math.isfinite(point.loss) for point in points):
             return End.DIVERGED, f"non-finite loss by step {self.step}"
-        if val_loss > limit:
+        if val_loss > limit(
+            program.divergence_factor, self.initial_loss, self.best_loss, program.task.loss_floor, self.spread
+        ):
             return End.DIVERGED, f"validation loss {val_loss:.3g} at step {self.step}, {self.initial_loss:.3g} at start"
         if self.step >= program.num_steps:
             return End.FINISHED, ""

@@ -34,7 +34,9 @@ class Program:
     decay_all: bool = False
     precision: Precision = "fp32"
     vmapped: bool = False  # lanes under vmap, of which there are then always two or more, if the model can
-    divergence_factor: float = 2.0  # a validation loss this many times the initial one ends a trial
+    divergence_factor: float = (
+        2.0  # a validation loss this many times as far above its floor as the initial one ends a trial
+    )
     eval_batch_size: int = 64
     deterministic: bool = False  # deterministic algorithms and no TF32, or an error
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

@@ -13,7 +13,7 @@ from optsweep.optim.rule import Coefficients
 from optsweep.tasks.base import Split
 from optsweep.train.arena import Arena
 from optsweep.train.device import peak_bytes, reset_peak, synchronize
-from optsweep.train.evaluate import evaluate
+from optsweep.train.evaluate import evaluate, spread
 from optsweep.train.forward import Tensors
 from optsweep.train.lanes import coefficients, last_coefficients, open_lane, samples
 from optsweep.train.program import Program
@@ -215,6 +215,9 @@ class Run:
         weights = self._weights()
         val = evaluate(self.program, self.arena, self.scratch, weights, Split.VAL).tolist()
         trials = sum(not lane.padding for lane in self.lanes)
+        spreads = [0.0] * len(self.lanes)
+        if self.program.task.loss_floor is None and any(lane.start == self.tick for lane in self.lanes):
+            spreads = spread(self.program, self.arena, self.scratch, weights).tolist()
         ended: dict[int, tuple[End, str]] = {}
         for k, lane in enumerate(self.lanes):
             lane.step = self.tick - lane.start
@@ -224,6 +227,8 @@ class Run:
             lane.rungs.pop(0)
             if lane.step == 0:
                 lane.initial_loss = val[0][k]
+                lane.spread = spreads[k]
+            lane.best_loss = min(lane.best_loss, val[0][k])
             lane.multipliers.observe(val[0][k])
             points, lane.points = lane.points, []
             if not lane.padding and lane.step > self.told:
