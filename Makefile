@@ -31,7 +31,7 @@ test: .venv/ready check ## lint, types and the whole test suite
 check: .venv/ready ## lint, directions of imports, and types
 	@$(BIN)/ruff check -q src tests benchmarks docs
 	@$(BIN)/ruff format --check -q src tests benchmarks docs
-	@$(BIN)/lint-imports --no-cache --no-logo > .venv/imports.txt 2>&1 || { cat .venv/imports.txt; exit 1; }
+	@PYTHONPATH=src $(BIN)/lint-imports --no-cache --no-logo > .venv/imports.txt 2>&1 || { cat .venv/imports.txt; exit 1; }
 	@$(BIN)/mypy
 
 ui: .venv/ready ## browse every run in the MLflow UI on 127.0.0.1:5000 (PORT=…)

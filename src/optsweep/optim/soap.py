@@ -97,7 +97,8 @@ class SOAP(Adam):
 
     def idle(self, steps: Steps) -> NDArray[np.bool_]:
         """The first step of the published form, which only initialises."""
-        return (steps == 0) & (self.start == "eigh")
+        first: NDArray[np.bool_] = steps == 0
+        return first if self.start == "eigh" else np.zeros_like(first)
 
     def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """Adam's direction of the rotated gradient, rotated back."""
@@ -197,7 +198,7 @@ def eigenbasis(statistics: Tensor, size: int) -> Tensor:
     matrices = _finite(statistics[..., :size, :size])
     try:
         vectors = torch.linalg.eigh(matrices)[1]
-    except torch.linalg.LinAlgError:
+    except RuntimeError:  # LAPACK did not converge
         vectors = torch.linalg.eigh(matrices.double())[1]
     basis[..., :size, :size] = vectors.flip(-1)
     return basis
