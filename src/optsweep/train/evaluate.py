@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ def spread(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors)
     if len(groups) < 2:
         return torch.zeros(arena.lanes, dtype=torch.float64)
     losses = _scored(program, arena, scratch, weights, Split.VAL, groups)[:, 0]
-    return losses.std(0) * size**0.5
+    return losses.std(0) * math.sqrt(size)
 
 
 def _scored(
