@@ -24,11 +24,13 @@ from optsweep.build.sources import source_digests
 from optsweep.train.probe import Probe, probe
 from optsweep.train.program import Program
 
-NUMERICS_VERSION = 2
+NUMERICS_VERSION = 3
 """Bumped when a change of the product alters the numbers of trials.
 
 2: every parameter and buffer, frozen ones included, comes from the trial's own seed; all randomness is a function of
 seed and step; modules under several names and reassigned buffers are trained and scored as they are.
+3: SOAP sorts its basis by octaves of the eigenvalues and refreshes it in float64, with damping 1e-2; LAMB under
+schedule-free decays where `decay_at` says; divergence is judged from the loss's floor or by its spread.
 """
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}

@@ -6,7 +6,7 @@ For the gradient G of an m × n matrix, with A_L an average of GGᵀ, A_R one of
     m, v, direction' = Adam(G')        elementwise, the averages live in the rotated space
     direction = Q_L direction' Q_Rᵀ    rotated back
     A_L ← βA_L + (1−β)GGᵀ,  A_R ← βA_R + (1−β)GᵀG
-    every `refresh` steps: Q ← QR((A + δ·mean(diag A)·I)·Q), columns by descending estimated eigenvalue;
+    every `refresh` steps: Q ← QR((A + δ·mean(diag A)·I)·Q), columns by descending octave of the estimated eigenvalue;
                            m is re-projected, v permuted along
 
 Vectors take Adam, kernels are O × (I·kh·kw) matrices, a side longer than `max_size` is not rotated.
@@ -14,8 +14,10 @@ Vectors take Adam, kernels are O × (I·kh·kw) matrices, a side longer than `ma
 Where this departs from the authors' code, and why. They start from the eigenvectors of the first gradient's GGᵀ, whose
 null space is arbitrary: a relative change of 1e-16 in one gradient changed the weights by 1e-1 after 200 steps of a
 small network. The identity start with damping δ has no such freedom (3e-15), needs no skipped first step, and is Adam
-until the first refresh. `start="eigh"` with `damping=0` is the published form: the first step initialises and updates
-nothing, decay included, and ε is added to the uncorrected √v.
+until the first refresh. They sort columns by the eigenvalues as they are; where two of these are equal but for the last
+bit, as of equal input features, that bit would choose the basis, so here columns change places between octaves only. QR
+runs in float64, because it magnifies rounding by 1/δ. `start="eigh"` with `damping=0` is the published form: the first
+step initialises and updates nothing, decay included, columns are sorted exactly, and ε is added to the uncorrected √v.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class SOAP(Adam):
         "beta2": Domain(*UNIT, 0.95),
         "shampoo_beta": Domain(*UNIT, 0.95),
         "eps": EPS,
-        "damping": Domain(0.0, 1.0, 1e-3),
+        "damping": Domain(0.0, 1.0, 1e-2),
     }
     has_momentum = True
 
@@ -123,7 +125,8 @@ class SOAP(Adam):
         v = block.group.matrices(state["v"])
         for side, size in block.sides.items():
             basis, statistics = state[block.key("Q", side)], state[block.key("A", side)]
-            fresh, order = refreshed(basis, statistics, per_matrix(c["damping"]), size)
+            damping, exact = per_matrix(c["damping"]), self.start == "eigh"
+            fresh, order = refreshed(basis, statistics, damping, size, exact=exact)
             if self.start == "eigh":
                 first = torch.as_tensor(per_matrix(c["first"]), device=basis.device) > 0
                 if first.any():
@@ -172,20 +175,26 @@ def _blocks(layout: Layout, max_size: int) -> tuple[_Block, ...]:
     return tuple(block for block in blocks if block.sides)
 
 
-def refreshed(basis: Tensor, statistics: Tensor, damping: Coefficient, size: int) -> tuple[Tensor, Tensor]:
+def refreshed(
+    basis: Tensor, statistics: Tensor, damping: Coefficient, size: int, *, exact: bool = False
+) -> tuple[Tensor, Tensor]:
     """One step of orthogonal iteration, QR((A + δ·mean(diag A)·I)·Q), for matrices `[…, n, n]`.
 
     Only the first `size` rows and columns matter; the others are padding, where A is zero and Q is I. Returns the new
-    basis, and `order [..., size]`, the old columns by descending estimated eigenvalue. A matrix that is not finite
-    counts as I: QR of a batch must not fail for one lane's divergence.
+    basis, and `order [..., size]`, the old columns by descending estimated eigenvalue, if `exact`, or by its power of
+    two. A matrix that is not finite counts as I: QR of a batch must not fail for one lane's divergence.
     """
-    mean = statistics.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] / size
-    product = statistics @ basis + mean * damping * basis
-    eigenvalues = (basis * product).sum(-2)
-    eigenvalues[..., size:] = -torch.inf  # padding stays where it is
-    order = eigenvalues.argsort(dim=-1, descending=True, stable=True)
+    wide = torch.float64 if basis.device.type != "mps" else basis.dtype  # MPS has none
+    old, average = basis.to(wide), statistics.to(wide)
+    mean = average.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] / size
+    product = average @ old + mean * damping * old
+    rank = (old * product).sum(-2)
+    if not exact:  # in units of the mean, so that 1 and δ, where eigenvalues gather, are not at an octave's edge
+        rank = (rank / mean.squeeze(-1)).clamp_min(torch.finfo(wide).tiny).log2().round()
+    rank[..., size:] = -torch.inf  # padding stays where it is
+    order = rank.argsort(dim=-1, descending=True, stable=True)
     product = product.take_along_dim(order.unsqueeze(-2), -1)
-    return torch.linalg.qr(_finite(product))[0], order[..., :size]
+    return torch.linalg.qr(_finite(product))[0].to(basis.dtype), order[..., :size]
 
 
 def eigenbasis(statistics: Tensor, size: int) -> Tensor:
