@@ -78,6 +78,6 @@ def _scored(task: Task, module: nn.Module) -> float:
 
 
 def _seed(number: int) -> None:
-    torch.manual_seed(number)
+    torch.default_generator.manual_seed(number)
     random.seed(number)
     np.random.seed(number % 2**32)  # noqa: NPY002 - what models draw from

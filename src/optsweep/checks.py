@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
-
-import numpy as np
 
 from optsweep.errors import UserError, nearest
 
@@ -21,8 +20,11 @@ Check = Callable[[str, object], Any]
 
 def plain(value: object) -> object:
     """A number or a truth value of numpy as Python's own; everything else as it is."""
-    if isinstance(value, np.bool_):
-        return bool(value)
+    if "numpy" in sys.modules:  # else there is none of its numbers; the command line starts without it
+        import numpy as np
+
+        if isinstance(value, np.bool_):
+            return bool(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return value
     return int(value) if isinstance(value, numbers.Integral) else float(value)

@@ -49,8 +49,7 @@ def _rows(tensor: Tensor, indices: Tensor) -> Tensor:
     """tensor[indices], `indices [...]`; index_select takes half the time of an index of any kind."""
     if indices.dim() == 1:
         return tensor.index_select(0, indices)
-    rows = tensor.index_select(0, indices.flatten())
-    return rows.view(*indices.shape, *tensor.shape[1:])
+    return tensor.index_select(0, indices.flatten()).view((*indices.shape, *tensor.shape[1:]))
 
 
 def stratified(targets: NDArray[np.int64], val: float = 0.2, test: float = 0.2) -> Rows:

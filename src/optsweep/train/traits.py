@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,7 +75,7 @@ class Construction:
 def construct(task: Task, seed: int, device: torch.device) -> Construction:
     """The task's model, drawn from `seed`, on the CPU or where the task puts it; the process is left as it was."""
     with isolated(device):
-        seed_construction(seed)
+        seed_construction(seed, device)
         module = task.model()
         return Construction(module, torch.get_default_dtype(), torch.initial_seed() != seed % 2**64)
 
@@ -281,7 +282,7 @@ def _states(device: torch.device) -> dict[str, object]:
     states: dict[str, object] = {
         "torch's generator": torch.get_rng_state(),
         "Python's random": random.getstate(),
-        "numpy.random": np.random.get_state(legacy=False),  # noqa: NPY002 - what users' models draw from
+        "numpy.random": pickle.dumps(np.random.get_state(legacy=False)),  # noqa: NPY002 - what users' models draw from
     }
     on_device: dict[str, Callable[[], Tensor]] = {
         "cuda": lambda: torch.cuda.get_rng_state(device),
@@ -296,7 +297,7 @@ def _same(one: object, other: object) -> bool:
     """Whether two states of a generator are equal."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
-    return repr(one) == repr(other)
+    return one == other
 
 
 def _of(dtype: torch.dtype) -> str:
