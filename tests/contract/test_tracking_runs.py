@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from arms import arm_with
 from optsweep.build.assemble import Built, build_arm
@@ -191,3 +194,21 @@ def test_a_long_schedule_is_thinned_and_keeps_its_ends_and_its_corner(pair: list
 
 def test_a_schedule_that_listens_has_no_trace(pair: list[tuple[Arm, Built]]) -> None:
     assert schedule_trace(replace(pair[0][1].program, schedule=Schedule("plateau"))) is None
+
+
+def test_two_processes_never_make_one_database_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def making(uri: str) -> MlflowClient:
+        other = sqlite3.connect(tmp_path / "mlflow.db.lock", timeout=0, isolation_level=None)
+        with contextlib.closing(other), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN EXCLUSIVE")
+        seen.append(uri)
+        return made(uri)
+
+    made = store.client
+    monkeypatch.setattr(store, "client", making)
+    new = f"sqlite:///{tmp_path}/mlflow.db"
+    store.check(new)
+    store.check(new)  # the lock is free again
+    assert seen == [new, new]

@@ -43,7 +43,7 @@ def _words(key: str, value: object) -> Mapping[str, str]:
 class Arm(Keyed):
     """One cell of the grid. Raises UserError for sections that are right by themselves and have no meaning together."""
 
-    choices: Mapping[str, str] = field(default_factory=dict)  # group → choice; else as sections are named
+    choices: Mapping[str, str] = field(default_factory=dict)  # group → choice; none given: as sections are named
     axes: Mapping[str, str] = field(default_factory=dict)  # other overrides that tell this arm from its siblings
     task: TaskConfig
     optimizer: OptimizerConfig
@@ -68,8 +68,8 @@ class Arm(Keyed):
         super().__post_init__()
         for name in ("choices", "axes"):
             self.fill(**{name: _words(name, vars(self)[name])})
-        named = {**self._section_names(), **self.choices}
-        self.fill(choices={group: choice for group, choice in named.items() if choice != "none"})
+        if not self.choices:
+            self.fill(choices=self._section_names())
         if self.trainer.steps is FROM_TASK:
             self.fill(trainer=replace(self.trainer, steps=self.task.steps))
         if self.search.lag == AUTO_LAG:
@@ -122,7 +122,7 @@ class Arm(Keyed):
             "weight_decay": self.decay.mode,
             "averaging": self.averaging.name,
         }
-        return {group: names.get(group, "none") for group in GROUPS}
+        return {group: name for group, name in names.items() if name != "none"}
 
     def _places(self) -> Mapping[str, tuple[str, str, str | None]]:
         """Key → (section's field, or "" for the arm's own; field; name of an option)."""

@@ -48,7 +48,7 @@ def axes_of(config: DictConfig, overrides: Sequence[str] = ()) -> list[str]:
 def register(*plugins: type[Plugin]) -> None:
     """Tell Hydra of the search path and of other plugins: it finds them itself, but not in an editable installation."""
     known = {cls.__qualname__ for cls in Plugins.instance().discover(Plugin)}
-    wanted: list[type[Plugin]] = [OptsweepSearchPath, *plugins]
+    wanted: tuple[type[Plugin], ...] = (OptsweepSearchPath, *plugins)
     for cls in wanted:
         if cls.__qualname__ not in known:
             Plugins.instance().register(cls)

@@ -28,6 +28,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
 SERVER_TIMEOUT = 5.0
 """Seconds to wait for a tracking server's first answer."""
 
+CREATION_TIMEOUT = 120.0
+"""Seconds to wait for another process that makes the same database."""
+
 RUNS_PER_CALL = 1000
 
 
@@ -80,10 +83,23 @@ def check(uri: str, *, create: bool = True) -> None:
     elif "://" not in uri:
         raise UserError(f"tracking.uri: {uri!r} is not allowed; give sqlite:///PATH, postgresql://… or http(s)://…")
     try:
-        client(uri).search_experiments(max_results=1)
+        with _alone(database(uri)) if scheme == "sqlite" else contextlib.nullcontext():
+            client(uri).search_experiments(max_results=1)
     except Exception as error:
         reason = without_secrets(str(error).splitlines()[0])
         raise UserError(f"tracking.uri: {without_secrets(uri)} can't be opened ({reason})") from None
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time makes a database: MLflow's migrations fail where two of them run.
+
+    The lock is SQLite's, on a file beside, so it ends with its holder.
+    """
+    beside = path.with_name(f"{path.name}.lock")
+    with contextlib.closing(sqlite3.connect(beside, timeout=CREATION_TIMEOUT, isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        yield
 
 
 def database(uri: str) -> Path:
