@@ -451,3 +451,15 @@ def test_seeds_that_were_looked_at_are_judged_so_under_a_fixed_number_too() -> N
     v = looked(arm("adamw", BASE), arm("soap", shifted(-0.1)), seeds=8)
     assert "three looks planned" in v.headline
     assert [a.num_seeds for a in v.group.arms] == [8, 8]
+
+
+def test_choices_that_the_search_made_are_shown_beside_the_rate() -> None:
+    chosen = Chosen({"lr": 5e-4, "beta1": 0.85}, 2.0, 1, {}, {}, (), {"task.batch_size": 64, "trainer.clip_norm": None})
+    v = said(arm("adamw", BASE), arm("soap", shifted(-0.1), chosen=chosen))
+    words = "beta1 0.85, task.batch_size 64 and trainer.clip_norm null"
+    columns, rows = table([v.group])
+    assert [row[columns.index("also chosen")] for row in rows] == ["", words]
+    shown = html.unescape(page(v))
+    assert words in shown
+    assert "among choices" in shown
+    assert "also chosen" not in table([said(arm("adamw", BASE)).group])[0]

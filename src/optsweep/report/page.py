@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from optsweep.inference.looks import in_words
-from optsweep.report import samples, wording
+from optsweep.report import chosen, samples, wording
 from optsweep.report.across.findings import Across, record
 from optsweep.report.across.tasks import scores
 from optsweep.report.caveats import seeds_diverged
@@ -97,6 +97,10 @@ def _environment() -> Environment:
         compared=compared,
         record=record,
         scores=scores,
+        any_chosen=chosen.any_chosen,
+        also_chosen=chosen.also_chosen,
+        also_in_words=chosen.in_words,
+        word=chosen.word,
         are_unequal=samples.are_unequal,
         samples_seen=samples.samples_seen,
         samples_cell=samples.cell,

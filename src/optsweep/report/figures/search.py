@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optsweep.inference.statistics import expected_best
+from optsweep.report.chosen import in_words
 from optsweep.report.comparison import ArmResult, Group
 from optsweep.report.figures.canvas import (
     INK,
@@ -122,7 +123,8 @@ def _choice(arm: ArmResult) -> str:
         return "has no chosen setting yet"
     sides = [side for key, side in arm.unbracketed if key == LEARNING_RATE]
     edge = f", not bracketed on the {listed(sides)} side" if sides else ""
-    return f"is best at {setting(value)}{edge}"
+    also = f" with {others}" if (others := in_words(arm)) else ""
+    return f"is best at {setting(value)}{also}{edge}"
 
 
 def _draw_ranges(axes: Axes, arm: ArmResult) -> None:
