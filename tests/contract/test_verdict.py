@@ -463,3 +463,21 @@ def test_choices_that_the_search_made_are_shown_beside_the_rate() -> None:
     assert words in shown
     assert "among choices" in shown
     assert "also chosen" not in table([said(arm("adamw", BASE)).group])[0]
+
+
+@pytest.mark.parametrize(
+    ("by", "found", "word"), [(-0.02, Conclusion.SLIGHTLY_BETTER, "better"), (0.02, Conclusion.SLIGHTLY_WORSE, "worse")]
+)
+def test_a_shown_difference_inside_delta_is_called_small(by: float, found: Conclusion, word: str) -> None:
+    def at(delta: float) -> Verdict:
+        return said(arm("adamw", BASE), arm("soap", shifted(by)), confirm={"seeds": 8, "delta": delta})
+
+    v = at(0.05)
+    assert outcome(v) is found
+    assert f"soap is {word} than adamw, by less than 0.05: mean test loss" in v.headline
+    assert f"{word}, by less than δ</span>" in page(v)
+    assert outcome(at(0.021)) is Conclusion(word)  # the interval reaches beyond
+    lost = said(arm("adamw", BASE), arm("soap", [None, *shifted(0.02)[1:]]), confirm={"seeds": 8, "delta": 0.05})
+    assert outcome(lost) is Conclusion.WORSE  # the seeds that finished don't show how small
+    third = said(arm("adamw", BASE), arm("soap", shifted(by)), arm("sgd", BASE), confirm={"seeds": 8, "delta": 0.05})
+    assert f"soap is {word}, by less than δ" in third.headline

@@ -19,10 +19,23 @@ class Conclusion(StrEnum):
     """What can be said about a candidate against its baseline."""
 
     BETTER = "better"
+    SLIGHTLY_BETTER = "better, by less than delta"
     WORSE = "worse"
+    SLIGHTLY_WORSE = "worse, by less than delta"
     EQUAL = "equal within delta"
     NO_DIFFERENCE = "no difference shown"
+    UNDECIDED = "not decided"  # a difference is shown, but the arm that ends higher was tuned less: of reports only
     UNTESTED = "not tested"  # too few seeds, no variance, or the lower loss is that of an arm with diverged seeds
+
+    @property
+    def better(self) -> bool:
+        """Whether the candidate is shown to end lower."""
+        return self in (Conclusion.BETTER, Conclusion.SLIGHTLY_BETTER)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the candidate is shown to end higher."""
+        return self in (Conclusion.WORSE, Conclusion.SLIGHTLY_WORSE)
 
 
 class Tested(Protocol):
@@ -63,18 +76,23 @@ def judge(candidates: Sequence[Tested], baseline: Tested, level: Level, delta: f
 def _outcome(
     candidate: Tested, baseline: Tested, test: PairedT | None, p_holm: float | None, level: Level, delta: float | None
 ) -> Conclusion:
-    """An arm with a diverged seed is called neither better nor equal, whichever side of the comparison it is on.
+    """A shown difference is called small where its interval lies inside ±δ.
+
+    An arm with a diverged seed is called neither better nor equal, whichever side of the comparison it is on.
 
     What is compared are the seeds that both finished: they say nothing of how alike two arms are of which one diverges.
     """
     if test is None or p_holm is None:
         return Conclusion.UNTESTED
+    small = within(test, delta) and not (candidate.diverged_seeds or baseline.diverged_seeds)
     if p_holm < level.alpha:
         winner = candidate if test.mean < 0 else baseline
         if winner.diverged_seeds:
             return Conclusion.UNTESTED
+        if small:
+            return Conclusion.SLIGHTLY_BETTER if winner is candidate else Conclusion.SLIGHTLY_WORSE
         return Conclusion.BETTER if winner is candidate else Conclusion.WORSE
-    if within(test, delta) and not (candidate.diverged_seeds or baseline.diverged_seeds):
+    if small:
         return Conclusion.EQUAL
     return Conclusion.NO_DIFFERENCE
 
@@ -92,7 +110,7 @@ def _decided(candidate: Tested, baseline: Tested, test: PairedT | None, outcome:
     They can't where the lower loss is that of an arm with a diverged seed, which none makes better. A diverging arm
     that lies behind may still be shown to be worse, so that comparison goes on, also where only one seed is left of it.
     """
-    if outcome in (Conclusion.BETTER, Conclusion.WORSE, Conclusion.EQUAL) or test is None or test.zero_variance:
+    if outcome.better or outcome.worse or outcome is Conclusion.EQUAL or test is None or test.zero_variance:
         return True
     leader = candidate if test.mean < 0 else baseline
     return leader.diverged_seeds > 0

@@ -112,7 +112,10 @@ def badge(comparison: Comparison) -> tuple[str, str]:
     """(CSS class, word) of an outcome."""
     return {
         Conclusion.BETTER: ("good", "better"),
+        Conclusion.SLIGHTLY_BETTER: ("good", "better, by less than δ"),
         Conclusion.WORSE: ("bad", "worse"),
+        Conclusion.SLIGHTLY_WORSE: ("bad", "worse, by less than δ"),
+        Conclusion.UNDECIDED: ("open", "not decided"),
         Conclusion.EQUAL: ("same", "equal within ±δ"),
         Conclusion.NO_DIFFERENCE: ("same", "no difference shown"),
         Conclusion.UNTESTED: ("open", "not judged"),

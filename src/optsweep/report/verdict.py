@@ -60,7 +60,9 @@ def _headline(group: Group) -> str:
 
 _SAID = {  # of one arm, of several
     Conclusion.BETTER: ("is better", "are better"),
+    Conclusion.SLIGHTLY_BETTER: ("is better, by less than δ", "are better, by less than δ"),
     Conclusion.WORSE: ("is worse", "are worse"),
+    Conclusion.SLIGHTLY_WORSE: ("is worse, by less than δ", "are worse, by less than δ"),
     Conclusion.EQUAL: ("is equal within ±δ", "are equal within ±δ"),
     Conclusion.NO_DIFFERENCE: ("shows no difference", "show no difference"),
     Conclusion.UNTESTED: ("can't be judged", "can't be judged"),
@@ -104,10 +106,10 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
     diverged = [arm for arm in (comparison.candidate, comparison.baseline) if arm.diverged_seeds]
     lost = listed([f"{arm.label} diverged on {seeds_diverged(arm)}" for arm in diverged])
     match comparison.outcome:
-        case Conclusion.BETTER:
-            return f"{where}{candidate} is better than {baseline}: {evidence}."
-        case Conclusion.WORSE:
-            return f"{where}{candidate} is worse than {baseline}: {evidence}."
+        case Conclusion.BETTER | Conclusion.SLIGHTLY_BETTER | Conclusion.WORSE | Conclusion.SLIGHTLY_WORSE as shown:
+            said = f"{where}{candidate} is {'better' if shown.better else 'worse'} than {baseline}"
+            small = shown in (Conclusion.SLIGHTLY_BETTER, Conclusion.SLIGHTLY_WORSE)
+            return f"{said}{f', by less than {number(comparison.delta)}' if small else ''}: {evidence}."
         case Conclusion.EQUAL:
             return f"{where}{candidate} and {baseline} are equal within ±{number(comparison.delta)}: {evidence}."
         case Conclusion.NO_DIFFERENCE:
