@@ -119,6 +119,16 @@ def test_median_interval_with_censored_values() -> None:
     assert statistics.median_interval([math.inf] * 6) == statistics.Interval(math.inf, math.inf, math.inf, 6)
 
 
+def test_ratios_that_are_all_known_have_the_t_interval_of_their_logarithms() -> None:
+    ratios = [0.5, 0.6, 0.7]
+    logs = statistics.mean_interval(np.log(ratios))
+    found = statistics.ratio_interval(ratios)
+    assert logs.low is not None
+    assert (found.estimate, found.low) == (math.exp(logs.estimate), math.exp(logs.low))
+    assert statistics.ratio_interval([0.5, math.inf, 0.7]) == statistics.median_interval([0.5, math.inf, 0.7])
+    assert statistics.ratio_interval([0.5] * 6).low is None  # without variance
+
+
 def test_steps_to_target_needs_two_rungs() -> None:
     steps = [10, 20, 30, 40, 50]
     assert statistics.steps_to_target(steps, [3, 2, 1, 1, 1], 1.0) == 30
@@ -126,6 +136,8 @@ def test_steps_to_target_needs_two_rungs() -> None:
     assert statistics.steps_to_target(steps, [3, 3, 3, 3, 1], 1.0) == 50  # nothing after the end contradicts it
     assert statistics.steps_to_target(steps, [3, 1, 3, 3, 3], 1.0) == math.inf
     assert statistics.steps_to_target(steps, [3, math.nan, 1, 1, 1], 1.0) == 30
+    assert statistics.steps_to_target(steps, [3, 2, 1, 1, 1], 1.25) == 27.5  # linear between rungs
+    assert statistics.steps_to_target(steps, [1, 1, 1, 1, 1], 1.25) == 10  # nothing to interpolate from
     assert statistics.steps_to_target(steps, [3, 1, 2, 1, 1], 1.0, hold=1) == 20
 
 

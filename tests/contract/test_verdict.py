@@ -388,6 +388,35 @@ def test_steps_to_target_and_late_flip() -> None:
     assert "It reaches the baseline's final validation loss on only 0 of 8 seeds." in late.headline
 
 
+def test_a_late_flip_is_seen_across_rungs_at_other_steps() -> None:
+    def at(name: str, steps: Sequence[int], losses: Sequence[float]) -> ArmRecord:
+        curve = Curve(np.array(steps), np.array(losses))
+        return arm(
+            name, trials=tuple(trial(name, s, loss, curves={names.VAL_LOSS: curve}) for s, loss in enumerate(BASE))
+        )
+
+    base = at("adamw", [100, 200, 300, 400], [3.0, 2.5, 2.4, 2.0])
+    soap = at("soap", [80, 160, 240, 320, 400], [2.9, 2.3, 2.2, 2.2, 2.1])
+    v = said(base, soap)
+    assert any("until late in the run: soap (until step 320 of 400)." in caveat for caveat in v.caveats)
+    longer = at("soap", [80, 160, 240, 320, 500], [2.9, 2.3, 2.2, 2.2, 2.1])
+    assert not any("until late in the run" in caveat for caveat in said(base, longer).caveats)
+
+
+def test_steps_to_target_have_a_t_interval_where_every_seed_reaches_it() -> None:
+    def at(name: str, *curves: Sequence[float]) -> ArmRecord:
+        held = [Curve(np.array([0, 100, 200, 300, 400]), np.array(losses)) for losses in curves]
+        return arm(
+            name, trials=tuple(trial(name, s, 2.0 + JITTER[s], curves={names.VAL_LOSS: c}) for s, c in enumerate(held))
+        )
+
+    base = at("adamw", *[[4.0, 3.0, 2.5, 2.4, 2.0]] * 3)
+    v = said(base, at("soap", [4.0, 3.0, 1.8, 1.8, 1.8], [4.0, 3.0, 1.5, 1.5, 1.5], [4.0, 2.5, 1.5, 1.5, 1.5]))
+    assert "steps (geometric mean; 95 % interval 0.3" in v.headline  # 183, 167 and 150 of 400 steps
+    missed = said(base, at("soap", [4.0, 3.0, 1.8, 1.8, 1.8], [4.0, 3.0, 1.5, 1.5, 1.5], [4.0, 2.5, 2.5, 2.5, 2.5]))
+    assert missed.group.comparisons[0].steps_ratio_of == "median"
+
+
 def test_the_loss_figure_marks_target_and_chance_where_they_fall_within_it() -> None:
     def losses(**facts: Any) -> tuple[FigurePlan, list[float]]:
         curve = Curve(np.array([0, 10, 20, 30]), np.array([2.0, 1.9, 1.5, 1.0]))

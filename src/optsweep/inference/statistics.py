@@ -159,15 +159,19 @@ def median_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interv
 
 
 def steps_to_target(steps: ArrayLike, losses: ArrayLike, target: float, hold: int = 2) -> float:
-    """First step at which the loss is at most `target` and stays so for `hold` rungs; infinity if it never does.
+    """Where the loss falls to `target` and stays so for `hold` rungs, linear between rungs; infinity if it never does.
 
-    After the last rung there is none that could contradict it, so a crossing there counts.
+    After the last rung there is none that could contradict it, so a crossing there counts. At the first rung, and after
+    a loss that isn't finite, there is nothing to interpolate from: the rung's own step.
     """
-    at = np.asarray(steps, dtype=np.float64)
-    below = np.asarray(losses, dtype=np.float64) <= target
+    at, values = (np.asarray(x, dtype=np.float64) for x in (steps, losses))
+    below = values <= target
     for first in np.flatnonzero(below):
         if below[first : first + hold].all():
-            return float(at[first])
+            if first == 0 or below[first - 1] or not np.isfinite(values[first - 1 : first + 1]).all():
+                return float(at[first])
+            share = (values[first - 1] - target) / (values[first - 1] - values[first])
+            return float(at[first - 1] + share * (at[first] - at[first - 1]))
     return math.inf
 
 
@@ -176,6 +180,16 @@ def ratios(candidate: ArrayLike, baseline: ArrayLike) -> Array:
     over, under = (np.asarray(x, dtype=np.float64) for x in (candidate, baseline))
     known = np.isfinite(under) & (under > 0) & ~np.isnan(over)
     return np.asarray(over[known] / under[known], dtype=np.float64)
+
+
+def ratio_interval(found: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """Geometric mean of ratios with the t interval of their logarithms; of censored ones `median_interval`."""
+    array = np.asarray(found, dtype=np.float64).ravel()
+    if len(array) == 0 or not np.isfinite(array).all() or (array <= 0).any():
+        return median_interval(array, confidence)
+    logs = mean_interval(np.log(array), confidence, scale=1.0)
+    ends = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
+    return Interval(math.exp(logs.estimate), *ends, len(array))
 
 
 def seconds_ratio(steps_ratio: Interval, time_ratio: float) -> Interval:

@@ -14,6 +14,7 @@ from optsweep.tracking.names import Status
 from optsweep.train.trial import Phase
 
 FEW_SEEDS = 5
+_FEWEST_RUNGS = 4  # of a curve whose second half says anything
 EDGE = 0.05  # share of a range that counts as its end
 
 
@@ -132,19 +133,24 @@ def _flips(group: Group) -> Iterator[str]:
 
 
 def last_flip(comparison: Comparison) -> tuple[int, int] | None:
-    """The last step in the second half at which the order was another than at the end, and the last step."""
+    """The last step in the second half at which the order was another than at the end, and the last step.
+
+    Curves with rungs at other steps are interpolated where both have begun.
+    """
     curves = []
     for arm in (comparison.candidate, comparison.baseline):
         found = [trial.curves.get(names.VAL_LOSS) for trial in arm.confirm.values() if trial.status is Status.FINISHED]
-        held = [curve for curve in found if curve is not None and len(curve.steps)]
+        held = [curve for curve in found if curve is not None and len(curve.steps) >= _FEWEST_RUNGS]
         if not held:
             return None
         shared = [curve for curve in held if len(curve.steps) == len(held[0].steps)]
         curves.append((shared[0].steps, np.median([curve.values for curve in shared], axis=0)))
-    (steps, ours), (other, theirs) = curves
-    if len(steps) != len(other) or (steps != other).any() or len(steps) < 4:
+    (own, ours), (other, theirs) = curves
+    if own[-1] != other[-1]:  # run lengths that differ have no end in common
         return None
-    ahead = np.sign(ours - theirs)
+    steps = np.union1d(own, other)
+    steps = steps[steps >= max(own[0], other[0])]
+    ahead = np.sign(np.interp(steps, own, ours) - np.interp(steps, other, theirs))
     flipped = (steps >= steps[-1] / 2) & (ahead == -ahead[-1]) & (ahead != 0)
     return (int(steps[np.flatnonzero(flipped)[-1]]), int(steps[-1])) if flipped.any() else None
 

@@ -190,8 +190,13 @@ class Comparison:
 
     @property
     def steps_ratio(self) -> Interval | None:
-        """Median over seeds of the steps to target, candidate / baseline."""
-        return statistics.median_interval(self.steps_ratios) if self.steps_ratios else None
+        """Steps to target, candidate / baseline: geometric mean over seeds, the median where a seed missed it."""
+        return statistics.ratio_interval(self.steps_ratios) if self.steps_ratios else None
+
+    @property
+    def steps_ratio_of(self) -> str:
+        """What the ratio of steps is of the seeds' ratios."""
+        return "geometric mean" if all(map(math.isfinite, self.steps_ratios)) else "median"
 
     @property
     def time_ratio(self) -> float | None:
@@ -205,7 +210,7 @@ class Comparison:
 
     @property
     def seconds_ratio(self) -> Interval | None:
-        """Seconds to the target: median ratio of steps × ratio of ms per step."""
+        """Seconds to the target: ratio of steps × ratio of ms per step."""
         if self.steps_ratio is None or not self.time_ratio:
             return None
         return statistics.seconds_ratio(self.steps_ratio, self.time_ratio)

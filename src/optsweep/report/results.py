@@ -161,6 +161,7 @@ def _comparison(comparison: Comparison, said: str) -> dict[str, Any]:
         "delta": comparison.delta,
         "equivalence_p": comparison.equal_p,
         "steps_ratio": _interval(comparison.steps_ratio),
+        "steps_ratio_of": comparison.steps_ratio_of,
         "steps_ratios": comparison.steps_ratios,
         "seconds_ratio": _interval(comparison.seconds_ratio),
         "time_ratio": comparison.time_ratio,

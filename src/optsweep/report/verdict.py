@@ -159,15 +159,16 @@ def _target(comparison: Comparison) -> str:
         reached = sum(math.isfinite(ratio) for ratio in comparison.steps_ratios)
         return f"It reaches the baseline's final validation loss on only {reached} of {plural(found.n, 'seed')}."
     also = f" and {_ratio_of(seconds, 'time')}" if (seconds := comparison.seconds_ratio) is not None else ""
-    return f"It reaches the baseline's final validation loss in {_ratio_of(found, 'steps', 'median; ')}{also}."
+    steps = _ratio_of(found, "steps", f"{comparison.steps_ratio_of}; ")
+    return f"It reaches the baseline's final validation loss in {steps}{also}."
 
 
 def _ratio_of(ratio: Interval, what: str, how: str = "") -> str:
-    """ "0.5× the steps (median; interval 0.4 to 0.6)"."""
+    """ "0.5× the steps (geometric mean; 95 % interval 0.4 to 0.6)"."""
     said = f"{times(ratio.estimate)} the {what}"
     if ratio.low is None or ratio.high is None:
         return said
-    return f"{said} ({how}interval {number(ratio.low, 3)} to {number(ratio.high, 3)})"
+    return f"{said} ({how}95 % interval {number(ratio.low, 3)} to {number(ratio.high, 3)})"
 
 
 def _cost(comparison: Comparison) -> str:
