@@ -124,6 +124,8 @@ def searched(losses: Mapping[float, float], **others: Sequence[float]) -> list[T
 
 VALLEY = {10 ** (-4 + i / 3): 1.0 + (i - 5) ** 2 / 10 for i in range(9)} | {2.0: math.inf}
 
+MANY = {10 ** (-4 + i / 20): 1.0 + (i / 6 - 5) ** 2 / 10 for i in range(60)}
+
 
 def rates(optimizer: str, *losses: Sequence[float], **choices: str) -> list[ArmRecord]:
     """Arms that differ in optimizer.lr; losses of the confirm seeds of each."""
@@ -173,19 +175,19 @@ def known(kind: str, multipliers: Sequence[float], value: float = 0.1) -> ArmRec
 WARMED = [(step + 1) / 20 for step in range(20)] + [1.0] * 480
 
 
-def both(key: str = "momentum", *, log: bool = False, trials: int = 10) -> list[ArmRecord]:
+def both(key: str = "momentum", *, log: bool = False, losses: Mapping[float, float] = VALLEY) -> list[ArmRecord]:
     space = {"lr": RangeRecord(1e-4, 1.0, True, ""), key: RangeRecord(0.1, 0.9, log, "")}
-    values = np.linspace(0.1, 0.9, 10).tolist()
-    held = searched(dict(list(VALLEY.items())[-trials:]), **{key: values})
+    held = searched(losses, **{key: np.linspace(0.1, 0.9, len(losses)).tolist()})
     chosen = Chosen({"lr": 0.01, key: 0.5}, 1.0, 1, {}, {}, ())
     return [made({}, held, space=space, chosen=chosen)]
 
 
 CASES: list[tuple[str, Callable[[Group], list[canvas.FigurePlan]], list[ArmRecord], list[str]]] = [
-    ("search", search.plans, both(), ["lr_sensitivity", "lr_momentum", "tuning"]),
-    ("decay", search.plans, both("weight_decay", log=True), ["lr_sensitivity", "lr_decay", "tuning"]),
-    ("odd key", search.plans, both("Odd/K\u00e9y"), ["lr_sensitivity", "lr_odd_k_y", "tuning"]),
-    ("one key", search.plans, warmups(["0"]), ["lr_sensitivity", "tuning"]),
+    ("search", search.plans, both(), ["lr_sensitivity", "lr_momentum"]),
+    ("search of many trials", search.plans, both(losses=MANY), ["lr_sensitivity", "lr_momentum", "tuning"]),
+    ("decay", search.plans, both("weight_decay", log=True), ["lr_sensitivity", "lr_decay"]),
+    ("odd key", search.plans, both("Odd/K\u00e9y"), ["lr_sensitivity", "lr_odd_k_y"]),
+    ("one key", search.plans, warmups(["0"]), ["lr_sensitivity"]),
     ("heat of a search", heat.plans, warmups(), ["heat_warmup_steps"]),
     ("heat of one row", heat.plans, warmups(["0"]), []),
     (
@@ -259,8 +261,8 @@ CASES: list[tuple[str, Callable[[Group], list[canvas.FigurePlan]], list[ArmRecor
     ("learning rates of 0", learning_rate.plans, scheduled("cosine", value=0.0), []),
     ("outcome", outcome.plans, modes("l2", "decoupled"), ["difference", "test_loss", "cost"]),
     ("schedules at rate 0", schedules.plans, scheduled("cosine", "linear", "wsd", value=0.0), []),
-    ("importance", importance.plans, both(), ["importance"]),
-    ("importance of few trials", importance.plans, both(trials=4), []),
+    ("importance", importance.plans, both(losses=MANY), ["importance"]),
+    ("importance of few trials", importance.plans, both(), []),
     ("importance of one key", importance.plans, warmups(), []),
 ]
 
@@ -328,7 +330,7 @@ def test_drawn_where_there_is_data(
         (lr_response.plans, rates("adamw", (3.0,), (1.0,), (2.0,))),
         (paths.plans, descents(7)),
         (schedules.plans, scheduled("a", "b", "c")),
-        (importance.plans, both()),
+        (importance.plans, both(losses=MANY)),
     ],
 )
 def test_any_name_is_safe_and_the_bytes_repeat(

@@ -247,20 +247,6 @@ def performance_profile(times: ArrayLike, taus: ArrayLike) -> Array:
     return within
 
 
-def expected_best(values: ArrayLike, n: int) -> float:
-    """Expected lowest of `n` draws with replacement: the bootstrap's exact mean (Dodge et al. 2019, eq. 7).
-
-    Infinity (diverged) counts as the worst finite value, as the search itself counts it.
-    """
-    array = np.asarray(values, dtype=np.float64).ravel()
-    finite = array[np.isfinite(array)]
-    if len(finite) == 0 or n < 1:
-        raise ValueError("a finite value and n ≥ 1 are needed")
-    ordered = np.sort(np.where(np.isfinite(array), array, finite.max()))
-    above = np.arange(len(ordered), -1, -1) / len(ordered)  # share of values from the i-th smallest on
-    return float(ordered @ (above[:-1] ** n - above[1:] ** n))
-
-
 @dataclass(frozen=True)
 class Basin:
     """Learning rates around the best whose loss stays near it; `cut_*`: the tried range ended first."""
