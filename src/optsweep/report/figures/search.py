@@ -251,8 +251,8 @@ def _tuning(group: Group) -> FigurePlan | None:
     return FigurePlan(
         "tuning",
         "How well tuned",
-        "Median of the lowest validation loss of n search trials, by the quasi-random ones (the model-based ones depend "
-        "on each other); shaded: its 95 % interval at each n, which nothing bounds below where it reaches the axis. A "
+        "Median of the lowest validation loss of n search trials, by the quasi-random ones (model-based ones depend on "
+        "each other); shaded: its 95 % interval at each n, which nothing bounds below where it reaches the axis. A "
         "curve that still falls at its end would gain from more trials.",
         f"Median best validation loss by number of search trials: {listed(each)}.",
         draw,
