@@ -13,6 +13,7 @@ from typing import Protocol
 from optsweep.inference import statistics
 from optsweep.inference.looks import Level
 from optsweep.inference.statistics import PairedT
+from optsweep.inference.steadiness import steady
 
 
 class Conclusion(StrEnum):
@@ -69,7 +70,7 @@ def judge(candidates: Sequence[Tested], baseline: Tested, level: Level, delta: f
     found = []
     for candidate, d, test, p in zip(candidates, pairs, tests, corrected, strict=True):
         outcome = _outcome(candidate, baseline, test, p, level, delta)
-        found.append(Finding(d, test, p, outcome, _decided(candidate, baseline, test, outcome)))
+        found.append(Finding(d, test, p, outcome, _decided(candidate, baseline, test, outcome, d)))
     return found
 
 
@@ -104,13 +105,18 @@ def within(test: PairedT, delta: float | None) -> bool:
     )
 
 
-def _decided(candidate: Tested, baseline: Tested, test: PairedT | None, outcome: Conclusion) -> bool:
+def _decided(
+    candidate: Tested, baseline: Tested, test: PairedT | None, outcome: Conclusion, values: Mapping[int, float]
+) -> bool:
     """Whether further seeds can't change what may be said.
 
+    What single seeds or skewed differences decide is looked at again.
     They can't where the lower loss is that of an arm with a diverged seed, which none makes better. A diverging arm
     that lies behind may still be shown to be worse, so that comparison goes on, also where only one seed is left of it.
     """
-    if outcome.better or outcome.worse or outcome is Conclusion.EQUAL or test is None or test.zero_variance:
+    if outcome.better or outcome.worse or outcome is Conclusion.EQUAL:
+        return steady(values)
+    if test is None or test.zero_variance:
         return True
     leader = candidate if test.mean < 0 else baseline
     return leader.diverged_seeds > 0

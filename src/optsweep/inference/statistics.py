@@ -188,8 +188,8 @@ def ratio_interval(found: ArrayLike, confidence: float = CONFIDENCE) -> Interval
     if len(array) == 0 or not np.isfinite(array).all() or (array <= 0).any():
         return median_interval(array, confidence)
     logs = mean_interval(np.log(array), confidence, scale=1.0)
-    ends = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
-    return Interval(math.exp(logs.estimate), *ends, len(array))
+    low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
+    return Interval(math.exp(logs.estimate), low, high, len(array))
 
 
 def seconds_ratio(steps_ratio: Interval, time_ratio: float) -> Interval:

@@ -139,6 +139,7 @@ def facts_of(arm: Arm, program: Program) -> ArmFacts:
         lanes=arm.trainer.lanes,
         threads=arm.trainer.threads,
         data=task.digest(),
+        num_test=task.size(Split.TEST),
     )
 
 

@@ -17,7 +17,7 @@ from optsweep.inference.looks import in_words
 from optsweep.report import chosen, samples, wording
 from optsweep.report.across.findings import Across, record
 from optsweep.report.across.tasks import scores
-from optsweep.report.caveats import seeds_diverged
+from optsweep.report.caveats import at_edge, seeds_diverged
 from optsweep.report.comparison import ArmResult, Comparison, Conclusion, Group
 from optsweep.report.figures.canvas import COLOURS, Drawing
 from optsweep.report.results import partial, problems
@@ -97,6 +97,7 @@ def _environment() -> Environment:
         compared=compared,
         record=record,
         scores=scores,
+        at_edge=at_edge,
         any_chosen=chosen.any_chosen,
         also_chosen=chosen.also_chosen,
         also_in_words=chosen.in_words,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from optsweep.inference.looks import Level
 from optsweep.inference.statistics import Interval, PairedT
 from optsweep.report.caveats import caveats, seeds_diverged
 from optsweep.report.comparison import ArmResult, Comparison, Conclusion, Group
+from optsweep.report.conditions import conditions, why_undecided
 from optsweep.report.samples import unequal
 from optsweep.report.wording import decimals, fixed, interval_name, listed, number, p_value, plural, size, span, times
 from optsweep.tracking.names import Status
@@ -26,13 +28,14 @@ class Verdict:
     headline: str
     sentences: tuple[tuple[Comparison, str], ...]
     ranking: str
+    conditions: tuple[str, ...]  # what can turn it
     budget: str  # where the arms' trials see unequal numbers of samples
     caveats: tuple[str, ...]
 
     @property
     def text(self) -> str:
         """In one paragraph, without the single comparisons of several."""
-        return " ".join(part for part in (self.headline, self.ranking, self.budget) if part)
+        return " ".join(part for part in (self.headline, self.ranking, *self.conditions, self.budget) if part)
 
 
 def verdict(group: Group) -> Verdict:
@@ -40,7 +43,8 @@ def verdict(group: Group) -> Verdict:
     sentences = tuple((comparison, sentence(comparison, group)) for comparison in group.comparisons)
     headline = sentences[0][1] if len(sentences) == 1 else _headline(group)
     ranking = _ranking(group) if len(group.arms) > 2 else ""
-    return Verdict(group, headline, sentences, ranking, unequal(group), tuple(dict.fromkeys(caveats(group))))
+    beware = tuple(dict.fromkeys(caveats(group)))
+    return Verdict(group, headline, sentences, ranking, conditions(group), unequal(group), beware)
 
 
 def _headline(group: Group) -> str:
@@ -54,8 +58,27 @@ def _headline(group: Group) -> str:
         if found:
             who = listed(found) if len(found) <= 3 else plural(len(found), "arm")
             parts.append(f"{who} {of_one if len(found) == 1 else of_several}")
+    parts += _undecided(by_outcome[Conclusion.UNDECIDED])
     corrected = f" (Holm-corrected over {plural(group.tested, 'comparison')})" if group.tested > 1 else ""
-    return f"On {group.title}, against {baseline}: {'; '.join(parts)}{corrected}."
+    split = f" ({samples})" if (samples := _test_samples(group.baseline)) else ""
+    return f"On {group.title}{split}, against {baseline}: {'; '.join(parts)}{corrected}."
+
+
+def _undecided(comparisons: Sequence[Comparison]) -> list[str]:
+    """Per side and reason: who ends lower or higher, and why that decides nothing."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for comparison in comparisons:
+        side = "lower" if comparison.behind is comparison.baseline else "higher"
+        found.setdefault((side, why_undecided(comparison)), []).append(comparison.candidate.label)
+    return [
+        f"{listed(who) if len(who) <= 3 else plural(len(who), 'arm')} {'ends' if len(who) == 1 else 'end'} {side}, but "
+        f"{why}: not decided"
+        for (side, why), who in found.items()
+    ]
+
+
+def _test_samples(arm: ArmResult) -> str:
+    return "" if arm.num_test is None else plural(arm.num_test, "test sample")
 
 
 _SAID = {  # of one arm, of several
@@ -84,13 +107,13 @@ def _alone(arm: ArmResult, group: Group) -> str:
 
 
 def sentence(comparison: Comparison, group: Group) -> str:
-    """One comparison in words: outcome, difference with its interval, cost, what wasn't bracketed."""
+    """One comparison in words: outcome, difference with its interval, steps to target, cost."""
     return " ".join([outcome_sentence(comparison, group), *details(comparison)])
 
 
 def details(comparison: Comparison) -> list[str]:
-    """What follows the outcome: steps to target, cost, arms that weren't bracketed."""
-    said = [_target(comparison), _cost(comparison), _edges(comparison)]
+    """What follows the outcome: steps to target, cost."""
+    said = [_target(comparison), _cost(comparison)]
     return [part for part in said if part]
 
 
@@ -110,6 +133,10 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
             said = f"{where}{candidate} is {'better' if shown.better else 'worse'} than {baseline}"
             small = shown in (Conclusion.SLIGHTLY_BETTER, Conclusion.SLIGHTLY_WORSE)
             return f"{said}{f', by less than {number(comparison.delta)}' if small else ''}: {evidence}."
+        case Conclusion.UNDECIDED:
+            side = "lower" if comparison.behind is comparison.baseline else "higher"
+            why = why_undecided(comparison)
+            return f"{where}{candidate} ends {side} than {baseline}, but {why}: not decided: {evidence}."
         case Conclusion.EQUAL:
             return f"{where}{candidate} and {baseline} are equal within ±{number(comparison.delta)}: {evidence}."
         case Conclusion.NO_DIFFERENCE:
@@ -135,10 +162,13 @@ def _evidence(comparison: Comparison) -> str:
     assert comparison.test is not None
     arms = (comparison.candidate.test_losses, comparison.baseline.test_losses)
     ours, theirs = (float(np.mean([losses[seed] for seed in comparison.differences])) for losses in arms)
-    return evidence(comparison.test, comparison.p_holm, ours, theirs, comparison.baseline.unit, comparison.level)
+    unit, samples = comparison.baseline.unit, _test_samples(comparison.baseline)
+    return evidence(comparison.test, comparison.p_holm, ours, theirs, unit, comparison.level, samples)
 
 
-def evidence(test: PairedT, p_holm: float | None, ours: float, theirs: float, unit: str, level: Level) -> str:
+def evidence(
+    test: PairedT, p_holm: float | None, ours: float, theirs: float, unit: str, level: Level, samples: str = ""
+) -> str:
     """The difference of two mean test losses over common seeds, its interval and p value, and the two means."""
     half = None if test.low is None or test.high is None else (test.high - test.low) / 2
     places = decimals(half, test.mean if test.mean else theirs)
@@ -148,7 +178,7 @@ def evidence(test: PairedT, p_holm: float | None, ours: float, theirs: float, un
     if test.low is not None and test.high is not None:
         text += f"; {interval_name(level, 'of the difference')} {span(test.low, test.high, places, sign=True)}"
         text += f", {p_value(p_holm)}" + (" after Holm's correction" if p_holm != test.p else "")
-    return f"{text}; paired over {plural(test.n, 'seed')})"
+    return f"{text}; paired over {plural(test.n, 'seed')}{f', {samples}' if samples else ''})"
 
 
 def _target(comparison: Comparison) -> str:
@@ -188,19 +218,6 @@ def _as(ratio: float, what: str) -> str:
     return f"the same {what}" if abs(ratio - 1) < 0.005 else f"{times(ratio)} the {what}"
 
 
-def _edges(comparison: Comparison) -> str:
-    """Arms whose best value has nothing worse beyond it: a wider search could still improve them."""
-    parts = []
-    for arm in (comparison.candidate, comparison.baseline):
-        sides: dict[str, list[str]] = {}
-        for key, side in arm.unbracketed:
-            sides.setdefault(key, []).append(side)
-        edges = listed([f"{key} on the {listed(found)} side" for key, found in sides.items()])
-        if edges:
-            parts.append(f"{arm.label} is not bracketed ({edges}), so it may be better than it looks")
-    return f"But {'; '.join(parts)}." if parts else ""
-
-
 def _ranking(group: Group) -> str:
     """What can be said about the lowest mean: never a lucky winner's name alone."""
     excluded = [arm.label for arm in group.arms if arm.test and arm.diverged_seeds]
@@ -209,17 +226,23 @@ def _ranking(group: Group) -> str:
     ranked = sum(1 for arm in group.arms if arm.test and not arm.diverged_seeds)
     if ranked < 2:
         return left_out.strip()
+    if not group.lowest:
+        return left_out.strip()
     first, *tied = group.lowest
     if not tied:
-        said = f"{first.label}'s mean test loss is below that of every other arm (all pairs tested, Holm-corrected)."
+        said = f"{first.label}'s mean test loss is below that of every other arm ({_tests(group)})."
     elif len(tied) == ranked - 1:
-        said = "No arm can be told from the arm with the lowest mean test loss (all pairs tested, Holm-corrected)."
+        said = f"No arm can be told from the arm with the lowest mean test loss ({_tests(group)})."
     else:
         shared = listed([first.label, *(arm.label for arm in tied)])
         said = (
             f"The lowest mean test losses are those of {shared}; no difference is shown between the first and the rest."
         )
     return said + left_out
+
+
+def _tests(group: Group) -> str:
+    return f"all pairs tested, Holm-corrected; those with {group.baseline.label} also as above"
 
 
 def _why_no_test(arm: ArmResult) -> str:

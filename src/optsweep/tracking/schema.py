@@ -173,6 +173,7 @@ class ArmFacts:
     lanes: int
     threads: int
     data: str  # the data's digest
+    num_test: int | None = None  # samples of the test split
 
 
 @dataclass(frozen=True, eq=False)
