@@ -1,4 +1,4 @@
-"""A shown difference decides nothing where the arm that ends higher was tuned less, nor is that arm among the lowest."""
+"""A shown difference decides nothing where the arm that ends higher was tuned less, nor is that one among the lowest."""
 
 from __future__ import annotations
 
