@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from optsweep.build.assemble import Built
+from optsweep.build.combination import ships_average
 from optsweep.config.arm import Arm
 from optsweep.errors import without_secrets
 from optsweep.inference.looks import AUTO, LOOKS, in_words
@@ -140,6 +141,7 @@ def facts_of(arm: Arm, program: Program) -> ArmFacts:
         threads=arm.trainer.threads,
         data=task.digest(),
         num_test=task.size(Split.TEST),
+        averaged=ships_average(arm),
     )
 
 

@@ -42,10 +42,9 @@ def why_undecided(comparison: Comparison) -> str:
 
 
 def _bracketing(group: Group) -> Iterator[str]:
-    """Arms that a wider search could still improve, but those whose comparison has just said so."""
-    open_arms = [arm for arm in group.arms if arm.unbracketed]
-    if len(group.comparisons) == 1 and group.comparisons[0].outcome is Conclusion.UNDECIDED:
-        open_arms = [arm for arm in open_arms if arm is not group.comparisons[0].behind]
+    """Arms that a wider search could still improve, but those that have just been said to leave something undecided."""
+    told = [c.behind for c in group.comparisons if c.outcome is Conclusion.UNDECIDED]
+    open_arms = [arm for arm in group.arms if arm.unbracketed and all(arm is not other for other in told)]
     if not open_arms:
         return
     named = open_arms if len(open_arms) <= _NAMED else [arm for arm in open_arms if arm is group.baseline]

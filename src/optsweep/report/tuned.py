@@ -1,4 +1,4 @@
-"""A shown difference decides nothing where the arm that ends higher was tuned less, nor is that one among the lowest."""
+"""A shown difference decides nothing where the arm that ends higher was tuned less; and that one is not the lowest."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
         case Conclusion.UNDECIDED:
             side = "lower" if comparison.behind is comparison.baseline else "higher"
             why = why_undecided(comparison)
-            return f"{where}{candidate} ends {side} than {baseline}, but {why}: not decided: {evidence}."
+            return f"{where}{candidate} ends {side} than {baseline}, {evidence}, but {why}: not decided."
         case Conclusion.EQUAL:
             return f"{where}{candidate} and {baseline} are equal within ±{number(comparison.delta)}: {evidence}."
         case Conclusion.NO_DIFFERENCE:
