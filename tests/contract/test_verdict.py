@@ -539,6 +539,7 @@ def test_over_an_unbracketed_baseline_nothing_is_better() -> None:
     assert [c.outcome for c in v.group.comparisons] == [Conclusion.UNDECIDED, Conclusion.WORSE]
     assert "soap ends lower, but adamw is not bracketed (lr on the high side): not decided" in v.headline
     assert v.text in lead(v)
+    assert v.ranking.startswith("By the chosen settings alone: ")
     other = said(arm("adamw", BASE), arm("sgd", shifted(0.1), chosen=OPEN_TOP))
     assert "sgd ends higher than adamw, mean test loss" in other.text
     assert "but sgd is not bracketed (lr on the high side): not decided." in other.text

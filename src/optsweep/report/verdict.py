@@ -238,7 +238,8 @@ def _ranking(group: Group) -> str:
         said = (
             f"The lowest mean test losses are those of {shared}; no difference is shown between the first and the rest."
         )
-    return said + left_out
+    undecided = any(comparison.outcome is Conclusion.UNDECIDED for comparison in group.comparisons)
+    return f"{'By the chosen settings alone: ' if undecided else ''}{said}{left_out}"
 
 
 def _tests(group: Group) -> str:
