@@ -26,7 +26,7 @@ LANES = 2_000
 FIRST_SEED = 1_000_000  # far from the seeds of search and confirm
 
 FIXED = 8
-DECLARED = (Conclusion.BETTER, Conclusion.WORSE)
+DECLARED = tuple(conclusion for conclusion in Conclusion if conclusion.better or conclusion.worse)
 
 
 @dataclass(frozen=True)

@@ -150,8 +150,7 @@ class Entry:
         """What the report says of each group, and across them."""
         across = self.results["across"] if self.results else {}
         over = [" ".join(found["sentences"]) for kind in ("run_lengths", "tasks") for found in across.get(kind, ())]
-        parts = ("headline", "ranking", "budget")
-        return [*over, *(" ".join(text for part in parts if (text := group.get(part))) for group in self._groups)]
+        return [*over, *(" ".join(filter(None, _said(group))) for group in self._groups)]
 
     @property
     def caveats(self) -> list[str]:
@@ -166,6 +165,10 @@ class Entry:
             caveat if len(titles) == len(self._groups) else f"{listed(titles)}: {caveat}"
             for caveat, titles in found.items()
         ]
+
+
+def _said(group: Mapping[str, Any]) -> list[str]:
+    return [group["headline"], group["ranking"], *group.get("conditions", ()), group.get("budget", "")]
 
 
 def entries(results: Mapping[str, Results]) -> list[Entry]:

@@ -93,6 +93,8 @@ def searched(losses: Mapping[float, float], **others: Sequence[float]) -> list[T
 
 VALLEY = {10 ** (-4 + i / 3): 1.0 + (i - 5) ** 2 / 10 for i in range(9)} | {2.0: math.inf}
 
+MANY = {10 ** (-4 + i / 20): 1.0 + (i / 6 - 5) ** 2 / 10 for i in range(60)}
+
 
 def rates(optimizer: str, *losses: Sequence[float], **choices: str) -> list[ArmRecord]:
     """Arms that differ in optimizer.lr; losses of the confirm seeds of each."""
@@ -142,9 +144,8 @@ def known(kind: str, multipliers: Sequence[float], value: float = 0.1) -> ArmRec
 WARMED = [(step + 1) / 20 for step in range(20)] + [1.0] * 480
 
 
-def both(key: str = "momentum", *, log: bool = False, trials: int = 10) -> list[ArmRecord]:
+def both(key: str = "momentum", *, log: bool = False, losses: Mapping[float, float] = VALLEY) -> list[ArmRecord]:
     space = {"lr": RangeRecord(1e-4, 1.0, True, ""), key: RangeRecord(0.1, 0.9, log, "")}
-    values = np.linspace(0.1, 0.9, 10).tolist()
-    held = searched(dict(list(VALLEY.items())[-trials:]), **{key: values})
+    held = searched(losses, **{key: np.linspace(0.1, 0.9, len(losses)).tolist()})
     chosen = Chosen({"lr": 0.01, key: 0.5}, 1.0, 1, {}, {}, ())
     return [made({}, held, space=space, chosen=chosen)]

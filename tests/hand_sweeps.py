@@ -82,7 +82,7 @@ def arm(
     curve = Curve(np.array(list(held)), np.array(list(held.values()), dtype=np.float64))
     schedule = known.pop("schedule", "cosine")
     choices = {"task": task, "optimizer": optimizer, "schedule": schedule}
-    facts = {"num_steps": steps, **known.pop("facts", {})}
+    facts = {"num_steps": steps, "averaged": schedule == "schedule_free", **known.pop("facts", {})}
     return ArmRecord(
         name=name,
         label=f"{task} + {optimizer}" + (f" + steps={steps}" if axis else ""),

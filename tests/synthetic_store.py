@@ -179,6 +179,8 @@ def sheet_of(a: FakeArm, size: Size) -> ArmSheet:
         space["weight_decay"] = RangeRecord(*a.decay, True, "ranges.md, AlgoPerf")
         params["weight_decay"] = math.sqrt(a.decay[0] * a.decay[1])
     steps = int(a.choices.get("trainer.steps", size.num_steps))
+    averaged = a.choices["schedule"] == "schedule_free"
+    facts = {"num_steps": steps, "samples_seen": steps * FACTS.batch_size, "averaged": averaged}
     slots = (max(size.trials - 2, 0), max(size.trials - 1, 0))
     sides = dict(zip(("low", "high"), a.bracketed, strict=True))
     ms = a.ms_per_step
@@ -189,7 +191,7 @@ def sheet_of(a: FakeArm, size: Size) -> ArmSheet:
         fingerprint=f"{zlib.crc32(a.name.encode()):08x}",
         space=space,
         fixed={"warmup_steps": 40.0},
-        facts=replace(FACTS, **{"num_steps": steps, "samples_seen": steps * FACTS.batch_size, **a.facts}),
+        facts=replace(FACTS, **{**facts, **a.facts}),
         schedule=ScheduleTrace(np.arange(steps), np.array([_multiplier(a, step / steps) for step in range(steps)])),
         warnings=tuple(a.warnings),
         chosen=Chosen(params, a.final, 2, {"lr": sides}, {"lr": (low, high)}, slots),

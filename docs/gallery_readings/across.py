@@ -27,7 +27,9 @@ def flips(results: Results) -> list[Answer]:
         labels = {arm["name"]: str(arm["label"]) for arm in group["arms"]}
         flipped = [held for held in group["comparisons"] if held["last_flip"]]
         shown = [
-            labels[held["candidate"]] for held in flipped if held["outcome"] in (Conclusion.BETTER, Conclusion.WORSE)
+            labels[held["candidate"]]
+            for held in flipped
+            if (outcome := Conclusion(held["outcome"])).better or outcome.worse
         ]
         place = where(group, results)
         if not flipped:
@@ -80,7 +82,8 @@ def over_tasks(results: Results, candidate: Choices) -> list[Answer]:
     found = []
     for tasks in results["across"]["tasks"]:
         counts = _across_arm(results, tasks, candidate)["outcomes"]
-        better, worse = counts.get("better", 0), counts.get("worse", 0)
+        better = sum(count for of, count in counts.items() if Conclusion(of).better)
+        worse = sum(count for of, count in counts.items() if Conclusion(of).worse)
         silent = len(tasks["tasks"]) - better - worse
         sides = [Held.HELD] * better + [Held.REVERSE] * worse + [Held.OPEN] * silent
         label = _across_arm(results, tasks, candidate)["label"]

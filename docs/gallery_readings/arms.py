@@ -168,7 +168,7 @@ def _judged(held: Sequence[tuple[Seeds, Seeds]], level: Level, delta: float | No
             finding,
             p_holm=p,
             outcome=Conclusion.NO_DIFFERENCE
-            if finding.outcome in (Conclusion.BETTER, Conclusion.WORSE) and (p is None or p >= level.alpha)
+            if (finding.outcome.better or finding.outcome.worse) and (p is None or p >= level.alpha)
             else finding.outcome,
         )
         for finding, p in zip(alone, corrected, strict=True)
@@ -182,13 +182,19 @@ def _reported(group: Mapping[str, Any], lower: Mapping[str, Any], higher: Mappin
             if (held["candidate"], held["baseline"]) == (one["name"], other["name"]):
                 outcome = Conclusion(held["outcome"])
                 if sign < 0:
-                    outcome = {Conclusion.BETTER: Conclusion.WORSE, Conclusion.WORSE: Conclusion.BETTER}.get(
-                        outcome, outcome
-                    )
+                    outcome = _REVERSED.get(outcome, outcome)
                 differences = {int(seed): sign * float(value) for seed, value in held["differences"].items()}
                 test = _signed(held["paired_t"], sign) if held["paired_t"] else None
                 return Finding(differences, test, held["p_holm"], outcome, True)
     return None
+
+
+_REVERSED = {
+    Conclusion.BETTER: Conclusion.WORSE,
+    Conclusion.WORSE: Conclusion.BETTER,
+    Conclusion.SLIGHTLY_BETTER: Conclusion.SLIGHTLY_WORSE,
+    Conclusion.SLIGHTLY_WORSE: Conclusion.SLIGHTLY_BETTER,
+}
 
 
 def _signed(test: Mapping[str, Any], sign: int) -> PairedT:

@@ -58,13 +58,14 @@ def _ratio(
         text = f"{name} reaches the final validation loss of {baseline} on {reached} of {plural(ratio.n, 'seed')}"
     else:
         text = f"{name} reaches the final validation loss of {baseline} in {times(ratio.estimate)} the {what}"
-        text += f" ({_median(ratio)}; {plural(ratio.n, 'seed')})"
+        text += f" ({_how(ratio, comparison)}; {plural(ratio.n, 'seed')})"
     return Answer(f"{place}{text}{_published(ratio, published)}.", below_one(ratio))
 
 
-def _median(ratio: Interval) -> str:
+def _how(ratio: Interval, comparison: Mapping[str, Any]) -> str:
     """ "median; 95 % interval 0.55 to 0.71": description, so at 95 % whatever the level of the verdict."""
-    return "; ".join(filter(None, ["median", ends(ratio, statistics.CONFIDENCE)]))
+    of = comparison.get("steps_ratio_of", "median")
+    return "; ".join(filter(None, [of, ends(ratio, statistics.CONFIDENCE)]))
 
 
 def _published(ratio: Interval, published: float | None) -> str:
@@ -83,10 +84,11 @@ def more_with(results: Results, candidate: Choices, small: Choices, large: Choic
     for at in (small, large):
         (group,) = groups_at(results, at)
         arm = arm_of(group, candidate)
-        ratio = interval_of(comparison_of(group, arm)["steps_ratio"])
+        comparison = comparison_of(group, arm)
+        ratio = interval_of(comparison["steps_ratio"])
         if ratio is None:
             return [Answer(f"On {group['title']} no ratio of steps is known.", Held.OPEN)]
-        found.append((f"({_median(ratio)}) on {group['title']}", ratio))
+        found.append((f"({_how(ratio, comparison)}) on {group['title']}", ratio))
     said = " and ".join(f"{times(ratio.estimate)} {how}" for how, ratio in found)
     (_, less), (_, more) = found
     known = None not in (less.low, less.high, more.low, more.high)

@@ -39,11 +39,16 @@ def _lower(pair: Pair, place: str) -> Answer:
     one, other = pair.lower.label, pair.higher.label
     lost = listed([_diverged(arm) for arm in (pair.lower, pair.higher) if arm.diverged_seeds])
     also = f" {lost}." if lost else ""
-    match pair.finding.outcome:
-        case Conclusion.BETTER:
-            return Answer(f"{place}{one} ends lower than {other}: {pair.evidence}.{also}", Held.HELD)
-        case Conclusion.WORSE:
-            return Answer(f"{place}{one} ends higher than {other}: {pair.evidence}.{also}", Held.REVERSE)
+    outcome = pair.finding.outcome
+    if outcome.better:
+        return Answer(f"{place}{one} ends lower than {other}: {pair.evidence}.{also}", Held.HELD)
+    if outcome.worse:
+        return Answer(f"{place}{one} ends higher than {other}: {pair.evidence}.{also}", Held.REVERSE)
+    if outcome is Conclusion.UNDECIDED:
+        text = (
+            f"{place}Not decided between {one} and {other}, the one that ends higher was tuned less: {pair.evidence}."
+        )
+        return Answer(text, Held.OPEN)
     if lost:
         return _by_divergence(pair, place)
     if pair.finding.test is None:

@@ -24,7 +24,7 @@ from optsweep.tracking.schema import Environment, SweepPlan
 def two_tasks(**known: Any) -> SweepRecord:
     """Of task a the target is the task's own, of task b nobody reaches it; soap takes half and twice the steps."""
     own, hopeless = {"target_loss": 2.5}, {"target_loss": 0.1}
-    slow, fast = {100: 3.0, 200: 2.4, 400: 2.0}, {100: 2.4, 200: 2.3, 400: 1.9}
+    slow, fast = {100: 3.0, 200: 2.5, 400: 2.0}, {100: 2.4, 200: 2.3, 400: 1.9}
     return sweep(
         arm("adamw", seeds(2.0), task="a", reached=slow, facts=own, **known),
         arm("soap", seeds(1.0, NOISE[::-1]), task="a", reached=fast, facts=own),

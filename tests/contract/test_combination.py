@@ -12,6 +12,7 @@ from torch import Tensor
 
 from arms import arm_with
 from optsweep.build.assemble import algorithm_of, build_arm, build_task, check_arm
+from optsweep.build.combination import ships_average
 from optsweep.errors import UserError
 from optsweep.optim.adam import Adam
 from optsweep.optim.rule import Domain
@@ -171,3 +172,10 @@ def test_a_rule_that_can_not_step_on_the_real_model_is_found_before_training(dig
     assert refusal(digits, {"optimizer": "sgd"}, optimizer___target_=own("Refusing")) == (
         "optimizer: Refusing refuses this model: matrices of rank 7 only"
     )
+
+
+@pytest.mark.parametrize(
+    ("choices", "averaged"), [({}, False), ({"schedule": "schedule_free"}, True), ({"averaging": "ema"}, True)]
+)
+def test_what_ships_an_average_is_declared(choices: dict[str, str], averaged: bool) -> None:
+    assert ships_average(arm_with({"optimizer": "adamw", **choices})) is averaged

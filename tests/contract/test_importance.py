@@ -10,18 +10,18 @@ import pytest
 from optsweep.inference.importance import importance
 
 RNG = np.random.default_rng(0)
-LR, DECAY, NOTHING = RNG.uniform(-4, -1, 40).tolist(), RNG.uniform(-3, 0, 40).tolist(), RNG.uniform(0, 1, 40).tolist()
+LR, DECAY, NOTHING = RNG.uniform(-4, -1, 60).tolist(), RNG.uniform(-3, 0, 60).tolist(), RNG.uniform(0, 1, 60).tolist()
 
 
 def test_the_one_that_matters_has_the_share() -> None:
     losses = [(lr + 2) ** 2 + 0.1 * decay for lr, decay in zip(LR, DECAY, strict=True)]
-    found = importance({"lr": LR, "weight_decay": DECAY, "nothing": NOTHING, "fixed": [1.0] * 40}, losses)
+    found = importance({"lr": LR, "weight_decay": DECAY, "nothing": NOTHING, "fixed": [1.0] * 60}, losses)
     assert list(found) == ["lr", "weight_decay", "nothing", "fixed"]
     assert found["lr"] > 0.8
     assert found["nothing"] < 0.1
     assert found["fixed"] == 0
     assert sum(found.values()) <= 1 + 1e-9
-    assert importance({"lr": LR, "weight_decay": DECAY, "nothing": NOTHING, "fixed": [1.0] * 40}, losses) == found
+    assert importance({"lr": LR, "weight_decay": DECAY, "nothing": NOTHING, "fixed": [1.0] * 60}, losses) == found
 
 
 @pytest.mark.parametrize("count", [100, 300])
@@ -48,13 +48,13 @@ def test_diverged_counts_as_the_worst() -> None:
 
 
 def test_nothing_is_said_of_nothing() -> None:
-    assert importance({"lr": LR[:7]}, LR[:7]) == {}
-    assert importance({"lr": LR}, [math.inf] * 40) == {}
-    assert importance({"lr": LR}, [1.0] * 40) == {}
+    assert importance({"lr": LR[:49]}, LR[:49]) == {}
+    assert importance({"lr": LR}, [math.inf] * 60) == {}
+    assert importance({"lr": LR}, [1.0] * 60) == {}
     assert importance({}, LR) == {}
     flat = [0.5 + 1e-9 * (lr + 2) ** 2 for lr in LR]  # too close for a tree to split
     assert importance({"lr": LR, "weight_decay": DECAY}, flat) == {"lr": 0, "weight_decay": 0}
-    with pytest.raises(ValueError, match="lr has 40 values"):
-        importance({"lr": LR}, LR[:39])
+    with pytest.raises(ValueError, match="lr has 60 values"):
+        importance({"lr": LR}, LR[:59])
     with pytest.raises(ValueError, match="not finite"):
         importance({"lr": [-math.inf, *LR[1:]]}, LR)

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from optsweep.inference import statistics
+from optsweep.inference.tuning import best_of
 from optsweep.report import wording
 
 SLEEP = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]  # Student 1908, first drug
@@ -119,6 +120,16 @@ def test_median_interval_with_censored_values() -> None:
     assert statistics.median_interval([math.inf] * 6) == statistics.Interval(math.inf, math.inf, math.inf, 6)
 
 
+def test_ratios_that_are_all_known_have_the_t_interval_of_their_logarithms() -> None:
+    ratios = [0.5, 0.6, 0.7]
+    logs = statistics.mean_interval(np.log(ratios))
+    found = statistics.ratio_interval(ratios)
+    assert logs.low is not None
+    assert (found.estimate, found.low) == (math.exp(logs.estimate), math.exp(logs.low))
+    assert statistics.ratio_interval([0.5, math.inf, 0.7]) == statistics.median_interval([0.5, math.inf, 0.7])
+    assert statistics.ratio_interval([0.5] * 6).low is None  # without variance
+
+
 def test_steps_to_target_needs_two_rungs() -> None:
     steps = [10, 20, 30, 40, 50]
     assert statistics.steps_to_target(steps, [3, 2, 1, 1, 1], 1.0) == 30
@@ -126,6 +137,8 @@ def test_steps_to_target_needs_two_rungs() -> None:
     assert statistics.steps_to_target(steps, [3, 3, 3, 3, 1], 1.0) == 50  # nothing after the end contradicts it
     assert statistics.steps_to_target(steps, [3, 1, 3, 3, 3], 1.0) == math.inf
     assert statistics.steps_to_target(steps, [3, math.nan, 1, 1, 1], 1.0) == 30
+    assert statistics.steps_to_target(steps, [3, 2, 1, 1, 1], 1.25) == 27.5  # linear between rungs
+    assert statistics.steps_to_target(steps, [1, 1, 1, 1, 1], 1.25) == 10  # nothing to interpolate from
     assert statistics.steps_to_target(steps, [3, 1, 2, 1, 1], 1.0, hold=1) == 20
 
 
@@ -147,12 +160,17 @@ def test_performance_profile_is_algoperfs() -> None:
     assert found.tolist() == [[0.25, 0.5, 0.5], [0.5, 0.75, 0.75]]
 
 
-def test_expected_best_is_the_bootstraps_mean() -> None:
-    values = np.random.default_rng(5).normal(2, 0.3, 12)
-    draws = np.random.default_rng(6).choice(values, (200_000, 5)).min(1)
-    assert statistics.expected_best(values, 5) == pytest.approx(draws.mean(), abs=1e-3)
-    assert statistics.expected_best(values, 1) == pytest.approx(values.mean())
-    assert statistics.expected_best([1.0, 3.0, math.inf], 1) == pytest.approx((1 + 3 + 3) / 3)
+def test_the_best_of_k_trials_is_a_quantile_with_an_exact_interval() -> None:
+    losses = np.arange(1.0, 41.0)
+    one = best_of(losses, 1)
+    assert (one.estimate, one.low, one.high) == (20, 14, 27)  # ranks of a median of 40
+    assert best_of([3.0, 1.0, 2.0], 100) == statistics.Interval(1.0, -math.inf, 1.0, 3)  # nothing bounds it below
+    assert best_of([1.0, math.inf, math.inf], 1).estimate == math.inf
+    rng = np.random.default_rng(5)
+    for trials in (2, 5, 30):
+        truth = 1 - 0.5 ** (1 / trials)  # of uniform losses
+        found = [best_of(row, trials) for row in rng.uniform(size=(1_000, 24))]
+        assert np.mean([held.low <= truth <= held.high for held in found]) >= 0.94
 
 
 def test_basin_of_a_parabola() -> None:

@@ -388,6 +388,35 @@ def test_steps_to_target_and_late_flip() -> None:
     assert "It reaches the baseline's final validation loss on only 0 of 8 seeds." in late.headline
 
 
+def test_a_late_flip_is_seen_across_rungs_at_other_steps() -> None:
+    def at(name: str, steps: Sequence[int], losses: Sequence[float]) -> ArmRecord:
+        curve = Curve(np.array(steps), np.array(losses))
+        return arm(
+            name, trials=tuple(trial(name, s, loss, curves={names.VAL_LOSS: curve}) for s, loss in enumerate(BASE))
+        )
+
+    base = at("adamw", [100, 200, 300, 400], [3.0, 2.5, 2.4, 2.0])
+    soap = at("soap", [80, 160, 240, 320, 400], [2.9, 2.3, 2.2, 2.2, 2.1])
+    v = said(base, soap)
+    assert any("until late in the run: soap (until step 320 of 400)." in caveat for caveat in v.caveats)
+    longer = at("soap", [80, 160, 240, 320, 500], [2.9, 2.3, 2.2, 2.2, 2.1])
+    assert not any("until late in the run" in caveat for caveat in said(base, longer).caveats)
+
+
+def test_steps_to_target_have_a_t_interval_where_every_seed_reaches_it() -> None:
+    def at(name: str, *curves: Sequence[float]) -> ArmRecord:
+        held = [Curve(np.array([0, 100, 200, 300, 400]), np.array(losses)) for losses in curves]
+        return arm(
+            name, trials=tuple(trial(name, s, 2.0 + JITTER[s], curves={names.VAL_LOSS: c}) for s, c in enumerate(held))
+        )
+
+    base = at("adamw", *[[4.0, 3.0, 2.5, 2.4, 2.0]] * 3)
+    v = said(base, at("soap", [4.0, 3.0, 1.8, 1.8, 1.8], [4.0, 3.0, 1.5, 1.5, 1.5], [4.0, 2.5, 1.5, 1.5, 1.5]))
+    assert "steps (geometric mean; 95 % interval 0.3" in v.headline  # 183, 167 and 150 of 400 steps
+    missed = said(base, at("soap", [4.0, 3.0, 1.8, 1.8, 1.8], [4.0, 3.0, 1.5, 1.5, 1.5], [4.0, 2.5, 2.5, 2.5, 2.5]))
+    assert missed.group.comparisons[0].steps_ratio_of == "median"
+
+
 def test_the_loss_figure_marks_target_and_chance_where_they_fall_within_it() -> None:
     def losses(**facts: Any) -> tuple[FigurePlan, list[float]]:
         curve = Curve(np.array([0, 10, 20, 30]), np.array([2.0, 1.9, 1.5, 1.0]))
@@ -451,3 +480,132 @@ def test_seeds_that_were_looked_at_are_judged_so_under_a_fixed_number_too() -> N
     v = looked(arm("adamw", BASE), arm("soap", shifted(-0.1)), seeds=8)
     assert "three looks planned" in v.headline
     assert [a.num_seeds for a in v.group.arms] == [8, 8]
+
+
+def test_choices_that_the_search_made_are_shown_beside_the_rate() -> None:
+    chosen = Chosen({"lr": 5e-4, "beta1": 0.85}, 2.0, 1, {}, {}, (), {"task.batch_size": 64, "trainer.clip_norm": None})
+    v = said(arm("adamw", BASE), arm("soap", shifted(-0.1), chosen=chosen))
+    words = "beta1 0.85, task.batch_size 64 and trainer.clip_norm null"
+    columns, rows = table([v.group])
+    assert [row[columns.index("also chosen")] for row in rows] == ["", words]
+    shown = html.unescape(page(v))
+    assert words in shown
+    assert "among choices" in shown
+    assert "also chosen" not in table([said(arm("adamw", BASE)).group])[0]
+
+
+@pytest.mark.parametrize(
+    ("by", "found", "word"), [(-0.02, Conclusion.SLIGHTLY_BETTER, "better"), (0.02, Conclusion.SLIGHTLY_WORSE, "worse")]
+)
+def test_a_shown_difference_inside_delta_is_called_small(by: float, found: Conclusion, word: str) -> None:
+    def at(delta: float) -> Verdict:
+        return said(arm("adamw", BASE), arm("soap", shifted(by)), confirm={"seeds": 8, "delta": delta})
+
+    v = at(0.05)
+    assert outcome(v) is found
+    assert f"soap is {word} than adamw, by less than 0.05: mean test loss" in v.headline
+    assert f"{word}, by less than δ</span>" in page(v)
+    assert outcome(at(0.021)) is Conclusion(word)  # the interval reaches beyond
+    lost = said(arm("adamw", BASE), arm("soap", [None, *shifted(0.02)[1:]]), confirm={"seeds": 8, "delta": 0.05})
+    assert outcome(lost) is Conclusion.WORSE  # the seeds that finished don't show how small
+    third = said(arm("adamw", BASE), arm("soap", shifted(by)), arm("sgd", BASE), confirm={"seeds": 8, "delta": 0.05})
+    assert f"soap is {word}, by less than δ" in third.headline
+
+
+OPEN_TOP = Chosen({"lr": 1e-3}, 2.0, 1, {"lr": {"low": True, "high": False}}, {}, ())
+
+
+def tuned(of: ArmRecord, count: int) -> ArmRecord:
+    """The arm with so many search trials."""
+    search = tuple(trial(of.name, slot, 2.0, phase=Phase.SEARCH) for slot in range(count))
+    return replace(of, trials=(*search, *of.trials))
+
+
+def lead(v: Verdict) -> str:
+    """What the page says of the group at its top."""
+    return html.unescape(page(v)).split('class="lead">')[1].split("</p>")[0]
+
+
+def test_over_an_unbracketed_baseline_nothing_is_better() -> None:
+    base, soap, sgd = arm("adamw", BASE, chosen=OPEN_TOP), arm("soap", shifted(-0.1)), arm("sgd", shifted(0.1))
+    alone = said(base, soap)
+    assert outcome(alone) is Conclusion.UNDECIDED
+    for text in (alone.text, lead(alone)):
+        assert "soap ends lower than adamw, mean test loss lower by 0.10" in text
+        assert "8 seeds), but adamw is not bracketed (lr on the high side): not decided." in text
+        assert text.count("is not bracketed") == 1
+    assert "not decided</span>" in page(alone)
+    v = said(base, soap, sgd)
+    assert [c.outcome for c in v.group.comparisons] == [Conclusion.UNDECIDED, Conclusion.WORSE]
+    assert "soap ends lower, but adamw is not bracketed (lr on the high side): not decided" in v.headline
+    assert v.text in lead(v)
+    assert v.ranking.startswith("By the chosen settings alone: ")
+    other = said(arm("adamw", BASE), arm("sgd", shifted(0.1), chosen=OPEN_TOP))
+    assert "sgd ends higher than adamw, mean test loss" in other.text
+    assert "but sgd is not bracketed (lr on the high side): not decided." in other.text
+    ahead = said(arm("adamw", BASE), arm("soap", shifted(-0.1), chosen=OPEN_TOP))
+    assert outcome(ahead) is Conclusion.BETTER
+    assert "But soap is not bracketed (lr on the high side), so it may be better than it looks." in ahead.text
+
+
+def test_nor_over_one_that_was_searched_less() -> None:
+    base, soap = tuned(arm("adamw", BASE), 9), tuned(arm("soap", shifted(-0.1)), 12)
+    v = said(base, soap)
+    assert outcome(v) is Conclusion.UNDECIDED
+    assert "but adamw had 9 search trials against 12: not decided" in v.text
+    assert "The arms have had unequal numbers of search trials: adamw 9 and soap 12." in v.text
+    more = said(tuned(arm("adamw", BASE), 12), tuned(arm("soap", shifted(-0.1)), 9), arm("sgd", shifted(0.1)))
+    assert [c.outcome for c in more.group.comparisons] == [Conclusion.BETTER, Conclusion.UNDECIDED]
+    assert "unequal numbers of search trials: adamw 12, soap 9 and sgd 0." in lead(more)
+
+
+def test_few_search_trials_are_said_in_the_verdict() -> None:
+    few, enough = (said(*(tuned(arm(n, shifted(by)), k) for n, by in (("adamw", 0), ("soap", -0.1)))) for k in (7, 8))
+    assert "Few search trials: 7; under 8 the choice is mostly luck." in few.text
+    assert "Few search trials" not in enough.text
+
+
+def test_an_arm_that_is_worse_is_not_among_the_lowest() -> None:
+    # shown against the baseline alone, and not among the ten pairs of all five arms
+    noise = [0.05, -0.05, 0.04, -0.04, 0.05, -0.05, 0.04, -0.04]
+    sgd = [value + 0.063 + by for value, by in zip(BASE, noise, strict=True)]
+    near = [[value + by * sign for value, by in zip(BASE, JITTER, strict=True)] for sign in (-1, 1, 2)]
+    arms = [arm("adamw", BASE), arm("sgd", sgd), *(arm(f"a{k}", losses) for k, losses in enumerate(near))]
+    v = said(*arms)
+    assert outcome(v) is Conclusion.WORSE
+    assert "sgd" not in v.ranking.split("those with")[0]
+
+
+def on_validation(of: ArmRecord, losses: Sequence[float]) -> ArmRecord:
+    trials = [
+        replace(t, metrics={**t.metrics, names.VAL_LOSS: loss}) for t, loss in zip(of.trials, losses, strict=True)
+    ]
+    return replace(of, trials=tuple(trials))
+
+
+def test_validation_that_says_the_reverse_is_a_condition_and_the_split_s_size_is_stated() -> None:
+    facts = {"loss_unit": "nats", "num_steps": 400, "num_test": 30}
+    base, soap = arm("adamw", BASE, facts=facts), arm("soap", shifted(-0.1), facts=facts)
+    v = said(base, on_validation(soap, shifted(0.05)))
+    assert "paired over 8 seeds, 30 test samples)" in v.headline
+    words = "But validation says the reverse: there soap ends higher by 0.0499 than adamw (95 % interval +0.04"
+    assert words in v.text
+    assert words in lead(v)
+    assert "+0.0499 ± 0.0063" in page(v)
+    alike, vague = said(base, soap), said(base, on_validation(soap, shifted(0.001)))
+    assert "validation says" not in alike.text + vague.text
+    assert "On charlm (30 test samples), against adamw: " in said(base, soap, arm("sgd", BASE)).headline
+
+
+def test_a_seed_that_lies_apart_is_a_condition() -> None:
+    v = said(arm("adamw", BASE), arm("soap", [*shifted(-0.1)[:7], 3.0]))
+    assert "The differences soap − adamw are uneven: seed 7 lies far from the others, without which" in v.text
+    assert "uneven" in lead(v)
+    assert "uneven" not in said(arm("adamw", BASE), arm("soap", shifted(-0.1))).text
+
+
+def test_bracketed_names_its_keys_and_an_edge_is_named_beside() -> None:
+    space = {"lr": RangeRecord(1e-4, 1e-3, True, ""), "weight_decay": RangeRecord(1e-3, 1.0, True, "")}
+    chosen = Chosen({"lr": 5e-4, "weight_decay": 1.0}, 2.0, 1, {"lr": {"low": True, "high": True}}, {}, ())
+    shown = page(said(arm("adamw", BASE, space=space, chosen=chosen)))
+    assert 'yes: lr<br><span class="bad">weight_decay at its upper end</span>' in shown

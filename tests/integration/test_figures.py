@@ -19,6 +19,7 @@ from matplotlib.text import Text
 from hand_figures import (
     DIVERGED,
     HOSTILE,
+    MANY,
     VALLEY,
     WARMED,
     both,
@@ -64,10 +65,11 @@ def style() -> Iterator[None]:
 
 
 CASES: list[tuple[str, Callable[[Group], list[canvas.FigurePlan]], list[ArmRecord], list[str]]] = [
-    ("search", search.plans, both(), ["lr_sensitivity", "lr_momentum", "tuning"]),
-    ("decay", search.plans, both("weight_decay", log=True), ["lr_sensitivity", "lr_decay", "tuning"]),
-    ("odd key", search.plans, both("Odd/K\u00e9y"), ["lr_sensitivity", "lr_odd_k_y", "tuning"]),
-    ("one key", search.plans, warmups(["0"]), ["lr_sensitivity", "tuning"]),
+    ("search", search.plans, both(), ["lr_sensitivity", "lr_momentum"]),
+    ("search of many trials", search.plans, both(losses=MANY), ["lr_sensitivity", "lr_momentum", "tuning"]),
+    ("decay", search.plans, both("weight_decay", log=True), ["lr_sensitivity", "lr_decay"]),
+    ("odd key", search.plans, both("Odd/K\u00e9y"), ["lr_sensitivity", "lr_odd_k_y"]),
+    ("one key", search.plans, warmups(["0"]), ["lr_sensitivity"]),
     ("heat of a search", heat.plans, warmups(), ["heat_warmup_steps"]),
     ("heat of one row", heat.plans, warmups(["0"]), []),
     (
@@ -141,8 +143,8 @@ CASES: list[tuple[str, Callable[[Group], list[canvas.FigurePlan]], list[ArmRecor
     ("learning rates of 0", learning_rate.plans, scheduled("cosine", value=0.0), []),
     ("outcome", outcome.plans, modes("l2", "decoupled"), ["difference", "test_loss", "cost"]),
     ("schedules at rate 0", schedules.plans, scheduled("cosine", "linear", "wsd", value=0.0), []),
-    ("importance", importance.plans, both(), ["importance"]),
-    ("importance of few trials", importance.plans, both(trials=4), []),
+    ("importance", importance.plans, both(losses=MANY), ["importance"]),
+    ("importance of few trials", importance.plans, both(), []),
     ("importance of one key", importance.plans, warmups(), []),
 ]
 
@@ -210,7 +212,7 @@ def test_drawn_where_there_is_data(
         (lr_response.plans, rates("adamw", (3.0,), (1.0,), (2.0,))),
         (paths.plans, descents(7)),
         (schedules.plans, scheduled("a", "b", "c")),
-        (importance.plans, both()),
+        (importance.plans, both(losses=MANY)),
     ],
 )
 def test_any_name_is_safe_and_the_bytes_repeat(

@@ -300,3 +300,7 @@ def test_choices_of_the_program_are_searched_grown_and_reported(folder: Path) ->
     chosen = arm["chosen"]["choices"]
     assert chosen["task.batch_size"] in (8, 16)
     assert {trial["params"]["task.batch_size"] for trial in arm["confirm"]} == {str(chosen["task.batch_size"])}
+    assert arm["facts"]["batch_size"] == chosen["task.batch_size"]
+    assert arm["facts"]["samples_seen"] == arm["samples_seen"] == 20 * chosen["task.batch_size"]
+    page = (folder / "reports" / "mixed" / "index.html").read_text()
+    assert f"task.batch_size {chosen['task.batch_size']}" in page

@@ -28,6 +28,11 @@ def iterate_options(iterate: type[Iterate] | None) -> frozenset[str]:
     return frozenset() if iterate is None else frozenset({*iterate.floats, *inspect.signature(iterate).parameters})
 
 
+def ships_average(arm: Arm) -> bool:
+    """Whether a trial evaluates and ships an average of its weights, by its schedule or by `averaging`."""
+    return schedule_traits(arm.schedule).iterate is not None or arm.averaging.target is not None
+
+
 def rule_class(arm: Arm) -> type[Rule] | None:
     """The class of the arm's rule; None for an optimizer that is none of ours."""
     cls: Any = resolve(arm.optimizer.target, "optimizer._target_")

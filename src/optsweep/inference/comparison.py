@@ -13,16 +13,30 @@ from typing import Protocol
 from optsweep.inference import statistics
 from optsweep.inference.looks import Level
 from optsweep.inference.statistics import PairedT
+from optsweep.inference.steadiness import steady
 
 
 class Conclusion(StrEnum):
     """What can be said about a candidate against its baseline."""
 
     BETTER = "better"
+    SLIGHTLY_BETTER = "better, by less than delta"
     WORSE = "worse"
+    SLIGHTLY_WORSE = "worse, by less than delta"
     EQUAL = "equal within delta"
     NO_DIFFERENCE = "no difference shown"
+    UNDECIDED = "not decided"  # a difference is shown, but the arm that ends higher was tuned less: of reports only
     UNTESTED = "not tested"  # too few seeds, no variance, or the lower loss is that of an arm with diverged seeds
+
+    @property
+    def better(self) -> bool:
+        """Whether the candidate is shown to end lower."""
+        return self in (Conclusion.BETTER, Conclusion.SLIGHTLY_BETTER)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the candidate is shown to end higher."""
+        return self in (Conclusion.WORSE, Conclusion.SLIGHTLY_WORSE)
 
 
 class Tested(Protocol):
@@ -56,25 +70,30 @@ def judge(candidates: Sequence[Tested], baseline: Tested, level: Level, delta: f
     found = []
     for candidate, d, test, p in zip(candidates, pairs, tests, corrected, strict=True):
         outcome = _outcome(candidate, baseline, test, p, level, delta)
-        found.append(Finding(d, test, p, outcome, _decided(candidate, baseline, test, outcome)))
+        found.append(Finding(d, test, p, outcome, _decided(candidate, baseline, test, outcome, d)))
     return found
 
 
 def _outcome(
     candidate: Tested, baseline: Tested, test: PairedT | None, p_holm: float | None, level: Level, delta: float | None
 ) -> Conclusion:
-    """An arm with a diverged seed is called neither better nor equal, whichever side of the comparison it is on.
+    """A shown difference is called small where its interval lies inside ±δ.
+
+    An arm with a diverged seed is called neither better nor equal, whichever side of the comparison it is on.
 
     What is compared are the seeds that both finished: they say nothing of how alike two arms are of which one diverges.
     """
     if test is None or p_holm is None:
         return Conclusion.UNTESTED
+    small = within(test, delta) and not (candidate.diverged_seeds or baseline.diverged_seeds)
     if p_holm < level.alpha:
         winner = candidate if test.mean < 0 else baseline
         if winner.diverged_seeds:
             return Conclusion.UNTESTED
+        if small:
+            return Conclusion.SLIGHTLY_BETTER if winner is candidate else Conclusion.SLIGHTLY_WORSE
         return Conclusion.BETTER if winner is candidate else Conclusion.WORSE
-    if within(test, delta) and not (candidate.diverged_seeds or baseline.diverged_seeds):
+    if small:
         return Conclusion.EQUAL
     return Conclusion.NO_DIFFERENCE
 
@@ -86,13 +105,18 @@ def within(test: PairedT, delta: float | None) -> bool:
     )
 
 
-def _decided(candidate: Tested, baseline: Tested, test: PairedT | None, outcome: Conclusion) -> bool:
+def _decided(
+    candidate: Tested, baseline: Tested, test: PairedT | None, outcome: Conclusion, values: Mapping[int, float]
+) -> bool:
     """Whether further seeds can't change what may be said.
 
+    What single seeds or skewed differences decide is looked at again.
     They can't where the lower loss is that of an arm with a diverged seed, which none makes better. A diverging arm
     that lies behind may still be shown to be worse, so that comparison goes on, also where only one seed is left of it.
     """
-    if outcome in (Conclusion.BETTER, Conclusion.WORSE, Conclusion.EQUAL) or test is None or test.zero_variance:
+    if outcome.better or outcome.worse or outcome is Conclusion.EQUAL:
+        return steady(values)
+    if test is None or test.zero_variance:
         return True
     leader = candidate if test.mean < 0 else baseline
     return leader.diverged_seeds > 0

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-MIN_TRIALS = 8
-"""A forest of fewer trials says nothing."""
+MIN_TRIALS = 50
+"""Fewer trials, which crowd around the best, say what their search did and not what the loss depends on."""
 
 MAX_TRIALS = 100
 """Its time grows with the square of the trials; of more, as many evenly spread over the search are used."""
@@ -28,7 +28,7 @@ def importance(params: Mapping[str, Sequence[float]], losses: Sequence[float]) -
     a diverged one (infinity or NaN) counts as the worst finite value, as the search counts it. What the shares leave to
     1 is interaction. A hyperparameter that wasn't varied has 0.
 
-    Empty, because nothing can be said: fewer than 8 trials, none finite, or all equal. It describes what the forest
+    Empty, because nothing can be said: fewer than 50 trials, none finite, or all equal. It describes what the forest
     made of these trials, which crowd around the best: not a test, and of few trials a rough guide. Raises ValueError
     if lengths differ or a value isn't finite.
     """

@@ -159,15 +159,19 @@ def median_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interv
 
 
 def steps_to_target(steps: ArrayLike, losses: ArrayLike, target: float, hold: int = 2) -> float:
-    """First step at which the loss is at most `target` and stays so for `hold` rungs; infinity if it never does.
+    """Where the loss falls to `target` and stays so for `hold` rungs, linear between rungs; infinity if it never does.
 
-    After the last rung there is none that could contradict it, so a crossing there counts.
+    After the last rung there is none that could contradict it, so a crossing there counts. At the first rung, and after
+    a loss that isn't finite, there is nothing to interpolate from: the rung's own step.
     """
-    at = np.asarray(steps, dtype=np.float64)
-    below = np.asarray(losses, dtype=np.float64) <= target
+    at, values = (np.asarray(x, dtype=np.float64) for x in (steps, losses))
+    below = values <= target
     for first in np.flatnonzero(below):
         if below[first : first + hold].all():
-            return float(at[first])
+            if first == 0 or below[first - 1] or not np.isfinite(values[first - 1 : first + 1]).all():
+                return float(at[first])
+            share = (values[first - 1] - target) / (values[first - 1] - values[first])
+            return float(at[first - 1] + share * (at[first] - at[first - 1]))
     return math.inf
 
 
@@ -176,6 +180,16 @@ def ratios(candidate: ArrayLike, baseline: ArrayLike) -> Array:
     over, under = (np.asarray(x, dtype=np.float64) for x in (candidate, baseline))
     known = np.isfinite(under) & (under > 0) & ~np.isnan(over)
     return np.asarray(over[known] / under[known], dtype=np.float64)
+
+
+def ratio_interval(found: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """Geometric mean of ratios with the t interval of their logarithms; of censored ones `median_interval`."""
+    array = np.asarray(found, dtype=np.float64).ravel()
+    if len(array) == 0 or not np.isfinite(array).all() or (array <= 0).any():
+        return median_interval(array, confidence)
+    logs = mean_interval(np.log(array), confidence, scale=1.0)
+    low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
+    return Interval(math.exp(logs.estimate), low, high, len(array))
 
 
 def seconds_ratio(steps_ratio: Interval, time_ratio: float) -> Interval:
@@ -231,20 +245,6 @@ def performance_profile(times: ArrayLike, taus: ArrayLike) -> Array:
     np.divide(table, best, out=relative, where=np.isfinite(table) & np.isfinite(best))
     within: Array = (relative[:, :, None] <= np.asarray(taus, dtype=np.float64)).mean(0, dtype=np.float64)
     return within
-
-
-def expected_best(values: ArrayLike, n: int) -> float:
-    """Expected lowest of `n` draws with replacement: the bootstrap's exact mean (Dodge et al. 2019, eq. 7).
-
-    Infinity (diverged) counts as the worst finite value, as the search itself counts it.
-    """
-    array = np.asarray(values, dtype=np.float64).ravel()
-    finite = array[np.isfinite(array)]
-    if len(finite) == 0 or n < 1:
-        raise ValueError("a finite value and n ≥ 1 are needed")
-    ordered = np.sort(np.where(np.isfinite(array), array, finite.max()))
-    above = np.arange(len(ordered), -1, -1) / len(ordered)  # share of values from the i-th smallest on
-    return float(ordered @ (above[:-1] ** n - above[1:] ** n))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from optsweep.build.assemble import Built
+from optsweep.build.combination import ships_average
 from optsweep.build.stated import stated
 from optsweep.config.arm import Arm
 from optsweep.errors import without_secrets
@@ -27,6 +28,7 @@ from optsweep.tracking.schema import (
     ScheduleTrace,
     SearchTerms,
     Session,
+    Setting,
     SweepPlan,
     SweepSheet,
 )
@@ -88,17 +90,36 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
         fingerprint=built.fingerprint,
         space=_ranges(built.space),
         fixed=built.space.fixed,
-        facts=facts_of(arm, built.program),
+        facts=before.facts if before.chosen and built.space.program else facts_of(arm, built.program),
         schedule=schedule_trace(built.program),
         warnings=tuple(built.warnings),
     )
     tracker.write_sheet(run, sheet)
     # the label too: a grid that grew may tell its arms apart by more than before
-    tracker.set_tags(run, {names.NOTE: _note(arm, built, label), names.RUN_NAME: label})
+    tracker.set_tags(run, {names.NOTE: _note(arm, built, label, built.program), names.RUN_NAME: label})
     tracker.set_params(run, {key: value for key, value in built.content.items() if value is not None})
     tracker.set_dataset(run, arm.task.name, said.digest, arm.task.target, {"num_train": said.sizes[Split.TRAIN]})
     tracker.log_text(run, without_secrets(arm.yaml), "config.yaml")
     return Job(arm, label, built.fingerprint, run, tuple(built.space.program))
+
+
+def describe_chosen(tracker: Tracker, job: Job, built: Built) -> None:
+    """The facts of the chosen setting's program, where the search chose among programs, and the setting in the note."""
+    sheet = tracker.arm_sheet(job.parent_run)
+    if sheet is None or sheet.chosen is None:
+        return
+    params = built.space.restored({**sheet.chosen.params, **sheet.chosen.choices})
+    program = built.program_for(params)
+    if built.space.program and (facts := facts_of(job.arm, program)) != sheet.facts:
+        tracker.write_sheet(job.parent_run, replace(sheet, facts=facts))
+    chosen = ", ".join(f"{key} = {_value(value)}" for key, value in params.items())
+    if chosen:
+        note = _note(job.arm, built, job.label, program)
+        tracker.set_tags(job.parent_run, {names.NOTE: f"{note}\n\nChosen: {chosen}"})
+
+
+def _value(value: Setting) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def facts_of(arm: Arm, program: Program) -> ArmFacts:
@@ -120,6 +141,8 @@ def facts_of(arm: Arm, program: Program) -> ArmFacts:
         lanes=arm.trainer.lanes,
         threads=arm.trainer.threads,
         data=said.digest,
+        num_test=said.sizes[Split.TEST],
+        averaged=ships_average(arm),
     )
 
 
@@ -162,15 +185,15 @@ def _sweep_note(plan: SweepPlan, command: str) -> str:
     return f"{budget}\n\n{arms}" + (f"\n\n```\n{command}\n```" if command else "")
 
 
-def _note(arm: Arm, built: Built, label: str) -> str:
+def _note(arm: Arm, built: Built, label: str, program: Program) -> str:
     """Markdown shown on the arm's page in MLflow."""
     rows = [f"| {key} | {_values(found)} | {found.source} |" for key, found in built.space.dimensions.items()]
     fixed = ", ".join(f"{key} = {value:g}" for key, value in built.space.fixed.items())
     return "\n".join(
         [
             f"### {label}",
-            f"{arm.search.trials} search trials, {in_words(arm.confirm_seeds)}, {built.program.num_steps} steps of "
-            f"{built.program.batch_size} samples, {built.program.layout.num_parameters:,} parameters.",
+            f"{arm.search.trials} search trials, {in_words(arm.confirm_seeds)}, {program.num_steps} steps of "
+            f"{program.batch_size} samples, {program.layout.num_parameters:,} parameters.",
             "",
             *(["| searched | range | source |", "| --- | --- | --- |", *rows, ""] if rows else []),
             f"Fixed: {fixed}" if fixed else "",

@@ -17,7 +17,7 @@ from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
-from optsweep.launch.describe import describe_arm, describe_session, describe_sweep
+from optsweep.launch.describe import describe_arm, describe_chosen, describe_session, describe_sweep
 from optsweep.launch.environment import num_cores
 from optsweep.launch.events import Note, Observer, Started, Stopped, Trained, TrialEnded, silent
 from optsweep.launch.labels import baseline_of, labels_of
@@ -186,7 +186,9 @@ def _train(
 
 
 def _time_steps(prepared: _Prepared, opened: _Opened) -> bool:
-    """Time the steps of every arm that has no timing yet; returns whether there was one."""
+    """Describe what was chosen, and time its steps where there is no timing yet; returns whether there was one."""
+    for job, built in zip(opened.jobs, prepared.built, strict=True):
+        describe_chosen(opened.tracker, job, built)
     timings = time_arms(opened.jobs, prepared.built, opened.tracker)
     for run, timing in timings.items():
         opened.tracker.note_timing(run, timing)

@@ -32,7 +32,8 @@ def time_arms(jobs: Sequence[Job], built: Sequence[Built], tracker: Tracker) -> 
         sheet = tracker.arm_sheet(job.parent_run)
         if sheet is not None and sheet.timing is None:
             # Without a choice every trial diverged; the time of a step does not depend on the numbers.
-            params = {**sheet.chosen.params, **sheet.chosen.choices} if sheet.chosen else arm_built.space.first
+            space, chosen = arm_built.space, sheet.chosen
+            params = space.restored({**chosen.params, **chosen.choices}) if chosen else space.first
             trial = Trial(arm_built.space.hyper(params), seed=0)
             work.append((job, replace(arm_built.program_for(params), vmapped=False), trial))
             samples[job.parent_run] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,9 +12,11 @@ from optsweep.report.comparison import ArmResult, Comparison, Group
 from optsweep.report.wording import listed, plural, setting
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
+from optsweep.tracking.schema import RangeRecord
 from optsweep.train.trial import Phase
 
 FEW_SEEDS = 5
+_FEWEST_RUNGS = 4  # of a curve whose second half says anything
 EDGE = 0.05  # share of a range that counts as its end
 
 
@@ -66,22 +69,38 @@ def _outside(group: Group) -> Iterator[str]:
         yield f"The best {key} lies {side} the suggested range: {listed(arms)}."
 
 
+@dataclass(frozen=True)
+class AtEdge:
+    """A chosen value next to an end of a range that doesn't grow, as the LR's does: a better one may lie beyond."""
+
+    key: str
+    side: str  # lower | upper
+    value: float
+    suggested: RangeRecord
+
+
+def at_edge(arm: ArmResult) -> list[AtEdge]:
+    """The searched keys of the arm that were chosen so."""
+    chosen, found = arm.arm.chosen, []
+    for key, suggested in arm.arm.space.items() if chosen else ():
+        value = chosen.params.get(key) if chosen else None
+        if chosen is None or value is None or key in chosen.bracketed:
+            continue
+        ends = (suggested.low, suggested.high, value)
+        low, high, at = (math.log(end) if suggested.log and min(ends) > 0 else end for end in ends)
+        place = (at - low) / (high - low) if high > low else 0.5
+        if 0 <= place <= EDGE or 1 - EDGE <= place <= 1:
+            found.append(AtEdge(key, "lower" if place < 0.5 else "upper", value, suggested))
+    return found
+
+
 def _at_edge(group: Group) -> Iterator[str]:
-    """Chosen values next to an end of a range that doesn't grow, as the LR's does: a better one may lie beyond."""
     found: dict[tuple[str, str], list[str]] = {}
     for arm in group.arms:
-        chosen = arm.arm.chosen
-        for key, suggested in arm.arm.space.items() if chosen else ():
-            value = chosen.params.get(key) if chosen else None
-            if chosen is None or value is None or key in chosen.bracketed:
-                continue
-            ends = (suggested.low, suggested.high, value)
-            low, high, at = (math.log(end) if suggested.log and min(ends) > 0 else end for end in ends)
-            place = (at - low) / (high - low) if high > low else 0.5
-            if 0 <= place <= EDGE or 1 - EDGE <= place <= 1:
-                found.setdefault((key, "lower" if place < 0.5 else "upper"), []).append(
-                    f"{_named(arm, group)} ({setting(value)} of {setting(suggested.low)} – {setting(suggested.high)})"
-                )
+        for edge in at_edge(arm):
+            limits = f"{setting(edge.suggested.low)} – {setting(edge.suggested.high)}"
+            text = f"{_named(arm, group)} ({setting(edge.value)} of {limits})"
+            found.setdefault((edge.key, edge.side), []).append(text)
     for (key, side), arms in found.items():
         yield f"The best {key} lies at the {side} end of its range, a better one may lie beyond: {listed(arms)}."
 
@@ -98,7 +117,7 @@ def _by_arm(group: Group) -> Iterator[str]:
         count = sum(arm.count(phase, Status.CRASHED) for phase in Phase)
         if count:
             crashed.append(f"{name} ({plural(count, 'trial')})")
-    if edges and len(group.comparisons) != 1:  # the sentence of a single comparison has said it already
+    if edges and not group.comparisons:  # else a condition of the verdict has said it
         yield f"Not bracketed, nothing worse was tried beyond the chosen value: {listed(edges)}."
     if lost:
         yield f"Diverged on some seeds, so the mean is over the others: {listed(lost)}."
@@ -114,10 +133,6 @@ def _unequal(group: Group) -> Iterator[str]:
         if len(set(values.values()) - {None}) > 1:
             each = listed([f"{label} {value}" for label, value in values.items()])
             yield f"The arms differ in {key}: {each}."
-    done = {arm.label: len(arm.arm.of(Phase.SEARCH)) for arm in group.arms}
-    if len(set(done.values())) > 1:
-        each = listed([f"{label} {count}" for label, count in done.items()])
-        yield f"The arms have had unequal numbers of search trials: {each}."
 
 
 def _flips(group: Group) -> Iterator[str]:
@@ -132,19 +147,24 @@ def _flips(group: Group) -> Iterator[str]:
 
 
 def last_flip(comparison: Comparison) -> tuple[int, int] | None:
-    """The last step in the second half at which the order was another than at the end, and the last step."""
+    """The last step in the second half at which the order was another than at the end, and the last step.
+
+    Curves with rungs at other steps are interpolated where both have begun.
+    """
     curves = []
     for arm in (comparison.candidate, comparison.baseline):
         found = [trial.curves.get(names.VAL_LOSS) for trial in arm.confirm.values() if trial.status is Status.FINISHED]
-        held = [curve for curve in found if curve is not None and len(curve.steps)]
+        held = [curve for curve in found if curve is not None and len(curve.steps) >= _FEWEST_RUNGS]
         if not held:
             return None
         shared = [curve for curve in held if len(curve.steps) == len(held[0].steps)]
         curves.append((shared[0].steps, np.median([curve.values for curve in shared], axis=0)))
-    (steps, ours), (other, theirs) = curves
-    if len(steps) != len(other) or (steps != other).any() or len(steps) < 4:
+    (own, ours), (other, theirs) = curves
+    if own[-1] != other[-1]:  # run lengths that differ have no end in common
         return None
-    ahead = np.sign(ours - theirs)
+    steps = np.union1d(own, other)
+    steps = steps[steps >= max(own[0], other[0])]
+    ahead = np.sign(np.interp(steps, own, ours) - np.interp(steps, other, theirs))
     flipped = (steps >= steps[-1] / 2) & (ahead == -ahead[-1]) & (ahead != 0)
     return (int(steps[np.flatnonzero(flipped)[-1]]), int(steps[-1])) if flipped.any() else None
 

@@ -18,6 +18,7 @@ from optsweep.inference import groups, statistics
 from optsweep.inference.comparison import Conclusion, Finding, differences, holm, judge, paired, scale
 from optsweep.inference.looks import AUTO, Level, num_seeds
 from optsweep.inference.statistics import Basin, Interval, PairedT
+from optsweep.report.tuned import as_tuned, not_worse
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
 from optsweep.tracking.reader import LEARNING_RATE, ArmRecord, SweepRecord, TrialRecord
@@ -55,6 +56,12 @@ class ArmResult:
         found = {seed: trial.metric(names.TEST_LOSS) for seed, trial in self.confirm.items() if _finished(trial)}
         return {seed: loss for seed, loss in sorted(found.items()) if loss is not None and math.isfinite(loss)}
 
+    @cached_property
+    def val_losses(self) -> Mapping[int, float]:
+        """Validation loss at the last step by seed, of the confirm trials that finished with a finite one."""
+        found = {seed: trial.metric(names.VAL_LOSS) for seed, trial in self.confirm.items() if _finished(trial)}
+        return {seed: loss for seed, loss in sorted(found.items()) if loss is not None and math.isfinite(loss)}
+
     @property
     def test(self) -> Interval | None:
         """Mean test loss with its t interval over seeds."""
@@ -79,7 +86,18 @@ class ArmResult:
     @property
     def val(self) -> Interval | None:
         """Mean validation loss at the last step of the confirm trials."""
-        return _mean(trial.metric(names.VAL_LOSS) for trial in self.confirm.values() if _finished(trial))
+        return _mean(self.val_losses.values())
+
+    @property
+    def num_searched(self) -> int:
+        """Search trials with a result."""
+        return sum(self.count(Phase.SEARCH, status) for status in (Status.FINISHED, Status.PRUNED, Status.DIVERGED))
+
+    @property
+    def num_test(self) -> int | None:
+        """Samples of the test split."""
+        value = self.arm.facts.get("num_test")
+        return int(value) if value is not None else None
 
     def count(self, phase: Phase, status: Status) -> int:
         """Trials of a phase that ended so."""
@@ -178,6 +196,7 @@ class Comparison:
     baseline: ArmResult
     differences: Mapping[int, float]
     test: PairedT | None
+    val_test: PairedT | None  # of the validation losses at the last step
     p_holm: float | None
     sign_flip_p: float | None  # from 8 seeds on
     bca: Interval | None  # from 20 seeds on, as a description
@@ -189,9 +208,19 @@ class Comparison:
     steps_ratios: tuple[float, ...]  # candidate / baseline per seed, to the baseline's final validation loss
 
     @property
+    def behind(self) -> ArmResult:
+        """The arm that ends higher."""
+        return self.baseline if self.test is not None and self.test.mean < 0 else self.candidate
+
+    @property
     def steps_ratio(self) -> Interval | None:
-        """Median over seeds of the steps to target, candidate / baseline."""
-        return statistics.median_interval(self.steps_ratios) if self.steps_ratios else None
+        """Steps to target, candidate / baseline: geometric mean over seeds, the median where a seed missed it."""
+        return statistics.ratio_interval(self.steps_ratios) if self.steps_ratios else None
+
+    @property
+    def steps_ratio_of(self) -> str:
+        """What the ratio of steps is of the seeds' ratios."""
+        return "geometric mean" if all(map(math.isfinite, self.steps_ratios)) else "median"
 
     @property
     def time_ratio(self) -> float | None:
@@ -205,7 +234,7 @@ class Comparison:
 
     @property
     def seconds_ratio(self) -> Interval | None:
-        """Seconds to the target: median ratio of steps × ratio of ms per step."""
+        """Seconds to the target: ratio of steps × ratio of ms per step."""
         if self.steps_ratio is None or not self.time_ratio:
             return None
         return statistics.seconds_ratio(self.steps_ratio, self.time_ratio)
@@ -269,7 +298,8 @@ def _group(sweep: SweepRecord, setting: Mapping[str, str], results: Sequence[Arm
     comparisons = [
         _comparison(arm, arms[base], finding, level, delta) for arm, finding in zip(candidates, findings, strict=True)
     ]
-    return Group(sweep, setting, arms, arms[base], tuple(comparisons), _lowest(arms, level), level)
+    lowest = not_worse(_lowest(arms, level), arms[base], comparisons)
+    return Group(sweep, setting, arms, arms[base], tuple(comparisons), lowest, level)
 
 
 def _num_seeds(sweep: SweepRecord, arms: Sequence[ArmResult], findings: Sequence[Finding]) -> int:
@@ -300,16 +330,24 @@ def _comparison(
         baseline=baseline,
         differences=finding.differences,
         test=finding.test,
+        val_test=_on_validation(candidate, baseline, level),
         p_holm=finding.p_holm,
         sign_flip_p=statistics.sign_flip(values) if len(values) >= 8 else None,
         bca=statistics.bca_interval(values, scale=size) if len(values) >= 20 else None,
         probability=statistics.probability_better(ours, theirs) if len(values) > 1 else None,
         equal_p=statistics.equivalence(values, delta, scale=size) if delta and values and all_finished else None,
         delta=delta,
-        outcome=finding.outcome,
+        outcome=as_tuned(candidate, baseline, finding.outcome),
         level=level,
         steps_ratios=steps_ratios(candidate, baseline),
     )
+
+
+def _on_validation(candidate: ArmResult, baseline: ArmResult, level: Level) -> PairedT | None:
+    ours, theirs = candidate.val_losses, baseline.val_losses
+    found = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    size = max(map(abs, (*ours.values(), *theirs.values())), default=0.0)
+    return statistics.paired_t(found, level.confidence, scale=size) if found else None
 
 
 def steps_ratios(candidate: ArmResult, baseline: ArmResult) -> tuple[float, ...]:

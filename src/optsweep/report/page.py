@@ -14,10 +14,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from optsweep.inference.looks import in_words
-from optsweep.report import samples, wording
+from optsweep.report import chosen, samples, wording
 from optsweep.report.across.findings import Across, record
 from optsweep.report.across.tasks import scores
-from optsweep.report.caveats import seeds_diverged
+from optsweep.report.caveats import at_edge, seeds_diverged
 from optsweep.report.comparison import ArmResult, Comparison, Conclusion, Group
 from optsweep.report.figures.canvas import COLOURS, Drawing
 from optsweep.report.results import partial, problems
@@ -97,6 +97,11 @@ def _environment() -> Environment:
         compared=compared,
         record=record,
         scores=scores,
+        at_edge=at_edge,
+        any_chosen=chosen.any_chosen,
+        also_chosen=chosen.also_chosen,
+        also_in_words=chosen.in_words,
+        word=chosen.word,
         are_unequal=samples.are_unequal,
         samples_seen=samples.samples_seen,
         samples_cell=samples.cell,
@@ -108,7 +113,10 @@ def badge(comparison: Comparison) -> tuple[str, str]:
     """(CSS class, word) of an outcome."""
     return {
         Conclusion.BETTER: ("good", "better"),
+        Conclusion.SLIGHTLY_BETTER: ("good", "better, by less than δ"),
         Conclusion.WORSE: ("bad", "worse"),
+        Conclusion.SLIGHTLY_WORSE: ("bad", "worse, by less than δ"),
+        Conclusion.UNDECIDED: ("open", "not decided"),
         Conclusion.EQUAL: ("same", "equal within ±δ"),
         Conclusion.NO_DIFFERENCE: ("same", "no difference shown"),
         Conclusion.UNTESTED: ("open", "not judged"),

@@ -142,7 +142,7 @@ def _arxiv() -> Mapping[str, str]:
 
 
 _BY_FIGURE = {
-    "tuning": ("dodge2019",),
+    "tuning": ("lourie2023",),
     "importance": ("hutter2014",),
     "fit": ("wen2025", "tukey1958"),  # the loss curve and the speed-up read off it
     "speedup": ("wen2025", "tukey1958"),

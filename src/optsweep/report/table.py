@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from optsweep.report import chosen
 from optsweep.report.comparison import ArmResult, Group
 from optsweep.report.samples import are_unequal, cell
 from optsweep.report.wording import number, p_value, plus_minus, plus_minus_difference, setting, size
@@ -12,13 +13,15 @@ from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY
 from optsweep.train.trial import Phase
 
 _SAMPLES = "samples seen"
-_COLUMNS = ("task", "arm", "lr", "λ", "test loss", "difference", "p", "ms/step", "state", _SAMPLES, "trials")
+_ALSO = "also chosen"
+_COLUMNS = ("task", "arm", "lr", "λ", _ALSO, "test loss", "difference", "p", "ms/step", "state", _SAMPLES, "trials")
 
 
 def table(groups: Sequence[Group]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Names of the columns, and a row per arm; samples seen only where they are unequal."""
+    """Names of the columns, and a row per arm; what else was chosen and samples seen only where there is such."""
     rows = [_row(group, arm) for group in groups for arm in group.arms]
-    shown = [column for column in _COLUMNS if column != _SAMPLES or any(are_unequal(group) for group in groups)]
+    needed = {_SAMPLES: any(map(are_unequal, groups)), _ALSO: any(map(chosen.any_chosen, groups))}
+    shown = [column for column in _COLUMNS if needed.get(column, True)]
     return tuple(shown), tuple(tuple(row[column] for column in shown) for row in rows)
 
 
@@ -30,6 +33,7 @@ def _row(group: Group, arm: ArmResult) -> dict[str, str]:
         arm.label + (" (baseline)" if arm is group.baseline and group.comparisons else ""),
         setting(arm.setting(LEARNING_RATE)) + ("!" if arm.unbracketed else ""),
         setting(arm.setting(WEIGHT_DECAY)),
+        chosen.in_words(arm),
         plus_minus(arm.test),
         plus_minus_difference(comparison.test) if comparison else "",
         p_value(comparison.p_holm).removeprefix("p ").removeprefix("= ") if comparison else "",

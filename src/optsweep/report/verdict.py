@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from optsweep.inference.looks import Level
 from optsweep.inference.statistics import Interval, PairedT
 from optsweep.report.caveats import caveats, seeds_diverged
 from optsweep.report.comparison import ArmResult, Comparison, Conclusion, Group
+from optsweep.report.conditions import conditions, why_undecided
 from optsweep.report.samples import unequal
 from optsweep.report.wording import decimals, fixed, interval_name, listed, number, p_value, plural, size, span, times
 from optsweep.tracking.names import Status
@@ -26,13 +28,14 @@ class Verdict:
     headline: str
     sentences: tuple[tuple[Comparison, str], ...]
     ranking: str
+    conditions: tuple[str, ...]  # what can turn it
     budget: str  # where the arms' trials see unequal numbers of samples
     caveats: tuple[str, ...]
 
     @property
     def text(self) -> str:
         """In one paragraph, without the single comparisons of several."""
-        return " ".join(part for part in (self.headline, self.ranking, self.budget) if part)
+        return " ".join(part for part in (self.headline, self.ranking, *self.conditions, self.budget) if part)
 
 
 def verdict(group: Group) -> Verdict:
@@ -40,7 +43,8 @@ def verdict(group: Group) -> Verdict:
     sentences = tuple((comparison, sentence(comparison, group)) for comparison in group.comparisons)
     headline = sentences[0][1] if len(sentences) == 1 else _headline(group)
     ranking = _ranking(group) if len(group.arms) > 2 else ""
-    return Verdict(group, headline, sentences, ranking, unequal(group), tuple(dict.fromkeys(caveats(group))))
+    beware = tuple(dict.fromkeys(caveats(group)))
+    return Verdict(group, headline, sentences, ranking, conditions(group), unequal(group), beware)
 
 
 def _headline(group: Group) -> str:
@@ -54,13 +58,34 @@ def _headline(group: Group) -> str:
         if found:
             who = listed(found) if len(found) <= 3 else plural(len(found), "arm")
             parts.append(f"{who} {of_one if len(found) == 1 else of_several}")
+    parts += _undecided(by_outcome[Conclusion.UNDECIDED])
     corrected = f" (Holm-corrected over {plural(group.tested, 'comparison')})" if group.tested > 1 else ""
-    return f"On {group.title}, against {baseline}: {'; '.join(parts)}{corrected}."
+    split = f" ({samples})" if (samples := _test_samples(group.baseline)) else ""
+    return f"On {group.title}{split}, against {baseline}: {'; '.join(parts)}{corrected}."
+
+
+def _undecided(comparisons: Sequence[Comparison]) -> list[str]:
+    """Per side and reason: who ends lower or higher, and why that decides nothing."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for comparison in comparisons:
+        side = "lower" if comparison.behind is comparison.baseline else "higher"
+        found.setdefault((side, why_undecided(comparison)), []).append(comparison.candidate.label)
+    return [
+        f"{listed(who) if len(who) <= 3 else plural(len(who), 'arm')} {'ends' if len(who) == 1 else 'end'} {side}, but "
+        f"{why}: not decided"
+        for (side, why), who in found.items()
+    ]
+
+
+def _test_samples(arm: ArmResult) -> str:
+    return "" if arm.num_test is None else plural(arm.num_test, "test sample")
 
 
 _SAID = {  # of one arm, of several
     Conclusion.BETTER: ("is better", "are better"),
+    Conclusion.SLIGHTLY_BETTER: ("is better, by less than δ", "are better, by less than δ"),
     Conclusion.WORSE: ("is worse", "are worse"),
+    Conclusion.SLIGHTLY_WORSE: ("is worse, by less than δ", "are worse, by less than δ"),
     Conclusion.EQUAL: ("is equal within ±δ", "are equal within ±δ"),
     Conclusion.NO_DIFFERENCE: ("shows no difference", "show no difference"),
     Conclusion.UNTESTED: ("can't be judged", "can't be judged"),
@@ -82,13 +107,13 @@ def _alone(arm: ArmResult, group: Group) -> str:
 
 
 def sentence(comparison: Comparison, group: Group) -> str:
-    """One comparison in words: outcome, difference with its interval, cost, what wasn't bracketed."""
+    """One comparison in words: outcome, difference with its interval, steps to target, cost."""
     return " ".join([outcome_sentence(comparison, group), *details(comparison)])
 
 
 def details(comparison: Comparison) -> list[str]:
-    """What follows the outcome: steps to target, cost, arms that weren't bracketed."""
-    said = [_target(comparison), _cost(comparison), _edges(comparison)]
+    """What follows the outcome: steps to target, cost."""
+    said = [_target(comparison), _cost(comparison)]
     return [part for part in said if part]
 
 
@@ -104,10 +129,14 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
     diverged = [arm for arm in (comparison.candidate, comparison.baseline) if arm.diverged_seeds]
     lost = listed([f"{arm.label} diverged on {seeds_diverged(arm)}" for arm in diverged])
     match comparison.outcome:
-        case Conclusion.BETTER:
-            return f"{where}{candidate} is better than {baseline}: {evidence}."
-        case Conclusion.WORSE:
-            return f"{where}{candidate} is worse than {baseline}: {evidence}."
+        case Conclusion.BETTER | Conclusion.SLIGHTLY_BETTER | Conclusion.WORSE | Conclusion.SLIGHTLY_WORSE as shown:
+            said = f"{where}{candidate} is {'better' if shown.better else 'worse'} than {baseline}"
+            small = shown in (Conclusion.SLIGHTLY_BETTER, Conclusion.SLIGHTLY_WORSE)
+            return f"{said}{f', by less than {number(comparison.delta)}' if small else ''}: {evidence}."
+        case Conclusion.UNDECIDED:
+            side = "lower" if comparison.behind is comparison.baseline else "higher"
+            why = why_undecided(comparison)
+            return f"{where}{candidate} ends {side} than {baseline}, {evidence}, but {why}: not decided."
         case Conclusion.EQUAL:
             return f"{where}{candidate} and {baseline} are equal within ±{number(comparison.delta)}: {evidence}."
         case Conclusion.NO_DIFFERENCE:
@@ -133,10 +162,13 @@ def _evidence(comparison: Comparison) -> str:
     assert comparison.test is not None
     arms = (comparison.candidate.test_losses, comparison.baseline.test_losses)
     ours, theirs = (float(np.mean([losses[seed] for seed in comparison.differences])) for losses in arms)
-    return evidence(comparison.test, comparison.p_holm, ours, theirs, comparison.baseline.unit, comparison.level)
+    unit, samples = comparison.baseline.unit, _test_samples(comparison.baseline)
+    return evidence(comparison.test, comparison.p_holm, ours, theirs, unit, comparison.level, samples)
 
 
-def evidence(test: PairedT, p_holm: float | None, ours: float, theirs: float, unit: str, level: Level) -> str:
+def evidence(
+    test: PairedT, p_holm: float | None, ours: float, theirs: float, unit: str, level: Level, samples: str = ""
+) -> str:
     """The difference of two mean test losses over common seeds, its interval and p value, and the two means."""
     half = None if test.low is None or test.high is None else (test.high - test.low) / 2
     places = decimals(half, test.mean if test.mean else theirs)
@@ -146,7 +178,7 @@ def evidence(test: PairedT, p_holm: float | None, ours: float, theirs: float, un
     if test.low is not None and test.high is not None:
         text += f"; {interval_name(level, 'of the difference')} {span(test.low, test.high, places, sign=True)}"
         text += f", {p_value(p_holm)}" + (" after Holm's correction" if p_holm != test.p else "")
-    return f"{text}; paired over {plural(test.n, 'seed')})"
+    return f"{text}; paired over {plural(test.n, 'seed')}{f', {samples}' if samples else ''})"
 
 
 def _target(comparison: Comparison) -> str:
@@ -157,15 +189,16 @@ def _target(comparison: Comparison) -> str:
         reached = sum(math.isfinite(ratio) for ratio in comparison.steps_ratios)
         return f"It reaches the baseline's final validation loss on only {reached} of {plural(found.n, 'seed')}."
     also = f" and {_ratio_of(seconds, 'time')}" if (seconds := comparison.seconds_ratio) is not None else ""
-    return f"It reaches the baseline's final validation loss in {_ratio_of(found, 'steps', 'median; ')}{also}."
+    steps = _ratio_of(found, "steps", f"{comparison.steps_ratio_of}; ")
+    return f"It reaches the baseline's final validation loss in {steps}{also}."
 
 
 def _ratio_of(ratio: Interval, what: str, how: str = "") -> str:
-    """ "0.5× the steps (median; interval 0.4 to 0.6)"."""
+    """ "0.5× the steps (geometric mean; 95 % interval 0.4 to 0.6)"."""
     said = f"{times(ratio.estimate)} the {what}"
     if ratio.low is None or ratio.high is None:
         return said
-    return f"{said} ({how}interval {number(ratio.low, 3)} to {number(ratio.high, 3)})"
+    return f"{said} ({how}95 % interval {number(ratio.low, 3)} to {number(ratio.high, 3)})"
 
 
 def _cost(comparison: Comparison) -> str:
@@ -185,19 +218,6 @@ def _as(ratio: float, what: str) -> str:
     return f"the same {what}" if abs(ratio - 1) < 0.005 else f"{times(ratio)} the {what}"
 
 
-def _edges(comparison: Comparison) -> str:
-    """Arms whose best value has nothing worse beyond it: a wider search could still improve them."""
-    parts = []
-    for arm in (comparison.candidate, comparison.baseline):
-        sides: dict[str, list[str]] = {}
-        for key, side in arm.unbracketed:
-            sides.setdefault(key, []).append(side)
-        edges = listed([f"{key} on the {listed(found)} side" for key, found in sides.items()])
-        if edges:
-            parts.append(f"{arm.label} is not bracketed ({edges}), so it may be better than it looks")
-    return f"But {'; '.join(parts)}." if parts else ""
-
-
 def _ranking(group: Group) -> str:
     """What can be said about the lowest mean: never a lucky winner's name alone."""
     excluded = [arm.label for arm in group.arms if arm.test and arm.diverged_seeds]
@@ -206,17 +226,24 @@ def _ranking(group: Group) -> str:
     ranked = sum(1 for arm in group.arms if arm.test and not arm.diverged_seeds)
     if ranked < 2:
         return left_out.strip()
+    if not group.lowest:
+        return left_out.strip()
     first, *tied = group.lowest
     if not tied:
-        said = f"{first.label}'s mean test loss is below that of every other arm (all pairs tested, Holm-corrected)."
+        said = f"{first.label}'s mean test loss is below that of every other arm ({_tests(group)})."
     elif len(tied) == ranked - 1:
-        said = "No arm can be told from the arm with the lowest mean test loss (all pairs tested, Holm-corrected)."
+        said = f"No arm can be told from the arm with the lowest mean test loss ({_tests(group)})."
     else:
         shared = listed([first.label, *(arm.label for arm in tied)])
         said = (
             f"The lowest mean test losses are those of {shared}; no difference is shown between the first and the rest."
         )
-    return said + left_out
+    undecided = any(comparison.outcome is Conclusion.UNDECIDED for comparison in group.comparisons)
+    return f"{'By the chosen settings alone: ' if undecided else ''}{said}{left_out}"
+
+
+def _tests(group: Group) -> str:
+    return f"all pairs tested, Holm-corrected; those with {group.baseline.label} also as above"
 
 
 def _why_no_test(arm: ArmResult) -> str:

@@ -117,6 +117,11 @@ class Space:
         """Everything that is said of a trial with the setting `params`."""
         return {**self.fixed, **params}
 
+    def restored(self, stored: Params) -> dict[str, Value]:
+        """A setting as trials have it from one that was stored, where whole numbers of a range became floats."""
+        whole = {key for key, found in self.dimensions.items() if isinstance(found.distribution, IntDistribution)}
+        return {key: int(number_of(stored, key)) if key in whole else value for key, value in stored.items()}
+
     def program_values(self, params: Params) -> dict[str, Value]:
         """The part of a setting that decides which program trains it."""
         return {key: value for key, value in params.items() if self._scope(key) is Scope.PROGRAM}

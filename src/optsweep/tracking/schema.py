@@ -173,6 +173,8 @@ class ArmFacts:
     lanes: int
     threads: int
     data: str  # the data's digest
+    num_test: int | None = None  # samples of the test split
+    averaged: bool = False  # what is evaluated is an average of the weights, so a run may stop anywhere
 
 
 @dataclass(frozen=True, eq=False)

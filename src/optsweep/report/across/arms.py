@@ -76,14 +76,9 @@ def strictest(groups: Iterable[Group]) -> Level:
     return min((group.level for group in groups), key=lambda level: level.alpha)
 
 
-_AVERAGING_SCHEDULES = ("schedule_free",)
-"""Schedules whose weights are an average themselves, without `averaging`."""
-
-
 def is_averaged(arm: ArmResult) -> bool:
     """Whether a run of the arm can be stopped anywhere: schedule-free, or an average of the weights."""
-    choices = arm.arm.choices
-    return choices.get("schedule") in _AVERAGING_SCHEDULES or choices.get("averaging", "none") not in ("none", "")
+    return bool(arm.arm.facts.get("averaged"))
 
 
 def rest(setting: Mapping[str, str], *but: str) -> tuple[tuple[str, str], ...]:

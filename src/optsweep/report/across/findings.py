@@ -243,9 +243,12 @@ def _on_tasks(tasks: OverTasks) -> Statement:
 
 _RECORD = {
     Conclusion.BETTER: "better on {}",
+    Conclusion.SLIGHTLY_BETTER: "better, by less than δ, on {}",
     Conclusion.WORSE: "worse on {}",
+    Conclusion.SLIGHTLY_WORSE: "worse, by less than δ, on {}",
     Conclusion.EQUAL: "equal within ±δ on {}",
     Conclusion.NO_DIFFERENCE: "no difference shown on {}",
+    Conclusion.UNDECIDED: "not decided on {}",
     Conclusion.UNTESTED: "not judged on {}",
 }
 
@@ -258,19 +261,19 @@ def record(counts: Mapping[Conclusion, int]) -> str:
 def _summary(tasks: OverTasks) -> str:
     """Of many candidates: who is better or worse on how many tasks, and how many are neither."""
     parts = []
-    for outcome in (Conclusion.BETTER, Conclusion.WORSE):
-        found = [
-            (counts[outcome], arm.label)
-            for arm, counts in zip(tasks.arms, tasks.outcomes, strict=True)
-            if outcome in counts
-        ]
+    shown = [
+        (sum(n for of, n in counts.items() if of.better), sum(n for of, n in counts.items() if of.worse))
+        for counts in tasks.outcomes
+    ]
+    for place, outcome in enumerate(("better", "worse")):
+        found = [(counts[place], arm.label) for arm, counts in zip(tasks.arms, shown, strict=True) if counts[place]]
         found.sort(key=lambda held: -held[0])
         named = [f"{label} on {count}" for count, label in found[:_NAMED]]
         rest = len(found) - len(named)
         named += [f"{plural(rest, 'other arm')} on some"] if rest > 0 else []
         if named:
             parts.append(f"{outcome} are {listed(named)}" if len(found) > 1 else f"{outcome} is {named[0]}")
-    silent = sum(not {Conclusion.BETTER, Conclusion.WORSE} & set(counts) for counts in tasks.outcomes[1:])
+    silent = sum(not any(counts) for counts in shown[1:])
     if silent:
         parts.append(f"{plural(silent, 'arm')} neither better nor worse on any")
     return "; ".join(parts)

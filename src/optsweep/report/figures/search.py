@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optsweep.inference.statistics import expected_best
+from optsweep.inference.tuning import MIN_TRIALS, best_of
+from optsweep.report.chosen import in_words
 from optsweep.report.comparison import ArmResult, Group
 from optsweep.report.figures.canvas import (
     INK,
@@ -122,7 +123,8 @@ def _choice(arm: ArmResult) -> str:
         return "has no chosen setting yet"
     sides = [side for key, side in arm.unbracketed if key == LEARNING_RATE]
     edge = f", not bracketed on the {listed(sides)} side" if sides else ""
-    return f"is best at {setting(value)}{edge}"
+    also = f" with {others}" if (others := in_words(arm)) else ""
+    return f"is best at {setting(value)}{also}{edge}"
 
 
 def _draw_ranges(axes: Axes, arm: ArmResult) -> None:
@@ -218,8 +220,8 @@ def _symbol(key: str) -> str:
 
 
 def _tuning(group: Group) -> FigurePlan | None:
-    """Expected best loss against the number of search trials: the evidence that an arm has been tuned enough."""
-    held = {arm.style: (arm, losses) for arm in group.arms if len(losses := independent_losses(arm)) > 2}
+    """Best loss against the number of search trials, with its band: the evidence that an arm has been tuned enough."""
+    held = {arm.style: (arm, losses) for arm in group.arms if len(losses := independent_losses(arm)) >= MIN_TRIALS}
     if not held:
         return None
 
@@ -228,30 +230,31 @@ def _tuning(group: Group) -> FigurePlan | None:
 
         arms = [arm for arm, _ in held.values()]
         figure, (axes,) = blank(3.0 + legend_height(arms))
-        curves = []
+        limits = loss_limits([loss for _, losses in held.values() for loss in losses])
         for arm, losses in held.values():
             at = np.arange(1, len(losses) + 1)
-            curves.append(np.array([expected_best(losses, int(n)) for n in at]))
-            axes.plot(at, curves[-1], color=colour(arm), linestyle=line(arm))
-        low = min(curve[-1] for curve in curves)
-        high = max(curve[min(1, len(curve) - 1)] for curve in curves)
-        if high > low:
-            axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+            found = [best_of(losses, int(n)) for n in at]
+            ends = np.array([(best.estimate, best.low, best.high) for best in found], dtype=np.float64).T
+            middle, low, high = np.clip(ends, *limits)  # an open end is that of the axis
+            axes.plot(at, middle, color=colour(arm), linestyle=line(arm), drawstyle="steps-mid")
+            axes.fill_between(at, low, high, step="mid", color=colour(arm), alpha=0.15, linewidth=0)
+        axes.set_ylim(limits)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("search trials")
-        axes.set_ylabel(f"expected best {loss_label(group, 'validation')}")
+        axes.set_ylabel(f"best {loss_label(group, 'validation')}")
         legend(figure, arms)
         return figure
 
     each = [
-        f"{arm.label} {number(expected_best(losses, len(losses)))} of {len(losses)}" for arm, losses in held.values()
+        f"{arm.label} {number(best_of(losses, len(losses)).estimate)} of {len(losses)}" for arm, losses in held.values()
     ]
     return FigurePlan(
         "tuning",
         "How well tuned",
-        "Expected lowest validation loss of n search trials, by the bootstrap's exact mean over the quasi-random ones "
-        "(the model-based ones depend on each other). A curve that still falls at its end would gain from more trials.",
-        f"Expected best validation loss by number of search trials: {listed(each)}.",
+        "Median of the lowest validation loss of n search trials, by the quasi-random ones (model-based ones depend on "
+        "each other); shaded: its 95 % interval at each n, which nothing bounds below where it reaches the axis. A "
+        "curve that still falls at its end would gain from more trials.",
+        f"Median best validation loss by number of search trials: {listed(each)}.",
         draw,
     )
 
