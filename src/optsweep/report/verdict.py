@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from optsweep.inference.comparison import within
 from optsweep.inference.looks import Level
 from optsweep.inference.statistics import Interval, PairedT
@@ -48,14 +46,17 @@ def _headline(group: Group) -> str:
         return _alone(group.baseline, group)
     by_outcome = {outcome: [c for c in group.comparisons if c.outcome is outcome] for outcome in Conclusion}
     baseline = group.baseline.label
+    chosen = any(comparison.at_chosen and comparison.test for comparison in group.comparisons)
     parts = []
-    for outcome, (of_one, of_several) in _SAID.items():
+    for outcome, (of_one, of_several) in (_SAID_AT_CHOSEN if chosen else _SAID).items():
         found = [comparison.candidate.label for comparison in by_outcome[outcome]]
         if found:
             who = listed(found) if len(found) <= 3 else plural(len(found), "arm")
             parts.append(f"{who} {of_one if len(found) == 1 else of_several}")
     corrected = f" (Holm-corrected over {plural(group.tested, 'comparison')})" if group.tested > 1 else ""
-    return f"On {group.title}, against {baseline}: {'; '.join(parts)}{corrected}."
+    against = f"{AT_CHOSEN}, against {baseline}" if chosen else f"against {baseline}"
+    again = f" {measured_by_repeats(group)}" if chosen else ""
+    return f"On {group.title}, {against}: {'; '.join(parts)}{corrected}.{again}"
 
 
 _SAID = {  # of one arm, of several
@@ -65,6 +66,23 @@ _SAID = {  # of one arm, of several
     Conclusion.NO_DIFFERENCE: ("shows no difference", "show no difference"),
     Conclusion.UNTESTED: ("can't be judged", "can't be judged"),
 }
+
+
+_SAID_AT_CHOSEN = {
+    **_SAID,
+    Conclusion.BETTER: ("ends lower", "end lower"),
+    Conclusion.WORSE: ("ends higher", "end higher"),
+}
+
+AT_CHOSEN = "at the settings that this search chose"
+
+
+def measured_by_repeats(group: Group) -> str:
+    """What the interval of one search leaves out, and what would measure it."""
+    planned = group.sweep.plan.repeats
+    if planned > 1:
+        return f"A repeat may move this by more than the interval; {planned} searches are planned, and will tell."
+    return "A repeat may move this by more than the interval; sweep.repeats=4 measures it."
 
 
 def _alone(arm: ArmResult, group: Group) -> str:
@@ -78,7 +96,8 @@ def _alone(arm: ArmResult, group: Group) -> str:
     if test.low is not None and test.high is not None:
         interval = f", 95 % interval {span(test.low, test.high, places)}"
     mean = f"{fixed(test.estimate, places)} {arm.unit}".rstrip()
-    return f"{where}: its {'mean ' if test.n > 1 else ''}test loss is {mean}{interval} over {plural(test.n, 'seed')}."
+    what = plural(test.n, "seed") if test.n == len(arm.test_losses) else f"{test.n} searches"
+    return f"{where}: its {'mean ' if test.n > 1 else ''}test loss is {mean}{interval} over {what}."
 
 
 def sentence(comparison: Comparison, group: Group) -> str:
@@ -103,6 +122,12 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
     evidence = _evidence(comparison)
     diverged = [arm for arm in (comparison.candidate, comparison.baseline) if arm.diverged_seeds]
     lost = listed([f"{arm.label} diverged on {seeds_diverged(arm)}" for arm in diverged])
+    equal = ", so they can't be called equal" if within(comparison.test, comparison.delta) else ""
+    also = f" But {lost}{equal}." if lost and comparison.outcome is Conclusion.NO_DIFFERENCE else ""
+    if comparison.at_chosen and comparison.outcome is not Conclusion.UNTESTED:
+        said = _at_chosen(comparison)
+        said = f"{where}{said}" if where else f"{said[0].upper()}{said[1:]}"
+        return f"{said}: {evidence}.{also} {measured_by_repeats(group)}"
     match comparison.outcome:
         case Conclusion.BETTER:
             return f"{where}{candidate} is better than {baseline}: {evidence}."
@@ -111,8 +136,6 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
         case Conclusion.EQUAL:
             return f"{where}{candidate} and {baseline} are equal within ±{number(comparison.delta)}: {evidence}."
         case Conclusion.NO_DIFFERENCE:
-            equal = ", so they can't be called equal" if within(comparison.test, comparison.delta) else ""
-            also = f" But {lost}{equal}." if lost else ""
             return f"{where}no difference between {candidate} and {baseline} is shown: {evidence}.{also}"
     if comparison.test.p is not None:
         lead = candidate if comparison.test.mean < 0 else baseline
@@ -129,14 +152,43 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
     return f"{where}one seed of {candidate} and {baseline} shows nothing yet: {evidence}, without an interval.{also}"
 
 
+def _at_chosen(comparison: Comparison) -> str:
+    """The outcome of one search, as far as it goes: never that an optimizer is better."""
+    candidate, baseline = comparison.candidate.label, comparison.baseline.label
+    match comparison.outcome:
+        case Conclusion.BETTER:
+            return f"{AT_CHOSEN}, {candidate} ends lower than {baseline}"
+        case Conclusion.WORSE:
+            return f"{AT_CHOSEN}, {candidate} ends higher than {baseline}"
+        case Conclusion.EQUAL:
+            return f"{AT_CHOSEN}, {candidate} and {baseline} are equal within ±{number(comparison.delta)}"
+    return f"{AT_CHOSEN}, no difference between {candidate} and {baseline} is shown"
+
+
 def _evidence(comparison: Comparison) -> str:
     assert comparison.test is not None
-    arms = (comparison.candidate.test_losses, comparison.baseline.test_losses)
-    ours, theirs = (float(np.mean([losses[seed] for seed in comparison.differences])) for losses in arms)
-    return evidence(comparison.test, comparison.p_holm, ours, theirs, comparison.baseline.unit, comparison.level)
+    over = paired_over(comparison)
+    unit, level = comparison.baseline.unit, comparison.level
+    return evidence(comparison.test, comparison.p_holm, *comparison.means, unit, level, over)
 
 
-def evidence(test: PairedT, p_holm: float | None, ours: float, theirs: float, unit: str, level: Level) -> str:
+def paired_over(comparison: Comparison) -> str:
+    """ "8 seeds; settings and test split held", "3 of 4 searches of 16 trials with 3 seeds each"."""
+    plan = comparison.baseline.sweep.plan
+    if comparison.searches > 1:
+        count = f"{comparison.searches} of {plan.repeats}" if comparison.searches < plan.repeats else str(plan.repeats)
+        fewest, most = min(comparison.seeds), max(comparison.seeds)
+        seeds = plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
+        return f"{count} searches of {plural(plan.search.trials, 'trial')} with {seeds} each"
+    text = plural(sum(comparison.seeds), "seed")
+    if plan.repeats > 1:
+        text += f" of the first complete search of {plan.repeats}"
+    return f"{text}; settings and test split held" if comparison.at_chosen else text
+
+
+def evidence(
+    test: PairedT, p_holm: float | None, ours: float, theirs: float, unit: str, level: Level, over: str = ""
+) -> str:
     """The difference of two mean test losses over common seeds, its interval and p value, and the two means."""
     half = None if test.low is None or test.high is None else (test.high - test.low) / 2
     places = decimals(half, test.mean if test.mean else theirs)
@@ -146,7 +198,7 @@ def evidence(test: PairedT, p_holm: float | None, ours: float, theirs: float, un
     if test.low is not None and test.high is not None:
         text += f"; {interval_name(level, 'of the difference')} {span(test.low, test.high, places, sign=True)}"
         text += f", {p_value(p_holm)}" + (" after Holm's correction" if p_holm != test.p else "")
-    return f"{text}; paired over {plural(test.n, 'seed')})"
+    return f"{text}; paired over {over or plural(test.n, 'seed')})"
 
 
 def _target(comparison: Comparison) -> str:
@@ -155,7 +207,8 @@ def _target(comparison: Comparison) -> str:
         return ""
     if math.isinf(found.estimate):
         reached = sum(math.isfinite(ratio) for ratio in comparison.steps_ratios)
-        return f"It reaches the baseline's final validation loss on only {reached} of {plural(found.n, 'seed')}."
+        of = f"{found.n} searches" if comparison.searches > 1 else plural(found.n, "seed")
+        return f"It reaches the baseline's final validation loss on only {reached} of {of}."
     also = f" and {_ratio_of(seconds, 'time')}" if (seconds := comparison.seconds_ratio) is not None else ""
     return f"It reaches the baseline's final validation loss in {_ratio_of(found, 'steps', 'median; ')}{also}."
 
