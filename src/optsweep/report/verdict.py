@@ -145,8 +145,9 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
         )
     also = f" But {lost}." if lost else ""
     if comparison.test.zero_variance:
+        every = "in every search" if comparison.searches > 1 else "on every seed"
         return (
-            f"{where}{candidate} and {baseline} differ by the same amount on every seed, so there is no variance to "
+            f"{where}{candidate} and {baseline} differ by the same amount {every}, so there is no variance to "
             f"test against: {evidence}.{also}"
         )
     return f"{where}one seed of {candidate} and {baseline} shows nothing yet: {evidence}, without an interval.{also}"
