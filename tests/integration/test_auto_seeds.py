@@ -36,10 +36,10 @@ NOISE = np.random.default_rng(3).normal(size=(4, 40))
 class NoTracker:
     """What the planner tells MLflow goes nowhere."""
 
-    def note_chosen(self, run: str, chosen: Chosen | None) -> None:
+    def note_chosen(self, run: str, chosen: Chosen | None, repeat: int = 0) -> None:
         pass
 
-    def supersede(self, arm: str, slots: Sequence[int]) -> None:
+    def supersede(self, arm: str, slots: Sequence[int], repeat: int = 0) -> None:
         pass
 
 

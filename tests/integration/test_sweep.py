@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,7 +21,7 @@ from mlflow import MlflowClient
 from optsweep.search.space import Value
 from optsweep.search.studies import Studies
 from optsweep.tracking import names, store
-from optsweep.tracking.reader import load_sweep
+from optsweep.tracking.reader import TrialRecord, load_sweep
 from optsweep.train.trial import Phase
 
 SWEEP = [
@@ -81,13 +82,13 @@ def arms(folder: Path, sweep: str = "small") -> list[str]:
     return sorted(run.data.tags[names.ARM] for run in runs)
 
 
-def numbers(folder: Path, sweep: str = "small") -> Numbers:
+def numbers(folder: Path, sweep: str = "small", repeat: int = 0) -> Numbers:
     """Everything that was decided and found, by arm, phase and slot."""
     store = studies(folder, sweep)
     found: Numbers = {}
     for arm in arms(folder, sweep):
         for phase in Phase:
-            for number, slot in store.history(arm, phase, 1).slots.items():
+            for number, slot in store.history(arm, phase, 1, repeat).slots.items():
                 found[arm, phase.value, number] = (dict(slot.params), slot.seed, slot.value)
     return found
 
@@ -161,6 +162,44 @@ def test_the_same_command_again_repeats_nothing_and_a_plan_may_grow(reference: P
     assert process.returncode == 2
     assert "trainer.steps was 20, is 30" in out
     assert numbers(folder) == after
+
+
+def trials(folder: Path) -> list[TrialRecord]:
+    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    sweep = load_sweep(client, "small", experiment.experiment_id)
+    assert all(len(arm.all_chosen) == sweep.plan.repeats for arm in sweep.arms)
+    return [trial for arm in sweep.arms for trial in arm.trials]
+
+
+def test_a_repeat_is_a_search_of_its_own_and_the_first_is_the_single_one(folder: Path, tmp_path_factory: Any) -> None:
+    few = [a for a in SWEEP if not a.startswith("schedule=")]
+    run(folder, "-m", *few, "hydra.launcher.workers=2")
+    single, ran = numbers(folder), {trial.run_id for trial in trials(folder)}
+    run(folder, "-m", *few, "sweep.repeats=2", "hydra.launcher.workers=3")
+    grown = trials(folder)
+    assert numbers(folder) == single
+    assert {trial.run_id for trial in grown if trial.repeat == 0} == ran  # nothing was run again
+    second = numbers(folder, repeat=1)
+    assert len(second) == len(single) == 2 * (4 + 2)
+
+    points = {key: params for key, (params, _, _) in second.items() if key[1] == "search" and key[2] < 2}
+    of_arms = [[params for (arm, _, _), params in points.items() if arm == name] for name in arms(folder)]
+    first = [params for key, (params, _, _) in single.items() if key in points]
+    assert not any(params in first for params in points.values())
+    assert all(a["weight_decay"] == b["weight_decay"] for a, b in zip(*of_arms, strict=True))  # of equal ranges
+    seeds = {(trial.arm, trial.repeat): set[int]() for trial in grown}
+    for trial in grown:
+        if trial.phase is Phase.CONFIRM:
+            seeds[trial.arm, trial.repeat].add(trial.seed)
+    assert {frozenset(held) for (_, repeat), held in seeds.items() if repeat == 0} == {frozenset({0, 1})}
+    assert {frozenset(held) for (_, repeat), held in seeds.items() if repeat == 1} == {frozenset({10**6, 10**6 + 1})}
+    assert all(second[key][2] != value for key, (_, _, value) in single.items())
+
+    other = tmp_path_factory.mktemp("other")
+    run(other, "-m", *few, "sweep.repeats=2", "hydra.launcher.workers=1")
+    assert (numbers(other), numbers(other, repeat=1)) == (single, second)
 
 
 def wait_for_training(folder: Path, process: subprocess.Popen[str]) -> None:

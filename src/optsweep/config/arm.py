@@ -59,6 +59,7 @@ class Arm(Keyed):
     sweep: Annotated[str, Key("sweep.name", _sweep_name)]
     seed: Annotated[int, Key("sweep.seed", checked(whole, low=0))] = 0
     baseline: Annotated[str | None, Key("sweep.baseline", optional(text))] = None
+    repeats: Annotated[int, Key("sweep.repeats", whole)] = 1  # searches, each with seeds of its own
     retries: Annotated[int, Key("sweep.retries", checked(whole, low=0))] = 1
     tracking_uri: Annotated[str, Key("tracking.uri", text)] = "sqlite:///mlruns/mlflow.db"
     storage: Annotated[str, Key("tracking.storage", text)] = "sqlite:///mlruns/optuna.db"
@@ -149,6 +150,16 @@ def _check_lengths(arm: Arm) -> None:
 
 def _check_combination(arm: Arm) -> None:
     """Refuse a value that is both fixed and searched; what rule and schedule refuse, build/combination.py finds."""
+    if arm.repeats > 1 and arm.confirm_seeds == AUTO:
+        raise UserError(
+            f"confirm.seeds: auto adds seeds to one search, and sweep.repeats={arm.repeats} runs several; give a "
+            f"number of seeds for each, such as 3"
+        )
+    if arm.repeats > 1 and not arm.search.trials:
+        raise UserError(
+            f"sweep.repeats: {arm.repeats} searches of search.trials=0 would differ in their seeds only; give 1, and "
+            f"more confirm.seeds"
+        )
     if arm.search.trials and arm.optimizer.lr is not None and "lr" in arm.search.space:
         raise UserError(f"optimizer.lr: {arm.optimizer.lr:g} is fixed, but search.space.lr asks to search it; give one")
     decay = arm.decay.value if arm.decay.mode != "none" else None

@@ -1,5 +1,7 @@
 """What a group's seeds say of each arm against the baseline: paired t tests on the test loss, Holm-corrected.
 
+The pairs are means over the seeds of a search where the arms have several searches in common, else single seeds.
+
 The planner asks it whether more seeds are needed, the report what to state; so they can't disagree.
 """
 
@@ -12,6 +14,7 @@ from typing import Protocol
 
 from optsweep.inference import statistics
 from optsweep.inference.looks import Level
+from optsweep.inference.repeats import independent
 from optsweep.inference.statistics import PairedT
 from optsweep.inference.steadiness import steady
 
@@ -55,7 +58,7 @@ class Tested(Protocol):
 class Finding:
     """A candidate against the baseline, over the seeds that both finished; differences are candidate − baseline."""
 
-    differences: Mapping[int, float]
+    differences: Mapping[int, float]  # by repeat where there are several, else by seed
     test: PairedT | None
     p_holm: float | None
     outcome: Conclusion
@@ -122,10 +125,17 @@ def _decided(
     return leader.diverged_seeds > 0
 
 
-def differences(candidate: Tested, baseline: Tested) -> dict[int, float]:
-    """Candidate − baseline by seed, over the seeds that both finished."""
+def in_common(candidate: Tested, baseline: Tested) -> tuple[dict[int, float], dict[int, float]]:
+    """Test losses of the seeds that both finished."""
     ours, theirs = candidate.test_losses, baseline.test_losses
-    return {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
+    both = [seed for seed in ours if seed in theirs]
+    return {seed: ours[seed] for seed in both}, {seed: theirs[seed] for seed in both}
+
+
+def differences(candidate: Tested, baseline: Tested) -> dict[int, float]:
+    """Candidate − baseline over the seeds that both finished: by repeat where there are several, else by seed."""
+    ours, theirs = map(independent, in_common(candidate, baseline))
+    return {unit: ours[unit] - theirs[unit] for unit in ours}
 
 
 def paired(found: Mapping[int, float], candidate: Tested, baseline: Tested, level: Level) -> PairedT | None:

@@ -44,8 +44,9 @@ def describe_sweep(
 ) -> tuple[str, SweepPlan]:
     """The run of kind `sweep`: plan, machine, the command that repeats the call. Returns its id and the plan.
 
-    Without a baseline an earlier call's stays. So do its arms, which this call may not know, and planned looks: seeds
-    that were looked at are judged as such, even where a fixed number is asked for later.
+    Without a baseline an earlier call's stays. So do its arms, which this call may not know, its repeats, which are
+    judged where they are complete, and planned looks: seeds that were looked at are judged as such, even where a fixed
+    number is asked for later.
     """
     first = arms[0]
     run = tracker.sweep_run()
@@ -69,6 +70,7 @@ def describe_sweep(
             looks=LOOKS if first.confirm_seeds == AUTO else before.plan.confirm.looks,
             delta=first.confirm_delta,
         ),
+        repeats=max(first.repeats, before.plan.repeats),
     )
     tracker.write_sheet(run, replace(before, plan=plan, environment=environment(device), command=command))
     tracker.set_tags(run, {names.NOTE: _sweep_note(plan, command)})
@@ -181,7 +183,8 @@ def schedule_trace(program: Program, most: int = MOST_TRACED) -> ScheduleTrace |
 def _sweep_note(plan: SweepPlan, command: str) -> str:
     """Markdown shown on the sweep's page in MLflow."""
     arms = "\n".join(f"- {title.label}" for title in plan.arms)
-    budget = f"{plan.search.trials} search trials and {in_words(plan.confirm.seeds)} for each of"
+    times = f"{plan.repeats} times " if plan.repeats > 1 else ""
+    budget = f"{times}{plan.search.trials} search trials and {in_words(plan.confirm.seeds)} for each of"
     return f"{budget}\n\n{arms}" + (f"\n\n```\n{command}\n```" if command else "")
 
 
@@ -192,8 +195,9 @@ def _note(arm: Arm, built: Built, label: str, program: Program) -> str:
     return "\n".join(
         [
             f"### {label}",
-            f"{arm.search.trials} search trials, {in_words(arm.confirm_seeds)}, {program.num_steps} steps of "
-            f"{program.batch_size} samples, {program.layout.num_parameters:,} parameters.",
+            f"{f'{arm.repeats} × ' if arm.repeats > 1 else ''}{arm.search.trials} search trials, "
+            f"{in_words(arm.confirm_seeds)}, {program.num_steps} steps of {program.batch_size} samples, "
+            f"{program.layout.num_parameters:,} parameters.",
             "",
             *(["| searched | range | source |", "| --- | --- | --- |", *rows, ""] if rows else []),
             f"Fixed: {fixed}" if fixed else "",

@@ -33,16 +33,22 @@ FULL_LOOK_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class PlannedArm:
-    """An arm as the planner sees it."""
+    """One search of an arm, and what confirms its choice, as the planner sees it."""
 
     job: Job
     plan: SearchPlan
     space: Space
+    repeat: int = 0
 
     @property
     def name(self) -> str:
         """The arm's name."""
         return self.job.arm.name
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Unique in the sweep."""
+        return self.name, self.repeat
 
     @property
     def choices(self) -> Mapping[str, str]:
@@ -52,7 +58,7 @@ class PlannedArm:
 
 @dataclass(frozen=True)
 class _Standing:
-    """An arm as the storage has it."""
+    """A search as the storage has it."""
 
     search: History = NO_HISTORY
     confirm: History = NO_HISTORY
@@ -86,7 +92,7 @@ class _Standing:
 
 @dataclass
 class _Seen:
-    """What the planner remembers of an arm within this process, only to not write or read it twice."""
+    """What the planner remembers of a search within this process, only to not write or read it twice."""
 
     standing: _Standing = field(default_factory=_Standing)
     chosen: Choice | None = None
@@ -97,11 +103,11 @@ class _Seen:
 
 
 class Planner:
-    """Plans all arms of a sweep."""
+    """Plans all searches of all arms of a sweep; every repeat is one as if it were alone."""
 
     def __init__(
         self,
-        tasks: Sequence[PlannedArm],
+        tasks: Sequence[PlannedArm],  # repeat 0 of all arms, then 1, …: those that are first enqueued are first run
         studies: Studies,
         seat: Seat,
         tracker: Tracker,
@@ -117,9 +123,10 @@ class Planner:
         self.tasks, self.studies, self.seat, self.tracker, self.retries = tasks, studies, seat, tracker, retries
         self.seeds, self.delta, self.on_done, self.on_hung = seeds, delta, on_done, on_hung
         self._watch = watch or LeaseWatch()
-        self._groups = group(tasks, baseline)
-        self._seen = {task.name: _Seen() for task in tasks}
-        self._told: set[tuple[str, Phase, int]] = set()
+        repeats = [[task for task in tasks if task.repeat == repeat] for repeat in sorted({t.repeat for t in tasks})]
+        self._groups = [peers for repeat in repeats for peers in group(repeat, baseline)]
+        self._seen = {task.key: _Seen() for task in tasks}
+        self._told: set[tuple[tuple[str, int], Phase, int]] = set()
         self._first = True
         self._full_look = 0.0
         self.done_before = 0  # results that were there when this call began to work
@@ -132,7 +139,7 @@ class Planner:
         self.seat.check()
         stale = self._stale()
         for peers in self._groups:
-            if any(task.name in stale for task in peers.arms):
+            if any(task.key in stale for task in peers.arms):
                 self._step_group(peers, stale)
         self._first = False
         return all(seen.finished for seen in self._seen.values())
@@ -140,7 +147,10 @@ class Planner:
     @property
     def progress(self) -> list[ArmProgress]:
         """One entry per arm, in order."""
-        return [self._seen[task.name].progress for task in self.tasks]
+        of: dict[str, list[_Seen]] = {}
+        for task in self.tasks:
+            of.setdefault(task.name, []).append(self._seen[task.key])
+        return [_together(held) for held in of.values()]
 
     def num_done(self) -> int:
         """Trials of all arms that have a result."""
@@ -170,33 +180,33 @@ class Planner:
             running.lease
             for task in self.tasks
             for phase in Phase
-            for running in self.studies.history(task.name, phase, self.retries).running
+            for running in self.studies.history(task.name, phase, self.retries, task.repeat).running
         ]
 
-    def _stale(self) -> set[str]:
-        """Arms to look at: those that something happened to since the last look, and now and then all."""
-        states = self.studies.states([task.name for task in self.tasks])
+    def _stale(self) -> set[tuple[str, int]]:
+        """Searches to look at: those that something happened to since the last look, and now and then all."""
+        states = self.studies.states([task.key for task in self.tasks])
         now = time.monotonic()
         look_at_all = self._first or now - self._full_look > FULL_LOOK_SECONDS
         if look_at_all:
             self._full_look = now
-        stale = {arm for arm, seen in self._seen.items() if not seen.finished}
+        stale = {key for key, seen in self._seen.items() if not seen.finished}
         if not look_at_all:
-            stale = {arm for arm in stale if states[arm] != self._seen[arm].states}
-        for arm in stale:
-            self._seen[arm].states = states[arm]
+            stale = {key for key in stale if states[key] != self._seen[key].states}
+        for key in stale:
+            self._seen[key].states = states[key]
         return stale
 
     # -- one group -------------------------------------------------------------------------------------------------
 
-    def _step_group(self, peers: Peers[PlannedArm], stale: Container[str]) -> None:
+    def _step_group(self, peers: Peers[PlannedArm], stale: Container[tuple[str, int]]) -> None:
         for task in peers.arms:
-            if task.name in stale:
-                self._seen[task.name].standing = self._search(task)
+            if task.key in stale:
+                self._seen[task.key].standing = self._search(task)
         wanted = self._num_seeds(peers)
         for task in peers.arms:
-            seen = self._seen[task.name]
-            if task.name in stale or seen.num_seeds != wanted:
+            seen = self._seen[task.key]
+            if task.key in stale or seen.num_seeds != wanted:
                 seen.num_seeds = wanted
                 seen.finished = seen.standing.searched and self._confirm(task, seen)
                 may_grow = self.seeds == AUTO and wanted < LOOKS[-1] and len(peers.arms) > 1 and not seen.finished
@@ -204,8 +214,8 @@ class Planner:
 
     def _num_seeds(self, peers: Peers[PlannedArm]) -> int:
         """How many confirm seeds every arm of the group is to have by now."""
-        standings = [self._seen[task.name].standing for task in peers.arms]
-        baseline = self._seen[peers.baseline.name].standing
+        standings = [self._seen[task.key].standing for task in peers.arms]
+        baseline = self._seen[peers.baseline.key].standing
 
         def decided() -> bool:
             candidates = [standing for standing in standings if standing is not baseline]
@@ -222,7 +232,7 @@ class Planner:
         slots = search.prefix()
         while len(slots) < task.plan.trials and ready(task.plan, len(slots), slots):
             slot = suggest(task.plan, task.space, len(slots), slots)
-            self.studies.enqueue(self.seat, task.name, Phase.SEARCH, slot)
+            self.studies.enqueue(self.seat, task.name, Phase.SEARCH, slot, repeat=task.repeat)
             slots.append(slot)
         confirm = self._history(task, Phase.CONFIRM)
         searched = len(slots) >= task.plan.trials and all(slot.done for slot in slots)
@@ -233,19 +243,19 @@ class Planner:
 
     def _history(self, task: PlannedArm, phase: Phase) -> History:
         """The phase as it stands, trials of lost workers given up and enqueued again."""
-        arm = task.name
-        found = self.studies.history(arm, phase, self.retries)
+        arm, repeat = task.key
+        found = self.studies.history(arm, phase, self.retries, repeat)
         given_up = [self._give_up(running.lease) for running in found.running]
         if any(given_up):
-            found = self.studies.history(arm, phase, self.retries)
+            found = self.studies.history(arm, phase, self.retries, repeat)
         for number, slot in found.lost.items():
             bare = replace(slot, value=None, pruned=False, rungs={})
-            self.studies.enqueue(self.seat, arm, phase, bare, found.attempts.get(number, 0) + 1)
+            self.studies.enqueue(self.seat, arm, phase, bare, found.attempts.get(number, 0) + 1, repeat)
         if found.lost:
-            found = self.studies.history(arm, phase, self.retries)
+            found = self.studies.history(arm, phase, self.retries, repeat)
         for number, slot in found.slots.items():
-            if slot.done and (arm, phase, number) not in self._told:
-                self._told.add((arm, phase, number))
+            if slot.done and (task.key, phase, number) not in self._told:
+                self._told.add((task.key, phase, number))
                 if not self._first:
                     self.on_done(task.job.label, phase, slot)
         return found
@@ -267,17 +277,17 @@ class Planner:
         choice, confirm = seen.standing.choice, seen.standing.confirm
         if choice != seen.chosen or choice is None:
             seen.chosen = choice
-            self.tracker.note_chosen(task.job.parent_run, _chosen(choice, task.space))
+            self.tracker.note_chosen(task.job.parent_run, _chosen(choice, task.space), task.repeat)
         if choice is None:  # every search trial diverged or crashed: there is nothing to confirm
             return True
         others = sorted(s.number for s in confirm.slots.values() if s.params != choice.params and s.done)
         missing = [seed for seed in range(seen.num_seeds) if seed not in seen.standing.seeds]
         for number, seed in enumerate(missing, max(confirm.slots, default=-1) + 1):
             slot = Slot(number, choice.params, seed, "chosen" if task.plan.trials else "fixed")
-            self.studies.enqueue(self.seat, task.name, Phase.CONFIRM, slot)
-        if (self.studies.note(task.name, "superseded") or []) != others:
-            self.tracker.supersede(task.name, others)
-            self.studies.set_note(task.name, "superseded", others)
+            self.studies.enqueue(self.seat, task.name, Phase.CONFIRM, slot, repeat=task.repeat)
+        if (self.studies.note(task.name, "superseded", task.repeat) or []) != others:
+            self.tracker.supersede(task.name, others, task.repeat)
+            self.studies.set_note(task.name, "superseded", others, task.repeat)
         return not missing and all(slot.done for slot in confirm.slots.values())
 
 
@@ -318,4 +328,25 @@ def _progress(task: PlannedArm, seen: _Seen, may_grow: bool) -> ArmProgress:
         best=min(finite, default=None),
         phase="confirm" if seen.chosen is not None or not task.plan.trials else "search",
         mean_seconds=(search.train_seconds + confirm.train_seconds) / count if count else None,
+    )
+
+
+def _together(searches: Sequence[_Seen]) -> ArmProgress:
+    """The progress of an arm with all its searches."""
+    parts = [seen.progress for seen in searches]
+    done = sum(part.done for part in parts)
+    at = next((number for number, seen in enumerate(searches) if not seen.finished), len(searches) - 1)
+    bests = [part.best for part in parts if part.best is not None]
+    seconds = sum((part.mean_seconds or 0.0) * part.done for part in parts)
+    return ArmProgress(
+        label=parts[0].label,
+        total=sum(part.total for part in parts),
+        may_grow=any(part.may_grow for part in parts),
+        done=done,
+        running=sum(part.running for part in parts),
+        diverged=sum(part.diverged for part in parts),
+        crashed=sum(part.crashed for part in parts),
+        best=min(bests, default=None),
+        phase=parts[at].phase + (f" {at + 1}/{len(parts)}" if len(parts) > 1 else ""),
+        mean_seconds=seconds / done if done else None,
     )

@@ -17,7 +17,7 @@ from optsweep.train.trial import Phase
 
 @dataclass(frozen=True)
 class PhaseStatus:
-    """How far a phase of an arm is, in trials."""
+    """How far a phase of an arm is, in trials of all its repeats."""
 
     arm: str
     phase: Phase
@@ -36,22 +36,26 @@ def status_of(storage: str, sweep: str) -> Iterator[PhaseStatus]:
         raise UserError(f"--storage: there is no store at {database(storage)}; run a sweep first, or name another one")
     studies = Studies.open(storage, sweep)
     known = [name.split(" | ") for name in optuna.get_all_study_names(studies.storage)]
-    arms = list(dict.fromkeys(parts[1] for parts in known if len(parts) == 3 and parts[0] == sweep))
-    if not arms:
+    repeats: dict[str, int] = {}  # of each arm, how many
+    for parts in known:
+        if len(parts) in (3, 4) and parts[0] == sweep:
+            repeat = int(parts[3]) if len(parts) == 4 else 0
+            repeats[parts[1]] = max(repeats.get(parts[1], 1), repeat + 1)
+    if not repeats:
         sweeps = sorted({parts[0] for parts in known if len(parts) == 3})
         raise UserError(f"no sweep is called {sweep}{nearest(sweep, sweeps)}; there are {', '.join(sweeps) or 'none'}")
-    for arm in arms:
+    for arm, count in repeats.items():
         for phase in Phase:
-            found = studies.history(arm, phase, retries=0)
-            slots = list(found.slots.values())
+            found = [studies.history(arm, phase, 0, repeat) for repeat in range(count)]
+            slots = [slot for history in found for slot in history.slots.values()]
             yield PhaseStatus(
                 arm,
                 phase,
-                done=found.num_done,
-                running=sum(not running.lease.expired for running in found.running),
-                waiting=found.waiting,
+                done=sum(history.num_done for history in found),
+                running=sum(not running.lease.expired for history in found for running in history.running),
+                waiting=sum(history.waiting for history in found),
                 diverged=sum(slot.value == math.inf for slot in slots),
                 pruned=sum(slot.pruned for slot in slots),
-                crashed=sum(found.attempts.values()),
+                crashed=sum(sum(history.attempts.values()) for history in found),
                 best=min((s.value for s in slots if s.value is not None and math.isfinite(s.value)), default=None),
             )

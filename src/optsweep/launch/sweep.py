@@ -29,7 +29,7 @@ from optsweep.launch.together import build_all, check_together, notes, without_l
 from optsweep.launch.work import work
 from optsweep.launch.worker import Job
 from optsweep.search.seats import Seat
-from optsweep.search.slots import SearchPlan
+from optsweep.search.slots import SearchPlan, seed_of
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
 from optsweep.tracking.codec import to_json
@@ -95,7 +95,7 @@ class _Prepared:
     @property
     def size(self) -> list[object]:
         """What a finished arm has; a plan that grew is another."""
-        return [self.arms[0].search.trials, self.arms[0].confirm_seeds]
+        return [self.arms[0].search.trials, self.arms[0].confirm_seeds, self.arms[0].repeats]
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,11 @@ def _open(prepared: _Prepared, seat: Seat, pool: Pool | None, command: str, obse
     run, plan = describe_sweep(tracker, arms, prepared.labels, prepared.baseline, prepared.devices[0], command)
     jobs = [describe_arm(tracker, arm, b, prepared.labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
     planner = Planner(
-        [PlannedArm(job, _search_plan(job.arm), b.space) for job, b in zip(jobs, built, strict=True)],
+        [
+            PlannedArm(job, _search_plan(job.arm, repeat), b.space, repeat)
+            for repeat in range(first.repeats)
+            for job, b in zip(jobs, built, strict=True)
+        ],
         prepared.studies,
         seat,
         tracker,
@@ -252,13 +256,13 @@ def _deal(arm: Arm, workers: int | None) -> tuple[int, list[str]]:
     return max(1, num_cores() // arm.trainer.threads), devices
 
 
-def _search_plan(arm: Arm) -> SearchPlan:
+def _search_plan(arm: Arm, repeat: int) -> SearchPlan:
     return SearchPlan(
         trials=arm.search.trials,
         lag=arm.search.lag,
         sampler=arm.search.sampler,
         pruner=arm.search.pruner,
         reruns=arm.search.reruns,
-        seed=arm.seed,
+        seed=seed_of(arm.seed, "repeat", repeat) if repeat else arm.seed,
         arm=arm.name,
     )

@@ -16,6 +16,7 @@ _SHARED = {  # field of an Arm: its key
     "seed": "sweep.seed",
     "tracking_uri": "tracking.uri",
     "storage": "tracking.storage",
+    "repeats": "sweep.repeats",
     "retries": "sweep.retries",
     "baseline": "sweep.baseline",
     "confirm_seeds": "confirm.seeds",

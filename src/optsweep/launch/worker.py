@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from optsweep.build.assemble import Built, build_arm, device_of
 from optsweep.config.arm import Arm
+from optsweep.inference.repeats import seed_index
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.search.ownership import Claim, LeaseLostError
 from optsweep.search.process import process_name
@@ -55,24 +56,26 @@ class Worker:
         self._next = os.getpid() % len(jobs)
 
     def work_once(self) -> bool:
-        """Pop and train the trials of one arm; false if none was waiting."""
-        for i in range(len(self.jobs)):
-            job = self.jobs[(self._next + i) % len(self.jobs)]
-            for phase in (Phase.SEARCH, Phase.CONFIRM):
-                works = self._pop(job, phase)
-                if works:
-                    self._next += i + 1
-                    self._train(job, works)
-                    return True
+        """Pop and train the trials of one arm, those of early repeats first; false if none was waiting."""
+        for repeat in range(self.jobs[0].arm.repeats):
+            for i in range(len(self.jobs)):
+                job = self.jobs[(self._next + i) % len(self.jobs)]
+                for phase in (Phase.SEARCH, Phase.CONFIRM):
+                    works = self._pop(job, phase, repeat)
+                    if works:
+                        self._next += i + 1
+                        self._train(job, works)
+                        return True
         return False
 
-    def _pop(self, job: Job, phase: Phase) -> list[Work]:
+    def _pop(self, job: Job, phase: Phase, repeat: int) -> list[Work]:
         """As many trials of one program as there are lanes."""
 
         def program(slot: Slot) -> list[Value]:
             return [slot.params[key] for key in job.program_keys]
 
-        return self.studies.pop(job.arm.name, phase, self.name, LEASE_SECONDS, job.arm.trainer.lanes, program)
+        lanes = job.arm.trainer.lanes
+        return self.studies.pop(job.arm.name, phase, self.name, LEASE_SECONDS, lanes, program, repeat)
 
     def _train(self, job: Job, works: Sequence[Work]) -> None:
         """Train popped trials together; a crash fails them all, and each is run again."""
@@ -119,7 +122,7 @@ def trial_of(arm: Arm, built: Built, work: Work) -> Trial:
     """The numbers to train with."""
     return Trial(
         hyper=built.space.hyper(work.slot.params),
-        seed=seed_of(arm.seed, work.phase.value, work.slot.seed),
+        seed=seed_of(arm.seed, work.phase.value, seed_index(work.repeat, work.slot.seed)),
         prune_above=work.slot.prune_above,
         test=work.phase is Phase.CONFIRM,
     )
@@ -141,7 +144,7 @@ class _Reporter:
         for work in works:
             if work.attempt:
                 reason = "cut off before its end; it was run again"
-                self.worker.tracker.lost_trials(work.arm, work.phase, work.slot.number, reason)
+                self.worker.tracker.lost_trials(work.arm, work.phase, work.slot.number, reason, work.repeat)
             self.logs.append(self._log(work, built))
 
     def _log(self, work: Work, built: Built) -> TrialLog:
@@ -150,12 +153,13 @@ class _Reporter:
             arm=work.arm,
             phase=work.phase,
             slot=slot.number,
-            seed=slot.seed,
+            seed=seed_index(work.repeat, slot.seed),
             origin=slot.origin,
             hyper=built.space.values(slot.params),
             lanes=len(self.works),
         )
-        name = f"{self.job.label} · {work.phase.value} {slot.number}"
+        repeat = f"repeat {work.repeat}, " if work.repeat else ""
+        name = f"{self.job.label} · {repeat}{work.phase.value} {slot.number}"
         return TrialLog(self.worker.tracker, self.job.parent_run, name, head, built.program.task.metric)
 
     def on_rung(self, place: int, rung: Rung) -> None:

@@ -17,6 +17,7 @@ from optsweep.train.trial import Phase
 
 FEW_SEEDS = 5
 _FEWEST_RUNGS = 4  # of a curve whose second half says anything
+FEW_SEARCHES = 3
 EDGE = 0.05  # share of a range that counts as its end
 
 
@@ -26,7 +27,7 @@ def caveats(group: Group) -> Iterator[str]:
     yield from _outside(group)
     yield from _at_edge(group)
     yield from _by_arm(group)
-    tested = [c.test.n for c in group.comparisons if c.test is not None]
+    tested = [c.test.n for c in group.comparisons if c.test is not None and c.searches < 2]
     if tested and min(tested) < FEW_SEEDS:
         fewest = plural(min(tested), "seed")
         yield f"Few seeds: {fewest}. An interval from so few leans wholly on differences being normally distributed."
@@ -36,6 +37,17 @@ def caveats(group: Group) -> Iterator[str]:
     if untimed:
         yield f"No timing pass of {listed(untimed)}: nothing is said about time."
     if any(comparison.test is not None for comparison in group.comparisons):
+        yield from _what_the_intervals_hold_for(group)
+
+
+def _what_the_intervals_hold_for(group: Group) -> Iterator[str]:
+    tested = [comparison for comparison in group.comparisons if comparison.test is not None]
+    over = [comparison.searches for comparison in tested if comparison.searches > 1]
+    if over and min(over) < FEW_SEARCHES:
+        yield "Two searches: an interval from so few leans wholly on differences being normally distributed."
+    if len(over) == len(tested):
+        yield "The intervals hold for repeating search and seeds; the test split is the same in all."
+    else:
         yield "The intervals hold for the chosen settings; how lucky the search was is not part of them."
 
 
@@ -43,6 +55,10 @@ def _incomplete(group: Group) -> Iterator[str]:
     if group.sweep.absent:
         have = "has" if len(group.sweep.absent) == 1 else "have"
         yield f"Partial: {listed(list(group.sweep.absent))} {have} not started."
+    planned = group.sweep.plan.repeats
+    complete = min((comparison.searches for comparison in group.comparisons), default=planned)
+    if planned > 1 and complete < planned:
+        yield f"Provisional: of {planned} searches of every arm {complete or 'none'} can be compared yet."
     for arm in group.arms:
         missing = [plural(arm.missing(phase), f"{phase} trial") for phase in Phase if arm.missing(phase)]
         if missing:
@@ -57,7 +73,7 @@ def _outside(group: Group) -> Iterator[str]:
     """Chosen values outside the suggested range: a baseline there has perhaps not been given its due."""
     found: dict[tuple[str, str], list[str]] = {}
     for arm in group.arms:
-        for key, value in (arm.arm.chosen.params if arm.arm.chosen else {}).items():
+        for key, value in (pair for held in arm.arm.all_chosen.values() for pair in held.params.items()):
             suggested = arm.arm.space.get(key)
             if suggested is None or suggested.low * (1 - 1e-9) <= value <= suggested.high * (1 + 1e-9):
                 continue
@@ -81,10 +97,11 @@ class AtEdge:
 
 def at_edge(arm: ArmResult) -> list[AtEdge]:
     """The searched keys of the arm that were chosen so."""
-    chosen, found = arm.arm.chosen, []
-    for key, suggested in arm.arm.space.items() if chosen else ():
-        value = chosen.params.get(key) if chosen else None
-        if chosen is None or value is None or key in chosen.bracketed:
+    found = []
+    every = arm.arm.all_chosen.values()
+    for chosen, (key, value) in ((held, pair) for held in every for pair in held.params.items()):
+        suggested = arm.arm.space.get(key)
+        if suggested is None or key in chosen.bracketed:
             continue
         ends = (suggested.low, suggested.high, value)
         low, high, at = (math.log(end) if suggested.log and min(ends) > 0 else end for end in ends)
@@ -171,4 +188,4 @@ def last_flip(comparison: Comparison) -> tuple[int, int] | None:
 
 def seeds_diverged(arm: ArmResult) -> str:
     """ "2 of 8 seeds"."""
-    return f"{arm.diverged_seeds} of {plural(len(arm.confirm), 'seed')}"
+    return f"{arm.diverged_seeds} of {plural(arm.confirm_seeds, 'seed')}"

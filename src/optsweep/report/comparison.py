@@ -1,6 +1,7 @@
 """From trials to findings: arms are grouped by task, and in each group every arm is compared with the baseline.
 
-Paired over confirm seeds, on the test split, Holm-corrected within a group (method.md's verdict, docs/statistics.md).
+Paired over searches or over the confirm seeds of one, on the test split, Holm-corrected within a group (method.md's
+verdict, docs/statistics.md).
 """
 
 from __future__ import annotations
@@ -8,16 +9,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from optsweep.inference import groups, statistics
-from optsweep.inference.comparison import Conclusion, Finding, differences, holm, judge, paired, scale
+from optsweep.inference.comparison import Conclusion, Finding, differences, holm, in_common, judge, paired, scale
 from optsweep.inference.looks import AUTO, Level, num_seeds
+from optsweep.inference.repeats import independent, repeat_of, repeats_of
 from optsweep.inference.statistics import Basin, Interval, PairedT
+from optsweep.report.complete import complete, lacking, without_setting
 from optsweep.report.tuned import as_tuned, not_worse
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
@@ -26,7 +29,6 @@ from optsweep.train.trial import Phase
 
 __all__ = ["ArmResult", "Comparison", "Conclusion", "Group", "compare", "steps_ratios"]
 
-_LOST = (Status.DIVERGED, Status.CRASHED)
 BASIN_TOLERANCE = 0.05  # of the best loss
 
 
@@ -38,7 +40,7 @@ class ArmResult:
     arm: ArmRecord
     label: str  # unique within its group
     style: int  # same number, same colour, in every figure
-    num_seeds: int = 0  # confirm seeds that the plan asks for; with confirm.seeds=auto by what is known so far
+    num_seeds: int = 0  # confirm seeds that the plan asks of a search; with confirm.seeds=auto by what is known so far
 
     @property
     def name(self) -> str:
@@ -52,9 +54,20 @@ class ArmResult:
 
     @cached_property
     def test_losses(self) -> Mapping[int, float]:
-        """Test loss by seed, of the confirm trials that finished with a finite one."""
-        found = {seed: trial.metric(names.TEST_LOSS) for seed, trial in self.confirm.items() if _finished(trial)}
-        return {seed: loss for seed, loss in sorted(found.items()) if loss is not None and math.isfinite(loss)}
+        """Test loss by seed, of the confirm trials that finished with a finite one, and of complete repeats only."""
+        found = {seed: loss for seed, loss in sorted(self._metrics(names.TEST_LOSS).items()) if math.isfinite(loss)}
+        counted = complete(self.arm, self.sweep.plan, self.num_seeds) or [0]  # a first one under way as it is
+        return {seed: loss for seed, loss in found.items() if repeat_of(seed) in counted}
+
+    def _metrics(self, key: str) -> dict[int, float]:
+        """A metric's last value by seed, of the confirm trials that finished."""
+        found = {seed: trial.metric(key) for seed, trial in self.confirm.items() if _finished(trial)}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    @property
+    def losses(self) -> Mapping[int, float]:
+        """What the arm's mean is over: mean test losses by repeat where there are several, else those by seed."""
+        return independent(self.test_losses)
 
     @cached_property
     def val_losses(self) -> Mapping[int, float]:
@@ -64,8 +77,8 @@ class ArmResult:
 
     @property
     def test(self) -> Interval | None:
-        """Mean test loss with its t interval over seeds."""
-        return _mean(self.test_losses.values())
+        """Mean test loss with its t interval over repeats, or over the seeds of one."""
+        return _mean(self.losses.values())
 
     @property
     def metric_name(self) -> str:
@@ -81,12 +94,12 @@ class ArmResult:
     def metric(self) -> Interval | None:
         """Mean of the task's metric on the test split."""
         key = names.test_metric(self.metric_name)
-        return _mean(trial.metric(key) for trial in self.confirm.values() if _finished(trial))
+        return _mean(independent(self._metrics(key)).values())
 
     @property
     def val(self) -> Interval | None:
         """Mean validation loss at the last step of the confirm trials."""
-        return _mean(self.val_losses.values())
+        return _mean(independent(self.val_losses).values())
 
     @property
     def num_searched(self) -> int:
@@ -110,21 +123,34 @@ class ArmResult:
     @property
     def diverged_seeds(self) -> int:
         """Confirm trials that diverged, a test loss that is not finite included."""
-        lost = [
-            t for t in self.confirm.values() if _finished(t) and not math.isfinite(t.metrics.get(names.TEST_LOSS, 0.0))
-        ]
-        return self.count(Phase.CONFIRM, Status.DIVERGED) + len(lost)
+        ends = [t.metrics.get(names.TEST_LOSS, 0.0) for t in self.confirm.values() if _finished(t)]
+        lost = sum(not math.isfinite(loss) for loss in ends)
+        return self.count(Phase.CONFIRM, Status.DIVERGED) + lost + self._without_setting
+
+    @property
+    def confirm_seeds(self) -> int:
+        """Confirm seeds that there are, those that a search without a setting was to have included."""
+        return len(self.confirm) + self._without_setting
+
+    @cached_property
+    def _without_setting(self) -> int:
+        return without_setting(self.arm, self.sweep.plan, self.num_seeds)
 
     @property
     def unbracketed(self) -> tuple[tuple[str, str], ...]:
-        """(hyperparameter, side) where no worse or diverging value was tried beyond the chosen one."""
-        chosen = self.arm.chosen
-        if chosen is None:
-            return ()
-        return tuple((key, side) for key, sides in chosen.bracketed.items() for side, held in sides.items() if not held)
+        """(hyperparameter, side) where a search tried no worse or diverging value beyond the one that it chose."""
+        found = [held.bracketed.items() for held in self.arm.all_chosen.values()]
+        edges = [(key, side) for chosen in found for key, sides in chosen for side, held in sides.items() if not held]
+        return tuple(dict.fromkeys(edges))
+
+    def settings(self, key: str) -> list[float]:
+        """The values of a hyperparameter that the searches chose, in order; the fixed one where it wasn't searched."""
+        chosen = [held.params[key] for held in self.arm.all_chosen.values() if key in held.params]
+        alone = self.setting(key)
+        return chosen or ([] if alone is None else [alone])
 
     def setting(self, key: str) -> float | None:
-        """The chosen, else fixed, value of a hyperparameter."""
+        """The value of a hyperparameter that the first search chose, else the fixed one."""
         if self.arm.chosen and key in self.arm.chosen.params:
             return self.arm.chosen.params[key]
         if isinstance(fixed := self.arm.fixed.get(key), (int, float)):
@@ -173,19 +199,8 @@ class ArmResult:
 
     def missing(self, phase: Phase) -> int:
         """Planned trials of a phase without a result."""
-        done = sum(
-            count for (of, status), count in self._counts.items() if of is phase and status is not Status.RUNNING
-        )
-        planned = self.num_seeds if phase is Phase.CONFIRM else self.sweep.planned(phase)
-        if phase is Phase.CONFIRM and self._found_nothing:
-            return 0
-        return max(planned - done, 0)
-
-    @property
-    def _found_nothing(self) -> bool:
-        """Whether the search is over without a setting that could be confirmed: every trial diverged or crashed."""
-        searched = self.sweep.planned(Phase.SEARCH) > 0 and not self.missing(Phase.SEARCH)
-        return searched and all(trial.status in _LOST for trial in self.arm.trials)
+        plan = self.sweep.plan
+        return sum(lacking(self.arm, plan, self.num_seeds, phase, repeat) for repeat in range(plan.repeats))
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,12 +209,14 @@ class Comparison:
 
     candidate: ArmResult
     baseline: ArmResult
-    differences: Mapping[int, float]
+    differences: Mapping[int, float]  # by repeat where there are several, else by seed
+    means: tuple[float, float]  # of both, over what is compared; NaN if there is nothing
+    seeds: tuple[int, ...]  # compared, by repeat
     test: PairedT | None
     val_test: PairedT | None  # of the validation losses at the last step
     p_holm: float | None
-    sign_flip_p: float | None  # from 8 seeds on
-    bca: Interval | None  # from 20 seeds on, as a description
+    sign_flip_p: float | None  # from 8 differences on
+    bca: Interval | None  # from 20 differences on, as a description
     probability: Interval | None  # that a run of the candidate ends lower
     equal_p: float | None  # none where a seed diverged: the others can't show the arms to be equal
     delta: float | None
@@ -208,18 +225,28 @@ class Comparison:
     steps_ratios: tuple[float, ...]  # candidate / baseline per seed, to the baseline's final validation loss
 
     @property
+    def searches(self) -> int:
+        """How many searches of both are compared."""
+        return len(self.seeds)
+
+    @property
+    def at_chosen(self) -> bool:
+        """Whether it holds for the settings of one search only, since tuning isn't in its variance."""
+        return self.searches < 2 and self.baseline.sweep.planned(Phase.SEARCH) > 0
+
+    @property
     def behind(self) -> ArmResult:
         """The arm that ends higher."""
         return self.baseline if self.test is not None and self.test.mean < 0 else self.candidate
 
     @property
     def steps_ratio(self) -> Interval | None:
-        """Steps to target, candidate / baseline: geometric mean over seeds, the median where a seed missed it."""
+        """Steps to target, candidate / baseline: geometric mean over seeds or searches, the median where one missed."""
         return statistics.ratio_interval(self.steps_ratios) if self.steps_ratios else None
 
     @property
     def steps_ratio_of(self) -> str:
-        """What the ratio of steps is of the seeds' ratios."""
+        """What the ratio of steps is of the ratios."""
         return "geometric mean" if all(map(math.isfinite, self.steps_ratios)) else "median"
 
     @property
@@ -291,18 +318,22 @@ def compare(sweeps: Sequence[SweepRecord]) -> tuple[Group, ...]:
 def _group(sweep: SweepRecord, setting: Mapping[str, str], results: Sequence[ArmResult], base: int) -> Group:
     level = Level.of(sweep.looks)
     delta = sweep.plan.confirm.delta
-    findings = judge([*results[:base], *results[base + 1 :]], results[base], level, delta)
-    wanted = _num_seeds(sweep, results, findings)
+
+    def findings(arms: Sequence[ArmResult]) -> list[Finding]:
+        return judge([*arms[:base], *arms[base + 1 :]], arms[base], level, delta)
+
+    wanted = _num_seeds(sweep, results, lambda: all(finding.decided for finding in findings(results)))
     arms = tuple(replace(arm, num_seeds=wanted) for arm in results)
     candidates = [*arms[:base], *arms[base + 1 :]]
     comparisons = [
-        _comparison(arm, arms[base], finding, level, delta) for arm, finding in zip(candidates, findings, strict=True)
+        _comparison(arm, arms[base], finding, level, delta)
+        for arm, finding in zip(candidates, findings(arms), strict=True)
     ]
     lowest = not_worse(_lowest(arms, level), arms[base], comparisons)
     return Group(sweep, setting, arms, arms[base], tuple(comparisons), lowest, level)
 
 
-def _num_seeds(sweep: SweepRecord, arms: Sequence[ArmResult], findings: Sequence[Finding]) -> int:
+def _num_seeds(sweep: SweepRecord, arms: Sequence[ArmResult], decided: Callable[[], bool]) -> int:
     """What the planner would have the arms run by now; arms without a choice have nothing to confirm."""
 
     def complete(look: int) -> bool:
@@ -314,21 +345,24 @@ def _num_seeds(sweep: SweepRecord, arms: Sequence[ArmResult], findings: Sequence
         )
 
     if sweep.seeds != AUTO:
-        return sweep.planned(Phase.CONFIRM)
+        return sweep.seeds
     most = max((max(arm.confirm, default=-1) + 1 for arm in arms), default=0)
-    return num_seeds(AUTO, most, complete, lambda: all(f.decided for f in findings), sweep.looks)
+    return num_seeds(AUTO, most, complete, decided, sweep.looks)
 
 
 def _comparison(
     candidate: ArmResult, baseline: ArmResult, finding: Finding, level: Level, delta: float | None
 ) -> Comparison:
     values, size = list(finding.differences.values()), scale(candidate, baseline)
-    ours, theirs = ([arm.test_losses[seed] for seed in finding.differences] for arm in (candidate, baseline))
+    both = in_common(candidate, baseline)
+    ours, theirs = (list(independent(losses).values()) for losses in both)
     all_finished = not (candidate.diverged_seeds or baseline.diverged_seeds)
     return Comparison(
         candidate=candidate,
         baseline=baseline,
         differences=finding.differences,
+        means=(float(np.mean(ours)), float(np.mean(theirs))) if ours else (math.nan, math.nan),
+        seeds=tuple(map(len, repeats_of(both[0]).values())),
         test=finding.test,
         val_test=_on_validation(candidate, baseline, level),
         p_holm=finding.p_holm,
@@ -344,15 +378,15 @@ def _comparison(
 
 
 def _on_validation(candidate: ArmResult, baseline: ArmResult, level: Level) -> PairedT | None:
-    ours, theirs = candidate.val_losses, baseline.val_losses
+    ours, theirs = independent(candidate.val_losses), independent(baseline.val_losses)
     found = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
     size = max(map(abs, (*ours.values(), *theirs.values())), default=0.0)
     return statistics.paired_t(found, level.confidence, scale=size) if found else None
 
 
 def steps_ratios(candidate: ArmResult, baseline: ArmResult) -> tuple[float, ...]:
-    """Steps to the baseline's final validation loss, candidate / baseline, per seed; a miss is infinity."""
-    over, under = [], []
+    """Steps to the baseline's final validation loss, candidate / baseline, by seed or search; a miss is infinity."""
+    found: dict[int, float] = {}
     for seed, trial in baseline.confirm.items():
         other = candidate.confirm.get(seed)
         reference = trial.curves.get(names.VAL_LOSS)
@@ -361,10 +395,14 @@ def steps_ratios(candidate: ArmResult, baseline: ArmResult) -> tuple[float, ...]
         if other.status in (Status.RUNNING, Status.CRASHED) or names.VAL_LOSS not in other.curves:
             continue
         target, curve = float(reference.values[-1]), other.curves[names.VAL_LOSS]
-        under.append(statistics.steps_to_target(reference.steps, reference.values, target))
+        needed = statistics.steps_to_target(reference.steps, reference.values, target)
         reached = statistics.steps_to_target(curve.steps, curve.values, target)
-        over.append(reached if _finished(other) else math.inf)
-    return tuple(float(ratio) for ratio in statistics.ratios(over, under))
+        for ratio in statistics.ratios([reached if _finished(other) else math.inf], [needed]):
+            found[seed] = float(ratio)
+    by_repeat = repeats_of(found)
+    if len(by_repeat) < 2:
+        return tuple(found.values())
+    return tuple(statistics.median_interval(ratios).estimate for ratios in by_repeat.values())
 
 
 def _lowest(arms: Sequence[ArmResult], level: Level) -> tuple[ArmResult, ...]:

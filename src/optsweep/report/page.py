@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from optsweep.inference.looks import in_words
+from optsweep.inference.repeats import SEEDS_PER_REPEAT
 from optsweep.report import chosen, samples, wording
 from optsweep.report.across.findings import Across, record
 from optsweep.report.across.tasks import scores
@@ -24,7 +25,7 @@ from optsweep.report.results import partial, problems
 from optsweep.report.verdict import Verdict, details, outcome_sentence
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
-from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY, SweepRecord
+from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY, SweepRecord, TrialRecord
 from optsweep.train.trial import Phase
 
 _FOLDER = Path(__file__).parent
@@ -87,6 +88,8 @@ def _environment() -> Environment:
         partial=partial,
         badge=badge,
         outcome_sentence=outcome_sentence,
+        place=place,
+        paired_over=paired_over,
         details=details,
         comparison_of=comparison_of,
         difference=wording.plus_minus_difference,
@@ -141,10 +144,22 @@ def compared(runs: Sequence[str], experiment_id: str) -> str:
     return "/#/compare-runs?runs={}&experiments={}".format(*lists)
 
 
+def place(trial: TrialRecord) -> str:
+    """Where a trial stands in its phase: seed or slot, after the repeat where that isn't the first."""
+    own = trial.seed % SEEDS_PER_REPEAT if trial.phase is Phase.CONFIRM else trial.slot
+    return f"{trial.repeat} · {own}" if trial.repeat else str(own)
+
+
+def paired_over(group: Group) -> str:
+    """What the differences are paired over: searches where there are several, else seeds."""
+    return "searches" if any(comparison.searches > 1 for comparison in group.comparisons) else "seeds"
+
+
 def facts_line(sweep: SweepRecord) -> list[str]:
     """The sweep in a few words: arms, trials, seeds, time, device."""
     said = [wording.plural(len(sweep.arms), "arm"), wording.plural(sum(len(a.trials) for a in sweep.arms), "trial")]
     said += [in_words(sweep.seeds, sweep.looks)]
+    said += [f"{sweep.plan.repeats} searches of every arm"] if sweep.plan.repeats > 1 else []
     seconds = sum(session.end - session.start for session in sweep.sessions)
     said += [wording.duration(seconds)] if seconds else []
     said += [sweep.environment.device] if sweep.environment.device else []
@@ -173,6 +188,7 @@ def _date(seconds: Any) -> str:
 _FILTERS = {
     "number": wording.number,
     "setting": wording.setting,
+    "spread": wording.spread,
     "plus_minus": wording.plus_minus,
     "p_value": wording.p_value,
     "times": wording.times,

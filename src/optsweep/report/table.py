@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from optsweep.report import chosen
 from optsweep.report.comparison import ArmResult, Group
 from optsweep.report.samples import are_unequal, cell
-from optsweep.report.wording import number, p_value, plus_minus, plus_minus_difference, setting, size
+from optsweep.report.wording import number, p_value, plus_minus, plus_minus_difference, size, spread
 from optsweep.tracking.names import Status
 from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY
 from optsweep.train.trial import Phase
@@ -31,8 +31,8 @@ def _row(group: Group, arm: ArmResult) -> dict[str, str]:
     texts = (
         group.title,
         arm.label + (" (baseline)" if arm is group.baseline and group.comparisons else ""),
-        setting(arm.setting(LEARNING_RATE)) + ("!" if arm.unbracketed else ""),
-        setting(arm.setting(WEIGHT_DECAY)),
+        spread(arm.settings(LEARNING_RATE)) + ("!" if arm.unbracketed else ""),
+        spread(arm.settings(WEIGHT_DECAY)),
         chosen.in_words(arm),
         plus_minus(arm.test),
         plus_minus_difference(comparison.test) if comparison else "",

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from optsweep.inference.comparison import within
 from optsweep.inference.looks import Level
 from optsweep.inference.statistics import Interval, PairedT
@@ -52,8 +50,9 @@ def _headline(group: Group) -> str:
         return _alone(group.baseline, group)
     by_outcome = {outcome: [c for c in group.comparisons if c.outcome is outcome] for outcome in Conclusion}
     baseline = group.baseline.label
+    chosen = any(comparison.at_chosen and comparison.test for comparison in group.comparisons)
     parts = []
-    for outcome, (of_one, of_several) in _SAID.items():
+    for outcome, (of_one, of_several) in (_SAID_AT_CHOSEN if chosen else _SAID).items():
         found = [comparison.candidate.label for comparison in by_outcome[outcome]]
         if found:
             who = listed(found) if len(found) <= 3 else plural(len(found), "arm")
@@ -61,20 +60,26 @@ def _headline(group: Group) -> str:
     parts += _undecided(by_outcome[Conclusion.UNDECIDED])
     corrected = f" (Holm-corrected over {plural(group.tested, 'comparison')})" if group.tested > 1 else ""
     split = f" ({samples})" if (samples := _test_samples(group.baseline)) else ""
-    return f"On {group.title}{split}, against {baseline}: {'; '.join(parts)}{corrected}."
+    against = f"{AT_CHOSEN}, against {baseline}" if chosen else f"against {baseline}"
+    again = f" {measured_by_repeats(group)}" if chosen else ""
+    return f"On {group.title}{split}, {against}: {'; '.join(parts)}{corrected}.{again}"
 
 
 def _undecided(comparisons: Sequence[Comparison]) -> list[str]:
     """Per side and reason: who ends lower or higher, and why that decides nothing."""
     found: dict[tuple[str, str], list[str]] = {}
     for comparison in comparisons:
-        side = "lower" if comparison.behind is comparison.baseline else "higher"
-        found.setdefault((side, why_undecided(comparison)), []).append(comparison.candidate.label)
+        found.setdefault((side(comparison), why_undecided(comparison)), []).append(comparison.candidate.label)
     return [
-        f"{listed(who) if len(who) <= 3 else plural(len(who), 'arm')} {'ends' if len(who) == 1 else 'end'} {side}, but "
-        f"{why}: not decided"
-        for (side, why), who in found.items()
+        f"{listed(who) if len(who) <= 3 else plural(len(who), 'arm')} {'ends' if len(who) == 1 else 'end'} {where}, "
+        f"but {why}: not decided"
+        for (where, why), who in found.items()
     ]
+
+
+def side(comparison: Comparison) -> str:
+    """Where the candidate ends."""
+    return "lower" if comparison.behind is comparison.baseline else "higher"
 
 
 def _test_samples(arm: ArmResult) -> str:
@@ -92,6 +97,25 @@ _SAID = {  # of one arm, of several
 }
 
 
+_SAID_AT_CHOSEN = {
+    **_SAID,
+    Conclusion.BETTER: ("ends lower", "end lower"),
+    Conclusion.SLIGHTLY_BETTER: ("ends lower, by less than δ", "end lower, by less than δ"),
+    Conclusion.WORSE: ("ends higher", "end higher"),
+    Conclusion.SLIGHTLY_WORSE: ("ends higher, by less than δ", "end higher, by less than δ"),
+}
+
+AT_CHOSEN = "at the settings that this search chose"
+
+
+def measured_by_repeats(group: Group) -> str:
+    """What the interval of one search leaves out, and what would measure it."""
+    planned = group.sweep.plan.repeats
+    if planned > 1:
+        return f"A repeat may move this by more than the interval; {planned} searches are planned, and will tell."
+    return "A repeat may move this by more than the interval; sweep.repeats=4 measures it."
+
+
 def _alone(arm: ArmResult, group: Group) -> str:
     """The sentence of a group with one arm."""
     where = f"On {group.title} there is one arm, {arm.label}, so there is nothing to compare"
@@ -103,7 +127,8 @@ def _alone(arm: ArmResult, group: Group) -> str:
     if test.low is not None and test.high is not None:
         interval = f", 95 % interval {span(test.low, test.high, places)}"
     mean = f"{fixed(test.estimate, places)} {arm.unit}".rstrip()
-    return f"{where}: its {'mean ' if test.n > 1 else ''}test loss is {mean}{interval} over {plural(test.n, 'seed')}."
+    what = plural(test.n, "seed") if test.n == len(arm.test_losses) else f"{test.n} searches"
+    return f"{where}: its {'mean ' if test.n > 1 else ''}test loss is {mean}{interval} over {what}."
 
 
 def sentence(comparison: Comparison, group: Group) -> str:
@@ -128,20 +153,25 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
     evidence = _evidence(comparison)
     diverged = [arm for arm in (comparison.candidate, comparison.baseline) if arm.diverged_seeds]
     lost = listed([f"{arm.label} diverged on {seeds_diverged(arm)}" for arm in diverged])
+    equal = ", so they can't be called equal" if within(comparison.test, comparison.delta) else ""
+    also = f" But {lost}{equal}." if lost and comparison.outcome is Conclusion.NO_DIFFERENCE else ""
+    if comparison.at_chosen and comparison.outcome is not Conclusion.UNTESTED:
+        said = _at_chosen(comparison)
+        said = f"{where}{said}" if where else f"{said[0].upper()}{said[1:]}"
+        open_yet = comparison.outcome is Conclusion.UNDECIDED
+        but = f"; but {why_undecided(comparison)}: not decided" if open_yet else ""
+        return f"{said}: {evidence}{but}.{also} {measured_by_repeats(group)}"
     match comparison.outcome:
         case Conclusion.BETTER | Conclusion.SLIGHTLY_BETTER | Conclusion.WORSE | Conclusion.SLIGHTLY_WORSE as shown:
             said = f"{where}{candidate} is {'better' if shown.better else 'worse'} than {baseline}"
             small = shown in (Conclusion.SLIGHTLY_BETTER, Conclusion.SLIGHTLY_WORSE)
             return f"{said}{f', by less than {number(comparison.delta)}' if small else ''}: {evidence}."
         case Conclusion.UNDECIDED:
-            side = "lower" if comparison.behind is comparison.baseline else "higher"
             why = why_undecided(comparison)
-            return f"{where}{candidate} ends {side} than {baseline}, {evidence}, but {why}: not decided."
+            return f"{where}{candidate} ends {side(comparison)} than {baseline}, {evidence}, but {why}: not decided."
         case Conclusion.EQUAL:
             return f"{where}{candidate} and {baseline} are equal within ±{number(comparison.delta)}: {evidence}."
         case Conclusion.NO_DIFFERENCE:
-            equal = ", so they can't be called equal" if within(comparison.test, comparison.delta) else ""
-            also = f" But {lost}{equal}." if lost else ""
             return f"{where}no difference between {candidate} and {baseline} is shown: {evidence}.{also}"
     if comparison.test.p is not None:
         lead = candidate if comparison.test.mean < 0 else baseline
@@ -151,23 +181,57 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
         )
     also = f" But {lost}." if lost else ""
     if comparison.test.zero_variance:
+        every = "in every search" if comparison.searches > 1 else "on every seed"
         return (
-            f"{where}{candidate} and {baseline} differ by the same amount on every seed, so there is no variance to "
+            f"{where}{candidate} and {baseline} differ by the same amount {every}, so there is no variance to "
             f"test against: {evidence}.{also}"
         )
     return f"{where}one seed of {candidate} and {baseline} shows nothing yet: {evidence}, without an interval.{also}"
 
 
+def _at_chosen(comparison: Comparison) -> str:
+    """The outcome of one search, as far as it goes: never that an optimizer is better."""
+    candidate, baseline = comparison.candidate.label, comparison.baseline.label
+    match comparison.outcome:
+        case Conclusion.EQUAL:
+            return f"{AT_CHOSEN}, {candidate} and {baseline} are equal within ±{number(comparison.delta)}"
+        case Conclusion.NO_DIFFERENCE:
+            return f"{AT_CHOSEN}, no difference between {candidate} and {baseline} is shown"
+    small = comparison.outcome in (Conclusion.SLIGHTLY_BETTER, Conclusion.SLIGHTLY_WORSE)
+    by = f", by less than {number(comparison.delta)}" if small else ""
+    return f"{AT_CHOSEN}, {candidate} ends {side(comparison)} than {baseline}{by}"
+
+
 def _evidence(comparison: Comparison) -> str:
     assert comparison.test is not None
-    arms = (comparison.candidate.test_losses, comparison.baseline.test_losses)
-    ours, theirs = (float(np.mean([losses[seed] for seed in comparison.differences])) for losses in arms)
+    over = paired_over(comparison)
     unit, samples = comparison.baseline.unit, _test_samples(comparison.baseline)
-    return evidence(comparison.test, comparison.p_holm, ours, theirs, unit, comparison.level, samples)
+    return evidence(comparison.test, comparison.p_holm, *comparison.means, unit, comparison.level, over, samples)
+
+
+def paired_over(comparison: Comparison) -> str:
+    """ "8 seeds; settings and test split held", "3 of 4 searches of 16 trials with 3 seeds each"."""
+    plan = comparison.baseline.sweep.plan
+    if comparison.searches > 1:
+        count = f"{comparison.searches} of {plan.repeats}" if comparison.searches < plan.repeats else str(plan.repeats)
+        fewest, most = min(comparison.seeds), max(comparison.seeds)
+        seeds = plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
+        return f"{count} searches of {plural(plan.search.trials, 'trial')} with {seeds} each"
+    text = plural(sum(comparison.seeds), "seed")
+    if plan.repeats > 1:
+        text += f" of the first complete search of {plan.repeats}"
+    return f"{text}; settings and test split held" if comparison.at_chosen else text
 
 
 def evidence(
-    test: PairedT, p_holm: float | None, ours: float, theirs: float, unit: str, level: Level, samples: str = ""
+    test: PairedT,
+    p_holm: float | None,
+    ours: float,
+    theirs: float,
+    unit: str,
+    level: Level,
+    over: str = "",
+    samples: str = "",
 ) -> str:
     """The difference of two mean test losses over common seeds, its interval and p value, and the two means."""
     half = None if test.low is None or test.high is None else (test.high - test.low) / 2
@@ -178,7 +242,7 @@ def evidence(
     if test.low is not None and test.high is not None:
         text += f"; {interval_name(level, 'of the difference')} {span(test.low, test.high, places, sign=True)}"
         text += f", {p_value(p_holm)}" + (" after Holm's correction" if p_holm != test.p else "")
-    return f"{text}; paired over {plural(test.n, 'seed')}{f', {samples}' if samples else ''})"
+    return f"{text}; paired over {over or plural(test.n, 'seed')}{f', {samples}' if samples else ''})"
 
 
 def _target(comparison: Comparison) -> str:
@@ -187,7 +251,8 @@ def _target(comparison: Comparison) -> str:
         return ""
     if math.isinf(found.estimate):
         reached = sum(math.isfinite(ratio) for ratio in comparison.steps_ratios)
-        return f"It reaches the baseline's final validation loss on only {reached} of {plural(found.n, 'seed')}."
+        of = f"{found.n} searches" if comparison.searches > 1 else plural(found.n, "seed")
+        return f"It reaches the baseline's final validation loss on only {reached} of {of}."
     also = f" and {_ratio_of(seconds, 'time')}" if (seconds := comparison.seconds_ratio) is not None else ""
     steps = _ratio_of(found, "steps", f"{comparison.steps_ratio_of}; ")
     return f"It reaches the baseline's final validation loss in {steps}{also}."

@@ -47,6 +47,12 @@ def setting(value: float | None) -> str:
     return text
 
 
+def spread(values: Sequence[float]) -> str:
+    """A hyperparameter in all searches: the value, or lowest and highest."""
+    ends = list(dict.fromkeys(map(setting, (min(values), max(values))))) if values else []
+    return " – ".join(ends) or "–"
+
+
 def decimals(uncertainty: float | None, value: float) -> int:
     """Decimals that leave two digits of the uncertainty; four significant digits of the value without one."""
     scale = uncertainty / 10 if uncertainty else (abs(value) or 1.0) / 1_000

@@ -1,9 +1,9 @@
 """Trials in Optuna's storage, which is all that planner and workers share.
 
-An arm has two studies, one per phase. The planner, who holds the arm's seat, alone creates trials (enqueued, with
-everything that decides them as attributes); workers pop them, hold a lease while they train, and tell the result. A
-trial's state says what happened: COMPLETE with its value, PRUNED with attribute `end` (pruned or diverged), FAIL for a
-crash. What changes a trial's state or owner is in ownership.py; Optuna reads.
+Every repeat of an arm has two studies, one per phase. The planner, who holds the arm's seat, alone creates trials
+(enqueued, with everything that decides them as attributes); workers pop them, hold a lease while they train, and tell
+the result. A trial's state says what happened: COMPLETE with its value, PRUNED with attribute `end` (pruned or
+diverged), FAIL for a crash. What changes a trial's state or owner is in ownership.py; Optuna reads.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TRIES_TO_CREATE = 20
 SYSTEM_ATTRIBUTES = TrialSystemAttributeModel.__table__
 
 States = frozenset[tuple[Phase, TrialState, int]]
-"""How many trials of an arm are in which state, by phase; states without a trial are left out."""
+"""How many trials of an arm's repeat are in which state, by phase; states without a trial are left out."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,18 @@ class Work:
     claim: Claim
     slot: Slot
     attempt: int
+    repeat: int = 0
 
 
 class Studies:
-    """All studies of one sweep."""
+    """All studies of one sweep. `repeat` counts the searches of an arm; its notes lie with the first unless said."""
 
     def __init__(self, storage: RDBStorage, sweep: str) -> None:
         self.storage: BaseStorage = optuna.storages.get_storage(storage)
         self.sweep = sweep
         self._engine = storage.engine
         self._ownership = Ownership(storage.engine)
-        self._ids: dict[tuple[str, Phase], int] = {}
+        self._ids: dict[tuple[str, Phase, int], int] = {}
 
     @staticmethod
     def open(url: str, sweep: str) -> Studies:
@@ -85,30 +86,30 @@ class Studies:
         """
         return take_seat(self._engine, self.sweep, [*arms, WHOLE_SWEEP] if whole else arms)
 
-    def ensure(self, arm: str, phase: Phase) -> int:
+    def ensure(self, arm: str, phase: Phase, repeat: int = 0) -> int:
         """The study of an arm's phase, created if it is missing."""
-        key = (arm, phase)
+        key = (arm, phase, repeat)
         if key not in self._ids:
-            name = f"{self.sweep} | {arm} | {phase}"
+            name = f"{self.sweep} | {arm} | {phase}" + (f" | {repeat}" if repeat else "")
             study = optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)
             self._ids[key] = study._study_id
         return self._ids[key]
 
-    def note(self, arm: str, key: str) -> Any:
+    def note(self, arm: str, key: str, repeat: int = 0) -> Any:
         """What was noted of an arm, or None."""
-        return self.storage.get_study_user_attrs(self.ensure(arm, Phase.SEARCH)).get(key)
+        return self.storage.get_study_user_attrs(self.ensure(arm, Phase.SEARCH, repeat)).get(key)
 
-    def set_note(self, arm: str, key: str, value: Any) -> None:
+    def set_note(self, arm: str, key: str, value: Any, repeat: int = 0) -> None:
         """Note something of an arm (JSON-serialisable)."""
-        self.storage.set_study_user_attr(self.ensure(arm, Phase.SEARCH), key, value)
+        self.storage.set_study_user_attr(self.ensure(arm, Phase.SEARCH, repeat), key, value)
 
     def has_trials(self, arm: str) -> bool:
         """Whether any trial of an arm was ever made."""
         return any(self.trials(arm, phase) for phase in Phase)
 
-    def enqueue(self, seat: Seat, arm: str, phase: Phase, slot: Slot, attempt: int = 0) -> None:
+    def enqueue(self, seat: Seat, arm: str, phase: Phase, slot: Slot, attempt: int = 0, repeat: int = 0) -> None:
         """Make a trial that waits for a worker. Raises SeatLostError if another process plans this arm by now."""
-        study = self.ensure(arm, phase)
+        study = self.ensure(arm, phase, repeat)
         attributes = {
             "slot": slot.number,
             "params": dict(slot.params),
@@ -127,25 +128,26 @@ class Studies:
             connection.execute(insert(SYSTEM_ATTRIBUTES).values(fixed))  # where Optuna's own tools look
             self._ownership.offer(connection, trial_id)
 
-    def trials(self, arm: str, phase: Phase) -> list[FrozenTrial]:
+    def trials(self, arm: str, phase: Phase, repeat: int = 0) -> list[FrozenTrial]:
         """All trials of a phase, in order of creation."""
-        return self.storage.get_all_trials(self.ensure(arm, phase), deepcopy=False)
+        return self.storage.get_all_trials(self.ensure(arm, phase, repeat), deepcopy=False)
 
-    def history(self, arm: str, phase: Phase, retries: int) -> History:
+    def history(self, arm: str, phase: Phase, retries: int, repeat: int = 0) -> History:
         """A phase as it stands; a slot that crashed more than `retries` times is done, as crashed."""
-        trials = self.trials(arm, phase)
+        trials = self.trials(arm, phase, repeat)
         running = any(trial.state is TrialState.RUNNING for trial in trials)
-        return read_history(trials, self._ownership.leases(self.ensure(arm, phase)) if running else {}, retries)
+        leases = self._ownership.leases(self.ensure(arm, phase, repeat)) if running else {}
+        return read_history(trials, leases, retries)
 
-    def states(self, arms: Sequence[str]) -> Mapping[str, States]:
-        """How many trials each arm has in each state: cheap, and different once a trial was made, begun or ended."""
-        studies = {self.ensure(arm, phase): (arm, phase) for arm in arms for phase in Phase}
+    def states(self, arms: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], States]:
+        """How many trials each (arm, repeat) has in each state: cheap, and another once a trial was made or changed."""
+        studies = {self.ensure(arm, phase, repeat): ((arm, repeat), phase) for arm, repeat in arms for phase in Phase}
         count = (
             select(TRIALS.c.study_id, TRIALS.c.state, func.count())
             .where(TRIALS.c.study_id.in_(studies))
             .group_by(TRIALS.c.study_id, TRIALS.c.state)
         )
-        found: dict[str, set[tuple[Phase, TrialState, int]]] = {arm: set() for arm in arms}
+        found: dict[tuple[str, int], set[tuple[Phase, TrialState, int]]] = {arm: set() for arm in arms}
         with self._engine.connect() as connection:
             for study, state, number in connection.execute(count):
                 arm, phase = studies[study]
@@ -162,14 +164,15 @@ class Studies:
         lease: float,
         count: int,
         alike: Callable[[Slot], object] = lambda slot: None,
+        repeat: int = 0,
     ) -> list[Work]:
-        """Take up to `count` waiting trials of one arm for `lease` seconds; each is taken by one worker only.
+        """Take up to `count` waiting trials of one search for `lease` seconds; each is taken by one worker only.
 
         All are `alike` the first: those that are not wait for another pop.
         """
         waiting = (
             select(TRIALS.c.trial_id)
-            .where(TRIALS.c.study_id == self.ensure(arm, phase), TRIALS.c.state == TrialState.WAITING)
+            .where(TRIALS.c.study_id == self.ensure(arm, phase, repeat), TRIALS.c.state == TrialState.WAITING)
             .order_by(TRIALS.c.trial_id)
         )
         with self._engine.connect() as connection:
@@ -184,7 +187,7 @@ class Studies:
                 continue
             with suppress(LeaseLostError):  # another worker was faster
                 claim = self._ownership.claim(trial_id, worker, lease)
-                taken.append(Work(arm, phase, claim, slot, int(trial.user_attrs["attempt"])))
+                taken.append(Work(arm, phase, claim, slot, int(trial.user_attrs["attempt"]), repeat))
         return taken
 
     def renew(self, claim: Claim, lease: float) -> None:

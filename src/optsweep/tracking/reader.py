@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from optsweep.errors import UserError
 from optsweep.inference.looks import Seeds
+from optsweep.inference.repeats import repeat_of
 from optsweep.tracking import names
 from optsweep.tracking.codec import UnreadableError
 from optsweep.tracking.names import Status
@@ -74,6 +75,11 @@ class TrialRecord:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     path: NDArray[np.float64] | None = None  # [steps, 2], of a trial on a surface that figures draw
 
+    @property
+    def repeat(self) -> int:
+        """Which of the arm's searches it belongs to."""
+        return repeat_of(self.seed)
+
     def number(self, key: str) -> float | None:
         """A hyperparameter as a number, or None."""
         return number(self.params.get(key))
@@ -86,7 +92,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class ArmRecord:
-    """One combination of the sweep, with its trials in order of phase and slot."""
+    """One combination of the sweep, with its trials in order of phase, repeat and slot."""
 
     name: str
     label: str
@@ -101,11 +107,17 @@ class ArmRecord:
     warnings: tuple[str, ...]
     trials: tuple[TrialRecord, ...]
     schedule: ScheduleTrace | None = None
+    chosen_again: tuple[Chosen | None, ...] = ()  # by the further searches of sweep.repeats
     surface: str = ""  # of a landscape whose paths are recorded
 
     def of(self, phase: Phase) -> list[TrialRecord]:
         """The trials of one phase."""
         return [trial for trial in self.trials if trial.phase is phase]
+
+    @property
+    def all_chosen(self) -> Mapping[int, Chosen]:
+        """The chosen setting by repeat, of those whose search ended on one."""
+        return {repeat: held for repeat, held in enumerate((self.chosen, *self.chosen_again)) if held is not None}
 
 
 @dataclass(frozen=True)
@@ -122,12 +134,12 @@ class SweepRecord:
     arms: tuple[ArmRecord, ...]
 
     def planned(self, phase: Phase) -> int:
-        """How many trials the plan asks of each arm in a phase; with confirm.seeds=auto at least."""
+        """How many trials the plan asks of each search in a phase; with confirm.seeds=auto at least."""
         return self.plan.planned(phase)
 
     @property
     def seeds(self) -> Seeds:
-        """Confirm seeds of each arm: their number, or `auto`."""
+        """Confirm seeds of each search: their number, or `auto`."""
         return self.plan.confirm.seeds
 
     @property
@@ -220,6 +232,7 @@ def _arm(client: MlflowClient, run: Run, trials: Sequence[TrialRecord]) -> ArmRe
         space=sheet.space,
         fixed=sheet.fixed,
         chosen=sheet.chosen,
+        chosen_again=sheet.chosen_again,
         timing=sheet.timing,
         facts={} if sheet.facts is None else asdict(sheet.facts),
         warnings=sheet.warnings,
@@ -231,13 +244,13 @@ def _arm(client: MlflowClient, run: Run, trials: Sequence[TrialRecord]) -> ArmRe
 
 def _one_per_slot(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     """A slot that ran twice counts once: the run that has a result, else the last one tried."""
-    chosen: dict[tuple[str, int], TrialRecord] = {}
+    chosen: dict[tuple[str, int, int], TrialRecord] = {}
     for trial in trials:
-        key = (trial.phase.value, trial.slot)
+        key = (trial.phase.value, trial.repeat, trial.slot)
         held = chosen.get(key)
         if held is None or held.status in (Status.CRASHED, Status.RUNNING):
             chosen[key] = trial
-    return [chosen[key] for key in sorted(chosen, key=lambda key: (key[0] != Phase.SEARCH.value, key[1]))]
+    return [chosen[key] for key in sorted(chosen, key=lambda key: (key[0] != Phase.SEARCH.value, *key[1:]))]
 
 
 def _with_curves(client: MlflowClient, arm: ArmRecord) -> ArmRecord:
@@ -246,8 +259,9 @@ def _with_curves(client: MlflowClient, arm: ArmRecord) -> ArmRecord:
     All other trials need only their last values: reading every history would take minutes for thousands of trials.
     """
     drawn = {trial.run_id for trial in arm.of(Phase.CONFIRM)}
-    if not drawn and arm.chosen:
-        drawn = {trial.run_id for trial in arm.of(Phase.SEARCH) if trial.slot in arm.chosen.slots}
+    if not drawn:
+        chosen = {(repeat, slot) for repeat, held in arm.all_chosen.items() for slot in held.slots}
+        drawn = {trial.run_id for trial in arm.of(Phase.SEARCH) if (trial.repeat, trial.slot) in chosen}
     if not drawn and arm.trials:
         drawn = {min(arm.trials, key=_rank).run_id}
     # the applied learning rate is the same for all of them, so that of one is enough

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optsweep.inference.looks import AUTO, LOOKS, Seeds
+from optsweep.inference.repeats import repeat_of
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
 from optsweep.train.trial import Phase
@@ -68,9 +69,10 @@ class SweepPlan:
     arms: tuple[ArmTitle, ...] = ()  # in the order of the command line
     search: SearchTerms = SearchTerms()
     confirm: ConfirmTerms = ConfirmTerms()
+    repeats: int = 1  # searches of each arm, every one with `search` and `confirm`
 
     def planned(self, phase: Phase) -> int:
-        """How many trials each arm is to have in a phase; with confirm.seeds=auto at least."""
+        """How many trials each search of an arm is to have in a phase; with confirm.seeds=auto at least."""
         if phase is Phase.SEARCH:
             return self.search.trials
         return self.looks[0] if self.confirm.seeds == AUTO else self.confirm.seeds
@@ -199,14 +201,16 @@ class ArmSheet:
     schedule: ScheduleTrace | None = None  # None: it listens to evaluations, so that each trial has its own
     warnings: tuple[str, ...] = ()
     chosen: Chosen | None = None  # None until the search ends, and where every trial of it diverged
+    chosen_again: tuple[Chosen | None, ...] = ()  # by the further searches of sweep.repeats
     timing: Timing | None = None
     schema_version: int = SCHEMA_VERSION
 
 
 # -- a trial -------------------------------------------------------------------------------------------------------
 
-_SEED, _SLOT, _ORIGIN, _LANES, _STATE_BYTES = "seed", "slot", "origin", "lanes", "state_bytes"
-_OF_MACHINES = (_ORIGIN, _LANES, _STATE_BYTES)
+_SEED, _SLOT, _REPEAT = "seed", "slot", "repeat"
+_ORIGIN, _LANES, _STATE_BYTES = "origin", "lanes", "state_bytes"
+_OF_MACHINES = (_REPEAT, _ORIGIN, _LANES, _STATE_BYTES)
 _WORDS: Mapping[str, Setting] = {"True": True, "False": False, "None": None}
 
 
@@ -216,11 +220,16 @@ class TrialHead:
 
     arm: str
     phase: Phase
-    slot: int  # 0-based place in the arm's phase
-    seed: int  # index of the seed within its phase: equal indices are the same seed in every arm
+    slot: int  # 0-based place in the phase of its search
+    seed: int  # index of the seed within its phase: equal indices are the same seed in every arm; tells the repeat
     origin: str  # quasi-random | model | bracket | rerun | chosen | fixed
     hyper: Mapping[str, Setting]  # all hyperparameters and searched keys
     lanes: int = 1  # how many trials train at once beside and with this one
+
+    @property
+    def repeat(self) -> int:
+        """Which of the arm's searches it belongs to."""
+        return repeat_of(self.seed)
 
     def tags(self) -> dict[str, str]:
         """The tags of its run."""
@@ -234,7 +243,7 @@ class TrialHead:
 
     def params(self) -> dict[str, str]:
         """The params of its run."""
-        own = {_SEED: self.seed, _SLOT: self.slot, _ORIGIN: self.origin, _LANES: self.lanes}
+        own = {_SEED: self.seed, _SLOT: self.slot, _REPEAT: self.repeat, _ORIGIN: self.origin, _LANES: self.lanes}
         return {key: str(value) for key, value in {**self.hyper, **own}.items()}
 
     @staticmethod

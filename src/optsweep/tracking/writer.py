@@ -13,7 +13,7 @@ from optsweep.tasks.base import digest_of
 from optsweep.tracking import names
 from optsweep.tracking.codec import UnreadableError
 from optsweep.tracking.names import Status
-from optsweep.tracking.schema import SCHEMA_VERSION, ArmSheet, Chosen, Session, SweepSheet, Timing, TrialEnd
+from optsweep.tracking.schema import SCHEMA_VERSION, ArmSheet, Chosen, Session, SweepSheet, Timing, TrialEnd, TrialHead
 from optsweep.tracking.sheets import Sheet, read_sheet, write_sheet
 from optsweep.tracking.source import source_tags
 from optsweep.tracking.store import client, database, failures_told_apart, runs
@@ -137,11 +137,16 @@ class Tracker:
         """Replace the sheet of the sweep's or an arm's run."""
         write_sheet(self.client, self._info(run_id), sheet)
 
-    def note_chosen(self, run_id: str, chosen: Chosen | None) -> None:
-        """Write the setting that an arm's search ended on."""
+    def note_chosen(self, run_id: str, chosen: Chosen | None, repeat: int = 0) -> None:
+        """Write the setting that a search of an arm ended on."""
         sheet = self.arm_sheet(run_id)
-        if sheet is not None and sheet.chosen != chosen:
-            self.write_sheet(run_id, replace(sheet, chosen=chosen))
+        if sheet is None:
+            return
+        held = [sheet.chosen, *sheet.chosen_again]
+        held += [None] * (repeat + 1 - len(held))
+        if held[repeat] != chosen:
+            held[repeat] = chosen
+            self.write_sheet(run_id, replace(sheet, chosen=held[0], chosen_again=tuple(held[1:])))
 
     def note_timing(self, run_id: str, timing: Timing) -> None:
         """Write what the timing pass found for an arm."""
@@ -182,20 +187,24 @@ class Tracker:
         condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         return runs(self.client, self.experiment_id, condition)
 
-    def lost_trials(self, arm: str, phase: Phase, slot: int, reason: str) -> None:
+    def lost_trials(self, arm: str, phase: Phase, slot: int, reason: str, repeat: int = 0) -> None:
         """Mark what earlier attempts at a slot left open as crashed."""
         with failures_told_apart():
             for run in self.trials(arm, phase, slot):
-                if run.data.tags.get(names.STATUS) == Status.RUNNING:
+                if run.data.tags.get(names.STATUS) == Status.RUNNING and _repeat(run) == repeat:
                     run_id = str(run.info.run_id)
                     self.set_tags(run_id, TrialEnd(Status.CRASHED, reason).tags())
                     self.client.set_terminated(run_id, "FAILED")
 
-    def supersede(self, arm: str, slots: Sequence[int]) -> None:
+    def supersede(self, arm: str, slots: Sequence[int], repeat: int = 0) -> None:
         """Take confirm trials at these slots, and no others, out of the phase: their setting is not the chosen one."""
         for run in self.trials(arm):
             phase = run.data.tags.get(names.PHASE)
-            if phase in (Phase.CONFIRM.value, names.SUPERSEDED):
+            if phase in (Phase.CONFIRM.value, names.SUPERSEDED) and _repeat(run) == repeat:
                 wanted = names.SUPERSEDED if int(run.data.tags[names.SLOT]) in slots else Phase.CONFIRM.value
                 if wanted != phase:
                     self.set_tags(str(run.info.run_id), {names.PHASE: wanted})
+
+
+def _repeat(run: Run) -> int:
+    return TrialHead.of(run.data.tags, run.data.params).repeat

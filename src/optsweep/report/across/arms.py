@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from optsweep.inference.looks import Level
+from optsweep.inference.repeats import independent
 from optsweep.report.comparison import ArmResult, Group
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
@@ -48,7 +49,7 @@ def _shared(labels: Sequence[tuple[str, Sequence[str]]]) -> str:
 
 
 def final_losses(arm: ArmResult) -> dict[int, float]:
-    """Test loss of every confirm seed that has ended; infinity where it diverged."""
+    """Test loss of every confirm seed that has ended, of several searches their means; infinity where it diverged."""
     found = {}
     for seed, trial in sorted(arm.confirm.items()):
         if trial.status is Status.DIVERGED:
@@ -56,7 +57,7 @@ def final_losses(arm: ArmResult) -> dict[int, float]:
         elif trial.status is Status.FINISHED and names.TEST_LOSS in trial.metrics:
             loss = trial.metrics[names.TEST_LOSS]
             found[seed] = loss if math.isfinite(loss) else math.inf
-    return found
+    return independent(found)
 
 
 def shared_seeds(losses: Iterable[Mapping[int, float]]) -> list[int]:

@@ -259,8 +259,8 @@ def _log_ratio(lengths: Sequence[int], baseline: Array, places: Sequence[int], c
 
 
 def _clean(runs: Mapping[int, ArmResult]) -> dict[int, Mapping[int, float]]:
-    """Test losses by seed, by length; without lengths at which a seed diverged, whose mean would flatter."""
-    return {length: run.test_losses for length, run in runs.items() if not run.diverged_seeds}
+    """Test losses by repeat or seed, by length; without lengths at which a seed diverged, whose mean would flatter."""
+    return {length: run.losses for length, run in runs.items() if not run.diverged_seeds}
 
 
 def interpolated(

@@ -151,8 +151,9 @@ def _draw_trials(axes: Axes, arm: ArmResult, limits: tuple[float, float]) -> Non
         own: Any = {"markersize": 5.5, "markeredgewidth": 1.6} if look == "x" else {"markersize": size}
         fill = "none" if hollow else colour(arm)
         axes.plot(*zip(*places, strict=True), look, color=colour(arm), markerfacecolor=fill, **own)
-    chosen = arm.arm.chosen
-    if chosen and LEARNING_RATE in chosen.params and chosen.mean is not None and math.isfinite(chosen.mean):
+    for chosen in arm.arm.all_chosen.values():
+        if LEARNING_RATE not in chosen.params or chosen.mean is None or not math.isfinite(chosen.mean):
+            continue
         x, y = chosen.params[LEARNING_RATE], min(chosen.mean, high)
         axes.plot(x, y, marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.4)
 
@@ -293,9 +294,10 @@ def _draw_plane(axes: Axes, arm: ArmResult, key: str, limits: tuple[float, float
     )
     lost = [trial for trial in trials if not math.isfinite(last_loss(trial))]
     axes.plot(*_places(lost, key), "x", color=INK, markersize=5.5, markeredgewidth=1.4)
-    chosen = arm.arm.chosen.params if arm.arm.chosen else {}
-    if LEARNING_RATE in chosen and key in chosen and (chosen[key] > 0 or not arm.arm.space[key].log):
-        ring: Any = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.4}
+    ring: Any = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.4}
+    for chosen in (held.params for held in arm.arm.all_chosen.values()):
+        if LEARNING_RATE not in chosen or key not in chosen or (chosen[key] <= 0 and arm.arm.space[key].log):
+            continue
         axes.plot(chosen[LEARNING_RATE], chosen[key], marker="o", zorder=4, **ring)
     return drawn
 
