@@ -29,7 +29,7 @@ from optsweep.train.program import Program
 from optsweep.train.randomness import step_seeds
 from optsweep.train.run import Silent
 from optsweep.train.trial import Outcome, Rung, Trial
-from optsweep.train.workload import TaskWorkload
+from optsweep.train.workload import TaskWorkload, run
 
 HYPER = {"lr": 1e-2, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 
@@ -313,7 +313,7 @@ def test_a_workload_knows_itself_and_runs_a_trial() -> None:
     p = program(kinds.Plain())
     workload, rungs = TaskWorkload(p), list[Rung]()
     assert (workload.facts.num_parameters, workload.facts.num_steps) == (4 * 16 + 16 + 16 + 1, 12)
-    outcome: Outcome = workload.run(Trial(HYPER, seed=3), rungs.append)
+    outcome: Outcome = run(workload, Trial(HYPER, seed=3), rungs.append)
     assert outcome.val_loss == loss(p, 3) == rungs[-1].val_loss
     assert workload.digest() == probe(p)
 

@@ -198,7 +198,7 @@ def test_a_whole_sweep_stops_where_the_difference_is_clear_and_says_by_which_rul
     assert "97.9 % interval of the difference (three looks planned, Pocock)" in group["headline"]
 
 
-@pytest.mark.parametrize("worker", ["elsewhere/1/1", WORKER])
+@pytest.mark.parametrize("worker", ["elsewhere/1/1", WORKER], ids=["elsewhere", "here"])
 def test_a_lease_that_ran_out_here_or_elsewhere_is_noticed_at_the_next_full_look(
     studies: Studies, monkeypatch: pytest.MonkeyPatch, worker: str
 ) -> None:

@@ -48,6 +48,7 @@ from optsweep.search.space import Params, Space
 from optsweep.tasks.base import Split, Task
 from optsweep.train.process import isolated
 from optsweep.train.program import Program
+from optsweep.train.workload import TaskWorkload, Workload
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ class Built:
     def program_for(self, params: Params) -> Program:
         """The program of a trial with the setting `params`; built once per combination of its choices."""
         return self.programs.of(self.space.program_values(params))
+
+    def workload_for(self, params: Params) -> Workload:
+        """What a trial with the setting `params` trains."""
+        return TaskWorkload(self.program_for(params))
 
     @cached_property
     def identity(self) -> Identity:

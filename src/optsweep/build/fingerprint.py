@@ -21,8 +21,9 @@ from typing import Any
 import torch
 
 from optsweep.build.sources import source_digests
-from optsweep.train.probe import Probe, probe
+from optsweep.train.probe import Probe
 from optsweep.train.program import Program
+from optsweep.train.workload import TaskWorkload
 
 NUMERICS_VERSION = 3
 """Bumped when a change of the product alters the numbers of trials.
@@ -94,7 +95,7 @@ def identify(program: Program, rule: str, code: Sequence[Any]) -> Identity:
 
     Runs one forward and one backward pass.
     """
-    found, model = probe(program), program.model(0)
+    found, model = TaskWorkload(program).digest(), program.model(0)
     modules = {type(module) for module in model.modules()}
     buffers = {name for name, _ in model.named_buffers()}
     sources = source_digests([type(program.task), *modules, *code])

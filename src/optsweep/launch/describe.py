@@ -34,6 +34,7 @@ from optsweep.tracking.schema import (
 )
 from optsweep.tracking.writer import Tracker
 from optsweep.train.program import Program
+from optsweep.train.workload import TaskWorkload
 
 MOST_TRACED = 2_000
 """Steps of a schedule that are stored; of a longer run evenly thinned."""
@@ -126,12 +127,12 @@ def _value(value: Setting) -> str:
 
 def facts_of(arm: Arm, program: Program) -> ArmFacts:
     """What the arm's numbers mean."""
-    said = stated(program.task)
+    said, facts = stated(program.task), TaskWorkload(program).facts
     return ArmFacts(
-        num_parameters=program.layout.num_parameters,
-        num_steps=program.num_steps,
-        batch_size=program.batch_size,
-        samples_seen=program.batch_size * program.num_steps,
+        num_parameters=facts.num_parameters,
+        num_steps=facts.num_steps,
+        batch_size=facts.batch_size,
+        samples_seen=facts.batch_size * facts.num_steps,
         metric=said.metric,
         higher_is_better=said.higher_is_better,
         loss_unit=said.loss_unit,

@@ -20,7 +20,6 @@ from optsweep.tracking.schema import TrialHead
 from optsweep.tracking.store import StoreFailureError
 from optsweep.tracking.trial_log import TrialLog
 from optsweep.tracking.writer import Tracker
-from optsweep.train.loop import train_all
 from optsweep.train.process import threads
 from optsweep.train.trial import Outcome, Phase, Rung, Trial
 
@@ -86,9 +85,9 @@ class Worker:
         try:
             built = self._build(job.arm)
             observer.open(works, built)
-            program = built.program_for(works[0].slot.params)
+            workload = built.workload_for(works[0].slot.params)
             with threads(job.arm.trainer.threads):
-                train_all(program, [trial_of(job.arm, built, work) for work in works], observer)
+                workload.train([trial_of(job.arm, built, work) for work in works], observer)
         except LeaseLostError:
             return
         except InterruptedTrainingError:

@@ -5,13 +5,14 @@ optsweep's loop over a task is one (`TaskWorkload`); a loop that somebody else w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from optsweep.train.loop import Listed, train
+from optsweep.train.loop import train_all
 from optsweep.train.probe import Probe, probe
 from optsweep.train.program import Program
+from optsweep.train.run import Observer
 from optsweep.train.trial import Outcome, Rung, Trial
 
 
@@ -39,8 +40,17 @@ class Workload(Protocol):
     def digest(self) -> Probe:
         """What identifies it: names and shapes, and numbers to be compared with a tolerance."""
 
-    def run(self, trial: Trial, on_rung: Callable[[Rung], None]) -> Outcome:
-        """Train one trial to its end, telling every rung. Raises whatever the model raises."""
+    def train(self, trials: Sequence[Trial], observer: Observer) -> Sequence[Outcome]:
+        """Train trials to their ends, side by side where it can, and return how each ended, in their order.
+
+        The observer is told of each by its place. Raises whatever the model raises.
+        """
+
+
+def run(workload: Workload, trial: Trial, on_rung: Callable[[Rung], None]) -> Outcome:
+    """One trial alone, telling every rung."""
+    (outcome,) = workload.train([trial], _Told(on_rung))
+    return outcome
 
 
 @dataclass(frozen=True)
@@ -68,11 +78,9 @@ class TaskWorkload:
         """The model's structure, its start and its first batch."""
         return probe(self.program)
 
-    def run(self, trial: Trial, on_rung: Callable[[Rung], None]) -> Outcome:
-        """One trial in optsweep's loop."""
-        outcomes: list[Outcome] = []
-        train(self.program, Listed([trial]), _Told(on_rung, outcomes))
-        return outcomes[0]
+    def train(self, trials: Sequence[Trial], observer: Observer) -> Sequence[Outcome]:
+        """In optsweep's loop, in lanes if the program is stacked."""
+        return train_all(self.program, trials, observer)
 
 
 @dataclass(frozen=True)
@@ -80,12 +88,10 @@ class _Told:
     """An observer of the one trial of a run."""
 
     tell: Callable[[Rung], None]
-    outcomes: list[Outcome]
 
     def on_rung(self, key: int, rung: Rung) -> None:
         """Pass it on."""
         self.tell(rung)
 
     def on_end(self, key: int, outcome: Outcome) -> None:
-        """Keep it."""
-        self.outcomes.append(outcome)
+        """Nothing: it is returned."""
