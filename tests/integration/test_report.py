@@ -93,7 +93,9 @@ def test_page_is_one_file_that_fetches_nothing(demo: Report) -> None:
 
 def test_page_states_the_verdict_and_links_every_run(demo: Report, store: str) -> None:
     page = _Page(demo.index.read_text())
-    assert demo.verdicts[0].startswith("On charlm, soap + schedule_free is better than adamw + cosine")
+    assert demo.verdicts[0].startswith(
+        "On charlm, at the settings that this search chose, soap + schedule_free ends lower than adamw + cosine"
+    )
     assert "soap + schedule_free is not bracketed (lr on the high side)" in demo.verdicts[0]
     assert not demo.partial
     client = MlflowClient(store)
