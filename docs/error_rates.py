@@ -225,29 +225,30 @@ def measured() -> Iterator[str]:
         "σ = 1 (very skewed, 6.2). A cell lists n = " + ", ".join(map(str, SIZES)) + " seeds; – : no interval given."
     )
     yield "### Coverage of 95 % intervals, %"
-    yield _table(["interval", *NOISES], [[name, *_row(name, measure)] for name, measure in COVERAGE.items()])
+    yield table_of(["interval", *NOISES], [[name, *_row(name, measure)] for name, measure in COVERAGE.items()])
     yield "### False positives at 5 %, %"
-    yield _table(["test", *NOISES], [[name, *_row(name, measure)] for name, measure in ERRORS.items()])
+    yield table_of(["test", *NOISES], [[name, *_row(name, measure)] for name, measure in ERRORS.items()])
     yield "### Looking more than once, false positives, %"
     rows = [
-        [name, *(f"{100 * measure(draw, _rng(name, noise, 0)):.1f}" for noise, draw in NOISES.items())]
+        [name, *(f"{100 * measure(draw, rng_of(name, noise, 0)):.1f}" for noise, draw in NOISES.items())]
         for name, measure in LOOKING.items()
     ]
     level = 100 * nominal_level()
-    yield _table([f"looks at {', '.join(map(str, LOOKS))} seeds; Pocock's level is {level:.2f} %", *NOISES], rows)
+    yield table_of([f"looks at {', '.join(map(str, LOOKS))} seeds; Pocock's level is {level:.2f} %", *NOISES], rows)
 
 
 def _row(name: str, measure: Callable[[Draw, np.random.Generator, int], Iterator[bool]]) -> Iterator[str]:
     for noise, draw in NOISES.items():
         shares = []
         for n in SIZES:
-            found = list(measure(draw, _rng(name, noise, n), n))
+            found = list(measure(draw, rng_of(name, noise, n), n))
             shares.append(f"{100 * float(np.mean(found)):.1f}" if found else "–")
         print(f"{name}, {noise}: {', '.join(shares)}", file=sys.stderr, flush=True)
         yield " · ".join(shares)
 
 
-def _rng(*parts: object) -> np.random.Generator:
+def rng_of(*parts: object) -> np.random.Generator:
+    """The random stream of a cell."""
     digest = hashlib.sha256("/".join(map(str, (SEED, *parts))).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
@@ -262,10 +263,11 @@ def real_runs() -> Iterator[str]:
     rows = [
         [f["what"], f["ours"], f"{f['value']:.1f} %", f"{f['low']:.1f} to {f['high']:.1f} %"] for f in result["figures"]
     ]
-    yield _table(["procedure", "found", "share", "Clopper–Pearson 95 %"], rows)
+    yield table_of(["procedure", "found", "share", "Clopper–Pearson 95 %"], rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.distributions import FloatDistribution
 from scipy import stats
 
 from arms import arm_with
@@ -17,11 +18,14 @@ from hand_sweeps import arm, seeds, sweep
 from hand_sweeps import trial as confirm_trial
 from optsweep.errors import UserError
 from optsweep.inference.repeats import SEEDS_PER_REPEAT, independent, repeat_of, seed_index
+from optsweep.launch.sweep import _search_plan
 from optsweep.report.across.findings import across
 from optsweep.report.comparison import Conclusion, Group, compare
 from optsweep.report.results import as_json, results
 from optsweep.report.table import table
 from optsweep.report.verdict import Verdict, verdict
+from optsweep.search.slots import suggest
+from optsweep.search.space import Dimension, Space
 from optsweep.tracking.names import Status
 from optsweep.tracking.reader import ArmRecord, TrialRecord
 from optsweep.tracking.schema import ConfirmTerms, SearchTerms
@@ -85,6 +89,14 @@ def test_seeds_of_repeats_are_disjoint_and_those_of_the_first_are_as_they_were()
     assert repeat_of(seed_index(3, SEEDS_PER_REPEAT - 1)) == 3
     assert independent({0: 1.0, 1: 3.0}) == {0: 1.0, 1: 3.0}
     assert independent({0: 1.0, 1: 3.0, seed_index(2, 0): 5.0}) == {0: 2.0, 2: 5.0}
+
+
+def test_points_are_those_of_the_repeat_and_the_same_for_all_arms() -> None:
+    space = Space({"lr": Dimension(FloatDistribution(1e-4, 1e-1, log=True))})
+    arms = [replace(arm_with({}), choices={"optimizer": name}) for name in ("a", "b")]
+    points = [[suggest(_search_plan(a, repeat), space, 0, ()).params for a in arms] for repeat in range(2)]
+    assert _search_plan(arms[0], 0).seed == arms[0].seed
+    assert points[0][0] == points[0][1] != points[1][0] == points[1][1]
 
 
 def test_the_interval_is_student_s_over_the_differences_of_searches() -> None:
