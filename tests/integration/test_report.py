@@ -110,7 +110,7 @@ def test_every_number_of_the_arms_links_to_the_runs_it_is_made_of(demo: Report) 
     table = re.search(r'aria-label="Table of arms".*?</table>', text, re.DOTALL)
     assert table is not None
     cells = re.findall(r'<td class="num"[^>]*>(.*?)</td>', table.group(0), re.DOTALL)
-    assert len(cells) == 2 * 9
+    assert len(cells) == 2 * 10
     assert all(cell.startswith("<a ") or not re.search(r"\d", cell) for cell in cells)
     arms = json.loads((demo.index.parent / "results.json").read_text())["groups"][0]["arms"]
     of_seeds = [[trial["run_id"] for trial in arm["confirm"]] for arm in arms]
@@ -183,7 +183,7 @@ def test_every_number_of_the_table_is_in_the_json(demo: Report) -> None:
     losses = [[trial["metrics"][names.TEST_LOSS] for trial in arm["confirm"]] for arm in group["arms"]]
     mean = sum(b - a for a, b in zip(*losses, strict=True)) / 6
     assert comparison["paired_t"]["mean"] == pytest.approx(mean)
-    assert comparison["sentence"] == demo.verdicts[0]
+    assert " ".join([comparison["sentence"], *group["conditions"]]) == demo.verdicts[0]
 
 
 @pytest.fixture
