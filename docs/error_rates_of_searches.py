@@ -86,7 +86,7 @@ def differences(valley: Valley, plan: Plan, repetitions: int, rng: np.random.Gen
 
 def declared(plan: Plan, rng: np.random.Generator) -> float:
     """Share of repetitions in which an arm is called different from itself."""
-    return float((stats.ttest_1samp(differences(SAME, plan, REPETITIONS, rng), 0.0, axis=1).pvalue < ALPHA).mean())
+    return float(np.mean(stats.ttest_1samp(differences(SAME, plan, REPETITIONS, rng), 0.0, axis=1).pvalue < ALPHA))
 
 
 @cache
@@ -100,7 +100,7 @@ def covered(plan: Plan, rng: np.random.Generator) -> tuple[float, float]:
     found = differences(OTHER, plan, REPETITIONS, rng)
     interval = stats.ttest_1samp(found, 0.0, axis=1).confidence_interval(1 - ALPHA)
     inside = (interval.low <= truth(plan)) & (truth(plan) <= interval.high)
-    return float(inside.mean()), float(np.median(interval.high - interval.low) / 2)
+    return float(np.mean(inside)), float(np.median(interval.high - interval.low) / 2)
 
 
 def searches() -> Iterator[str]:
