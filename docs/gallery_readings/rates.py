@@ -15,7 +15,7 @@ from gallery_readings.arms import (
     label,
     where,
 )
-from optsweep.report.comparison import BASIN_TOLERANCE
+from optsweep.report.arm_result import BASIN_TOLERANCE
 from optsweep.report.wording import fixed, number, plural, setting
 
 

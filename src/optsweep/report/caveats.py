@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optsweep.report.comparison import ArmResult, Comparison, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Comparison, Group
 from optsweep.report.wording import listed, plural, setting
 from optsweep.tracking import names
 from optsweep.tracking.names import Status

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Group
 from optsweep.report.wording import listed, setting
 from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY
 from optsweep.tracking.schema import Setting

@@ -9,198 +9,24 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from optsweep.inference import groups, statistics
 from optsweep.inference.comparison import Conclusion, Finding, differences, holm, in_common, judge, paired, scale
 from optsweep.inference.looks import AUTO, Level, num_seeds
-from optsweep.inference.repeats import independent, repeat_of, repeats_of
-from optsweep.inference.statistics import Basin, Interval, PairedT
-from optsweep.report.complete import complete, lacking, without_setting
+from optsweep.inference.repeats import independent, repeats_of
+from optsweep.inference.statistics import Interval, PairedT
+from optsweep.report.arm_result import ArmResult, finished
 from optsweep.report.tuned import as_tuned, not_worse
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
-from optsweep.tracking.reader import LEARNING_RATE, ArmRecord, SweepRecord, TrialRecord
+from optsweep.tracking.reader import SweepRecord
 from optsweep.train.trial import Phase
 
-__all__ = ["ArmResult", "Comparison", "Conclusion", "Group", "compare", "steps_ratios"]
-
-BASIN_TOLERANCE = 0.05  # of the best loss
-
-
-@dataclass(frozen=True, eq=False)
-class ArmResult:
-    """An arm with what its trials amount to."""
-
-    sweep: SweepRecord
-    arm: ArmRecord
-    label: str  # unique within its group
-    style: int  # same number, same colour, in every figure
-    num_seeds: int = 0  # confirm seeds that the plan asks of a search; with confirm.seeds=auto by what is known so far
-
-    @property
-    def name(self) -> str:
-        """The arm's name, unique in its sweep."""
-        return self.arm.name
-
-    @cached_property
-    def confirm(self) -> Mapping[int, TrialRecord]:
-        """Confirm trials by seed index."""
-        return {trial.seed: trial for trial in self.arm.of(Phase.CONFIRM)}
-
-    @cached_property
-    def test_losses(self) -> Mapping[int, float]:
-        """Test loss by seed, of the confirm trials that finished with a finite one, and of complete repeats only."""
-        found = {seed: loss for seed, loss in sorted(self._metrics(names.TEST_LOSS).items()) if math.isfinite(loss)}
-        counted = complete(self.arm, self.sweep.plan, self.num_seeds) or [0]  # a first one under way as it is
-        return {seed: loss for seed, loss in found.items() if repeat_of(seed) in counted}
-
-    def _metrics(self, key: str) -> dict[int, float]:
-        """A metric's last value by seed, of the confirm trials that finished."""
-        found = {seed: trial.metric(key) for seed, trial in self.confirm.items() if _finished(trial)}
-        return {seed: value for seed, value in found.items() if value is not None}
-
-    @property
-    def losses(self) -> Mapping[int, float]:
-        """What the arm's mean is over: mean test losses by repeat where there are several, else those by seed."""
-        return independent(self.test_losses)
-
-    @cached_property
-    def val_losses(self) -> Mapping[int, float]:
-        """Validation loss at the last step by seed, of the confirm trials that finished with a finite one."""
-        found = {seed: trial.metric(names.VAL_LOSS) for seed, trial in self.confirm.items() if _finished(trial)}
-        return {seed: loss for seed, loss in sorted(found.items()) if loss is not None and math.isfinite(loss)}
-
-    @property
-    def test(self) -> Interval | None:
-        """Mean test loss with its t interval over repeats, or over the seeds of one."""
-        return _mean(self.losses.values())
-
-    @property
-    def metric_name(self) -> str:
-        """The task's metric."""
-        return str(self.arm.facts.get("metric", ""))
-
-    @property
-    def unit(self) -> str:
-        """Unit of the loss."""
-        return str(self.arm.facts.get("loss_unit", ""))
-
-    @property
-    def metric(self) -> Interval | None:
-        """Mean of the task's metric on the test split."""
-        key = names.test_metric(self.metric_name)
-        return _mean(independent(self._metrics(key)).values())
-
-    @property
-    def val(self) -> Interval | None:
-        """Mean validation loss at the last step of the confirm trials."""
-        return _mean(independent(self.val_losses).values())
-
-    @property
-    def num_searched(self) -> int:
-        """Search trials with a result."""
-        return sum(self.count(Phase.SEARCH, status) for status in (Status.FINISHED, Status.PRUNED, Status.DIVERGED))
-
-    @property
-    def num_test(self) -> int | None:
-        """Samples of the test split."""
-        value = self.arm.facts.get("num_test")
-        return int(value) if value is not None else None
-
-    def count(self, phase: Phase, status: Status) -> int:
-        """Trials of a phase that ended so."""
-        return self._counts[phase, status]
-
-    @cached_property
-    def _counts(self) -> Counter[tuple[Phase, Status]]:
-        return Counter((trial.phase, trial.status) for trial in self.arm.trials)
-
-    @property
-    def diverged_seeds(self) -> int:
-        """Confirm trials that diverged, a test loss that is not finite included."""
-        ends = [t.metrics.get(names.TEST_LOSS, 0.0) for t in self.confirm.values() if _finished(t)]
-        lost = sum(not math.isfinite(loss) for loss in ends)
-        return self.count(Phase.CONFIRM, Status.DIVERGED) + lost + self._without_setting
-
-    @property
-    def confirm_seeds(self) -> int:
-        """Confirm seeds that there are, those that a search without a setting was to have included."""
-        return len(self.confirm) + self._without_setting
-
-    @cached_property
-    def _without_setting(self) -> int:
-        return without_setting(self.arm, self.sweep.plan, self.num_seeds)
-
-    @property
-    def unbracketed(self) -> tuple[tuple[str, str], ...]:
-        """(hyperparameter, side) where a search tried no worse or diverging value beyond the one that it chose."""
-        found = [held.bracketed.items() for held in self.arm.all_chosen.values()]
-        edges = [(key, side) for chosen in found for key, sides in chosen for side, held in sides.items() if not held]
-        return tuple(dict.fromkeys(edges))
-
-    def settings(self, key: str) -> list[float]:
-        """The values of a hyperparameter that the searches chose, in order; the fixed one where it wasn't searched."""
-        chosen = [held.params[key] for held in self.arm.all_chosen.values() if key in held.params]
-        alone = self.setting(key)
-        return chosen or ([] if alone is None else [alone])
-
-    def setting(self, key: str) -> float | None:
-        """The value of a hyperparameter that the first search chose, else the fixed one."""
-        if self.arm.chosen and key in self.arm.chosen.params:
-            return self.arm.chosen.params[key]
-        if isinstance(fixed := self.arm.fixed.get(key), (int, float)):
-            return float(fixed)
-        values = {trial.number(key) for trial in self.confirm.values()}
-        return values.pop() if len(values) == 1 else None
-
-    @property
-    def ms_per_step(self) -> float | None:
-        """Median milliseconds per step of the timing pass; trials that share a machine are no substitute."""
-        return self.arm.timing.ms_per_step if self.arm.timing else None
-
-    @cached_property
-    def state_bytes(self) -> float | None:
-        """Bytes of optimizer state of one trial."""
-        known = [trial.state_bytes for trial in self.arm.trials if trial.state_bytes is not None]
-        return float(np.median(known)) if known else None
-
-    @property
-    def num_steps(self) -> int | None:
-        """Optimizer steps of one trial."""
-        value = self.arm.facts.get("num_steps")
-        return int(value) if value is not None else None
-
-    @property
-    def run_seconds(self) -> float | None:
-        """Seconds of one trial: steps × the timing pass's ms per step."""
-        return None if self.ms_per_step is None or not self.num_steps else self.num_steps * self.ms_per_step / 1e3
-
-    @property
-    def basin(self) -> Basin | None:
-        """Width of the LR region with a validation loss within 5 % of the best, from the space-filling points."""
-        points = []
-        for trial in self.arm.of(Phase.SEARCH):
-            lr, loss = trial.number(LEARNING_RATE), trial.metric(names.VAL_LOSS)
-            if trial.origin == "quasi-random" and lr is not None and lr > 0:
-                if trial.status is Status.DIVERGED:
-                    points.append((lr, math.inf))
-                elif trial.status is Status.FINISHED and loss is not None:
-                    points.append((lr, loss))
-        finite = [loss for _, loss in points if math.isfinite(loss)]
-        if not finite:
-            return None
-        lrs, losses = zip(*points, strict=True)
-        return statistics.basin(lrs, losses, BASIN_TOLERANCE * abs(min(finite)))
-
-    def missing(self, phase: Phase) -> int:
-        """Planned trials of a phase without a result."""
-        plan = self.sweep.plan
-        return sum(lacking(self.arm, plan, self.num_seeds, phase, repeat) for repeat in range(plan.repeats))
+__all__ = ["Comparison", "Conclusion", "Group", "compare", "steps_ratios"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -390,14 +216,14 @@ def steps_ratios(candidate: ArmResult, baseline: ArmResult) -> tuple[float, ...]
     for seed, trial in baseline.confirm.items():
         other = candidate.confirm.get(seed)
         reference = trial.curves.get(names.VAL_LOSS)
-        if other is None or reference is None or not _finished(trial) or len(reference.values) == 0:
+        if other is None or reference is None or not finished(trial) or len(reference.values) == 0:
             continue
         if other.status in (Status.RUNNING, Status.CRASHED) or names.VAL_LOSS not in other.curves:
             continue
         target, curve = float(reference.values[-1]), other.curves[names.VAL_LOSS]
         needed = statistics.steps_to_target(reference.steps, reference.values, target)
         reached = statistics.steps_to_target(curve.steps, curve.values, target)
-        for ratio in statistics.ratios([reached if _finished(other) else math.inf], [needed]):
+        for ratio in statistics.ratios([reached if finished(other) else math.inf], [needed]):
             found[seed] = float(ratio)
     by_repeat = repeats_of(found)
     if len(by_repeat) < 2:
@@ -423,15 +249,6 @@ def _lowest(arms: Sequence[ArmResult], level: Level) -> tuple[ArmResult, ...]:
 
 def _mean_test(arm: ArmResult) -> float:
     return arm.test.estimate if arm.test else math.inf
-
-
-def _finished(trial: TrialRecord) -> bool:
-    return trial.status is Status.FINISHED
-
-
-def _mean(values: Iterable[float | None]) -> Interval | None:
-    found = [value for value in values if value is not None and math.isfinite(value)]
-    return statistics.mean_interval(found) if found else None
 
 
 def _ratio(over: float | None, under: float | None) -> float | None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from optsweep.inference import statistics
 from optsweep.inference.steadiness import outlying, skewed
-from optsweep.report.comparison import ArmResult, Comparison, Conclusion, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Comparison, Conclusion, Group
 from optsweep.report.wording import decimals, fixed, interval_name, listed, plural, span
 
 FEW_TRIALS = 8

@@ -18,8 +18,9 @@ from optsweep.inference.repeats import SEEDS_PER_REPEAT
 from optsweep.report import chosen, samples, wording
 from optsweep.report.across.findings import Across, record
 from optsweep.report.across.tasks import scores
+from optsweep.report.arm_result import ArmResult
 from optsweep.report.caveats import at_edge, seeds_diverged
-from optsweep.report.comparison import ArmResult, Comparison, Conclusion, Group
+from optsweep.report.comparison import Comparison, Conclusion, Group
 from optsweep.report.figures.canvas import COLOURS, Drawing
 from optsweep.report.results import partial, problems
 from optsweep.report.verdict import Verdict, details, outcome_sentence

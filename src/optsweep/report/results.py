@@ -16,8 +16,9 @@ from typing import Any
 from optsweep.inference.statistics import Interval
 from optsweep.report.across.findings import Across
 from optsweep.report.across.results import across_results
+from optsweep.report.arm_result import ArmResult
 from optsweep.report.caveats import last_flip
-from optsweep.report.comparison import ArmResult, Comparison, Group
+from optsweep.report.comparison import Comparison, Group
 from optsweep.report.figures.canvas import Drawing
 from optsweep.report.samples import samples_seen
 from optsweep.report.verdict import Verdict

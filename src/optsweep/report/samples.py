@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Group
 from optsweep.report.wording import listed
 from optsweep.tracking.reader import ArmRecord, TrialRecord
 from optsweep.train.trial import Phase

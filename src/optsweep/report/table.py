@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optsweep.report import chosen
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Group
 from optsweep.report.samples import are_unequal, cell
 from optsweep.report.wording import number, p_value, plus_minus, plus_minus_difference, size, spread
 from optsweep.tracking.names import Status

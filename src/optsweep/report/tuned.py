@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from optsweep.inference.comparison import Conclusion
 
 if TYPE_CHECKING:
-    from optsweep.report.comparison import ArmResult, Comparison
+    from optsweep.report.arm_result import ArmResult
+    from optsweep.report.comparison import Comparison
 
 
 def as_tuned(candidate: ArmResult, baseline: ArmResult, shown: Conclusion) -> Conclusion:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from optsweep.inference.comparison import within
 from optsweep.inference.looks import Level
 from optsweep.inference.statistics import Interval, PairedT
+from optsweep.report.arm_result import ArmResult
 from optsweep.report.caveats import caveats, seeds_diverged
-from optsweep.report.comparison import ArmResult, Comparison, Conclusion, Group
+from optsweep.report.comparison import Comparison, Conclusion, Group
 from optsweep.report.conditions import conditions, why_undecided
 from optsweep.report.samples import unequal
 from optsweep.report.wording import decimals, fixed, interval_name, listed, number, p_value, plural, size, span, times

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from optsweep.inference.looks import Level
 from optsweep.inference.repeats import independent
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Group
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
 

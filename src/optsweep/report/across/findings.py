@@ -16,7 +16,8 @@ from optsweep.inference.statistics import Interval
 from optsweep.report.across.frontier import OnFrontier, Side
 from optsweep.report.across.lengths import FURTHEST, LengthArm, Method, RunLengths, run_lengths
 from optsweep.report.across.tasks import OverTasks, over_tasks
-from optsweep.report.comparison import ArmResult, Conclusion, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Conclusion, Group
 from optsweep.report.wording import listed, number, percent, plural, times
 
 _LOOSE = 0.05  # of the fall of the loss over the run lengths: a worse fit is a caveat

@@ -18,7 +18,7 @@ from optsweep.inference.comparison import holm
 from optsweep.inference.looks import Level
 from optsweep.inference.statistics import PairedT
 from optsweep.report.across.arms import is_averaged
-from optsweep.report.comparison import ArmResult
+from optsweep.report.arm_result import ArmResult
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
 

@@ -21,7 +21,8 @@ from optsweep.inference.loss_curve import MIN_SEEDS, LossCurve, SpeedUp, fit, sp
 from optsweep.inference.statistics import Array, Interval
 from optsweep.report.across.arms import RUN_LENGTH_KEYS, num_steps, relabelled, rest, strictest, titled
 from optsweep.report.across.frontier import OnFrontier, frontier
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Group
 
 FURTHEST = 4
 """The curve is read up to so many times beyond the baseline's run lengths; further out there is a bound instead."""

@@ -11,7 +11,7 @@ from optsweep.report.across.findings import Across
 from optsweep.report.across.frontier import OnFrontier
 from optsweep.report.across.lengths import LengthArm, RunLengths
 from optsweep.report.across.tasks import OverTasks, TaskResult, scores
-from optsweep.report.comparison import ArmResult
+from optsweep.report.arm_result import ArmResult
 
 
 def across_results(found: Across) -> dict[str, Any]:

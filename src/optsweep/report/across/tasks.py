@@ -24,7 +24,8 @@ from optsweep.report.across.arms import (
     strictest,
     titled,
 )
-from optsweep.report.comparison import ArmResult, Conclusion, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Conclusion, Group
 from optsweep.report.wording import listed
 from optsweep.tracking import names
 from optsweep.tracking.names import Status

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Group
 from optsweep.report.wording import setting
 
 if TYPE_CHECKING:

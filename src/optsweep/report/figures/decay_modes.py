@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Group
 from optsweep.report.figures.canvas import INK, FigurePlan, blank, colour, loss_label, marker, short
 from optsweep.report.figures.grid import counted, families
 from optsweep.report.figures.search import loss_limits

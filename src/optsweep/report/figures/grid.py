@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from optsweep.report.comparison import ArmResult
+from optsweep.report.arm_result import ArmResult
 from optsweep.tracking.reader import LEARNING_RATE
 
 FIXED_RATE = f"optimizer.{LEARNING_RATE}"  # an axis of the grid, by its key in arm.choices

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Group
 from optsweep.report.figures.canvas import (
     INK,
     PAPER,

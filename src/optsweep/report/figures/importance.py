@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from optsweep.inference.importance import MAX_TRIALS, importance
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Group
 from optsweep.report.figures.canvas import GRID, MUTED, FigurePlan, blank, colour, labels, shared_labels, short
 from optsweep.report.figures.search import last_loss
 from optsweep.report.wording import listed

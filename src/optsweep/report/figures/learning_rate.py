@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Group
 from optsweep.report.figures.canvas import FigurePlan, blank, colour, legend, legend_height, line, log_ticks
 from optsweep.report.figures.curves import curves
 from optsweep.report.wording import listed, number

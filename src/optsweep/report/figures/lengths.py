@@ -13,7 +13,7 @@ from optsweep.inference.loss_curve import MIN_SEEDS
 from optsweep.inference.statistics import Interval
 from optsweep.report.across.arms import is_averaged
 from optsweep.report.across.lengths import LengthArm, Method, RunLengths
-from optsweep.report.comparison import ArmResult
+from optsweep.report.arm_result import ArmResult
 from optsweep.report.figures.canvas import (
     INK,
     PAPER,

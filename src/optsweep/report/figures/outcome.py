@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from optsweep.report.comparison import ArmResult, Comparison, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Comparison, Group
 from optsweep.report.figures.canvas import (
     GRID,
     INK,

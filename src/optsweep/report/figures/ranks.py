@@ -10,7 +10,8 @@ from optsweep.inference.looks import Level
 from optsweep.inference.statistics import Interval
 from optsweep.report.across.arms import final_losses
 from optsweep.report.across.tasks import OverTasks, mean_ranks, rank_table
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Group
 from optsweep.report.figures.canvas import INK, MUTED, FigurePlan, blank, colour, labels, marker
 from optsweep.report.wording import interval_name, listed, number, plural
 

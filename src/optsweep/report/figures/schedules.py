@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.arm_result import ArmResult
+from optsweep.report.comparison import Group
 from optsweep.report.figures.canvas import INK, FigurePlan, blank, colour, shared_labels, short
 from optsweep.report.figures.learning_rate import Applied, applied
 from optsweep.report.wording import listed, number, plural

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optsweep.inference.tuning import MIN_TRIALS, best_of
+from optsweep.report.arm_result import ArmResult
 from optsweep.report.chosen import in_words
-from optsweep.report.comparison import ArmResult, Group
+from optsweep.report.comparison import Group
 from optsweep.report.figures.canvas import (
     INK,
     MUTED,
