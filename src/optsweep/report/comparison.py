@@ -1,7 +1,7 @@
 """From trials to findings: arms are grouped by task, and in each group every arm is compared with the baseline.
 
-Paired over searches or over the confirm seeds of one, on the test split, Holm-corrected within a group (method.md's
-verdict, docs/statistics.md).
+Paired over searches or over the confirm seeds of one, on the test split, Holm-corrected within a group
+(docs/statistics.md).
 """
 
 from __future__ import annotations

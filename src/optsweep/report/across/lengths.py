@@ -1,7 +1,7 @@
 """One task, one setting, runs of several lengths: how many steps of the baseline an arm's run is worth.
 
 Every length has its own tuned LR and its own schedule, so nothing is read off within a run: a schedule that decays late
-is judged at its ends only (method.md's verdict).
+is judged at its ends only (docs/statistics.md).
 """
 
 from __future__ import annotations
