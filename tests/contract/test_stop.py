@@ -100,3 +100,27 @@ def test_a_worker_that_hangs_is_ended_by_its_name_and_no_other() -> None:
     pool.kill("b")
     pool.kill("elsewhere/1/1")
     assert {name: process.killed for name, process in processes.items()} == {"a": False, "b": True, "": False}
+
+
+def kill_at_its_start(pool: LocalPool) -> None:
+    (member,) = pool._members
+    member.process.kill()
+    member.process.join()
+    assert pool.wait(0.0) == []
+
+
+def test_a_worker_that_is_killed_at_its_start_is_replaced_within_reason() -> None:
+    with LocalPool(1, ["cpu"], 1) as pool:
+        pool.start()
+        for _ in range(3):
+            kill_at_its_start(pool)
+            assert pool._members[0].process.is_alive()
+        with pytest.raises(UserError, match=r"4 workers in a row were killed at their start \(SIGKILL\)"):
+            kill_at_its_start(pool)
+
+
+def test_one_that_fails_at_its_start_ends_the_sweep() -> None:
+    with LocalPool(1, ["cpu"], 1) as pool:
+        pool.assign([])  # nothing that a worker could be made of
+        with pytest.raises(UserError, match=r"ended at its start \(exit code 1\)"):
+            assert pool.wait(60.0)

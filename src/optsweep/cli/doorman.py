@@ -29,6 +29,7 @@ from optsweep.config.search_space import opened
 from optsweep.errors import UserError, nearest
 
 CONFIG = "pkg://optsweep.conf"
+MULTIRUN = frozenset({"-m", "--multirun"})
 PLAN_KEYS = ("search.", "confirm.", "hydra.", "tracking.", "sweep.baseline", "sweep.retries")
 """Overrides that don't change what a sweep is about."""
 
@@ -44,8 +45,12 @@ def run(arguments: Sequence[str]) -> int:
             _hydra(list(arguments))
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `optsweep suggest … | head`: the reader has what it wanted
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if MULTIRUN.intersection(arguments):
+            sys.stderr.write("optsweep: nobody reads this command's output any more; the same command goes on\n")
+            return 2
+        # `optsweep suggest … | head`: the reader has what it wanted
     except Exception as error:
         line = _one_line(error)
         if line is None:

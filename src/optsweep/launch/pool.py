@@ -23,7 +23,8 @@ class Pool(Protocol):
     def wait(self, seconds: float) -> list[tuple[str, str]]:
         """Wait until a trial ends, a worker dies, or time is up; returns (name, reason) of dead workers, replaced.
 
-        Raises UserError if a worker dies before it is ready, or can no longer write.
+        Raises UserError if a worker fails before it is ready, if several in a row are killed then, or if one can no
+        longer write.
         """
 
     def kill(self, worker: str) -> None:

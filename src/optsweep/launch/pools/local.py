@@ -21,6 +21,12 @@ IDLE_SECONDS = 0.1
 
 TERMINATE_SECONDS = 3.0
 
+STARTS = 4
+"""How many workers in a row may be killed before they are ready. Memory that runs out now and then leaves some."""
+
+PAUSE_SECONDS = 0.5
+"""Before a worker whose forerunner was killed at its start begins; doubled with each further one."""
+
 STORE_FAILED = 3
 """Exit code of a worker that can't write any more."""
 
@@ -31,7 +37,7 @@ class _Member:
     device: str
     jobs: Connection  # through which it gets its jobs
     name: str = ""
-    heard: int = 0
+    ready: bool = False
 
 
 class LocalPool:
@@ -49,6 +55,7 @@ class LocalPool:
         self._stop_reader, self._stop_writer = self._context.Pipe(duplex=False)
         self._receiver, self._sender = self._context.Pipe(duplex=False)
         self._members: list[_Member] = []
+        self._killed_starts = 0  # since a worker was ready
 
     def start(self) -> None:
         """Start the workers, unless they are."""
@@ -93,37 +100,52 @@ class LocalPool:
     def wait(self, seconds: float) -> list[tuple[str, str]]:
         """Wait until a trial ends, a worker dies, or time is up; returns (name, reason) of dead workers, replaced.
 
-        Raises UserError if a worker dies before it is ready, or can no longer write.
+        Raises UserError if a worker fails before it is ready, if several in a row are killed then, or if one can no
+        longer write.
         """
-        ready = wait([self._receiver, *(member.process.sentinel for member in self._members)], seconds)
-        if self._receiver in ready:
-            while self._receiver.poll():
-                place, name = self._receiver.recv()
-                for member in self._members:
-                    if member.process.pid == place:
-                        member.name = name
-                        member.heard += 1
+        wait([self._receiver, *(member.process.sentinel for member in self._members)], seconds)
+        ended = [i for i, member in enumerate(self._members) if not member.process.is_alive()]
+        self._listen()  # only now: what the dead had to say is known
         dead: list[tuple[str, str]] = []
-        for i, member in enumerate(self._members):
-            if not member.process.is_alive():
-                code = member.process.exitcode
-                if code == STORE_FAILED:
-                    raise UserError(
-                        "the store stopped working (the message is above); what is finished is kept, and the same "
-                        "command goes on when it works again"
-                    )
-                reason = f"its worker died ({_exit_name(code)})"
-                if not member.heard:
-                    raise UserError(f"a worker ended at its start ({_exit_name(code)}); its message is above")
-                dead.append((member.name, reason))
-                self._members[i] = self._start(member.device)
+        for i in ended:
+            member = self._members[i]
+            code = member.process.exitcode
+            if code == STORE_FAILED:
+                raise UserError(
+                    "the store stopped working (the message is above); what is finished is kept, and the same "
+                    "command goes on when it works again"
+                )
+            if member.ready:
+                dead.append((member.name, f"its worker died ({_exit_name(code)})"))
+            else:
+                self._note_killed_start(code)
+            self._members[i] = self._start(member.device)
         return dead
 
+    def _listen(self) -> None:
+        """Take in which workers are ready, or have ended a trial."""
+        while self._receiver.poll():
+            place, name = self._receiver.recv()
+            for member in self._members:
+                if member.process.pid == place:
+                    member.name, member.ready, self._killed_starts = name, True, 0
+
+    def _note_killed_start(self, code: int | None) -> None:
+        """A worker ended before it was ready: killed from outside it is replaced, within reason."""
+        self._killed_starts += 1
+        if code is None or code >= 0:
+            raise UserError(f"a worker ended at its start ({_exit_name(code)}); its message is above")
+        if self._killed_starts == STARTS:
+            raise UserError(
+                f"{STARTS} workers in a row were killed at their start ({_exit_name(code)}): is there memory enough?"
+            )
+
     def _start(self, device: str) -> _Member:
+        pause = PAUSE_SECONDS * 2 ** (self._killed_starts - 1) if self._killed_starts else 0.0
         with _environment(OMP_NUM_THREADS=str(self.threads), MKL_NUM_THREADS=str(self.threads), HYDRA_FULL_ERROR=None):
             receiver, sender = self._context.Pipe(duplex=False)
             process = self._context.Process(
-                target=_main, args=(receiver, device, self._stop_reader, self._sender, os.getpid()), daemon=True
+                target=_main, args=(receiver, device, self._stop_reader, self._sender, os.getpid(), pause), daemon=True
             )
             with _interrupts_blocked():
                 process.start()
@@ -139,9 +161,11 @@ def _send(jobs: Connection, listed: Sequence[Job]) -> None:
         jobs.send(listed)
 
 
-def _main(receiver: Connection, device: str, stop: Connection, sender: Connection, parent: int) -> None:
+def _main(receiver: Connection, device: str, stop: Connection, sender: Connection, parent: int, pause: float) -> None:
     """A worker process: works until told that the sweep is done or its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the planner decides what it means
+    if stop.poll(pause):
+        return
     from optsweep.launch.worker import Worker
 
     def stopping() -> bool:
