@@ -8,7 +8,6 @@ after every step it is known which parameters got none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter, is_, ne
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,6 @@ from torch import Tensor, nn
 from optsweep.optim.layout import Layout, flatten
 from optsweep.optim.rule import State
 from optsweep.train.forward import Tensors
-
-_GRAD, _CHANGES = attrgetter("grad"), attrgetter("_version")
 
 
 class Arena:
@@ -46,7 +43,6 @@ class Arena:
             [flatten(layout, dict(model.named_parameters()), dtype=dtype, device=device) for model in models]
         )
         self.state: State = {}
-        self._versions: list[int] = []
         self.frozen: Tensors = {}
         self.buffers: Tensors = {}
         if stacked:
@@ -84,29 +80,34 @@ class Arena:
     def open_step(self) -> None:
         """Zero the gradients; copy the parameters into the low-precision row that lanes read."""
         self._low_grads.zero_()
+        self._version = self._low_grads._version
         if self.low is not None:
             self._low_params.copy_(self.params)
 
-    def gather(self) -> list[str]:
-        """Complete `grads` after a backward pass; returns the parameters that it gave no gradient.
+    def gather(self, passes: int = 1) -> list[str]:
+        """Complete `grads` after so many backward passes; returns the parameters that they gave no gradient.
 
-        The pass accumulates into views of the row. That it did shows without asking the device: every view counts its
-        changes. Gradients that the model put elsewhere (`zero_grad()`) are fetched.
+        A pass adds to each parameter's view of the row once, and views share the row's count of changes: one look at
+        it, and no question to the device, says that all are there.
         """
-        versions = list(map(_CHANGES, self._views))
-        missing: list[str] = []
-        if not all(map(ne, versions, self._versions)) or not all(map(is_, map(_GRAD, self._leaves), self._views)):
-            for name, view, now, before in zip(self.leaves, self._views, versions, self._versions, strict=True):
-                leaf = self.leaves[name]
-                if leaf.grad is None or (leaf.grad is view and now == before):
-                    missing.append(name)
-                elif leaf.grad is not view:
-                    view.zero_().add_(leaf.grad)
-                leaf.grad = view
-            versions = list(map(_CHANGES, self._views))
-        self._versions = versions
+        if self._low_grads._version - self._version == passes * len(self._leaves):
+            missing = []
+        else:
+            missing = [name for name, view in zip(self.leaves, self._views, strict=True) if self._misses(name, view)]
         if self.low is not None:
             self.grads.copy_(self._low_grads)
+        return missing
+
+    def _misses(self, name: str, view: Tensor) -> bool:
+        """Whether a parameter has no gradient, where some lack; one that the model put elsewhere is fetched.
+
+        A gradient of zeros counts as none: then the parameter is trained by itself, to the same numbers.
+        """
+        leaf = self.leaves[name]
+        if leaf.grad is not None and leaf.grad is not view:
+            view.zero_().add_(leaf.grad)
+        missing = leaf.grad is None or (leaf.grad is view and not view.any())
+        leaf.grad = view
         return missing
 
     def check(self) -> None:
@@ -138,9 +139,8 @@ class Arena:
             for name, leaf in self.leaves.items():
                 leaf.data = values[name]
         self._leaves = list(self.leaves.values())
-        # `.data`: each view counts its own changes, where plain views share one count.
-        self._views = [view.data for view in self.views(self._low_grads).values()]
-        self._versions = list(map(_CHANGES, self._views))
+        self._views = list(self.views(self._low_grads).values())
+        self._version = 0
         for leaf, view in zip(self._leaves, self._views, strict=True):
             leaf.grad = view
 

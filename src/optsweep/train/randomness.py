@@ -40,9 +40,9 @@ class Generators:
     python: bool = False
     numpy: bool = False
 
-    def seeder(self) -> Callable[[int], None]:
+    def seeder(self) -> Callable[[int], object]:
         """A function that seeds them, to be called before each step; 2 µs with torch's CPU generator alone."""
-        calls = [_torch_cpu, *_on_device(self.device)]
+        calls: list[Callable[[int], object]] = [torch.default_generator.manual_seed, *_on_device(self.device)]
         calls += [_python] * self.python + [_numpy] * self.numpy
         if len(calls) == 1:
             return calls[0]
@@ -74,17 +74,13 @@ def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def _on_device(device: torch.device) -> list[Callable[[int], None]]:
+def _on_device(device: torch.device) -> list[Callable[[int], object]]:
     """What seeds the device's own generator, without waiting for the device."""
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         generator = torch.cuda.default_generators[index]
-        return [lambda number: _ignore(generator.manual_seed(number))]
+        return [generator.manual_seed]
     return [torch.mps.manual_seed] if device.type == "mps" else []
-
-
-def _torch_cpu(number: int) -> None:
-    torch.default_generator.manual_seed(number)
 
 
 def _python(number: int) -> None:
@@ -93,7 +89,3 @@ def _python(number: int) -> None:
 
 def _numpy(number: int) -> None:
     np.random.seed(number % 2**32)  # noqa: NPY002 - the global generator is what users' models draw from
-
-
-def _ignore(_: object) -> None:
-    """Drop a result."""

@@ -129,7 +129,7 @@ class Run:
         for offset, c in enumerate(numbers):
             seed(seeds[offset])
             record.loss(backward(indices[offset]))
-            if missing := arena.gather():
+            if missing := arena.gather(program.accumulate):
                 self._miss(missing, first + offset)
             step(c, first + offset, record)
         synchronize(program.device)
@@ -147,9 +147,14 @@ class Run:
         module, leaves, frozen, buffers = arena.module, arena.leaves, arena.frozen, arena.buffers
         lanes_loss = forward.lanes_loss(module)
 
-        def plain_loss(x: Tensor, y: Tensor) -> Tensor:
+        def full_loss(x: Tensor, y: Tensor) -> Tensor:
+            return forward.loss(module(x), y)
+
+        def autocast_loss(x: Tensor, y: Tensor) -> Tensor:
             with forward.autocast():
-                return forward.loss(module(x), y)
+                return full_loss(x, y)
+
+        plain_loss = full_loss if program.precision == "fp32" else autocast_loss
 
         def backward(indices: Tensor) -> Tensor:
             arena.open_step()
