@@ -18,6 +18,7 @@ from optsweep.report.figures import (
     canvas,
     curves,
     decay_modes,
+    factorial,
     heat,
     importance,
     learning_rate,
@@ -118,9 +119,10 @@ def _draw_kind(task: _Task, folder: Path) -> _Drawings:
 
 
 def across_plans(found: Across) -> list[list[canvas.FigurePlan]]:
-    """The figures of each finding over several groups, run lengths first."""
+    """The figures of each finding, in the order of its lists."""
     over = [lengths.plans(held) for held, _ in found.run_lengths]
-    return over + [[*profile.plans(held), *ranks.plans_over(held)] for held, _ in found.tasks]
+    over += [[*profile.plans(held), *ranks.plans_over(held)] for held, _ in found.tasks]
+    return over + [factorial.plans(held) for held, _ in found.factorials]
 
 
 def _draw_across(found: Across, folder: Path) -> list[list[canvas.Drawing]]:

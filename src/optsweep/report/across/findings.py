@@ -13,12 +13,14 @@ from optsweep.inference.comparison import differences, holm, paired
 from optsweep.inference.looks import Level
 from optsweep.inference.loss_curve import MIN_LENGTHS
 from optsweep.inference.statistics import Interval
+from optsweep.report.across.factorial import Factorial, factorials
 from optsweep.report.across.frontier import OnFrontier, Side
 from optsweep.report.across.lengths import FURTHEST, LengthArm, Method, RunLengths, run_lengths
 from optsweep.report.across.tasks import OverTasks, over_tasks
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Conclusion, Group
-from optsweep.report.wording import listed, number, percent, plural, times
+from optsweep.report.wording import listed, number, p_value, percent, plural, plus_minus_difference, times
+from optsweep.train.trial import Phase
 
 _LOOSE = 0.05  # of the fall of the loss over the run lengths: a worse fit is a caveat
 _NAMED = 3  # candidates of which each is spoken; of more, only what stands out
@@ -39,18 +41,19 @@ class Statement:
 
 @dataclass(frozen=True)
 class Across:
-    """All findings over several groups; empty for one group, and for groups that have nothing in common."""
+    """All findings beyond single comparisons; empty for groups without anything in common and for no square of arms."""
 
     run_lengths: tuple[tuple[RunLengths, Statement], ...]
     tasks: tuple[tuple[OverTasks, Statement], ...]
+    factorials: tuple[tuple[Factorial, Statement], ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.run_lengths or self.tasks)
+        return bool(self.run_lengths or self.tasks or self.factorials)
 
     @property
     def texts(self) -> tuple[str, ...]:
         """A paragraph for each finding."""
-        return tuple(finding.text for _, finding in (*self.run_lengths, *self.tasks))
+        return tuple(finding.text for _, finding in (*self.run_lengths, *self.tasks, *self.factorials))
 
 
 def across(groups: Sequence[Group]) -> Across:
@@ -58,6 +61,7 @@ def across(groups: Sequence[Group]) -> Across:
     return Across(
         tuple((lengths, _on_run_lengths(lengths)) for lengths in run_lengths(groups)),
         tuple((tasks, _on_tasks(tasks)) for tasks in over_tasks(groups)),
+        tuple((crossed, _on_factorial(crossed)) for crossed in factorials(groups)),
     )
 
 
@@ -297,3 +301,28 @@ def _ranked(tasks: OverTasks) -> str:
     reach = "reaches it" if len(tied) == 1 else "reach it"
     who = listed([arm.label for arm in tied]) if len(tied) <= _NAMED else f"{len(tied)} other arms"
     return f"{text}; the interval{'s' if len(tied) > 1 else ''} of {who} {reach}."
+
+
+# -- two choices crossed -------------------------------------------------------------------------------------------
+
+
+def _on_factorial(crossed: Factorial) -> Statement:
+    base, (first, second) = crossed.arms[0], crossed.factors
+    one, other, both, beyond = map(plus_minus_difference, (*crossed.alone, crossed.together, crossed.interaction))
+    lead = (
+        f"On {crossed.title}, {first} instead of {crossed.instead_of[0]} alone changes the mean test loss by {one}, "
+        f"{second} instead of {crossed.instead_of[1]} alone by {other}, both together by {both} (±: half of the "
+        f"{percent(crossed.level.confidence)} t interval over {crossed.num_differences})."
+    )
+    p = f" ({p_value(crossed.interaction.p)})" if crossed.interaction.p is not None else ""
+    if crossed.shown:
+        how = "more" if (crossed.interaction.mean < 0) == (crossed.together.mean < 0) else "less"
+        verdict = f"Together they do {how} than the sum of what each does alone: a difference of {beyond}{p}."
+    else:
+        verdict = f"No interaction is shown: both together differ from the sum of each alone by {beyond}{p}."
+    notes = []
+    if loose := [arm.label for arm in crossed.arms if arm.unbracketed]:
+        notes.append(f"Not bracketed: {listed(loose)}. A wider search may change these effects.")
+    if not crossed.over_searches and base.sweep.planned(Phase.SEARCH):
+        notes.append("These are effects at the settings that one search chose; another may move them by more than ±.")
+    return Statement((lead, verdict), tuple(notes))

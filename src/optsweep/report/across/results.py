@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from optsweep.inference.statistics import Interval
+from optsweep.report.across.factorial import Factorial
 from optsweep.report.across.findings import Across
 from optsweep.report.across.frontier import OnFrontier
 from optsweep.report.across.lengths import LengthArm, RunLengths
@@ -15,7 +16,7 @@ from optsweep.report.arm_result import ArmResult
 
 
 def across_results(found: Across) -> dict[str, Any]:
-    """Findings over run lengths and over tasks; both lists are empty for a single group."""
+    """Findings over run lengths, over tasks, and of choices that are crossed 2 × 2."""
     return {
         "run_lengths": [
             {**_run_lengths(lengths), "sentences": finding.sentences, "notes": finding.notes}
@@ -23,6 +24,10 @@ def across_results(found: Across) -> dict[str, Any]:
         ],
         "tasks": [
             {**_tasks(tasks), "sentences": finding.sentences, "notes": finding.notes} for tasks, finding in found.tasks
+        ],
+        "factorials": [
+            {**_factorial(crossed), "sentences": finding.sentences, "notes": finding.notes}
+            for crossed, finding in found.factorials
         ],
     }
 
@@ -114,6 +119,22 @@ def _task(task: TaskResult) -> dict[str, Any]:
         "seconds_to_target": task.seconds,
         "ranks": task.ranks,
         "num_seeds": task.seeds,
+    }
+
+
+def _factorial(crossed: Factorial) -> dict[str, Any]:
+    base, first, second, both = crossed.arms
+    return {
+        "group": crossed.title,
+        "factors": crossed.factors,
+        "instead_of": crossed.instead_of,
+        "arms": {"baseline": base.name, "first": first.name, "second": second.name, "both": both.name},
+        "confidence": crossed.level.confidence,
+        "paired_over": "searches" if crossed.over_searches else "seeds",
+        "first_alone": asdict(crossed.alone[0]),
+        "second_alone": asdict(crossed.alone[1]),
+        "together": asdict(crossed.together),
+        "interaction": asdict(crossed.interaction),
     }
 
 
