@@ -97,6 +97,18 @@ def test_what_may_turn_the_effects_is_said() -> None:
     )
 
 
+def test_a_group_of_the_config_that_is_not_named_is_none() -> None:
+    plain = [cell(optimizer, "constant", BASE) for optimizer in ("adamw", "muon")]
+    averaged = [
+        replace(
+            held, name=f"{held.name},ema", choices={**held.choices, "averaging": "ema"}, run_id=f"{held.run_id}-ema"
+        )
+        for held in plain
+    ]
+    factorial, _ = crossed(sweep(*plain, *averaged))
+    assert (factorial.factors, factorial.instead_of) == (("ema", "muon"), ("none", "adamw"))
+
+
 def test_other_arms_are_no_square() -> None:
     arms = square().arms
     assert not found(sweep(*arms[:3])).factorials

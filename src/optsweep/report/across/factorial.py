@@ -5,6 +5,7 @@ The four arms of such a group share seeds or searches, so every effect, the inte
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -72,7 +73,7 @@ def _factorial(group: Group) -> Factorial | None:
         return statistics.paired_t(values, group.level.confidence, scale=scale(*arms))
 
     base, first, second, both = arms
-    told = [dict(identity(arm.arm, tuple(group.setting))) for arm in (first, second, base)]
+    told = [_choices(arm, tuple(group.setting)) for arm in (first, second, base)]
     return Factorial(
         title=group.title,
         factors=(_named(keys[0], told[0]), _named(keys[1], told[1])),
@@ -91,17 +92,22 @@ def _square(group: Group) -> tuple[list[list[str]], dict[tuple[bool, ...], ArmRe
     if len(group.arms) != len(_CELLS):
         return None
     axes = tuple(group.setting)
-    choices = [dict(identity(arm.arm, axes)) for arm in group.arms]
-    base = dict(identity(group.baseline.arm, axes))
+    choices = [_choices(arm, axes) for arm in group.arms]
+    base = _choices(group.baseline, axes)
     by_pattern: dict[tuple[bool, ...], list[str]] = {}
-    for key, value in base.items():
-        held = [found.get(key) for found in choices]
+    for key in sorted({key for found in choices for key in found}):
+        held = [found[key] for found in choices]
         if len(set(held)) > 2:
             return None
-        by_pattern.setdefault(tuple(other != value for other in held), []).append(key)
+        by_pattern.setdefault(tuple(value != base[key] for value in held), []).append(key)
     by_pattern.pop((False,) * len(group.arms), None)
     cells = dict(zip(zip(*by_pattern, strict=True), group.arms, strict=False))
     return (list(by_pattern.values()), cells) if set(cells) == set(_CELLS) else None
+
+
+def _choices(arm: ArmResult, axes: Sequence[str]) -> Mapping[str, str]:
+    """What sets the arm apart; a group of the config that isn't named is none."""
+    return defaultdict(lambda: "none", identity(arm.arm, axes))
 
 
 def _named(keys: Sequence[str], told: Mapping[str, str]) -> str:

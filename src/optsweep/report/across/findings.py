@@ -307,12 +307,17 @@ def _ranked(tasks: OverTasks) -> str:
 
 
 def _on_factorial(crossed: Factorial) -> Statement:
-    base, (first, second) = crossed.arms[0], crossed.factors
-    one, other, both, beyond = map(plus_minus_difference, (*crossed.alone, crossed.together, crossed.interaction))
+    base = crossed.arms[0]
+    first, second = (
+        factor if other == "none" else f"{factor} instead of {other}"
+        for factor, other in zip(crossed.factors, crossed.instead_of, strict=True)
+    )
+    effects = (*crossed.alone, crossed.together, crossed.interaction)
+    one, other, both, beyond = map(plus_minus_difference, effects)
     lead = (
-        f"On {crossed.title}, {first} instead of {crossed.instead_of[0]} alone changes the mean test loss by {one}, "
-        f"{second} instead of {crossed.instead_of[1]} alone by {other}, both together by {both} (±: half of the "
-        f"{percent(crossed.level.confidence)} t interval over {crossed.num_differences})."
+        f"On {crossed.title}, {first} alone changes the mean test loss by {one}, {second} alone by {other}, both "
+        f"together by {both} (±: half of the {percent(crossed.level.confidence)} t interval over "
+        f"{crossed.num_differences})."
     )
     p = f" ({p_value(crossed.interaction.p)})" if crossed.interaction.p is not None else ""
     if crossed.shown:
