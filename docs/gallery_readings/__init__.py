@@ -16,6 +16,7 @@ from gallery_readings.arms import NotFound, Results
 from gallery_readings.costs import fewer_steps, less_time, more_with, quicker_step, smaller_state
 from gallery_readings.losses import lower, ordered, same
 from gallery_readings.rates import wider_basin
+from gallery_readings.trends import adds_up, chosen_slope, lead_shrinks
 
 __all__ = ["READINGS", "Answer", "Held", "NotFound", "Results", "answers", "overall"]
 
@@ -36,6 +37,9 @@ READINGS: Mapping[str, Reading] = {
         on_frontier,
         over_tasks,
         ranked,
+        lead_shrinks,
+        chosen_slope,
+        adds_up,
     )
 }
 """Readings by the name that gallery.yaml gives them."""

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
-from optsweep.inference.comparison import Conclusion, Finding, holm, judge
+from optsweep.inference.comparison import Conclusion, Finding, holm, in_common, judge
 from optsweep.inference.looks import Level
+from optsweep.inference.repeats import independent, repeats_of
 from optsweep.inference.statistics import Interval, PairedT
 from optsweep.report.verdict import evidence
 from optsweep.report.wording import number, percent
@@ -68,10 +70,11 @@ class Pair:
     @property
     def evidence(self) -> str:
         """As the report words it: "mean test loss lower by 0.046 nats/byte (2.271 against 2.317; …"."""
-        test, seeds = self.finding.test, self.finding.differences
+        test, both = self.finding.test, in_common(self.lower, self.higher)
         assert test is not None
-        ours, theirs = (sum(arm.test_losses[s] for s in seeds) / len(seeds) for arm in (self.lower, self.higher))
-        return evidence(test, self.finding.p_holm, ours, theirs, self.higher.unit, self.level)
+        ours, theirs = (fmean(independent(losses).values()) for losses in both)
+        over = f"{test.n} searches" if len(repeats_of(both[0])) > 1 else ""
+        return evidence(test, self.finding.p_holm, ours, theirs, self.higher.unit, self.level, over)
 
 
 def groups_at(results: Results, at: Choices | None) -> list[Mapping[str, Any]]:

@@ -23,6 +23,7 @@ from gallery_readings.arms import (
 )
 from optsweep.inference import statistics
 from optsweep.inference.comparison import Conclusion
+from optsweep.inference.repeats import independent
 from optsweep.report.wording import decimals, fixed, listed, number, p_value, percent, plural, span
 
 
@@ -115,16 +116,17 @@ def same(
             continue
         scale = max(abs(value) for held in (ours, theirs) for value in held.values())
         confidence = level_of(group).confidence
-        test = statistics.paired_t([ours[seed] - theirs[seed] for seed in both], confidence, scale=scale)
-        answer = _same(test, f"{place}{one.label} against {other.label}, {said}", within, confidence)
+        apart = independent({seed: ours[seed] - theirs[seed] for seed in both})
+        test = statistics.paired_t(list(apart.values()), confidence, scale=scale)
+        over = f"{test.n} searches" if len(apart) < len(both) else plural(test.n, "seed")
+        answer = _same(test, f"{place}{one.label} against {other.label}, {said}", within, confidence, over)
         if lost := [arm for arm in (one, other) if arm.diverged_seeds]:  # those that survived can't speak for them
             answer = Answer(f"{answer.sentence} But {listed([_diverged(arm) for arm in lost])}.", Held.OPEN)
         found.append(answer)
     return found
 
 
-def _same(test: statistics.PairedT, what: str, within: float | None, confidence: float) -> Answer:
-    seeds = plural(test.n, "seed")
+def _same(test: statistics.PairedT, what: str, within: float | None, confidence: float, seeds: str) -> Answer:
     bound = f" Equal means within ±{number(within)}." if within is not None else ""
     if test.low is None or test.high is None:
         if test.mean == 0 and test.n > 1:

@@ -171,6 +171,14 @@ def test_a_sweep_file_s_axes_tell_its_arms_apart(tmp_path: Path, monkeypatch: py
     assert len({arm.name for arm in found}) == len(found) == 8
 
 
+def test_an_axis_without_a_value_or_with_a_truth_is_named_as_it_is_typed() -> None:
+    cells = [["trainer.clip_norm=null", "trainer.deterministic=true"], ["trainer.clip_norm=1.5", "+x=1"]]
+    axes = ["trainer.clip_norm", "trainer.deterministic"]
+    found = [arm_of(compose(cell), axes).axes for cell in cells]
+    assert [held["trainer.clip_norm"] for held in found] == ["null", "1.5"]
+    assert [held["trainer.deterministic"] for held in found] == ["true", "false"]
+
+
 def test_a_job_in_another_process_knows_the_axes(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Arm] = []
     monkeypatch.setattr("optsweep.launch.sweep.run_sweep", lambda arms, **_: found.extend(arms))

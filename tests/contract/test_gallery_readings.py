@@ -250,3 +250,72 @@ def test_arms_are_found_by_their_choices_or_named_as_missing() -> None:
     number = two(LESS)
     number["groups"][0]["arms"][1]["choices"] = {"optimizer.lr": "1e-1"}
     assert said(number, "lower", lower={"optimizer.lr": 0.1}, higher=ADAMW)[0] == "held"
+
+
+# -- trends ------------------------------------------------------------------------------------------------------------
+
+
+def over_steps(per_doubling: float) -> dict[str, Any]:
+    """A candidate whose share of the baseline's steps grows by a factor per doubling, with noise over four searches."""
+    noise = (0.98, 1.01, 1.02, 0.99)
+    groups = []
+    for place, steps in enumerate((100, 200, 400)):
+        ratios = [0.3 * per_doubling**place * factor ** (place - 1) for factor in noise]
+        more = {"steps_ratios": ratios, "steps_ratio": asdict(statistics.ratio_interval(ratios))}
+        groups.append(
+            group(
+                arm("adamw", LESS),
+                arm("muon", LESS),
+                comparisons=[comparison("muon", "adamw", SAME, **more)],
+                setting={"task": "digits", "trainer.steps": str(steps)},
+            )
+        )
+    return results(*groups)
+
+
+@pytest.mark.parametrize(
+    ("per_doubling", "outcome"), [(1.5, "held"), (0.7, "did not hold; the reverse"), (1.0, "not shown")]
+)
+def test_a_lead_shrinks_where_the_share_of_steps_grows(per_doubling: float, outcome: str) -> None:
+    held, sentence = said(over_steps(per_doubling), "lead_shrinks", candidate=MUON, over="trainer.steps")
+    assert held == outcome
+    assert f"Per doubling that changes by × {per_doubling:.3g}" in sentence
+
+
+def test_a_lead_without_ratios_has_no_trend() -> None:
+    found = over_steps(1.5)
+    found["groups"][0]["comparisons"][0]["steps_ratios"][0] = "inf"
+    assert said(found, "lead_shrinks", candidate=MUON, over="trainer.steps")[0] == "not shown"
+
+
+@pytest.mark.parametrize(("power", "held"), [(-1.0, "held"), (0.2, "did not hold")])
+def test_the_power_by_which_a_chosen_product_goes(power: float, held: str) -> None:
+    groups = []
+    for steps in (100, 200, 400):
+        lrs = [0.01 * noise * (steps / 100) ** power for noise in (1.0, 1.1, 0.9, 1.05)]
+        chosen = [{"params": {"lr": lr, "weight_decay": 0.5}} for lr in lrs]
+        one = arm("adamw", LESS, chosen=chosen[0], chosen_again=chosen[1:])
+        groups.append(group(one, setting={"task": "digits", "trainer.steps": str(steps)}))
+    options = {"keys": ["lr", "weight_decay"], "over": "trainer.steps", "near": -1.0, "within": 0.5}
+    outcome, sentence = said(results(*groups), "chosen_slope", **options)
+    assert outcome == held
+    assert f"steps to the power {power:.2f}".replace("-", "−") in sentence
+
+
+@pytest.mark.parametrize(("p", "held"), [(0.001, "did not hold"), (0.4, "not shown")])
+def test_effects_that_interact_do_not_add_up(p: float, held: str) -> None:
+    crossed = {"interaction": {"p": p}, "confidence": 0.95, "sentences": ["One.", "Two."]}
+    assert said({**results(group(arm("adamw", LESS))), "across": {"factorials": [crossed]}}, "adds_up") == (
+        held,
+        "One. Two.",
+    )
+
+
+def test_over_several_searches_a_pair_is_a_search() -> None:
+    found = two(LESS)
+    for held in found["groups"][0]["arms"]:
+        for trial in held["confirm"]:
+            trial["seed"] = trial["seed"] // 2 * 1_000_000 + trial["seed"] % 2
+    found["groups"][0]["comparisons"] = []
+    assert "paired over 3 searches" in said(found, "lower", lower=MUON, higher=ADAMW)[1]
+    assert "; 3 searches)" in said(found, "same", first=MUON, second=ADAMW)[1]

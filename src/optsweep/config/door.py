@@ -23,12 +23,19 @@ def arm_of(config: DictConfig, axes: Sequence[str] | None = None) -> Arm:
     Raises UserError with one line for whatever is wrong with it.
     """
     choices = {group: str(config.hydra.runtime.choices.get(group, "none")) for group in GROUPS}
-    values = {key: str(OmegaConf.select(config, key)) for key in (axes_of(config) if axes is None else axes)}
+    values = {key: _as_typed(OmegaConf.select(config, key)) for key in (axes_of(config) if axes is None else axes)}
     own = OmegaConf.create({key: config[key] for key in config if key != "hydra"})
     plain = OmegaConf.to_container(own, resolve=True)
     assert isinstance(plain, dict)
     return read_arm(
         {str(key): value for key, value in plain.items()}, choices, values, OmegaConf.to_yaml(OmegaConf.create(plain))
+    )
+
+
+def _as_typed(value: object) -> str:
+    """A value as the command line has it."""
+    return (
+        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
     )
 
 

@@ -45,6 +45,7 @@ class ByteText(Task):
         val_windows: int,
         test_windows: int,
         target_loss: float | None,
+        mup_base: int | None,
     ) -> None:
         self.width, self.layers, self.heads = (
             whole("task.width", width),
@@ -52,6 +53,7 @@ class ByteText(Task):
             whole("task.heads", heads),
         )
         self.context, self.tied = whole("task.context", context), flag("task.tied", tied)
+        self.mup_base = optional(whole)("task.mup_base", mup_base)
         check_heads(width, heads)
         self.target_loss = optional(number)("task.target_loss", target_loss)
         reference = whole("task.reference_batch_size", reference_batch_size)
@@ -87,6 +89,7 @@ class ByteText(Task):
             heads=self.heads,
             context=self.context,
             tied=self.tied,
+            mup_base=self.mup_base,
         )
 
     def size(self, split: Split) -> int:
@@ -140,6 +143,7 @@ class CharLM(ByteText):
         test_windows: int = 1024,
         max_bytes: int | None = None,
         target_loss: float | None = None,
+        mup_base: int | None = None,
     ) -> None:
         corpus = standard_library(optional(whole, low=100_000)("task.max_bytes", max_bytes))
         super().__init__(
@@ -153,6 +157,7 @@ class CharLM(ByteText):
             val_windows=val_windows,
             test_windows=test_windows,
             target_loss=target_loss,
+            mup_base=mup_base,
         )
 
 
@@ -172,6 +177,7 @@ class Text(ByteText):
         val_windows: int = 256,
         test_windows: int = 2048,
         target_loss: float | None = None,
+        mup_base: int | None = None,
     ) -> None:
         super().__init__(
             text_file(optional(text)("task.path", path), whole("task.context", context)),
@@ -184,6 +190,7 @@ class Text(ByteText):
             val_windows=val_windows,
             test_windows=test_windows,
             target_loss=target_loss,
+            mup_base=mup_base,
         )
 
 
