@@ -14,9 +14,9 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from hydra_plugins.optsweep.command import Command
 from optsweep import api
 from optsweep.cli.doorman import run
+from optsweep.command import Command
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of

@@ -9,7 +9,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.optsweep.command import Command
+from optsweep.command import Command
 
 
 class LocalLauncher(Launcher):

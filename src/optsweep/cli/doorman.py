@@ -19,9 +19,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_plugins.optsweep.command import Command
 from hydra_plugins.optsweep.local_launcher import LocalLauncher
 from optsweep.cli.verbs import VERBS
+from optsweep.command import Command
 from optsweep.config.arm import GROUPS
 from optsweep.config.compose import axes_of, compose, register
 from optsweep.config.door import arm_of

@@ -1,7 +1,8 @@
 """What the command line hands through Hydra to the launchers: the task function of every job.
 
 Hydra gives it to our launcher as it is, and pickles it for the jobs that a stock launcher runs in other processes; so
-nothing has to be left in the environment or in a module for them to find.
+nothing has to be left in the environment or in a module for them to find. It is no part of `hydra_plugins`: those
+modules Hydra's scan executes once more where they are installed, and what they define exists twice then.
 """
 
 from __future__ import annotations
