@@ -5,10 +5,10 @@ Everything is imported where it is called: `status` and `suggest` answer without
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optsweep.config.arm import Arm
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from optsweep.launch.status import PhaseStatus
     from optsweep.launch.sweep import SweepResult
     from optsweep.report import Report
+    from optsweep.report.judged.write import JudgedReport
 
 REPORTS = Path("reports")
 
@@ -88,6 +89,30 @@ def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None) ->
 
     check(tracking_uri, create=False)
     return write_report(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), processes=num_cores())
+
+
+def judge(
+    source: str | Path | Iterable[Mapping[str, object]],
+    *,
+    out: Path | None = None,
+    tracking_uri: str = Arm.tracking_uri,
+    **question: Any,
+) -> JudgedReport:
+    """Judge runs that something else made, and write the report into reports/NAME unless told otherwise.
+
+    `source`: a CSV file, `mlflow:EXPERIMENT`, or records such as `frame.to_dict("records")`. What is asked of them, such
+    as `arm="optimizer", metric="test_loss", seed="seed"`, are the fields of `report.judged.question.Question`.
+
+    Raises UserError for runs that can't answer it.
+    """
+    from optsweep.report.judged.question import Question
+    from optsweep.report.judged.table import read_table
+    from optsweep.report.judged.write import write_judgement
+
+    asked = Question(**question)
+    table = read_table(source, asked.metric, asked.step, tracking_uri)
+    named = str(source) if isinstance(source, (str, Path)) else table.name
+    return write_judgement(table, asked, out or REPORTS / table.name, named)
 
 
 def status(storage: str, sweep: str) -> tuple[PhaseStatus, ...]:
