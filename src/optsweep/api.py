@@ -100,8 +100,8 @@ def judge(
 ) -> JudgedReport:
     """Judge runs that something else made, and write the report into reports/NAME unless told otherwise.
 
-    `source`: a CSV file, `mlflow:EXPERIMENT`, or records such as `frame.to_dict("records")`. What is asked of them, such
-    as `arm="optimizer", metric="test_loss", seed="seed"`, are the fields of `report.judged.question.Question`.
+    `source`: a CSV file, `mlflow:EXPERIMENT`, or records such as `frame.to_dict("records")`. What is asked of them
+    (`arm="optimizer", metric="test_loss", seed="seed"`) are the fields of `report.judged.question.Question`.
 
     Raises UserError for runs that can't answer it.
     """

@@ -52,6 +52,8 @@ def _points(client: MlflowClient, run: Run, metric: str, step: str) -> Iterator[
     """The history of a metric; of a step that was logged twice, the last."""
     if metric not in run.data.metrics:
         return
-    history = sorted(client.get_metric_history(run.info.run_id, metric), key=lambda point: (point.step, point.timestamp))
+    history = sorted(
+        client.get_metric_history(run.info.run_id, metric), key=lambda point: (point.step, point.timestamp)
+    )
     for at, value in {point.step: infinity(point.value) for point in history}.items():
         yield {step: at, f"metrics.{metric}": value}

@@ -8,10 +8,10 @@ import numpy as np
 
 from optsweep.inference.comparison import Conclusion
 from optsweep.report.figures.canvas import COLOURS, INK, MUTED, FigurePlan, blank, short
-from optsweep.report.judged.findings import LEVEL, Judgement, RunComparison
+from optsweep.report.judged.findings import Judgement, RunComparison
 from optsweep.report.judged.runs import RunArm
-from optsweep.report.judged.sayings import mean_of, shown, where
-from optsweep.report.wording import interval_name, listed, number, plural
+from optsweep.report.judged.sayings import interval_of, mean_of, shown, where
+from optsweep.report.wording import listed, number, plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,8 +59,8 @@ def _differences(judgement: Judgement) -> FigurePlan | None:
     return FigurePlan(
         "difference",
         f"Difference of {judgement.question.metric}",
-        f"Mean of candidate − {against}{where(judgement)}; bar: {interval_name(LEVEL)}, not corrected for the number of "
-        f"comparisons.{hollow}",
+        f"Mean of candidate − {against}{where(judgement)}; bar: {interval_of(judgement)}, not corrected for the number "
+        f"of comparisons.{hollow}",
         f"Differences from {against}: {listed([f'{c.candidate.label} {number(shown(c)[0])}' for c in held])}.",
         draw,
     )
@@ -132,7 +132,8 @@ def _curves(judgement: Judgement) -> FigurePlan | None:
     return FigurePlan(
         "curves",
         f"{judgement.question.metric} by step",
-        f"Median over an arm's runs at the steps that all of them have; the axis is cut to the second half.{others}{dotted}",
+        f"Median over an arm's runs at the steps that all of them have; the axis is cut to the second half."
+        f"{others}{dotted}",
         f"Curves of {plural(len(held), 'arm')}.",
         draw,
         wide=True,
@@ -141,7 +142,8 @@ def _curves(judgement: Judgement) -> FigurePlan | None:
 
 def _median(arm: RunArm) -> tuple[np.ndarray, np.ndarray]:
     """Of the runs that finished, at the steps that all of them have."""
-    curves = [{p.step: p.value for p in run.curve if p.step is not None} for run in arm.runs if np.isfinite(run.end.value)]
+    finished = [run for run in arm.runs if np.isfinite(run.end.value)]
+    curves = [{point.step: point.value for point in run.curve if point.step is not None} for run in finished]
     if not curves:
         return np.array([]), np.array([])
     steps = np.array(sorted(set.intersection(*(set(curve) for curve in curves))), dtype=np.float64)

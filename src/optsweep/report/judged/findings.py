@@ -1,4 +1,4 @@
-"""Each arm against the one that it is held to: paired where seeds are shared, Welch's t or a z test where they aren't."""
+"""Each arm against the one that it is held to: paired where seeds are shared, else by Welch's t or a z test."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import pairwise
 from statistics import fmean
 
 from optsweep.inference import comparison as paired_runs
 from optsweep.inference.comparison import Conclusion, conclude, holm
 from optsweep.inference.looks import Level
-from optsweep.inference.statistics import PairedT, mean_interval
+from optsweep.inference.statistics import PairedT
 from optsweep.inference.unpaired import UnpairedTest, pooled_sd, welch_t, z_test
 from optsweep.report.judged.question import Question
 from optsweep.report.judged.runs import Gathered, Run, RunArm
@@ -25,7 +26,7 @@ class Method(StrEnum):
 
     PAIRED = "paired t"
     WELCH = "Welch's t"
-    Z = "z, σ known"
+    Z = "z test, σ known,"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,9 @@ class RunComparison:
     @property
     def n(self) -> tuple[int, int]:
         """Runs compared."""
-        return (len(self.differences),) * 2 if self.method is Method.PAIRED else (self.candidate.count, self.baseline.count)
+        if self.method is Method.PAIRED:
+            return len(self.differences), len(self.differences)
+        return self.candidate.count, self.baseline.count
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,11 @@ class Judgement:
         return sum(found.p_holm is not None for found in self.comparisons)
 
     @property
+    def confidence(self) -> float:
+        """Of the intervals, which leave out 0 where a single test, one-sided or not, shows a difference."""
+        return _confidence(self.question)
+
+    @property
     def methods(self) -> tuple[Method, ...]:
         """Those that were used."""
         return tuple(method for method in Method if any(found.method is method for found in self.comparisons))
@@ -94,13 +102,8 @@ def judge(gathered: Gathered, question: Question) -> Judgement:
     return Judgement(question, gathered, tuple(found), sd, df, twice)
 
 
-def interval_of(arm: RunArm) -> tuple[float, float | None]:
-    """Mean of the metric, and half of its t interval."""
-    if not arm.test_losses:
-        return math.nan, None
-    if any(run.count > 1 for run in arm.runs):
-        return arm.value, None
-    return arm.value, mean_interval(list(arm.test_losses.values())).half_width
+def _confidence(question: Question) -> float:
+    return 1 - LEVEL.alpha * (2 if question.one_sided else 1)
 
 
 def _pairs(arms: Sequence[RunArm], question: Question) -> list[tuple[RunArm, RunArm]]:
@@ -118,14 +121,14 @@ def _tested(
         if not all(arm.test_losses for arm in both):
             return Method.Z, {}, None
         mean, n = candidate.mean - baseline.mean, (candidate.count, baseline.count)
-        return Method.Z, {}, z_test(mean, n, question.sigma, LEVEL.confidence, one_sided=question.one_sided)
+        return Method.Z, {}, z_test(mean, n, question.sigma, _confidence(question), one_sided=question.one_sided)
     if not _shares_seeds(candidate, baseline, question):
         if not all(arm.test_losses for arm in both):
             return Method.WELCH, {}, None
         ours, theirs = (list(arm.test_losses.values()) for arm in both)
-        return Method.WELCH, {}, welch_t(ours, theirs, LEVEL.confidence, one_sided=question.one_sided)
+        return Method.WELCH, {}, welch_t(ours, theirs, _confidence(question), one_sided=question.one_sided)
     held = paired_runs.differences(candidate, baseline)
-    test = paired_runs.paired(held, candidate, baseline, LEVEL)
+    test = paired_runs.paired(held, candidate, baseline, Level(1 - _confidence(question)))
     if test and test.p is not None and question.one_sided:
         test = replace(test, p=test.p / 2 if test.mean < 0 else 1 - test.p / 2)
     seeds = {run.index: run.seed for run in candidate.runs}
@@ -158,7 +161,7 @@ def _has_duplicates(arm: RunArm) -> bool:
     for run in arm.runs:
         if run.count == 1 and math.isfinite(run.end.value):
             alike.setdefault(run.end.value, []).append(run)
-    return any(_agree(one, other) for runs in alike.values() for one, other in zip(runs, runs[1:], strict=False))
+    return any(_agree(one, other) for runs in alike.values() for one, other in pairwise(runs))
 
 
 def _agree(one: Run, other: Run) -> bool:

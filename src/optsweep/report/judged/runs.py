@@ -142,7 +142,9 @@ def gather(table: RunTable, question: Question) -> Gathered:
     order = _order(list(rows.points), question)
     at = _step(rows, order, question)
     seeds: dict[str, int] = {}
-    arms, absent, without = [], [], Counter[str]()
+    arms: list[RunArm] = []
+    absent: list[tuple[str, int]] = []
+    without = Counter[str]()
     for label in order:
         runs = []
         for seed, points in rows.points[label].items():
@@ -208,7 +210,7 @@ def _take(rows: _Rows, place: str, cells: Mapping[str, str], ended: str, questio
     if question.mean_of is not None:
         count = _number("--mean-of", question.mean_of, cells["--mean-of"], place)
         if not (count >= 1 and count == int(count)):
-            raise UserError(f"--mean-of {question.mean_of}: {place} has {cells['--runs']!r}; a whole number ≥ 1 is wanted")
+            raise UserError(f"--mean-of {question.mean_of}: {place} has {cells['--mean-of']!r}, no whole number ≥ 1")
         rows.counts[arm, seed] = int(count)
     if step in held:
         before, where = held[step]
@@ -236,7 +238,10 @@ def _number(option: str, column: str, text: str, place: str) -> float:
 
 
 def _order(found: Sequence[str], question: Question) -> Sequence[str]:
-    for option, wanted in (("--arms", question.arms), ("--baseline", (question.baseline,) if question.baseline else ())):
+    for option, wanted in (
+        ("--arms", question.arms),
+        ("--baseline", (question.baseline,) if question.baseline else ()),
+    ):
         for label in wanted:
             if label not in found:
                 there = columns_of(list(found))

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from optsweep.inference import comparison as paired_runs
 from optsweep.inference.comparison import Conclusion
 from optsweep.inference.statistics import mean_interval
 from optsweep.inference.steadiness import outlying, skewed
-from optsweep.report.judged.findings import LEVEL, Judgement, Method, RunComparison
+from optsweep.report.judged.findings import Judgement, Method, RunComparison
 from optsweep.report.judged.question import LAST
 from optsweep.report.judged.runs import RunArm
-from optsweep.report.wording import decimals, fixed, interval_name, listed, number, p_value, plural, span
+from optsweep.report.wording import decimals, fixed, listed, number, p_value, percent, plural, span
 
 NOT_JUDGED = "not judged"
 _MOST_NAMED = 6  # arms that a headline names for an outcome; each has a sentence of its own too
 
+_LESS = ", by less than δ"
 _WORDS = {  # of a metric that is better lower: badge's class, badge, of one arm, of several
     Conclusion.BETTER: ("good", "lower", "ends lower", "end lower"),
-    Conclusion.SLIGHTLY_BETTER: ("good", "lower, by less than δ", "ends lower, by less than δ", "end lower, by less than δ"),
+    Conclusion.SLIGHTLY_BETTER: ("good", f"lower{_LESS}", f"ends lower{_LESS}", f"end lower{_LESS}"),
     Conclusion.WORSE: ("bad", "higher", "ends higher", "end higher"),
-    Conclusion.SLIGHTLY_WORSE: ("bad", "higher, by less than δ", "ends higher, by less than δ", "end higher, by less than δ"),
+    Conclusion.SLIGHTLY_WORSE: ("bad", f"higher{_LESS}", f"ends higher{_LESS}", f"end higher{_LESS}"),
     Conclusion.EQUAL: ("same", "equal within ±δ", "is equal within ±δ", "are equal within ±δ"),
     Conclusion.NO_DIFFERENCE: ("same", "no difference shown", "shows no difference", "show no difference"),
     Conclusion.UNDECIDED: ("open", NOT_JUDGED, "can't be judged", "can't be judged"),
@@ -36,8 +38,13 @@ def words(outcome: Conclusion, judgement: Judgement) -> tuple[str, str, str, str
     if not judgement.question.higher_is_better:
         return found
     css, *texts = found
-    badge, one, several = (" ".join(_SWAPPED.get(word.rstrip(","), word) for word in text.split(" ")) for text in texts)
+    badge, one, several = (re.sub("lower|higher", lambda word: _SWAPPED[word[0]], text) for text in texts)
     return css, badge, one, several
+
+
+def interval_of(judgement: Judgement) -> str:
+    """ "95 % interval"."""
+    return f"{percent(judgement.confidence)} interval"
 
 
 def text(judgement: Judgement) -> str:
@@ -97,7 +104,9 @@ def sentence(comparison: RunComparison, judgement: Judgement) -> str:
             return f"{candidate.label} against {baseline.label} can't be judged, since {few}: {evidence}.{but}"
     small = comparison.outcome in (Conclusion.SLIGHTLY_BETTER, Conclusion.SLIGHTLY_WORSE)
     said = words(Conclusion.BETTER if comparison.outcome.better else Conclusion.WORSE, judgement)[2]
-    return f"{candidate.label} {said} than {baseline.label}{f', by less than {delta}' if small else ''}: {evidence}.{but}"
+    return (
+        f"{candidate.label} {said} than {baseline.label}{f', by less than {delta}' if small else ''}: {evidence}.{but}"
+    )
 
 
 def shown(comparison: RunComparison) -> tuple[float, float | None, float | None]:
@@ -127,7 +136,7 @@ def _evidence(comparison: RunComparison, judgement: Judgement) -> str:
     if low is not None and high is not None:
         one = "one-sided " if judgement.question.one_sided else ""
         corrected = " after Holm's correction" if comparison.test and comparison.p_holm != comparison.test.p else ""
-        said += f"; {interval_name(LEVEL, 'of the difference')} {span(low, high, places, sign=True)}"
+        said += f"; {interval_of(judgement)} of the difference {span(low, high, places, sign=True)}"
         said += f", {one}{p_value(comparison.p_holm)}{corrected}"
     return f"{said}; {method(comparison)})"
 
@@ -148,8 +157,8 @@ def _unknown(judgement: Judgement) -> Iterator[str]:
     sizes = sorted({arm.count for arm in judgement.arms})
     many = plural(sizes[0], "run") if len(sizes) == 1 else f"{sizes[0]} to {plural(sizes[-1], 'run')}"
     yield (
-        f"The arms have {many} each; whether that number was fixed before results were seen isn't known, and runs added "
-        f"until a result shows make p too small."
+        f"The arms have {many} each; whether that number was fixed before results were seen isn't known, and runs "
+        f"added until a result shows make p too small."
     )
     if judgement.question.against_previous:
         yield "Each arm is held against the one before it that has a run here, in the order of the rows or of --arms."
@@ -177,19 +186,23 @@ def _of_methods(judgement: Judgement) -> Iterator[str]:
         yield f"Unpaired{'' if len(methods) == 1 else ' elsewhere'}, because {why}: Welch's t, unequal variances."
     if Method.Z in methods:
         sd = judgement.sd
-        own = f"; that of these runs within an arm is {number(sd, 3)} ({judgement.sd_df} degrees of freedom)" if sd else ""
+        own = (
+            f"; that of these runs within an arm is {number(sd, 3)} ({judgement.sd_df} degrees of freedom)"
+            if sd
+            else ""
+        )
         yield f"Unpaired z tests take the SD of a run as known, {number(question.sigma)}{own}."
     if question.one_sided:
         aim = "higher" if question.higher_is_better else "lower"
-        yield f"p is one-sided: it asks only whether the candidate ends {aim}; intervals are two-sided."
+        yield f"p is one-sided: it asks only whether the candidate ends {aim}; intervals agree with a single such test."
 
 
 def _of_steps(judgement: Judgement) -> Iterator[str]:
     question, at = judgement.question, judgement.gathered.at
     if question.per_step:
         yield (
-            f"Values are corrected by {number(question.per_step)} a step to step {judgement.arms[0].reference:g}, since "
-            f"the arms end at different ones; that slope is taken as known and as the same for all arms."
+            f"Values are corrected by {number(question.per_step)} a step to step {judgement.arms[0].reference:g}, "
+            f"since the arms end at different ones; that slope is taken as known and as the same for all arms."
         )
     elif at == LAST and len({step for arm in judgement.arms for step in arm.steps}) > 1:
         yield "The runs end at different steps, so unequal budgets of steps are compared."

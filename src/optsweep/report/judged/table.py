@@ -1,4 +1,4 @@
-"""Runs as some tool exported them: rows with columns, from a CSV, a W&B export, an MLflow experiment or a data frame."""
+"""Runs as some tool exported them: rows with columns, from a CSV, a W&B export, MLflow or a data frame."""
 
 from __future__ import annotations
 

@@ -17,12 +17,12 @@ from optsweep.errors import UserError
 from optsweep.report.figures.canvas import Drawing, save
 from optsweep.report.judged import sayings
 from optsweep.report.judged.figures import colour, plans
-from optsweep.report.judged.findings import LEVEL, Judgement, RunComparison, judge
+from optsweep.report.judged.findings import Judgement, RunComparison, judge
 from optsweep.report.judged.question import Question
 from optsweep.report.judged.runs import RunArm, gather
 from optsweep.report.judged.table import RunTable
 from optsweep.report.results import as_json
-from optsweep.report.wording import interval_name, p_value
+from optsweep.report.wording import decimals, fixed, p_value
 
 FORMAT = 1
 KIND = "judged runs"
@@ -164,7 +164,7 @@ def _environment() -> Environment:
         colour=colour,
         difference=_difference,
         held_to=_held_to,
-        interval_name=interval_name(LEVEL),
+        interval_of=sayings.interval_of,
     )
     return environment
 
@@ -179,6 +179,6 @@ def _difference(found: RunComparison) -> tuple[str, str, str]:
         return "–", "", ""
     mean, low, high = sayings.shown(found)
     half = None if low is None or high is None else (high - low) / 2
-    places = sayings.decimals(half, mean)
-    text = sayings.fixed(mean, places, sign=True) + ("" if half is None else f" ± {sayings.fixed(half, places)}")
+    places = decimals(half, mean)
+    text = fixed(mean, places, sign=True) + ("" if half is None else f" ± {fixed(half, places)}")
     return text, re.sub(r"^p (= )?", "", p_value(found.p_holm)), sayings.method(found)
