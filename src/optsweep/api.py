@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from optsweep.launch.events import Observer
     from optsweep.launch.status import PhaseStatus
     from optsweep.launch.sweep import SweepResult
+    from optsweep.launch.verify import Verified
     from optsweep.report import Report
     from optsweep.report.judged.write import JudgedReport
 
@@ -113,6 +114,16 @@ def judge(
     table = read_table(source, asked.metric, asked.step, tracking_uri)
     named = str(source) if isinstance(source, (str, Path)) else table.name
     return write_judgement(table, asked, out or REPORTS / table.name, named)
+
+
+def verify(results: str | Path, share: float = 0.1, seed: int = 0, tolerance: float | None = None) -> Verified:
+    """Run a random share of the trials of a sweep's results.json again, and compare their losses.
+
+    Raises UserError for a file that doesn't say how its trials were trained.
+    """
+    from optsweep.launch import verify as again
+
+    return again.verify(Path(results), share, seed, again.TOLERANCE if tolerance is None else tolerance)
 
 
 def status(storage: str, sweep: str) -> tuple[PhaseStatus, ...]:

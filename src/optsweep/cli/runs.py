@@ -1,4 +1,4 @@
-"""The verb `judge`, for runs that something else made."""
+"""The verbs `judge`, for runs that something else made, and `verify`, for results that somebody else states."""
 
 from __future__ import annotations
 
@@ -49,6 +49,24 @@ def judge(arguments: Sequence[str]) -> None:
         where=tuple(_condition(text) for text in options.where),
     )
     print(report.summary)
+
+
+def verify(arguments: Sequence[str]) -> None:
+    """Run a share of a sweep's trials again; exit code 1 where they don't agree."""
+    parser = _Parser("optsweep verify", description="Run a random share of a sweep's trials again and compare.")
+    parser.add_argument("results", type=Path, metavar="RESULTS.JSON", help="of a sweep's report")
+    parser.add_argument("--share", type=float, default=0.1, help="of the trials (default: 0.1)")
+    parser.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")
+    parser.add_argument(
+        "--tolerance", type=float, help="relative difference of a loss that still agrees (default: 1e-3)"
+    )
+    options = parser.parse_args(arguments)
+    from optsweep import api
+
+    found = api.verify(options.results, options.share, options.seed, options.tolerance)
+    print(found.summary)
+    if not found.agree:
+        raise SystemExit(1)
 
 
 def _parser() -> argparse.ArgumentParser:

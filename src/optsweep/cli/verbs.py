@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from optsweep.cli.runs import judge
+from optsweep.cli.runs import judge, verify
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 
@@ -83,4 +83,5 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "status": _status,
     "suggest": _suggest,
     "judge": judge,
+    "verify": verify,
 }

@@ -27,7 +27,8 @@ def experiment_rows(uri: str, experiment: str, history: tuple[str, str] | None =
         opened = client(uri)
         found = runs(opened, find_experiment(opened, experiment))
     except SweepNotFound as error:
-        raise UserError(f"mlflow:{experiment}: {str(error).replace('sweep', 'experiment')}") from None
+        said = str(error).replace("; run a sweep first, or name another store", "").replace("sweep", "experiment")
+        raise UserError(f"mlflow:{experiment}: {said}") from None
     rows: list[tuple[str, Row]] = []
     for run in found:
         own = _columns(run)

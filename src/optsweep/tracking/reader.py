@@ -108,6 +108,7 @@ class ArmRecord:
     trials: tuple[TrialRecord, ...]
     schedule: ScheduleTrace | None = None
     chosen_again: tuple[Chosen | None, ...] = ()  # by the further searches of sweep.repeats
+    config: str = ""  # composed, as YAML; empty: written by an earlier version
     surface: str = ""  # of a landscape whose paths are recorded
 
     def of(self, phase: Phase) -> list[TrialRecord]:
@@ -238,6 +239,7 @@ def _arm(client: MlflowClient, run: Run, trials: Sequence[TrialRecord]) -> ArmRe
         warnings=sheet.warnings,
         trials=tuple(_one_per_slot(trials)),
         schedule=sheet.schedule,
+        config=sheet.config,
         surface=recorded_surface(run.data.params),
     )
 

@@ -287,7 +287,7 @@ def _end(curve: Sequence[Point], at: float | str | None) -> Point | None:
 def _enough(arms: Sequence[RunArm], at: float | str | None, question: Question) -> None:
     there = f" with a run at step {at:g}" if isinstance(at, float) else ""
     if len(arms) < 2:
-        only = f"only one arm, {arms[0].label}," if arms else "no arm"
+        only = f"only one arm, {arms[0].label}" if arms else "no arm"
         raise UserError(f"--arm {question.arm}: there is {only}{there}; a comparison needs two")
     if question.baseline and all(arm.label != question.baseline for arm in arms):
         raise UserError(f"--baseline {question.baseline}: it has no run at step {at}")

@@ -82,11 +82,9 @@ def sentence(comparison: RunComparison, judgement: Judgement) -> str:
         silent = [arm for arm in (candidate, baseline) if not arm.test_losses]
         lost = [f"every run of {arm.label} diverged" for arm in silent]
         why = listed(lost) or "no seed has a finite value in both"
-        return f"{candidate.label} and {baseline.label} can't be compared: {why}."
+        return f"{candidate.label} and {baseline.label} can't be compared: {why}.{_lost(comparison)}"
     evidence = _evidence(comparison, judgement)
-    diverged = [arm for arm in (candidate, baseline) if arm.diverged_seeds]
-    lost_of = listed([f"{arm.label} diverged on {plural(arm.diverged_seeds, 'run')}" for arm in diverged])
-    but = f" But {lost_of}." if lost_of else ""
+    but = _lost(comparison)
     delta = number(judgement.question.delta)
     match comparison.outcome:
         case Conclusion.EQUAL:
@@ -95,7 +93,7 @@ def sentence(comparison: RunComparison, judgement: Judgement) -> str:
             return f"No difference between {candidate.label} and {baseline.label} is shown: {evidence}.{but}"
         case Conclusion.UNTESTED if comparison.p_holm is not None:
             lead = (candidate if comparison.test.mean < 0 else baseline).label
-            return f"{lead} is ahead where runs finished, but {lost_of}, so nothing is concluded: {evidence}."
+            return f"{lead} is ahead where runs finished, so nothing is concluded: {evidence}.{but}"
         case Conclusion.UNTESTED if comparison.test.zero_variance:
             return f"{candidate.label} and {baseline.label} have no variance to test against: {evidence}.{but}"
         case Conclusion.UNTESTED:
@@ -107,6 +105,13 @@ def sentence(comparison: RunComparison, judgement: Judgement) -> str:
     return (
         f"{candidate.label} {said} than {baseline.label}{f', by less than {delta}' if small else ''}: {evidence}.{but}"
     )
+
+
+def _lost(comparison: RunComparison) -> str:
+    """ " But soap diverged on 1 run." """
+    diverged = [arm for arm in (comparison.candidate, comparison.baseline) if arm.diverged_seeds]
+    said = listed([f"{arm.label} diverged on {plural(arm.diverged_seeds, 'run')}" for arm in diverged])
+    return f" But {said}." if said else ""
 
 
 def shown(comparison: RunComparison) -> tuple[float, float | None, float | None]:
