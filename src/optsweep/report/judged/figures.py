@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_COLOURED = 8  # arms that curves tell apart; of more, only the lowest
-_LATE = 0.5  # share of the steps whose values set the limits of the axis
+_LATE = 0.7  # share of the step that counts from which on curves are shown
+_PAST = 1.15  # and until which
+_FAR = 20.0  # largest difference over the median, beyond which a linear axis would show the largest only
 _ROOM = 30  # letters of an arm's name beside an axis
 
 
@@ -38,6 +40,8 @@ def _differences(judgement: Judgement) -> FigurePlan | None:
     if not held:
         return None
     each_its_own = judgement.baseline is None
+    sizes = np.abs([shown(comparison)[0] for comparison in held])
+    logarithmic = bool(sizes.max() > _FAR * np.median(sizes) > 0)
 
     def draw() -> Figure:
         figure, (axes,) = blank(1.1 + (0.34 if len(held) < 12 else 0.2) * len(held))
@@ -49,13 +53,17 @@ def _differences(judgement: Judgement) -> FigurePlan | None:
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        axes.locator_params(axis="x", nbins=4)
+        if logarithmic:
+            _bend(axes, 2 * float(np.median(sizes)))
+        else:
+            axes.locator_params(axis="x", nbins=4)
         against = "the arm before" if each_its_own else short(held[0].baseline.label, _ROOM)
         axes.set_xlabel(f"{judgement.question.metric} relative to {against}\n← lower · higher →")
         return figure
 
     against = "the arm before it" if each_its_own else held[0].baseline.label
     hollow = " Hollow: no difference shown, or not judged."
+    hollow += " The axis is logarithmic away from 0." if logarithmic else ""
     return FigurePlan(
         "difference",
         f"Difference of {judgement.question.metric}",
@@ -66,13 +74,29 @@ def _differences(judgement: Judgement) -> FigurePlan | None:
     )
 
 
+def _bend(axes: Axes, linear: float) -> None:
+    """An axis that is linear between ± `linear` and logarithmic beyond."""
+    from matplotlib.ticker import FuncFormatter
+
+    axes.margins(x=0.06)
+    axes.set_xscale("symlog", linthresh=linear, linscale=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 2)))
+
+
 def _draw_difference(axes: Axes, comparison: RunComparison, place: int) -> None:
     mean, low, high = shown(comparison)
     told = comparison.outcome.better or comparison.outcome.worse or comparison.outcome is Conclusion.EQUAL
     if low is not None and high is not None:
-        axes.plot([low, high], [place, place], color=colour(comparison.candidate), linewidth=2.4, solid_capstyle="butt")
+        axes.plot(
+            [low, high],
+            [place, place],
+            color=colour(comparison.candidate),
+            linewidth=3,
+            alpha=0.75,
+            solid_capstyle="butt",
+        )
     face = colour(comparison.candidate) if told else "white"
-    axes.plot(mean, place, "o", color=colour(comparison.candidate), markerfacecolor=face, markersize=5.5)
+    axes.plot(mean, place, "o", color=colour(comparison.candidate), markerfacecolor=face, markersize=4.5)
 
 
 def _run_by_run(judgement: Judgement) -> FigurePlan | None:
@@ -107,19 +131,24 @@ def _curves(judgement: Judgement) -> FigurePlan | None:
     held = [(arm, steps, values) for arm, steps, values in held if len(steps) > 1]
     if not held:
         return None
-    named = {arm.label for arm in sorted((arm for arm, _, _ in held), key=lambda arm: arm.mean)[:_MOST_COLOURED]}
+    lowest = sorted((arm for arm, _, _ in held), key=lambda arm: arm.mean)[:_MOST_COLOURED]
+    named = {
+        arm.label: COLOURS[place] if len(held) > _MOST_COLOURED else colour(arm) for place, arm in enumerate(lowest)
+    }
 
     def draw() -> Figure:
         figure, (axes,) = blank(3.4)
         for arm, steps, values in sorted(held, key=lambda own: own[0].label in named):
             if arm.label in named:
-                axes.plot(steps, values, color=colour(arm), label=short(arm.label, _ROOM), linewidth=1.4)
+                axes.plot(steps, values, color=named[arm.label], label=short(arm.label, _ROOM), linewidth=1.4)
             else:
                 axes.plot(steps, values, color=MUTED, alpha=0.35, linewidth=0.8)
-        late = max(float(steps[-1]) for _, steps, _ in held) * _LATE
-        ends = np.concatenate([values[steps >= min(late, steps[-1])] for _, steps, values in held])
-        axes.set_ylim(*_limits(ends))
         at = judgement.gathered.at
+        last = at if isinstance(at, float) else max(float(steps[-1]) for _, steps, _ in held)
+        window = (last * _LATE, last * _PAST)
+        ends = [values[(steps >= window[0]) & (steps <= window[1])] for _, steps, values in held]
+        axes.set_ylim(*_limits(np.concatenate(ends) if any(map(len, ends)) else held[0][2]))
+        axes.set_xlim(window[0], min(window[1], max(float(steps[-1]) for _, steps, _ in held) + 0.02 * last))
         if isinstance(at, float):
             axes.axvline(at, color=INK, linewidth=0.8, linestyle=":")
         axes.set_xlabel(str(judgement.question.step))
@@ -132,7 +161,7 @@ def _curves(judgement: Judgement) -> FigurePlan | None:
     return FigurePlan(
         "curves",
         f"{judgement.question.metric} by step",
-        f"Median over an arm's runs at the steps that all of them have; the axis is cut to the second half."
+        f"Median over an arm's runs at the steps that all of them have; the first {_LATE:.0%} are cut off."
         f"{others}{dotted}",
         f"Curves of {plural(len(held), 'arm')}.",
         draw,
