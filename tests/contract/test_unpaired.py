@@ -58,3 +58,12 @@ def test_pooled_sd_leaves_out_what_arms_differ_by() -> None:
     sd, df = pooled_sd([[1.0, 3.0], [11.0, 13.0], [5.0]])
     assert (sd, df) == (np.sqrt(2), 2)
     assert pooled_sd([[1.0], [2.0]]) == (None, 0)
+
+
+def test_welch_keeps_its_rate_where_the_smaller_arm_spreads_more() -> None:
+    rng = np.random.default_rng(11)
+    pairs = [(rng.normal(0, 3, 4), rng.normal(0, 1, 16)) for _ in range(3000)]
+    welch = np.mean([(welch_t(ours, theirs).p or 1) < 0.05 for ours, theirs in pairs])
+    student = np.mean([stats.ttest_ind(ours, theirs).pvalue < 0.05 for ours, theirs in pairs])
+    assert 0.035 < welch < 0.065
+    assert student > 0.2

@@ -16,6 +16,10 @@ from optsweep.report.judged.runs import RunArm
 from optsweep.report.wording import decimals, fixed, listed, number, p_value, percent, plural, span
 
 NOT_JUDGED = "not judged"
+UNKNOWN = (
+    "This is about the settings that ran: whether the arms had equal tuning budgets, and whether a search was "
+    "included, isn't known, so tuning isn't in the intervals."
+)
 _MOST_NAMED = 6  # arms that a headline names for an outcome; each has a sentence of its own too
 
 _LESS = ", by less than δ"
@@ -53,7 +57,12 @@ def text(judgement: Judgement) -> str:
 
 
 def headline(judgement: Judgement) -> str:
-    """What is said in one sentence; of a single comparison its own."""
+    """What is found, and the condition that every such verdict has."""
+    return f"{_found(judgement)} {UNKNOWN}"
+
+
+def _found(judgement: Judgement) -> str:
+    """What is found in one sentence; of a single comparison its own."""
     if len(judgement.comparisons) == 1:
         return sentence(judgement.comparisons[0], judgement)
     parts = []
@@ -155,10 +164,6 @@ def conditions(judgement: Judgement) -> tuple[str, ...]:
 
 
 def _unknown(judgement: Judgement) -> Iterator[str]:
-    yield (
-        "Not known from the runs: whether the arms had equal tuning budgets, and whether a search was included; the "
-        "verdict is about the settings that ran, and tuning isn't in its intervals."
-    )
     sizes = sorted({arm.count for arm in judgement.arms})
     many = plural(sizes[0], "run") if len(sizes) == 1 else f"{sizes[0]} to {plural(sizes[-1], 'run')}"
     yield (
