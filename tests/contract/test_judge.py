@@ -301,6 +301,14 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert not out.exists()
 
 
+def test_a_data_frame_is_given_as_records() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(TWO)
+    assert judged(frame.to_dict("records")).methods == (Method.PAIRED,)
+    with pytest.raises(UserError, match="to_dict"):
+        judged(frame)
+
+
 def test_an_arm_per_row_is_no_arm() -> None:
     with pytest.raises(UserError, match="more than 200 arms"):
         judged([{"optimizer": str(i), "seed": 0, "loss": i} for i in range(201)])

@@ -65,7 +65,12 @@ def read_table(
     Raises UserError for what can't be read.
     """
     if not isinstance(source, (str, Path)):
-        return _table("runs", ((f"row {place}", dict(row)) for place, row in enumerate(source, 1)), "the records")
+        records = list(source)
+        if not all(isinstance(row, Mapping) for row in records):
+            raise UserError(
+                'source: records are wanted, a mapping for each row; of a data frame frame.to_dict("records")'
+            )
+        return _table("runs", ((f"row {place}", dict(row)) for place, row in enumerate(records, 1)), "the records")
     text = str(source)
     if text.startswith(MLFLOW):
         experiment = text.removeprefix(MLFLOW)
