@@ -5,10 +5,10 @@ Everything is imported where it is called: `status` and `suggest` answer without
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optsweep.config.arm import Arm
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from optsweep.launch.events import Observer
     from optsweep.launch.status import PhaseStatus
     from optsweep.launch.sweep import SweepResult
+    from optsweep.launch.verify import Verified
     from optsweep.report import Report
+    from optsweep.report.judged.write import JudgedReport
 
 REPORTS = Path("reports")
 
@@ -88,6 +90,40 @@ def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None) ->
 
     check(tracking_uri, create=False)
     return write_report(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), processes=num_cores())
+
+
+def judge(
+    source: str | Path | Iterable[Mapping[str, object]],
+    *,
+    out: Path | None = None,
+    tracking_uri: str = Arm.tracking_uri,
+    **question: Any,
+) -> JudgedReport:
+    """Judge runs that something else made, and write the report into reports/NAME unless told otherwise.
+
+    `source`: a CSV file, `mlflow:EXPERIMENT`, or records such as `frame.to_dict("records")`. What is asked of them
+    (`arm="optimizer", metric="test_loss", seed="seed"`) are the fields of `report.judged.question.Question`.
+
+    Raises UserError for runs that can't answer it.
+    """
+    from optsweep.report.judged.question import Question
+    from optsweep.report.judged.table import read_table
+    from optsweep.report.judged.write import write_judgement
+
+    asked = Question(**question)
+    table = read_table(source, asked.metric, asked.step, tracking_uri)
+    named = str(source) if isinstance(source, (str, Path)) else table.name
+    return write_judgement(table, asked, out or REPORTS / table.name, named)
+
+
+def verify(results: str | Path, share: float = 0.1, seed: int = 0, tolerance: float | None = None) -> Verified:
+    """Run a random share of the trials of a sweep's results.json again, and compare their losses.
+
+    Raises UserError for a file that doesn't say how its trials were trained.
+    """
+    from optsweep.launch import verify as again
+
+    return again.verify(Path(results), share, seed, again.TOLERANCE if tolerance is None else tolerance)
 
 
 def status(storage: str, sweep: str) -> tuple[PhaseStatus, ...]:

@@ -18,6 +18,12 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from optsweep.errors import UserError
+from optsweep.launch.verify import verify
+from optsweep.report.across.findings import across
+from optsweep.report.comparison import compare
+from optsweep.report.results import as_json, results
+from optsweep.report.verdict import verdict
 from optsweep.search.space import Value
 from optsweep.search.studies import Studies
 from optsweep.tracking import names, store
@@ -341,3 +347,34 @@ def test_choices_of_the_program_are_searched_grown_and_reported(folder: Path) ->
     assert arm["facts"]["samples_seen"] == arm["samples_seen"] == 20 * chosen["task.batch_size"]
     page = (folder / "reports" / "mixed" / "index.html").read_text()
     assert f"task.batch_size {chosen['task.batch_size']}" in page
+
+
+def test_results_say_enough_to_run_a_trial_again(reference: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{reference}/mlruns/mlflow.db"
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    sweeps = [load_sweep(client, "small", experiment.experiment_id)]
+    groups = compare(sweeps)
+    content = as_json(results(sweeps, [verdict(group) for group in groups], across(groups), []))
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    found = verify(path, share=0.1, seed=1)
+    assert (len(found.reruns), found.of, found.agree) == (2, 24, True)
+    stated = json.loads(content)
+    for arm in stated["groups"][0]["arms"]:
+        assert all(len(trial["val_loss_at_rungs"]) == len(arm["rungs"]) == 3 for trial in arm["confirm"])
+        assert {trial["origin"] for trial in arm["search"]} >= {"quasi-random"}
+        for trial in arm["search"]:
+            trial["value"] += 0.1
+        for trial in arm["confirm"]:
+            trial["metrics"]["test/loss"] += 0.1
+    path.write_text(json.dumps(stated))
+    wrong = verify(path, share=0.1, seed=1)
+    assert not wrong.agree
+    assert wrong.reruns[0].arm in wrong.summary
+    assert "2 don't agree" in wrong.summary
+    del stated["groups"][0]["arms"][0]["config"]
+    path.write_text(json.dumps(stated))
+    with pytest.raises(UserError, match="doesn't say how"):
+        verify(path)

@@ -16,6 +16,9 @@ Sweep
 Look
   optsweep report NAME [NAME …] [--out DIR]     write a sweep's report again
   optsweep status NAME                          how far a sweep is
+  optsweep judge RUNS.csv --arm COLUMN --metric COLUMN [--seed COLUMN] …    a verdict over runs made elsewhere: CSV, W&B
+                                         export, mlflow:EXPERIMENT; optsweep judge --help, docs/judge.md
+  optsweep verify reports/NAME/results.json [--share 0.1]                   runs some of its trials again and compares
   optsweep suggest task=TASK optimizer=NAME …   suggested learning rates, warm-up and weight decay, with their sources
 
 Keys (all of them: optsweep --cfg job)

@@ -1,4 +1,4 @@
-"""The verbs `report`, `status` and `suggest`: their arguments, and how their results look on a terminal."""
+"""The verbs of the command line: their arguments, and how their results look on a terminal."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from optsweep.cli.runs import judge, verify
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 
@@ -77,4 +78,10 @@ def _suggest(arguments: Sequence[str]) -> None:
     sys.stdout.write(f"task facts: {known}\n")
 
 
-VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {"report": _report, "status": _status, "suggest": _suggest}
+VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
+    "report": _report,
+    "status": _status,
+    "suggest": _suggest,
+    "judge": judge,
+    "verify": verify,
+}

@@ -54,6 +54,22 @@ class Tested(Protocol):
         """Seeds that diverged, a test loss that is not finite included."""
 
 
+class DifferenceTest(Protocol):
+    """What a test says of a mean difference candidate − baseline; without p where it can't say anything."""
+
+    @property
+    def mean(self) -> float:
+        """The difference."""
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of its interval."""
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of its interval."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """A candidate against the baseline, over the seeds that both finished; differences are candidate − baseline."""
@@ -72,15 +88,22 @@ def judge(candidates: Sequence[Tested], baseline: Tested, level: Level, delta: f
     corrected = holm([test.p if test else None for test in tests])
     found = []
     for candidate, d, test, p in zip(candidates, pairs, tests, corrected, strict=True):
-        outcome = _outcome(candidate, baseline, test, p, level, delta)
+        outcome = conclude(candidate, baseline, test, p, level, delta)
         found.append(Finding(d, test, p, outcome, _decided(candidate, baseline, test, outcome, d)))
     return found
 
 
-def _outcome(
-    candidate: Tested, baseline: Tested, test: PairedT | None, p_holm: float | None, level: Level, delta: float | None
+def conclude(
+    candidate: Tested,
+    baseline: Tested,
+    test: DifferenceTest | None,
+    p_holm: float | None,
+    level: Level,
+    delta: float | None,
 ) -> Conclusion:
-    """A shown difference is called small where its interval lies inside ±δ.
+    """What a test, paired or not, lets one say.
+
+    A shown difference is called small where its interval lies inside ±δ.
 
     An arm with a diverged seed is called neither better nor equal, whichever side of the comparison it is on.
 
@@ -101,7 +124,7 @@ def _outcome(
     return Conclusion.NO_DIFFERENCE
 
 
-def within(test: PairedT, delta: float | None) -> bool:
+def within(test: DifferenceTest, delta: float | None) -> bool:
     """Whether the whole interval of the difference lies inside ±δ."""
     return (
         delta is not None and test.low is not None and test.high is not None and -delta < test.low <= test.high < delta

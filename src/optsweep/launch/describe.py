@@ -95,6 +95,7 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
         fixed=built.space.fixed,
         facts=before.facts if before.chosen and built.space.program else facts_of(arm, built.program),
         schedule=schedule_trace(built.program),
+        config=without_secrets(arm.yaml),
         warnings=tuple(built.warnings),
     )
     tracker.write_sheet(run, sheet)

@@ -22,6 +22,7 @@ from optsweep.report.comparison import Comparison, Group
 from optsweep.report.figures.canvas import Drawing
 from optsweep.report.samples import samples_seen
 from optsweep.report.verdict import Verdict
+from optsweep.tracking import names
 from optsweep.tracking.codec import to_json
 from optsweep.tracking.names import Status
 from optsweep.tracking.reader import SweepRecord, TrialRecord
@@ -132,8 +133,35 @@ def _arm(arm: ArmResult) -> dict[str, Any]:
         "samples_seen": samples_seen(arm),
         "trials": {phase: {status: arm.count(phase, status) for status in Status} for phase in Phase},
         "missing": {phase: arm.missing(phase) for phase in Phase},
-        "confirm": [_trial(trial) for trial in arm.arm.of(Phase.CONFIRM)],
+        "config": arm.arm.config,
+        "rungs": (rungs := _rungs(arm)),
+        "confirm": [
+            {**_trial(trial), "val_loss_at_rungs": _curve(trial, rungs)} for trial in arm.arm.of(Phase.CONFIRM)
+        ],
+        "search": [_search_trial(trial) for trial in arm.arm.of(Phase.SEARCH)],
     }
+
+
+def _rungs(arm: ArmResult) -> list[int]:
+    """Steps at which a confirm trial was evaluated."""
+    curves = [trial.curves[names.VAL_LOSS] for trial in arm.arm.of(Phase.CONFIRM) if names.VAL_LOSS in trial.curves]
+    return sorted({int(step) for curve in curves for step in curve.steps})
+
+
+def _confirm_trial(trial: TrialRecord, rungs: Sequence[int]) -> dict[str, Any]:
+    return {**_trial(trial), "val_loss_at_rungs": _curve(trial, rungs)}
+
+
+def _curve(trial: TrialRecord, rungs: Sequence[int]) -> list[float | None]:
+    """Validation loss at the rungs, in six digits; None where it wasn't evaluated."""
+    curve = trial.curves.get(names.VAL_LOSS)
+    held = {} if curve is None else dict(zip(curve.steps.tolist(), curve.values.tolist(), strict=True))
+    return [float(f"{held[step]:.6g}") if step in held else None for step in rungs]
+
+
+def _search_trial(trial: TrialRecord) -> dict[str, Any]:
+    content = _trial(trial)
+    return {**{key: content[key] for key in content if key != "metrics"}, "value": trial.metrics.get(names.VAL_LOSS)}
 
 
 def _trial(trial: TrialRecord) -> dict[str, Any]:

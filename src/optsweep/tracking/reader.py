@@ -108,6 +108,7 @@ class ArmRecord:
     trials: tuple[TrialRecord, ...]
     schedule: ScheduleTrace | None = None
     chosen_again: tuple[Chosen | None, ...] = ()  # by the further searches of sweep.repeats
+    config: str = ""  # composed, as YAML; empty: written by an earlier version
     surface: str = ""  # of a landscape whose paths are recorded
 
     def of(self, phase: Phase) -> list[TrialRecord]:
@@ -197,7 +198,7 @@ def _natural(name: str) -> list[tuple[str, float]]:
 
 def _trial(run: Run) -> TrialRecord:
     tags, params = run.data.tags, run.data.params
-    metrics = {key: _infinity(value) for key, value in run.data.metrics.items()}
+    metrics = {key: infinity(value) for key, value in run.data.metrics.items()}
     head, end = TrialHead.of(tags, params), TrialEnd.of(tags, params, metrics)
     return TrialRecord(
         run_id=run.info.run_id,
@@ -238,6 +239,7 @@ def _arm(client: MlflowClient, run: Run, trials: Sequence[TrialRecord]) -> ArmRe
         warnings=sheet.warnings,
         trials=tuple(_one_per_slot(trials)),
         schedule=sheet.schedule,
+        config=sheet.config,
         surface=recorded_surface(run.data.params),
     )
 
@@ -293,7 +295,7 @@ def _with_path(client: MlflowClient, arm: ArmRecord) -> ArmRecord:
 def _curve(client: MlflowClient, run_id: str, key: str) -> Curve:
     """A metric's history by step; of a step that was logged twice (a resumed trial), the last."""
     history = sorted(client.get_metric_history(run_id, key), key=lambda point: (point.step, point.timestamp))
-    points = {point.step: _infinity(point.value) for point in history}
+    points = {point.step: infinity(point.value) for point in history}
     return Curve(np.array(list(points), dtype=np.int64), np.array(list(points.values()), dtype=np.float64))
 
 
@@ -303,5 +305,6 @@ def _rank(trial: TrialRecord) -> tuple[bool, float]:
     return (trial.status is not Status.FINISHED, math.inf if loss is None else loss)
 
 
-def _infinity(value: float) -> float:
+def infinity(value: float) -> float:
+    """The value as it was logged: MLflow keeps infinity as the largest float."""
     return math.copysign(math.inf, value) if abs(value) >= _MLFLOW_INFINITY else value

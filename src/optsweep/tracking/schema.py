@@ -199,6 +199,7 @@ class ArmSheet:
     fixed: Mapping[str, float] = field(default_factory=dict)  # the hyperparameters that are not searched
     facts: ArmFacts | None = None
     schedule: ScheduleTrace | None = None  # None: it listens to evaluations, so that each trial has its own
+    config: str = ""  # composed, as YAML: what runs a trial again
     warnings: tuple[str, ...] = ()
     chosen: Chosen | None = None  # None until the search ends, and where every trial of it diverged
     chosen_again: tuple[Chosen | None, ...] = ()  # by the further searches of sweep.repeats
