@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from optsweep.search.slots import SearchPlan, Slot, bracketed, choose, ranked, ready, suggest
+from optsweep.search.slots import SearchPlan, Slot, brackets, choose, ranked, ready, suggest
 from optsweep.search.space import Params, Space, number_of, numbers
 
 PLAN = SearchPlan(trials=16, lag=2, sampler="tpe", pruner="none", reruns=0.25, seed=0, arm="a")
-SPACE = Space({"lr": numbers(1e-4, 1e-3)})
+LIMITS = (0.0, math.inf)
+SPACE = Space({"lr": numbers(1e-4, 1e-3, limits=LIMITS)})
 Objective = Callable[[Params, int], float]
 
 
@@ -77,7 +78,7 @@ def test_the_range_grows_past_its_edge_until_the_best_is_bracketed(best: float) 
     slots = search(PLAN, SPACE, valley(best))
     choice = choose(PLAN, SPACE, slots)
     assert choice is not None
-    assert choice.sides == {"low": True, "high": True}
+    assert choice.sides == {"lr": {"low": True, "high": True}}
     assert abs(math.log10(number_of(choice.params, "lr") / best)) < 0.5
     if not 1e-4 <= best <= 1e-3:
         assert any(slot.origin == "bracket" for slot in slots)
@@ -87,7 +88,7 @@ def test_an_arm_too_far_out_of_its_range_ends_unbracketed_and_says_so() -> None:
     plan = replace(PLAN, trials=6)
     choice = choose(plan, SPACE, search(plan, SPACE, valley(1e3)))
     assert choice is not None
-    assert choice.sides == {"low": True, "high": False}
+    assert choice.sides == {"lr": {"low": True, "high": False}}
 
 
 def test_a_search_that_only_diverges_goes_lower_and_ends_without_a_choice() -> None:
@@ -98,12 +99,12 @@ def test_a_search_that_only_diverges_goes_lower_and_ends_without_a_choice() -> N
 
 def test_bracket_needs_a_factor_of_one_and_a_half() -> None:
     slots = [Slot(i, {"lr": lr}, 0, "model", value=1.0) for i, lr in enumerate((1e-3 / 1.49, 1e-3, 1.5e-3))]
-    assert bracketed(slots, 1e-3) == {"low": False, "high": True}
+    assert brackets(SPACE, slots, slots[1].params) == {"lr": {"low": False, "high": True}}
 
 
 def test_quasi_random_points_are_the_same_for_all_arms_and_equally_dense_per_decade() -> None:
     plan = replace(PLAN, trials=64, sampler="quasi-random", reruns=0.0)
-    narrow, wide = Space({"lr": numbers(1e-4, 1e-2)}), Space({"lr": numbers(1e-6, 1e-2)})
+    narrow, wide = Space({"lr": numbers(1e-4, 1e-2, limits=LIMITS)}), Space({"lr": numbers(1e-6, 1e-2, limits=LIMITS)})
     flat: Objective = lambda params, seed: 1 + abs(math.log10(number_of(params, "lr") / 1e-3))  # noqa: E731
     one = [number_of(s.params, "lr") for s in search(plan, narrow, flat)]
     other = [number_of(s.params, "lr") for s in search(replace(plan, arm="b"), wide, flat)]
@@ -147,13 +148,13 @@ def test_crashed_slots_count_as_done_and_never_as_results() -> None:
     slots = [Slot(0, {"lr": 1e-3}, 0, "model", crashed=True), Slot(1, {"lr": 2e-3}, 0, "model", value=1.0)]
     assert ready(replace(PLAN, reruns=0.0), 2, slots)
     assert [dict(params) for params, _ in ranked(slots)] == [{"lr": 2e-3}]
-    assert bracketed(slots, 2e-3) == {"low": False, "high": False}
+    assert brackets(SPACE, slots, slots[1].params) == {"lr": {"low": False, "high": False}}
 
 
 @pytest.mark.parametrize("best", [1e-5, 1e-4, 1e-3, 2e-2, 1e-1, 1.0])
 @pytest.mark.parametrize("trials", [4, 6, 8, 16])
 def test_no_trial_is_run_twice_and_the_best_of_equals_is_chosen(trials: int, best: float) -> None:
-    space = Space({"lr": numbers(1e-4, 1e-1)})
+    space = Space({"lr": numbers(1e-4, 1e-1, limits=LIMITS)})
     for seed in range(5):
         plan = replace(PLAN, trials=trials, seed=seed)
         slots = search(plan, space, valley(best))
