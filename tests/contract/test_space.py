@@ -32,7 +32,7 @@ from optsweep.train.trial import Phase
 PLAN = SearchPlan(trials=16, lag=2, sampler="tpe", pruner="none", reruns=0.25, seed=0, arm="a")
 MIXED = Space(
     {
-        "lr": numbers(1e-3, 1e-1),
+        "lr": numbers(1e-3, 1e-1, limits=(0.0, math.inf)),
         "task.batch_size": choices([8, 16, 32]),
         "task.width": numbers(4, 9, log=False, whole=True, scope=Scope.PROGRAM),
         "trainer.clip_norm": choices([0.5, 1.0, None]),
@@ -102,7 +102,7 @@ def test_settings_of_mixed_kinds_are_searched_and_the_best_is_chosen(sampler: st
     assert choice is not None
     assert choice.params["trainer.clip_norm"] == 1.0
     assert choice.count == 3
-    assert set(choice.sides) == {"low", "high"}
+    assert choice.sides.keys() == {"lr"}
     assert choice.searched.keys() == {"lr", "task.width"}
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from optsweep.build.suggestions import Suggestion, TaskFacts, lr_range, weight_decay
+from optsweep.build.arithmetic import Suggestion
+from optsweep.build.suggestions import TaskFacts, lr_range, weight_decay
 from optsweep.build.targets import listed, resolve
 from optsweep.build.variants import no_choice, searchable
 from optsweep.config.arm import Arm

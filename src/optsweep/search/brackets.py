@@ -19,11 +19,14 @@ LR = "lr"
 BRACKET_FACTOR, BRACKET_SHARE = 1.5, 0.1
 """A tried value this far from the best brackets it on its side: a factor, on a linear scale a share of the range."""
 
-GROWTH_FACTOR, GROWTH_SHARE = math.sqrt(10.0), 0.25
-"""A range grows by this much at a time: half a decade, or a share of the range as it was given."""
+GROWTH_SHARE, LEAST_FACTOR = 1 / 3, math.sqrt(10.0)
+"""A range grows by a third of its length at a time, on a log scale by half a decade at least."""
 
 DISTINCT_FACTOR, DISTINCT_SHARE = 1.25, 0.05
 """Two settings that are worth re-running beside each other are this far apart."""
+
+NEARLY = 0.9
+"""Share of what is left to a limit that growing takes at most: the limit itself may not be allowed (β < 1)."""
 
 HAIR = 1e-9
 """Tolerance for a distance in floating point."""
@@ -42,12 +45,14 @@ class Axis:
 
     @cached_property
     def width(self) -> float:
-        """Length of the range as given; a range of one value has that value's own size."""
-        return self.high - self.low or abs(self.low) or 1.0
+        """Length of the range as given, on its scale; on a linear one, one of a single value has that value's size."""
+        length = self._at(self.high) - self._at(self.low)
+        return length if self.log else length or abs(self.low) or 1.0
 
     def bracketed(self, best: float, tried: Sequence[float], side: int) -> bool:
         """Whether a tried value lies far enough from the best on this side (−1: below, 1: above)."""
-        step = self._step(best, side, BRACKET_FACTOR, BRACKET_SHARE) * (1 - HAIR)
+        step = math.log(BRACKET_FACTOR) if self.log else BRACKET_SHARE * self.width
+        step = min(step, self._left(best, side) / 2) * (1 - HAIR)
         return any(side * (self._at(value) - self._at(best)) >= step for value in tried)
 
     def beyond(self, best: float, known: Sequence[float], side: int) -> float | None:
@@ -56,17 +61,18 @@ class Axis:
         if self.bracketed(best, [end], side):
             return None
         furthest = (max if side > 0 else min)([*known, end])
-        return self._value(self._at(furthest) + side * self._step(furthest, side, GROWTH_FACTOR, GROWTH_SHARE))
+        step = GROWTH_SHARE * self.width
+        step = min(max(step, math.log(LEAST_FACTOR)) if self.log else step, NEARLY * self._left(furthest, side))
+        return self._value(self._at(furthest) + side * step)
 
     def distinct(self, one: float, other: float) -> bool:
         """Whether two values are far enough apart to be two settings."""
         step = math.log(DISTINCT_FACTOR) if self.log else DISTINCT_SHARE * self.width
         return abs(self._at(one) - self._at(other)) >= step * (1 - HAIR)
 
-    def _step(self, start: float, side: int, factor: float, share: float) -> float:
-        """A distance on the scale, at most half of what is left to the limit."""
-        left = side * (self._at(self.limits[side > 0]) - self._at(start))
-        return min(math.log(factor) if self.log else share * self.width, max(0.0, left) / 2)
+    def _left(self, start: float, side: int) -> float:
+        """What is left to the limit."""
+        return max(0.0, side * (self._at(self.limits[side > 0]) - self._at(start)))
 
     def _at(self, value: float) -> float:
         if not self.log:

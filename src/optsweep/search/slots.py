@@ -25,7 +25,7 @@ import optuna
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from optsweep.search.brackets import GROWTH_FACTOR, LR, SIDES, Axis, axes_of
+from optsweep.search.brackets import LEAST_FACTOR, LR, SIDES, Axis, axes_of
 from optsweep.search.space import Dimension, Params, Space, Value, number_of
 
 MOST_BRACKETS = 1 / 3
@@ -34,6 +34,8 @@ MOST_BRACKETS = 1 / 3
 MODEL_HISTORY = 200
 """Trials that the model sees at most, the best and the latest: TPE's time per suggestion grows with its history."""
 
+EARLY = True
+WAIT = True
 NUM_RERUN_SETTINGS = 2
 
 BRACKET = "bracket"
@@ -187,13 +189,13 @@ def _redirect(
     params, filling = best[0][0], place < plan.num_quasi_random
     spent = sum(slot.origin == BRACKET for slot in (*visible, *pending))
     for key, axis in axes_of(space).items():
-        if key != LR and (filling or spent >= MOST_BRACKETS * plan.first_rerun):
+        if key != LR and ((filling and not EARLY) or spent >= MOST_BRACKETS * plan.first_rerun):
             continue
         coming = [number_of(slot.params, key) for slot in pending]
         tried = [number_of(slot.params, key) for slot in visible if slot.done and not slot.crashed]
         known = [*coming, *(number_of(slot.params, key) for slot in visible)]
         for sign in (1, -1):
-            value = _beyond(axis, number_of(params, key), sign, tried, coming, known, filling=filling, wait=key != LR)
+            value = _beyond(axis, number_of(params, key), sign, tried, coming, known, filling=filling, wait=key != LR and WAIT)
             if value is not None:
                 return {**params, key: value}
     return None
@@ -230,7 +232,7 @@ def _lower(space: Space, visible: Sequence[Slot], pending: Sequence[Slot]) -> di
     if axis is None or not tried:
         return None
     coming = [number_of(slot.params, LR) for slot in pending]
-    return {**visible[-1].params, LR: min([*tried, *coming, axis.low]) / GROWTH_FACTOR}
+    return {**visible[-1].params, LR: min([*tried, *coming, axis.low]) / LEAST_FACTOR}
 
 
 def current_space(space: Space, slots: Sequence[Slot]) -> dict[str, Dimension]:
@@ -314,7 +316,7 @@ def _rerun(plan: SearchPlan, space: Space, number: int, visible: Sequence[Slot],
         redirected = _redirect(plan, space, number, visible, ())
         fallback = redirected or _quasi_random(plan, space, number)
         if LR in axes_of(space):
-            fallback[LR] = number_of(fallback, LR) / GROWTH_FACTOR**place
+            fallback[LR] = number_of(fallback, LR) / LEAST_FACTOR**place
         return Slot(number, fallback, 0, BRACKET)
     params = top[place % len(top)][0]
     used = {slot.seed for slot in before if slot.params == params}
