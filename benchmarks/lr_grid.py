@@ -1,4 +1,4 @@
-"""Where the best learning rate lies, by rule, task, width and length of the run: `python benchmarks/lr_grid.py [--fit]`.
+"""Where the best LR lies, by rule, task, width and length of the run: `python benchmarks/lr_grid.py [--fit]`.
 
 Cosine with the suggested warm-up and λ, four LRs per decade, six seeds each, all trained together as lanes; the loss
 is the mean validation loss at the last step. Losses go to benchmarks/measured/lr_grid.json, cell by cell, and a cell
@@ -61,12 +61,20 @@ def cells() -> Iterator[Cell]:
         for task, lengths in GRIDS.items():
             yield from (Cell(rule, task, width, steps) for rule in RULES for width in lengths.get(steps, ()))
         if steps == 200:
-            yield from (Cell(rule, t, 64, steps, "schedule_free") for rule in SCHEDULE_FREE for t in GRIDS if "mlp" in t)
+            yield from (
+                Cell(rule, t, 64, steps, "schedule_free") for rule in SCHEDULE_FREE for t in GRIDS if "mlp" in t
+            )
 
 
 def losses(cell: Cell) -> dict[str, float]:
     """Mean validation loss at the last step, by LR; inf where a seed diverged."""
-    options = (f"optimizer={cell.optimizer}", f"task.width={cell.width}", f"schedule={cell.schedule}", "optimizer.lr=0.01", "trainer.rungs=1")
+    options = (
+        f"optimizer={cell.optimizer}",
+        f"task.width={cell.width}",
+        f"schedule={cell.schedule}",
+        "optimizer.lr=0.01",
+        "trainer.rungs=1",
+    )
     b = built(
         arm(cell.task, *options, "weight_decay.value=null", f"trainer.log_every={cell.steps}", steps=cell.steps),
         torch.device("cpu"),
@@ -77,9 +85,7 @@ def losses(cell: Cell) -> dict[str, float]:
     trials = [Trial({**hyper, "lr": lr}, seed) for lr in lrs for seed in SEEDS]
     outcomes = train_all(replace(b.program, vmapped=True), trials)
     found = [o.val_loss if o.end is End.FINISHED and o.val_loss is not None else math.inf for o in outcomes]
-    return {
-        f"{lr:.4g}": fmean(found[k * len(SEEDS) : (k + 1) * len(SEEDS)]) for k, lr in enumerate(lrs)
-    }
+    return {f"{lr:.4g}": fmean(found[k * len(SEEDS) : (k + 1) * len(SEEDS)]) for k, lr in enumerate(lrs)}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from optsweep.search.brackets import axes_of
 from optsweep.search.slots import SearchPlan, Slot, brackets, choose, ranked, ready, suggest
 from optsweep.search.space import Params, Space, number_of, numbers
 
@@ -176,3 +177,68 @@ def test_a_plan_that_grew_reruns_on_new_seeds_and_compares_equal_numbers_of_them
     choice = choose(grown, SPACE, slots)
     assert choice is not None
     assert choice.count == 3
+
+
+def hollow(lr: float, decay: float) -> Objective:
+    """A valley over LR and λ."""
+
+    def objective(params: Params, seed: int) -> float:
+        away = [math.log10(number_of(params, key) / at) for key, at in (("lr", lr), ("weight_decay", decay))]
+        return 2 + 0.3 * away[0] ** 2 + 0.1 * away[1] ** 2 + 1e-4 * math.sin(1e3 * number_of(params, "lr") + seed)
+
+    return objective
+
+
+def plane(high: float, most: float = math.inf) -> Space:
+    """LR and λ, λ up to `high`, and up to `most` where it grows."""
+    return Space(
+        {"lr": numbers(1e-3, 1e-1, limits=LIMITS), "weight_decay": numbers(1e-3, high, limits=(1e-6, max(high, most)))}
+    )
+
+
+def test_a_decay_whose_best_lies_past_its_range_is_bracketed_and_costs_at_most_a_third_of_the_slots() -> None:
+    plan = replace(PLAN, trials=32)
+    slots = search(plan, plane(0.1), hollow(1e-2, 1.0))
+    choice = choose(plan, plane(0.1), slots)
+    assert choice is not None
+    assert choice.sides["weight_decay"] == {"low": True, "high": True}
+    assert number_of(choice.params, "weight_decay") > 0.3
+    assert 1 <= sum(slot.origin == "bracket" for slot in slots) <= 8
+    for workers, pace in ((2, 0), (4, 1)):
+        assert search(plan, plane(0.1), hollow(1e-2, 1.0), workers, pace) == slots
+
+
+def test_other_keys_take_no_slot_once_brackets_have_had_their_share() -> None:
+    space = plane(1.0, most=math.inf)
+    slots = search(replace(PLAN, trials=32), space, hollow(1e-2, 1e9))
+    assert sum(slot.origin == "bracket" for slot in slots) == 8  # a third of the 24 before the re-runs
+
+
+def test_a_range_never_grows_past_its_limit_and_its_best_there_is_bracketed() -> None:
+    space = plane(1.0, most=1.0)
+    plan = replace(PLAN, trials=32)
+    slots = search(plan, space, hollow(1e-2, 30.0))
+    assert max(number_of(slot.params, "weight_decay") for slot in slots) <= 1.0
+    at_limit = {"lr": 1e-2, "weight_decay": 1.0}
+    assert brackets(space, [Slot(0, at_limit, 0, "model", value=1.0)], at_limit)["weight_decay"]["high"]
+
+
+def test_a_beta_grows_towards_one_and_momentum_towards_zero_on_a_linear_scale() -> None:
+    space = Space({"beta2": numbers(0.5, 0.9, log=False, limits=(0.0, 1.0))})
+    axis = axes_of(space)["beta2"]
+    up, up_again = axis.beyond(0.9, [0.9], 1), axis.beyond(0.9, [0.99], 1)
+    assert (up, up_again) == pytest.approx((0.99, 0.999))
+    assert axis.beyond(0.5, [0.5], -1) == pytest.approx(0.5 - 0.4 / 3)
+    assert axis.beyond(0.7, [0.9], 1) is None
+    assert axis.bracketed(0.99, [0.996], 1)
+    assert not axis.bracketed(0.99, [0.994], 1)
+    assert axis.bracketed(0.0, [0.0], -1)
+
+
+def test_reruns_go_to_settings_that_differ_in_the_learning_rate() -> None:
+    plan = replace(PLAN, trials=8)
+    lrs = (3e-4, 3.1e-4, 2.9e-4, 8e-4, 1e-4, 2e-4)
+    slots = [Slot(i, {"lr": lr}, 0, "model", value=1.0 + i) for i, lr in enumerate(lrs)]
+    assert [suggest(plan, SPACE, 6 + k, slots[:6]).params["lr"] for k in range(2)] == [3e-4, 8e-4]
+    near = [replace(slot, params={"lr": 3e-4 * (1 + slot.number / 100)}) for slot in slots]
+    assert [suggest(plan, SPACE, 6 + k, near).params["lr"] for k in range(2)] == [3e-4, 3e-4 * 1.01]

@@ -89,4 +89,5 @@ def short(value: float) -> str:
 
 
 def percent(fraction: float) -> str:
+    """As 5 %, in three significant digits."""
     return f"{100 * fraction:.3g} %"

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 STEPS, WIDTH = 200, 64
 """The run that the constants are for."""
 
+MOST_STEPS, MOST_WIDTH = 1600, 128
+"""The longest and the widest runs that were measured."""
+
 ARCHITECTURES = frozenset({"mlp", "transformer"})
 """What was measured."""
 
@@ -33,13 +36,13 @@ class MeasuredLR:
 
 
 MEASURED_LR: Mapping[str, MeasuredLR] = {
-    "adam": MeasuredLR(0.03, 10.0),
-    "adamw": MeasuredLR(0.03, 10.0),
-    "rmsprop": MeasuredLR(6e-3, 10.0),
+    "adam": MeasuredLR(0.04, 10.0),
+    "adamw": MeasuredLR(0.04, 10.0),
+    "rmsprop": MeasuredLR(0.01, 10.0),
     "momentum": MeasuredLR(0.04, 5.0),
     "nesterov": MeasuredLR(0.04, 5.0),
-    "lion": MeasuredLR(2.4e-3, 5.0),
-    "soap": MeasuredLR(0.01, 5.0),
-    "muon": MeasuredLR(0.01, 5.0),  # with scale=match_adam
+    "lion": MeasuredLR(1.8e-3, 5.0),
+    "soap": MeasuredLR(8e-3, 5.0),
+    "muon": MeasuredLR(8e-3, 5.0),  # with scale=match_adam
 }
 """By optimizer; the published range of SGD without momentum holds what was measured."""

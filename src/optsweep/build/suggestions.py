@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from optsweep.build.arithmetic import Published, Spread, Suggestion, percent, product, rounded, scaled, short
-from optsweep.build.measured import ARCHITECTURES, MEASURED_LR, SOURCE
+from optsweep.build.measured import ARCHITECTURES, MEASURED_LR, MOST_STEPS, MOST_WIDTH, SOURCE
 
 SOURCES: Mapping[str, str] = {
     "Deck": "Optimizer and LR Schedule (lecture deck)",
@@ -145,7 +145,7 @@ def lr_range(
     spread = Spread()
     if shift is not None and own is None:
         factors.append(shift)
-        spread = _measured_spread(optimizer, published, shift[0])
+        spread = _measured_spread(optimizer, published, math.inf if _as_measured(facts) else shift[0])
         published = Published(published.low, published.high, f"{published.source}, shifted as {SOURCE}")
     if own is not None:
         published = own
@@ -162,25 +162,28 @@ def lr_range(
     return scaled("lr", published, factors, spread)
 
 
-def _short_and_narrow(
-    optimizer: str, published: Published, scale: float, facts: TaskFacts
-) -> tuple[float, str] | None:
-    """What leads from the middle of the published range to that of the measured one, if that is higher."""
+def _short_and_narrow(optimizer: str, published: Published, scale: float, facts: TaskFacts) -> tuple[float, str] | None:
+    """What leads from the middle of the published range to the measured one; in runs larger than measured, up only."""
     measured = MEASURED_LR.get(optimizer)
     if measured is None or facts.architecture not in ARCHITECTURES or facts.fan_in is None:
         return None
     factor = measured.at(facts.num_steps, facts.fan_in) / (math.sqrt(published.low * published.high) * scale)
-    if factor <= 1:
+    if factor <= 1 and not _as_measured(facts):
         return None
     return factor, f"{SOURCE}: {facts.num_steps} steps at width {facts.fan_in}"
 
 
-def _measured_spread(optimizer: str, published: Published, shift: float) -> Spread:
-    """What widens a published range to the factor that the measured optima lie within, to either side.
+def _as_measured(facts: TaskFacts) -> bool:
+    """Whether a run is no larger than those that were measured."""
+    return facts.num_steps <= MOST_STEPS and facts.fan_in is not None and facts.fan_in <= MOST_WIDTH
 
-    No more than it is shifted by: near the scale of the published tables they hold as they are.
+
+def _measured_spread(optimizer: str, published: Published, most: float) -> Spread:
+    """What widens a published range to the factor that the measured optima lie within, `most` at most, to either side.
+
+    In larger runs that is what it is shifted by: near the scale of the published tables they hold as they are.
     """
-    factor = min(MEASURED_LR[optimizer].spread / math.sqrt(published.high / published.low), shift)
+    factor = min(MEASURED_LR[optimizer].spread / math.sqrt(published.high / published.low), most)
     return Spread().times(1 / factor, factor, "measured") if factor > 1 else Spread()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from optsweep.search.space import Dimension, Space, number_of
+from optsweep.search.space import Dimension, Space
 
 LR = "lr"
 

@@ -28,14 +28,18 @@ from scipy.stats import qmc
 from optsweep.search.brackets import LEAST_FACTOR, LR, SIDES, Axis, axes_of
 from optsweep.search.space import Dimension, Params, Space, Value, number_of
 
+RULES_VERSION = 2
+"""Bumped when a change of these rules gives the same history other trials: a search isn't continued by other rules.
+
+2: every range grows within its limits, not only the LR's; re-runs go to settings that are apart in the LR.
+"""
+
 MOST_BRACKETS = 1 / 3
 """Share of the slots before the re-runs that may have gone to brackets before a key other than the LR takes one."""
 
 MODEL_HISTORY = 200
 """Trials that the model sees at most, the best and the latest: TPE's time per suggestion grows with its history."""
 
-EARLY = True
-WAIT = True
 NUM_RERUN_SETTINGS = 2
 
 BRACKET = "bracket"
@@ -189,13 +193,13 @@ def _redirect(
     params, filling = best[0][0], place < plan.num_quasi_random
     spent = sum(slot.origin == BRACKET for slot in (*visible, *pending))
     for key, axis in axes_of(space).items():
-        if key != LR and ((filling and not EARLY) or spent >= MOST_BRACKETS * plan.first_rerun):
+        if key != LR and (filling or spent >= MOST_BRACKETS * plan.first_rerun):
             continue
         coming = [number_of(slot.params, key) for slot in pending]
         tried = [number_of(slot.params, key) for slot in visible if slot.done and not slot.crashed]
         known = [*coming, *(number_of(slot.params, key) for slot in visible)]
         for sign in (1, -1):
-            value = _beyond(axis, number_of(params, key), sign, tried, coming, known, filling=filling, wait=key != LR and WAIT)
+            value = _beyond(axis, number_of(params, key), sign, tried, coming, known, filling=filling, wait=key != LR)
             if value is not None:
                 return {**params, key: value}
     return None
