@@ -100,7 +100,7 @@ def test_schedule_free_lr(optimizer: str, low: float, high: float, value: float)
 
 def test_muon_lr_is_converted_to_the_scale_of_its_step() -> None:
     """Published for a step scaled by √max(1, m/n); ours is scaled by 0.2·√max(m, n): a factor of 5/√n."""
-    suggestion = lr_range("muon", "wsd", replace(TRANSFORMER, fan_in=100))
+    suggestion = lr_range("muon", "wsd", replace(TRANSFORMER, num_steps=100_000, fan_in=100))
     assert suggestion is not None
     assert suggestion.value == pytest.approx(0.02 * 5 / 10 * 0.5)
     assert suggestion.low == pytest.approx(8e-3 * 0.25)
