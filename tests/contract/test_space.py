@@ -272,7 +272,10 @@ def test_a_range_of_a_whole_number_is_of_whole_numbers() -> None:
 
 
 def test_ranges_grow_between_what_makes_sense() -> None:
-    ranges = {"lr": RangeConfig(1e-3, 0.25, True), "weight_decay": RangeConfig(1e-3, 1.0, True)}
+    ranges: dict[str, RangeConfig | ChoicesConfig] = {
+        "lr": RangeConfig(1e-3, 0.25, True),
+        "weight_decay": RangeConfig(1e-3, 1.0, True),
+    }
     arm = arm_over(ranges).with_values({"trainer.steps": 100, "weight_decay.mode": "decoupled"})
     dimensions = build_arm(arm).space.dimensions
     assert dimensions["lr"].limits == (0.0, math.inf)
