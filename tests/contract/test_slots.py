@@ -208,10 +208,14 @@ def test_a_decay_whose_best_lies_past_its_range_is_bracketed_and_costs_at_most_a
         assert search(plan, plane(0.1), hollow(1e-2, 1.0), workers, pace) == slots
 
 
-def test_other_keys_take_no_slot_once_brackets_have_had_their_share() -> None:
-    space = plane(1.0, most=math.inf)
-    slots = search(replace(PLAN, trials=32), space, hollow(1e-2, 1e9))
-    assert sum(slot.origin == "bracket" for slot in slots) == 8  # a third of the 24 before the re-runs
+@pytest.mark.parametrize(("spent", "origin"), [(7, "bracket"), (8, "model")])
+def test_other_keys_take_no_slot_once_brackets_have_had_a_third(spent: int, origin: str) -> None:
+    plan, deep = replace(PLAN, trials=32), hollow(1e-2, 1e9)
+    slots = []
+    for k in range(20):
+        params = {"lr": 1e-3 * 100 ** (k / 19), "weight_decay": 1.0}
+        slots.append(Slot(k, params, 0, "bracket" if k < spent else "model", value=deep(params, 0)))
+    assert suggest(plan, plane(1.0, most=math.inf), 20, slots).origin == origin
 
 
 def test_a_range_never_grows_past_its_limit_and_its_best_there_is_bracketed() -> None:
