@@ -8,25 +8,42 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
 import torch
 from benchmarks.side_by_side import Figure
 
-from optsweep.search.slots import SearchPlan, Slot, choose, suggest
+from optsweep.search.slots import Choice, SearchPlan, Slot, choose, suggest
 from optsweep.search.space import Params, Space, number_of, numbers
 
-SPACE = Space({"lr": numbers(2e-3, 2e-1), "weight_decay": numbers(1e-3, 1.0)})
+LIMITS = (0.0, math.inf)
+SPACE = Space({"lr": numbers(2e-3, 2e-1, limits=LIMITS), "weight_decay": numbers(1e-3, 1.0)})
 OPTIMA = ((3e-3, 3e-3), (1.6e-2, 0.5), (6e-2, 0.1))
 SEEDS = 6
+NOISE = 0.01
+
+
+@dataclass(frozen=True)
+class Valley:
+    """A loss over LR and λ with its floor at one place; far above it in the LR, training diverges."""
+
+    lr: float
+    decay: float
+    slope: float = 0.05  # in λ
+
+    def height(self, params: Params) -> float:
+        """Height above the floor."""
+        x = math.log10(number_of(params, "lr") / self.lr)
+        y = math.log10(number_of(params, "weight_decay") / self.decay)
+        return math.inf if x > 1.5 else 0.3 * x * x + 0.1 * max(0.0, x) ** 3 + self.slope * y * y
 
 
 def run(device: torch.device) -> list[Figure]:
     """Mean regret of GP and TPE, relative to quasi-random points alone."""
     found = {
-        sampler: [_regret(sampler, *best, seed) for best in OPTIMA for seed in range(SEEDS)]
+        sampler: [_regret(sampler, Valley(*best), seed) for best in OPTIMA for seed in range(SEEDS)]
         for sampler in ("gp", "tpe", "quasi-random")
     }
     floor = fmean(found["quasi-random"])
@@ -45,18 +62,18 @@ def run(device: torch.device) -> list[Figure]:
     ]
 
 
-def _regret(sampler: str, lr: float, decay: float, seed: int) -> float:
-    plan = SearchPlan(trials=16, lag=2, sampler=sampler, pruner="none", reruns=0.25, seed=seed, arm="a")
-
-    def height(params: Params) -> float:
-        x, y = math.log10(number_of(params, "lr") / lr), math.log10(number_of(params, "weight_decay") / decay)
-        return math.inf if x > 1.5 else 0.3 * x * x + 0.1 * max(0.0, x) ** 3 + 0.05 * y * y
-
+def searched(valley: Valley, space: Space, trials: int, sampler: str, seed: int) -> Choice | None:
+    """What a whole search on a valley, with noise, ends on."""
+    plan = SearchPlan(trials=trials, lag=2, sampler=sampler, pruner="none", reruns=0.25, seed=seed, arm="a")
     slots: list[Slot] = []
     for number in range(plan.trials):
-        slot = suggest(plan, SPACE, number, slots)
+        slot = suggest(plan, space, number, slots)
         key = hashlib.sha256(f"{sorted(slot.params.items())} {slot.seed}".encode()).digest()[:8]
-        noise = np.random.default_rng(int.from_bytes(key, "big")).normal(0, 0.01)
-        slots.append(replace(slot, value=2 + height(slot.params) + noise))
-    choice = choose(plan, SPACE, slots)
-    return height(choice.params) if choice is not None else math.inf
+        noise = np.random.default_rng(int.from_bytes(key, "big")).normal(0, NOISE)
+        slots.append(replace(slot, value=2 + valley.height(slot.params) + noise))
+    return choose(plan, space, slots)
+
+
+def _regret(sampler: str, valley: Valley, seed: int) -> float:
+    choice = searched(valley, SPACE, 16, sampler, seed)
+    return valley.height(choice.params) if choice is not None else math.inf

@@ -20,6 +20,7 @@ import yaml
 from catalogue_pictures import STEPS, pictures
 
 from optsweep.build import suggestions as suggest
+from optsweep.build.arithmetic import short
 from optsweep.optim import averaging, schedule_functions
 from optsweep.optim.iterate import Last
 from optsweep.optim.layout import Layout, Role
@@ -294,7 +295,7 @@ def _value(value: object) -> str:
 
 
 def _range(low: float, high: float) -> str:
-    return f"{suggest._number(low)} – {suggest._number(high)}"
+    return f"{short(low)} – {short(high)}"
 
 
 def _code(text: str) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from optsweep.config.arm import Arm
 
 if TYPE_CHECKING:
-    from optsweep.build.suggestions import Suggestion, TaskFacts
+    from optsweep.build.arithmetic import Suggestion
+    from optsweep.build.suggestions import TaskFacts
     from optsweep.launch.events import Observer
     from optsweep.launch.status import PhaseStatus
     from optsweep.launch.sweep import SweepResult

@@ -275,6 +275,12 @@ def test_words_that_stand_for_something_else() -> None:
     assert DecayConfig("none", 0.3).value == 0.0
     assert SearchConfig(space={"eps": RangeConfig(1e-9, 1e-7, True)}).over == ("lr", "eps")
     assert arm_in_python(trainer=TrainerConfig(lanes=3)).search.lag == 6
+    both = SearchConfig(over=("lr", "weight_decay"))
+    trials = [
+        arm_in_python(search=search, repeats=n).search.trials for search in (SearchConfig(), both) for n in (1, 4)
+    ]
+    assert trials == [16, 16, 32, 16], "more only where one search of two keys decides"
+    assert arm_in_python(search=replace(both, trials=9)).search.trials == 9
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from optsweep.build.fingerprint import Identity
 from optsweep.build.sources import source_digests
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
-from optsweep.launch.continuity import check_history, note_content
-from optsweep.search.slots import Slot
+from optsweep.launch.continuity import CONTENT, SEARCH_RULE, _settings, check_history, note_content
+from optsweep.search.slots import RULES_VERSION, Slot
 from optsweep.search.studies import Studies
 from optsweep.train.trial import Phase
 
@@ -234,6 +234,14 @@ def test_a_changed_setting_is_named_first(sweep: Sweep) -> None:
     built = sweep.built()
     changed = replace(built, content={**built.content, "trainer.steps": 7})
     assert "has trials under other settings: trainer.steps was " in sweep.refusal(changed)
+
+
+def test_a_search_is_not_continued_by_other_rules(sweep: Sweep) -> None:
+    sweep.arm = replace(sweep.arm, search=replace(sweep.arm.search, trials=4))
+    settings = {**_settings(sweep.arm, sweep.built())}
+    del settings[SEARCH_RULE]
+    sweep.studies.set_note(sweep.arm.name, CONTENT, settings)
+    assert f"the version of the search's rules was 1, is {RULES_VERSION}" in sweep.refusal(sweep.built())
 
 
 def test_only_the_user_s_own_files_are_the_user_s(sweep: Sweep) -> None:

@@ -9,11 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from optsweep.search.slots import SearchPlan, Slot, bracketed, choose, ranked, ready, suggest
+from optsweep.search.brackets import axes_of
+from optsweep.search.slots import SearchPlan, Slot, brackets, choose, ranked, ready, suggest
 from optsweep.search.space import Params, Space, number_of, numbers
 
 PLAN = SearchPlan(trials=16, lag=2, sampler="tpe", pruner="none", reruns=0.25, seed=0, arm="a")
-SPACE = Space({"lr": numbers(1e-4, 1e-3)})
+LIMITS = (0.0, math.inf)
+SPACE = Space({"lr": numbers(1e-4, 1e-3, limits=LIMITS)})
 Objective = Callable[[Params, int], float]
 
 
@@ -77,7 +79,7 @@ def test_the_range_grows_past_its_edge_until_the_best_is_bracketed(best: float) 
     slots = search(PLAN, SPACE, valley(best))
     choice = choose(PLAN, SPACE, slots)
     assert choice is not None
-    assert choice.sides == {"low": True, "high": True}
+    assert choice.sides == {"lr": {"low": True, "high": True}}
     assert abs(math.log10(number_of(choice.params, "lr") / best)) < 0.5
     if not 1e-4 <= best <= 1e-3:
         assert any(slot.origin == "bracket" for slot in slots)
@@ -87,7 +89,7 @@ def test_an_arm_too_far_out_of_its_range_ends_unbracketed_and_says_so() -> None:
     plan = replace(PLAN, trials=6)
     choice = choose(plan, SPACE, search(plan, SPACE, valley(1e3)))
     assert choice is not None
-    assert choice.sides == {"low": True, "high": False}
+    assert choice.sides == {"lr": {"low": True, "high": False}}
 
 
 def test_a_search_that_only_diverges_goes_lower_and_ends_without_a_choice() -> None:
@@ -98,12 +100,12 @@ def test_a_search_that_only_diverges_goes_lower_and_ends_without_a_choice() -> N
 
 def test_bracket_needs_a_factor_of_one_and_a_half() -> None:
     slots = [Slot(i, {"lr": lr}, 0, "model", value=1.0) for i, lr in enumerate((1e-3 / 1.49, 1e-3, 1.5e-3))]
-    assert bracketed(slots, 1e-3) == {"low": False, "high": True}
+    assert brackets(SPACE, slots, slots[1].params) == {"lr": {"low": False, "high": True}}
 
 
 def test_quasi_random_points_are_the_same_for_all_arms_and_equally_dense_per_decade() -> None:
     plan = replace(PLAN, trials=64, sampler="quasi-random", reruns=0.0)
-    narrow, wide = Space({"lr": numbers(1e-4, 1e-2)}), Space({"lr": numbers(1e-6, 1e-2)})
+    narrow, wide = Space({"lr": numbers(1e-4, 1e-2, limits=LIMITS)}), Space({"lr": numbers(1e-6, 1e-2, limits=LIMITS)})
     flat: Objective = lambda params, seed: 1 + abs(math.log10(number_of(params, "lr") / 1e-3))  # noqa: E731
     one = [number_of(s.params, "lr") for s in search(plan, narrow, flat)]
     other = [number_of(s.params, "lr") for s in search(replace(plan, arm="b"), wide, flat)]
@@ -147,13 +149,13 @@ def test_crashed_slots_count_as_done_and_never_as_results() -> None:
     slots = [Slot(0, {"lr": 1e-3}, 0, "model", crashed=True), Slot(1, {"lr": 2e-3}, 0, "model", value=1.0)]
     assert ready(replace(PLAN, reruns=0.0), 2, slots)
     assert [dict(params) for params, _ in ranked(slots)] == [{"lr": 2e-3}]
-    assert bracketed(slots, 2e-3) == {"low": False, "high": False}
+    assert brackets(SPACE, slots, slots[1].params) == {"lr": {"low": False, "high": False}}
 
 
 @pytest.mark.parametrize("best", [1e-5, 1e-4, 1e-3, 2e-2, 1e-1, 1.0])
 @pytest.mark.parametrize("trials", [4, 6, 8, 16])
 def test_no_trial_is_run_twice_and_the_best_of_equals_is_chosen(trials: int, best: float) -> None:
-    space = Space({"lr": numbers(1e-4, 1e-1)})
+    space = Space({"lr": numbers(1e-4, 1e-1, limits=LIMITS)})
     for seed in range(5):
         plan = replace(PLAN, trials=trials, seed=seed)
         slots = search(plan, space, valley(best))
@@ -175,3 +177,72 @@ def test_a_plan_that_grew_reruns_on_new_seeds_and_compares_equal_numbers_of_them
     choice = choose(grown, SPACE, slots)
     assert choice is not None
     assert choice.count == 3
+
+
+def hollow(lr: float, decay: float) -> Objective:
+    """A valley over LR and λ."""
+
+    def objective(params: Params, seed: int) -> float:
+        away = [math.log10(number_of(params, key) / at) for key, at in (("lr", lr), ("weight_decay", decay))]
+        return 2 + 0.3 * away[0] ** 2 + 0.1 * away[1] ** 2 + 1e-4 * math.sin(1e3 * number_of(params, "lr") + seed)
+
+    return objective
+
+
+def plane(high: float, most: float = math.inf) -> Space:
+    """LR and λ, λ up to `high`, and up to `most` where it grows."""
+    return Space(
+        {"lr": numbers(1e-3, 1e-1, limits=LIMITS), "weight_decay": numbers(1e-3, high, limits=(1e-6, max(high, most)))}
+    )
+
+
+def test_a_decay_whose_best_lies_past_its_range_is_bracketed_and_costs_at_most_a_third_of_the_slots() -> None:
+    plan = replace(PLAN, trials=32)
+    slots = search(plan, plane(0.1), hollow(1e-2, 1.0))
+    choice = choose(plan, plane(0.1), slots)
+    assert choice is not None
+    assert choice.sides["weight_decay"] == {"low": True, "high": True}
+    assert number_of(choice.params, "weight_decay") > 0.3
+    assert 1 <= sum(slot.origin == "bracket" for slot in slots) <= 8
+    for workers, pace in ((2, 0), (4, 1)):
+        assert search(plan, plane(0.1), hollow(1e-2, 1.0), workers, pace) == slots
+
+
+@pytest.mark.parametrize(("spent", "origin"), [(7, "bracket"), (8, "model")])
+def test_other_keys_take_no_slot_once_brackets_have_had_a_third(spent: int, origin: str) -> None:
+    plan, deep = replace(PLAN, trials=32), hollow(1e-2, 1e9)
+    slots = []
+    for k in range(20):
+        params = {"lr": 1e-3 * 100 ** (k / 19), "weight_decay": 1.0}
+        slots.append(Slot(k, params, 0, "bracket" if k < spent else "model", value=deep(params, 0)))
+    assert suggest(plan, plane(1.0, most=math.inf), 20, slots).origin == origin
+
+
+def test_a_range_never_grows_past_its_limit_and_its_best_there_is_bracketed() -> None:
+    space = plane(1.0, most=1.0)
+    plan = replace(PLAN, trials=32)
+    slots = search(plan, space, hollow(1e-2, 30.0))
+    assert max(number_of(slot.params, "weight_decay") for slot in slots) <= 1.0
+    at_limit = {"lr": 1e-2, "weight_decay": 1.0}
+    assert brackets(space, [Slot(0, at_limit, 0, "model", value=1.0)], at_limit)["weight_decay"]["high"]
+
+
+def test_a_beta_grows_towards_one_and_momentum_towards_zero_on_a_linear_scale() -> None:
+    space = Space({"beta2": numbers(0.5, 0.9, log=False, limits=(0.0, 1.0))})
+    axis = axes_of(space)["beta2"]
+    up, up_again = axis.beyond(0.9, [0.9], 1), axis.beyond(0.9, [0.99], 1)
+    assert (up, up_again) == pytest.approx((0.99, 0.999))
+    assert axis.beyond(0.5, [0.5], -1) == pytest.approx(0.5 - 0.4 / 3)
+    assert axis.beyond(0.7, [0.9], 1) is None
+    assert axis.bracketed(0.99, [0.996], 1)
+    assert not axis.bracketed(0.99, [0.994], 1)
+    assert axis.bracketed(0.0, [0.0], -1)
+
+
+def test_reruns_go_to_settings_that_differ_in_the_learning_rate() -> None:
+    plan = replace(PLAN, trials=8)
+    lrs = (3e-4, 3.1e-4, 2.9e-4, 8e-4, 1e-4, 2e-4)
+    slots = [Slot(i, {"lr": lr}, 0, "model", value=1.0 + i) for i, lr in enumerate(lrs)]
+    assert [suggest(plan, SPACE, 6 + k, slots[:6]).params["lr"] for k in range(2)] == [3e-4, 8e-4]
+    near = [replace(slot, params={"lr": 3e-4 * (1 + slot.number / 100)}) for slot in slots]
+    assert [suggest(plan, SPACE, 6 + k, near).params["lr"] for k in range(2)] == [3e-4, 3e-4 * 1.01]

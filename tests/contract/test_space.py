@@ -32,7 +32,7 @@ from optsweep.train.trial import Phase
 PLAN = SearchPlan(trials=16, lag=2, sampler="tpe", pruner="none", reruns=0.25, seed=0, arm="a")
 MIXED = Space(
     {
-        "lr": numbers(1e-3, 1e-1),
+        "lr": numbers(1e-3, 1e-1, limits=(0.0, math.inf)),
         "task.batch_size": choices([8, 16, 32]),
         "task.width": numbers(4, 9, log=False, whole=True, scope=Scope.PROGRAM),
         "trainer.clip_norm": choices([0.5, 1.0, None]),
@@ -102,7 +102,7 @@ def test_settings_of_mixed_kinds_are_searched_and_the_best_is_chosen(sampler: st
     assert choice is not None
     assert choice.params["trainer.clip_norm"] == 1.0
     assert choice.count == 3
-    assert set(choice.sides) == {"low", "high"}
+    assert choice.sides.keys() == {"lr"}
     assert choice.searched.keys() == {"lr", "task.width"}
 
 
@@ -266,8 +266,22 @@ def test_a_range_of_a_whole_number_is_of_whole_numbers() -> None:
         4, 8, log=False, whole=True, scope=Scope.PROGRAM, source="given in search.space"
     )
     assert space.dimensions["dampening"].scope is Scope.LANE
+    assert space.dimensions["dampening"].limits == (0.0, 1.0)
     with pytest.raises(UserError, match=r"^search\.space\.task\.width: low=4\.5 and high=8 are not both whole"):
         build_arm(arm_over({"task.width": RangeConfig(4.5, 8, False)}))
+
+
+def test_ranges_grow_between_what_makes_sense() -> None:
+    ranges: dict[str, RangeConfig | ChoicesConfig] = {
+        "lr": RangeConfig(1e-3, 0.25, True),
+        "weight_decay": RangeConfig(1e-3, 1.0, True),
+    }
+    arm = arm_over(ranges).with_values({"trainer.steps": 100, "weight_decay.mode": "decoupled"})
+    dimensions = build_arm(arm).space.dimensions
+    assert dimensions["lr"].limits == (0.0, math.inf)
+    assert dimensions["weight_decay"].limits == pytest.approx((0.01 * 4 / 100, 4.0))  # λ·lr·steps = 1 %, λ·lr = 1
+    wide = arm.with_values({"search.space": {**ranges, "weight_decay": RangeConfig(1e-6, 50.0, True)}})
+    assert build_arm(wide).space.dimensions["weight_decay"].limits == (1e-6, 50.0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import sys
 from dataclasses import asdict, replace
 
 import pytest
+from benchmarks.lr_grid import MEASURED, optimum
 
+from optsweep.build.measured import MEASURED_LR
 from optsweep.build.suggestions import (
     ADAPTIVE,
     LR_RANGES,
@@ -98,7 +100,7 @@ def test_schedule_free_lr(optimizer: str, low: float, high: float, value: float)
 
 def test_muon_lr_is_converted_to_the_scale_of_its_step() -> None:
     """Published for a step scaled by √max(1, m/n); ours is scaled by 0.2·√max(m, n): a factor of 5/√n."""
-    suggestion = lr_range("muon", "wsd", replace(TRANSFORMER, fan_in=100))
+    suggestion = lr_range("muon", "wsd", replace(TRANSFORMER, num_steps=100_000, fan_in=100))
     assert suggestion is not None
     assert suggestion.value == pytest.approx(0.02 * 5 / 10 * 0.5)
     assert suggestion.low == pytest.approx(8e-3 * 0.25)
@@ -201,3 +203,45 @@ def test_suggestions_need_no_torch() -> None:
     """`optsweep suggest` and the command line's checks must not wait for torch."""
     code = "import optsweep.build.suggestions, sys; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("optimizer", sorted(MEASURED_LR))
+def test_short_runs_of_small_models_have_measured_learning_rates(optimizer: str) -> None:
+    """Best in a run of 200 steps at width 64; half of it in one four times as long, or of four times the width."""
+    short = replace(TRANSFORMER, num_steps=200, fan_in=64)
+    found = lr_range(optimizer, "cosine", short)
+    assert found is not None
+    measured = MEASURED_LR[optimizer]
+    assert found.low <= measured.middle <= found.high
+    for optimizer_s_own in (replace(short, fan_in=None), replace(short, architecture="cnn")):
+        published = lr_range(optimizer, "cosine", optimizer_s_own)
+        assert published is not None
+        assert "measured" not in published.arithmetic, "neither width nor kind of model is one that was measured"
+    assert measured.at(800, 64) == measured.at(200, 256) == pytest.approx(measured.middle / 2)
+
+
+def test_a_measured_range_says_so_beside_the_published_one_and_ends_where_that_holds() -> None:
+    found = lr_range("adamw", "cosine", replace(TRANSFORMER, num_steps=200, fan_in=64))
+    assert found is not None
+    assert (found.low, found.high, found.value) == pytest.approx((4e-3, 0.4, 0.04), rel=1e-3)
+    assert found.arithmetic.startswith("1e-4 – 1e-3 × 0.316 – 3.16 (measured) × 126 (measured here (benchmarks/lr_")
+    assert found.source == "Deck, learning-rate ranges: Adam, AdamW, shifted as measured here (benchmarks/lr_grid.py)"
+    scale = lr_range("adamw", "cosine", replace(TRANSFORMER, num_steps=1_000_000, fan_in=768))
+    assert scale is not None
+    assert (scale.low, scale.high) == (1e-4, 1e-3)
+    ends = [lr_range("adamw", "cosine", replace(TRANSFORMER, num_steps=n, fan_in=768)) for n in (266_000, 267_000)]
+    assert ends[0] is not None
+    assert ends[1] is not None
+    assert ends[0].low == pytest.approx(ends[1].low, rel=0.03), "no jump"
+
+
+def test_published_learning_rates_of_schedule_free_stay_as_they_are() -> None:
+    found = lr_range("adamw", "schedule_free", replace(TRANSFORMER, num_steps=200, fan_in=64))
+    assert found is not None
+    assert (found.low, found.high) == (5e-4, 2e-2)
+
+
+def test_the_measured_ranges_hold_the_best_of_the_grids_that_they_were_read_from() -> None:
+    grids = [optimum(entry) for entry in json.loads(MEASURED.read_text())]
+    assert len(grids) > 100
+    assert sum(grid.suggested for grid in grids) > 0.85 * len(grids)

@@ -190,3 +190,17 @@ def test_bracketed_names_its_keys_and_an_edge_is_named_beside() -> None:
     chosen = Chosen({"lr": 5e-4, "weight_decay": 1.0}, 2.0, 1, {"lr": {"low": True, "high": True}}, {}, ())
     shown = page(said(arm("adamw", BASE, space=space, chosen=chosen)))
     assert 'yes: lr<br><span class="bad">weight_decay at its upper end</span>' in shown
+
+
+def test_one_search_of_several_that_ends_at_an_edge_does_not_leave_an_arm_unbracketed() -> None:
+    open_, closed = (
+        Chosen({"lr": 5e-4}, 2.0, 1, {"lr": {"low": True, "high": high}, "beta1": {"low": high, "high": True}}, {}, ())
+        for high in (False, True)
+    )
+    for chosen, again, edges in (
+        (open_, (), (("lr", "high"), ("beta1", "low"))),
+        (open_, (closed, open_, closed), (("lr", "high"), ("beta1", "low"))),
+        (open_, (closed, closed, closed), ()),
+    ):
+        held = said(replace(arm("adamw", BASE, chosen=chosen), chosen_again=again))
+        assert held.group.arms[0].unbracketed == edges

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from optsweep.build.suggestions import Suggestion, TaskFacts, lr_range, weight_decay
+from optsweep.build.arithmetic import Suggestion
+from optsweep.build.suggestions import TaskFacts, lr_range, weight_decay
 from optsweep.build.targets import listed, resolve
 from optsweep.build.variants import no_choice, searchable
 from optsweep.config.arm import Arm
@@ -16,6 +19,8 @@ from optsweep.optim.rule import Domain
 from optsweep.search.space import Dimension, Scope, Space, choices, numbers
 
 DECAY_KEY = "weight_decay"
+NO_DECAY = 0.01
+"""A λ that shrinks the weights by less than this over a whole run at the highest LR is as good as none."""
 GIVEN = "given in search.space"
 
 
@@ -59,6 +64,9 @@ def space_of(
             if found is not None:
                 dimensions[key] = found
                 fixed.pop(key, None)
+        if DECAY_KEY in dimensions:
+            highest = _highest(dimensions["lr"]) if "lr" in dimensions else fixed["lr"]
+            dimensions[DECAY_KEY] = _within(dimensions[DECAY_KEY], _decay_limits(arm.decay.mode, facts, highest))
         if not dimensions:
             raise UserError(
                 "search.trials: nothing is left to search (optimizer.lr is fixed); give search=none, or search.over"
@@ -67,14 +75,33 @@ def space_of(
         raise UserError(f"optimizer.lr: there is no suggested value for {arm.optimizer.target}; give a number")
     if arm.decay.mode != "none" and arm.decay.value is None and decay is None and DECAY_KEY not in dimensions:
         raise UserError(f"weight_decay.value: there is no suggested value for {arm.optimizer.target}; give a number")
-    if arm.decay.mode == "independent" and max(fixed.get(DECAY_KEY, 0.0), _high(dimensions)) >= 1e-2:
+    largest = _highest(dimensions[DECAY_KEY]) if DECAY_KEY in dimensions else 0.0
+    if arm.decay.mode == "independent" and max(fixed.get(DECAY_KEY, 0.0), largest) >= 1e-2:
         warnings.append("weight_decay=independent with λ ≥ 1e-2 shrinks the weights by 1 % and more at every step")
     return Space(dimensions, fixed)
 
 
-def _high(dimensions: Mapping[str, Dimension]) -> float:
-    ends = dimensions[DECAY_KEY].ends if DECAY_KEY in dimensions else ()
-    return max((end for end in ends if isinstance(end, (int, float))), default=0.0)
+def _highest(dimension: Dimension) -> float:
+    return max((end for end in dimension.ends if isinstance(end, (int, float))), default=0.0)
+
+
+def _decay_limits(mode: str, facts: TaskFacts, highest_lr: float) -> tuple[float, float]:
+    """From a λ that is as good as none to one that leaves nothing of the weights in one step.
+
+    Under `l2` what a λ amounts to depends on the gradients: no lower limit, and no λ above that of the loss itself.
+    """
+    if mode == "l2":
+        return 0.0, 1.0
+    most = 1 / highest_lr if mode == "decoupled" and highest_lr else 1.0
+    return NO_DECAY * most / facts.num_steps, most
+
+
+def _within(dimension: Dimension, limits: tuple[float, float]) -> Dimension:
+    """A range of numbers that may grow between limits, which are no narrower than the range itself."""
+    found = dimension.number
+    if found is None:
+        return dimension
+    return replace(dimension, limits=(min(limits[0], found.low), max(limits[1], found.high)))
 
 
 def _searched(arm: Arm, floats: Mapping[str, Domain]) -> dict[str, RangeConfig | ChoicesConfig | None]:
@@ -113,7 +140,8 @@ def _dimension(
     if isinstance(user, RangeConfig):
         for side, value in (("low", user.low), ("high", user.high)):
             _check_number(key, f".{side}", value, floats)
-        return numbers(user.low, user.high, log=user.log, source=GIVEN)
+        domain = (floats[key].low, floats[key].high) if key in floats else (0.0, math.inf)
+        return _within(numbers(user.low, user.high, log=user.log, source=GIVEN), domain)
     if user is not None:
         values = [_check_number(key, "", value, floats) for value in user.values]
         return choices(values, scope=Scope.LANE, source=GIVEN)
@@ -123,7 +151,7 @@ def _dimension(
             f"search.space.{key}: there is no suggested range for {key} of {arm.optimizer.name}; "
             f"give search.space.{key}.low and search.space.{key}.high"
         )
-    return numbers(suggestion.low, suggestion.high, source=suggestion.source)
+    return _within(numbers(suggestion.low, suggestion.high, source=suggestion.source), (0.0, math.inf))
 
 
 def _check_number(key: str, side: str, value: object, floats: Mapping[str, Domain]) -> float:

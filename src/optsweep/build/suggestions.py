@@ -7,8 +7,11 @@ A value is the source's own default where it states one, else the geometric midd
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from optsweep.build.arithmetic import Published, Spread, Suggestion, percent, product, rounded, scaled, short
+from optsweep.build.measured import ARCHITECTURES, MEASURED_LR, MOST_STEPS, MOST_WIDTH, SOURCE
 
 SOURCES: Mapping[str, str] = {
     "Deck": "Optimizer and LR Schedule (lecture deck)",
@@ -47,31 +50,6 @@ class TaskFacts:
     def epochs(self) -> float:
         """Passes over the training samples in the whole run."""
         return self.num_steps * self.batch_size / self.num_samples
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """A suggested value within a range, with its source and the arithmetic that led to it."""
-
-    key: str
-    low: float
-    high: float
-    value: float
-    source: str
-    arithmetic: str
-    note: str = ""
-    """What the user should know, in a line."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """A range as its source states it, and the default that goes with it, if there is one."""
-
-    low: float
-    high: float
-    source: str
-    value: float | None = None
-    value_source: str = ""  # whose value it is, in a few words
 
 
 DECK = "Deck, learning-rate ranges"
@@ -159,22 +137,54 @@ def lr_range(
     published = LR_RANGES.get(optimizer)
     if published is None:
         return None
+    columns = facts.fan_in or MUON_COLUMNS
+    scale = 5 / math.sqrt(columns) if optimizer in FOR_ORIGINAL_SCALE else 1.0
+    own = LR_UNDER.get(schedule, {}).get(optimizer)
+    shift = _short_and_narrow(optimizer, published, scale, facts)
     factors: list[tuple[float, str]] = []
-    spread = (1.0, 1.0)
-    if own := LR_UNDER.get(schedule, {}).get(optimizer):
+    spread = Spread()
+    if shift is not None and own is None:
+        factors.append(shift)
+        spread = _measured_spread(optimizer, published, math.inf if _as_measured(facts) else shift[0])
+        published = Published(published.low, published.high, f"{published.source}, shifted as {SOURCE}")
+    if own is not None:
         published = own
     elif schedule in LR_SPREADS:
-        spread = LR_SPREADS[schedule]
-        published = Published(published.low, published.high, published.source)
+        spread = spread.times(*LR_SPREADS[schedule], "schedule-free")
+        published = Published(published.low, published.high, f"{published.source}; Schedule-Free: × 1 – 10")
     if optimizer in FOR_ORIGINAL_SCALE and muon_scale == "match_adam":
-        columns = facts.fan_in or MUON_COLUMNS
-        factors.append((5 / math.sqrt(columns), f"to a step of RMS 0.2: 5/√{columns} columns"))
+        factors.append((scale, f"to a step of RMS 0.2: 5/√{columns} columns"))
     if schedule in LR_FACTORS:
         factors.append(LR_FACTORS[schedule])
     if dampening > 0 and own is None:
-        factors.append((1 / (1 - dampening), f"dampening {_number(dampening)}"))
+        factors.append((1 / (1 - dampening), f"dampening {short(dampening)}"))
     factors += _lr_adjustments(facts)
-    return _scaled("lr", published, factors, spread)
+    return scaled("lr", published, factors, spread)
+
+
+def _short_and_narrow(optimizer: str, published: Published, scale: float, facts: TaskFacts) -> tuple[float, str] | None:
+    """What leads from the middle of the published range to the measured one; in runs larger than measured, up only."""
+    measured = MEASURED_LR.get(optimizer)
+    if measured is None or facts.architecture not in ARCHITECTURES or facts.fan_in is None:
+        return None
+    factor = measured.at(facts.num_steps, facts.fan_in) / (math.sqrt(published.low * published.high) * scale)
+    if factor <= 1 and not _as_measured(facts):
+        return None
+    return factor, f"{SOURCE}: {facts.num_steps} steps at width {facts.fan_in}"
+
+
+def _as_measured(facts: TaskFacts) -> bool:
+    """Whether a run is no larger than those that were measured."""
+    return facts.num_steps <= MOST_STEPS and facts.fan_in is not None and facts.fan_in <= MOST_WIDTH
+
+
+def _measured_spread(optimizer: str, published: Published, most: float) -> Spread:
+    """What widens a published range to the factor that the measured optima lie within, `most` at most, to either side.
+
+    In larger runs that is what it is shifted by: near the scale of the published tables they hold as they are.
+    """
+    factor = min(MEASURED_LR[optimizer].spread / math.sqrt(published.high / published.low), most)
+    return Spread().times(1 / factor, factor, "measured") if factor > 1 else Spread()
 
 
 def _lr_adjustments(facts: TaskFacts) -> list[tuple[float, str]]:
@@ -183,7 +193,7 @@ def _lr_adjustments(facts: TaskFacts) -> list[tuple[float, str]]:
     reference = facts.reference_batch_size or facts.batch_size
     if facts.batch_size != reference:
         ratio = facts.batch_size / reference
-        factors.append((math.sqrt(ratio), f"batch {facts.batch_size} against {reference}: √{_number(ratio)}"))
+        factors.append((math.sqrt(ratio), f"batch {facts.batch_size} against {reference}: √{short(ratio)}"))
     if facts.deep:
         factors.append((0.5, "deep"))
     if facts.fine_tuning:
@@ -203,15 +213,15 @@ def weight_decay(optimizer: str, mode: str, facts: TaskFacts, schedule: str = ""
     if mode in ("l2", "independent"):
         return _deck_decay(facts)
     if (published := DECAY_UNDER.get(schedule, {}).get(optimizer)) is not None:
-        return _scaled("weight_decay", published, [])
+        return scaled("weight_decay", published, [])
     if optimizer not in ADAPTIVE:
         return _deck_decay(facts)
     if optimizer in DECOUPLED_DECAY:
-        return _scaled("weight_decay", DECOUPLED_DECAY[optimizer], [])
+        return scaled("weight_decay", DECOUPLED_DECAY[optimizer], [])
     own, adamw = (math.sqrt(LR_RANGES[name].low * LR_RANGES[name].high) for name in (optimizer, "adamw"))
     published = Published(ADAMW_DECAY.low, ADAMW_DECAY.high, "no published range: AdamW's at the same LR × λ")
-    factor = (adamw / own, f"AdamW's LR {_number(adamw)} against {_number(own)}")
-    return _scaled("weight_decay", published, [factor])
+    factor = (adamw / own, f"AdamW's LR {short(adamw)} against {short(own)}")
+    return scaled("weight_decay", published, [factor])
 
 
 def _deck_decay(facts: TaskFacts) -> Suggestion:
@@ -230,14 +240,14 @@ def _deck_decay(facts: TaskFacts) -> Suggestion:
         factors.append((0.5, "short"))
     elif facts.epochs > LONG_RUN:
         factors.append((2.0, "long"))
-    value = _round(base * math.prod(factor for factor, _ in factors))
+    value = rounded(base * math.prod(factor for factor, _ in factors))
     return Suggestion(
         "weight_decay",
-        _round(value / 10),
-        _round(value * 10),
+        rounded(value / 10),
+        rounded(value * 10),
         value,
         "Deck, weight-decay tables; a decade to each side is searched",
-        _product(f"{_number(base)} ({size} data)", factors, _number(value)),
+        product(f"{short(base)} ({size} data)", factors, short(value)),
     )
 
 
@@ -261,13 +271,13 @@ def warmup_fraction(facts: TaskFacts, schedule: str = "") -> Suggestion:
         low, high, case = 0.05, 0.05, "CNN"
     else:
         low, high, case, source = 0.05, 0.05, "default", "AlgoPerf: 5 %"
-    middle = _round((low + high) / 2)
-    terms = f"{_percent(low)} ({case})" if low == high else f"middle of {_percent(low)} – {_percent(high)} ({case})"
+    middle = rounded((low + high) / 2)
+    terms = f"{percent(low)} ({case})" if low == high else f"middle of {percent(low)} – {percent(high)} ({case})"
     if facts.unstable:
-        low, high, middle = _round(low + 0.05), _round(high + 0.05), _round(middle + 0.05)
+        low, high, middle = rounded(low + 0.05), rounded(high + 0.05), rounded(middle + 0.05)
         terms += " + 5 points (unstable)"
     if low != high or facts.unstable:
-        terms += f" = {_percent(middle)}"
+        terms += f" = {percent(middle)}"
     steps = round(middle * facts.num_steps)
     return Suggestion("warmup", low, high, middle, source, f"{terms}: {steps} of {facts.num_steps} steps")
 
@@ -300,7 +310,7 @@ def final_fraction(schedule: str) -> Suggestion | None:
     """Last LR as a fraction of the highest; None for a schedule that no table has."""
     if (value := FINAL_FRACTIONS.get(schedule)) is None:
         return None
-    return Suggestion("final", value, value, value, "EPFL", f"{_number(value)} ({schedule}); 0.1 is clearly worse")
+    return Suggestion("final", value, value, value, "EPFL", f"{short(value)} ({schedule}); 0.1 is clearly worse")
 
 
 def suggest_all(
@@ -323,55 +333,3 @@ def suggest_all(
         final_fraction(schedule),
     ]
     return [suggestion for suggestion in suggestions if suggestion is not None]
-
-
-# -- arithmetic and its text ---------------------------------------------------------------------------------------
-
-
-def _scaled(
-    key: str,
-    published: Published,
-    factors: Sequence[tuple[float, str]],
-    spread: tuple[float, float] = (1.0, 1.0),
-) -> Suggestion:
-    """A published range times `factors`, its ends widened by `spread`."""
-    factor = math.prod(value for value, _ in factors)
-    low, high = _round(published.low * spread[0] * factor), _round(published.high * spread[1] * factor)
-    terms = f"{_number(published.low)} – {_number(published.high)}"
-    source = published.source
-    if spread != (1.0, 1.0):
-        terms += f" × {_number(spread[0])} – {_number(spread[1])} (schedule-free)"
-        source += "; Schedule-Free: × 1 – 10"
-    if factors or spread != (1.0, 1.0):
-        terms = _product(terms, factors, f"{_number(low)} – {_number(high)}")
-    if published.value is None:
-        value = _round(math.sqrt(low * high))
-        chosen = f"{_number(value)}, the geometric middle"
-    else:
-        value = _round(published.value * factor)
-        chosen = _product(f"{_number(published.value)} ({published.value_source})", factors, _number(value))
-    return Suggestion(key, low, high, value, source, f"{terms}; value {chosen}")
-
-
-def _product(first: str, factors: Sequence[tuple[float, str]], result: str) -> str:
-    """'first × 0.1 (why) × … = result', or `first` alone."""
-    if not factors and " × " not in first:
-        return first
-    return " × ".join([first, *(f"{_number(value)} ({why})" for value, why in factors)]) + f" = {result}"
-
-
-def _round(value: float) -> float:
-    """Twelve significant digits: 0.01, not 0.010000000000000002."""
-    return float(f"{value:.12g}")
-
-
-def _number(value: float) -> str:
-    """Three significant digits, small and large ones as 1e-4."""
-    if value and not 1e-3 < abs(value) < 1e4:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        return f"{float(mantissa):g}e{int(exponent)}"
-    return f"{value:.3g}"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.3g} %"

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from optsweep.checks import by_name, checked, either, in_steps, number, optional, refuse, text, whole
 from optsweep.config.fields import Key, Keyed, Rest, keys_of, parts_of
 from optsweep.config.sections import (
-    AUTO_LAG,
     FROM_TASK,
     AveragingConfig,
     DecayConfig,
@@ -73,8 +72,7 @@ class Arm(Keyed):
             self.fill(choices=self._section_names())
         if self.trainer.steps is FROM_TASK:
             self.fill(trainer=replace(self.trainer, steps=self.task.steps))
-        if self.search.lag == AUTO_LAG:
-            self.fill(search=replace(self.search, lag=2 * self.trainer.lanes))
+        self.fill(search=self.search.resolved(lanes=self.trainer.lanes, one_search=self.repeats == 1))
         _check_lengths(self)
         _check_combination(self)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from optsweep.checks import checked, choice, either, flag, length, number, optional, plain, refuse, text, whole
@@ -17,6 +17,12 @@ FROM_TASK: Any = None
 
 AUTO_LAG: Any = "auto"
 """As `search.lag`: twice `trainer.lanes`, which the arm puts in its place."""
+
+AUTO_TRIALS: Any = "auto"
+"""As `search.trials`: one of the two numbers below, which the arm puts in its place."""
+
+ONE_SEARCH, TRIALS = 32, 16
+"""Trials of a search of several keys that a verdict rests on alone, and of any other."""
 
 
 def _batch_size(key: str, value: object) -> int | None:
@@ -155,7 +161,7 @@ class SuggestConfig(Keyed):
 class SearchConfig(Keyed):
     """How the arm is tuned. `trials` 0: not at all."""
 
-    trials: Annotated[int, Key("search.trials", checked(whole, low=0))] = 16
+    trials: Annotated[int, Key("search.trials", either("auto", whole, low=0))] = AUTO_TRIALS
     sampler: Annotated[str, Key("search.sampler", checked(choice, choices=("tpe", "gp", "quasi-random")))] = "gp"
     pruner: Annotated[str, Key("search.pruner", checked(choice, choices=("none", "median")))] = "none"
     reruns: Annotated[float, Key("search.reruns", checked(number, least=0.0, most=0.5))] = 0.25  # share of the trials
@@ -166,3 +172,12 @@ class SearchConfig(Keyed):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.fill(over=tuple(dict.fromkeys([*self.over, *self.space])))
+
+    def resolved(self, *, lanes: int, one_search: bool) -> SearchConfig:
+        """With numbers for what is auto; `one_search`: no repeat of it stands beside it in a verdict."""
+        trials = ONE_SEARCH if one_search and len(self.over) > 1 else TRIALS
+        return replace(
+            self,
+            trials=trials if self.trials == AUTO_TRIALS else self.trials,
+            lag=2 * lanes if self.lag == AUTO_LAG else self.lag,
+        )

@@ -9,10 +9,14 @@ from optsweep.build.assemble import Built
 from optsweep.build.fingerprint import NUMERICS, SHOWN, Identity, heading
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
+from optsweep.search.slots import RULES_VERSION
 from optsweep.search.studies import Studies
 from optsweep.tracking.codec import plain
 
 CONTENT, IDENTITY = "content", "identity"
+SEARCH_RULE = "the version of the search's rules"
+FIRST_RULES = {SEARCH_RULE: 1}
+"""Of searches that didn't note it."""
 _UNKNOWN = Identity({NUMERICS: 1}, {})
 """Of trials of the versions that noted settings only."""
 
@@ -26,6 +30,7 @@ def _settings(arm: Arm, built: Built) -> dict[str, Any]:
         "search.pruner": search.pruner,
         "search.reruns": search.reruns,
         "search.lag": search.lag,
+        **({SEARCH_RULE: RULES_VERSION} if search.trials else {}),
         **{f"search.space.{key}": found.content for key, found in sorted(built.space.dimensions.items())},
     }
     found: dict[str, Any] = plain(content)
@@ -38,7 +43,8 @@ def check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Built])
         before = studies.note(arm.name, CONTENT) if studies.has_trials(arm.name) else None
         if before is None:
             continue
-        changed = _changed(before, _settings(arm, b))
+        now = _settings(arm, b)
+        changed = _changed({**(FIRST_RULES if SEARCH_RULE in now else {}), **before}, now)
         kind = "under other settings" if changed else ""
         if not changed or len(changed) < SHOWN:
             changed += (others := b.identity.differences(_noted(studies, arm)))

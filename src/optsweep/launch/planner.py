@@ -306,7 +306,7 @@ def _chosen(choice: Choice | None, space: Space) -> Chosen | None:
         choices={key: value for key, value in choice.params.items() if key in among},
         mean=choice.mean if choice.count else None,
         n=choice.count,
-        bracketed={"lr": dict(choice.sides)} if choice.sides else {},
+        bracketed=choice.sides,
         searched=dict(choice.searched),
         slots=tuple(choice.numbers),
     )

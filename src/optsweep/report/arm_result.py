@@ -128,10 +128,19 @@ class ArmResult:
 
     @property
     def unbracketed(self) -> tuple[tuple[str, str], ...]:
-        """(hyperparameter, side) where a search tried no worse or diverging value beyond the one that it chose."""
-        found = [held.bracketed.items() for held in self.arm.all_chosen.values()]
-        edges = [(key, side) for chosen in found for key, sides in chosen for side, held in sides.items() if not held]
-        return tuple(dict.fromkeys(edges))
+        """(hyperparameter, side) where at least half of the searches tried nothing worse beyond what they chose.
+
+        One of several that ends at an edge may be noise; a range that is too narrow shows in most.
+        """
+        every = self.arm.all_chosen.values()
+        edges = Counter(
+            (key, side)
+            for chosen in every
+            for key, sides in chosen.bracketed.items()
+            for side, held in sides.items()
+            if not held
+        )
+        return tuple(edge for edge, count in edges.items() if 2 * count >= len(every))
 
     def settings(self, key: str) -> list[float]:
         """The values of a hyperparameter that the searches chose, in order; the fixed one where it wasn't searched."""

@@ -5,8 +5,8 @@ So the search is the same whatever the number and the speed of workers.
 
 A setting holds values of any kind; `search.space` says which. The slots of an arm with B trials: the first half is
 quasi-random, then Optuna's model, and the last `reruns` share repeats the best settings on further seeds. Any slot but
-a re-run may be redirected to bracket a key of GROWING, the LR: as long as the best LR has no tried LR at least 1.5 ×
-away on either side, the range grows past that edge. Growing never adds a slot.
+a re-run may be redirected to bracket a key whose range may grow (brackets.py): as long as nothing was tried far enough
+beyond the best value on either side, the range grows past that end, the LR's first. Growing never adds a slot.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ import optuna
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from optsweep.search.space import Dimension, Number, Params, Space, Value, number_of
+from optsweep.search.brackets import LEAST_FACTOR, LR, SIDES, Axis, axes_of
+from optsweep.search.space import Dimension, Params, Space, Value, number_of
 
-GROWING = ("lr",)
-"""Keys whose range grows past an edge that the best value leans on, where they are searched as a range of numbers."""
+RULES_VERSION = 2
+"""Bumped when a change of these rules gives the same history other trials: a search isn't continued by other rules.
 
-BRACKET_FACTOR = 1.5
-"""A tried value this far from the best, on either side, brackets it."""
+2: every range grows within its limits, not only the LR's; re-runs go to settings that are apart in the LR.
+"""
 
-HAIR = 1e-9
-"""Tolerance for 1.5 × in floating point."""
-
-GROWTH = math.sqrt(10.0)
-"""The range grows by half a decade at a time."""
+MOST_BRACKETS = 1 / 3
+"""Share of the slots before the re-runs that may have gone to brackets before a key other than the LR takes one."""
 
 MODEL_HISTORY = 200
 """Trials that the model sees at most, the best and the latest: TPE's time per suggestion grows with its history."""
 
 NUM_RERUN_SETTINGS = 2
+
+BRACKET = "bracket"
+"""Origin of a redirected slot."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def suggest(plan: SearchPlan, space: Space, number: int, slots: Sequence[Slot]) 
     prune_above = _thresholds(visible) if plan.pruner == "median" and number >= plan.num_quasi_random else {}
     redirected = _redirect(plan, space, number, visible, pending)
     if redirected is not None:
-        return Slot(number, redirected, 0, "bracket", prune_above=prune_above)
+        return Slot(number, redirected, 0, BRACKET, prune_above=prune_above)
     if number < plan.num_quasi_random:
         return Slot(number, _quasi_random(plan, space, number), 0, "quasi-random", prune_above=prune_above)
     return Slot(number, _model(plan, space, number, visible), 0, "model", prune_above=prune_above)
@@ -165,65 +166,77 @@ def ranked(slots: Sequence[Slot]) -> list[tuple[Params, list[float]]]:
 
 def _rank(setting: tuple[Params, list[float]]) -> tuple[float, float]:
     params, values = setting
-    return fmean(values), number_of(params, "lr") if "lr" in params else 0.0
+    return fmean(values), number_of(params, LR) if LR in params else 0.0
 
 
-def bracketed(slots: Sequence[Slot], best: float, key: str = "lr") -> dict[str, bool]:
-    """Whether a tried value (worse or diverged) lies at least 1.5 × below, and above, the best."""
-    tried = [number_of(slot.params, key) for slot in slots if slot.done and not slot.crashed]
-    low, high = best / BRACKET_FACTOR * (1 + HAIR), best * BRACKET_FACTOR * (1 - HAIR)
-    return {"low": any(value <= low for value in tried), "high": any(value >= high for value in tried)}
-
-
-def _growing(space: Space) -> list[tuple[str, Number]]:
-    """Keys whose range may grow, with their ranges."""
-    found = [(key, space.dimensions[key].number) for key in GROWING if key in space.dimensions]
-    return [(key, edge) for key, edge in found if edge is not None]
+def brackets(space: Space, slots: Sequence[Slot], params: Params) -> dict[str, dict[str, bool]]:
+    """By key whose range may grow and by side: whether a tried value, worse or diverged, lies beyond the one given."""
+    found = {}
+    for key, axis in axes_of(space).items():
+        tried = [number_of(slot.params, key) for slot in slots if slot.done and not slot.crashed]
+        best = number_of(params, key)
+        found[key] = {side: axis.bracketed(best, tried, sign) for side, sign in SIDES.items()}
+    return found
 
 
 def _redirect(
     plan: SearchPlan, space: Space, place: int, visible: Sequence[Slot], pending: Sequence[Slot]
 ) -> dict[str, Value] | None:
-    """The next setting past an edge that the best one leans on, or None.
+    """The next setting past an end that the best one leans on, or None.
 
-    While the space is still being filled, only an edge of the range counts: points between may be yet to come.
+    While the space is still being filled, only an end of the LR's range counts: points between may be yet to come.
+    Other keys wait for the LR, and take a slot only as long as brackets have had less than their share.
     """
     best = ranked(visible)
-    filling = place < plan.num_quasi_random
-    for key, edge in _growing(space):
-        if not visible:
+    if not best:
+        return _lower(space, visible, pending)
+    params, filling = best[0][0], place < plan.num_quasi_random
+    spent = sum(slot.origin == BRACKET for slot in (*visible, *pending))
+    for key, axis in axes_of(space).items():
+        if key != LR and (filling or spent >= MOST_BRACKETS * plan.first_rerun):
             continue
         coming = [number_of(slot.params, key) for slot in pending]
-        if not best:
-            # Everything diverged: the range is too high.
-            tried = [number_of(slot.params, key) for slot in visible if slot.value is not None]
-            if tried:
-                return {**visible[-1].params, key: min([*tried, *coming, edge.low]) / GROWTH}
-            continue
-        params = best[0][0]
-        value = _past_an_edge(key, edge, number_of(params, key), visible, coming, filling=filling)
-        if value is not None:
-            return {**params, key: value}
+        tried = [number_of(slot.params, key) for slot in visible if slot.done and not slot.crashed]
+        known = [*coming, *(number_of(slot.params, key) for slot in visible)]
+        for sign in (1, -1):
+            value = _beyond(axis, number_of(params, key), sign, tried, coming, known, filling=filling, wait=key != LR)
+            if value is not None:
+                return {**params, key: value}
     return None
 
 
-def _past_an_edge(
-    key: str, edge: Number, best: float, visible: Sequence[Slot], coming: Sequence[float], *, filling: bool
+def _beyond(
+    axis: Axis,
+    best: float,
+    sign: int,
+    tried: Sequence[float],
+    coming: Sequence[float],
+    known: Sequence[float],
+    *,
+    filling: bool,
+    wait: bool,
 ) -> float | None:
-    """The value of `key` to try next, so that the best one is bracketed; None if it is, or will be."""
-    sides = bracketed(visible, best, key)
-    known = [*coming, *(number_of(slot.params, key) for slot in visible)]
-    if not sides["high"]:
-        if best * BRACKET_FACTOR > edge.high:
-            return max([*known, edge.high]) * GROWTH
-        if not filling and not any(other >= best * BRACKET_FACTOR * (1 - HAIR) for other in coming):
-            return edge.high
-    if not sides["low"]:
-        if best / BRACKET_FACTOR < edge.low:
-            return min([*known, edge.low]) / GROWTH
-        if not filling and not any(other <= best / BRACKET_FACTOR * (1 + HAIR) for other in coming):
-            return edge.low
-    return None
+    """The value to try next, so that the best one is bracketed on this side; None if it is, or will be.
+
+    A range grows on while values past its end are still coming, unless it should `wait` for them.
+    """
+    if axis.bracketed(best, tried, sign):
+        return None
+    on_the_way = axis.bracketed(best, coming, sign)
+    grown = axis.beyond(best, known, sign)
+    if grown is not None:
+        return None if wait and on_the_way else grown
+    return None if filling or on_the_way else (axis.high if sign > 0 else axis.low)
+
+
+def _lower(space: Space, visible: Sequence[Slot], pending: Sequence[Slot]) -> dict[str, Value] | None:
+    """The setting to try where everything has diverged: the LR's range is too high."""
+    axis = axes_of(space).get(LR)
+    tried = [number_of(slot.params, LR) for slot in visible if slot.value is not None] if axis else []
+    if axis is None or not tried:
+        return None
+    coming = [number_of(slot.params, LR) for slot in pending]
+    return {**visible[-1].params, LR: min([*tried, *coming, axis.low]) / LEAST_FACTOR}
 
 
 def current_space(space: Space, slots: Sequence[Slot]) -> dict[str, Dimension]:
@@ -302,16 +315,31 @@ def _thresholds(visible: Sequence[Slot]) -> dict[int, float]:
 def _rerun(plan: SearchPlan, space: Space, number: int, visible: Sequence[Slot], before: Sequence[Slot]) -> Slot:
     """A top setting on the next search seed that it has not had; earlier re-runs (of a plan that grew) count."""
     place = number - plan.first_rerun
-    top = ranked(visible)[:NUM_RERUN_SETTINGS]
+    top = _apart(space, ranked(visible))
     if not top:  # nothing converged: keep looking, lower
         redirected = _redirect(plan, space, number, visible, ())
         fallback = redirected or _quasi_random(plan, space, number)
-        for key, _ in _growing(space):
-            fallback[key] = number_of(fallback, key) / GROWTH**place
-        return Slot(number, fallback, 0, "bracket")
+        if LR in axes_of(space):
+            fallback[LR] = number_of(fallback, LR) / LEAST_FACTOR**place
+        return Slot(number, fallback, 0, BRACKET)
     params = top[place % len(top)][0]
     used = {slot.seed for slot in before if slot.params == params}
     return Slot(number, params, next(seed for seed in range(number + 1) if seed not in used), "rerun")
+
+
+def _apart(space: Space, best: Sequence[tuple[Params, list[float]]]) -> list[tuple[Params, list[float]]]:
+    """The best setting, and the best of those that differ from it in the LR, without one in the first searched number.
+
+    Where none does, the next best: two near copies would tell less than two settings.
+    """
+    if len(best) < NUM_RERUN_SETTINGS:
+        return list(best)
+    first, others = best[0], best[1:]
+    key, axis = next(iter(axes_of(space).items()), (None, None))
+    if key is None or axis is None:
+        return [first, others[0]]
+    value = number_of(first[0], key)
+    return [first, next((o for o in others if axis.distinct(number_of(o[0], key), value)), others[0])]
 
 
 @dataclass(frozen=True)
@@ -321,7 +349,7 @@ class Choice:
     params: Params
     mean: float
     count: int
-    sides: Mapping[str, bool]
+    sides: Mapping[str, Mapping[str, bool]]  # by key whose range may grow: whether bracketed on its low and high side
     searched: Mapping[str, tuple[float, float]]  # ends of the ranges that are of numbers, with extensions
     numbers: tuple[int, ...]
 
@@ -338,13 +366,12 @@ def choose(plan: SearchPlan, space: Space, slots: Sequence[Slot]) -> Choice | No
     enough = min(1 + plan.num_reruns // NUM_RERUN_SETTINGS, max(len(values) for _, values in best))
     equal = [(params, values[:enough]) for params, values in best if len(values) >= enough]
     params, values = min(equal, key=_rank)
-    growing = [key for key, _ in _growing(space)]
     edges = {key: found.number for key, found in current_space(space, slots).items()}
     return Choice(
         params=params,
         mean=fmean(values),
         count=len(values),
-        sides=bracketed(slots, number_of(params, "lr")) if "lr" in growing else {},
+        sides=brackets(space, slots, params),
         searched={key: (edge.low, edge.high) for key, edge in edges.items() if edge is not None},
         numbers=tuple(slot.number for slot in slots if slot.params == params),
     )

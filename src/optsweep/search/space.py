@@ -36,6 +36,7 @@ class Dimension:
     distribution: Number | CategoricalDistribution
     scope: Scope = Scope.LANE
     source: str = ""
+    limits: tuple[float, float] | None = None  # between which a range of numbers may grow; None: it stays as it is
 
     @property
     def number(self) -> Number | None:
@@ -90,10 +91,11 @@ def numbers(
     whole: bool = False,
     scope: Scope = Scope.LANE,
     source: str = "",
+    limits: tuple[float, float] | None = None,
 ) -> Dimension:
     """A range of numbers, ends included; `whole` ones only, where that is asked for."""
     distribution = IntDistribution(int(low), int(high), log=log) if whole else FloatDistribution(low, high, log=log)
-    return Dimension(distribution, scope, source)
+    return Dimension(distribution, scope, source, limits)
 
 
 def choices(values: Sequence[Value], *, scope: Scope = Scope.PROGRAM, source: str = "") -> Dimension:
