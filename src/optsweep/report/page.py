@@ -185,6 +185,12 @@ def seeds_cell(arm: ArmResult) -> str:
     return f"{len(held)} × {'–'.join(map(str, dict.fromkeys((min(held), max(held)))))}"
 
 
+def whole(text: str) -> str | Markup:
+    """Words that a narrow column doesn't break at the hyphen of 1e-3."""
+    words = [Markup('<span class="whole">{}</span>').format(word) for word in text.split(" ")]
+    return Markup(" ").join(words) if "e-" in text else text
+
+
 def fact(value: Any) -> str:
     """A setting or a fact of an arm."""
     return wording.setting(value) if isinstance(value, float) else str(value)
@@ -229,6 +235,7 @@ _FILTERS = {
     "number": wording.number,
     "setting": wording.setting,
     "fact": fact,
+    "whole": whole,
     "spread": wording.spread,
     "plus_minus": wording.plus_minus,
     "p_value": wording.p_value,

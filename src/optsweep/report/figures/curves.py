@@ -219,8 +219,12 @@ def _ending(arms: Sequence[ArmResult]) -> list[ArmResult]:
 
 
 def _leaving(ending: Sequence[ArmResult], arms: Sequence[ArmResult]) -> str:
-    lost = [arm.label for arm in arms if arm not in ending and arm.diverged_seeds]
-    return f" Diverged, so it leaves the figure: {listed(lost)}." if lost else ""
+    """What of the curves that the axis is not made for."""
+    others = [arm for arm in arms if arm not in ending]
+    lost = [arm.label for arm in others if arm.diverged_seeds]
+    cut = [arm.label for arm in others if not arm.diverged_seeds]
+    said = f" Leaving the figure, diverged: {listed(lost)}." if lost else ""
+    return said + (f" Drawn as far as a run came, none has ended: {listed(cut)}." if cut else "")
 
 
 def _lines(group: Group, num_arms: int, key: str) -> str:
