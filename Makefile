@@ -35,7 +35,7 @@ check: .venv/ready ## lint, directions of imports, and types
 	@$(BIN)/mypy
 
 ui: .venv/ready ## browse every run in the MLflow UI on 127.0.0.1:5000 (PORT=…)
-	@echo "http://127.0.0.1:$(PORT)"
+	@echo "http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
 	  --backend-store-uri sqlite:///mlruns/mlflow.db --default-artifact-root mlruns/artifacts
 

@@ -42,16 +42,9 @@ def _status(arguments: Sequence[str]) -> None:
     parser.add_argument("--storage", default=Arm.storage)
     options = parser.parse_args(arguments)
     from optsweep import api
+    from optsweep.launch.status import status_table
 
-    found = api.status(options.storage, options.sweep)
-    table = Table(title=f"sweep {options.sweep}", title_justify="left", box=None)
-    for column in ("arm", "phase", "done", "running", "waiting", "diverged", "pruned", "crashed", "best val loss"):
-        table.add_column(column, justify="left" if column in ("arm", "phase") else "right")
-    for row in found:
-        counts = [row.done, row.running, row.waiting, row.diverged, row.pruned, row.crashed]
-        best = "–" if row.best is None else f"{row.best:.4f}"
-        table.add_row(row.arm, row.phase.value, *map(str, counts), best)
-    Console(width=None).print(table)
+    Console(highlight=False).print(status_table(options.sweep, api.status(options.storage, options.sweep)))
 
 
 def _suggest(arguments: Sequence[str]) -> None:

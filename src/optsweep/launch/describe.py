@@ -116,10 +116,21 @@ def describe_chosen(tracker: Tracker, job: Job, built: Built) -> None:
     program = built.program_for(params)
     if built.space.program and (facts := facts_of(job.arm, program)) != sheet.facts:
         tracker.write_sheet(job.parent_run, replace(sheet, facts=facts))
-    chosen = ", ".join(f"{key} = {_value(value)}" for key, value in params.items())
-    if chosen:
+    if params:
+        found = [sheet.chosen, *sheet.chosen_again]
+        said = [_setting(built.space.restored({**held.params, **held.choices})) for held in found if held is not None]
+        chosen = f"Chosen: {said[0]}" if len(said) == 1 else "\n".join(["Chosen by each search:", "", *_listed(said)])
         note = _note(job.arm, built, job.label, program)
-        tracker.set_tags(job.parent_run, {names.NOTE: f"{note}\n\nChosen: {chosen}"})
+        tracker.set_tags(job.parent_run, {names.NOTE: f"{note}\n\n{chosen}"})
+
+
+def _setting(params: Mapping[str, Setting]) -> str:
+    return ", ".join(f"{key} = {_value(value)}" for key, value in params.items())
+
+
+def _listed(items: Sequence[str]) -> list[str]:
+    """Items of a Markdown list."""
+    return [f"- {item}" for item in items]
 
 
 def _value(value: Setting) -> str:

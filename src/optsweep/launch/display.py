@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from optsweep.inference.repeats import repeat_of
 from optsweep.launch.events import ArmProgress, Event, Note, Progressed, Started, Stopped, Trained, TrialEnded
 from optsweep.search.slots import Slot
 from optsweep.search.space import as_typed
@@ -19,6 +20,7 @@ from optsweep.train.trial import Phase
 
 PLAIN_SECONDS = 15.0
 """Between two lines of progress where there is no terminal."""
+_ROOMY = 110  # columns from which on a long bar leaves the arms' names enough
 
 
 class Display:
@@ -55,6 +57,8 @@ class Display:
                 sys.stderr.write(f"stopped; {done} of {total} trials are kept.{again}\n")
             case Trained():
                 self._stop()
+                if crashed := sum(arm.crashed for arm in self._arms):
+                    self._print(f"{crashed} crashed without a result; “What failed” in the report has their errors")
 
     def _start(self, sweep: str, workers: int) -> None:
         self.sweep, self.workers = sweep, workers
@@ -85,17 +89,19 @@ class Display:
     def _trial_ended(self, label: str, phase: Phase, slot: Slot) -> None:
         """A trial ended; said in a line where there is no terminal."""
         if self._live is None and (slot.crashed or slot.value == math.inf):
-            params = ", ".join(f"{key}={as_typed(value)}" for key, value in slot.params.items())
-            trial = f"{phase} {slot.number}" + (f" ({params})" if params else "")
+            params = ", ".join(f"{key}={_plain(as_typed(value))}" for key, value in slot.params.items())
+            repeat = f"repeat {repeat_of(slot.seed)}, " if repeat_of(slot.seed) else ""
+            trial = f"{repeat}{phase} {slot.number}" + (f" ({params})" if params else "")
             self._print(f"  {label}: {trial} {'crashed' if slot.crashed else 'diverged'}")
 
     def __rich__(self) -> Table:
         table = Table(title=f"sweep {self.sweep} · {self._line()}", title_justify="left", box=None, expand=False)
-        for name in ("arm", "phase", "trials", "", "running", "best val loss", "diverged"):
+        width = 24 if self.console.width >= _ROOMY else 8
+        for name in ("arm", "phase", "trials", "", "running", "best loss", "diverged"):
             table.add_column(name, justify="left" if name in ("arm", "phase", "trials") else "right")
         for arm in self._arms:
             phase = "done" if arm.done >= arm.total else arm.phase
-            bar = ProgressBar(total=max(arm.total, 1), completed=arm.done, width=24)
+            bar = ProgressBar(total=max(arm.total, 1), completed=arm.done, width=width)
             table.add_row(
                 arm.label,
                 phase,
@@ -139,6 +145,11 @@ class Display:
 def _total(arms: Sequence[ArmProgress]) -> str:
     """ "26", or "26+" where confirm.seeds=auto may add seeds."""
     return f"{sum(arm.total for arm in arms)}{'+' if any(arm.may_grow for arm in arms) else ''}"
+
+
+def _plain(value: object) -> str:
+    """A setting of a trial, as a config would have it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _duration(seconds: float) -> str:

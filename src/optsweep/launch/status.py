@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from rich.table import Table
 
 from optsweep.errors import UserError, nearest
 from optsweep.search.studies import Studies
@@ -28,6 +29,61 @@ class PhaseStatus:
     pruned: int
     crashed: int
     best: float | None  # validation loss; None: no trial has one yet
+
+    @property
+    def others(self) -> str:
+        """ "2 running, 1 diverged": what there is besides trials that are done and well."""
+        counts = {"running": self.running, "waiting": self.waiting, "diverged": self.diverged, "pruned": self.pruned}
+        crashes = [f"{self.crashed} crash{'' if self.crashed == 1 else 'es'}"] if self.crashed else []
+        return ", ".join([f"{count} {what}" for what, count in counts.items() if count] + crashes)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Arms' names for people: optimizer and schedule, and of the other choices those that not all arms share."""
+    parts = [_choices(name) for name in names]
+    keys = list(dict.fromkeys(key for own in parts for key in own))
+    told = [key for key in keys if key in _ALWAYS or (len({own.get(key) for own in parts}) > 1 and key != "recipe")]
+    short = [" + ".join(_word(key, own[key]) for key in told if key in own) for own in parts]
+    return short if all(short) and len(set(short)) == len(set(names)) else list(names)
+
+
+_ALWAYS = ("optimizer", "schedule")
+
+
+def _choices(name: str) -> dict[str, str]:
+    """ "task=iris optimizer=sgd" as pairs; a value may have spaces."""
+    found: dict[str, str] = {}
+    last = ""
+    for word in name.split(" "):
+        key, equals, value = word.partition("=")
+        if equals:
+            last, found[key] = key, value
+        elif last:
+            found[last] += f" {word}"
+    return found
+
+
+def _word(key: str, value: str) -> str:
+    """A value alone where it is a choice that says what it is, else with its key."""
+    return value if key in ("task", *_ALWAYS) else f"{key}={value}"
+
+
+def status_table(sweep: str, found: Sequence[PhaseStatus]) -> Table:
+    """How far each phase of each arm is, for a terminal of 80 columns."""
+    table = Table(title=f"sweep {sweep}", title_justify="left", box=None)
+    table.add_column("arm", overflow="fold", max_width=40)
+    table.add_column("phase", no_wrap=True)
+    table.add_column("done", justify="right", no_wrap=True)
+    table.add_column("best loss", justify="right", no_wrap=True)
+    table.add_column("also")
+    arms = list(dict.fromkeys(row.arm for row in found))
+    names = dict(zip(arms, short_names(arms), strict=True))
+    before = ""
+    for row in found:
+        best = "–" if row.best is None else f"{row.best:.4f}"
+        table.add_row(names[row.arm] if row.arm != before else "", row.phase.value, str(row.done), best, row.others)
+        before = row.arm
+    return table
 
 
 def status_of(storage: str, sweep: str) -> Iterator[PhaseStatus]:

@@ -125,13 +125,15 @@ def _at_edge(group: Group) -> Iterator[str]:
 
 def _by_arm(group: Group) -> Iterator[str]:
     """One sentence per kind of trouble, the arms that have it listed."""
-    edges, lost, crashed = [], [], []
+    edges, lost, all_lost, crashed = [], [], [], []
     for arm in group.arms:
         name = _named(arm, group)
         if arm.unbracketed:
             edges.append(f"{name} ({listed([f'{key} {side}' for key, side in arm.unbracketed])})")
-        if arm.diverged_seeds:
+        if arm.diverged_seeds and arm.test_losses:
             lost.append(f"{name} ({seeds_diverged(arm)})")
+        if arm.diverged_seeds and not arm.test_losses:
+            all_lost.append(name)
         count = sum(arm.count(phase, Status.CRASHED) for phase in Phase)
         if count:
             crashed.append(f"{name} ({plural(count, 'trial')})")
@@ -139,6 +141,8 @@ def _by_arm(group: Group) -> Iterator[str]:
         yield f"Not bracketed, nothing worse was tried beyond the chosen value: {listed(edges)}."
     if lost:
         yield f"Diverged on some seeds, so the mean is over the others: {listed(lost)}."
+    if all_lost:
+        yield f"Diverged on every seed that ended, so there is no mean: {listed(all_lost)}."
     if crashed:
         yield f"Crashed and without a result: {listed(crashed)}."
     for arm in group.arms:

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from optsweep.inference.looks import in_words
-from optsweep.inference.repeats import SEEDS_PER_REPEAT
+from optsweep.inference.repeats import SEEDS_PER_REPEAT, repeats_of
 from optsweep.report import chosen, samples, wording
 from optsweep.report.across.findings import Across, record
 from optsweep.report.across.tasks import scores
@@ -31,6 +31,7 @@ from optsweep.train.trial import Phase
 
 _FOLDER = Path(__file__).parent
 _LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves an embedded store
+_TRAINING = "workflowType=machine_learning"  # else MLflow shows a run among its pages for agents
 _MOST_ROWS = 600  # of a table of trials in the page; results.csv has them all
 
 
@@ -85,11 +86,17 @@ def _environment() -> Environment:
         DECAY=WEIGHT_DECAY,
         COLOURS=COLOURS,
         MOST_ROWS=_MOST_ROWS,
+        TRAINING=_TRAINING,
         problems=problems,
         partial=partial,
         badge=badge,
         outcome_sentence=outcome_sentence,
         place=place,
+        repeated=repeated,
+        searched=searched,
+        searched_again=lambda group: repeated([group.sweep]),
+        search_ends=search_ends,
+        seeds_cell=seeds_cell,
         paired_over=paired_over,
         details=details,
         comparison_of=comparison_of,
@@ -140,15 +147,53 @@ def runs_of(*arms: ArmResult) -> list[str]:
 def compared(runs: Sequence[str], experiment_id: str) -> str:
     """Where the MLflow UI shows one run, or several side by side."""
     if len(runs) == 1:
-        return f"/#/experiments/{experiment_id}/runs/{runs[0]}"
+        return f"/#/experiments/{experiment_id}/runs/{runs[0]}?{_TRAINING}"
     lists = (quote(json.dumps(held, separators=(",", ":"))) for held in (list(runs), [experiment_id]))
-    return "/#/compare-runs?runs={}&experiments={}".format(*lists)
+    return "/#/compare-runs?runs={}&experiments={}".format(*lists) + f"&{_TRAINING}"
 
 
 def place(trial: TrialRecord) -> str:
-    """Where a trial stands in its phase: seed or slot, after the repeat where that isn't the first."""
-    own = trial.seed % SEEDS_PER_REPEAT if trial.phase is Phase.CONFIRM else trial.slot
-    return f"{trial.repeat} · {own}" if trial.repeat else str(own)
+    """Where a trial stands in its phase of a search: its seed or slot."""
+    return str(trial.seed % SEEDS_PER_REPEAT if trial.phase is Phase.CONFIRM else trial.slot)
+
+
+def repeated(sweeps: Sequence[SweepRecord]) -> bool:
+    """Whether an arm was searched several times."""
+    return any(trial.repeat for sweep in sweeps for arm in sweep.arms for trial in arm.trials)
+
+
+def searched(sweeps: Sequence[SweepRecord]) -> bool:
+    """Whether an arm was searched, or is to be."""
+    return any(
+        arm.space or arm.of(Phase.SEARCH) or sweep.planned(Phase.SEARCH) for sweep in sweeps for arm in sweep.arms
+    )
+
+
+def search_ends(arm: ArmResult) -> str:
+    """ "23 finished, 1 diverged": how the search trials of an arm ended, and how many are missing."""
+    ends = (Status.FINISHED, Status.PRUNED, Status.DIVERGED, Status.CRASHED)
+    said = [f"{count} {status}" for status in ends if (count := arm.count(Phase.SEARCH, status))]
+    missing = arm.missing(Phase.SEARCH)
+    return ", ".join([*said, *([f"{missing} missing"] if missing else [])]) or "none"
+
+
+def seeds_cell(arm: ArmResult) -> str:
+    """ "8", or "3 × 2" of as many searches, or "3 × 1–2"."""
+    held = [len(losses) for losses in repeats_of(arm.test_losses).values()]
+    if len(held) < 2:
+        return str(len(arm.test_losses))
+    return f"{len(held)} × {'–'.join(map(str, dict.fromkeys((min(held), max(held)))))}"
+
+
+def whole(text: str) -> str | Markup:
+    """Words that a narrow column doesn't break at the hyphen of 1e-3."""
+    words = [Markup('<span class="whole">{}</span>').format(word) for word in text.split(" ")]
+    return Markup(" ").join(words) if "e-" in text else text
+
+
+def fact(value: Any) -> str:
+    """A setting or a fact of an arm."""
+    return wording.setting(value) if isinstance(value, float) else str(value)
 
 
 def paired_over(group: Group) -> str:
@@ -189,6 +234,8 @@ def _date(seconds: Any) -> str:
 _FILTERS = {
     "number": wording.number,
     "setting": wording.setting,
+    "fact": fact,
+    "whole": whole,
     "spread": wording.spread,
     "plus_minus": wording.plus_minus,
     "p_value": wording.p_value,

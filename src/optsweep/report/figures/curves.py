@@ -22,10 +22,11 @@ from optsweep.report.figures.canvas import (
     log_ticks,
     loss_label,
 )
+from optsweep.report.figures.runs import runs, several
 from optsweep.report.wording import listed, number, plural
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
-from optsweep.tracking.reader import Curve
+from optsweep.tracking.reader import Curve, TrialRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
 _MOST_POINTS = 200  # of a drawn curve; more only makes the file larger
 _MOST_BANDS = 8  # more arms' bands would hide each other
 _DECADES_APART = 1e2  # ratio of the highest to the lowest last loss that a linear axis can't show
+_SHORT = 0.1  # seconds; runs that all take less are shown in milliseconds
 _TARGET = "target"
 _LATE = 0.1  # share of the run whose steep start may leave the figure at the top
-_CUT = f"The first {_LATE:.0%} of the run may lie above the figure."
+_CUT = f"The first {100 * _LATE:.0f} % of the run may lie above the figure."
 
 
 def plans(group: Group) -> list[FigurePlan]:
@@ -51,9 +53,12 @@ def plans(group: Group) -> list[FigurePlan]:
 
 def curves(arm: ArmResult, key: str) -> list[Curve]:
     """The arm's curves of a metric: of the confirm trials that finished, else of those that were read."""
+    return [trial.curves[key] for trial in _drawn(arm, key)]
+
+
+def _drawn(arm: ArmResult, key: str) -> list[TrialRecord]:
     trials = [trial for trial in arm.arm.trials if key in trial.curves and len(trial.curves[key].steps)]
-    finished = [trial for trial in trials if trial.status is Status.FINISHED]
-    return [trial.curves[key] for trial in finished or trials]
+    return [trial for trial in trials if trial.status is Status.FINISHED] or trials
 
 
 def band(found: Sequence[Curve]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -82,7 +87,8 @@ def _losses(group: Group, key: str, word: str, name: str) -> FigurePlan | None:
     bands = {style: held for style, held in bands.items() if len(held[1])}
     if not bands:
         return None
-    shown = [(steps.astype(np.float64), values) for _, steps, values in bands.values()]
+    held = _ending([arm for arm, _, _ in bands.values()])
+    shown = [(bands[arm.style][1].astype(np.float64), bands[arm.style][2]) for arm in held]
     marks, limits = _marks(group, shown) if key == names.VAL_LOSS else ({}, _limits(shown))
 
     def draw() -> Figure:
@@ -105,7 +111,7 @@ def _losses(group: Group, key: str, word: str, name: str) -> FigurePlan | None:
     return FigurePlan(
         name,
         f"{word.capitalize()} loss",
-        f"{_lines(len(bands))} {_counted(group, key)} {_CUT}"
+        f"{_lines(group, len(bands), key)} {_CUT}{_leaving(held, [arm for arm, _, _ in bands.values()])}"
         + (f" Dotted: {listed([f'{mark}, {number(value)}' for mark, value in marks.items()])}." if marks else ""),
         f"{word.capitalize()} loss against optimizer steps for {plural(len(bands), 'arm')}: {listed(ends)}.",
         draw,
@@ -121,19 +127,23 @@ def _seconds(group: Group) -> FigurePlan | None:
             held[arm.style] = (arm, *band(found), arm.ms_per_step / 1e3)
     if len(held) < 2:
         return None
+    arms = [arm for arm, *_ in held.values()]
+    ending = _ending(arms)
+    short = max(float(steps[-1]) * seconds for _, steps, _, seconds in held.values()) < _SHORT
+    unit, scale = ("ms", 1e3) if short else ("s", 1.0)
 
     def draw() -> Figure:
-        arms = [arm for arm, *_ in held.values()]
         figure, (axes,) = blank(3.2 + legend_height(arms))
         shown = []
         for arm, steps, values, seconds in held.values():
             at, thinned = _thin(steps, values)
-            _draw_band(axes, arm, at * seconds, thinned, len(arms) <= _MOST_BANDS)
-            shown.append((np.asarray(steps * seconds, dtype=np.float64), values))
+            _draw_band(axes, arm, at * seconds * scale, thinned, len(arms) <= _MOST_BANDS)
+            if arm in ending:
+                shown.append((np.asarray(steps * seconds * scale, dtype=np.float64), values))
         if (limits := _limits(shown)) is not None:
             axes.set_ylim(*limits)
         _scale(axes, shown, loss_label(group, "validation"))
-        axes.set_xlabel("training time (s), one trial alone on the machine")
+        axes.set_xlabel(f"training time ({unit}), one trial alone on the machine")
         legend(figure, arms)
         return figure
 
@@ -142,7 +152,7 @@ def _seconds(group: Group) -> FigurePlan | None:
         "val_loss_seconds",
         "Validation loss against time",
         "Steps × the median ms per step of the timing pass, evaluation excluded. "
-        f"{_lines(len(held))} {_counted(group, names.VAL_LOSS)} {_CUT}",
+        f"{_lines(group, len(held), names.VAL_LOSS)} {_CUT}{_leaving(ending, arms)}",
         f"Validation loss against seconds of training; the runs take {listed(each)}.",
         draw,
     )
@@ -202,12 +212,23 @@ def _scale(axes: Axes, shown: Shown, label: str) -> None:
     axes.set_ylabel(label)
 
 
-def _lines(num_arms: int) -> str:
-    band = "; band: lowest to highest seed" if num_arms <= _MOST_BANDS else " (bands left out: too many arms)"
-    return f"Line: median over seeds{band}."
+def _ending(arms: Sequence[ArmResult]) -> list[ArmResult]:
+    """The arms whose curves the loss axis is made for: of those that have ended, not those that only diverged."""
+    ended = [arm for arm in arms if any(trial.status is Status.FINISHED for trial in arm.confirm.values())]
+    return ended or list(arms)
 
 
-def _counted(group: Group, key: str) -> str:
-    counts = sorted({len(found) for arm in group.arms if (found := curves(arm, key))})
-    span = plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
-    return f"n = {span} per arm."
+def _leaving(ending: Sequence[ArmResult], arms: Sequence[ArmResult]) -> str:
+    """What of the curves that the axis is not made for."""
+    others = [arm for arm in arms if arm not in ending]
+    lost = [arm.label for arm in others if arm.diverged_seeds]
+    cut = [arm.label for arm in others if not arm.diverged_seeds]
+    said = f" Leaving the figure, diverged: {listed(lost)}." if lost else ""
+    return said + (f" Drawn as far as a run came, none has ended: {listed(cut)}." if cut else "")
+
+
+def _lines(group: Group, num_arms: int, key: str) -> str:
+    seeds = [[trial.seed for trial in drawn] for arm in group.arms if (drawn := _drawn(arm, key))]
+    over, each = ("seeds of all searches", "run") if several(seeds) else ("seeds", "seed")
+    band = f"; band: lowest to highest {each}" if num_arms <= _MOST_BANDS else " (bands left out: too many arms)"
+    return f"Line: median over {over}{band}. n = {runs(seeds)} per arm."

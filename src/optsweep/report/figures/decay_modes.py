@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Group
 from optsweep.report.figures.canvas import INK, FigurePlan, blank, colour, loss_label, marker, short
-from optsweep.report.figures.grid import counted, families
+from optsweep.report.figures.grid import families
+from optsweep.report.figures.runs import runs
 from optsweep.report.figures.search import loss_limits
 from optsweep.report.wording import listed, number, setting
 from optsweep.tracking.reader import WEIGHT_DECAY
@@ -58,7 +59,7 @@ def _modes(group: Group) -> FigurePlan | None:
         f"{title + ': ' if title else ''}" + listed([f"{_mode_label(arm)} {_ended(arm)}" for arm in held])
         for title, held in found.items()
     ]
-    counts = counted([len(arm.test_losses) for arm in arms])
+    counts = runs([list(arm.test_losses) for arm in arms])
     return FigurePlan(
         "decay_modes",
         "Modes of weight decay",

@@ -75,17 +75,17 @@ def _learning_rates(traces: list[tuple[ArmResult, Applied]]) -> FigurePlan:
     return FigurePlan(
         "learning_rate",
         "Learning rate over the run",
-        "What the optimizer was given at each step, warm-up and schedule included"
-        f"{_source([(arm.label, trace.logged) for arm, trace in traces])}.{cut}",
+        f"What the optimizer was given at each step, warm-up and schedule included{_source(traces)}.{cut}",
         f"Learning rate against optimizer steps: {listed(each)}.",
         draw,
     )
 
 
-def _source(logged: list[tuple[str, bool]]) -> str:
-    """Which of the lines are what a trial logged."""
-    found = [label for label, is_logged in logged if is_logged]
-    if not found:
-        return ", at the arm's learning rate"
-    of = "each arm" if len(found) == len(logged) else listed(found)
-    return f"; of {of} what one trial logged"
+def _source(traces: list[tuple[ArmResult, Applied]]) -> str:
+    """Which learning rate the lines are at, or which of them are what a trial logged."""
+    found = [arm.label for arm, trace in traces if trace.logged]
+    if found:
+        of = "each arm" if len(found) == len(traces) else listed(found)
+        return f"; of {of} what one trial logged"
+    several = any(len(set(arm.settings(LEARNING_RATE))) > 1 for arm, _ in traces)
+    return ", at the learning rate that the arm's first search chose" if several else ", at the arm's learning rate"

@@ -27,6 +27,7 @@ from optsweep.report.figures.canvas import (
     short,
 )
 from optsweep.report.figures.curves import band, curves
+from optsweep.report.figures.runs import independent, runs, several
 from optsweep.report.wording import interval_name, listed, number, plural, times
 from optsweep.tracking import names
 
@@ -108,8 +109,7 @@ def _top(ends: Sequence[Interval], drawn: float) -> float:
 
 
 def _counts(arms: Sequence[LengthArm]) -> str:
-    counts = sorted({len(run.test_losses) for arm in arms for run in arm.runs.values()})
-    return plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    return runs([list(run.test_losses) for arm in arms for run in arm.runs.values()])
 
 
 def _draw_points(axes: Axes, arm: ArmResult, steps: Sequence[int], at: Sequence[Interval], joined: Any) -> None:
@@ -196,8 +196,8 @@ def _speedup(lengths: RunLengths) -> FigurePlan | None:
     beyond = any(found.extrapolated for arm in arms for found in arm.ratios)
     hollow = " Hollow and thin: read off the curve beyond the lengths that it was fitted to." * beyond
     arrows = " Hollow, with an arrow: only a bound, because the baseline's runs don't reach so far." * bounded
-    counts = sorted({found.ratio.n for arm in arms for found in arm.ratios})
-    n = plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    searches = several([list(run.test_losses) for arm in lengths.arms for run in arm.runs.values()])
+    n, of = independent((f.ratio.n for arm in arms for f in arm.ratios), searches), "searches" if searches else "seeds"
     each = []
     for arm in arms:
         said = [f"{found.bound}{times(found.ratio.estimate)} at {found.num_steps:,}" for found in arm.ratios]
@@ -206,8 +206,8 @@ def _speedup(lengths: RunLengths) -> FigurePlan | None:
         "speedup",
         "Steps for the same test loss, by run length",
         f"Steps of the arm's run over the steps with which {lengths.baseline.label} gets the same mean test loss, "
-        f"{listed(methods)}; below 1 the arm is faster. Bar: {interval_name(lengths.level, 'over seeds')}, "
-        f"by the jackknife, from {MIN_SEEDS} seeds on.{hollow}{arrows} n = {n}, those that both arms have.",
+        f"{listed(methods)}; below 1 the arm is faster. Bar: {interval_name(lengths.level, f'over {of}')}, "
+        f"by the jackknife, from {MIN_SEEDS} {of} on.{hollow}{arrows} n = {n}, those that both arms have.",
         f"Steps relative to {lengths.baseline.label}: {'; '.join(each)}.",
         draw,
     )

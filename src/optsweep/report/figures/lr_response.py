@@ -21,7 +21,8 @@ from optsweep.report.figures.canvas import (
     marker,
     short,
 )
-from optsweep.report.figures.grid import FIXED_RATE, counted, families, fixed_rate
+from optsweep.report.figures.grid import FIXED_RATE, families, fixed_rate
+from optsweep.report.figures.runs import runs
 from optsweep.report.figures.search import loss_limits
 from optsweep.report.wording import listed, number, setting
 
@@ -80,7 +81,7 @@ def _response(group: Group) -> FigurePlan | None:
         "lr_response",
         "Response to the learning rate",
         "Each point is one arm, in its colour: the mean test loss of its confirm seeds "
-        f"(n = {counted([len(arm.test_losses) + arm.diverged_seeds for arm in held])}) with its 95 % t interval; lines "
+        f"(n = {runs([list(arm.confirm) for arm in held])}) with its 95 % t interval; lines "
         "join arms that differ in the learning rate only. Too small is slow, too large is unstable: crosses at the top "
         "are arms with no seed left, triangles are worse than the axis shows, hollow points lost some seeds.",
         f"Test loss against learning rate. {'. '.join(said)}.",

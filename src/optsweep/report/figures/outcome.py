@@ -19,6 +19,7 @@ from optsweep.report.figures.canvas import (
     marker,
     short,
 )
+from optsweep.report.figures.runs import how_many, independent, runs, several
 from optsweep.report.wording import decimals, duration, fixed, interval_name, listed, number, plural, size, span
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BASELINE = 22  # letters of its name that an axis label has room for
+_OTHER_SIDE = 0.25  # least room on each side of 0, as a share of the farthest difference
 _LINKED_ARMS = 6  # lines between more would be a thicket
 
 
@@ -51,28 +53,30 @@ def _forest(group: Group) -> FigurePlan | None:
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         low, high = axes.get_xlim()
-        edge = max(abs(low), abs(high))
-        axes.set_xlim(-edge, edge)
+        edge = _OTHER_SIDE * max(abs(low), abs(high))  # the side that nothing lies on needs less room
+        axes.set_xlim(min(low, -edge), max(high, edge))
         axes.locator_params(axis="x", nbins=4)  # their numbers are long, and on both sides of 0
         against = group.baseline.label if len(group.baseline.label) <= _BASELINE else "the baseline"
         axes.set_xlabel(f"test loss relative to {short(against)}\n← lower · higher →")
         return figure
 
+    searches = any(comparison.searches > 1 for comparison in held)
+    n = independent((len(comparison.differences) for comparison in held), searches)
+    dots = f"searches, each the mean of {_seeds_of(held)}" if searches else "seeds"
     return FigurePlan(
         "difference",
         "Difference of test loss from the baseline",
-        f"Mean over paired confirm seeds of candidate − {group.baseline.label}"
+        f"Mean over paired {'searches' if searches else 'confirm seeds'} of candidate − {group.baseline.label}"
         f"{f', in {group.baseline.unit}' if group.baseline.unit else ''}; bar: paired t, "
-        f"{interval_name(group.level)}, not corrected for the number of comparisons; dots: single seeds. "
-        f"n = {_seed_counts(held)}.",
+        f"{interval_name(group.level)}{', not corrected for the number of comparisons' if len(held) > 1 else ''}; "
+        f"dots: single {dots}. n = {n}.",
         f"Difference from {group.baseline.label}: {listed([_in_words(comparison) for comparison in held])}.",
         draw,
     )
 
 
-def _seed_counts(held: list[Comparison]) -> str:
-    counts = sorted({len(comparison.differences) for comparison in held})
-    return plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+def _seeds_of(held: list[Comparison]) -> str:
+    return how_many((seeds for comparison in held for seeds in comparison.seeds), "seed")
 
 
 def _in_words(comparison: Comparison) -> str:
@@ -122,14 +126,16 @@ def _seeds(group: Group) -> FigurePlan | None:
         (axes.set_xlabel if lying else axes.set_ylabel)(loss_label(group, "test"))
         return figure
 
-    counts = sorted({len(arm.test_losses) for arm in arms})
-    n = plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    seeds = [list(arm.test_losses) for arm in arms]
+    over = f" over the means of {independent((len(arm.losses) for arm in arms), True)}" if several(seeds) else ""
     means = [f"{arm.label} {number(arm.test.estimate)}" for arm in arms if arm.test]
-    links = " Lines join the same seed." if len(arms) <= _LINKED_ARMS else ""
+    same = "the same seed of the same search" if several(seeds) else "the same seed"
+    links = f" Lines join {same}." if 1 < len(arms) <= _LINKED_ARMS else ""
     return FigurePlan(
         "test_loss",
         "Test loss, seed by seed",
-        f"Each dot is one confirm trial; beside it the mean with its 95 % t interval.{links} n = {n} per arm.",
+        f"Each dot is one confirm trial; beside them the mean with its 95 % t interval{over}.{links} "
+        f"n = {runs(seeds)} per arm.",
         f"Test loss of every confirm seed; means: {listed(means)}.",
         draw,
     )
@@ -158,8 +164,8 @@ def _draw_seeds(axes: Axes, arm: ArmResult, place: int, lying: bool) -> None:
 def _cost(group: Group) -> FigurePlan | None:
     panels: list[tuple[str, list[float | None], Any]] = [
         ("ms per step", [arm.ms_per_step for arm in group.arms], lambda value: f"{number(value, 3)} ms"),
-        ("time per run", [arm.run_seconds for arm in group.arms], duration),
-        ("state", [arm.state_bytes for arm in group.arms], size),
+        ("time per run", [arm.run_seconds for arm in group.arms], _time),
+        ("optimizer state", [arm.state_bytes for arm in group.arms], size),
     ]
     panels = [panel for panel in panels if any(value is not None for value in panel[1])]
     if not panels:
@@ -169,7 +175,7 @@ def _cost(group: Group) -> FigurePlan | None:
     def draw() -> Figure:
         figure, axes = blank(0.9 + 0.34 * len(arms), 1, len(panels), sharey=True)
         for ax, (title, values, words) in zip(axes, panels, strict=True):
-            _draw_bars(ax, group, values, words, timed=title != "state")
+            _draw_bars(ax, group, values, words, timed=title != "optimizer state")
             ax.set_title(title)
         axes[0].set_yticks(range(len(arms)), labels(arms, 28))
         axes[0].set_ylim(len(arms) - 0.4, -0.6)
@@ -193,6 +199,10 @@ def _cost(group: Group) -> FigurePlan | None:
     )
 
 
+def _time(seconds: float) -> str:
+    return f"{number(1e3 * seconds, 3)} ms" if seconds < 0.1 else duration(seconds)
+
+
 def _draw_bars(axes: Axes, group: Group, values: list[float | None], words: Any, *, timed: bool) -> None:
     largest = max(value for value in values if value is not None) or 1.0
     for place, (arm, value) in enumerate(zip(group.arms, values, strict=True)):
@@ -206,8 +216,8 @@ def _draw_bars(axes: Axes, group: Group, values: list[float | None], words: Any,
             scale = value / timing.ms_per_step
             axes.plot([timing.low * scale, timing.high * scale], [place, place], color=INK, linewidth=1.2)
             end = max(value, timing.high * scale)
-        axes.text(end + 0.06 * largest, place, words(value), va="center")
-    axes.set_xlim(0, largest * 2.1)  # room for the value beside its bar
+        axes.text(end + 0.14 * largest, place, words(value), va="center")
+    axes.set_xlim(0, largest * 2.2)  # room for the value beside its bar
     axes.set_xticks([])
     axes.grid(visible=False)
     axes.tick_params(axis="y", length=0)

@@ -9,6 +9,7 @@ import numpy as np
 from optsweep.inference import statistics
 from optsweep.report.across.tasks import MOST_TAU, OverTasks, scores
 from optsweep.report.figures.canvas import FigurePlan, blank, colour, legend, legend_height, line
+from optsweep.report.figures.runs import runs
 from optsweep.report.wording import listed, number, plural
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ def _profile(tasks: OverTasks) -> FigurePlan | None:
     targets = f"the task's own ({own} of {len(tasks.solvable)} tasks)" if own else ""
     rest = len(tasks.solvable) - own
     targets += (", else " if own else "") * bool(rest) + f"{tasks.arms[0].label}'s median final one" * bool(rest)
-    seeds = sorted({len(arm.confirm) for task in tasks.solvable for arm in task.arms})
-    n = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    n = runs([list(arm.confirm) for task in tasks.solvable for arm in task.arms])
     return FigurePlan(
         "profile",
         "Performance profile",

@@ -13,6 +13,7 @@ from optsweep.report.across.tasks import OverTasks, mean_ranks, rank_table
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Group
 from optsweep.report.figures.canvas import INK, MUTED, FigurePlan, blank, colour, labels, marker
+from optsweep.report.figures.runs import independent, several
 from optsweep.report.wording import interval_name, listed, number, plural
 
 if TYPE_CHECKING:
@@ -27,21 +28,22 @@ def plans(group: Group) -> list[FigurePlan]:
     table = rank_table(arms)
     if len(arms) < _RANKED or len(table) == 0:
         return []
-    n = plural(len(table), "seed")
+    searches = several([list(arm.test_losses) for arm in arms])
     return [
         _ranks(
             arms,
             mean_ranks([table], group.level.confidence),
             "Rank by mean test loss",
-            f"1 is the lowest mean test loss of {len(arms)} arms; bar: {_bootstrap(group.level)}, drawn "
-            "whole, for the chosen settings. A diverged seed ranks its arm last. "
-            f"n = {n}, those that all arms ended on.",
+            f"1 is the lowest mean test loss of {len(arms)} arms; bar: "
+            f"{_bootstrap(group.level, 'searches' if searches else 'seeds')}, drawn whole"
+            f"{'' if searches else ', for the chosen settings'}. A diverged seed ranks its arm last. "
+            f"n = {independent([len(table)], searches)}, those that all arms ended on.",
         )
     ]
 
 
-def _bootstrap(level: Level) -> str:
-    return interval_name(level, "over seeds by the bootstrap")
+def _bootstrap(level: Level, of: str) -> str:
+    return interval_name(level, f"over {of} by the bootstrap")
 
 
 def plans_over(tasks: OverTasks) -> list[FigurePlan]:
@@ -49,15 +51,15 @@ def plans_over(tasks: OverTasks) -> list[FigurePlan]:
     if not tasks.mean_ranks:
         return []
     ranked = [task for task in tasks.tasks if task.ranks]
-    seeds = sorted({task.seeds for task in ranked})
-    n = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    searches = several([list(arm.test_losses) for task in ranked for arm in task.arms])
+    n, of = independent((task.seeds for task in ranked), searches), "searches" if searches else "seeds"
     plan = _ranks(
         tasks.arms,
         tasks.mean_ranks,
         "Mean rank over tasks",
         f"Rank by mean test loss, 1 is the lowest of {len(tasks.arms)} arms, averaged over "
-        f"{plural(len(ranked), 'task')} (small dots); bar: {_bootstrap(tasks.level)} with the tasks held: "
-        f"what other seeds would change, not what other tasks would. n = {n} per task.",
+        f"{plural(len(ranked), 'task')} (small dots); bar: {_bootstrap(tasks.level, of)} with the tasks held: "
+        f"what other {of} would change, not what other tasks would. n = {n} per task.",
         [[task.ranks[place] for task in ranked] for place in range(len(tasks.arms))],
     )
     return [plan]

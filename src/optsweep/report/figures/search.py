@@ -30,6 +30,7 @@ from optsweep.report.figures.canvas import (
     short,
     slug,
 )
+from optsweep.report.figures.runs import how_many
 from optsweep.report.wording import listed, number, plural, setting
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
@@ -90,7 +91,8 @@ def _sensitivity(group: Group) -> FigurePlan | None:
     rows = math.ceil(len(arms) / columns)
 
     def draw() -> Figure:
-        figure, axes = blank(0.7 + 1.75 * rows, rows, columns, sharex=True, sharey=True)
+        height = 1.75 if columns == 1 else 1.25  # on the page, panels side by side are enlarged
+        figure, axes = blank(0.7 + height * rows, rows, columns, sharex=True, sharey=True)
         for ax, arm, title in zip(axes, arms, labels(arms, 60 // columns), strict=False):
             ax.set_xscale("log")
             ax.set_ylim(limits)
@@ -104,18 +106,29 @@ def _sensitivity(group: Group) -> FigurePlan | None:
         return figure
 
     each = [f"{arm.label} {_choice(arm)}" for arm in arms]
-    counts = sorted({len(_searched(arm, LEARNING_RATE)) for arm in arms})
-    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    n = how_many((len(_searched(arm, LEARNING_RATE)) for arm in arms), "trial")
+    vary = " Other searched hyperparameters vary too." if any(len(arm.arm.space) > 1 for arm in arms) else ""
     return FigurePlan(
         "lr_sensitivity",
         "Sensitivity to the learning rate",
-        f"Each point is one search trial ({span} per arm) at its last step. Shaded: the suggested range; hatched: "
-        "where the search went beyond it. Ringed: the chosen setting. Hollow: pruned, at its last loss. Crosses at the "
-        "top: diverged; triangles at the top: worse than the axis shows. Other searched hyperparameters vary too.",
+        f"Each point is one search trial ({n} per arm{_of_searches(arms)}) at its last step. Shaded: the suggested "
+        f"range; hatched: where the search went beyond it. {_ringed(arms)} Hollow: pruned, at its last loss. Crosses "
+        f"at the top: diverged; triangles at the top: worse than the axis shows.{vary}",
         f"Validation loss against learning rate, one panel per arm: {listed(each)}.",
         draw,
         wide=columns == 2,
     )
+
+
+def _of_searches(arms: Sequence[ArmResult]) -> str:
+    searches = {trial.repeat for arm in arms for trial in arm.arm.of(Phase.SEARCH)}
+    return f", {len(searches)} searches together" if len(searches) > 1 else ""
+
+
+def _ringed(arms: Sequence[ArmResult]) -> str:
+    """What the rings are."""
+    several = any(len(arm.arm.all_chosen) > 1 for arm in arms)
+    return "Ringed: the setting that each search chose." if several else "Ringed: the chosen setting."
 
 
 def _choice(arm: ArmResult) -> str:
@@ -202,8 +215,8 @@ def _plane(group: Group, key: str) -> FigurePlan | None:
     return FigurePlan(
         "lr_decay" if key == WEIGHT_DECAY else f"lr_{slug(key)}",
         f"Learning rate and {_word(key)}",
-        f"Each point is one search trial ({plural(len(trials), 'trial')}), darker is lower. "
-        "Ringed: the chosen setting. Crosses: diverged. Small: pruned, at its last loss."
+        f"Each point is one search trial ({plural(len(trials), 'trial')} in all{_of_searches(arms)}), darker is lower. "
+        f"{_ringed(arms)} Crosses: diverged. Small: pruned, at its last loss."
         + (" Other searched hyperparameters vary too." if any(len(arm.arm.space) > 2 for arm in arms) else ""),
         f"Validation loss by learning rate and {_word(key)}. Chosen {_word(key)} and learning rate: {listed(each)}. "
         f"Lowest loss {number(min(last_loss(trial) for trial in trials))}.",
