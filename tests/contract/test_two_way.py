@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optsweep.inference.statistics import paired_t
-from optsweep.inference.two_way import two_way
+from optsweep.inference.statistics import PairedT, paired_t
+from optsweep.inference.two_way import Array, two_way
 
 
-def drawn(rng: np.random.Generator, seeds: int, blocks: int, sizes: tuple[float, float, float]) -> np.ndarray:
+def crossed(cells: Array) -> PairedT:
+    return two_way(list(cells.mean(1)), cells)
+
+
+def drawn(rng: np.random.Generator, seeds: int, blocks: int, sizes: tuple[float, float, float]) -> Array:
     of_seeds, of_samples, of_both = sizes
     return np.asarray(
         of_seeds * rng.standard_normal((seeds, 1))
@@ -26,7 +30,7 @@ def test_it_covers_what_other_seeds_and_other_samples_would_give(
     rng = np.random.default_rng(7)
     covered = 0
     for _ in range(800):
-        found = two_way(drawn(rng, seeds, blocks, sizes))
+        found = crossed(drawn(rng, seeds, blocks, sizes))
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= 0 <= found.high
@@ -43,7 +47,7 @@ def test_it_is_never_narrower_than_over_seeds_and_has_their_mean() -> None:
     rng = np.random.default_rng(3)
     for _ in range(200):
         cells = drawn(rng, 3, 8, (0.05, 1.0, 1.0)) + 1.0
-        found, seeds = two_way(cells), paired_t(cells.mean(1))
+        found, seeds = crossed(cells), paired_t(cells.mean(1))
         assert found.mean == seeds.mean
         assert found.p is not None
         assert seeds.p is not None
@@ -55,6 +59,6 @@ def test_it_is_never_narrower_than_over_seeds_and_has_their_mean() -> None:
 
 def test_without_enough_samples_or_seeds_it_is_that_of_the_seeds() -> None:
     cells = np.array([[1.0, 2.0, 1.5], [1.2, 1.9, 1.4]])
-    assert two_way(cells) == paired_t(cells.mean(1))
-    assert two_way(np.ones((1, 9))) == paired_t([1.0])
-    assert two_way(np.ones((4, 9))).p is None
+    assert crossed(cells) == paired_t(cells.mean(1))
+    assert crossed(np.ones((1, 9))) == paired_t([1.0])
+    assert crossed(np.ones((4, 9))).p is None

@@ -1,46 +1,49 @@
 """A difference over seeds and over test samples at once: what other seeds, and other samples, would change.
 
 Every seed (or search) is tested on the same samples, so the cells of differences are crossed: a seed may be lucky on
-all samples, a sample may suit an arm with all seeds, and the rest is their interplay. The variance of the mean is the sum
-of both components (Owen 2007, "The pigeonhole bootstrap", section 3), by mean squares; the degrees of freedom are
+all samples, a sample may suit an arm with all seeds, and the rest is their interplay. The variance of the mean is the
+sum of both components (Owen 2007, "The pigeonhole bootstrap", section 3), by mean squares; the degrees of freedom are
 Satterthwaite's (1946).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 from scipy import special
 
 from optsweep.inference import statistics
 from optsweep.inference.statistics import CONFIDENCE, PairedT
 
+Array = NDArray[np.float64]
+
 MIN_BLOCKS = 5
 """Fewer groups of samples say too little about samples."""
 
 
-def two_way(cells: ArrayLike, confidence: float = CONFIDENCE, *, scale: float = 0.0) -> PairedT:
-    """The mean of differences `[seeds, blocks of samples]`, candidate − baseline, with its interval and p value.
+def two_way(
+    differences: Sequence[float], cells: Array | None, confidence: float = CONFIDENCE, *, scale: float = 0.0
+) -> PairedT:
+    """The mean of `differences`, candidate − baseline, one per seed, with its interval and p value.
 
-    Blocks hold about as many samples each. The interval is never narrower than that of the seeds alone, nor p smaller:
-    test samples that resemble each other would make it too narrow. With fewer than 5 blocks, or less than two seeds, or
-    without variance over seeds, it is that of the seeds.
+    `cells [seeds, blocks]` are the same by blocks of about as many samples each. The interval is never narrower than
+    that of the seeds alone, nor p smaller: test samples that resemble each other would make it too narrow. Without
+    cells, with fewer than 5 blocks, or without variance over seeds, it is that of the seeds.
     """
-    table = np.asarray(cells, dtype=np.float64)
-    seeds = statistics.paired_t(table.mean(1), confidence, scale=scale)
-    if seeds.p is None or seeds.low is None or seeds.high is None or table.shape[1] < MIN_BLOCKS:
+    seeds = statistics.paired_t(differences, confidence, scale=scale)
+    if cells is None or cells.shape[1] < MIN_BLOCKS or seeds.p is None or seeds.low is None or seeds.high is None:
         return seeds
-    error, freedom = _error(table)
+    error, freedom = _error(cells)
     half = float(special.stdtrit(freedom, (1 + confidence) / 2)) * error
     low, high = min(seeds.mean - half, seeds.low), max(seeds.mean + half, seeds.high)
     p = max(float(2 * special.stdtr(freedom, -abs(seeds.mean) / error)), seeds.p)
     return PairedT(seeds.mean, low, high, p, seeds.n, False)
 
 
-def _error(table: Any) -> tuple[float, float]:
+def _error(table: Array) -> tuple[float, float]:
     """Standard error of the mean and its degrees of freedom; a negative component of the samples counts as none."""
     rows, columns = table.shape
     by_seed, by_block = table.mean(1), table.mean(0)
