@@ -143,6 +143,44 @@ def test_a_model_that_sets_the_seed_is_told_of() -> None:
     assert program(kinds.Plain()).notes == ()
 
 
+def seeded_by_itself() -> nn.Module:
+    """A model whose weights come from numpy, always the same."""
+    np.random.seed(0)  # noqa: NPY002
+    first = nn.Linear(4, 16)
+    with torch.no_grad():
+        first.weight.copy_(torch.from_numpy(np.random.normal(size=(16, 4))))  # noqa: NPY002
+    return nn.Sequential(first, nn.Tanh(), nn.Linear(16, 1))
+
+
+def test_a_model_that_sets_another_generator_s_seed_is_told_of() -> None:
+    (note,) = program(built_by(seeded_by_itself)).notes
+    assert note == "task.model: it sets the seed of numpy.random itself, so it draws the same there for all seeds"
+    state = repr(np.random.get_state())  # noqa: NPY002
+    loss(program(built_by(seeded_by_itself)))
+    assert repr(np.random.get_state()) == state  # noqa: NPY002
+
+
+class UnrulyForward(nn.Module):
+    """A model that sets the default dtype and the threads at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        outputs: Tensor = self.body(x)
+        return outputs
+
+
+def test_what_a_forward_pass_sets_ends_with_the_training() -> None:
+    expected, threads = loss(program(kinds.Plain())), torch.get_num_threads()
+    loss(program(built_by(UnrulyForward)))
+    assert (torch.get_default_dtype(), torch.get_num_threads()) == (torch.float32, threads)
+    assert loss(program(kinds.Plain())) == expected
+
+
 def test_determinism_holds_while_a_program_trains_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     seen: set[tuple[bool, bool, str]] = set()

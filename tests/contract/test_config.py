@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from optsweep.build.assemble import build_task
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
+from optsweep.config.fields import Key
 from optsweep.config.search_space import RangeConfig
 from optsweep.config.sections import (
     AveragingConfig,
@@ -223,6 +225,28 @@ def test_a_wrong_value_in_python_gets_the_line_of_the_command_line(
     assert line_of(make) == line
     typed = ["task=digits_mlp", *([] if override.startswith("sweep.name") else ["sweep.name=test"]), override]
     assert line_of(lambda: arm_of(compose(typed))) == line
+
+
+def keyed_fields() -> Iterator[tuple[Any, str, str]]:
+    """Every section, a field of it, and the field's key."""
+    ema = AveragingConfig("ema", "optsweep.optim.averaging.EMA")
+    rest = (ScheduleConfig(), DecayConfig(), ema, TrainerConfig(), SearchConfig(), SuggestConfig())
+    for section in (TASK, OPTIMIZER, *rest, arm_in_python()):
+        for name, hint in get_type_hints(type(section), include_extras=True).items():
+            if get_origin(hint) is Annotated and type(hint.__metadata__[0]) is Key:
+                yield section, name, hint.__metadata__[0].path
+
+
+def test_every_field_refuses_what_is_no_value_at_all_in_one_line_in_python_and_on_the_command_line() -> None:
+    wrong, keys = {"no": "value"}, set()
+    for section, name, key in keyed_fields():
+        line = line_of(partial(replace, section, **{name: wrong}))
+        typed: dict[str, Any] = {key.replace(".", "__", 1): wrong}
+        assert line_of(partial(arm_with, {"averaging": "ema"}, **typed)) == line
+        assert line.startswith(key)
+        assert "\n" not in line
+        keys.add(key)
+    assert len(keys) > 40
 
 
 def test_a_wrong_option_of_a_task_gets_its_whole_key_too() -> None:

@@ -159,6 +159,50 @@ def test_another_device_and_another_version_of_the_numerics_are_refused(
     assert f"optsweep's numerics version was {now}, is 99; give another" in sweep.refusal(sweep.built())
 
 
+def test_trials_are_deterministic_on_demand_only_and_neither_kind_goes_on_with_the_other(sweep: Sweep) -> None:
+    before = sweep.built()
+    assert before.content["trainer.deterministic"] is False
+    sweep.arm = replace(sweep.arm, trainer=replace(sweep.arm.trainer, deterministic=True))
+    after = sweep.built()
+    assert after.program.deterministic
+    assert after.fingerprint != before.fingerprint
+    assert "trainer.deterministic was False, is True" in sweep.refusal(after)
+
+
+DEFAULT_DTYPE = "torch.set_default_dtype(torch.float64)"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"{SOURCE}\n\nimport torch\n{DEFAULT_DTYPE}\n",
+        f"import torch\n{SOURCE}\n    def __init__(self):\n        super().__init__()\n        {DEFAULT_DTYPE}\n",
+    ],
+    ids=["module", "constructor"],
+)
+def test_a_default_dtype_that_no_model_would_see_is_refused_in_a_line(sweep: Sweep, source: str) -> None:
+    with pytest.raises(UserError) as refused:
+        sweep.built(source)
+    assert str(refused.value) == (
+        f"task._target_: {MODULE}.Mine sets torch's default dtype to torch.float64 outside model(), where it is lost; "
+        "set it in model(), or return the model in that dtype"
+    )
+    assert torch.get_default_dtype() is torch.float32
+
+
+def test_a_default_dtype_of_the_calling_program_changes_no_trial_and_is_told_of(sweep: Sweep) -> None:
+    expected = sweep.built()
+    torch.set_default_dtype(torch.float64)
+    try:
+        built = sweep.built()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert built.program.dtype is torch.float32
+    assert built.fingerprint == expected.fingerprint
+    (note,) = set(built.warnings) - set(expected.warnings)
+    assert note.startswith("torch's default dtype is torch.float64 in this process, and torch.float32 for the trials")
+
+
 def test_last_bits_are_no_difference(sweep: Sweep) -> None:
     threads = torch.get_num_threads()
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from arms import arm_with
 from optsweep.launch.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
 from optsweep.launch.worker import Job, Worker, _Reporter
+from optsweep.search.heartbeat import Heartbeat
 from optsweep.search.ownership import Claim, Lease, LeaseLostError
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot
@@ -166,6 +169,24 @@ def reporter(count: int, pruner: str) -> tuple[_Reporter, Studies, Sequence[Work
     logs = [Log() for _ in works]
     made.works, made.logs = works, cast(list[TrialLog], logs)
     return made, studies, works, logs
+
+
+def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever takes so long: the model's making, its first rung."""
+    _, studies, works, _ = reporter(1, "none")
+    monkeypatch.setattr("optsweep.launch.leases.Heartbeat", partial(Heartbeat, seconds=0.001))
+    renewed = threading.Event()
+    monkeypatch.setattr(studies, "renew", lambda claim, lease: renewed.set())
+    seen: list[bool] = []
+
+    class Slow(Worker):
+        def _train_held(self, job: Job, works: Sequence[Work], observer: _Reporter) -> None:
+            seen.append(renewed.wait(60.0))
+
+    worker = Slow.__new__(Slow)
+    worker.studies = studies
+    worker._train(Job(arm_with({}), "", "", ""), works)
+    assert seen == [True]
 
 
 @pytest.mark.parametrize("found_by", ["report", "heartbeat", "tell"])

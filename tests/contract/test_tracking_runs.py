@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
@@ -162,6 +164,21 @@ def test_a_sweep_of_another_version_is_neither_read_nor_gone_on_with(
     assert str(refused.value) == said
     assert len(store.runs(client, experiment)) == 1
     assert Studies.open(storage, name).note(arm.name, "planner") is None
+
+
+def test_a_second_call_for_a_sweep_that_runs_is_refused_and_writes_nothing(
+    uri: str, tmp_path: Path, pair: list[tuple[Arm, Built]]
+) -> None:
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+    arm = replace(pair[0][0], sweep="runs", tracking_uri=uri, storage=storage)
+    studies = Studies.open(storage, arm.sweep)
+    with studies.take_seat([arm.name], whole=True), pytest.raises(UserError) as refused:
+        run_sweep([arm], workers=0)
+    assert str(refused.value).startswith(f"sweep.name=runs: process {os.getpid()} on host {socket.gethostname()} has ")
+    assert "\n" not in str(refused.value)
+    assert store.client(uri).get_experiment_by_name("runs") is None
+    assert not studies.trials(arm.name, Phase.SEARCH)
+    assert studies.note(arm.name, "content") is None
 
 
 # -- schedules -----------------------------------------------------------------------------------------------------

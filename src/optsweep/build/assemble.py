@@ -46,7 +46,7 @@ from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater, try_out
 from optsweep.search.space import Params, Space
 from optsweep.tasks.base import Split, Task
-from optsweep.train.process import isolated
+from optsweep.train.process import DEFAULT_DTYPE, isolated
 from optsweep.train.program import Program
 from optsweep.train.workload import TaskWorkload, Workload
 
@@ -98,6 +98,7 @@ def build_task(config: TaskConfig) -> Task:
     """The task with its data, on the CPU."""
     with isolated():
         cls = resolve(config.target, "task._target_")
+        _refuse_default_dtype(config)
     if not (inspect.isclass(cls) and issubclass(cls, Task)):
         raise UserError(f"task._target_: {config.target} is no optsweep.tasks.base.Task")
     known = [p for p in inspect.signature(cls).parameters if p != "self"]
@@ -107,10 +108,30 @@ def build_task(config: TaskConfig) -> Task:
     try:
         with isolated():
             task = cls(**config.options)
+            _refuse_default_dtype(config)
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error).splitlines()[0]) from None
     _batch_size(config, stated(task))
     return task
+
+
+def _refuse_default_dtype(config: TaskConfig) -> None:
+    """Raise UserError if the task's module or constructor has set torch's default dtype, which no model would see."""
+    if (found := torch.get_default_dtype()) is not DEFAULT_DTYPE:
+        raise UserError(
+            f"task._target_: {config.target} sets torch's default dtype to {found} outside model(), where "
+            f"it is lost; set it in model(), or return the model in that dtype"
+        )
+
+
+def _foreign_default_dtype() -> list[str]:
+    """A line if the calling program has set torch's default dtype: trials don't follow it."""
+    if (found := torch.get_default_dtype()) is DEFAULT_DTYPE:
+        return []
+    return [
+        f"torch's default dtype is {found} in this process, and {DEFAULT_DTYPE} for the trials; "
+        f"a model of another dtype sets it in task.model()"
+    ]
 
 
 def _batch_size(config: TaskConfig, said: Stated) -> int:
@@ -129,7 +150,7 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
     check_combination(arm)
     device = device or device_of(arm.trainer.device)
     task = task or build_task(arm.task)
-    warnings: list[str] = []
+    warnings = _foreign_default_dtype()
     _, floats, switched_off = _updater(arm)
     space = space_of(arm, task_facts(arm, task), floats, switched_off, warnings)
     tasks = {_task_key(arm.task): task}

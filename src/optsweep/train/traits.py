@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -21,6 +21,8 @@ from optsweep.train.randomness import Generators, seed_construction, step_seeds
 
 TRIED = 2
 """Samples of the validation and the test split that a model is tried on."""
+
+PYTHON, NUMPY = "Python's random", "numpy.random"
 
 Numbers = bool | int | float | str | Tensor | None
 
@@ -48,6 +50,7 @@ class Construction:
     module: nn.Module
     default_dtype: torch.dtype
     reseeded: bool  # whether it set the seed of torch's generator
+    generators: Mapping[str, object]  # their states
 
     @property
     def dtype(self) -> torch.dtype:
@@ -77,7 +80,8 @@ def construct(task: Task, seed: int, device: torch.device) -> Construction:
     with isolated(device):
         seed_construction(seed, device)
         module = task.model()
-        return Construction(module, torch.get_default_dtype(), torch.initial_seed() != seed % 2**64)
+        reseeded = torch.initial_seed() != seed % 2**64
+        return Construction(module, torch.get_default_dtype(), reseeded, _states(device))
 
 
 def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_size: int, lanes: bool) -> ModelTraits:
@@ -107,15 +111,24 @@ def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_s
         alone = trial.alone or (f"attribute {own} differs from seed to seed and is no buffer" if own else "")
         with isolated(device, first.default_dtype):
             alone = alone or _lanes(replace(forward, stacked=True), second.module.to(device), batch_size, trial.missing)
-    notes = []
-    if first.reseeded or second.reseeded:
-        notes.append("task.model: it sets torch's seed itself, so trials of all seeds start from the same weights")
+    notes = _seeds_of_its_own(first, second)
     if alone:
         notes.append(f"trainer.lanes: this model's trials train one after the other, because {alone}")
     if trial.missing:
         when = "it is left out" if lanes and not alone else "each is trained in the steps that give it one"
         notes.append(f"task.model: the first batch gives {_listed(trial.missing)} no gradient; {when}")
     return ModelTraits(dtype, first.default_dtype, trial.generators, trial.missing, alone, tuple(notes))
+
+
+def _seeds_of_its_own(first: Construction, second: Construction) -> list[str]:
+    """A line for each generator that the model seeds itself: after two seeds of ours it is in one state."""
+    notes = []
+    if first.reseeded or second.reseeded:
+        notes.append("task.model: it sets torch's seed itself, so trials of all seeds start from the same weights")
+    for name in (PYTHON, NUMPY):
+        if _same(first.generators[name], second.generators[name]):
+            notes.append(f"task.model: it sets the seed of {name} itself, so it draws the same there for all seeds")
+    return notes
 
 
 @dataclass(frozen=True)
@@ -156,7 +169,7 @@ def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
         alone = f"its forward pass assigns buffer {reassigned[0]} anew"
     elif kept:
         alone = f"its forward pass keeps something in attribute {kept[0]}"
-    found = Generators(device, python="Python's random" in drawn, numpy="numpy.random" in drawn)
+    found = Generators(device, python=PYTHON in drawn, numpy=NUMPY in drawn)
     return _Trial(missing, found, alone)
 
 
@@ -281,8 +294,8 @@ def _states(device: torch.device) -> dict[str, object]:
     """States of the generators that a model may draw from."""
     states: dict[str, object] = {
         "torch's generator": torch.get_rng_state(),
-        "Python's random": random.getstate(),
-        "numpy.random": pickle.dumps(np.random.get_state(legacy=False)),  # noqa: NPY002 - what users' models draw from
+        PYTHON: random.getstate(),
+        NUMPY: pickle.dumps(np.random.get_state(legacy=False)),  # noqa: NPY002 - what users' models draw from
     }
     on_device: dict[str, Callable[[], Tensor]] = {
         "cuda": lambda: torch.cuda.get_rng_state(device),
