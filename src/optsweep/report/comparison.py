@@ -15,7 +15,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from optsweep.inference import groups, statistics
-from optsweep.inference.comparison import Conclusion, Finding, blocks_apart, differences, holm, in_common, judge, paired, scale
+from optsweep.inference.comparison import (
+    Conclusion,
+    Finding,
+    blocks_apart,
+    differences,
+    holm,
+    in_common,
+    judge,
+    paired,
+    scale,
+)
 from optsweep.inference.looks import AUTO, Level, num_seeds
 from optsweep.inference.repeats import independent, repeats_of
 from optsweep.inference.statistics import Interval, PairedT

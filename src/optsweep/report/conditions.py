@@ -77,7 +77,7 @@ def _samples(comparison: Comparison) -> Iterator[str]:
     if alone.low is not None and alone.high is not None and not alone.low <= 0 <= alone.high:
         places = decimals((alone.high - alone.low) / 2, alone.mean)
         yield (
-            f"On these test samples {comparison.candidate.label} ends {side(comparison)} than "
+            f"On these test samples {comparison.candidate.label} ends {'lower' if alone.mean < 0 else 'higher'} than "
             f"{comparison.baseline.label} ({interval_name(comparison.level)} over seeds alone "
             f"{span(alone.low, alone.high, places, sign=True)}); other samples may say otherwise."
         )
