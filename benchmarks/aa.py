@@ -7,8 +7,8 @@ Value: share of comparisons declared better or worse; the columns beside it: its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from benchmarks.side_by_side import Figure
@@ -35,6 +35,7 @@ class TestedSeeds:
 
     test_losses: Mapping[int, float]
     diverged_seeds: int = 0
+    test_blocks: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
     def first(self, seeds: int) -> TestedSeeds:
         """With the first seeds only."""

@@ -46,6 +46,11 @@ class Seeds:
         """Finite test losses by seed."""
         return {seed: loss for seed, loss in self.values("test/loss").items() if math.isfinite(loss)}
 
+    @cached_property
+    def test_blocks(self) -> Mapping[int, Sequence[float]]:
+        """Test losses of parts of the split, by seed."""
+        return {int(trial["seed"]): blocks for trial in self.arm["confirm"] if (blocks := trial.get("test_blocks"))}
+
     @property
     def diverged_seeds(self) -> int:
         """Seeds that diverged, a test loss that is not finite included."""

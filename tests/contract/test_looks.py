@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,6 +80,7 @@ def test_in_words() -> None:
 class OfSeeds:
     test_losses: Mapping[int, float]
     diverged_seeds: int = 0
+    test_blocks: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
 
 BASE = [2.00, 2.05, 1.95, 2.02, 1.98]

@@ -129,12 +129,29 @@ def test_one_lane_equals_a_hand_written_loop_over_torch_adamw(digits: Task) -> N
         x, y = digits.batch(split, torch.arange(digits.size(split)))
         expected = nn.functional.cross_entropy(model(x.double()), y).item()
         assert found == pytest.approx(expected, abs=1e-12)
+    size = digits.size(Split.TEST) // 32
+    assert len(outcome.test_blocks) == 32
+    for block in (0, 31):
+        x, y = digits.batch(Split.TEST, torch.arange(block * size, (block + 1) * size))
+        expected = nn.functional.cross_entropy(model(x.double()), y).item()
+        assert outcome.test_blocks[block] == pytest.approx(expected, abs=1e-12)
     points = [point for rung in listener.rungs[0] for point in rung.points]
     assert [p.step for p in points] == list(range(5, 61, 5))
     for point in points:
         assert point.loss == pytest.approx(np.mean(losses[point.step - 5 : point.step]), abs=1e-12)
     assert points[-1].lr == pytest.approx(3e-4)
     assert points[0].lr == pytest.approx(3e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("batch", [7, 1000])
+def test_parts_of_the_test_split_are_at_most_32_and_the_same_in_lanes(digits: Task, batch: int) -> None:
+    trials = [Trial(HYPER, seed=seed, test=True) for seed in range(2)]
+    p = program(digits, num_steps=10, eval_batch_size=batch)
+    singles = [train_all(p, [trial])[0] for trial in trials]
+    for one, lane in zip(singles, train_all(replace(p, vmapped=True), trials), strict=True):
+        assert len(one.test_blocks) == 32
+        assert lane.test_blocks == pytest.approx(one.test_blocks, abs=1e-9)
+        assert one.test_loss == pytest.approx(np.mean(one.test_blocks), rel=0.05)
 
 
 @pytest.mark.parametrize("build", [adamw, soap_schedule_free, momentum_l2, adagrad])

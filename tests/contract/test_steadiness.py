@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,7 @@ def test_even_differences_are_rarely_called_uneven(n: int) -> None:
 def test_auto_goes_on_where_a_seed_decides() -> None:
     class Seeds:
         diverged_seeds = 0
+        test_blocks: Mapping[int, Sequence[float]] = {}
 
         def __init__(self, losses: dict[int, float]) -> None:
             self.test_losses = losses

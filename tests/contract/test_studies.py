@@ -46,7 +46,7 @@ def test_optuna_numbers_and_reads_the_trials_that_are_made_here(studies: Studies
         studies.enqueue(seat, "arm", Phase.CONFIRM, Slot(number, {"lr": 1e-3}, 7, "chosen"))
     claim = take(studies)
     studies.report(claim, 10, float("nan"), 60.0)
-    studies.tell(claim, End.FINISHED, 0.25, 1.5, 0.75)
+    studies.tell(claim, End.FINISHED, 0.25, 1.5, 0.75, (0.5, 1.0))
     trials = studies.trials("arm", Phase.SEARCH)
     assert [trial.number for trial in trials] == [0, 1, 2]
     assert [trial.state.name for trial in trials] == ["COMPLETE", "WAITING", "WAITING"]
@@ -63,6 +63,7 @@ def test_optuna_numbers_and_reads_the_trials_that_are_made_here(studies: Studies
     assert trials[0].duration is not None
     found = studies.history("arm", Phase.SEARCH, 1)
     assert (found.slots[0].value, found.slots[0].test_loss, found.train_seconds) == (0.25, 0.75, 1.5)
+    assert found.slots[0].test_blocks == (0.5, 1.0)
     assert found.waiting == 2
 
 

@@ -233,11 +233,12 @@ def test_losses_come_back_zero_and_infinity_included(uri: str) -> None:
         head = TrialHead("a", Phase.CONFIRM, seed, seed, "chosen", {"lr": 1e-3})
         log = TrialLog(tracker, parent, "t", head, "accuracy")
         log.rung(Rung(4, loss, 0.0, (Point(4, loss, 0.0, 0.0, 0.0),), 1.0, 0, 1.0))
-        log.end(Outcome(End.FINISHED, 4, loss, 0.0, loss, 0.0, 1.0, 0))
+        log.end(Outcome(End.FINISHED, 4, loss, 0.0, loss, 0.0, 1.0, 0, test_blocks=(loss, 1.5)))
     (arm,) = load_sweep(tracker.client, "losses", tracker.experiment_id).arms
     for trial, loss in zip(arm.trials, [0.0, math.inf, 2.5], strict=True):
         assert trial.metric(names.VAL_LOSS) == trial.metric(names.TEST_LOSS) == loss
         assert trial.curves[names.VAL_LOSS].values.tolist() == [loss]
+        assert trial.test_blocks == (loss, 1.5)
         assert len(trial.metrics) == 10
         assert trial.train_seconds == 1.0
         assert trial.state_bytes == 0.0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hand_verdicts import BASE, JITTER, arm, outcome, page, said, shifted, trial
@@ -14,7 +15,7 @@ from optsweep.report.comparison import Conclusion
 from optsweep.report.table import table
 from optsweep.report.verdict import Verdict
 from optsweep.tracking import names
-from optsweep.tracking.reader import ArmRecord
+from optsweep.tracking.reader import ArmRecord, Curve
 from optsweep.tracking.schema import Chosen, RangeRecord
 from optsweep.train.trial import Phase
 
@@ -61,6 +62,39 @@ def test_seeds_that_were_looked_at_are_judged_so_under_a_fixed_number_too() -> N
     v = looked(arm("adamw", BASE), arm("soap", shifted(-0.1)), seeds=8)
     assert "three looks planned" in v.headline
     assert [a.num_seeds for a in v.group.arms] == [8, 8]
+
+
+def of_samples(losses: Sequence[float], apart: float) -> dict[int, Curve]:
+    """Parts of the test split by seed: the seed's loss, and what every second part is above and below it."""
+    by = np.where(np.arange(8) % 2, apart, -apart)
+    return {seed: Curve(np.arange(8), loss + by + 0.001 * (np.arange(8) == seed)) for seed, loss in enumerate(losses)}
+
+
+def by_sample(name: str, losses: Sequence[float], apart: float) -> ArmRecord:
+    held = of_samples(losses, apart)
+    plain = arm(name, losses, facts={"metric": "accuracy", "loss_unit": "nats", "num_steps": 400, "num_test": 64})
+    trials = (replace(t, curves={names.TEST_BLOCKS: held[t.seed]}) for t in plain.trials)
+    return replace(plain, trials=tuple(trials))
+
+
+def test_a_difference_that_only_these_samples_show_is_not_shown() -> None:
+    ours = shifted(-0.05)
+    v = said(by_sample("adamw", BASE, 0.0), by_sample("soap", ours, 0.6))
+    assert outcome(v) is Conclusion.NO_DIFFERENCE
+    assert "paired over 8 seeds and over 64 test samples)" in v.headline
+    assert "On these test samples soap ends lower than adamw (95 % interval over seeds alone −0.0" in v.text
+    assert v.text.count("other samples may say otherwise.") == 1
+    alike = said(by_sample("adamw", BASE, 0.6), by_sample("soap", ours, 0.6))
+    assert outcome(alike) is Conclusion.BETTER
+    assert "other samples" not in alike.text
+    without = said(arm("adamw", BASE), arm("soap", ours))
+    assert outcome(without) is Conclusion.BETTER
+    assert "paired over 8 seeds)" in without.headline
+
+
+def test_of_one_search_the_settings_are_held_and_the_samples_are_not() -> None:
+    v = said(by_sample("adamw", BASE, 0.0), by_sample("soap", shifted(-0.1), 0.01), search={"trials": 16})
+    assert "paired over 8 seeds and over 64 test samples; settings held)" in v.headline
 
 
 def test_choices_that_the_search_made_are_shown_beside_the_rate() -> None:

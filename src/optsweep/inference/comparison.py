@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+import numpy as np
+
 from optsweep.inference import statistics
 from optsweep.inference.looks import Level
 from optsweep.inference.repeats import independent
 from optsweep.inference.statistics import PairedT
 from optsweep.inference.steadiness import steady
+from optsweep.inference.two_way import MIN_BLOCKS, Array, two_way
 
 
 class Conclusion(StrEnum):
@@ -48,6 +51,10 @@ class Tested(Protocol):
     @property
     def test_losses(self) -> Mapping[int, float]:
         """Finite test losses by seed."""
+
+    @property
+    def test_blocks(self) -> Mapping[int, Sequence[float]]:
+        """Mean losses of equal parts of the test split by seed; seeds without them are missing."""
 
     @property
     def diverged_seeds(self) -> int:
@@ -162,9 +169,23 @@ def differences(candidate: Tested, baseline: Tested) -> dict[int, float]:
 
 
 def paired(found: Mapping[int, float], candidate: Tested, baseline: Tested, level: Level) -> PairedT | None:
-    """The paired t test of their differences, with its interval at the level's confidence."""
+    """The paired t test of their differences, over test samples too where their losses are known."""
     values = list(found.values())
-    return statistics.paired_t(values, level.confidence, scale=scale(candidate, baseline)) if values else None
+    if not values:
+        return None
+    size = scale(candidate, baseline)
+    return two_way(values, blocks_apart(candidate, baseline), level.confidence, scale=size)
+
+
+def blocks_apart(candidate: Tested, baseline: Tested) -> Array | None:
+    """Differences `[seeds or searches, parts of the test split]`; None where a seed's are unknown or few."""
+    ours, theirs = candidate.test_blocks, baseline.test_blocks
+    both = list(in_common(candidate, baseline)[0])
+    sizes = {len(held.get(seed, ())) for held in (ours, theirs) for seed in both}
+    if len(sizes) != 1 or min(sizes) < MIN_BLOCKS:
+        return None
+    apart = [{seed: ours[seed][block] - theirs[seed][block] for seed in both} for block in range(min(sizes))]
+    return np.array([list(independent(held).values()) for held in apart]).T
 
 
 def scale(*arms: Tested) -> float:

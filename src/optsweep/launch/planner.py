@@ -79,6 +79,11 @@ class _Standing:
         return {seed: loss for seed, loss in found.items() if loss is not None and math.isfinite(loss)}
 
     @property
+    def test_blocks(self) -> Mapping[int, Sequence[float]]:
+        """Test losses of the parts of the split, by seed."""
+        return {seed: slot.test_blocks for seed, slot in self.seeds.items() if slot.test_blocks}
+
+    @property
     def diverged_seeds(self) -> int:
         """Seeds that diverged, a test loss that is not finite included."""
         losses = [slot.value if slot.test_loss is None else slot.test_loss for slot in self.seeds.values()]

@@ -184,7 +184,7 @@ class _Reporter:
         if work.claim in self.dropped:
             return
         self.logs[place].end(outcome)
-        told = (outcome.end, outcome.val_loss, outcome.train_seconds, outcome.test_loss)
+        told = (outcome.end, outcome.val_loss, outcome.train_seconds, outcome.test_loss, outcome.test_blocks)
         try:
             self.worker.studies.tell(work.claim, *told)
         except LeaseLostError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -53,6 +53,11 @@ class ArmResult:
         """A metric's last value by seed, of the confirm trials that finished."""
         found = {seed: trial.metric(key) for seed, trial in self.confirm.items() if finished(trial)}
         return {seed: value for seed, value in found.items() if value is not None}
+
+    @cached_property
+    def test_blocks(self) -> Mapping[int, Sequence[float]]:
+        """Mean losses of parts of the test split by seed, of the trials that `test_losses` has."""
+        return {seed: held for seed in self.test_losses if (held := self.confirm[seed].test_blocks)}
 
     @property
     def losses(self) -> Mapping[int, float]:

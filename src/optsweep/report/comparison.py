@@ -15,7 +15,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from optsweep.inference import groups, statistics
-from optsweep.inference.comparison import Conclusion, Finding, differences, holm, in_common, judge, paired, scale
+from optsweep.inference.comparison import (
+    Conclusion,
+    Finding,
+    blocks_apart,
+    differences,
+    holm,
+    in_common,
+    judge,
+    paired,
+    scale,
+)
 from optsweep.inference.looks import AUTO, Level, num_seeds
 from optsweep.inference.repeats import independent, repeats_of
 from optsweep.inference.statistics import Interval, PairedT
@@ -48,6 +58,7 @@ class Comparison:
     delta: float | None
     outcome: Conclusion
     level: Level
+    over_samples: bool  # whether interval and p are over test samples too
     steps_ratios: tuple[float, ...]  # candidate / baseline per seed, to the baseline's final validation loss
 
     @property
@@ -199,6 +210,7 @@ def _comparison(
         delta=delta,
         outcome=as_tuned(candidate, baseline, finding.outcome),
         level=level,
+        over_samples=blocks_apart(candidate, baseline) is not None,
         steps_ratios=steps_ratios(candidate, baseline),
     )
 

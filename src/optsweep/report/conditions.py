@@ -20,7 +20,7 @@ def conditions(group: Group) -> tuple[str, ...]:
         return ()
     said = [*_bracketing(group), *_trials(group)]
     for comparison in group.comparisons:
-        said += [*_validation(comparison), *_uneven(comparison)]
+        said += [*_samples(comparison), *_validation(comparison), *_uneven(comparison)]
     return tuple(said)
 
 
@@ -67,6 +67,20 @@ def _trials(group: Group) -> Iterator[str]:
 
 def _span(counts: Sequence[int]) -> str:
     return f"{counts[0]} to {counts[-1]}"
+
+
+def _samples(comparison: Comparison) -> Iterator[str]:
+    """Where the seeds agree and the test samples are too few, or too different, to say so of others."""
+    if not comparison.over_samples or comparison.outcome not in (Conclusion.NO_DIFFERENCE, Conclusion.EQUAL):
+        return
+    alone = statistics.paired_t(list(comparison.differences.values()), comparison.level.confidence)
+    if alone.low is not None and alone.high is not None and not alone.low <= 0 <= alone.high:
+        places = decimals((alone.high - alone.low) / 2, alone.mean)
+        yield (
+            f"On these test samples {comparison.candidate.label} ends {'lower' if alone.mean < 0 else 'higher'} than "
+            f"{comparison.baseline.label} ({interval_name(comparison.level)} over seeds alone "
+            f"{span(alone.low, alone.high, places, sign=True)}); other samples may say otherwise."
+        )
 
 
 def _validation(comparison: Comparison) -> Iterator[str]:

@@ -136,7 +136,7 @@ def _arm(arm: ArmResult) -> dict[str, Any]:
         "config": arm.arm.config,
         "rungs": (rungs := _rungs(arm)),
         "confirm": [
-            {**_trial(trial), "val_loss_at_rungs": _curve(trial, rungs)} for trial in arm.arm.of(Phase.CONFIRM)
+            {**_confirmed(trial), "val_loss_at_rungs": _curve(trial, rungs)} for trial in arm.arm.of(Phase.CONFIRM)
         ],
         "search": [_search_trial(trial) for trial in arm.arm.of(Phase.SEARCH)],
     }
@@ -178,6 +178,11 @@ def _trial(trial: TrialRecord) -> dict[str, Any]:
     }
 
 
+def _confirmed(trial: TrialRecord) -> dict[str, Any]:
+    """With the test losses of parts of the split, which intervals are over too."""
+    return {**_trial(trial), "test_blocks": [float(f"{loss:.6g}") for loss in trial.test_blocks]}
+
+
 def _comparison(comparison: Comparison, said: str) -> dict[str, Any]:
     return {
         "candidate": comparison.candidate.name,
@@ -188,6 +193,7 @@ def _comparison(comparison: Comparison, said: str) -> dict[str, Any]:
         "over": "searches" if comparison.searches > 1 else "seeds",
         "searches": comparison.searches,
         "seeds_per_search": comparison.seeds,
+        "over_samples": comparison.over_samples,
         "at_chosen_settings": comparison.at_chosen,
         "paired_t": asdict(comparison.test) if comparison.test else None,
         "validation_paired_t": asdict(comparison.val_test) if comparison.val_test else None,

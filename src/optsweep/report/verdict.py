@@ -206,7 +206,8 @@ def _at_chosen(comparison: Comparison) -> str:
 def _evidence(comparison: Comparison) -> str:
     assert comparison.test is not None
     over = paired_over(comparison)
-    unit, samples = comparison.baseline.unit, _test_samples(comparison.baseline)
+    unit = comparison.baseline.unit
+    samples = "" if comparison.over_samples else _test_samples(comparison.baseline)
     return evidence(comparison.test, comparison.p_holm, *comparison.means, unit, comparison.level, over, samples)
 
 
@@ -217,11 +218,19 @@ def paired_over(comparison: Comparison) -> str:
         count = f"{comparison.searches} of {plan.repeats}" if comparison.searches < plan.repeats else str(plan.repeats)
         fewest, most = min(comparison.seeds), max(comparison.seeds)
         seeds = plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
-        return f"{count} searches of {plural(plan.search.trials, 'trial')} with {seeds} each"
+        return f"{count} searches of {plural(plan.search.trials, 'trial')} with {seeds} each{_and_samples(comparison)}"
     text = plural(sum(comparison.seeds), "seed")
     if plan.repeats > 1:
         text += f" of the first complete search of {plan.repeats}"
+    if comparison.over_samples:
+        text += _and_samples(comparison)
+        return f"{text}; settings held" if comparison.at_chosen else text
     return f"{text}; settings and test split held" if comparison.at_chosen else text
+
+
+def _and_samples(comparison: Comparison) -> str:
+    """ " and over 1,024 test samples", where interval and p are."""
+    return f" and over {_test_samples(comparison.baseline)}" if comparison.over_samples else ""
 
 
 def evidence(

@@ -101,6 +101,7 @@ def slot_of(trial: FrozenTrial) -> Slot:
         origin=str(attributes["origin"]),
         value=value,
         test_loss=test_loss,
+        test_blocks=tuple(attributes.get("test_blocks", ())) if test_loss is not None else (),
         pruned=trial.state is TrialState.PRUNED and end == End.PRUNED,
         rungs=dict(trial.intermediate_values),
         prune_above={int(step): float(v) for step, v in attributes.get("prune_above", {}).items()},

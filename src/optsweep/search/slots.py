@@ -86,6 +86,7 @@ class Slot:
     origin: str
     value: float | None = None  # validation loss at the last step; inf: diverged; None: not there yet, or pruned
     test_loss: float | None = None  # of a confirm trial that finished
+    test_blocks: tuple[float, ...] = ()  # its parts
     pruned: bool = False
     crashed: bool = False
     rungs: Mapping[int, float] = field(default_factory=dict)

@@ -198,11 +198,19 @@ class Studies:
         """Report a rung, and keep the trial. Raises LeaseLostError if somebody gave it up."""
         self._ownership.report(claim, step, value, lease)
 
-    def tell(self, claim: Claim, end: End, value: float, seconds: float, test_loss: float | None = None) -> None:
+    def tell(
+        self,
+        claim: Claim,
+        end: End,
+        value: float,
+        seconds: float,
+        test_loss: float | None = None,
+        test_blocks: Sequence[float] = (),
+    ) -> None:
         """Tell how a trial ended. Raises LeaseLostError if somebody gave it up before."""
         attributes: dict[str, Any] = {"end": end.value, "train_seconds": seconds}
         if test_loss is not None:
-            attributes["test_loss"] = test_loss
+            attributes |= {"test_loss": test_loss, "test_blocks": list(test_blocks)}
         if end is End.FINISHED:
             self._ownership.end(claim, TrialState.COMPLETE, attributes, value)
         else:

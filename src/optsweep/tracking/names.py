@@ -29,6 +29,7 @@ LR = "train/lr"
 GRAD_NORM = "train/grad_norm"
 UPDATE_RATIO = "train/update_ratio"
 VAL_LOSS = "val/loss"
+TEST_BLOCKS = "test/loss_by_block"  # its steps are parts of the test split
 TEST_LOSS = "test/loss"
 TRAIN_SECONDS = "cost/train_seconds"  # pure training time so far, evaluation and tracking excluded
 PEAK_BYTES = "cost/peak_bytes"

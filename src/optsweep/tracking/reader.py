@@ -80,6 +80,12 @@ class TrialRecord:
         """Which of the arm's searches it belongs to."""
         return repeat_of(self.seed)
 
+    @property
+    def test_blocks(self) -> tuple[float, ...]:
+        """Mean losses of about equal parts of the test split; none where they aren't known."""
+        held = self.curves.get(names.TEST_BLOCKS)
+        return () if held is None else tuple(map(float, held.values))
+
     def number(self, key: str) -> float | None:
         """A hyperparameter as a number, or None."""
         return number(self.params.get(key))
@@ -198,7 +204,7 @@ def _natural(name: str) -> list[tuple[str, float]]:
 
 def _trial(run: Run) -> TrialRecord:
     tags, params = run.data.tags, run.data.params
-    metrics = {key: infinity(value) for key, value in run.data.metrics.items()}
+    metrics = {key: infinity(value) for key, value in run.data.metrics.items() if key != names.TEST_BLOCKS}
     head, end = TrialHead.of(tags, params), TrialEnd.of(tags, params, metrics)
     return TrialRecord(
         run_id=run.info.run_id,
@@ -277,6 +283,8 @@ def _with_curves(client: MlflowClient, arm: ArmRecord) -> ArmRecord:
         if trial.run_id in drawn:
             keys = (names.VAL_LOSS, names.TRAIN_LOSS, *((names.LR,) if trial is first else ()))
             curves = {key: _curve(client, trial.run_id, key) for key in keys if key in trial.metrics}
+            if names.TEST_LOSS in trial.metrics:
+                curves[names.TEST_BLOCKS] = _curve(client, trial.run_id, names.TEST_BLOCKS)
             trial = replace(trial, curves=curves)
         trials.append(trial)
     return _with_path(client, replace(arm, trials=tuple(trials)))

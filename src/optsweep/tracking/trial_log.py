@@ -67,6 +67,8 @@ class TrialLog:
         if outcome.test_loss is not None and outcome.test_score is not None:
             self._add(names.TEST_LOSS, outcome.test_loss, outcome.step)
             self._add(names.test_metric(self.metric), outcome.test_score, outcome.step)
+            for block, loss in enumerate(outcome.test_blocks):
+                self._add(names.TEST_BLOCKS, loss, block)
         self._add(names.TRAIN_SECONDS, outcome.train_seconds, outcome.step)
         self._send(TrialEnd(Status(outcome.end.value), outcome.reason, outcome.train_seconds, outcome.state_bytes))
         with failures_told_apart():

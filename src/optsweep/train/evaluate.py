@@ -26,6 +26,9 @@ RECALIBRATION_BATCHES = 16
 RECALIBRATION_SAMPLES = 64
 """Samples of each, or the whole training split if it is smaller."""
 
+TEST_BLOCKS = 32
+"""Parts of the test split whose losses are kept, at most: enough to tell what other samples would change."""
+
 SPREAD_GROUPS = 16
 """Groups of samples, at least, from which the spread of losses is estimated where there are as many."""
 
@@ -50,13 +53,27 @@ def spread(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors)
 
     Estimated from equal groups of two samples or more, as a loss is defined for batches; 0 where there is one only.
     """
-    task = program.task
-    size = min(max(2, task.size(Split.VAL) // SPREAD_GROUPS), program.eval_batch_size)
-    groups = [indices for indices in task.eval_indices(Split.VAL, size) if len(indices) == size]
+    groups = _equal(program, Split.VAL, SPREAD_GROUPS)
     if len(groups) < 2:
         return torch.zeros(arena.lanes, dtype=torch.float64)
     losses = _scored(program, arena, scratch, weights, Split.VAL, groups)[:, 0]
-    return losses.std(0) * math.sqrt(size)
+    return losses.std(0) * math.sqrt(len(groups[0]))
+
+
+@torch.no_grad()
+def block_losses(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors) -> Tensor:
+    """Mean losses of about equal parts of the test split, in its order, in every lane: `[blocks, K]`."""
+    groups = _equal(program, Split.TEST, TEST_BLOCKS)
+    if len(groups) < 2:
+        return torch.zeros(0, arena.lanes, dtype=torch.float64)
+    losses = _scored(program, arena, scratch, weights, Split.TEST, groups)[:, 0]
+    return torch.stack([part.mean(0) for part in losses.tensor_split(min(TEST_BLOCKS, len(groups)))])
+
+
+def _equal(program: Program, split: Split, count: int) -> list[NDArray[np.int64]]:
+    """Groups of one size, two samples or more, as a loss is defined for batches; at least so many where that can be."""
+    size = min(max(2, program.task.size(split) // count), program.eval_batch_size)
+    return [indices for indices in program.task.eval_indices(split, size) if len(indices) == size]
 
 
 def _scored(

@@ -13,7 +13,7 @@ from optsweep.optim.rule import Coefficients
 from optsweep.tasks.base import Split
 from optsweep.train.arena import Arena
 from optsweep.train.device import peak_bytes, reset_peak, synchronize
-from optsweep.train.evaluate import evaluate, spread
+from optsweep.train.evaluate import block_losses, evaluate, spread
 from optsweep.train.forward import Tensors
 from optsweep.train.lanes import coefficients, last_coefficients, open_lane, samples
 from optsweep.train.program import Program
@@ -252,6 +252,7 @@ class Run:
         test: list[list[float]] = []
         if tested:
             test = evaluate(self.program, self.arena, self.scratch, weights, Split.TEST).tolist()
+            blocks = block_losses(self.program, self.arena, self.scratch, weights).T.tolist()
         state_bytes = self._state_bytes()
         for k, (end, reason) in ended.items():
             lane = self.lanes[k]
@@ -268,6 +269,7 @@ class Run:
                 train_seconds=lane.train_seconds,
                 state_bytes=state_bytes,
                 reason=reason,
+                test_blocks=tuple(blocks[k]) if k in tested else (),
                 artifacts=self.program.task.artifacts(buffers),
             )
             self.observer.on_end(lane.trial.key, outcome)

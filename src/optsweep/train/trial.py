@@ -70,4 +70,5 @@ class Outcome:
     train_seconds: float
     state_bytes: int
     reason: str = ""
+    test_blocks: tuple[float, ...] = ()  # mean test losses of about equal parts of the split
     artifacts: Mapping[str, str] = field(default_factory=dict)  # text files by name, such as a landscape's path

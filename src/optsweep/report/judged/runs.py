@@ -62,6 +62,11 @@ class RunArm:
         return {run.index: self.loss(run) for run in self.runs if math.isfinite(run.end.value)}
 
     @property
+    def test_blocks(self) -> Mapping[int, Sequence[float]]:
+        """None: a table of runs has no losses of parts of a split."""
+        return {}
+
+    @property
     def diverged_seeds(self) -> int:
         """Runs whose value isn't finite."""
         return sum(not math.isfinite(run.end.value) for run in self.runs)
