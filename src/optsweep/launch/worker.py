@@ -56,7 +56,7 @@ class Worker:
 
     def work_once(self) -> bool:
         """Pop and train the trials of one arm, those of early repeats first; false if none was waiting."""
-        for repeat in range(self.jobs[0].arm.repeats):
+        for repeat in range(self.jobs[0].arm.most_repeats):
             for i in range(len(self.jobs)):
                 job = self.jobs[(self._next + i) % len(self.jobs)]
                 for phase in (Phase.SEARCH, Phase.CONFIRM):

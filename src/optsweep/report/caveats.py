@@ -56,10 +56,6 @@ def _incomplete(group: Group) -> Iterator[str]:
     if group.sweep.absent:
         have = "has" if len(group.sweep.absent) == 1 else "have"
         yield f"Partial: {listed(list(group.sweep.absent))} {have} not started."
-    planned = group.sweep.plan.repeats
-    complete = min((comparison.searches for comparison in group.comparisons), default=planned)
-    if planned > 1 and complete < planned:
-        yield f"Provisional: of {planned} searches of every arm {complete or 'none'} can be compared yet."
     for arm in group.arms:
         missing = [plural(arm.missing(phase), f"{phase} trial") for phase in Phase if arm.missing(phase)]
         if missing:
