@@ -73,9 +73,7 @@ def run(
             from optsweep.launch.provisional import pages
 
             aside = workers != 0
-            heard = until_trained.enter_context(
-                pages(arms[0].tracking_uri, arms[0].sweep, index, observe, aside=aside)
-            )
+            heard = until_trained.enter_context(pages(arms[0].tracking_uri, arms[0].sweep, index, observe, aside=aside))
         result = run_sweep(arms, workers=workers, command=command, observe=heard)
     if not report:
         return Finished(result, None, None)

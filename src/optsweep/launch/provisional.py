@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from optsweep.launch.events import Event, Observer, PageWritten, Progressed, RepeatEnded, Trained
+from optsweep.launch.events import Event, Observer, PageWritten, Progressed, RepeatEnded, Stopped, Trained
 from optsweep.report import write_report
 
 NICENESS = 10
@@ -28,6 +28,7 @@ class _Pages:
     index: Path
     aside: bool  # in a process of its own, while workers train; else here, between two trials
     observe: Observer
+    stopped: bool = False
     wanted: RepeatEnded | None = None
     writing: tuple[SpawnProcess, RepeatEnded] | None = None
 
@@ -38,9 +39,12 @@ class _Pages:
                 self.wanted = event
             case Progressed():
                 self._ended()
-            case Trained():  # to its end or stopped: the page that has been begun is finished
+            case Stopped():
+                self.stopped = True
+            case Trained():
                 self.join()
-                return
+                if not self.stopped:  # the last page follows
+                    return
         if self.wanted is not None and self.writing is None:
             self._begin(self.wanted)
             self.wanted = None
