@@ -220,7 +220,7 @@ def check_arm(built: Built) -> list[str]:
         try_out(update, dtype=program.dtype, device=program.device)
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
-    rungs = len(program.rung_steps(update.period))  # the rule may need longer ones than trainer.rungs asks for
+    rungs = len(program.rung_steps())
     return [*program.notes, *update.notes, *evaluation_notes(program.schedule, program.num_steps, rungs)]
 
 
