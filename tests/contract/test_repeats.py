@@ -123,6 +123,13 @@ def test_over_several_searches_an_arm_is_better() -> None:
     assert not any("Provisional" in text or "Partial" in text or "Few" in text for text in found.caveats)
 
 
+def test_a_split_that_repeats_draw_anew_is_said() -> None:
+    drawn = [repeated(name, losses) for name, losses in LOSSES.items()]
+    found = said(*(replace(one, facts={**one.facts, "resplit": True}) for one in drawn), repeats=4)
+    assert "4 searches of 2 trials with 3 seeds each, train/validation split redrawn)" in found.headline
+    assert "repeating search, train/validation split and seeds; the test split is the same" in " ".join(found.caveats)
+
+
 @pytest.mark.parametrize(
     ("by", "words"),
     [

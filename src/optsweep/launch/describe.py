@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from optsweep.build.assemble import Built
+from optsweep.build.assemble import Built, redraws
 from optsweep.build.combination import ships_average
 from optsweep.build.stated import stated
 from optsweep.config.arm import Arm
@@ -164,6 +164,7 @@ def facts_of(arm: Arm, program: Program) -> ArmFacts:
         threads=arm.trainer.threads,
         data=said.digest,
         num_test=said.sizes[Split.TEST],
+        resplit=redraws(arm, program.task),
         averaged=ships_average(arm),
     )
 

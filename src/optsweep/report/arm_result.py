@@ -108,6 +108,11 @@ class ArmResult:
         value = self.arm.facts.get("num_test")
         return int(value) if value is not None else None
 
+    @property
+    def resplit(self) -> bool:
+        """Whether its repeats divide training and validation anew."""
+        return bool(self.arm.facts.get("resplit", False))
+
     def count(self, phase: Phase, status: Status) -> int:
         """Trials of a phase that ended so."""
         return self._counts[phase, status]

@@ -47,7 +47,8 @@ def _what_the_intervals_hold_for(group: Group) -> Iterator[str]:
     if over and min(over) < FEW_SEARCHES:
         yield "Two searches: an interval from so few leans wholly on differences being normally distributed."
     if len(over) == len(tested):
-        yield "The intervals hold for repeating search and seeds; the test split is the same in all."
+        also = "search, train/validation split and seeds" if group.baseline.resplit else "search and seeds"
+        yield f"The intervals hold for repeating {also}; the test split is the same in all."
     else:
         yield "The intervals hold for the chosen settings; how lucky the search was is not part of them."
 

@@ -228,7 +228,8 @@ def paired_over(comparison: Comparison) -> str:
         count = f"{comparison.searches} of {planned}" if comparison.searches < planned else str(planned)
         fewest, most = min(comparison.seeds), max(comparison.seeds)
         seeds = plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
-        return f"{count} searches of {plural(plan.search.trials, 'trial')} with {seeds} each"
+        split = ", train/validation split redrawn" if comparison.baseline.resplit else ""
+        return f"{count} searches of {plural(plan.search.trials, 'trial')} with {seeds} each{split}"
     text = plural(sum(comparison.seeds), "seed")
     if comparison.baseline.repeats > 1:
         text += f" of the first complete search of {comparison.baseline.repeats}"

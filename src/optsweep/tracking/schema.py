@@ -188,6 +188,7 @@ class ArmFacts:
     threads: int
     data: str  # the data's digest
     num_test: int | None = None  # samples of the test split
+    resplit: bool = False  # further repeats divide training and validation anew
     averaged: bool = False  # what is evaluated is an average of the weights, so a run may stop anywhere
 
 
