@@ -133,8 +133,9 @@ def looking() -> Iterator[str]:
     most, listed = REPEAT_LOOKS[-1], ", ".join(map(str, REPEAT_LOOKS))
     yield (
         f"`sweep.repeats=auto`, looks at {listed} searches. {LOOKED:,} repetitions a cell, of differences that a "
-        "search amounts to, no two arms different: 5 % is known to ± 0.1 point. In the column of valleys an arm is held "
-        f"against itself, each search {PLAN.trials} trials and {PLAN.seeds} seeds, {5 * REPETITIONS:,} repetitions (± 0.4)."
+        "search amounts to, no two arms different: 5 % is known to ± 0.1 point. In the column of valleys an arm is "
+        f"held against itself, each search {PLAN.trials} trials and {PLAN.seeds} seeds, {5 * REPETITIONS:,} "
+        "repetitions (± 0.4)."
     )
     pocock = nominal_level(REPEAT_LOOKS)
     rules = {f"`auto`, {100 * REPEAT_LEVEL:.2f} % at each": REPEAT_LEVEL, f"Pocock, {100 * pocock:.2f} %": pocock}

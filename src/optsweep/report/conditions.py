@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from optsweep.inference import statistics
+from optsweep.inference.looks import AUTO
 from optsweep.inference.steadiness import outlying, skewed
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Comparison, Conclusion, Group
@@ -73,8 +74,8 @@ def _more_looks(group: Group) -> Iterator[str]:
 
 def _size_in_words(size: Size) -> str:
     """ "16 trials + 8 seeds", "4 × (16 trials + 3 seeds)"."""
-    parts = [f"{size.trials} trials"] if size.trials else []
-    text = " + ".join([*parts, f"{size.seeds} seeds"])
+    parts = [plural(size.trials, "trial")] if size.trials else []
+    text = " + ".join([*parts, f"{size.seeds} seeds" if size.seeds == AUTO else plural(size.seeds, "seed")])
     return text if size.repeats == 1 else f"{size.repeats} × ({text})"
 
 
@@ -127,7 +128,8 @@ def _uneven(comparison: Comparison) -> Iterator[str]:
     pair = f"{comparison.candidate.label} − {comparison.baseline.label}"
     if far := outlying(held):
         rest = statistics.paired_t([v for seed, v in held.items() if seed not in far], comparison.level.confidence)
-        seeds = f"{'seed' if len(far) == 1 else 'seeds'} {listed([str(seed) for seed in far])}"
+        one, several = ("search", "searches") if comparison.searches > 1 else ("seed", "seeds")
+        seeds = f"{one if len(far) == 1 else several} {listed([str(seed) for seed in far])}"
         text = f"The differences {pair} are uneven: {seeds} {'lies' if len(far) == 1 else 'lie'} far from the others"
         if rest.low is not None and rest.high is not None:
             places = decimals((rest.high - rest.low) / 2, rest.mean)
