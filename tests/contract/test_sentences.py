@@ -114,7 +114,7 @@ AT_CHOSEN = "At the settings"
         (
             [arm("a", [2.0] * len(SKEWED)), arm("b", SKEWED)],
             {},
-            "are skewed, so the test errs more often than its level says",
+            "are skewed, so the test errs more often",
         ),
         ([over("a", *TWO), over("b", [1.9, 2.0], [2.0, 2.2])], {"repeats": 2, "seeds": 2}, "Two searches: an interval"),
         (

@@ -69,6 +69,7 @@ def work(
     losses: Mapping[str, Loss],
     repeats: Repeats = AUTO,
     *,
+    seeds: int = SEEDS,
     before: int = 0,
     restart: bool = False,
     stop_after: int = 10_000,
@@ -81,7 +82,7 @@ def work(
     told: list[int] = []
 
     def planner() -> Planner:
-        terms: dict[str, Any] = {"seeds": SEEDS, "repeats": repeats, "repeats_before": before, "retries": 1}
+        terms: dict[str, Any] = {"seeds": seeds, "repeats": repeats, "repeats_before": before, "retries": 1}
         return Planner(
             all_tasks,
             studies,
@@ -104,7 +105,7 @@ def work(
     seat.release()
     names = {task.job.label: task.name for task in all_tasks}
     counts = {
-        label: sum(studies.history(name, Phase.CONFIRM, 1, r).num_done == SEEDS for r in range(REPEAT_LOOKS[-1]))
+        label: sum(studies.history(name, Phase.CONFIRM, 1, r).num_done == seeds for r in range(REPEAT_LOOKS[-1]))
         for label, name in names.items()
     }
     return counts, told
@@ -143,6 +144,13 @@ def test_searches_end_where_all_comparisons_of_a_group_are_decided(
 def test_it_goes_on_from_a_fixed_number_at_the_next_look(studies: Studies) -> None:
     assert work(studies, {"a": BASE, "b": CLEAR}, 5)[0] == {"a": 5, "b": 5}
     assert work(studies, {"a": BASE, "b": CLEAR}, before=5)[0] == {"a": 6, "b": 6}
+
+
+def test_more_seeds_of_several_searches_are_run_in_each_and_nothing_again(studies: Studies) -> None:
+    losses = {"a": BASE, "b": CLEAR}
+    assert work(studies, losses, 3)[0] == {"a": 3, "b": 3}
+    assert work(studies, losses, 3, seeds=4, stop_after=2 * 3 * 2)[0] == {"a": 3, "b": 3}  # two more of each
+    assert work(studies, losses, 3, seeds=4, stop_after=0)[0] == {"a": 3, "b": 3}
 
 
 def test_every_complete_repeat_is_told_but_the_last(studies: Studies) -> None:
