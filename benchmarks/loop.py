@@ -48,7 +48,7 @@ def run(device: torch.device) -> Iterator[Figure]:
 def _rung_steps(task: str, device: torch.device) -> int:
     """Steps from one rung to the next in a trial of default length."""
     whole = built(arm(task, "trainer.steps=null"), device).program
-    return whole.rung_steps(1)[0]
+    return whole.rung_steps()[0]
 
 
 def _by_hand(b: Built, stride: int, device: torch.device) -> Round:

@@ -34,7 +34,7 @@ def run(device: torch.device) -> list[Figure]:
     counts = ", ".join(f"{label}: {count} trials" for label, count in trials.items())
     whole, session = trained / (60 * minutes * workers), trained / (span * workers)
     return [
-        _figure("default sweep, command to report", f"{minutes:.2f} min", counts, minutes, 8.0, "6", "min"),
+        _figure("default sweep, command to report", f"{minutes:.2f} min", counts, minutes, 8.0, "7.5", "min"),
         _figure(
             "default sweep, training ÷ (session × workers)",
             f"{trained:.0f} s of training",

@@ -134,7 +134,9 @@ def where(group: Mapping[str, Any], results: Results) -> str:
 
 def level_of(group: Mapping[str, Any]) -> Level:
     """The level of the group's tests and intervals."""
-    return Level(group["seeds"]["nominal_level"], tuple(group["seeds"]["looks"]))
+    return Level(
+        group["seeds"]["nominal_level"], tuple(group["seeds"]["looks"]), group["seeds"].get("over_searches", False)
+    )
 
 
 def comparison_of(group: Mapping[str, Any], candidate: Mapping[str, Any]) -> Mapping[str, Any]:

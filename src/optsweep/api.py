@@ -5,6 +5,7 @@ Everything is imported where it is called: `status` and `suggest` answer without
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +60,8 @@ def run(
 ) -> Finished:
     """Run a sweep to its end and write its report into reports/NAME, unless one of just these results is there.
 
+    Of several repeats a provisional one is written whenever a further one is complete.
+
     Raises what `run_sweep` raises.
     """
     from optsweep.launch.environment import num_cores
@@ -66,10 +69,17 @@ def run(
     from optsweep.launch.sweep import note_report, run_sweep, stopping_said
 
     observe = observe or silent
-    result = run_sweep(arms, workers=workers, command=command, observe=observe)
+    index = REPORTS / arms[0].sweep / "index.html"
+    with contextlib.ExitStack() as until_trained:
+        heard = observe
+        if report and arms[0].most_repeats > 1:
+            from optsweep.launch.provisional import pages
+
+            aside = workers != 0
+            heard = until_trained.enter_context(pages(arms[0].tracking_uri, arms[0].sweep, index, observe, aside=aside))
+        result = run_sweep(arms, workers=workers, command=command, observe=heard)
     if not report:
         return Finished(result, None, None)
-    index = REPORTS / result.sweep / "index.html"
     if result.reported and index.is_file():
         return Finished(result, None, index)
     from optsweep.report import write_report

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from hand_sweeps import HALVING, NOISE, arm, by_length, found, seeds, sweep
+from optsweep.inference.repeats import seed_index
 from optsweep.report.across.frontier import Side
 from optsweep.report.across.lengths import Method, interpolated, steps_needed
 from optsweep.report.across.results import across_results
 from optsweep.report.write import across_plans
-from optsweep.tracking.reader import SweepRecord
+from optsweep.tracking.reader import ArmRecord, SweepRecord
 from optsweep.tracking.schema import ConfirmTerms
 
 
@@ -191,6 +192,24 @@ def test_one_long_run_against_the_frontier() -> None:
     assert [d.mean for d in frontier.differences] == pytest.approx([-0.1, -0.2])
     assert frontier.counts == {Side.BELOW: 2}
     assert "runs of 2 shorter lengths: below it at 2." in finding.sentences[1]
+
+
+def test_over_several_searches_the_frontier_pairs_their_means() -> None:
+    def searched(one: ArmRecord) -> ArmRecord:  # two searches of three seeds
+        trials = [replace(t, seed=seed_index(t.seed // 3, t.seed % 3)) for t in one.trials]
+        return replace(one, trials=tuple(trials))
+
+    free = [
+        arm("free", seeds(2.0), steps=n, axis=True, schedule="schedule_free", reached={200: 2.3, n: 2.0})
+        for n in (200, 400)
+    ]
+    one = sweep(*map(searched, [*by_length("adamw", {200: 2.1, 400: 2.0}), *free]))
+    plan = replace(one.plan, repeats=2, confirm=ConfirmTerms(seeds=3))
+    ((lengths, _),) = found(replace(one, plan=plan)).run_lengths
+    (frontier,) = lengths.frontier
+    (held,) = frontier.differences
+    assert held.n == 2
+    assert held.mean == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(

@@ -241,11 +241,24 @@ def test_a_trial_above_its_threshold_is_pruned_at_that_rung(digits: Task) -> Non
     assert (outcome.end, outcome.step) == (End.PRUNED, 20)
 
 
-def test_rungs_fall_on_multiples_of_the_rule_s_period(digits: Task) -> None:
-    p = program(digits, num_steps=95, num_rungs=4)
-    assert p.rung_steps(10) == [30, 60, 95]
-    assert p.rung_steps(1) == [24, 48, 72, 95]
-    assert program(digits, num_steps=5, num_rungs=20).rung_steps(1) == [1, 2, 3, 4, 5]
+def test_rungs_are_evenly_spaced_and_end_with_the_run(digits: Task) -> None:
+    assert program(digits, num_steps=95, num_rungs=4).rung_steps() == [24, 48, 72, 95]
+    assert program(digits, num_steps=5, num_rungs=20).rung_steps() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_rule_with_a_rhythm_is_evaluated_at_the_same_steps_and_trains_alike_whatever_these_are(
+    digits: Task, lanes: int
+) -> None:
+    def evaluated(num_rungs: int) -> tuple[list[int], list[float]]:
+        of = program(digits, build_update=soap_schedule_free, num_steps=25, num_rungs=num_rungs, vmapped=lanes > 1)
+        listener = Listener()
+        outcomes = train_all(of, [Trial(HYPER, seed=seed) for seed in range(lanes)], listener)
+        return [rung.step for rung in listener.rungs[0]], [outcome.val_loss for outcome in outcomes]
+
+    often, rarely = evaluated(8), evaluated(1)
+    assert often[0] == [0, 3, 6, 9, 12, 15, 18, 21, 25]  # SOAP's refresh is 10
+    assert often[1] == rarely[1]
 
 
 def test_bf16_lanes_compute_in_bf16_and_keep_float32_weights(digits: Task) -> None:

@@ -123,6 +123,13 @@ def test_over_several_searches_an_arm_is_better() -> None:
     assert not any("Provisional" in text or "Partial" in text or "Few" in text for text in found.caveats)
 
 
+def test_a_split_that_repeats_draw_anew_is_said() -> None:
+    drawn = [repeated(name, losses) for name, losses in LOSSES.items()]
+    found = said(*(replace(one, facts={**one.facts, "resplit": True}) for one in drawn), repeats=4)
+    assert "4 searches of 2 trials with 3 seeds each, train/validation split redrawn)" in found.headline
+    assert "repeating search, train/validation split and seeds; the test split is the same" in " ".join(found.caveats)
+
+
 @pytest.mark.parametrize(
     ("by", "words"),
     [
@@ -167,14 +174,17 @@ def test_a_sweep_stopped_early_is_judged_on_its_complete_searches_and_says_how_m
     (comparison,) = found.group.comparisons
     assert list(comparison.differences) == [0, 1]
     assert "paired over 2 of 4 searches of 2 trials with 3 seeds each" in found.headline
-    assert "Provisional: of 4 searches of every arm 2 can be compared yet." in found.caveats
+    assert found.headline.startswith("Provisional: 2 of 4 repeats. On charlm, ")
+    assert any("to stop here because of what is seen would err more often" in text for text in found.conditions)
     assert comparison.candidate.test is not None
     assert comparison.candidate.test.estimate < 2
 
 
 def test_after_the_first_search_it_is_as_of_one_and_says_what_is_planned() -> None:
     found = said(*(repeated(name, losses[:1]) for name, losses in LOSSES.items()), repeats=4)
+    assert found.headline.startswith("Provisional: 1 of 4 repeats. On charlm, ")
     assert AT_CHOSEN in found.headline
+    assert not any("to stop here" in text for text in found.conditions)  # nothing is called better yet
     assert "paired over 3 seeds of the first complete search of 4; settings and test split held" in found.headline
     assert "4 searches are planned, and will tell" in found.headline
 
@@ -207,8 +217,13 @@ def test_page_terminal_and_json_say_the_same() -> None:
     ("values", "line"),
     [
         ({"sweep.repeats": 0}, "sweep.repeats: 0 is not allowed; give a whole number ≥ 1"),
-        ({"sweep.repeats": 2, "confirm.seeds": "auto"}, "confirm.seeds: auto adds seeds to one search"),
-        ({"sweep.repeats": 2, "search.trials": 0}, "sweep.repeats: 2 searches of search.trials=0"),
+        ({"sweep.repeats": "often"}, "sweep.repeats: 'often' is not allowed; give a whole number ≥ 1, or auto"),
+        *(
+            ({"sweep.repeats": repeats, "confirm.seeds": "auto"}, "confirm.seeds: auto adds seeds to one setting")
+            for repeats in (1, 2, "auto")
+        ),
+        ({"sweep.repeats": 2, "search.trials": 0}, "sweep.repeats: 2 repeats searches, and search.trials=0 has none"),
+        ({"sweep.repeats": "auto", "search.trials": 0}, "sweep.repeats: auto repeats searches, and search.trials=0"),
     ],
 )
 def test_repeats_that_mean_nothing_are_refused_in_one_line(values: dict[str, Any], line: str) -> None:

@@ -194,7 +194,12 @@ def test_a_whole_sweep_stops_where_the_difference_is_clear_and_says_by_which_rul
     assert group["partial"] is False
     assert [len(arm["confirm"]) for arm in group["arms"]] == [5, 5]
     assert group["comparisons"][0]["outcome"] == "worse"
-    assert group["seeds"] == {"looks": [5, 10, 20], "stopped_at": 5, "nominal_level": pytest.approx(0.0208, abs=1e-4)}
+    assert group["seeds"] == {
+        "looks": [5, 10, 20],
+        "over_searches": False,
+        "stopped_at": 5,
+        "nominal_level": pytest.approx(0.0208, abs=1e-4),
+    }
     assert "97.9 % interval of the difference (three looks planned, Pocock)" in group["headline"]
 
 

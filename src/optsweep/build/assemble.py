@@ -44,6 +44,7 @@ from optsweep.optim.rule import Domain, Rule
 from optsweep.optim.schedules import Schedule, schedule_names, warmup_names
 from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater, try_out
+from optsweep.search.slots import seed_of
 from optsweep.search.space import Params, Space
 from optsweep.tasks.base import Split, Task
 from optsweep.train.process import DEFAULT_DTYPE, isolated
@@ -145,11 +146,27 @@ def _batch_size(config: TaskConfig, said: Stated) -> int:
     return config.batch_size or samples
 
 
-def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = None) -> Built:
-    """Everything an arm needs; `task` saves building it again. Raises UserError with one line."""
+def redraws(arm: Arm, task: Task) -> bool:
+    """Whether further repeats divide training and validation anew. Raises UserError if that was asked for in vain."""
+    if arm.task.resplit and not task.resplits:
+        raise UserError(
+            f"task.resplit: {arm.task.name} has no split into training and validation that could be drawn anew; give "
+            f"false or null"
+        )
+    return task.resplits and arm.task.resplit is not False
+
+
+def divided(arm: Arm, task: Task, repeat: int) -> Task:
+    """The arm's task as a repeat has it; that of the first is as it is."""
+    return task.resplit(seed_of(arm.seed, "split", repeat)) if repeat and redraws(arm, task) else task
+
+
+def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = None, repeat: int = 0) -> Built:
+    """Everything that a repeat of an arm needs; `task` saves building it again. Raises UserError with one line."""
     check_combination(arm)
     device = device or device_of(arm.trainer.device)
-    task = task or build_task(arm.task)
+    whole = task or build_task(arm.task)
+    task = divided(arm, whole, repeat)
     warnings = _foreign_default_dtype()
     _, floats, switched_off = _updater(arm)
     space = space_of(arm, task_facts(arm, task), floats, switched_off, warnings)
@@ -159,7 +176,7 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
         chosen = arm.with_values(values)
         if (key := _task_key(chosen.task)) not in tasks:
             del tasks[next(iter(tasks))]
-            tasks[key] = build_task(chosen.task)
+            tasks[key] = divided(chosen, build_task(chosen.task), repeat)
         return _program(chosen, tasks[key], device, [] if values else warnings)
 
     programs = Programs(program)
@@ -172,7 +189,7 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
     return Built(
         program=first_program,
         programs=programs,
-        task=task,
+        task=whole,
         space=space,
         content=content,
         code=code,
@@ -241,7 +258,7 @@ def check_arm(built: Built) -> list[str]:
         try_out(update, dtype=program.dtype, device=program.device)
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
-    rungs = len(program.rung_steps(update.period))  # the rule may need longer ones than trainer.rungs asks for
+    rungs = len(program.rung_steps())
     return [*program.notes, *update.notes, *evaluation_notes(program.schedule, program.num_steps, rungs)]
 
 
@@ -366,6 +383,7 @@ def _content(arm: Arm, program: Program, space: Space) -> dict[str, Any]:
             "target": arm.task.target,
             "batch_size": arm.task.batch_size,
             "data": task.digest(),
+            "resplit": redraws(arm, task),
             **{key: value for key, value in arm.task.options.items() if key != "target_loss"},
         },
         "optimizer": {"target": arm.optimizer.target, **arm.optimizer.options},

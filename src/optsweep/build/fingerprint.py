@@ -25,7 +25,7 @@ from optsweep.train.probe import Probe
 from optsweep.train.program import Program
 from optsweep.train.workload import TaskWorkload
 
-NUMERICS_VERSION = 3
+NUMERICS_VERSION = 4
 """Bumped when a change of the product alters the numbers of trials.
 
 2: every parameter and buffer, frozen ones included, comes from the trial's own seed; all randomness is a function of

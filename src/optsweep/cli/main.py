@@ -24,7 +24,8 @@ Look
 Keys (all of them: optsweep --cfg job)
   task optimizer schedule warmup weight_decay averaging recipe     choices; several with commas make a grid
   search.trials  search.over  search.space.KEY.{low,high,log}  search.sampler  search.pruner
-  confirm.seeds (a number, or auto)  confirm.delta  sweep.{name,seed,baseline}  tracking.uri  hydra.launcher.workers
+  confirm.{seeds,delta}  sweep.repeats (a number, or auto)  sweep.{name,seed,baseline}
+  tracking.uri  hydra.launcher.workers
   trainer.{steps,device,lanes,precision,clip_norm,rungs,log_every}
   optimizer.lr  weight_decay.value  warmup.steps (a number, or a fraction of the run)
 

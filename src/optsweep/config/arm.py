@@ -20,7 +20,7 @@ from optsweep.config.sections import (
     TrainerConfig,
 )
 from optsweep.errors import UserError, nearest
-from optsweep.inference.looks import AUTO, Seeds
+from optsweep.inference.looks import AUTO, Repeats, Seeds, most_of
 
 GROUPS = ("task", "recipe", "optimizer", "schedule", "warmup", "weight_decay", "averaging")
 """Config groups whose choices make an arm."""
@@ -58,7 +58,7 @@ class Arm(Keyed):
     sweep: Annotated[str, Key("sweep.name", _sweep_name)]
     seed: Annotated[int, Key("sweep.seed", checked(whole, low=0))] = 0
     baseline: Annotated[str | None, Key("sweep.baseline", optional(text))] = None
-    repeats: Annotated[int, Key("sweep.repeats", whole)] = 1  # searches, each with seeds of its own
+    repeats: Annotated[Repeats, Key("sweep.repeats", either(AUTO, whole))] = 1  # searches, each with seeds of its own
     retries: Annotated[int, Key("sweep.retries", checked(whole, low=0))] = 1
     tracking_uri: Annotated[str, Key("tracking.uri", text)] = "sqlite:///mlruns/mlflow.db"
     storage: Annotated[str, Key("tracking.storage", text)] = "sqlite:///mlruns/optuna.db"
@@ -85,6 +85,11 @@ class Arm(Keyed):
     def combination(self) -> Mapping[str, str]:
         """All that tells the arm from its siblings: choices, then axes."""
         return {**self.choices, **self.axes}
+
+    @property
+    def most_repeats(self) -> int:
+        """How many searches there may be."""
+        return most_of(self.repeats)
 
     def with_values(self, values: Mapping[str, Any]) -> Arm:
         """The arm with other values of some keys, as `{"trainer.clip_norm": 0.5, "task.width": 32}`.
@@ -148,15 +153,15 @@ def _check_lengths(arm: Arm) -> None:
 
 def _check_combination(arm: Arm) -> None:
     """Refuse a value that is both fixed and searched; what rule and schedule refuse, build/combination.py finds."""
-    if arm.repeats > 1 and arm.confirm_seeds == AUTO:
+    if arm.confirm_seeds == AUTO and (arm.search.trials or arm.repeats != 1):
         raise UserError(
-            f"confirm.seeds: auto adds seeds to one search, and sweep.repeats={arm.repeats} runs several; give a "
-            f"number of seeds for each, such as 3"
+            "confirm.seeds: auto adds seeds to one setting and leaves out how lucky its search was; give a number, "
+            "such as 3, and sweep.repeats=auto, which adds whole searches (auto is for search.trials=0)"
         )
-    if arm.repeats > 1 and not arm.search.trials:
+    if arm.repeats != 1 and not arm.search.trials:
         raise UserError(
-            f"sweep.repeats: {arm.repeats} searches of search.trials=0 would differ in their seeds only; give 1, and "
-            f"more confirm.seeds"
+            f"sweep.repeats: {arm.repeats} repeats searches, and search.trials=0 has none; give 1, and more "
+            f"confirm.seeds, or confirm.seeds=auto"
         )
     if arm.search.trials and arm.optimizer.lr is not None and "lr" in arm.search.space:
         raise UserError(f"optimizer.lr: {arm.optimizer.lr:g} is fixed, but search.space.lr asks to search it; give one")

@@ -68,6 +68,7 @@ class TaskConfig(Keyed):
     target: Annotated[str, Key("task._target_", text)]
     batch_size: Annotated[int | None, Key("task.batch_size", _batch_size)]  # None: the whole training set
     steps: Annotated[int, Key("task.steps", checked(whole, low=2))]  # default length of a trial, in optimizer steps
+    resplit: Annotated[bool | None, Key("task.resplit", optional(flag))] = None  # by further repeats; None: if it can
     options: Annotated[Options, Rest("task")] = field(default_factory=dict)
 
 

@@ -1,8 +1,8 @@
-"""`confirm.seeds=auto`: how many seeds are run is decided by what they say, at looks that are planned beforehand.
+"""`sweep.repeats=auto` and `confirm.seeds=auto`: how many searches, or seeds where nothing is searched, are run.
 
-At each look every comparison of a group is tested at a nominal level, so small that all looks together err with the
-overall α; the seeds end at the first look at which all comparisons are decided. Pure functions, which the planner (to
-add seeds) and the report (to judge them) both call.
+That is decided by what they say, at looks that are planned beforehand. At each look every comparison of a group is
+tested at a nominal level, so small that all looks together err with the overall α; it ends at the first look at which
+all comparisons are decided. Pure functions, which the planner (to add more) and the report (to judge) both call.
 """
 
 from __future__ import annotations
@@ -17,11 +17,19 @@ from typing import Any, Final, Literal
 LOOKS = (5, 10, 20)
 """Seeds per arm at which `auto` looks: each time twice as many, so that the whole costs at most twice what it needs."""
 
+REPEAT_LOOKS = (3, 4, 6, 8)
+"""Searches per arm at which `sweep.repeats=auto` looks: a clear difference costs 3, and none twice the usual 4."""
+
+REPEAT_LEVEL = 0.017
+"""Nominal level of those looks. Pocock's, 0.0199, is for a known variance: with t of so few it errs in 5.8 %, this one
+in 5.0 % (`python docs/error_rates_of_searches.py`)."""
+
 ALPHA = 0.05
 """Overall two-sided error of a comparison."""
 
 AUTO: Final = "auto"
 Seeds = int | Literal["auto"]
+Repeats = int | Literal["auto"]
 
 _NODES = 40  # of the quadrature; 20 give the level to 13 digits
 _BISECTIONS = 60
@@ -65,12 +73,18 @@ class Level:
     """When a difference counts as shown: Holm-adjusted p < `alpha`; intervals are at 1 − `alpha`."""
 
     alpha: float
-    looks: tuple[int, ...] = ()  # planned; none where the number of seeds was fixed
+    looks: tuple[int, ...] = ()  # planned; none where the number of seeds, or of searches, was fixed
+    over_searches: bool = False  # what is looked at
 
     @staticmethod
     def of(looks: Sequence[int]) -> Level:
         """The nominal level where looks are planned, else the overall one."""
         return Level(nominal_level(tuple(looks)), tuple(looks)) if looks else Level(ALPHA)
+
+    @staticmethod
+    def planned(repeat_looks: Sequence[int], looks: Sequence[int]) -> Level:
+        """That of looks at searches where such are planned, else of looks at seeds, else the overall one."""
+        return Level(REPEAT_LEVEL, tuple(repeat_looks), over_searches=True) if repeat_looks else Level.of(looks)
 
     @property
     def confidence(self) -> float:
@@ -81,7 +95,7 @@ class Level:
 def num_seeds(
     seeds: Seeds, most: int, complete: Callable[[int], bool], decided: Callable[[], bool], looks: Sequence[int] = LOOKS
 ) -> int:
-    """How many confirm seeds every arm of a group is to have by now; a fixed number is its own answer.
+    """How many confirm seeds, or searches, every arm of a group is to have by now; a fixed number is its own answer.
 
     `most` is the highest number of seeds that an arm of the group has had so far; the look is the first with at least
     as many. It is taken when it is `complete`, that is when all arms have the results of as many seeds, and the next
@@ -106,3 +120,23 @@ def in_words(seeds: Seeds, looks: Sequence[int] = LOOKS) -> str:
         return f"{seeds} confirm seed{'' if seeds == 1 else 's'}"
     *first, last = looks
     return f"{', '.join(map(str, first))} or {last} confirm seeds"
+
+
+def searches_in_words(repeats: Repeats, looks: Sequence[int] = REPEAT_LOOKS) -> str:
+    """ "4 searches", "3, 4, 6 or 8 searches"."""
+    if repeats != AUTO:
+        return f"{repeats} search{'' if repeats == 1 else 'es'}"
+    *first, last = looks
+    return f"{', '.join(map(str, first))} or {last} searches"
+
+
+def most_of(repeats: Repeats) -> int:
+    """How many searches of an arm there may be."""
+    return REPEAT_LOOKS[-1] if repeats == AUTO else repeats
+
+
+def repeats_done(complete: int, planned: Repeats) -> str:
+    """ "provisional: 1 of 4 repeats", "provisional: 3 repeats of at most 8"."""
+    if planned == AUTO:
+        return f"provisional: {complete} repeat{'' if complete == 1 else 's'} of at most {REPEAT_LOOKS[-1]}"
+    return f"provisional: {complete} of {planned} repeats"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from optsweep.build.assemble import Built
+from optsweep.build.assemble import Built, redraws
 from optsweep.build.combination import ships_average
 from optsweep.build.stated import stated
 from optsweep.config.arm import Arm
 from optsweep.errors import without_secrets
-from optsweep.inference.looks import AUTO, LOOKS, in_words
+from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS, in_words, searches_in_words
 from optsweep.launch.environment import environment
 from optsweep.launch.planner import Planner
 from optsweep.launch.worker import Job
@@ -29,6 +30,7 @@ from optsweep.tracking.schema import (
     SearchTerms,
     Session,
     Setting,
+    Size,
     SweepPlan,
     SweepSheet,
 )
@@ -46,8 +48,8 @@ def describe_sweep(
     """The run of kind `sweep`: plan, machine, the command that repeats the call. Returns its id and the plan.
 
     Without a baseline an earlier call's stays. So do its arms, which this call may not know, its repeats, which are
-    judged where they are complete, and planned looks: seeds that were looked at are judged as such, even where a fixed
-    number is asked for later.
+    judged where they are complete, and planned looks: seeds or searches that were looked at are judged as such, even
+    where a fixed number is asked for later.
     """
     first = arms[0]
     run = tracker.sweep_run()
@@ -71,11 +73,28 @@ def describe_sweep(
             looks=LOOKS if first.confirm_seeds == AUTO else before.plan.confirm.looks,
             delta=first.confirm_delta,
         ),
-        repeats=max(first.repeats, before.plan.repeats),
+        **_repeats(first, before.plan),
+        grown=_grown(first, before),
     )
     tracker.write_sheet(run, replace(before, plan=plan, environment=environment(device), command=command))
     tracker.set_tags(run, {names.NOTE: _sweep_note(plan, command)})
     return run, plan
+
+
+def _repeats(arm: Arm, before: SweepPlan) -> dict[str, Any]:
+    """The plan's searches, after those of an earlier call."""
+    fixed = max(before.repeats_before, 0 if before.repeats == AUTO else before.repeats)
+    if arm.repeats == AUTO:
+        return {"repeats": AUTO, "repeat_looks": REPEAT_LOOKS, "repeats_before": fixed}
+    return {"repeats": max(arm.repeats, fixed), "repeat_looks": before.repeat_looks}
+
+
+def _grown(arm: Arm, before: SweepSheet) -> tuple[Size, ...]:
+    """The sizes that a verdict was seen at before this call asks for more."""
+    plan = before.plan
+    size = Size(plan.repeats, plan.search.trials, plan.confirm.seeds)
+    same = size == Size(arm.repeats, arm.search.trials, arm.confirm_seeds)
+    return plan.grown if same or not before.reported or size in plan.grown else (*plan.grown, size)
 
 
 def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
@@ -157,6 +176,7 @@ def facts_of(arm: Arm, program: Program) -> ArmFacts:
         threads=arm.trainer.threads,
         data=said.digest,
         num_test=said.sizes[Split.TEST],
+        resplit=redraws(arm, program.task),
         averaged=ships_average(arm),
     )
 
@@ -196,19 +216,20 @@ def schedule_trace(program: Program, most: int = MOST_TRACED) -> ScheduleTrace |
 def _sweep_note(plan: SweepPlan, command: str) -> str:
     """Markdown shown on the sweep's page in MLflow."""
     arms = "\n".join(f"- {title.label}" for title in plan.arms)
-    times = f"{plan.repeats} times " if plan.repeats > 1 else ""
+    times = f"{searches_in_words(plan.repeats)}, each " if plan.repeats != 1 else ""
     budget = f"{times}{plan.search.trials} search trials and {in_words(plan.confirm.seeds)} for each of"
     return f"{budget}\n\n{arms}" + (f"\n\n```\n{command}\n```" if command else "")
 
 
 def _note(arm: Arm, built: Built, label: str, program: Program) -> str:
     """Markdown shown on the arm's page in MLflow."""
+    times = f"{searches_in_words(arm.repeats)}, each " if arm.repeats != 1 else ""
     rows = [f"| {key} | {_values(found)} | {found.source} |" for key, found in built.space.dimensions.items()]
     fixed = ", ".join(f"{key} = {value:g}" for key, value in built.space.fixed.items())
     return "\n".join(
         [
             f"### {label}",
-            f"{f'{arm.repeats} × ' if arm.repeats > 1 else ''}{arm.search.trials} search trials, "
+            f"{times}{arm.search.trials} search trials, "
             f"{in_words(arm.confirm_seeds)}, {program.num_steps} steps of {program.batch_size} samples, "
             f"{program.layout.num_parameters:,} parameters.",
             "",

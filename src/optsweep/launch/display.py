@@ -12,8 +12,20 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from optsweep.inference.looks import repeats_done
 from optsweep.inference.repeats import repeat_of
-from optsweep.launch.events import ArmProgress, Event, Note, Progressed, Started, Stopped, Trained, TrialEnded
+from optsweep.launch.events import (
+    ArmProgress,
+    Event,
+    Note,
+    PageWritten,
+    Progressed,
+    RepeatEnded,
+    Started,
+    Stopped,
+    Trained,
+    TrialEnded,
+)
 from optsweep.search.slots import Slot
 from optsweep.search.space import as_typed
 from optsweep.train.trial import Phase
@@ -51,6 +63,10 @@ class Display:
                 self._update(arms)
             case TrialEnded(label, phase, slot):
                 self._trial_ended(label, phase, slot)
+            case PageWritten(complete, planned, index):
+                self.console.print(f"{repeats_done(complete, planned)}: {index}", soft_wrap=True, highlight=False)
+            case RepeatEnded():
+                pass  # a page follows, where there are pages
             case Stopped(done, total, command):
                 self._stop()
                 again = f" To go on: {command}" if command else ""
@@ -143,7 +159,7 @@ class Display:
 
 
 def _total(arms: Sequence[ArmProgress]) -> str:
-    """ "26", or "26+" where confirm.seeds=auto may add seeds."""
+    """ "26", or "26+" where auto may add some."""
     return f"{sum(arm.total for arm in arms)}{'+' if any(arm.may_grow for arm in arms) else ''}"
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from optsweep.inference.looks import Repeats
 from optsweep.search.slots import Slot
 from optsweep.train.trial import Phase
 
@@ -19,7 +21,7 @@ class ArmProgress:
 
     label: str
     total: int
-    may_grow: bool = False  # confirm.seeds=auto may add seeds to the total
+    may_grow: bool = False  # auto may add seeds or searches to the total
     done: int = 0
     running: int = 0
     diverged: int = 0
@@ -61,6 +63,23 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
+class RepeatEnded:
+    """Every arm has run so many of its searches to the end, and there are more to come."""
+
+    complete: int
+    planned: Repeats
+
+
+@dataclass(frozen=True)
+class PageWritten:
+    """A provisional report is there."""
+
+    complete: int
+    planned: Repeats
+    index: Path
+
+
+@dataclass(frozen=True)
 class Stopped:
     """The user stopped the sweep; what is finished is kept, and `command` goes on."""
 
@@ -74,7 +93,7 @@ class Trained:
     """Training is over; timing and summaries follow."""
 
 
-Event = Note | Started | Progressed | TrialEnded | Stopped | Trained
+Event = Note | Started | Progressed | TrialEnded | RepeatEnded | PageWritten | Stopped | Trained
 Observer = Callable[[Event], None]
 
 

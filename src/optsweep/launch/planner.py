@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 from optsweep.inference.comparison import judge
 from optsweep.inference.groups import Peers, group
-from optsweep.inference.looks import AUTO, LOOKS, Level, Seeds, num_seeds
+from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS, Level, Repeats, Seeds, num_seeds
 from optsweep.launch.events import ArmProgress
 from optsweep.launch.leases import LeaseWatch
+from optsweep.launch.standing import FIXED, Standing, pooled
 from optsweep.launch.worker import Job
-from optsweep.search.history import NO_HISTORY, History
+from optsweep.search.history import History
 from optsweep.search.ownership import Lease
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Choice, SearchPlan, Slot, choose, ready, suggest
@@ -56,50 +55,11 @@ class PlannedArm:
         return self.job.arm.combination
 
 
-@dataclass(frozen=True)
-class _Standing:
-    """A search as the storage has it."""
-
-    search: History = NO_HISTORY
-    confirm: History = NO_HISTORY
-    searched: bool = False
-    choice: Choice | None = None  # None: not searched yet, or nothing to choose from
-
-    @cached_property
-    def seeds(self) -> Mapping[int, Slot]:
-        """Confirm trials of the chosen setting, by seed."""
-        if self.choice is None:
-            return {}
-        return {slot.seed: slot for slot in self.confirm.slots.values() if slot.params == self.choice.params}
-
-    @property
-    def test_losses(self) -> Mapping[int, float]:
-        """Finite test losses by seed."""
-        found = {seed: slot.test_loss for seed, slot in sorted(self.seeds.items())}
-        return {seed: loss for seed, loss in found.items() if loss is not None and math.isfinite(loss)}
-
-    @property
-    def test_blocks(self) -> Mapping[int, Sequence[float]]:
-        """Test losses of the parts of the split, by seed."""
-        return {seed: slot.test_blocks for seed, slot in self.seeds.items() if slot.test_blocks}
-
-    @property
-    def diverged_seeds(self) -> int:
-        """Seeds that diverged, a test loss that is not finite included."""
-        losses = [slot.value if slot.test_loss is None else slot.test_loss for slot in self.seeds.values()]
-        return sum(loss is not None and not math.isfinite(loss) for loss in losses)
-
-    def complete(self, look: int) -> bool:
-        """Whether the results of as many seeds are there; without a choice there is nothing to wait for."""
-        done = all(seed in self.seeds and self.seeds[seed].done for seed in range(look))
-        return self.searched and (self.choice is None or done)
-
-
 @dataclass
 class _Seen:
     """What the planner remembers of a search within this process, only to not write or read it twice."""
 
-    standing: _Standing = field(default_factory=_Standing)
+    standing: Standing = field(default_factory=Standing)
     chosen: Choice | None = None
     num_seeds: int = 0
     finished: bool = False
@@ -108,7 +68,10 @@ class _Seen:
 
 
 class Planner:
-    """Plans all searches of all arms of a sweep; every repeat is one as if it were alone."""
+    """Plans all searches of all arms of a sweep; every repeat is one as if it were alone.
+
+    With `repeats` auto the tasks are as many as there may be, of which each group runs those that it wants by now.
+    """
 
     def __init__(
         self,
@@ -118,19 +81,25 @@ class Planner:
         tracker: Tracker,
         *,
         seeds: Seeds,
+        repeats: Repeats = 1,
+        repeats_before: int = 0,  # which auto goes on from
         baseline: str,
         delta: float | None = None,
         retries: int,
         on_done: Callable[[str, Phase, Slot], None] = lambda label, phase, slot: None,
         on_hung: Callable[[str], None] = lambda worker: None,
+        on_repeat: Callable[[int], None] = lambda complete: None,
         watch: LeaseWatch | None = None,
     ) -> None:
         self.tasks, self.studies, self.seat, self.tracker, self.retries = tasks, studies, seat, tracker, retries
         self.seeds, self.delta, self.on_done, self.on_hung = seeds, delta, on_done, on_hung
+        self.repeats, self.on_repeat = repeats, on_repeat
         self._watch = watch or LeaseWatch()
-        repeats = [[task for task in tasks if task.repeat == repeat] for repeat in sorted({t.repeat for t in tasks})]
-        self._groups = [peers for repeat in repeats for peers in group(repeat, baseline)]
+        of = [[task for task in tasks if task.repeat == repeat] for repeat in sorted({t.repeat for t in tasks})]
+        self._groups = list(zip(*(group(held, baseline) for held in of), strict=True))  # each by repeat
         self._seen = {task.key: _Seen() for task in tasks}
+        self._wanted = [self._num_repeats(searches, repeats_before) for searches in self._groups]
+        self._complete = 0  # repeats
         self._told: set[tuple[tuple[str, int], Phase, int]] = set()
         self._first = True
         self._full_look = 0.0
@@ -142,20 +111,65 @@ class Planner:
         Raises SeatLostError if another planner has taken over.
         """
         self.seat.check()
+        while self._look():
+            pass
+        finished = all(seen.finished for seen in self._active.values())
+        complete = self._num_complete()
+        if complete > self._complete and not (finished or self._first):
+            self.on_repeat(complete)
+        self._complete, self._first = complete, False
+        return finished
+
+    def _look(self) -> bool:
+        """Look once; true if more searches are wanted now, which are to be looked at too."""
         stale = self._stale()
-        for peers in self._groups:
-            if any(task.key in stale for task in peers.arms):
-                self._step_group(peers, stale)
-        self._first = False
-        return all(seen.finished for seen in self._seen.values())
+        for repeat in range(max(self._wanted)):
+            for searches, wanted in zip(self._groups, self._wanted, strict=True):
+                if repeat < wanted and any(task.key in stale for task in searches[repeat].arms):
+                    self._step_group(searches[repeat], stale)
+        before = self._wanted
+        self._wanted = [self._num_repeats(*held) for held in zip(self._groups, before, strict=True)]
+        return self._wanted != before
+
+    @property
+    def _active(self) -> Mapping[tuple[str, int], _Seen]:
+        """The searches that are to be run by now."""
+        return {
+            task.key: self._seen[task.key]
+            for searches, wanted in zip(self._groups, self._wanted, strict=True)
+            for peers in searches[:wanted]
+            for task in peers.arms
+        }
+
+    def _num_complete(self) -> int:
+        """Repeats that every arm has run to the end, of those that it is to run."""
+        return min((key[1] for key, seen in self._active.items() if not seen.finished), default=max(self._wanted))
+
+    def _num_repeats(self, searches: Sequence[Peers[PlannedArm]], most: int) -> int:
+        """How many searches every arm of a group is to have by now."""
+
+        def complete(look: int) -> bool:
+            return all(self._seen[task.key].finished for peers in searches[:look] for task in peers.arms)
+
+        def decided() -> bool:
+            seeds = 0 if self.seeds == AUTO else self.seeds
+            held = {task.key: self._seen[task.key].standing for peers in searches for task in peers.arms}
+            names = [task.name for task in searches[0].arms]
+            arms = {name: pooled([held[name, repeat] for repeat in range(most)], seeds) for name in names}
+            baseline = arms.pop(searches[0].baseline.name)
+            findings = judge(list(arms.values()), baseline, Level.planned(REPEAT_LOOKS, ()), self.delta)
+            return all(finding.decided for finding in findings)
+
+        return num_seeds(self.repeats, most, complete, decided, REPEAT_LOOKS)
 
     @property
     def progress(self) -> list[ArmProgress]:
         """One entry per arm, in order."""
-        of: dict[str, list[_Seen]] = {}
-        for task in self.tasks:
-            of.setdefault(task.name, []).append(self._seen[task.key])
-        return [_together(held) for held in of.values()]
+        of: dict[str, list[_Seen]] = {task.name: [] for task in self.tasks}
+        for (name, _), seen in self._active.items():
+            of[name].append(seen)
+        more = self.repeats == AUTO
+        return [_together(held, more and len(of) > 1 and len(held) < REPEAT_LOOKS[-1]) for held in of.values()]
 
     def num_done(self) -> int:
         """Trials of all arms that have a result."""
@@ -183,19 +197,20 @@ class Planner:
     def _leases(self) -> list[Lease]:
         return [
             running.lease
-            for task in self.tasks
+            for arm, repeat in self._active
             for phase in Phase
-            for running in self.studies.history(task.name, phase, self.retries, task.repeat).running
+            for running in self.studies.history(arm, phase, self.retries, repeat).running
         ]
 
     def _stale(self) -> set[tuple[str, int]]:
         """Searches to look at: those that something happened to since the last look, and now and then all."""
-        states = self.studies.states([task.key for task in self.tasks])
+        active = self._active
+        states = self.studies.states(list(active))
         now = time.monotonic()
         look_at_all = self._first or now - self._full_look > FULL_LOOK_SECONDS
         if look_at_all:
             self._full_look = now
-        stale = {key for key, seen in self._seen.items() if not seen.finished}
+        stale = {key for key, seen in active.items() if not seen.finished}
         if not look_at_all:
             stale = {key for key in stale if states[key] != self._seen[key].states}
         for key in stale:
@@ -231,7 +246,7 @@ class Planner:
 
     # -- one arm ---------------------------------------------------------------------------------------------------
 
-    def _search(self, task: PlannedArm) -> _Standing:
+    def _search(self, task: PlannedArm) -> Standing:
         """Read the arm's trials, and enqueue search trials that can be decided."""
         search = self._history(task, Phase.SEARCH)
         slots = search.prefix()
@@ -243,8 +258,8 @@ class Planner:
         searched = len(slots) >= task.plan.trials and all(slot.done for slot in slots)
         choice = None
         if searched:
-            choice = choose(task.plan, task.space, slots) if task.plan.trials else _fixed(task.space)
-        return _Standing(search, confirm, searched, choice)
+            choice = choose(task.plan, task.space, slots) if task.plan.trials else FIXED
+        return Standing(search, confirm, searched, choice)
 
     def _history(self, task: PlannedArm, phase: Phase) -> History:
         """The phase as it stands, trials of lost workers given up and enqueued again."""
@@ -296,11 +311,6 @@ class Planner:
         return not missing and all(slot.done for slot in confirm.slots.values())
 
 
-def _fixed(space: Space) -> Choice:
-    """The choice where nothing is searched."""
-    return Choice(params={}, mean=math.inf, count=0, sides={}, searched={}, numbers=())
-
-
 def _chosen(choice: Choice | None, space: Space) -> Chosen | None:
     """The choice as the arm's sheet has it."""
     if choice is None:
@@ -336,7 +346,7 @@ def _progress(task: PlannedArm, seen: _Seen, may_grow: bool) -> ArmProgress:
     )
 
 
-def _together(searches: Sequence[_Seen]) -> ArmProgress:
+def _together(searches: Sequence[_Seen], may_grow: bool) -> ArmProgress:
     """The progress of an arm with all its searches."""
     parts = [seen.progress for seen in searches]
     done = sum(part.done for part in parts)
@@ -346,7 +356,7 @@ def _together(searches: Sequence[_Seen]) -> ArmProgress:
     return ArmProgress(
         label=parts[0].label,
         total=sum(part.total for part in parts),
-        may_grow=any(part.may_grow for part in parts),
+        may_grow=any(part.may_grow for part in parts) or (may_grow and not all(seen.finished for seen in searches)),
         done=done,
         running=sum(part.running for part in parts),
         diverged=sum(part.diverged for part in parts),

@@ -19,7 +19,7 @@ from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.describe import describe_arm, describe_chosen, describe_session, describe_sweep
 from optsweep.launch.environment import num_cores
-from optsweep.launch.events import Note, Observer, Started, Stopped, Trained, TrialEnded, silent
+from optsweep.launch.events import Note, Observer, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
 from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
@@ -156,18 +156,21 @@ def _open(prepared: _Prepared, seat: Seat, pool: Pool | None, command: str, obse
     planner = Planner(
         [
             PlannedArm(job, _search_plan(job.arm, repeat), b.space, repeat)
-            for repeat in range(first.repeats)
+            for repeat in range(first.most_repeats)
             for job, b in zip(jobs, built, strict=True)
         ],
         prepared.studies,
         seat,
         tracker,
         seeds=first.confirm_seeds,
+        repeats=first.repeats,
+        repeats_before=plan.repeats_before,
         baseline=plan.baseline,
         delta=first.confirm_delta,
         retries=first.retries,
         on_done=lambda label, phase, slot: observe(TrialEnded(label, phase, slot)),
         on_hung=pool.kill if pool else lambda worker: None,
+        on_repeat=lambda complete: observe(RepeatEnded(complete, first.repeats)),
     )
     return _Opened(tracker, run, plan, jobs, planner, seat)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from optsweep.build.assemble import Built, algorithm_of, build_arm, check_arm
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
-from optsweep.inference.looks import AUTO, LOOKS
+from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
 from optsweep.tasks.base import Task
 
 _SHARED = {  # field of an Arm: its key
@@ -42,17 +42,19 @@ def check_together(arms: Sequence[Arm]) -> None:
 
 
 def without_looks(arms: Sequence[Arm]) -> tuple[Sequence[Arm], str]:
-    """`confirm.seeds=auto` compares arms, so where the others are unknown it means all seeds of the last look.
+    """`auto` compares arms, so where the others are unknown it means all seeds, or searches, of the last look.
 
     Returns the arms, and what to tell the user if they were changed.
     """
-    if arms[0].confirm_seeds != AUTO:
-        return arms, ""
-    note = (
-        f"confirm.seeds=auto: a job of this launcher doesn't know the other arms, so it runs all {LOOKS[-1]} "
-        f"seeds; hydra/launcher=local stops as soon as the arms are told apart"
-    )
-    return [replace(arm, confirm_seeds=LOOKS[-1]) for arm in arms], note
+    why = "a job of this launcher doesn't know the other arms, so it runs all"
+    instead = "hydra/launcher=local stops as soon as the arms are told apart"
+    if arms[0].repeats == AUTO:
+        note = f"sweep.repeats=auto: {why} {REPEAT_LOOKS[-1]} searches; {instead}"
+        return [replace(arm, repeats=REPEAT_LOOKS[-1]) for arm in arms], note
+    if arms[0].confirm_seeds == AUTO:
+        note = f"confirm.seeds=auto: {why} {LOOKS[-1]} seeds; {instead}"
+        return [replace(arm, confirm_seeds=LOOKS[-1]) for arm in arms], note
+    return arms, ""
 
 
 def build_all(arms: Sequence[Arm]) -> list[Built]:

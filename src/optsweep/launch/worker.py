@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from optsweep.build.assemble import Built, build_arm, device_of
+from optsweep.build.assemble import Built, build_arm, build_task, device_of, redraws
 from optsweep.config.arm import Arm
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
@@ -51,12 +51,12 @@ class Worker:
         self.tracker = Tracker(first.tracking_uri, first.sweep)
         self.name = process_name()
         self._tasks: dict[str, Task] = {}
-        self._built: dict[str, Built] = {}
+        self._built: dict[tuple[str, int], Built] = {}
         self._next = os.getpid() % len(jobs)
 
     def work_once(self) -> bool:
         """Pop and train the trials of one arm, those of early repeats first; false if none was waiting."""
-        for repeat in range(self.jobs[0].arm.repeats):
+        for repeat in range(self.jobs[0].arm.most_repeats):
             for i in range(len(self.jobs)):
                 job = self.jobs[(self._next + i) % len(self.jobs)]
                 for phase in (Phase.SEARCH, Phase.CONFIRM):
@@ -83,7 +83,7 @@ class Worker:
 
     def _train_held(self, job: Job, works: Sequence[Work], observer: _Reporter) -> None:
         try:
-            built = self._build(job.arm)
+            built = self._build(job.arm, works[0].repeat)
             observer.open(works, built)
             workload = built.workload_for(works[0].slot.params)
             with threads(job.arm.trainer.threads):
@@ -107,14 +107,17 @@ class Worker:
             if work.claim not in observer.told:
                 self.studies.fail(work.claim, reason, excused=excused)
 
-    def _build(self, arm: Arm) -> Built:
-        if arm.name not in self._built:
+    def _build(self, arm: Arm, repeat: int) -> Built:
+        """The arm as the repeat has it, which is another one where the split is drawn anew."""
+        key = repr(arm.task)
+        if key not in self._tasks:
+            self._tasks[key] = build_task(arm.task)
+        task = self._tasks[key]
+        of = arm.name, repeat if redraws(arm, task) else 0
+        if of not in self._built:
             device = device_of(arm.trainer.device if self.device is None else self.device)
-            key = repr(arm.task)
-            built = build_arm(arm, self._tasks.get(key), device)
-            self._tasks[key] = built.task
-            self._built[arm.name] = built
-        return self._built[arm.name]
+            self._built[of] = build_arm(arm, task, device, repeat)
+        return self._built[of]
 
 
 def trial_of(arm: Arm, built: Built, work: Work) -> Trial:

@@ -68,7 +68,7 @@ class Update:
 
     @property
     def period(self) -> int:
-        """Lanes start, and are evaluated, at multiples of this many steps."""
+        """Lanes start at multiples of this many steps."""
         return lcm(self.rule.period, self.iterate.period)
 
     @property

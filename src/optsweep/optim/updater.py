@@ -34,7 +34,7 @@ class Updater(Protocol):
 
     @property
     def period(self) -> int:
-        """Rungs fall on multiples of this many steps."""
+        """Lanes start at multiples of this many steps."""
 
     @property
     def notes(self) -> Sequence[str]:

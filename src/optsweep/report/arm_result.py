@@ -31,6 +31,7 @@ class ArmResult:
     label: str  # unique within its group
     style: int  # same number, same colour, in every figure
     num_seeds: int = 0  # confirm seeds that the plan asks of a search; with confirm.seeds=auto by what is known so far
+    repeats: int = 1  # searches that the plan asks for; with sweep.repeats=auto by what is known so far
 
     @property
     def name(self) -> str:
@@ -46,8 +47,13 @@ class ArmResult:
     def test_losses(self) -> Mapping[int, float]:
         """Test loss by seed, of the confirm trials that finished with a finite one, and of complete repeats only."""
         found = {seed: loss for seed, loss in sorted(self._metrics(names.TEST_LOSS).items()) if math.isfinite(loss)}
-        counted = complete(self.arm, self.sweep.plan, self.num_seeds) or [0]  # a first one under way as it is
+        counted = self.complete or [0]  # a first one under way as it is
         return {seed: loss for seed, loss in found.items() if repeat_of(seed) in counted}
+
+    @cached_property
+    def complete(self) -> list[int]:
+        """Repeats that have run to the end."""
+        return complete(self.arm, self.sweep.plan, self.num_seeds, self.repeats)
 
     def _metrics(self, key: str) -> dict[int, float]:
         """A metric's last value by seed, of the confirm trials that finished."""
@@ -107,6 +113,11 @@ class ArmResult:
         value = self.arm.facts.get("num_test")
         return int(value) if value is not None else None
 
+    @property
+    def resplit(self) -> bool:
+        """Whether its repeats divide training and validation anew."""
+        return bool(self.arm.facts.get("resplit", False))
+
     def count(self, phase: Phase, status: Status) -> int:
         """Trials of a phase that ended so."""
         return self._counts[phase, status]
@@ -129,7 +140,7 @@ class ArmResult:
 
     @cached_property
     def _without_setting(self) -> int:
-        return without_setting(self.arm, self.sweep.plan, self.num_seeds)
+        return without_setting(self.arm, self.sweep.plan, self.num_seeds, self.repeats)
 
     @property
     def unbracketed(self) -> tuple[tuple[str, str], ...]:
@@ -204,7 +215,7 @@ class ArmResult:
     def missing(self, phase: Phase) -> int:
         """Planned trials of a phase without a result."""
         plan = self.sweep.plan
-        return sum(lacking(self.arm, plan, self.num_seeds, phase, repeat) for repeat in range(plan.repeats))
+        return sum(lacking(self.arm, plan, self.num_seeds, phase, repeat) for repeat in range(self.repeats))
 
 
 def finished(trial: TrialRecord) -> bool:

@@ -47,7 +47,8 @@ def _what_the_intervals_hold_for(group: Group) -> Iterator[str]:
     if over and min(over) < FEW_SEARCHES:
         yield "Two searches: an interval from so few leans wholly on differences being normally distributed."
     if len(over) == len(tested):
-        yield "The intervals hold for repeating search and seeds; the test split is the same in all."
+        also = "search, train/validation split and seeds" if group.baseline.resplit else "search and seeds"
+        yield f"The intervals hold for repeating {also}; the test split is the same in all."
     else:
         yield "The intervals hold for the chosen settings; how lucky the search was is not part of them."
 
@@ -56,10 +57,6 @@ def _incomplete(group: Group) -> Iterator[str]:
     if group.sweep.absent:
         have = "has" if len(group.sweep.absent) == 1 else "have"
         yield f"Partial: {listed(list(group.sweep.absent))} {have} not started."
-    planned = group.sweep.plan.repeats
-    complete = min((comparison.searches for comparison in group.comparisons), default=planned)
-    if planned > 1 and complete < planned:
-        yield f"Provisional: of {planned} searches of every arm {complete or 'none'} can be compared yet."
     for arm in group.arms:
         missing = [plural(arm.missing(phase), f"{phase} trial") for phase in Phase if arm.missing(phase)]
         if missing:

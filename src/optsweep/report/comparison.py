@@ -26,7 +26,7 @@ from optsweep.inference.comparison import (
     paired,
     scale,
 )
-from optsweep.inference.looks import AUTO, Level, num_seeds
+from optsweep.inference.looks import AUTO, REPEAT_LOOKS, Level, num_seeds
 from optsweep.inference.repeats import independent, repeats_of
 from optsweep.inference.statistics import Interval, PairedT
 from optsweep.report.arm_result import ArmResult, finished
@@ -51,6 +51,7 @@ class Comparison:
     test: PairedT | None
     val_test: PairedT | None  # of the validation losses at the last step
     p_holm: float | None
+    decided: bool  # further seeds or searches are not needed
     sign_flip_p: float | None  # from 8 differences on
     bca: Interval | None  # from 20 differences on, as a description
     probability: Interval | None  # that a run of the candidate ends lower
@@ -125,10 +126,20 @@ class Group:
 
     @property
     def stopped_at(self) -> int | None:
-        """Seeds at which confirm.seeds=auto ended; None while it goes on, and for a number fixed beforehand."""
+        """Searches or seeds at which auto ended; None while it goes on, and for a number fixed beforehand."""
         if not self.level.looks or any(arm.missing(Phase.CONFIRM) for arm in self.arms):
             return None
-        return self.arms[0].num_seeds
+        return self.repeats if self.level.over_searches else self.arms[0].num_seeds
+
+    @property
+    def repeats(self) -> int:
+        """Searches of every arm that the plan asks for; with sweep.repeats=auto by what is known so far."""
+        return self.baseline.repeats
+
+    @property
+    def complete(self) -> int:
+        """Repeats that every arm has run to the end."""
+        return len(set(self.baseline.complete).intersection(*(arm.complete for arm in self.arms)))
 
     @property
     def tested(self) -> int:
@@ -153,14 +164,14 @@ def compare(sweeps: Sequence[SweepRecord]) -> tuple[Group, ...]:
 
 
 def _group(sweep: SweepRecord, setting: Mapping[str, str], results: Sequence[ArmResult], base: int) -> Group:
-    level = Level.of(sweep.looks)
+    level = Level.planned(sweep.plan.repeat_looks, sweep.looks)
     delta = sweep.plan.confirm.delta
 
     def findings(arms: Sequence[ArmResult]) -> list[Finding]:
         return judge([*arms[:base], *arms[base + 1 :]], arms[base], level, delta)
 
     wanted = _num_seeds(sweep, results, lambda: all(finding.decided for finding in findings(results)))
-    arms = tuple(replace(arm, num_seeds=wanted) for arm in results)
+    arms = tuple(_of_all_repeats([replace(arm, num_seeds=wanted) for arm in results], findings))
     candidates = [*arms[:base], *arms[base + 1 :]]
     comparisons = [
         _comparison(arm, arms[base], finding, level, delta)
@@ -168,6 +179,29 @@ def _group(sweep: SweepRecord, setting: Mapping[str, str], results: Sequence[Arm
     ]
     lowest = not_worse(_lowest(arms, level), arms[base], comparisons)
     return Group(sweep, setting, arms, arms[base], tuple(comparisons), lowest, level)
+
+
+def _of_all_repeats(
+    arms: Sequence[ArmResult], findings: Callable[[Sequence[ArmResult]], list[Finding]]
+) -> list[ArmResult]:
+    """The arms with as many searches as the planner would have them run by now."""
+    plan = arms[0].sweep.plan
+    begun = max((trial.repeat + 1 for arm in arms for trial in arm.arm.trials), default=1)
+    if plan.repeats != AUTO:  # after auto there may be more than a fixed number asks for
+        repeats = max(plan.repeats, begun) if plan.repeat_looks else plan.repeats
+        return [replace(arm, repeats=repeats) for arm in arms]
+
+    def of(look: int) -> list[ArmResult]:
+        return [replace(arm, repeats=look) for arm in arms]
+
+    look = num_seeds(
+        AUTO,
+        begun,
+        lambda look: all(len(arm.complete) == look for arm in of(look)),
+        lambda: all(finding.decided for finding in findings(of(begun))),
+        REPEAT_LOOKS,
+    )
+    return of(look)
 
 
 def _num_seeds(sweep: SweepRecord, arms: Sequence[ArmResult], decided: Callable[[], bool]) -> int:
@@ -203,6 +237,7 @@ def _comparison(
         test=finding.test,
         val_test=_on_validation(candidate, baseline, level),
         p_holm=finding.p_holm,
+        decided=finding.decided,
         sign_flip_p=statistics.sign_flip(values) if len(values) >= 8 else None,
         bca=statistics.bca_interval(values, scale=size) if len(values) >= 20 else None,
         probability=statistics.probability_better(ours, theirs) if len(values) > 1 else None,

@@ -25,14 +25,14 @@ def found_nothing(arm: ArmRecord, plan: SweepPlan, repeat: int) -> bool:
     return all(trial.status in _LOST for phase in Phase for trial in _of(arm, phase, repeat))
 
 
-def complete(arm: ArmRecord, plan: SweepPlan, num_seeds: int) -> list[int]:
-    """Repeats of which every confirm trial has a result."""
-    return [r for r in range(plan.repeats) if not lacking(arm, plan, num_seeds, Phase.CONFIRM, r)]
+def complete(arm: ArmRecord, plan: SweepPlan, num_seeds: int, repeats: int) -> list[int]:
+    """Of so many repeats those of which every confirm trial has a result."""
+    return [r for r in range(repeats) if not lacking(arm, plan, num_seeds, Phase.CONFIRM, r)]
 
 
-def without_setting(arm: ArmRecord, plan: SweepPlan, num_seeds: int) -> int:
+def without_setting(arm: ArmRecord, plan: SweepPlan, num_seeds: int, repeats: int) -> int:
     """Confirm seeds of those of several searches that found nothing: as good as diverged themselves."""
-    return num_seeds * sum(found_nothing(arm, plan, r) for r in range(plan.repeats)) if plan.repeats > 1 else 0
+    return num_seeds * sum(found_nothing(arm, plan, r) for r in range(repeats)) if repeats > 1 else 0
 
 
 def _of(arm: ArmRecord, phase: Phase, repeat: int) -> list[TrialRecord]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from optsweep.inference import statistics
+from optsweep.inference.looks import AUTO
 from optsweep.inference.steadiness import outlying, skewed
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Comparison, Conclusion, Group
 from optsweep.report.wording import decimals, fixed, interval_name, listed, plural, span
+from optsweep.tracking.schema import Size
 
 FEW_TRIALS = 8
 _NAMED = 3  # arms of which each is named; of more, the baseline and a count
@@ -18,7 +20,7 @@ def conditions(group: Group) -> tuple[str, ...]:
     """Sentences, the most important first."""
     if not group.comparisons:
         return ()
-    said = [*_bracketing(group), *_trials(group)]
+    said = [*_ended(group), *_more_looks(group), *_bracketing(group), *_trials(group)]
     for comparison in group.comparisons:
         said += [*_samples(comparison), *_validation(comparison), *_uneven(comparison)]
     return tuple(said)
@@ -40,6 +42,41 @@ def why_undecided(comparison: Comparison) -> str:
     ours, theirs = (arm.num_searched for arm in (behind, ahead))
     fewer = f"{behind.label} had {plural(ours, 'search trial')} against {theirs}" if ours < theirs else ""
     return listed([reason for reason in (edges(behind), fewer) if reason])
+
+
+def _ended(group: Group) -> Iterator[str]:
+    """How far auto went, and why it went no further."""
+    if group.stopped_at is None:
+        return
+    key, unit = ("sweep.repeats", "searches") if group.level.over_searches else ("confirm.seeds", "seeds")
+    at = f"{key}=auto ended at {group.stopped_at} {unit}"
+    open_yet = [comparison.candidate.label for comparison in group.comparisons if not comparison.decided]
+    if not open_yet:
+        yield f"{at}, the first of its looks at which every comparison was decided."
+    elif group.stopped_at >= group.level.looks[-1]:
+        which = "the comparison" if len(group.comparisons) == 1 else listed(open_yet)
+        yield f"{at}, the most it runs, with {which} not decided."
+
+
+def _more_looks(group: Group) -> Iterator[str]:
+    """Looks that the level doesn't count: a verdict before all repeats are there, and one before the plan grew.
+
+    After a single search nothing is called better, so that a sweep that is repeated then has not been looked at before.
+    """
+    if 1 < group.complete < group.repeats:
+        yield "The level is for all planned repeats: to stop here because of what is seen would err more often."
+    plan = group.sweep.plan
+    seen = [size for size in plan.grown if plan.repeats == 1 or size.repeats != 1]
+    if seen:
+        each = listed([_size_in_words(size) for size in dict.fromkeys(seen)])
+        yield f"The sweep grew after a verdict had been seen (over {each}), a look that the level doesn't count."
+
+
+def _size_in_words(size: Size) -> str:
+    """ "16 trials + 8 seeds", "4 × (16 trials + 3 seeds)"."""
+    parts = [plural(size.trials, "trial")] if size.trials else []
+    text = " + ".join([*parts, f"{size.seeds} seeds" if size.seeds == AUTO else plural(size.seeds, "seed")])
+    return text if size.repeats == 1 else f"{size.repeats} × ({text})"
 
 
 def _bracketing(group: Group) -> Iterator[str]:
@@ -105,7 +142,8 @@ def _uneven(comparison: Comparison) -> Iterator[str]:
     pair = f"{comparison.candidate.label} − {comparison.baseline.label}"
     if far := outlying(held):
         rest = statistics.paired_t([v for seed, v in held.items() if seed not in far], comparison.level.confidence)
-        seeds = f"{'seed' if len(far) == 1 else 'seeds'} {listed([str(seed) for seed in far])}"
+        one, several = ("search", "searches") if comparison.searches > 1 else ("seed", "seeds")
+        seeds = f"{one if len(far) == 1 else several} {listed([str(seed) for seed in far])}"
         text = f"The differences {pair} are uneven: {seeds} {'lies' if len(far) == 1 else 'lie'} far from the others"
         if rest.low is not None and rest.high is not None:
             places = decimals((rest.high - rest.low) / 2, rest.mean)

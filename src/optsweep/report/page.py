@@ -13,7 +13,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from optsweep.inference.looks import in_words
+from optsweep.inference.looks import in_words, searches_in_words
 from optsweep.inference.repeats import SEEDS_PER_REPEAT, repeats_of
 from optsweep.report import chosen, samples, wording
 from optsweep.report.across.findings import Across, record
@@ -205,7 +205,7 @@ def facts_line(sweep: SweepRecord) -> list[str]:
     """The sweep in a few words: arms, trials, seeds, time, device."""
     said = [wording.plural(len(sweep.arms), "arm"), wording.plural(sum(len(a.trials) for a in sweep.arms), "trial")]
     said += [in_words(sweep.seeds, sweep.looks)]
-    said += [f"{sweep.plan.repeats} searches of every arm"] if sweep.plan.repeats > 1 else []
+    said += [f"{searches_in_words(sweep.plan.repeats)} of every arm"] if sweep.plan.repeats != 1 else []
     seconds = sum(session.end - session.start for session in sweep.sessions)
     said += [wording.duration(seconds)] if seconds else []
     said += [sweep.environment.device] if sweep.environment.device else []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optsweep.inference.comparison import within
-from optsweep.inference.looks import Level
+from optsweep.inference.looks import AUTO, Level, repeats_done, searches_in_words
 from optsweep.inference.statistics import Interval, PairedT
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.caveats import caveats, seeds_diverged
@@ -40,10 +40,19 @@ class Verdict:
 def verdict(group: Group) -> Verdict:
     """Put a group's findings into words."""
     sentences = tuple((comparison, sentence(comparison, group)) for comparison in group.comparisons)
-    headline = sentences[0][1] if len(sentences) == 1 else _headline(group)
+    headline = provisional(group) + (sentences[0][1] if len(sentences) == 1 else _headline(group))
     ranking = _ranking(group) if len(group.arms) > 2 else ""
     beware = tuple(dict.fromkeys(caveats(group)))
     return Verdict(group, headline, sentences, ranking, conditions(group), unequal(group), beware)
+
+
+def provisional(group: Group) -> str:
+    """What comes before a headline while repeats are still to come; empty where none are."""
+    planned = group.sweep.plan.repeats
+    if planned == 1 or group.complete >= group.repeats:
+        return ""
+    said = repeats_done(group.complete, AUTO if planned == AUTO else group.repeats)
+    return f"{said[0].upper()}{said[1:]}. "
 
 
 def _headline(group: Group) -> str:
@@ -112,8 +121,9 @@ AT_CHOSEN = "at the settings that this search chose"
 def measured_by_repeats(group: Group) -> str:
     """What the interval of one search leaves out, and what would measure it."""
     planned = group.sweep.plan.repeats
-    if planned > 1:
-        return f"A repeat may move this by more than the interval; {planned} searches are planned, and will tell."
+    if planned != 1:
+        more = f"{searches_in_words(planned)} are planned, and will tell"
+        return f"A repeat may move this by more than the interval; {more}."
     return "A repeat may move this by more than the interval; sweep.repeats=4 measures it."
 
 
@@ -215,13 +225,16 @@ def paired_over(comparison: Comparison) -> str:
     """ "8 seeds; settings and test split held", "3 of 4 searches of 16 trials with 3 seeds each"."""
     plan = comparison.baseline.sweep.plan
     if comparison.searches > 1:
-        count = f"{comparison.searches} of {plan.repeats}" if comparison.searches < plan.repeats else str(plan.repeats)
+        planned = comparison.baseline.repeats
+        count = f"{comparison.searches} of {planned}" if comparison.searches < planned else str(planned)
         fewest, most = min(comparison.seeds), max(comparison.seeds)
         seeds = plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
-        return f"{count} searches of {plural(plan.search.trials, 'trial')} with {seeds} each{_and_samples(comparison)}"
+        split = ", train/validation split redrawn" if comparison.baseline.resplit else ""
+        each = f"{plural(plan.search.trials, 'trial')} with {seeds} each{split}"
+        return f"{count} searches of {each}{_and_samples(comparison)}"
     text = plural(sum(comparison.seeds), "seed")
-    if plan.repeats > 1:
-        text += f" of the first complete search of {plan.repeats}"
+    if comparison.baseline.repeats > 1:
+        text += f" of the first complete search of {comparison.baseline.repeats}"
     if comparison.over_samples:
         text += _and_samples(comparison)
         return f"{text}; settings held" if comparison.at_chosen else text

@@ -113,7 +113,10 @@ def percent(confidence: float) -> str:
 def interval_name(level: Level, of: str = "") -> str:
     """ "95 % interval", "97.9 % interval (three looks planned, Pocock)"; `of` what, in between."""
     text = f"{percent(level.confidence)} interval {of}".rstrip()
-    return f"{text} ({_COUNTS.get(len(level.looks), len(level.looks))} looks planned, Pocock)" if level.looks else text
+    if not level.looks:
+        return text
+    how = "at searches" if level.over_searches else "Pocock"
+    return f"{text} ({_COUNTS.get(len(level.looks), len(level.looks))} looks planned, {how})"
 
 
 def times(ratio: float | None) -> str:

@@ -109,6 +109,13 @@ class Task(ABC):
         """Text files by name that a trial leaves behind, from its model's buffers at the end, on the CPU."""
         return {}
 
+    resplits: bool = False
+    """Whether `resplit` is there."""
+
+    def resplit(self, seed: int) -> Task:
+        """The same task, what isn't test divided anew into training and validation, of as many samples as before."""
+        raise NotImplementedError
+
     def train_indices(self, seed: int, first: int, num_steps: int, batch_size: int) -> NDArray[np.int64]:
         """Samples of `num_steps` batches from step `first` on, `[num_steps, batch_size]`: pure in its arguments.
 

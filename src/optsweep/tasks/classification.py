@@ -1,6 +1,8 @@
-"""Classification of samples that are held in memory, split once and for all."""
+"""Classification of samples that are held in memory; the test split is fixed."""
 
 from __future__ import annotations
+
+import copy
 
 import numpy as np
 import torch
@@ -10,15 +12,24 @@ from torch import Tensor
 from optsweep.tasks.base import Split, Task, digest_of
 
 SPLIT_SEED = 0
-"""The split is fixed: it is part of the data, not of a trial."""
+"""The split is part of the data, not of a trial."""
 
 Rows = dict[Split, NDArray[np.int64]]
 
 
 class Classification(Task):
-    """Samples `inputs [N, …]` with classes `targets [N]`; loss is the cross-entropy."""
+    """Samples `inputs [N, …]` with classes `targets [N]`; loss is the cross-entropy.
 
-    def __init__(self, inputs: NDArray[np.float32], targets: NDArray[np.int64], rows: Rows) -> None:
+    Inputs are standardised by the training rows, over `axis` (None: over everything, as for pixels).
+    """
+
+    resplits = True
+
+    def __init__(
+        self, raw: NDArray[np.generic], targets: NDArray[np.int64], rows: Rows, axis: tuple[int, ...] | None = None
+    ) -> None:
+        self._drawn_from = raw, targets, rows, axis
+        inputs = standardized(raw, rows[Split.TRAIN], axis)
         self.num_classes = int(targets.max()) + 1
         self.chance_loss = float(np.log(self.num_classes))
         self._digest = digest_of(inputs, targets, *rows.values())
@@ -39,6 +50,13 @@ class Classification(Task):
     def to(self, device: torch.device) -> None:
         """Move inputs and targets."""
         self._data = {split: (x.to(device), y.to(device)) for split, (x, y) in self._data.items()}
+
+    def resplit(self, seed: int) -> Classification:
+        """Every class in the same shares."""
+        raw, targets, rows, axis = self._drawn_from
+        again = copy.copy(self)
+        Classification.__init__(again, raw, targets, redrawn(targets, rows, seed), axis)
+        return again
 
     def digest(self) -> str:
         """Hash of inputs, targets and splits."""
@@ -63,6 +81,18 @@ def stratified(targets: NDArray[np.int64], val: float = 0.2, test: float = 0.2) 
         rows[Split.TEST].append(members[num_val : num_val + num_test])
         rows[Split.TRAIN].append(members[num_val + num_test :])
     return {split: np.sort(np.concatenate(parts)) for split, parts in rows.items()}
+
+
+def redrawn(targets: NDArray[np.int64], rows: Rows, seed: int) -> Rows:
+    """Training and validation rows divided anew, each with as many of every class as before; test as it is."""
+    rng = np.random.default_rng([SPLIT_SEED, seed])
+    found: dict[Split, list[NDArray[np.int64]]] = {Split.TRAIN: [], Split.VAL: []}
+    for label in np.unique(targets):
+        train, val = (rows[split][targets[rows[split]] == label] for split in found)
+        members = rng.permutation(np.concatenate([train, val]))
+        found[Split.TRAIN].append(members[: len(train)])
+        found[Split.VAL].append(members[len(train) :])
+    return {**rows, **{split: np.sort(np.concatenate(parts)) for split, parts in found.items()}}
 
 
 def standardized(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from optsweep.checks import number, optional, whole, wholes
-from optsweep.tasks.base import Facts, Split
-from optsweep.tasks.classification import Classification, standardized, stratified
+from optsweep.tasks.base import Facts
+from optsweep.tasks.classification import Classification, stratified
 from optsweep.tasks.networks import ConvNet, ResNet
 from optsweep.tasks.shipped import mnist_5k
 
@@ -22,8 +22,7 @@ class MNIST5k(Classification):
 
     def __init__(self, *, target_loss: float | None) -> None:
         images, targets = mnist_5k()
-        rows = stratified(targets)
-        super().__init__(standardized(images[:, None], rows[Split.TRAIN]), targets, rows)
+        super().__init__(images[:, None], targets, stratified(targets))
         self.target_loss = optional(number)("task.target_loss", target_loss)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from optsweep.checks import choice, number, optional, whole
-from optsweep.tasks.base import Facts, Split
-from optsweep.tasks.classification import Classification, standardized, stratified
+from optsweep.tasks.base import Facts
+from optsweep.tasks.classification import Classification, stratified
 from optsweep.tasks.networks import MLP
 from optsweep.tasks.shipped import TABLES, table
 
@@ -33,9 +33,8 @@ class Table(Classification):
         self.target_loss = optional(number)("task.target_loss", target_loss)
         features, targets = table(dataset)
         rows = stratified(targets)
-        inputs = standardized(features, rows[Split.TRAIN], None if dataset == "digits" else (0,))
-        super().__init__(inputs, targets, rows)
-        self.num_features = inputs.shape[1]
+        super().__init__(features, targets, rows, None if dataset == "digits" else (0,))
+        self.num_features = features.shape[1]
         self.facts = Facts(
             "mlp" if layers else "linear",
             "complex" if layers else "simple",

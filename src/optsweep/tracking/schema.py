@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optsweep.inference.looks import AUTO, LOOKS, Seeds
+from optsweep.inference.looks import AUTO, LOOKS, Repeats, Seeds
 from optsweep.inference.repeats import repeat_of
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
@@ -60,6 +60,15 @@ class ConfirmTerms:
 
 
 @dataclass(frozen=True)
+class Size:
+    """How much of every arm was planned."""
+
+    repeats: Repeats
+    trials: int
+    seeds: Seeds
+
+
+@dataclass(frozen=True)
 class SweepPlan:
     """What a sweep is to run."""
 
@@ -69,7 +78,10 @@ class SweepPlan:
     arms: tuple[ArmTitle, ...] = ()  # in the order of the command line
     search: SearchTerms = SearchTerms()
     confirm: ConfirmTerms = ConfirmTerms()
-    repeats: int = 1  # searches of each arm, every one with `search` and `confirm`
+    repeats: Repeats = 1  # searches of each arm, every one with `search` and `confirm`
+    repeat_looks: tuple[int, ...] = ()  # of sweep.repeats=auto, now or in an earlier call
+    repeats_before: int = 0  # a fixed number that an earlier call asked for, from which auto goes on
+    grown: tuple[Size, ...] = ()  # sizes at which a verdict was there before the plan grew
 
     def planned(self, phase: Phase) -> int:
         """How many trials each search of an arm is to have in a phase; with confirm.seeds=auto at least."""
@@ -176,6 +188,7 @@ class ArmFacts:
     threads: int
     data: str  # the data's digest
     num_test: int | None = None  # samples of the test split
+    resplit: bool = False  # further repeats divide training and validation anew
     averaged: bool = False  # what is evaluated is an average of the weights, so a run may stop anywhere
 
 

@@ -64,9 +64,9 @@ class Lane:
         return None
 
 
-def open_lane(program: Program, trial: Trial, period: int, start: int = 0) -> Lane:
-    """A lane before its first step, at a rung of the others."""
-    return Lane(trial, program.schedule.start(program.num_steps), [0, *program.rung_steps(period)], start)
+def open_lane(program: Program, trial: Trial, start: int = 0) -> Lane:
+    """A lane before its first step, at a rung of the others and a multiple of the update's period."""
+    return Lane(trial, program.schedule.start(program.num_steps), [0, *program.rung_steps()], start)
 
 
 def coefficients(

@@ -108,10 +108,9 @@ class Program:
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(parameter.shape) for name, parameter in self.model(0).named_parameters()}
 
-    def rung_steps(self, period: int) -> list[int]:
-        """Steps after which a trial is evaluated: about `num_rungs`, multiples of `period`, the last step."""
+    def rung_steps(self) -> list[int]:
+        """Steps after which a trial is evaluated: about `num_rungs`, the last step; the same whatever the rule."""
         stride = max(1, round(self.num_steps / self.num_rungs))
-        stride = -(-stride // period) * period
         steps = list(range(stride, self.num_steps, stride))
         if steps and self.num_steps - steps[-1] < stride / 2:
             steps.pop()  # rather one longer rung than a last one too short to tell anything

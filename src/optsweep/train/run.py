@@ -74,7 +74,7 @@ class Run:
         layout = program.layout if program.stacked else program.layout_without(rare)
         # Where every parameter is rare, the row is empty: then this update lends only its numbers.
         self.update = program.build_update(layout if layout.slots else program.layout_without(()))
-        self.lanes = [open_lane(program, trial, self.update.period) for trial in trials]
+        self.lanes = [open_lane(program, trial) for trial in trials]
         if program.stacked and len(self.lanes) == 1:
             self.lanes.append(self.lanes[0].shadow())
         self.arena = Arena(

@@ -1,7 +1,8 @@
 """One long run of an averaging arm against the ends of the baseline's shorter runs: their frontier.
 
 What schedule-free promises is a loss on the frontier at every step (Defazio et al. 2024, figure 1): at the step where
-a run with a schedule ends, the long run's validation loss is compared with that run's last one, seed by seed.
+a run with a schedule ends, the long run's validation loss is compared with that run's last one, seed by seed,
+or search by search where there are several.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from optsweep.inference import statistics
 from optsweep.inference.comparison import holm
 from optsweep.inference.looks import Level
+from optsweep.inference.repeats import independent
 from optsweep.inference.statistics import PairedT
 from optsweep.report.across.arms import is_averaged
 from optsweep.report.arm_result import ArmResult
@@ -83,8 +85,8 @@ def _side(test: PairedT, p: float | None, arm: ArmResult, short: ArmResult, leve
 
 
 def _distances(arm: ArmResult, short: ArmResult, length: int) -> tuple[list[float], float] | None:
-    """Per seed the validation loss of a long run at `length` minus that of a run that ends there; their size."""
-    found, scale = [], 0.0
+    """Validation losses of a long run at `length` minus those of runs that end there, by search or seed; their size."""
+    found, scale = dict[int, float](), 0.0
     for seed, trial in sorted(short.confirm.items()):
         other, end = arm.confirm.get(seed), trial.metric(names.VAL_LOSS)
         if other is None or end is None or {trial.status, other.status} != {Status.FINISHED}:
@@ -94,6 +96,6 @@ def _distances(arm: ArmResult, short: ArmResult, length: int) -> tuple[list[floa
             continue
         at = float(np.interp(length, curve.steps, curve.values))
         if math.isfinite(at) and math.isfinite(end):
-            found.append(at - end)
+            found[seed] = at - end
             scale = max(scale, abs(at), abs(end))
-    return (found, scale) if found else None
+    return (list(independent(found).values()), scale) if found else None

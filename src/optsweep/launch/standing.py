@@ -1,0 +1,81 @@
+"""How far a search is, as the storage has it, and what the searches of an arm amount to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from optsweep.inference.repeats import seed_index
+from optsweep.search.history import NO_HISTORY, History
+from optsweep.search.slots import Choice, Slot
+
+T = TypeVar("T")
+
+FIXED = Choice(params={}, mean=math.inf, count=0, sides={}, searched={}, numbers=())
+"""The choice where nothing is searched."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A search as the storage has it."""
+
+    search: History = NO_HISTORY
+    confirm: History = NO_HISTORY
+    searched: bool = False
+    choice: Choice | None = None  # None: not searched yet, or nothing to choose from
+
+    @cached_property
+    def seeds(self) -> Mapping[int, Slot]:
+        """Confirm trials of the chosen setting, by seed."""
+        if self.choice is None:
+            return {}
+        return {slot.seed: slot for slot in self.confirm.slots.values() if slot.params == self.choice.params}
+
+    @property
+    def test_losses(self) -> Mapping[int, float]:
+        """Finite test losses by seed."""
+        found = {seed: slot.test_loss for seed, slot in sorted(self.seeds.items())}
+        return {seed: loss for seed, loss in found.items() if loss is not None and math.isfinite(loss)}
+
+    @property
+    def test_blocks(self) -> Mapping[int, Sequence[float]]:
+        """Test losses of the parts of the split, by seed."""
+        return {seed: slot.test_blocks for seed, slot in self.seeds.items() if slot.test_blocks}
+
+    @property
+    def diverged_seeds(self) -> int:
+        """Seeds that diverged, a test loss that is not finite included."""
+        losses = [slot.value if slot.test_loss is None else slot.test_loss for slot in self.seeds.values()]
+        return sum(loss is not None and not math.isfinite(loss) for loss in losses)
+
+    def complete(self, look: int) -> bool:
+        """Whether the results of as many seeds are there; without a choice there is nothing to wait for."""
+        done = all(seed in self.seeds and self.seeds[seed].done for seed in range(look))
+        return self.searched and (self.choice is None or done)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The searches of an arm as the test sees them."""
+
+    test_losses: Mapping[int, float]
+    test_blocks: Mapping[int, Sequence[float]]
+    diverged_seeds: int
+
+
+def pooled(searches: Sequence[Standing], seeds: int) -> Pooled:
+    """All searches of an arm together; one that found nothing counts as `seeds` that diverged."""
+    nothing = sum(standing.searched and standing.choice is None for standing in searches)
+    return Pooled(
+        _by_index([standing.test_losses for standing in searches]),
+        _by_index([standing.test_blocks for standing in searches]),
+        sum(standing.diverged_seeds for standing in searches) + seeds * nothing,
+    )
+
+
+def _by_index(searches: Sequence[Mapping[int, T]]) -> dict[int, T]:
+    """What each search has by seed, by the seeds' indices over all."""
+    return {seed_index(repeat, seed): value for repeat, held in enumerate(searches) for seed, value in held.items()}
