@@ -41,6 +41,10 @@ def archive_of(folder: Path, num_images: int = 60, member: str = "cifar-10-batch
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+NOT_OPTIONS = {"name", "_target_", "batch_size", "steps", "resplit"}
+"""Keys of a task's config that aren't its constructor's."""
+
+
 def builder(folder: Path) -> Callable[..., Task]:
     """A function from a task's name (and options) to the task, on data made in `folder` where it needs some."""
     archive, sha256 = archive_of(folder)
@@ -51,9 +55,7 @@ def builder(folder: Path) -> Callable[..., Task]:
     def built(name: str, **changes: Any) -> Task:
         config = yaml.safe_load((CONF / f"{name}.yaml").read_text())
         module, _, attribute = config["_target_"].rpartition(".")
-        options = {
-            key: value for key, value in config.items() if key not in ("name", "_target_", "batch_size", "steps")
-        }
+        options = {key: value for key, value in config.items() if key not in NOT_OPTIONS}
         if name in CIFAR:
             options |= {"path": str(archive), "sha256": sha256}
         elif name == "text":

@@ -17,7 +17,7 @@ from optsweep.cli.doorman import run
 from optsweep.errors import UserError
 from optsweep.inference.comparison import Conclusion
 from optsweep.report.judged import sayings
-from optsweep.report.judged.findings import Judgement, Method, judge
+from optsweep.report.judged.findings import Judgement, Procedure, judge
 from optsweep.report.judged.question import Question
 from optsweep.report.judged.runs import gather
 from optsweep.report.judged.table import read_table
@@ -49,16 +49,16 @@ TWO = rows(adamw=noisy(2.1, 0), soap=noisy(2.0, 1))
 def test_shared_seeds_are_paired_and_others_are_not() -> None:
     ours, theirs = noisy(2.0, 1), noisy(2.1, 0)
     (paired,) = judged(TWO).comparisons
-    assert paired.method is Method.PAIRED
+    assert paired.method is Procedure.PAIRED
     assert paired.test is not None
     assert paired.test.p == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
     for unpaired in (judged(TWO, unpaired=True), judged(TWO, seed=None)):
         (found,) = unpaired.comparisons
-        assert found.method is Method.WELCH
+        assert found.method is Procedure.WELCH
         assert found.test is not None
         assert found.test.p == pytest.approx(stats.ttest_ind(ours, theirs, equal_var=False).pvalue)
     few = rows(adamw=noisy(2.1, 0)) + [{**row, "seed": f"b{row['seed']}"} for row in rows(soap=noisy(2.0, 1))]
-    assert judged(few).methods == (Method.WELCH,)
+    assert judged(few).methods == (Procedure.WELCH,)
 
 
 def test_holm_is_over_all_comparisons_and_each_may_have_its_own_baseline() -> None:
@@ -201,7 +201,7 @@ def test_a_table_of_wandb_s_api_with_dictionaries(tmp_path: Path) -> None:
         }
         for place, row in enumerate(TWO)
     ]
-    assert judged(write(tmp_path / "project.csv", held)).methods == (Method.PAIRED,)
+    assert judged(write(tmp_path / "project.csv", held)).methods == (Procedure.PAIRED,)
 
 
 def test_a_table_of_wandb_s_page_leaves_out_runs_that_crashed(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_chart_of_wandb_s_page(tmp_path: Path) -> None:
     told: dict[str, Any] = {"metric": "val/loss", "step": "Step", "names": r"(?P<optimizer>.+)-(?P<seed>\d+)"}
     found = judged(path, at=20.0, **told)
     assert [arm.count for arm in found.arms] == [3, 2]
-    assert found.comparisons[0].method is Method.PAIRED
+    assert found.comparisons[0].method is Procedure.PAIRED
     with pytest.raises(UserError, match="--arm optimizer: no such column"):
         judged(path, **{**told, "names": None})
 
@@ -244,7 +244,7 @@ def test_an_experiment_of_mlflow(tmp_path: Path) -> None:
         client.set_terminated(made)
     asked = Question(**ASKED)
     last = judge(gather(read_table("mlflow:mine", "loss", None, uri), asked), asked)
-    assert last.comparisons[0].method is Method.PAIRED
+    assert last.comparisons[0].method is Procedure.PAIRED
     assert last.arms[1].value == pytest.approx(np.mean([float(str(row["loss"])) for row in TWO[6:8]]) / 2)
     at = Question(**ASKED, step="step", at=1.0)
     first = judge(gather(read_table("mlflow:mine", "loss", "step", uri), at), at)
@@ -304,7 +304,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 def test_a_data_frame_is_given_as_records() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(TWO)
-    assert judged(frame.to_dict("records")).methods == (Method.PAIRED,)
+    assert judged(frame.to_dict("records")).methods == (Procedure.PAIRED,)
     with pytest.raises(UserError, match="to_dict"):
         judged(frame)
 

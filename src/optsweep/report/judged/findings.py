@@ -15,13 +15,13 @@ from optsweep.inference.looks import Level
 from optsweep.inference.statistics import PairedT
 from optsweep.inference.unpaired import UnpairedTest, pooled_sd, welch_t, z_test
 from optsweep.report.judged.question import Question
-from optsweep.report.judged.runs import Gathered, Run, RunArm
+from optsweep.report.judged.runs import Gathered, GivenRun, RunArm
 
 LEVEL = Level.of(())
 _TELLING_STEPS, _TELLING_DIGITS = 3, 7  # two runs don't agree in so many by chance
 
 
-class Method(StrEnum):
+class Procedure(StrEnum):
     """How two arms are tested."""
 
     PAIRED = "paired t"
@@ -35,7 +35,7 @@ class RunComparison:
 
     candidate: RunArm
     baseline: RunArm
-    method: Method
+    method: Procedure
     differences: Mapping[str, float]  # by seed, where paired
     test: PairedT | UnpairedTest | None
     p_holm: float | None
@@ -45,7 +45,7 @@ class RunComparison:
     @property
     def n(self) -> tuple[int, int]:
         """Runs compared."""
-        if self.method is Method.PAIRED:
+        if self.method is Procedure.PAIRED:
             return len(self.differences), len(self.differences)
         return self.candidate.count, self.baseline.count
 
@@ -82,9 +82,9 @@ class Judgement:
         return _confidence(self.question)
 
     @property
-    def methods(self) -> tuple[Method, ...]:
+    def methods(self) -> tuple[Procedure, ...]:
         """Those that were used."""
-        return tuple(method for method in Method if any(found.method is method for found in self.comparisons))
+        return tuple(method for method in Procedure if any(found.method is method for found in self.comparisons))
 
 
 def judge(gathered: Gathered, question: Question) -> Judgement:
@@ -115,24 +115,24 @@ def _pairs(arms: Sequence[RunArm], question: Question) -> list[tuple[RunArm, Run
 
 def _tested(
     candidate: RunArm, baseline: RunArm, question: Question
-) -> tuple[Method, Mapping[str, float], PairedT | UnpairedTest | None]:
+) -> tuple[Procedure, Mapping[str, float], PairedT | UnpairedTest | None]:
     both = (candidate, baseline)
     if question.sigma is not None:
         if not all(arm.test_losses for arm in both):
-            return Method.Z, {}, None
+            return Procedure.Z, {}, None
         mean, n = candidate.mean - baseline.mean, (candidate.count, baseline.count)
-        return Method.Z, {}, z_test(mean, n, question.sigma, _confidence(question), one_sided=question.one_sided)
+        return Procedure.Z, {}, z_test(mean, n, question.sigma, _confidence(question), one_sided=question.one_sided)
     if not _shares_seeds(candidate, baseline, question):
         if not all(arm.test_losses for arm in both):
-            return Method.WELCH, {}, None
+            return Procedure.WELCH, {}, None
         ours, theirs = (list(arm.test_losses.values()) for arm in both)
-        return Method.WELCH, {}, welch_t(ours, theirs, _confidence(question), one_sided=question.one_sided)
+        return Procedure.WELCH, {}, welch_t(ours, theirs, _confidence(question), one_sided=question.one_sided)
     held = paired_runs.differences(candidate, baseline)
     test = paired_runs.paired(held, candidate, baseline, Level(1 - _confidence(question)))
     if test and test.p is not None and question.one_sided:
         test = replace(test, p=test.p / 2 if test.mean < 0 else 1 - test.p / 2)
     seeds = {run.index: run.seed for run in candidate.runs}
-    return Method.PAIRED, {seeds[index]: value for index, value in held.items()}, test
+    return Procedure.PAIRED, {seeds[index]: value for index, value in held.items()}, test
 
 
 def _shares_seeds(candidate: RunArm, baseline: RunArm, question: Question) -> bool:
@@ -143,8 +143,8 @@ def _shares_seeds(candidate: RunArm, baseline: RunArm, question: Question) -> bo
     return 2 * len(ours & theirs) >= max(len(ours), len(theirs))
 
 
-def _means(candidate: RunArm, baseline: RunArm, method: Method) -> tuple[float, float]:
-    if method is not Method.PAIRED:
+def _means(candidate: RunArm, baseline: RunArm, method: Procedure) -> tuple[float, float]:
+    if method is not Procedure.PAIRED:
         return candidate.mean, baseline.mean
     ours, theirs = (list(held.values()) for held in paired_runs.in_common(candidate, baseline))
     return (fmean(ours), fmean(theirs)) if ours else (math.nan, math.nan)
@@ -157,14 +157,14 @@ def _spread(arms: Sequence[RunArm]) -> tuple[float | None, int]:
 
 def _has_duplicates(arm: RunArm) -> bool:
     """Whether two of its runs agree to every digit, at three common steps or more, or in a value of seven digits."""
-    alike: dict[float, list[Run]] = {}
+    alike: dict[float, list[GivenRun]] = {}
     for run in arm.runs:
         if run.count == 1 and math.isfinite(run.end.value):
             alike.setdefault(run.end.value, []).append(run)
     return any(_agree(one, other) for runs in alike.values() for one, other in pairwise(runs))
 
 
-def _agree(one: Run, other: Run) -> bool:
+def _agree(one: GivenRun, other: GivenRun) -> bool:
     ours, theirs = ({point.step: point.value for point in run.curve} for run in (one, other))
     common = ours.keys() & theirs.keys()
     if len(ours) == 1:

@@ -21,7 +21,7 @@ _NAMED = 3  # places that a note lists
 
 
 @dataclass(frozen=True)
-class Point:
+class Reading:
     """A value of a run at a step; None: the run has one value, whose step isn't told."""
 
     step: float | None
@@ -29,13 +29,13 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Run:
+class GivenRun:
     """One run, or the mean of `count` runs."""
 
     seed: str  # as the column has it
     index: int  # the same for equal seeds of different arms
-    end: Point  # what counts; not finite: it diverged
-    curve: tuple[Point, ...]  # by step
+    end: Reading  # what counts; not finite: it diverged
+    curve: tuple[Reading, ...]  # by step
     count: int = 1
 
     @property
@@ -51,7 +51,7 @@ class RunArm:
 
     label: str
     style: int
-    runs: tuple[Run, ...]
+    runs: tuple[GivenRun, ...]
     sign: float  # −1 where higher is better
     per_step: float = 0.0  # what a step lowers the loss by
     reference: float = 0.0  # the step that losses are corrected to
@@ -97,7 +97,7 @@ class RunArm:
         """Of the values that count."""
         return fmean(self.steps) if self.steps else math.nan
 
-    def loss(self, run: Run) -> float:
+    def loss(self, run: GivenRun) -> float:
         """Its value as a loss, at the step that is referred to."""
         further = 0.0 if run.end.step is None else run.end.step - self.reference
         return self.sign * run.end.value + self.per_step * further
@@ -153,13 +153,15 @@ def gather(table: RunTable, question: Question) -> Gathered:
     for label in order:
         runs = []
         for seed, points in rows.points[label].items():
-            curve = tuple(Point(step, points[step][0]) for step in sorted(points, key=lambda s: -1 if s is None else s))
+            curve = tuple(
+                Reading(step, points[step][0]) for step in sorted(points, key=lambda s: -1 if s is None else s)
+            )
             end = _end(curve, at)
             if end is None:
                 without[label] += 1
                 continue
             index = seeds.setdefault(seed, len(seeds))
-            runs.append(Run(seed, index, end, curve, rows.counts.get((label, seed), 1)))
+            runs.append(GivenRun(seed, index, end, curve, rows.counts.get((label, seed), 1)))
         if runs:
             arms.append(RunArm(label, len(arms), tuple(runs), question.sign, question.per_step))
         else:
@@ -279,7 +281,7 @@ def _step(rows: _Rows, order: Sequence[str], question: Question) -> float | str 
     return max(common)
 
 
-def _end(curve: Sequence[Point], at: float | str | None) -> Point | None:
+def _end(curve: Sequence[Reading], at: float | str | None) -> Reading | None:
     """The point that counts; of a run that diverged before the step, the one where it did."""
     if at is None or at == LAST:
         return curve[-1]

@@ -10,7 +10,7 @@ from optsweep.inference import comparison as paired_runs
 from optsweep.inference.comparison import Conclusion
 from optsweep.inference.statistics import mean_interval
 from optsweep.inference.steadiness import outlying, skewed
-from optsweep.report.judged.findings import Judgement, Method, RunComparison
+from optsweep.report.judged.findings import Judgement, Procedure, RunComparison
 from optsweep.report.judged.question import LAST
 from optsweep.report.judged.runs import RunArm
 from optsweep.report.wording import decimals, fixed, listed, number, p_value, percent, plural, span
@@ -134,7 +134,7 @@ def shown(comparison: RunComparison) -> tuple[float, float | None, float | None]
 def method(comparison: RunComparison) -> str:
     """ "Welch's t of 8 and 10 runs", "paired over 8 seeds"."""
     ours, theirs = comparison.n
-    if comparison.method is Method.PAIRED:
+    if comparison.method is Procedure.PAIRED:
         return f"paired over {plural(ours, 'seed')}"
     return f"{comparison.method} of {ours} and {plural(theirs, 'run')}"
 
@@ -178,14 +178,14 @@ def _unknown(judgement: Judgement) -> Iterator[str]:
 
 def _of_methods(judgement: Judgement) -> Iterator[str]:
     question, methods = judgement.question, judgement.methods
-    paired = [c.candidate.label for c in judgement.comparisons if c.method is Method.PAIRED]
+    paired = [c.candidate.label for c in judgement.comparisons if c.method is Procedure.PAIRED]
     if paired:
         which = "Paired by seed" if len(methods) == 1 else f"Paired by seed where seeds are shared ({_some(paired)})"
         yield (
             f"{which}, which takes equal values of {question.seed} for the same initialisation and data order in both "
             f"arms; the runs don't tell."
         )
-    if Method.WELCH in methods:
+    if Procedure.WELCH in methods:
         why = (
             "no column of seeds was named"
             if question.seed is None
@@ -194,7 +194,7 @@ def _of_methods(judgement: Judgement) -> Iterator[str]:
             else "fewer than half of the seeds are shared"
         )
         yield f"Unpaired{'' if len(methods) == 1 else ' elsewhere'}, because {why}: Welch's t, unequal variances."
-    if Method.Z in methods:
+    if Procedure.Z in methods:
         sd = judgement.sd
         own = (
             f"; that of these runs within an arm is {number(sd, 3)} ({judgement.sd_df} degrees of freedom)"
@@ -235,11 +235,11 @@ def _of_values(judgement: Judgement) -> Iterator[str]:
             f"every digit: if they are copies of one run, it counts too often."
         )
     for comparison in judgement.comparisons:
-        if comparison.method is Method.PAIRED:
+        if comparison.method is Procedure.PAIRED:
             held = paired_runs.differences(comparison.candidate, comparison.baseline)
             pair = f"{comparison.candidate.label} − {comparison.baseline.label}"
             yield from _uneven(held, f"differences {pair}", comparison.candidate)
-    welch = [c for c in judgement.comparisons if c.method is Method.WELCH]
+    welch = [c for c in judgement.comparisons if c.method is Procedure.WELCH]
     for arm in judgement.arms:
         if any(arm in (c.candidate, c.baseline) for c in welch):
             yield from _uneven(arm.test_losses, f"runs of {arm.label}", arm)
