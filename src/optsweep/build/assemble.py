@@ -217,11 +217,12 @@ def check_arm(built: Built) -> list[str]:
     program = built.program
     try:
         update = program.build_update(program.layout)
+        notes = update.notes
         try_out(update, dtype=program.dtype, device=program.device)
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
     rungs = len(program.rung_steps(update.period))  # the rule may need longer ones than trainer.rungs asks for
-    return [*program.notes, *update.notes, *evaluation_notes(program.schedule, program.num_steps, rungs)]
+    return [*program.notes, *notes, *evaluation_notes(program.schedule, program.num_steps, rungs)]
 
 
 def task_facts(arm: Arm, task: Task) -> TaskFacts:

@@ -91,6 +91,16 @@ class Partition(Rule):
             for name, tensor in self.rules[span.label].init(params[:, span.begin : span.end], span.layout).items()
         }
 
+    def pieces(self, state: State, layout: Layout) -> dict[str, State]:
+        """Those of each span's rule, and of what lies beside the rules."""
+        spans = self.spans(layout)
+        prefixes = tuple(span.prefix for span in spans)
+        result = super().pieces({key: tensor for key, tensor in state.items() if not key.startswith(prefixes)}, layout)
+        for span in spans:
+            for name, own in self.rules[span.label].pieces(_behind(span.prefix, state), span.layout).items():
+                result[name] |= own
+        return result
+
     def coefficients(self, hyper: Mapping[str, float], steps: Steps) -> dict[str, Floats]:
         """Every rule's, behind its label."""
         c: dict[str, Floats] = {}

@@ -116,6 +116,21 @@ class Rule(ABC):
         """What a user should know about the rule on this model, a line each. Raises ValueError if it makes no sense."""
         return []
 
+    def pieces(self, state: State, layout: Layout) -> dict[str, State]:
+        """Of a single lane's state, each parameter's part: views, under names that don't depend on the layout.
+
+        Here every state tensor is taken to be a row, or rows, like the parameters.
+        """
+        result: dict[str, State] = {slot.name: {} for slot in layout.slots}
+        for key, tensor in state.items():
+            if tensor.shape[-1] != layout.size:
+                raise ValueError(
+                    f"{self.algorithm}: state {key!r} is no row, so the rule has to say whose it is: pieces()"
+                )
+            for name, view in layout.views(tensor[0]):
+                result[name][key] = view
+        return result
+
     @abstractmethod
     def init(self, params: Tensor, layout: Layout) -> State:
         """State for parameters `[K, P]` laid out by `layout`; the rule itself stays as it is."""
