@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 from math import lcm
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ class Partition(Rule):
     `label_lr_factor` times the main one. A subclass lists them all in `floats`.
     """
 
+    by_role: ClassVar[bool] = True
     main: str = "main"
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:

@@ -81,6 +81,9 @@ class Rule(ABC):
     decays_inside: ClassVar[bool] = False
     """Whether `decoupled` decay is part of the direction (LAMB): λθ is then added between `update` and `rescale`."""
 
+    by_role: ClassVar[bool] = False
+    """Whether it treats parameters by their role in the model, which their shape doesn't tell."""
+
     period: int = 1
     """Steps after which the rule's own rhythm repeats (SOAP's refresh); lanes start at multiples of it."""
 
