@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         Nesterov,
         RMSprop,
         for_model,
-        torch_optimizer,
+        optimizer_of,
     )
     from optsweep.optim.schedules import Schedule
 
@@ -43,7 +43,7 @@ __all__ = [
     "RMSprop",
     "Schedule",
     "for_model",
-    "torch_optimizer",
+    "optimizer_of",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Every rule as a class of torch optimizers, written by `torch_optimizer` from what the rule says of itself."""
+"""Every rule as a class of torch optimizers, written by `optimizer_of` from what the rule says of itself."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _COMMON: Mapping[str, Any] = {
 
 
 class RuleOptimizer(RowOptimizer):
-    """A rule by its options; made by `torch_optimizer`."""
+    """A rule by its options; made by `optimizer_of`."""
 
     rule_class: ClassVar[type[Rule]]
 
@@ -98,7 +98,7 @@ class RuleOptimizer(RowOptimizer):
         super().__init__(params, composition, {"lr": lr, "weight_decay": weight_decay, **floats})
 
 
-def torch_optimizer(rule: type[Rule]) -> type[RuleOptimizer]:
+def optimizer_of(rule: type[Rule]) -> type[RuleOptimizer]:
     """The torch optimizer of a rule, of yours too: its arguments are the rule's numbers and options."""
     numbers = {name: domain.default for name, domain in rule.floats.items()}
     given = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("params", "lr")]
@@ -173,7 +173,7 @@ def _built(title: str, cls: Any, options: Mapping[str, Any]) -> Any:
     try:
         return cls(**own)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{title}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{title}: {str(error).splitlines()[0].removeprefix('optimizer.')}") from None
 
 
 def _unknown(title: str, key: str, known: list[str], averaging: str | None) -> str:
@@ -227,6 +227,6 @@ RULES: Mapping[str, type[Rule]] = {
 }
 """By the names in conf/optimizer/."""
 
-FAMILY: Mapping[str, type[RuleOptimizer]] = {name: torch_optimizer(rule) for name, rule in RULES.items()}
+FAMILY: Mapping[str, type[RuleOptimizer]] = {name: optimizer_of(rule) for name, rule in RULES.items()}
 
 SGD, Momentum, Nesterov, AdaGrad, RMSprop, AdaDelta, Adam, AdamW, Lion, LAMB, SOAP, Muon = FAMILY.values()

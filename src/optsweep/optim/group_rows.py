@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ Saved = MutableMapping[Tensor, dict[str, Any]]
 before; and its state, in its own shape."""
 
 PROGRESS = ("step", "progress")
+GRAD = attrgetter("grad")
 
 
 class GradientRow(Row):
@@ -43,12 +45,15 @@ class GradientRow(Row):
         self._parts: list[Tensor] = []
         self._places: list[int] = []
         end = 0
-        for slot in self.layout.slots:
+        for slot in layout.slots:
             self._pad(slot.offset - end)
             self._places.append(len(self._parts))
             self._parts.append(self.row)
             end = slot.offset + slot.numel
-        self._pad(self.layout.size - end)
+        self._pad(layout.size - end)
+        # On a CPU fresh memory costs as much as the copy; on a GPU it is cheap to get and dear to keep.
+        self._scratch = torch.zeros_like(self.row) if self.row.device.type == "cpu" else None
+        self._views = [] if self._scratch is None else [view for _, view in layout.views(self._scratch[0])]
         _ = self.state  # from the parameters as they are now
 
     def _pad(self, count: int) -> None:
@@ -65,7 +70,7 @@ class GradientRow(Row):
 
     def gradients(self) -> list[Tensor | None]:
         """Of every parameter, in the order of the row."""
-        return [leaf.grad for leaf in self.leaves]
+        return list(map(GRAD, self.leaves))
 
     def present(self) -> list[Tensor]:
         """Those that there are."""
@@ -73,10 +78,13 @@ class GradientRow(Row):
 
     def stays(self) -> bool:
         """Whether the parameters still are in the row."""
-        return [leaf.data_ptr() for leaf in self.leaves] == self._pointers
+        return list(map(Tensor.data_ptr, self.leaves)) == self._pointers
 
-    def flat(self, grads: Sequence[Tensor]) -> Tensor:
-        """Gradients as a new row `[1, P]`."""
+    def flat(self, grads: list[Tensor]) -> Tensor:
+        """Gradients copied to a row `[1, P]`, which lasts until the next step."""
+        if self._scratch is not None:
+            torch._foreach_copy_(self._views, grads)
+            return self._scratch
         parts = self._parts.copy()
         for place, grad in zip(self._places, grads, strict=True):
             parts[place] = grad

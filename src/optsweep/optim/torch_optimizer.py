@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from optsweep.checks import number
 from optsweep.errors import UserError
@@ -57,6 +58,7 @@ class RowOptimizer(torch.optim.Optimizer):
 
     # -- torch.optim ---------------------------------------------------------------------------------------------
 
+    @_disable_dynamo
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One step of all parameters that have a gradient."""
