@@ -73,10 +73,11 @@ def _whole(name: str, schedule: str, device: torch.device) -> Figure:
 def _by_hand(program: Program, trial: Trial, rule: str, schedule: str, device: torch.device) -> Round:
     """Rounds of `STEPS` training steps by hand."""
     module, task = program.model(trial.seed).to(device), program.task
-    averaging = {"averaging": "schedule_free"} if schedule == "schedule_free" else {}
-    options = {} if averaging else {"schedule": program.schedule, "total_steps": program.num_steps}
-    decay = {"weight_decay": trial.hyper["weight_decay"]}
-    optimizer = for_model(module, rule, lr=trial.hyper["lr"], **decay, **averaging, **options)
+    options: dict[str, Any] = {"schedule": program.schedule, "total_steps": program.num_steps}
+    if schedule == "schedule_free":
+        options = {"averaging": schedule}
+    decay = trial.hyper["weight_decay"]
+    optimizer = for_model(module, rule, lr=trial.hyper["lr"], weight_decay=decay, **options)
     first = 0
 
     def steps() -> None:
