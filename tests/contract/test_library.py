@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -440,6 +441,13 @@ def test_zero_elements_and_frozen_parameters_are_left_alone() -> None:
     optimizer.step()
     assert torch.equal(parameters[0], torch.zeros(2, 2))
     assert torch.equal(parameters[2], torch.ones(3))
+
+
+def test_the_docs_example_runs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "optimizers.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    assert names["loss"].isfinite()
 
 
 # -- names, routing, mistakes --------------------------------------------------------------------------------------
