@@ -16,7 +16,7 @@ import optsweep
 from drive import LAYOUT, LAYOUT_DECAY_ALL, ROLES, SHAPES, RuleEntry, defaults, noisy, registry, run, start
 from kinds import BatchNorm, Experts, Plain
 from optsweep.errors import UserError
-from optsweep.optim import SGD, SOAP, Adam, AdamW, Momentum, Muon, for_model, optimizer_of, sgd
+from optsweep.optim import LAMB, SGD, SOAP, Adam, AdamW, Momentum, Muon, for_model, optimizer_of, sgd
 from optsweep.optim.composition import Composition
 from optsweep.optim.family import AVERAGINGS, FAMILY, RULES
 from optsweep.optim.iterate import Iterate
@@ -271,8 +271,15 @@ def test_a_state_dict_of_another_optimizer_is_refused() -> None:
     model = Leaves()
     adam = Adam(model.groups(), lr=1e-2)
     train(model, adam, 0, 2)
+    saved = adam.state_dict()
+    saved["param_groups"] = LAMB(model.groups(), lr=1e-2, averaging="ema").state_dict()["param_groups"]
     with pytest.raises(UserError, match=r"the state of .* is of another optimizer or model: it has m"):
-        Momentum(model.groups(), lr=1e-2).load_state_dict(adam.state_dict())
+        LAMB(model.groups(), lr=1e-2, averaging="ema").load_state_dict(saved)
+    theirs = torch.optim.Adam(model.parameters(), lr=1e-2)
+    with pytest.raises(UserError, match="the state dict is of another optimizer; its groups have no peak_lr"):
+        adam.load_state_dict(theirs.state_dict())
+    with pytest.raises(UserError, match="the model has none of the optimizer's parameters"):
+        adam.averaged_state_dict(Leaves())
 
 
 def test_groups_have_learning_rates_and_decays_of_their_own() -> None:

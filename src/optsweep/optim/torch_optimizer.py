@@ -49,7 +49,6 @@ class RowOptimizer(torch.optim.Optimizer):
         self._swapped = False
         self._multipliers = self._schedule()
         super().__init__(params, {"lr": hyper["lr"], "weight_decay": 0.0, **hyper})
-        self._write_lrs()
 
     @property
     def title(self) -> str:
@@ -88,11 +87,11 @@ class RowOptimizer(torch.optim.Optimizer):
             if close := get_close_matches(key, known, n=1, cutoff=0.8):
                 raise UserError(f"{self.title}: a parameter group has {key!r}; did you mean {close[0]!r}?")
         roles = group.pop("roles", None)
+        whole = {**self.defaults, **group}
+        group.setdefault("peak_lr", number(f"{self.title}: lr", whole["lr"], above=0.0))
+        self._check({name: whole[name] for name in ("weight_decay", *self.composition.floats)})
         super().add_param_group(group)
         group = self.param_groups[-1]
-        group.setdefault("peak_lr", group["lr"])
-        number(f"{self.title}: lr", group["peak_lr"], above=0.0)
-        self._check({name: group[name] for name in ("weight_decay", *self.composition.floats)})
         parameters: list[Tensor] = group["params"]
         for place, (parameter, role) in enumerate(zip(parameters, self._roles_of(parameters, roles), strict=True)):
             if not parameter.is_floating_point():
@@ -103,6 +102,7 @@ class RowOptimizer(torch.optim.Optimizer):
             self._labels[parameter] = Label(name, role)
         self._rows.append(self._of_group(group))
         self._checked.append({})
+        self._write_lrs()
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's: each parameter's state, in its own shape, with the steps it took; loads into any other rows."""
@@ -115,6 +115,11 @@ class RowOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take up a `state_dict`. Raises UserError for one of another optimizer."""
+        for group in state_dict["param_groups"]:
+            if lacking := [name for name in ("peak_lr", *self.composition.floats) if name not in group]:
+                raise UserError(
+                    f"{self.title}: the state dict is of another optimizer; its groups have no {lacking[0]}"
+                )
         super().load_state_dict({"state": {}, "param_groups": state_dict["param_groups"]})
         ids = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         parameters = chain.from_iterable(group["params"] for group in self.param_groups)
@@ -167,6 +172,8 @@ class RowOptimizer(torch.optim.Optimizer):
         """
         if self._swapped:
             raise UserError(f"{self.title}.averaged(): the averaged weights are in the model already")
+        if not any(parameter in self._labels for parameter in model.parameters()):
+            raise UserError(f"{self.title}.averaged(model): the model has none of the optimizer's parameters")
         for rows in self._rows:
             rows.settle(self.state)
         shipped = [(row, row.weights(self._hyper(i))) for i, rows in enumerate(self._rows) for row in rows.rows]
@@ -180,7 +187,7 @@ class RowOptimizer(torch.optim.Optimizer):
             self._swapped = True
             for target, _, weights in changed:
                 _overwrite(target, weights)
-            with recomputed(model, islice(batches or (), num_batches), call):
+            with recomputed(model, islice(() if batches is None else batches, num_batches), call):
                 yield
         finally:
             for target, before, _ in changed:
