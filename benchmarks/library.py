@@ -65,7 +65,7 @@ def _whole(name: str, schedule: str, device: torch.device) -> Figure:
     ratio = compare(
         _by_hand(b.program, trial(b), rule, schedule, device),
         {"": lambda: timed(lambda: run.advance(run.tick + STEPS), device)},
-        rounds=20,
+        rounds=40,
     )[""]
     return _figure(f"{name}, training step", "optsweep's loop", ratio, 1.1, "1.00")
 
