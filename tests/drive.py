@@ -134,7 +134,7 @@ def run(
     params = start(layout, len(hypers)) if params is None else params.clone()
     gradient = gradient or noisy(layout)
     multipliers = np.ones(num_steps) if multipliers is None else multipliers
-    tables = [update.coefficients(hyper, multipliers, 0) for hyper in hypers]
+    tables = [update.coefficients(hyper, multipliers) for hyper in hypers]
     columns = {name: np.stack([table[name] for table in tables], 1) for name in tables[0]}
     lanes = {name: torch.from_numpy(values).to(params.dtype).unsqueeze(-1) for name, values in columns.items()}
     state = update.init(params)

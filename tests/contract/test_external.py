@@ -34,7 +34,7 @@ def drive(
     drop_at: int | None = None,
     order: Sequence[int] = (),
 ) -> Tensor:
-    tables = [update.coefficients(hyper, MULTIPLIERS, 0) for hyper in hypers]
+    tables = [update.coefficients(hyper, MULTIPLIERS) for hyper in hypers]
     params, gradient, lanes = start(update.layout, len(hypers)), noisy(update.layout), list(range(len(hypers)))
     state = update.init(params)
     assert state == {}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from drive import LAYOUT, RuleEntry, defaults, largest, noisy, registry, run, start
 from optsweep.optim.adam import Adam
-from optsweep.optim.iterate import Iterate, Last
+from optsweep.optim.iterate import Iterate, Last, Past
 from optsweep.optim.layout import Layout, Role, ShapeGroup
 from optsweep.optim.muon import Orthogonalized
 from optsweep.optim.partition import Partition
@@ -103,7 +103,7 @@ def test_dropping_and_permuting_lanes_changes_nothing(entry: RuleEntry, iterate:
     whole, _, _ = run(update_of(entry, iterate), hypers, num_steps=40, multipliers=MULTIPLIERS[:40])
     order = [2, 0]
     update = update_of(entry, iterate)
-    tables = [update.coefficients(hyper, MULTIPLIERS[:40], 0) for hyper in hypers]
+    tables = [update.coefficients(hyper, MULTIPLIERS[:40]) for hyper in hypers]
     params, gradient, lanes = start(LAYOUT, LANES), noisy(LAYOUT), list(range(LANES))
     state = update.init(params)
     for step in range(40):
@@ -167,8 +167,8 @@ def test_undecayed_parameters_ignore_weight_decay(entry: RuleEntry) -> None:
 def test_coefficients_of_a_rung_are_those_of_the_whole_run(entry: RuleEntry, iterate: str) -> None:
     update = update_of(entry, iterate)
     hyper = defaults(update.floats, weight_decay=0.1)
-    whole = update.coefficients(hyper, MULTIPLIERS, 0)
-    part = update.coefficients(hyper, MULTIPLIERS[:150], 100)
+    whole = update.coefficients(hyper, MULTIPLIERS)
+    part = update.coefficients(hyper, MULTIPLIERS[100:150], Past().after(MULTIPLIERS[:100]))
     for name, values in part.items():
         assert np.array_equal(values, whole[name][100:150]), name
 
@@ -209,7 +209,7 @@ def alternately(first: Update, second: Update, lanes: int) -> list[Tensor]:
     """The ends of two trainings whose steps alternate."""
     updates, starts = (first, second), [start(u.layout, lanes) for u in (first, second)]
     hyper = [defaults(u.floats, weight_decay=0.1) for u in updates]
-    tables = [u.coefficients(h, MULTIPLIERS[:15], 0) for u, h in zip(updates, hyper, strict=True)]
+    tables = [u.coefficients(h, MULTIPLIERS[:15]) for u, h in zip(updates, hyper, strict=True)]
     states = [u.init(params) for u, params in zip(updates, starts, strict=True)]
     for step in range(15):
         for i, update in enumerate(updates):

@@ -37,7 +37,7 @@ def averages_of(iterate: Iterate, rule: Rule, **hyper: float) -> tuple[list[Tens
     """What one would ship after every step, and the last parameters."""
     update = Update(rule, LAYOUT, decay=Decay.DECOUPLED, iterate=iterate)
     hypers = defaults(update.floats, weight_decay=0.1, **hyper)
-    table = update.coefficients(hypers, np.ones(STEPS), 0)
+    table = update.coefficients(hypers, np.ones(STEPS))
     averages: list[Tensor] = []
 
     def record(step: int, params: Tensor, state: State) -> None:
@@ -86,7 +86,7 @@ def test_lanes_equal_single_runs_and_dropping_changes_nothing(iterate: Iterate) 
     whole = update.weights(*run(update, hypers))
     single = update.weights(*run(update, [hypers[2]]))
     assert largest(whole[2:], single) <= 1e-12
-    tables = [update.coefficients(hyper, np.ones(STEPS), 0) for hyper in hypers]
+    tables = [update.coefficients(hyper, np.ones(STEPS)) for hyper in hypers]
     params, lanes, gradient = start(LAYOUT, 3), [0, 1, 2], noisy(LAYOUT)
     state = update.init(params)
     for step in range(STEPS):

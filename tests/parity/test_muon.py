@@ -82,4 +82,4 @@ def test_every_parameter_goes_to_exactly_one_rule() -> None:
 def test_a_model_without_matrices_is_refused() -> None:
     layout = Layout.build({"bias": (3,)}, {"bias": Role.VECTOR})
     with pytest.raises(ValueError, match="no hidden matrices"):
-        Update(Muon(), layout)
+        _ = Update(Muon(), layout).notes

@@ -103,7 +103,7 @@ def test_schedule_free_equals_its_three_line_definition(at: Literal["y", "z"]) -
 def test_evaluating_changes_nothing() -> None:
     update = Update(Adam(), LAYOUT, iterate=ScheduleFree())
     hypers = [defaults(update.floats)]
-    table = update.coefficients(hypers[0], np.ones(STEPS), 0)
+    table = update.coefficients(hypers[0], np.ones(STEPS))
 
     def evaluate(step: int, params: Tensor, state: State) -> None:
         update.weights(params, state, {name: float(values[step]) for name, values in table.items()})

@@ -23,6 +23,7 @@ from optsweep.build.combination import (
 )
 from optsweep.build.fingerprint import Identity, described, fingerprint_of, identify
 from optsweep.build.hyperparameters import space_of
+from optsweep.build.resplit import divided, redraws
 from optsweep.build.stated import Stated, stated
 from optsweep.build.suggestions import (
     TaskFacts,
@@ -44,7 +45,6 @@ from optsweep.optim.rule import Domain, Rule
 from optsweep.optim.schedules import Schedule, schedule_names, warmup_names
 from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater, try_out
-from optsweep.search.slots import seed_of
 from optsweep.search.space import Params, Space
 from optsweep.tasks.base import Split, Task
 from optsweep.train.process import DEFAULT_DTYPE, isolated
@@ -146,21 +146,6 @@ def _batch_size(config: TaskConfig, said: Stated) -> int:
     return config.batch_size or samples
 
 
-def redraws(arm: Arm, task: Task) -> bool:
-    """Whether further repeats divide training and validation anew. Raises UserError if that was asked for in vain."""
-    if arm.task.resplit and not task.resplits:
-        raise UserError(
-            f"task.resplit: {arm.task.name} has no split into training and validation that could be drawn anew; give "
-            f"false or null"
-        )
-    return task.resplits and arm.task.resplit is not False
-
-
-def divided(arm: Arm, task: Task, repeat: int) -> Task:
-    """The arm's task as a repeat has it; that of the first is as it is."""
-    return task.resplit(seed_of(arm.seed, "split", repeat)) if repeat and redraws(arm, task) else task
-
-
 def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = None, repeat: int = 0) -> Built:
     """Everything that a repeat of an arm needs; `task` saves building it again. Raises UserError with one line."""
     check_combination(arm)
@@ -255,11 +240,12 @@ def check_arm(built: Built) -> list[str]:
     program = built.program
     try:
         update = program.build_update(program.layout)
+        notes = update.notes
         try_out(update, dtype=program.dtype, device=program.device)
     except (ValueError, TypeError) as error:
         raise UserError(str(error).splitlines()[0]) from None
     rungs = len(program.rung_steps())
-    return [*program.notes, *update.notes, *evaluation_notes(program.schedule, program.num_steps, rungs)]
+    return [*program.notes, *notes, *evaluation_notes(program.schedule, program.num_steps, rungs)]
 
 
 def task_facts(arm: Arm, task: Task) -> TaskFacts:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from optsweep.checks import whole
-from optsweep.optim.iterate import Last
+from optsweep.optim.iterate import Last, Past
 from optsweep.optim.rule import UNIT, Coefficients, Domain, Floats, State
 
 
@@ -36,11 +36,11 @@ class EMA(Last):
         return {"ema": params.clone()}
 
     def coefficients(
-        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, first: int
+        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, past: Past
     ) -> dict[str, Floats]:
         """Those of the descent, and s."""
-        c = super().coefficients(hyper, lr, decay, multipliers, first)
-        steps = np.arange(first, len(multipliers))
+        c = super().coefficients(hyper, lr, decay, multipliers, past)
+        steps = past.steps + np.arange(len(multipliers))
         forgotten = 1 - hyper["ema_decay"]
         share = forgotten / (1 - hyper["ema_decay"] ** (steps + 1.0)) if self.debias else forgotten
         return {**c, "ema_share": np.where(steps == 0, 1.0, share)}
@@ -72,11 +72,11 @@ class LAWA(Last):
         return {"checkpoints": torch.zeros(params.shape[0], self.window, *params.shape[1:]).to(params)}
 
     def coefficients(
-        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, first: int
+        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, past: Past
     ) -> dict[str, Floats]:
         """Those of the descent, and the weights of a checkpoint and of θ in the mean."""
-        c = super().coefficients(hyper, lr, decay, multipliers, first)
-        taken = np.minimum(np.arange(first + 1, len(multipliers) + 1) // self.period, self.window)
+        c = super().coefficients(hyper, lr, decay, multipliers, past)
+        taken = np.minimum((past.steps + 1 + np.arange(len(multipliers))) // self.period, self.window)
         share = np.divide(1.0, taken, out=np.zeros(len(taken)), where=taken > 0)
         return {**c, "lawa_share": share, "lawa_last": (taken == 0).astype(np.float64)}
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optsweep.optim.iterate import BEGINNING, Past
 from optsweep.optim.layout import Layout
 from optsweep.optim.rule import Domain, Floats, State, Static
 from optsweep.optim.update import Decay, clip_
@@ -77,13 +78,14 @@ class ExternalUpdate:
         self._bound = (0, 0)
         return {}
 
-    def coefficients(self, hyper: Mapping[str, float], multipliers: Floats, first: int) -> dict[str, Floats]:
-        """Learning rate, 1 − the decoupled or independent decay, and λ of l2, of the steps from `first` on."""
-        now = multipliers[first:]
-        lr = hyper["lr"] * now
+    def coefficients(
+        self, hyper: Mapping[str, float], multipliers: Floats, past: Past = BEGINNING
+    ) -> dict[str, Floats]:
+        """Learning rate, 1 − the decoupled or independent decay, and λ of l2, of the steps after `past`."""
+        lr = hyper["lr"] * multipliers
         weight_decay = 0.0 if self.decay is Decay.NONE else hyper["weight_decay"]
-        factor = {Decay.DECOUPLED: lr, Decay.INDEPENDENT: now}.get(self.decay, np.zeros_like(now))
-        return {"lr": lr, "keep": 1 - factor * weight_decay, "l2": np.full(len(now), weight_decay)}
+        factor = {Decay.DECOUPLED: lr, Decay.INDEPENDENT: multipliers}.get(self.decay, np.zeros_like(lr))
+        return {"lr": lr, "keep": 1 - factor * weight_decay, "l2": np.full(len(lr), weight_decay)}
 
     @torch.no_grad()
     def step(self, params: Tensor, grads: Tensor, state: State, c: HostCoefficients, tick: int) -> None:

@@ -8,11 +8,40 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from optsweep.optim.rule import Coefficients, Domain, Floats, Rule, State, add_scaled
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the numbers of a step depend on of the steps before it: how many, and the multipliers' weight in an average.
+
+    A step's weight is the square of the largest multiplier so far.
+    """
+
+    steps: int = 0
+    largest: float = 0.0
+    total: float = 0.0
+
+    def weights(self, multipliers: Floats) -> tuple[Floats, Floats]:
+        """The weight of each of the next steps, and the sum of all weights up to and with it."""
+        largest: Floats = np.maximum.accumulate(np.concatenate([[self.largest], multipliers]))[1:]
+        return largest**2, np.cumsum(np.concatenate([[self.total], largest**2]))[1:]
+
+    def after(self, multipliers: Floats) -> Past:
+        """The past after these steps, to the last bit the same however they are cut."""
+        if not len(multipliers):
+            return self
+        total = float(self.weights(multipliers)[1][-1])
+        return Past(self.steps + len(multipliers), max(self.largest, float(multipliers.max())), total)
+
+
+BEGINNING = Past()
 
 
 class Iterate(ABC):
@@ -37,10 +66,10 @@ class Iterate(ABC):
 
     @abstractmethod
     def coefficients(
-        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, first: int
+        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, past: Past
     ) -> dict[str, Floats]:
-        """Numbers for `advance` from step `first` on; `lr` and `decay` (the share of a weight that decay takes) start
-        there, `multipliers` at step 0."""
+        """Numbers for `advance` of the steps after `past`: their LRs, the shares of a weight that decay takes, and the
+        schedule's multipliers."""
 
     def base(self, params: Tensor, state: State) -> Tensor:
         """The parameters that the rule sees as its own."""
@@ -65,7 +94,7 @@ class Last(Iterate):
     """θ ← θ − η·direction − decay·θ, and the last θ is what one ships."""
 
     def coefficients(
-        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, first: int
+        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, past: Past
     ) -> dict[str, Floats]:
         """−η and 1 − decay."""
         return {"-lr": -lr, "keep": 1 - decay}

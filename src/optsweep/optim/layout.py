@@ -104,10 +104,9 @@ class Layout:
         return sum(slot.numel for slot in self.slots)
 
     def views(self, row: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """(name, view `[K, *shape]`) of every parameter in `row [K, P]`."""
-        lanes = row.shape[0]
+        """(name, view `[K, *shape]`) of every parameter in `row [K, P]`, whatever number of dimensions K stands for."""
         for slot in self.slots:
-            yield slot.name, row[:, slot.offset : slot.offset + slot.numel].view(lanes, *slot.shape)
+            yield slot.name, row[..., slot.offset : slot.offset + slot.numel].view(*row.shape[:-1], *slot.shape)
 
     @staticmethod
     def build(shapes: Mapping[str, tuple[int, ...]], roles: Mapping[str, Role], *, decay_all: bool = False) -> Layout:

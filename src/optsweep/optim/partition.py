@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 from math import lcm
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ class Partition(Rule):
     `label_lr_factor` times the main one. A subclass lists them all in `floats`.
     """
 
+    by_role: ClassVar[bool] = True
     main: str = "main"
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
@@ -90,6 +91,16 @@ class Partition(Rule):
             for span in self.spans(layout)
             for name, tensor in self.rules[span.label].init(params[:, span.begin : span.end], span.layout).items()
         }
+
+    def pieces(self, state: State, layout: Layout) -> dict[str, State]:
+        """Those of each span's rule, and of what lies beside the rules."""
+        spans = self.spans(layout)
+        prefixes = tuple(span.prefix for span in spans)
+        result = super().pieces({key: tensor for key, tensor in state.items() if not key.startswith(prefixes)}, layout)
+        for span in spans:
+            for name, own in self.rules[span.label].pieces(_behind(span.prefix, state), span.layout).items():
+                result[name] |= own
+        return result
 
     def coefficients(self, hyper: Mapping[str, float], steps: Steps) -> dict[str, Floats]:
         """Every rule's, behind its label."""

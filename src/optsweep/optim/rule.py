@@ -81,6 +81,9 @@ class Rule(ABC):
     decays_inside: ClassVar[bool] = False
     """Whether `decoupled` decay is part of the direction (LAMB): λθ is then added between `update` and `rescale`."""
 
+    by_role: ClassVar[bool] = False
+    """Whether it treats parameters by their role in the model, which their shape doesn't tell."""
+
     period: int = 1
     """Steps after which the rule's own rhythm repeats (SOAP's refresh); lanes start at multiples of it."""
 
@@ -115,6 +118,21 @@ class Rule(ABC):
     def notes(self, layout: Layout) -> list[str]:
         """What a user should know about the rule on this model, a line each. Raises ValueError if it makes no sense."""
         return []
+
+    def pieces(self, state: State, layout: Layout) -> dict[str, State]:
+        """Of a single lane's state, each parameter's part: views, under names that don't depend on the layout.
+
+        Here every state tensor is taken to be a row, or rows, like the parameters.
+        """
+        result: dict[str, State] = {slot.name: {} for slot in layout.slots}
+        for key, tensor in state.items():
+            if tensor.shape[-1] != layout.size:
+                raise ValueError(
+                    f"{self.algorithm}: state {key!r} is no row, so the rule has to say whose it is: pieces()"
+                )
+            for name, view in layout.views(tensor[0]):
+                result[name][key] = view
+        return result
 
     @abstractmethod
     def init(self, params: Tensor, layout: Layout) -> State:

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import Tensor
 
-from optsweep.optim.iterate import Iterate
+from optsweep.optim.iterate import Iterate, Past
 from optsweep.optim.rule import Coefficients, Domain, Floats, State, add_scaled
 
 
@@ -40,12 +40,11 @@ class ScheduleFree(Iterate):
         return {"z": params.clone()}
 
     def coefficients(
-        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, first: int
+        self, hyper: Mapping[str, float], lr: Floats, decay: Floats, multipliers: Floats, past: Past
     ) -> dict[str, Floats]:
         """c, η, decay, and both times 1−β(1−c)."""
-        weight = np.maximum.accumulate(multipliers) ** 2
-        total = np.cumsum(weight)
-        share = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)[first:]
+        weight, total = past.weights(multipliers)
+        share = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
         beta = hyper["averaging_beta"]
         move = 1 - beta * (1 - share)
         return {

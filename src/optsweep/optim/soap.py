@@ -84,6 +84,17 @@ class SOAP(Adam):
                 state[block.key("Q", side)] = eye.expand(shape).clone()
         return state
 
+    def pieces(self, state: State, layout: Layout) -> dict[str, State]:
+        """A row's parts, and of each batch the matrix's own statistics and bases."""
+        blocks = _blocks(layout, self.max_size)
+        keys = {(block, kind, side): block.key(kind, side) for block in blocks for side in block.sides for kind in "AQ"}
+        batches = set(keys.values())
+        result = super().pieces({key: tensor for key, tensor in state.items() if key not in batches}, layout)
+        for (block, kind, side), key in keys.items():
+            for name, matrix in zip(block.group.names, state[key][0], strict=True):
+                result[name][f"{kind}_{side}"] = matrix
+        return result
+
     def coefficients(self, hyper: Mapping[str, float], steps: Steps) -> dict[str, Floats]:
         """Adam's, 1−β of the statistics, and δ."""
         c = super().coefficients(hyper, steps if self.start == "identity" else np.maximum(steps - 1, 0))

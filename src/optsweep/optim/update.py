@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optsweep.optim.iterate import Iterate, Last
+from optsweep.optim.iterate import BEGINNING, Iterate, Last, Past
 from optsweep.optim.layout import Layout
 from optsweep.optim.rule import Coefficients, Domain, Floats, Rule, State, Static, Steps, add_scaled
 
@@ -45,11 +45,15 @@ class Update:
         self.iterate = iterate or Last()
         self.rule = self.iterate.prepare(rule)
         self.layout = layout
-        self.notes: Sequence[str] = self.rule.notes(layout)
         self.decay = decay
         self.clip_norm = clip_norm
         # LAMB's trust ratio spans its decay: there `decoupled` means inside the rule.
         self._decay_in_rule = decay is Decay.DECOUPLED and self.rule.decays_inside
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """The rule's. Raises ValueError if it makes no sense on this model."""
+        return self.rule.notes(self.layout)
 
     @property
     def floats(self) -> Mapping[str, Domain]:
@@ -90,29 +94,33 @@ class Update:
             raise ValueError(f"state named twice: {sorted(clash)}")
         return {**rule_state, **iterate_state}
 
-    def coefficients(self, hyper: Mapping[str, float], multipliers: Floats, first: int) -> dict[str, Floats]:
-        """Every number of the steps from `first` on, in float64.
+    def pieces(self, state: State) -> dict[str, State]:
+        """The state of the one lane by parameter: views that don't depend on what else is in the row."""
+        return self.rule.pieces(state, self.layout)
 
-        `hyper` has `lr`, `weight_decay` and `floats`; `multipliers` are the schedule's from step 0 on, because
-        averages weigh the present step against all past ones.
+    def coefficients(
+        self, hyper: Mapping[str, float], multipliers: Floats, past: Past = BEGINNING
+    ) -> dict[str, Floats]:
+        """Every number of the steps after `past`, in float64.
+
+        `hyper` has `lr`, `weight_decay` and `floats`; `multipliers` are the schedule's at these steps.
         """
-        now = multipliers[first:]
-        lr = hyper["lr"] * now
-        steps: Steps = torch.arange(first, len(multipliers)).numpy()
-        decay = 0.0 * now
+        lr = hyper["lr"] * multipliers
+        steps: Steps = past.steps + np.arange(len(multipliers), dtype=np.int64)
+        decay = 0.0 * multipliers
         if self.decay is Decay.DECOUPLED and not self._decay_in_rule:
             decay = lr * hyper["weight_decay"]
         elif self.decay is Decay.INDEPENDENT:
-            decay = now * hyper["weight_decay"]
+            decay = multipliers * hyper["weight_decay"]
         decay = np.where(self.rule.idle(steps), 0.0, decay)
         c = {
             **self.rule.coefficients(hyper, steps),
-            **self.iterate.coefficients(hyper, lr, decay, multipliers, first),
+            **self.iterate.coefficients(hyper, lr, decay, multipliers, past),
         }
         if self.decay is Decay.L2:
-            c["l2"] = 0.0 * now + hyper["weight_decay"]
+            c["l2"] = 0.0 * multipliers + hyper["weight_decay"]
         if self._decay_in_rule:
-            c["decay"] = 0.0 * now + hyper["weight_decay"]
+            c["decay"] = 0.0 * multipliers + hyper["weight_decay"]
         return c
 
     @torch.no_grad()
@@ -136,6 +144,20 @@ class Update:
     def weights(self, params: Tensor, state: State, c: Coefficients) -> Tensor:
         """The weights one would ship, `[K, P]`; `params` itself or a new tensor, never a change in place."""
         return self.iterate.weights(params, state, c)
+
+
+def norm_of(rows: Sequence[Tensor]) -> Tensor:
+    """‖·‖ of every lane, `[K]`, over all its rows `[K, P_i]`."""
+    norms = [torch.linalg.vector_norm(row, dim=1) for row in rows]
+    norm: Tensor = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    return norm
+
+
+def clip_together(grads: Sequence[Tensor], max_norm: float) -> None:
+    """Scale gradients `[1, P_i]` down to `max_norm` all told, in place, if they are longer."""
+    scale = (max_norm / (norm_of(grads) + CLIP_EPS)).clamp_(max=1.0)
+    for grad in grads:
+        grad.mul_(scale)
 
 
 def clip_(grads: Tensor, max_norm: float) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optsweep.optim.iterate import BEGINNING, Past
 from optsweep.optim.layout import Layout
 from optsweep.optim.rule import Domain, Floats, State, Static
 
@@ -50,8 +51,10 @@ class Updater(Protocol):
     def init(self, params: Tensor) -> State:
         """State for parameters `[K, P]`."""
 
-    def coefficients(self, hyper: Mapping[str, float], multipliers: Floats, first: int) -> dict[str, Floats]:
-        """Numbers of every step from `first` on."""
+    def coefficients(
+        self, hyper: Mapping[str, float], multipliers: Floats, past: Past = BEGINNING
+    ) -> dict[str, Floats]:
+        """Numbers of the steps after `past`, given the schedule's multipliers there."""
 
     def step(self, params: Tensor, grads: Tensor, state: State, c: Mapping[str, Any], tick: int) -> None:
         """One update, in place."""
@@ -76,7 +79,10 @@ def try_out(update: Updater, *, dtype: torch.dtype, device: torch.device) -> Non
     hyper = {"lr": 1e-3, "weight_decay": 0.0, **{name: domain.default for name, domain in update.floats.items()}}
     try:
         state = update.init(params)
-        c = {name: float(values[0]) for name, values in update.coefficients(hyper, np.ones(2), 1).items()}
+        c = {
+            name: float(values[0])
+            for name, values in update.coefficients(hyper, np.ones(1), Past().after(np.ones(1))).items()
+        }
         update.step(params, torch.zeros_like(params), state, c, 1)
         update.weights(params, state, c)
     except Exception as error:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from optsweep.optim.batch_norm import cumulative, running_norms
 from optsweep.tasks.base import Split
 from optsweep.train.arena import Arena
 from optsweep.train.forward import Tensors
@@ -106,7 +105,7 @@ def _plain(
     """Scores by `scratch`, which takes up the weights and the state of the module that trains."""
     forward = program.forward
     load(scratch, arena.module, weights)
-    norms = _norms(scratch)
+    norms = running_norms(scratch)
     if norms:
         _recalibrate(program, scratch, scratch)
         statistics = {name: dict(norm.named_buffers()) for name, norm in norms.items()}
@@ -140,7 +139,7 @@ def _stacked(
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Scores of all lanes by `scratch` as a template."""
     buffers = {name: buffer.clone() for name, buffer in arena.buffers.items()}
-    norms = _norms(scratch)
+    norms = running_norms(scratch)
     if norms:
 
         def call(params: Tensors, frozen: Tensors, buffers: Tensors, x: Tensor) -> object:
@@ -153,12 +152,6 @@ def _stacked(
         buffers |= {name: changed[name] for name in statistics}
     scores = program.forward.lanes_scores(scratch)
     return lambda x, y: scores(weights, arena.frozen, buffers, x, y)
-
-
-def _norms(module: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
-    """Layers with running statistics, by name."""
-    kind = nn.modules.batchnorm._BatchNorm
-    return {n: m for n, m in module.named_modules() if isinstance(m, kind) and m.track_running_stats}
 
 
 def _recalibrate(program: Program, module: nn.Module, run: Callable[[Tensor], object]) -> None:
@@ -174,29 +167,8 @@ def _recalibrate(program: Program, module: nn.Module, run: Callable[[Tensor], ob
     program.traits.generators.everything().seeder()(seeds[0])
     seed = program.traits.generators.seeder()
     module.train()
-    with _cumulative(_norms(module).values()), forward.autocast():
+    with cumulative(running_norms(module).values()), forward.autocast():
         for number, batch in zip(seeds, indices, strict=True):
             seed(number)
             x, _ = forward.batch(Split.TRAIN, torch.from_numpy(batch).to(program.device))
             run(x)
-
-
-@contextmanager
-def _cumulative(norms: Iterable[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
-    """Let running statistics be the mean over all calls; momentum=None, which means that, does not run under vmap."""
-    before = [(norm, norm.momentum) for norm in norms]
-    calls: Counter[nn.Module] = Counter()
-
-    def count(norm: nn.Module, _: object) -> None:
-        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-        calls[norm] += 1  # a layer under several names has several in one forward pass
-        norm.momentum = 1.0 / calls[norm]
-
-    hooks = [norm.register_forward_pre_hook(count) for norm, _ in before]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for norm, momentum in before:
-            norm.momentum = momentum

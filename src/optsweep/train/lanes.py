@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from optsweep.optim.iterate import Past
 from optsweep.optim.rule import Coefficients, Floats
 from optsweep.optim.schedules import Multipliers
 from optsweep.optim.updater import Updater
@@ -76,8 +77,8 @@ def coefficients(
     tables: list[dict[str, Floats]] = []
     for lane in lanes:
         lane.multipliers.extend(end - lane.start)
-        multipliers = lane.multipliers.values[: end - lane.start]
-        table = update.coefficients(lane.trial.hyper, multipliers, first - lane.start)
+        past, now = np.split(lane.multipliers.values[: end - lane.start], [first - lane.start])
+        table = update.coefficients(lane.trial.hyper, now, Past().after(past))
         lane.last = {name: float(values[-1]) for name, values in table.items()}
         tables.append(table)
     names = list(tables[0])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from optsweep.optim.rule import Floats
+from optsweep.optim.update import norm_of
 from optsweep.train.trial import Point
 
 
@@ -50,10 +51,3 @@ class Record:
             ]
             for k, start in enumerate(starts)
         ]
-
-
-def norm_of(rows: Sequence[Tensor]) -> Tensor:
-    """‖·‖ of every lane, `[K]`, over all its rows `[K, P_i]`."""
-    norms = [torch.linalg.vector_norm(row, dim=1) for row in rows]
-    norm: Tensor = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
-    return norm

@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from optsweep.optim.rule import Coefficients
+from optsweep.optim.update import clip_together
 from optsweep.tasks.base import Split
 from optsweep.train.arena import Arena
 from optsweep.train.device import peak_bytes, reset_peak, synchronize
@@ -18,7 +19,7 @@ from optsweep.train.forward import Tensors
 from optsweep.train.lanes import coefficients, last_coefficients, open_lane, samples
 from optsweep.train.program import Program
 from optsweep.train.randomness import step_seeds
-from optsweep.train.rare import Rare, clip_together
+from optsweep.train.rare import Rare
 from optsweep.train.record import Record
 from optsweep.train.trial import End, Outcome, Rung, Trial
 
@@ -293,7 +294,7 @@ class Run:
         if self.lanes[0].last and arena.layout.slots:
             row = self.update.weights(row, arena.state, last_coefficients(self.program, self.lanes))
         views = arena.views(row.clone() if arena.low is None else row.to(arena.low))
-        return views | {one.name: one.weights().clone() for one in self.rare}
+        return views | {one.name: one.shipped().clone() for one in self.rare}
 
     def _state_bytes(self) -> int:
         """Bytes of optimizer state of one lane."""
