@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from optsweep.build.assemble import Built, redraws
+from optsweep.build.assemble import Built
 from optsweep.build.combination import ships_average
+from optsweep.build.resplit import redraws
 from optsweep.build.stated import stated
 from optsweep.config.arm import Arm
 from optsweep.errors import without_secrets

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from optsweep.build.assemble import Built, build_arm, build_task, device_of, redraws
+from optsweep.build.assemble import Built, build_arm, build_task, device_of
+from optsweep.build.resplit import redraws
 from optsweep.config.arm import Arm
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
