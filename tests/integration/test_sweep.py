@@ -226,6 +226,15 @@ def test_a_killed_worker_costs_nothing_but_its_trial_s_time(reference: Path, fol
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     assert numbers(folder) == numbers(reference)
+    assert "RUNNING" not in statuses(folder)
+
+
+def statuses(folder: Path, sweep: str = "small") -> set[str]:
+    """Of all runs in MLflow."""
+    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name(sweep)
+    assert experiment is not None
+    return {run.info.status for run in client.search_runs([experiment.experiment_id], max_results=1000)}
 
 
 @pytest.mark.parametrize("how", ["interrupted", "killed"])
