@@ -10,6 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from optsweep.command import Command
+from optsweep.errors import SweepFailedError
 
 
 class LocalLauncher(Launcher):
@@ -37,6 +38,8 @@ class LocalLauncher(Launcher):
                 arms, workers=self.workers, report=self.report, command=self.command.line, observe=display
             )
         print(finished.summary)
+        if finished.result.failure is not None:
+            raise SweepFailedError(finished.result.sweep, finished.result.failure)
         returns = []
         for overrides, config in zip(job_overrides, configs, strict=True):
             done = JobReturn(overrides=list(overrides), cfg=config, status=JobStatus.COMPLETED)

@@ -16,6 +16,7 @@ Sweep
 Look
   optsweep report NAME [NAME …] [--out DIR]     write a sweep's report again
   optsweep status NAME                          how far a sweep is
+  optsweep retry NAME                           run again what a sweep has given up
   optsweep suggest task=TASK optimizer=NAME …   suggested learning rates, warm-up and weight decay, with their sources
 
 Keys (all of them: optsweep --cfg job)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from optsweep.build.assemble import Built, build_arm, device_of
+from optsweep.build.sources import in_words
 from optsweep.config.arm import Arm
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
@@ -96,8 +97,7 @@ class Worker:
             self._give_up(works, observer, "the store failed", excused=True)
             raise
         except Exception as error:
-            lines = f"{type(error).__name__}: {error}".splitlines()
-            reason = lines[0][:500]
+            reason = in_words(error)
             self._give_up(works, observer, reason, excused=False)
             observer.crash(reason)
 

@@ -12,7 +12,6 @@ from optsweep.search.ownership import Claim, Lease
 from optsweep.search.slots import Slot
 from optsweep.train.trial import End
 
-
 DEATHS = 3
 """A trial that so many workers in a row died of is given up: it may be what kills them (its memory, a segfault)."""
 

@@ -20,7 +20,7 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb.models import TrialSystemAttributeModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -62,6 +62,7 @@ class Studies:
     """All studies of one sweep. `repeat` counts the searches of an arm; its notes lie with the first unless said."""
 
     def __init__(self, storage: RDBStorage, sweep: str) -> None:
+        self._database = storage
         self.storage: BaseStorage = optuna.storages.get_storage(storage)
         self.sweep = sweep
         self._engine = storage.engine
@@ -109,6 +110,23 @@ class Studies:
     def has_trials(self, arm: str) -> bool:
         """Whether any trial of an arm was ever made."""
         return any(self.trials(arm, phase) for phase in Phase)
+
+    def has_results(self, arm: str, repeats: int = 1) -> bool:
+        """Whether any trial of an arm came to a result, divergence and pruning included."""
+        ended = (TrialState.COMPLETE, TrialState.PRUNED)
+        trials = (trial for n in range(repeats) for phase in Phase for trial in self.trials(arm, phase, n))
+        return any(trial.state in ended for trial in trials)
+
+    def forgive(self, seat: Seat, arm: str, repeat: int = 0) -> int:
+        """Count no failure of an arm's trials any more, so that what was given up is run again; how many it had."""
+        of = [self.ensure(arm, phase, repeat) for phase in Phase]
+        failed = select(TRIALS.c.trial_id).where(TRIALS.c.study_id.in_(of), TRIALS.c.state == TrialState.FAIL)
+        counted = (USER_ATTRIBUTES.c.key == "excused", USER_ATTRIBUTES.c.value_json == "false")
+        with seat.writing(arm) as connection:
+            change = update(USER_ATTRIBUTES).where(USER_ATTRIBUTES.c.trial_id.in_(failed), *counted)
+            forgiven = connection.execute(change.values(value_json="true")).rowcount
+        self.storage = optuna.storages.get_storage(self._database)  # which remembers trials that have ended
+        return forgiven
 
     def enqueue(self, seat: Seat, arm: str, phase: Phase, slot: Slot, attempt: int = 0, repeat: int = 0) -> None:
         """Make a trial that waits for a worker. Raises SeatLostError if another process plans this arm by now."""
