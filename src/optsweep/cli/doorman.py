@@ -73,13 +73,19 @@ def _hydra(arguments: list[str]) -> None:
     if not parsed.config_name and not any(o.lstrip("+").startswith("sweep.name=") for o in parsed.overrides):
         name = f"sweep.name={_made_up_name(parsed.overrides)}"
         arguments, parsed.overrides = [*arguments, name], [*parsed.overrides, name]
-    if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion:
-        _main(Command(tuple(arguments), ()))
+    if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion or parsed.resolve:
+        try:
+            _main(Command(tuple(arguments), ()))
+        except ValueError as error:  # flags that don't go together
+            raise UserError(str(error).replace("one subcommand", "--shell-completion with one")) from None
         return
     folder = Path(parsed.config_dir) if parsed.config_dir else None
     config = compose(parsed.overrides, parsed.config_name or "config", folder)
     command = Command(tuple(arguments), tuple(axes_of(config, parsed.overrides)))
-    if "optsweep" in config.hydra.launcher._target_:
+    if not (launcher := OmegaConf.select(config, "hydra.launcher._target_")):
+        raise UserError("hydra.launcher: a group of keys is wanted; choose one with hydra/launcher=local")
+    arm_of(config, command.axes)  # refused before Hydra writes into a folder of the sweep's name, if it is wrong
+    if "optsweep" in launcher:
         _main(command)
     else:
         _among_strangers(command, config)
@@ -152,6 +158,10 @@ def _one_line(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     text = str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return f"a config file is not in UTF-8: {text}"
+    if text.startswith("Invalid loaded object type"):
+        return f"a config file holds no group of keys: {text}"
     if type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "mlflow", "optuna"):
         return f"the store failed: {text.splitlines()[0][:300]}; what is finished is kept"
     if isinstance(error, (HydraException, OmegaConfBaseException)):

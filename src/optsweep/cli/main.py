@@ -36,7 +36,7 @@ def main() -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(HELP)
         raise SystemExit(0)
-    if arguments[0] == "--version":
+    if "--version" in arguments:
         from optsweep import __version__
 
         sys.stdout.write(f"optsweep {__version__}\n")
