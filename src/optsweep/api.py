@@ -50,6 +50,14 @@ class Suggested:
     suggestions: tuple[Suggestion, ...]
 
 
+@dataclass(frozen=True)
+class Freed:
+    """What `retry` has freed."""
+
+    failures: int  # that no longer count
+    arguments: tuple[str, ...]  # of the command that runs the sweep; empty where it isn't known whole
+
+
 def run(
     arms: Sequence[Arm],
     *,
@@ -142,6 +150,26 @@ def status(storage: str, sweep: str) -> tuple[PhaseStatus, ...]:
     from optsweep.launch.status import status_of
 
     return tuple(status_of(storage, sweep))
+
+
+def retry(storage: str, tracking_uri: str, sweep: str) -> Freed:
+    """Free what a sweep has given up: its own command, or `run`, runs it again.
+
+    Raises UserError for a sweep that isn't there, or that is being run.
+    """
+    import shlex
+
+    from optsweep.launch.status import forgive
+    from optsweep.tracking.store import check
+    from optsweep.tracking.writer import Tracker
+
+    check(tracking_uri, create=False)
+    failures = forgive(storage, sweep)
+    tracker = Tracker(tracking_uri, sweep)
+    sheet = tracker.sweep_sheet(tracker.sweep_run())
+    command = sheet.command if sheet is not None else ""
+    whole = "***" not in command  # no password was starred out
+    return Freed(failures, tuple(shlex.split(command)[1:]) if whole else ())
 
 
 def suggest(arm: Arm) -> Suggested:

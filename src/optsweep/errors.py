@@ -11,6 +11,16 @@ class UserError(ValueError):
     """A mistake in what the user gave; printed as one line, exit code 2, before any training."""
 
 
+class SweepFailedError(Exception):
+    """Every trial of a sweep crashed; printed as one line, exit code 1, when its report is written."""
+
+    def __init__(self, sweep: str, reason: str) -> None:
+        super().__init__(
+            f"sweep.name={sweep}: every trial crashed, the first one with {reason}; mend it and give the same command "
+            f"again (crashed trials of unchanged code: optsweep retry {sweep})"
+        )
+
+
 def without_secrets(text: str) -> str:
     """The text with the passwords of its addresses starred out."""
     return re.sub(r"(://[^/\s:@]*):[^@/\s]+@", r"\1:***@", text)

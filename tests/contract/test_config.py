@@ -192,7 +192,8 @@ MISTAKES: list[tuple[str, Callable[[], object], str]] = [
     (
         "sweep.name=a/b",
         lambda: arm_in_python(sweep="a/b"),
-        "sweep.name: 'a/b' is not allowed; give 1 to 200 characters on one line, without slashes and bars",
+        "sweep.name: 'a/b' is not allowed; give 1 to 200 printable characters (bytes of UTF-8), without slashes and "
+        "bars",
     ),
     (
         "sweep.seed=-1",

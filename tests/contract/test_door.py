@@ -110,6 +110,18 @@ MISTAKES = [
     (["task=text", "task.path=5"], "task.path: 5", "a string, or null"),
     (["-cd", "nowhere"], "--config-dir", "no folder nowhere"),
     (["suggest", "optimizer=null"], "optimizer=null", "there are adadelta"),
+    (["hydra.launcher=null"], "hydra.launcher", "hydra/launcher=local"),
+    (["sweep.name=../../evil"], "sweep.name", "without slashes"),
+    (["sweep.name='a\u202eb'"], "sweep.name", "printable"),
+    (["tracking.storage='sqlite://'"], "tracking.storage", "one process only"),
+    (["tracking.uri='sqlite:///:memory:'"], "tracking.uri", "one process only"),
+    (["search.space.lr={low:1e-300,high:1e300}"], "search.space.lr.low", "1e-18"),
+    (["optimizer=soap", "optimizer.refresh=7.5"], "optimizer.refresh", "whole number"),
+    (["task._target_=quits.Task"], "task._target_", "SystemExit: 3 (quits.py:2)"),
+    (["-m", "task=scalar"], "a config file", "no group of keys"),
+    (["-m", "task=latin"], "a config file", "UTF-8"),
+    (["--resolve"], "--resolve", "--cfg"),
+    (["--shell-completion"], "--shell-completion", "install"),
     (["report", "nothing"], "no store", "run a sweep first"),
     (["status", "nothing"], "no store", "run a sweep first"),
 ]
@@ -126,6 +138,11 @@ def test_mistakes_get_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "blocked").write_text("a file where a folder is wanted")
+    (tmp_path / "quits.py").write_text("import sys\nsys.exit(3)\n")
+    (tmp_path / "conf" / "task").mkdir(parents=True)
+    (tmp_path / "conf" / "task" / "scalar.yaml").write_text("5\n")
+    (tmp_path / "conf" / "task" / "latin.yaml").write_bytes("name: é\n".encode("latin-1"))
+    monkeypatch.syspath_prepend(tmp_path)
     keys = {a.partition("=")[0] for a in arguments}
     base = [] if arguments[0][0] == "-" or "=" not in arguments[0] else BASE
     code = run([*(b for b in base if b.partition("=")[0] not in keys), *arguments])
@@ -136,6 +153,7 @@ def test_mistakes_get_one_line_and_exit_code_2(
     assert named in err
     assert said in err
     assert not (tmp_path / "mlruns" / "mlflow.db").exists()
+    assert not list(tmp_path.parent.rglob("multirun.yaml")), "Hydra's own folder is a trace too"
 
 
 def arms_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Arm]:

@@ -21,7 +21,7 @@ from optsweep.errors import UserError
 from optsweep.launch.continuity import CONTENT, SEARCH_RULE, _settings, check_history, note_content
 from optsweep.search.slots import RULES_VERSION, Slot
 from optsweep.search.studies import Studies
-from optsweep.train.trial import Phase
+from optsweep.train.trial import End, Phase
 
 MODULE = "model_of_a_user"
 SOURCE = """
@@ -73,10 +73,22 @@ class Sweep:
         return build_arm(self.arm)
 
     def begin(self) -> None:
-        """Note what the arm is, and make a trial."""
-        note_content(self.studies, [self.arm], [self.built()])
-        seat = self.studies.take_seat([self.arm.name], whole=True)
-        self.studies.enqueue(seat, self.arm.name, Phase.SEARCH, Slot(0, {"lr": 1e-3}, 0, "model"))
+        """Note what the arm is, and finish a trial."""
+        self.crash()
+        self.enqueue()
+        (work,) = self.studies.pop(self.arm.name, Phase.SEARCH, "worker", 60.0, 1)
+        self.studies.tell(work.claim, End.FINISHED, 1.0, 1.0)
+
+    def crash(self) -> None:
+        """Note what the arm is, and crash a trial."""
+        self.seat = self.studies.take_seat([self.arm.name], whole=True)
+        note_content(self.studies, self.seat, [self.arm], [self.built()])
+        self.enqueue()
+        (work,) = self.studies.pop(self.arm.name, Phase.SEARCH, "worker", 60.0, 1)
+        self.studies.fail(work.claim, "RuntimeError: why")
+
+    def enqueue(self) -> None:
+        self.studies.enqueue(self.seat, self.arm.name, Phase.SEARCH, Slot(0, {"lr": 1e-3}, 0, "model"))
 
     def refusal(self, built: Built) -> str:
         """What is said when it goes on as `built`."""
@@ -96,6 +108,32 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
     begun = Sweep(tmp_path)
     begun.begin()
     yield begun
+    for name in (MODULE, "layers_of_a_user"):
+        sys.modules.pop(name, None)
+
+
+def test_code_that_crashed_in_all_trials_may_be_mended_and_they_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
+    sweep = Sweep(tmp_path)
+    sweep.crash()
+
+    def given_up(built: Built) -> bool:
+        check_history(sweep.studies, [sweep.arm], [built])
+        note_content(sweep.studies, sweep.seat, [sweep.arm], [built])
+        slots = sweep.studies.history(sweep.arm.name, Phase.SEARCH, 0).slots
+        return slots != {} and slots[0].crashed
+
+    assert given_up(sweep.built()), "the code is as it was"
+    mended = sweep.built(SOURCE.replace(FOUR, "nn.Linear(64, 5), nn.ReLU(), head(5)"))
+    assert not given_up(mended)
+    sweep.enqueue()
+    (work,) = sweep.studies.pop(sweep.arm.name, Phase.SEARCH, "worker", 60.0, 1)
+    sweep.studies.tell(work.claim, End.FINISHED, 1.0, 1.0)
+    check_history(sweep.studies, [sweep.arm], [mended])
+    assert "of another model" in sweep.refusal(sweep.built())
     for name in (MODULE, "layers_of_a_user"):
         sys.modules.pop(name, None)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,9 @@ from hand_results import LESS, SAME, arm, comparison, group, results, two
 from optsweep.config.arm import GROUPS
 from optsweep.config.compose import compose
 from optsweep.inference import groups
+from optsweep.launch.labels import NamedArm, meant
 
 SWEEPS = CONF.parent / "sweeps"
-
-
-@dataclass(frozen=True)
-class Planned:
-    """An arm that a sweep would run."""
-
-    name: str
-    choices: Mapping[str, str]
 
 
 def test_every_sweep_has_an_entry_and_the_committed_pages_are_what_the_results_give() -> None:
@@ -48,7 +40,7 @@ def test_entries_say_everything_and_their_readings_exist() -> None:
     assert set(CONTENT["outcomes"]) == {held.value for held in readings.Held}
 
 
-def arms_of(sweep: str) -> tuple[list[Planned], str]:
+def arms_of(sweep: str) -> tuple[list[NamedArm], str]:
     """A sweep's arms and the name of its baseline; composed once, since every arm would take a quarter of a second."""
     config = compose([], sweep)
     chosen = {key: str(config.hydra.runtime.choices.get(key, "none")) for key in GROUPS}
@@ -59,8 +51,11 @@ def arms_of(sweep: str) -> tuple[list[Planned], str]:
         recipe = yaml.safe_load((CONF / "recipe" / f"{cell.get('recipe', 'none')}.yaml").read_text()) or {}
         override = {key.removeprefix("override /"): v for each in recipe.get("defaults", []) for key, v in each.items()}
         combination = {key: value for key, value in {**chosen, **override, **cell}.items() if value != "none"}
-        found.append(Planned(" ".join(f"{key}={value}" for key, value in combination.items()), combination))
-    return found, next(one.name for one in found if config.sweep.baseline in one.name)
+        name = " ".join(f"{key}={value}" for key, value in combination.items())
+        found.append(NamedArm(name, name, combination))
+    baseline = meant(found, config.sweep.baseline)
+    assert baseline is not None
+    return found, baseline
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SWEEPS.glob("*.yaml")))

@@ -232,6 +232,15 @@ def test_a_killed_worker_costs_nothing_but_its_trial_s_time(reference: Path, fol
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     assert numbers(folder) == numbers(reference)
+    assert "RUNNING" not in statuses(folder)
+
+
+def statuses(folder: Path, sweep: str = "small") -> set[str]:
+    """Of all runs in MLflow."""
+    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name(sweep)
+    assert experiment is not None
+    return {run.info.status for run in client.search_runs([experiment.experiment_id], max_results=1000)}
 
 
 @pytest.mark.parametrize("how", ["interrupted", "killed"])
@@ -300,6 +309,41 @@ def test_a_task_that_crashes_is_told_apart_and_the_rest_goes_on(folder: Path) ->
     assert "crashed" in out
     page = (folder / "reports" / "fragile" / "index.html").read_text()
     assert "the disk of data is gone" in page
+
+
+def test_a_sweep_whose_trials_all_crash_fails_and_runs_again_when_asked_or_mended(folder: Path) -> None:
+    source = (
+        "from optsweep.tasks.tabular import Table\n"
+        "class Broken(Table):\n"
+        "    def train_indices(self, seed, first, num_steps, batch_size):\n"
+        "        if first >= 10:\n"
+        "            raise RuntimeError('the disk of data is gone')\n"
+        "        return super().train_indices(seed, first, num_steps, batch_size)\n"
+    )
+    (folder / "broken.py").write_text(source)
+    arguments = ["task=iris", "task._target_=broken.Broken", "search=none", "optimizer.lr=0.1", "optimizer=momentum"]
+    arguments += ["confirm.seeds=1", "sweep.retries=0", "trainer.steps=20", "trainer.rungs=2", "sweep.name=broken"]
+    arguments += ["hydra.launcher.workers=0"]
+
+    def crashes(*command: str) -> int:
+        process = start(folder, *command)
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 1, out
+        assert out.splitlines()[-1].startswith(
+            "optsweep: sweep.name=broken: every trial crashed, the first one with RuntimeError: the disk of data is "
+            "gone (broken.py:5); "
+        ), out
+        assert "Traceback" not in out
+        (arm,) = arms(folder, "broken")
+        return len(studies(folder, "broken").trials(arm, Phase.CONFIRM))
+
+    assert crashes("-m", *arguments) == 1
+    assert crashes("-m", *arguments) == 1  # nothing was left to do, and it still isn't well
+    assert crashes("retry", "broken") == 2
+    (folder / "broken.py").write_text(source.replace("first >= 10", "first >= 1000"))
+    run(folder, "-m", *arguments)
+    assert [value is not None for _, _, value in numbers(folder, "broken").values()] == [True]
+    assert "the disk of data is gone" not in (folder / "reports" / "broken" / "index.html").read_text()
 
 
 def test_an_arm_s_own_curves_are_the_medians_over_its_confirm_trials(reference: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -10,6 +11,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from optsweep.command import Command
+from optsweep.errors import SweepFailedError
+from optsweep.written import Written
 
 
 class LocalLauncher(Launcher):
@@ -22,21 +25,36 @@ class LocalLauncher(Launcher):
         """Keep what Hydra hands over."""
         assert isinstance(task_function, Command)
         self.hydra_context, self.command, self.config = hydra_context, task_function, config
+        self.written = Written(Path(config.hydra.sweep.dir) / "multirun.yaml")  # by Hydra's sweeper, after this
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the whole sweep; one JobReturn per arm."""
         from optsweep import api
         from optsweep.config.door import arm_of
         from optsweep.launch.display import Display
+        from optsweep.launch.events import Event, Started
+
+        started = []
+
+        def observe(event: Event) -> None:
+            started.extend([event] * isinstance(event, Started))
+            display(event)
 
         loader = self.hydra_context.config_loader
-        configs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
-        arms = [arm_of(config, self.command.axes) for config in configs]
-        with Display() as display:
-            finished = api.run(
-                arms, workers=self.workers, report=self.report, command=self.command.line, observe=display
-            )
+        try:
+            configs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
+            arms = [arm_of(config, self.command.axes) for config in configs]
+            with Display() as display:
+                finished = api.run(
+                    arms, workers=self.workers, report=self.report, command=self.command.line, observe=observe
+                )
+        except Exception:
+            if not started:
+                self.written.undo()
+            raise
         print(finished.summary)
+        if finished.result.failure is not None:
+            raise SweepFailedError(finished.result.sweep, finished.result.failure)
         returns = []
         for overrides, config in zip(job_overrides, configs, strict=True):
             done = JobReturn(overrides=list(overrides), cfg=config, status=JobStatus.COMPLETED)

@@ -10,6 +10,7 @@ import ast
 import hashlib
 import sys
 import sysconfig
+import traceback
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
@@ -52,10 +53,30 @@ def _own_file(module: str) -> Path | None:
     if file is None or not file.endswith(".py"):
         return None
     path = Path(file).resolve()
+    return path if _is_own(path) else None
+
+
+def _is_own(path: Path) -> bool:
     foreign = path.is_relative_to(_PRODUCT) or not _PACKAGES.isdisjoint(path.parts)
-    if foreign or any(path.is_relative_to(folder) for folder in _INSTALLED) or not path.is_file():
-        return None
-    return path
+    return not foreign and not any(path.is_relative_to(folder) for folder in _INSTALLED) and path.is_file()
+
+
+def in_words(error: BaseException) -> str:
+    """What an error says in one line, with the place where it left the user's own code: 'ValueError: no (mine.py:7)'.
+
+    One that none of the user's code had a part in names where it was raised.
+    """
+    said = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_own(Path(frame.filename).resolve())]
+    place = next(iter((own or frames)[-1:]), None)
+    return said if place is None else f"{said} ({_shown(place.filename)}:{place.lineno})"
+
+
+def _shown(file: str) -> str:
+    """A file as seen from the working folder."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _found(module: str) -> str | None:

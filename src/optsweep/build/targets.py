@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optsweep.build.sources import in_words
 from optsweep.checks import of_type
 from optsweep.errors import UserError, nearest
 
@@ -18,6 +19,8 @@ def resolve(target: str, key: str) -> Any:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{key}: {target!r} can't be imported ({error})") from None
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is run
+        raise UserError(f"{key}: {target!r} can't be imported ({in_words(error)})") from None
 
 
 def construct(cls: Any, static: Mapping[str, Any], group: str) -> Any:

@@ -26,7 +26,8 @@ from optsweep.config.arm import GROUPS
 from optsweep.config.compose import axes_of, compose, register
 from optsweep.config.door import arm_of
 from optsweep.config.search_space import opened
-from optsweep.errors import UserError, nearest
+from optsweep.errors import SweepFailedError, UserError, nearest
+from optsweep.tracking.store import StoreFailureError
 
 CONFIG = "pkg://optsweep.conf"
 MULTIRUN = frozenset({"-m", "--multirun"})
@@ -39,10 +40,9 @@ def run(arguments: Sequence[str]) -> int:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a user's own task is a module here; behind all others, so it shadows none
     try:
-        if arguments[0] in VERBS:
-            VERBS[arguments[0]](arguments[1:])
-        else:
-            _hydra(list(arguments))
+        command = VERBS[arguments[0]](arguments[1:]) if arguments[0] in VERBS else arguments
+        if command is not None:
+            _hydra(list(command))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -51,6 +51,9 @@ def run(arguments: Sequence[str]) -> int:
             sys.stderr.write("optsweep: nobody reads this command's output any more; the same command goes on\n")
             return 2
         # `optsweep suggest … | head`: the reader has what it wanted
+    except SweepFailedError as error:
+        sys.stderr.write(f"optsweep: {error}\n")
+        return 1
     except Exception as error:
         line = _one_line(error)
         if line is None:
@@ -70,13 +73,19 @@ def _hydra(arguments: list[str]) -> None:
     if not parsed.config_name and not any(o.lstrip("+").startswith("sweep.name=") for o in parsed.overrides):
         name = f"sweep.name={_made_up_name(parsed.overrides)}"
         arguments, parsed.overrides = [*arguments, name], [*parsed.overrides, name]
-    if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion:
-        _main(Command(tuple(arguments), ()))
+    if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion or parsed.resolve:
+        try:
+            _main(Command(tuple(arguments), ()))
+        except ValueError as error:  # flags that don't go together
+            raise UserError(str(error).replace("one subcommand", "--shell-completion with one")) from None
         return
     folder = Path(parsed.config_dir) if parsed.config_dir else None
     config = compose(parsed.overrides, parsed.config_name or "config", folder)
     command = Command(tuple(arguments), tuple(axes_of(config, parsed.overrides)))
-    if "optsweep" in config.hydra.launcher._target_:
+    if not (launcher := OmegaConf.select(config, "hydra.launcher._target_")):
+        raise UserError("hydra.launcher: a group of keys is wanted; choose one with hydra/launcher=local")
+    arm_of(config, command.axes)  # refused before Hydra writes into a folder of the sweep's name, if it is wrong
+    if "optsweep" in launcher:
         _main(command)
     else:
         _among_strangers(command, config)
@@ -95,12 +104,13 @@ def _main(command: Command) -> None:
 def _among_strangers(command: Command, config: DictConfig) -> None:
     """Under a stock launcher: make the stores, before jobs race for it, and write the report when all are done."""
     from optsweep import api
+    from optsweep.launch.status import first_failure
     from optsweep.search.studies import Studies
     from optsweep.tracking.store import check
     from optsweep.tracking.writer import Tracker
 
     arm = arm_of(config, command.axes)  # refused before anything is written, if it is wrong
-    Studies.open(arm.storage, arm.sweep)
+    studies = Studies.open(arm.storage, arm.sweep)
     check(arm.tracking_uri)
     Tracker(arm.tracking_uri, arm.sweep).sweep_run()
     try:
@@ -108,6 +118,8 @@ def _among_strangers(command: Command, config: DictConfig) -> None:
     finally:  # failures included
         with contextlib.suppress(ValueError):  # nothing ran
             print(api.report(arm.tracking_uri, [arm.sweep]).summary)
+    if (reason := first_failure(studies)) is not None:
+        raise SweepFailedError(arm.sweep, reason)
 
 
 @contextlib.contextmanager
@@ -141,9 +153,15 @@ def _one_line(error: BaseException) -> str | None:
         return " ".join(str(error).split())
     if isinstance(error, yaml.YAMLError):
         return " ".join(str(error).split())[:300]
+    if isinstance(error, StoreFailureError):
+        return f"the store failed: {error}; what is finished is kept"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     text = str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return f"a config file is not in UTF-8: {text}"
+    if text.startswith("Invalid loaded object type"):
+        return f"a config file holds no group of keys: {text}"
     if type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "mlflow", "optuna"):
         return f"the store failed: {text.splitlines()[0][:300]}; what is finished is kept"
     if isinstance(error, (HydraException, OmegaConfBaseException)):

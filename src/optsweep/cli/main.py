@@ -19,6 +19,7 @@ Look
   optsweep judge RUNS.csv --arm COLUMN --metric COLUMN [--seed COLUMN] …    a verdict over runs made elsewhere: CSV, W&B
                                          export, mlflow:EXPERIMENT; optsweep judge --help, docs/judge.md
   optsweep verify reports/NAME/results.json [--share 0.1]                   runs some of its trials again and compares
+  optsweep retry NAME                           run again what a sweep has given up
   optsweep suggest task=TASK optimizer=NAME …   suggested learning rates, warm-up and weight decay, with their sources
 
 Keys (all of them: optsweep --cfg job)
@@ -39,7 +40,7 @@ def main() -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(HELP)
         raise SystemExit(0)
-    if arguments[0] == "--version":
+    if "--version" in arguments:
         from optsweep import __version__
 
         sys.stdout.write(f"optsweep {__version__}\n")

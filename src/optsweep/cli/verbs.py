@@ -71,10 +71,28 @@ def _suggest(arguments: Sequence[str]) -> None:
     sys.stdout.write(f"task facts: {known}\n")
 
 
-VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
+def _retry(arguments: Sequence[str]) -> Sequence[str] | None:
+    """Free what was given up, and go on with the sweep's own command, where it is known whole."""
+    parser = argparse.ArgumentParser("optsweep retry", description="Run again what a sweep has given up.")
+    parser.add_argument("sweep", metavar="NAME")
+    parser.add_argument("--storage", default=Arm.storage)
+    parser.add_argument("--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI", Arm.tracking_uri))
+    options = parser.parse_args(arguments)
+    from optsweep import api
+
+    freed = api.retry(options.storage, options.tracking_uri, options.sweep)
+    print(f"sweep {options.sweep}: {freed.failures} failures no longer count")
+    if freed.failures and not freed.arguments:
+        print("the sweep's command runs what they had ended")
+    return freed.arguments if freed.failures and freed.arguments else None
+
+
+VERBS: Mapping[str, Callable[[Sequence[str]], Sequence[str] | None]] = {
     "report": _report,
+    "retry": _retry,
     "status": _status,
     "suggest": _suggest,
     "judge": judge,
     "verify": verify,
 }
+"""What each does with its arguments; what it returns is a command line to go on with."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -28,9 +29,18 @@ GROUPS = ("task", "recipe", "optimizer", "schedule", "warmup", "weight_decay", "
 
 def _sweep_name(key: str, value: object) -> str:
     name = text(key, value)
-    if name.strip(". ") == "" or len(name) > 200 or any(c in name for c in "\n\r\t/\\|"):
-        raise refuse(key, value, "1 to 200 characters on one line, without slashes and bars")
+    length = len(name.encode("utf-8", "replace"))
+    if name.strip(". ") == "" or length > 200 or any(c in "/\\|" or not c.isprintable() for c in name):
+        raise refuse(key, value, "1 to 200 printable characters (bytes of UTF-8), without slashes and bars")
     return name
+
+
+def _store(key: str, value: object) -> str:
+    """The address of a store that other processes see too."""
+    address = text(key, value)
+    if re.fullmatch(r"sqlite(\+\w+)?:/*(:memory:.*)?", address) or "mode=memory" in address:
+        raise UserError(f"{key}: {address} is seen by one process only; give a file, as in sqlite:///mlruns/NAME.db")
+    return address
 
 
 def _words(key: str, value: object) -> Mapping[str, str]:
@@ -60,8 +70,8 @@ class Arm(Keyed):
     baseline: Annotated[str | None, Key("sweep.baseline", optional(text))] = None
     repeats: Annotated[Repeats, Key("sweep.repeats", either(AUTO, whole))] = 1  # searches, each with seeds of its own
     retries: Annotated[int, Key("sweep.retries", checked(whole, low=0))] = 1
-    tracking_uri: Annotated[str, Key("tracking.uri", text)] = "sqlite:///mlruns/mlflow.db"
-    storage: Annotated[str, Key("tracking.storage", text)] = "sqlite:///mlruns/optuna.db"
+    tracking_uri: Annotated[str, Key("tracking.uri", _store)] = "sqlite:///mlruns/mlflow.db"
+    storage: Annotated[str, Key("tracking.storage", _store)] = "sqlite:///mlruns/optuna.db"
     yaml: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:

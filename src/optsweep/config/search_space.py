@@ -15,6 +15,9 @@ from typing import Any
 from optsweep.config.section import Section
 from optsweep.errors import UserError
 
+LARGEST = 1e18
+"""Ends of ranges are of this size at most, and of its inverse at least: beyond them it is a slip of the pen."""
+
 _RANGE = ("low", "high", "log")
 
 
@@ -80,6 +83,11 @@ def _range(key: str, given: Mapping[str, Any]) -> RangeConfig:
         value = given.get(end)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise UserError(f"search.space.{key}.{end}: {value!r} is not allowed; give a number")
+        if abs(value) > LARGEST or 0 < abs(value) < 1 / LARGEST:
+            raise UserError(
+                f"search.space.{key}.{end}: {value!r} is not allowed; give 0, or a number of size {1 / LARGEST:g} to "
+                f"{LARGEST:g}"
+            )
     log = given.get("log", False)
     if not isinstance(log, bool):
         raise UserError(f"search.space.{key}.log: {log!r} is not allowed; give true or false")

@@ -9,6 +9,7 @@ from optsweep.build.assemble import Built
 from optsweep.build.fingerprint import NUMERICS, SHOWN, Identity, heading
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
+from optsweep.search.seats import Seat
 from optsweep.search.slots import RULES_VERSION
 from optsweep.search.studies import Studies
 from optsweep.tracking.codec import plain
@@ -38,7 +39,10 @@ def _settings(arm: Arm, built: Built) -> dict[str, Any]:
 
 
 def check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]) -> None:
-    """Raise UserError, in words, where an arm's trials are of other settings, another model, other code or data."""
+    """Raise UserError, in words, where an arm's trials are of other settings, another model, other code or data.
+
+    Trials that came to no result are of no model yet: code that crashed in all of them may be mended.
+    """
     for arm, b in zip(arms, built, strict=True):
         before = studies.note(arm.name, CONTENT) if studies.has_trials(arm.name) else None
         if before is None:
@@ -46,7 +50,7 @@ def check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Built])
         now = _settings(arm, b)
         changed = _changed({**(FIRST_RULES if SEARCH_RULE in now else {}), **before}, now)
         kind = "under other settings" if changed else ""
-        if not changed or len(changed) < SHOWN:
+        if len(changed) < SHOWN and studies.has_results(arm.name, arm.most_repeats):
             changed += (others := b.identity.differences(_noted(studies, arm)))
             kind = kind or (heading(others[0]) if others else "")
         if changed:
@@ -57,13 +61,17 @@ def check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Built])
             )
 
 
-def note_content(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]) -> None:
-    """Remember what arms without trials are."""
+def note_content(studies: Studies, seat: Seat, arms: Sequence[Arm], built: Sequence[Built]) -> None:
+    """Remember what arms without results are; where that has changed, crashes before are none of it."""
     for arm, b in zip(arms, built, strict=True):
-        if not studies.has_trials(arm.name):
-            studies.set_note(arm.name, CONTENT, _settings(arm, b))
-            identity = {"exact": dict(b.identity.exact), "approximate": dict(b.identity.approximate)}
-            studies.set_note(arm.name, IDENTITY, identity)
+        if studies.has_results(arm.name, arm.most_repeats):
+            continue
+        if studies.has_trials(arm.name) and b.identity.differences(_noted(studies, arm)):
+            for repeat in range(arm.most_repeats):
+                studies.forgive(seat, arm.name, repeat)
+        studies.set_note(arm.name, CONTENT, _settings(arm, b))
+        identity = {"exact": dict(b.identity.exact), "approximate": dict(b.identity.approximate)}
+        studies.set_note(arm.name, IDENTITY, identity)
 
 
 def _noted(studies: Studies, arm: Arm) -> Identity:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from optsweep.config.arm import Arm
+from optsweep.config.arm import GROUPS, Arm
 from optsweep.errors import UserError
+from optsweep.inference.groups import group
 
 
 def labels_of(arms: Sequence[Arm]) -> dict[str, str]:
@@ -44,14 +46,52 @@ def _short(key: str) -> str:
     return key if last in ("steps", "value") and group != "trainer" else last
 
 
+@dataclass(frozen=True)
+class NamedArm:
+    """An arm as far as naming a baseline goes."""
+
+    name: str
+    label: str
+    choices: Mapping[str, str]
+
+
 def baseline_of(arms: Sequence[Arm], labels: Mapping[str, str], *, all_arms: bool) -> str | None:
     """Name of the arm that the others are held against; None: whichever the sweep has already, or its first."""
     wanted = arms[0].baseline
     if wanted is None:
         return None
-    found = [arm.name for arm in arms if wanted in (labels[arm.name], arm.name) or wanted in arm.name]
-    if not found and not all_arms:  # a stock launcher's job knows only its own arm
-        return None
-    if not found:
+    found = meant([NamedArm(arm.name, labels[arm.name], arm.combination) for arm in arms], wanted)
+    if not found and all_arms:  # a stock launcher's job knows only its own arm
         raise UserError(f"sweep.baseline: no arm is called {wanted!r}; there are {'; '.join(labels.values())}")
-    return found[0]
+    return found
+
+
+def meant(arms: Sequence[NamedArm], wanted: str) -> str | None:
+    """Name of the arm that is called so, the first one where every group of peers has one; None if there is none.
+
+    The most exact reading that any arm answers to counts: its label or name; whole parts (`optimizer=adam steps=100`);
+    values (`cosine`); anything within its name. Raises UserError with the candidates where a group has several.
+    """
+    readings: tuple[Callable[[NamedArm], bool], ...] = (
+        lambda arm: wanted in (arm.label, arm.name),
+        lambda arm: f" {wanted} " in f" {arm.name} " or {*wanted.split()} <= {*_parts(arm)},
+        lambda arm: {*wanted.split(" + ")} <= {*arm.choices.values(), *arm.label.split(" + ")},
+        lambda arm: wanted in arm.name,
+    )
+    found = next(filter(None, ([arm for arm in arms if reads(arm)] for reads in readings)), [])
+    for peers in group(arms, None):
+        same = [arm for arm in peers.arms if arm in found]
+        if len(same) > 1:
+            candidates = "; ".join(arm.label for arm in same)
+            raise UserError(
+                f"sweep.baseline: {wanted!r} may be any of {candidates}; give one of these, or more parts, as in "
+                f"'{same[0].name}'"
+            )
+    return found[0].name if found else None
+
+
+def _parts(arm: NamedArm) -> Iterator[str]:
+    """What may be said of it: every choice, its key in full or its last word, and the groups that it has none of."""
+    yield from (f"{group}=none" for group in GROUPS if group not in arm.choices)
+    for key, value in arm.choices.items():
+        yield from (f"{key}={value}", f"{key.rpartition('.')[2]}={value}")

@@ -183,7 +183,7 @@ class Planner:
         """A worker of this machine died: its trials are free again at once."""
         for lease in self._leases():
             if lease.worker == worker:
-                self.studies.fail(lease.claim, reason)
+                self.studies.fail(lease.claim, reason, died=True)
 
     def release_all(self, reason: str) -> None:
         """The user stopped the sweep: what runs is given up, without counting as a crash.
@@ -276,6 +276,8 @@ class Planner:
         for number, slot in found.slots.items():
             if slot.done and (task.key, phase, number) not in self._told:
                 self._told.add((task.key, phase, number))
+                if slot.crashed:  # no further attempt closes the run of the last one
+                    self.tracker.lost_trials(arm, phase, number, found.errors.get(number, ""), repeat)
                 if not self._first:
                     self.on_done(task.job.label, phase, slot)
         return found
@@ -284,10 +286,11 @@ class Planner:
         """Free a trial whose worker is gone: dead on this host, or silent, here or elsewhere."""
         # At the start of a call the whole sweep was stopped before: no fault of the trial.
         if self._watch.dead(lease):
-            return self.studies.fail(lease.claim, "its worker was lost", excused=self._first)
+            return self.studies.fail(lease.claim, "its worker was lost", excused=self._first, died=True)
         if not self._watch.silent(lease):
             return False
-        given_up = self.studies.fail(lease.claim, "its worker hung or was lost", excused=self._first, if_expired=True)
+        reason = "its worker hung or was lost"
+        given_up = self.studies.fail(lease.claim, reason, excused=self._first, died=True, if_expired=True)
         if given_up:
             self.on_hung(lease.worker)
         return given_up

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.trial import TrialState
 from rich.table import Table
 
 from optsweep.errors import UserError, nearest
@@ -88,19 +89,8 @@ def status_table(sweep: str, found: Sequence[PhaseStatus]) -> Table:
 
 def status_of(storage: str, sweep: str) -> Iterator[PhaseStatus]:
     """Every arm's phases, in order. Raises UserError for a sweep that isn't there, naming the nearest."""
-    if storage.startswith("sqlite:") and not Path(database(storage)).is_file():
-        raise UserError(f"--storage: there is no store at {database(storage)}; run a sweep first, or name another one")
-    studies = Studies.open(storage, sweep)
-    known = [name.split(" | ") for name in optuna.get_all_study_names(studies.storage)]
-    repeats: dict[str, int] = {}  # of each arm, how many
-    for parts in known:
-        if len(parts) in (3, 4) and parts[0] == sweep:
-            repeat = int(parts[3]) if len(parts) == 4 else 0
-            repeats[parts[1]] = max(repeats.get(parts[1], 1), repeat + 1)
-    if not repeats:
-        sweeps = sorted({parts[0] for parts in known if len(parts) == 3})
-        raise UserError(f"no sweep is called {sweep}{nearest(sweep, sweeps)}; there are {', '.join(sweeps) or 'none'}")
-    for arm, count in repeats.items():
+    studies = _existing(storage, sweep)
+    for arm, count in repeats_of(studies).items():
         for phase in Phase:
             found = [studies.history(arm, phase, 0, repeat) for repeat in range(count)]
             slots = [slot for history in found for slot in history.slots.values()]
@@ -115,3 +105,47 @@ def status_of(storage: str, sweep: str) -> Iterator[PhaseStatus]:
                 crashed=sum(sum(history.attempts.values()) for history in found),
                 best=min((s.value for s in slots if s.value is not None and math.isfinite(s.value)), default=None),
             )
+
+
+def repeats_of(studies: Studies) -> Mapping[str, int]:
+    """How many searches each arm of a sweep has. Raises UserError for a sweep that isn't there, naming the nearest."""
+    sweep = studies.sweep
+    known = [name.split(" | ") for name in optuna.get_all_study_names(studies.storage)]
+    repeats: dict[str, int] = {}
+    for parts in known:
+        if len(parts) in (3, 4) and parts[0] == sweep:
+            repeat = int(parts[3]) if len(parts) == 4 else 0
+            repeats[parts[1]] = max(repeats.get(parts[1], 1), repeat + 1)
+    if not repeats:
+        sweeps = sorted({parts[0] for parts in known if len(parts) == 3})
+        raise UserError(f"no sweep is called {sweep}{nearest(sweep, sweeps)}; there are {', '.join(sweeps) or 'none'}")
+    return repeats
+
+
+def first_failure(studies: Studies) -> str | None:
+    """The first error of a sweep that has errors only; None where any trial came to a result."""
+    errors: dict[int, str] = {}
+    for arm, count in repeats_of(studies).items():
+        if studies.has_results(arm, count):
+            return None
+        trials = [t for repeat in range(count) for phase in Phase for t in studies.trials(arm, phase, repeat)]
+        failed = (t for t in trials if t.state is TrialState.FAIL and not t.user_attrs.get("excused"))
+        errors |= {t._trial_id: str(t.user_attrs.get("error", "")) for t in failed}
+    return errors[min(errors)] if errors else None
+
+
+def forgive(storage: str, sweep: str) -> int:
+    """Free what a sweep has given up; returns how many failures are counted no more.
+
+    Raises UserError for a sweep that isn't there, or that is being run.
+    """
+    studies = _existing(storage, sweep)
+    repeats = repeats_of(studies)
+    with studies.take_seat(list(repeats), whole=True) as seat:
+        return sum(studies.forgive(seat, arm, repeat) for arm, count in repeats.items() for repeat in range(count))
+
+
+def _existing(storage: str, sweep: str) -> Studies:
+    if storage.startswith("sqlite:") and not Path(database(storage)).is_file():
+        raise UserError(f"--storage: there is no store at {database(storage)}; run a sweep first, or name another one")
+    return Studies.open(storage, sweep)

@@ -24,6 +24,7 @@ from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
+from optsweep.launch.status import first_failure
 from optsweep.launch.timing import time_arms
 from optsweep.launch.together import build_all, check_together, notes, without_looks
 from optsweep.launch.work import work
@@ -49,6 +50,7 @@ class SweepResult:
     seconds: float
     results: str  # identifies what a report of the sweep states now
     reported: bool  # whether the last report states just that
+    failure: str | None = None  # the first error, where every trial of the sweep crashed
 
 
 def run_sweep(
@@ -149,7 +151,7 @@ def _seat(prepared: _Prepared, *, whole: bool) -> AbstractContextManager[Seat]:
 def _open(prepared: _Prepared, seat: Seat, pool: Pool | None, command: str, observe: Observer) -> _Opened:
     """Tell the stores what is going to be run."""
     arms, built, first = prepared.arms, prepared.built, prepared.arms[0]
-    note_content(prepared.studies, arms, built)
+    note_content(prepared.studies, seat, arms, built)
     tracker = Tracker(first.tracking_uri, first.sweep)
     run, plan = describe_sweep(tracker, arms, prepared.labels, prepared.baseline, prepared.devices[0], command)
     jobs = [describe_arm(tracker, arm, b, prepared.labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
@@ -205,7 +207,9 @@ def _time_steps(prepared: _Prepared, opened: _Opened) -> bool:
 def _conclude(prepared: _Prepared, opened: _Opened, trained: int, timed: bool, begin: float) -> SweepResult:
     """Summarise the arms in MLflow, close their runs, and say what all came to."""
     tracker, first = opened.tracker, prepared.arms[0]
-    results = fingerprint_of({"plan": to_json(opened.plan), "results": opened.planner.num_done()})
+    states = prepared.studies.states([task.key for task in opened.planner.tasks])
+    counts = sorted((key, sorted(map(str, found))) for key, found in states.items())
+    results = fingerprint_of({"plan": to_json(opened.plan), "results": counts})
     sheet = tracker.sweep_sheet(opened.run)
     reported = sheet is not None and sheet.reported == results
     if timed or not reported:
@@ -222,6 +226,7 @@ def _conclude(prepared: _Prepared, opened: _Opened, trained: int, timed: bool, b
         seconds=time.time() - begin,
         results=results,
         reported=reported,
+        failure=first_failure(prepared.studies),
     )
 
 

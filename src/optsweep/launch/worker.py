@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from optsweep.build.assemble import Built, build_arm, build_task, device_of
 from optsweep.build.resplit import redraws
+from optsweep.build.sources import in_words
 from optsweep.config.arm import Arm
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
@@ -97,8 +98,7 @@ class Worker:
             self._give_up(works, observer, "the store failed", excused=True)
             raise
         except Exception as error:
-            lines = f"{type(error).__name__}: {error}".splitlines()
-            reason = lines[0][:500]
+            reason = in_words(error)
             self._give_up(works, observer, reason, excused=False)
             observer.crash(reason)
 

@@ -12,6 +12,9 @@ from optsweep.search.ownership import Claim, Lease
 from optsweep.search.slots import Slot
 from optsweep.train.trial import End
 
+DEATHS = 3
+"""A trial that so many workers in a row died of is given up: it may be what kills them (its memory, a segfault)."""
+
 
 @dataclass(frozen=True)
 class Running:
@@ -26,7 +29,7 @@ class History:
     """One phase of an arm as the storage has it."""
 
     slots: Mapping[int, Slot]  # the latest state of every slot that was ever created and not lost
-    attempts: Mapping[int, int]  # crashes per slot
+    attempts: Mapping[int, int]  # per slot, those that an error or a worker's death ended
     running: Sequence[Running]
     waiting: int
     train_seconds: float
@@ -50,9 +53,11 @@ NO_HISTORY = History({}, {}, (), 0, 0.0, {}, {})
 
 
 def read_history(trials: Sequence[FrozenTrial], leases: Mapping[int, Lease], retries: int) -> History:
-    """Read a phase; a slot that crashed more than `retries` times is done, as crashed."""
+    """Read a phase; a slot with more errors than `retries`, or `DEATHS` in a row, is done, as crashed."""
     slots: dict[int, Slot] = {}
     attempts: dict[int, int] = {}
+    own_errors: dict[int, int] = {}
+    deaths: dict[int, int] = {}  # of workers, in a row
     errors: dict[int, str] = {}
     running: list[Running] = []
     lost: dict[int, Slot] = {}
@@ -64,7 +69,10 @@ def read_history(trials: Sequence[FrozenTrial], leases: Mapping[int, Lease], ret
         seconds += float(trial.user_attrs.get("train_seconds", 0.0))
         if trial.state is TrialState.FAIL:
             if not trial.user_attrs.get("excused"):
+                died = bool(trial.user_attrs.get("died"))
                 attempts[slot.number] = attempts.get(slot.number, 0) + 1
+                own_errors[slot.number] = own_errors.get(slot.number, 0) + (not died)
+                deaths[slot.number] = deaths.get(slot.number, 0) + 1 if died else 0
                 errors[slot.number] = str(trial.user_attrs.get("error", ""))
             lost[slot.number] = slot
             continue
@@ -76,7 +84,7 @@ def read_history(trials: Sequence[FrozenTrial], leases: Mapping[int, Lease], ret
             # Without a lease it ended between two reads.
             ended = Lease(Claim(trial._trial_id, -1), "", 0, expired=False)
             running.append(Running(slot.number, leases.get(trial._trial_id, ended)))
-    for number in [n for n in lost if attempts.get(n, 0) > retries]:
+    for number in [n for n in lost if own_errors.get(n, 0) > retries or deaths.get(n, 0) >= DEATHS]:
         slots[number] = _crashed(lost.pop(number))
     return History(slots, attempts, running, waiting, seconds, errors, lost)
 

@@ -20,7 +20,7 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb.models import TrialSystemAttributeModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -36,6 +36,9 @@ SQLITE_TIMEOUT = 60.0
 
 TRIES_TO_CREATE = 20
 """Tables are made one by one, and two processes that make them get in each other's way at any of them."""
+
+AFTER_FAILURE = 2
+"""From this attempt on an error or a worker's death ended one before; the first is 0, and 1 follows a stopped sweep."""
 
 SYSTEM_ATTRIBUTES = TrialSystemAttributeModel.__table__
 
@@ -59,6 +62,7 @@ class Studies:
     """All studies of one sweep. `repeat` counts the searches of an arm; its notes lie with the first unless said."""
 
     def __init__(self, storage: RDBStorage, sweep: str) -> None:
+        self._database = storage
         self.storage: BaseStorage = optuna.storages.get_storage(storage)
         self.sweep = sweep
         self._engine = storage.engine
@@ -107,6 +111,23 @@ class Studies:
         """Whether any trial of an arm was ever made."""
         return any(self.trials(arm, phase) for phase in Phase)
 
+    def has_results(self, arm: str, repeats: int = 1) -> bool:
+        """Whether any trial of an arm came to a result, divergence and pruning included."""
+        ended = (TrialState.COMPLETE, TrialState.PRUNED)
+        trials = (trial for n in range(repeats) for phase in Phase for trial in self.trials(arm, phase, n))
+        return any(trial.state in ended for trial in trials)
+
+    def forgive(self, seat: Seat, arm: str, repeat: int = 0) -> int:
+        """Count no failure of an arm's trials any more, so that what was given up is run again; how many it had."""
+        of = [self.ensure(arm, phase, repeat) for phase in Phase]
+        failed = select(TRIALS.c.trial_id).where(TRIALS.c.study_id.in_(of), TRIALS.c.state == TrialState.FAIL)
+        counted = (USER_ATTRIBUTES.c.key == "excused", USER_ATTRIBUTES.c.value_json == "false")
+        with seat.writing(arm) as connection:
+            change = update(USER_ATTRIBUTES).where(USER_ATTRIBUTES.c.trial_id.in_(failed), *counted)
+            forgiven = connection.execute(change.values(value_json="true")).rowcount
+        self.storage = optuna.storages.get_storage(self._database)  # which remembers trials that have ended
+        return forgiven
+
     def enqueue(self, seat: Seat, arm: str, phase: Phase, slot: Slot, attempt: int = 0, repeat: int = 0) -> None:
         """Make a trial that waits for a worker. Raises SeatLostError if another process plans this arm by now."""
         study = self.ensure(arm, phase, repeat)
@@ -133,7 +154,7 @@ class Studies:
         return self.storage.get_all_trials(self.ensure(arm, phase, repeat), deepcopy=False)
 
     def history(self, arm: str, phase: Phase, retries: int, repeat: int = 0) -> History:
-        """A phase as it stands; a slot that crashed more than `retries` times is done, as crashed."""
+        """A phase as it stands; `read_history` says which slots are given up."""
         trials = self.trials(arm, phase, repeat)
         running = any(trial.state is TrialState.RUNNING for trial in trials)
         leases = self._ownership.leases(self.ensure(arm, phase, repeat)) if running else {}
@@ -168,7 +189,8 @@ class Studies:
     ) -> list[Work]:
         """Take up to `count` waiting trials of one search for `lease` seconds; each is taken by one worker only.
 
-        All are `alike` the first: those that are not wait for another pop.
+        All are `alike` the first: those that are not wait for another pop. So does one that failed before: it is taken
+        alone, where it can't take others with it again.
         """
         waiting = (
             select(TRIALS.c.trial_id)
@@ -183,11 +205,15 @@ class Studies:
                 break
             trial = self.storage.get_trial(trial_id)
             slot = slot_of(trial)
-            if taken and alike(slot) != alike(taken[0].slot):
+            attempt = int(trial.user_attrs["attempt"])
+            failed_before = attempt >= AFTER_FAILURE
+            if taken and (failed_before or alike(slot) != alike(taken[0].slot)):
                 continue
             with suppress(LeaseLostError):  # another worker was faster
                 claim = self._ownership.claim(trial_id, worker, lease)
-                taken.append(Work(arm, phase, claim, slot, int(trial.user_attrs["attempt"]), repeat))
+                taken.append(Work(arm, phase, claim, slot, attempt, repeat))
+                if failed_before:
+                    break
         return taken
 
     def renew(self, claim: Claim, lease: float) -> None:
@@ -216,13 +242,16 @@ class Studies:
         else:
             self._ownership.end(claim, TrialState.PRUNED, attributes)
 
-    def fail(self, claim: Claim, reason: str, *, excused: bool = False, if_expired: bool = False) -> bool:
+    def fail(
+        self, claim: Claim, reason: str, *, excused: bool = False, died: bool = False, if_expired: bool = False
+    ) -> bool:
         """Give a trial up: its slot is free again. False if it has changed hands, or a result was told first.
 
-        An excused failure (the user interrupted) doesn't count towards the retries. With `if_expired` a trial whose
-        lease was renewed in the meantime is left alone.
+        An excused failure (the user interrupted) counts for nothing; one with which its worker `died` doesn't count
+        towards the retries, but several in a row do. With `if_expired` a trial whose lease was renewed in the meantime
+        is left alone.
         """
-        attributes = {"error": reason, "excused": excused}
+        attributes = {"error": reason, "excused": excused, "died": died}
         try:
             self._ownership.end(claim, TrialState.FAIL, attributes, if_expired=if_expired)
         except LeaseLostError:
