@@ -31,12 +31,12 @@ from optsweep.build.suggestions import (
     step_size,
     warmup_fraction,
 )
-from optsweep.build.targets import construct, listed, resolve
+from optsweep.build.targets import construct, listed, resolve, signature_of, unpickled
 from optsweep.build.variants import Programs
-from optsweep.checks import in_steps
+from optsweep.checks import in_steps, of_type
 from optsweep.config.arm import Arm
 from optsweep.config.sections import TaskConfig
-from optsweep.errors import UserError, nearest
+from optsweep.errors import UserError, located, nearest
 from optsweep.optim.external import ExternalUpdate
 from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.layout import Layout
@@ -95,22 +95,50 @@ def device_of(name: str) -> torch.device:
 
 
 def build_task(config: TaskConfig) -> Task:
-    """The task with its data, on the CPU."""
-    with isolated():
-        cls = resolve(config.target, "task._target_")
-    if not (inspect.isclass(cls) and issubclass(cls, Task)):
-        raise UserError(f"task._target_: {config.target} is no optsweep.tasks.base.Task")
-    known = [p for p in inspect.signature(cls).parameters if p != "self"]
-    for key in config.options:
-        if key not in known:
-            raise UserError(f"task.{key}: {config.name} has no such option{nearest(key, known)}; {listed(known)}")
-    try:
-        with isolated():
-            task = cls(**config.options)
-    except (ValueError, TypeError, OSError) as error:
-        raise UserError(str(error).splitlines()[0]) from None
+    """The task with its data, on the CPU: one that Python code gave, or what its dotted path names."""
+    task = unpickled(config.pickled) if config.pickled else _named_task(config)
     _batch_size(config, stated(task))
     return task
+
+
+def _named_task(config: TaskConfig) -> Task:
+    """A task by its path: a class of tasks, a function that returns one, or a task itself."""
+    with isolated():
+        found = resolve(config.target, "task._target_")
+    if isinstance(found, Task) and not config.options:
+        return found
+    if not callable(found) or (inspect.isclass(found) and not issubclass(found, Task)):
+        raise UserError(
+            f"task._target_: {config.target} is no optsweep.tasks.base.Task, no optsweep.Task, and no function that "
+            f"returns one"
+            + (
+                f"; a task that is built already has no task.{next(iter(config.options))}"
+                if isinstance(found, Task)
+                else ""
+            )
+        )
+    _check_options(config, found)
+    try:
+        with isolated():
+            task = found(**config.options)
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(str(error).splitlines()[0] if inspect.isclass(found) else f"task: {located(error)}") from None
+    if not isinstance(task, Task):
+        raise UserError(f"task._target_: {config.target} returns {type(task).__name__}; return an optsweep.Task")
+    return task
+
+
+def _check_options(config: TaskConfig, found: Callable[..., Any]) -> None:
+    """Raise UserError for an option that a task doesn't have, or that isn't what its annotation says."""
+    parameters = signature_of(found)
+    known = [name for name in parameters if name != "self"]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for key, value in config.options.items():
+        if key not in known:
+            raise UserError(f"task.{key}: {config.name} has no such option{nearest(key, known)}; {listed(known)}")
+        if not config.target.startswith("optsweep."):  # whose tasks check them closer
+            of_type(f"task.{key}", value, parameters[key].annotation)
 
 
 def _batch_size(config: TaskConfig, said: Stated) -> int:
@@ -129,7 +157,7 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
     check_combination(arm)
     device = device or device_of(arm.trainer.device)
     task = task or build_task(arm.task)
-    warnings: list[str] = []
+    warnings = list(task.notes)
     _, floats, switched_off = _updater(arm)
     space = space_of(arm, task_facts(arm, task), floats, switched_off, warnings)
     tasks = {_task_key(arm.task): task}

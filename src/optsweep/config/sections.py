@@ -63,6 +63,7 @@ class TaskConfig(Keyed):
     batch_size: Annotated[int | None, Key("task.batch_size", _batch_size)]  # None: the whole training set
     steps: Annotated[int, Key("task.steps", checked(whole, low=2))]  # default length of a trial, in optimizer steps
     options: Annotated[Options, Rest("task")] = field(default_factory=dict)
+    pickled: bytes = field(default=b"", repr=False, compare=False)  # the task itself, where Python code gave it
 
 
 @dataclass(frozen=True)
