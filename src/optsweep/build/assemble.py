@@ -373,6 +373,7 @@ def _content(arm: Arm, program: Program, space: Space) -> dict[str, Any]:
             "target": arm.task.target,
             "batch_size": arm.task.batch_size,
             "data": task.digest(),
+            **({"groups": task.groups} if task.groups else {}),
             **{key: value for key, value in arm.task.options.items() if key != "target_loss"},
         },
         "optimizer": {"target": arm.optimizer.target, **arm.optimizer.options},

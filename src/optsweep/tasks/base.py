@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from optsweep.tasks.data import Data, Indexed, chunks, epochs
+from optsweep.tasks.groups import Patterns
 from optsweep.tasks.meters import Means, Meter
 from optsweep.tasks.nest import Nest
 
@@ -127,6 +129,9 @@ class Task(ABC):
         return chunks(self.size(split), batch_size)
 
     # -- what the loop asks, answered for one tensor of inputs and one of targets -------------------------------------
+
+    groups: Patterns = MappingProxyType({})
+    """Parameter groups by pattern of name, such as {"backbone.*": {"lr_factor": 0.1}}."""
 
     notes: Sequence[str] = ()
     """What a user should know of the task, a line each; they stand beside the verdict."""

@@ -78,7 +78,8 @@ class PerBatch:
 
     def kept(self, model: nn.Module, outputs: Callable[[], Nest], targets: Nest, batch: Nest) -> Nest:
         """The metric of the batch."""
-        return self.criterion(model if self.criterion.of_model else outputs(), targets, batch)
+        value = self.criterion(model if self.criterion.of_model else outputs(), targets, batch)
+        return value if isinstance(value, Tensor) else torch.tensor(float(value))
 
     def meter(self, lanes: int, targets_of: Callable[[Nest], Nest], *, stacked: bool) -> Meter:
         """Their mean."""

@@ -19,6 +19,7 @@ from optsweep.tasks import nest
 from optsweep.tasks.base import Facts, Full, Split, Task, digest_of
 from optsweep.tasks.criteria import Criterion, metric_of, name_of
 from optsweep.tasks.data import Data
+from optsweep.tasks.groups import checked_groups
 from optsweep.tasks.meters import Means, Meter
 from optsweep.tasks.nest import Nest
 from optsweep.tasks.parts import Arrays, Items, Part, parts_of
@@ -50,6 +51,7 @@ class Pieces(Task):
         target: str | None = None,
         forward: Callable[[nn.Module, Any], Any] | None = None,
         weights: Mapping[str, Tensor] | Callable[[nn.Module], Any] | None = None,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
         workers: int = 0,
         samples: int | None = None,
@@ -63,7 +65,7 @@ class Pieces(Task):
     ) -> None:
         self._build, self._weights, self._forward = _builder(model), weights, forward
         self._code = [found for found in (model, loss, metric, collate) if found is not None]
-        self._target, self._facts = target, facts
+        self._target, self._facts, self.groups = target, facts, checked_groups(groups)
         self.name, self.batch_size, self.steps = (
             text("name", name),
             whole("batch_size", batch_size),
