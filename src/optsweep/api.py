@@ -131,8 +131,8 @@ def compare(
         "confirm.seeds": confirm,
         **_dotted(settings),
     }
-    own = {"pickled": pickled(task, "task")}
-    built = [replace(arm, task=replace(arm.task, **own)) for arm in arms_of(arms, shared)]
+    content = pickled(task, "task")
+    built = [replace(arm, task=replace(arm.task, pickled=content)) for arm in arms_of(arms, shared)]
     built = [replace(arm, choices={**arm.choices, "task": task.name}) for arm in built]
     with without_script():
         if quiet:

@@ -329,7 +329,11 @@ def test_groups_are_those_of_torch_s_adamw(vmapped: bool) -> None:
     module = p.model(3)
     named = dict(module.named_parameters())
     first, bias, head = [named["0.weight"], named["0.bias"]], [named["2.bias"]], [named["2.weight"]]
-    groups = [{"params": first, "lr": 1e-3}, {"params": bias}, {"params": head, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": first, "lr": 1e-3},
+        {"params": bias},
+        {"params": head, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.3)
     rates = [group["lr"] for group in optimizer.param_groups]
     for step, (x, y) in enumerate(task.data(Split.TRAIN).training([Span(3, 0, 5)], 16, 1, CPU)):
@@ -409,7 +413,7 @@ MISTAKES: list[tuple[str, Callable[[], Pieces], str]] = [
     ("stream of unknown length", lambda: optsweep.Task(net, stream, (X, Y)), r"^task\.samples: train is a stream"),
     ("stream alone", lambda: optsweep.Task(net, stream, samples=9), r"^task\.val: train is a stream"),
     ("an instance", lambda: optsweep.Task(net(), (X, Y)), r"^task\.model: this is one model"),  # type: ignore[arg-type]
-    ("no module", lambda: optsweep.Task(lambda: 3, (X, Y)), r"^task\.model: it returns int"),  # type: ignore[arg-type,return-value]
+    ("no module", lambda: optsweep.Task(lambda: 3, (X, Y)), r"^task\.model: it returns int"),  # type: ignore[return-value,arg-type]
     (
         "a model that fails",
         lambda: optsweep.Task(failing, (X, Y)),

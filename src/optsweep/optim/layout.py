@@ -129,7 +129,7 @@ class Layout:
         """Lay out parameters by (decayed, role, shape), those without elements left out.
 
         Decay applies to matrices (two dimensions or more, no embeddings, no magnitudes of a weight norm), or to every
-        parameter with `decay_all`, and never to those in `undecayed`. `factors` are of the learning rate, 1 if not given.
+        parameter with `decay_all`, and never to those in `undecayed`. `factors` of the learning rate: 1 if not given.
         """
 
         def decays(name: str) -> bool:
@@ -144,13 +144,13 @@ class Layout:
         slots: list[Placement] = []
         groups: list[ShapeGroup] = []
         offset = decayed = 0
-        for (undecayed, role, shape), names in sorted(keyed.items()):
+        for (apart, role, shape), names in sorted(keyed.items()):
             groups.append(ShapeGroup(role, shape, offset, tuple(names)))
             for name in names:
                 slots.append(Placement(name, shape, role, offset))
                 offset += prod(shape)
             offset = -(-offset // ALIGNMENT) * ALIGNMENT
-            if not undecayed:
+            if not apart:
                 decayed = offset
         of_slots = tuple((factors or {}).get(slot.name, 1.0) for slot in slots)
         differing = of_slots if any(factor != 1.0 for factor in of_slots) else ()

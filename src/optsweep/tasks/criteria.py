@@ -142,9 +142,7 @@ class _Gathered:
                 f"task.metric: it is of a whole split, and {error}; give optsweep.per_batch(metric)"
             ) from None
         try:
-            with torch.enable_grad():
-                value = self.criterion.function(*whole)
-            return float(value)
+            return float(self.criterion.function(*whole))
         except Exception as error:
             raise UserError(f"task.metric: it fails for a whole split: {located(error)}") from error
 

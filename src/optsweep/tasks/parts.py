@@ -86,7 +86,9 @@ class Arrays:
         """The last tensor, if it holds a whole number for each sample."""
         last = tensors_of(self.nest)[-1]
         found: NDArray[np.int64] = last.cpu().numpy()
-        return found if last.ndim == 1 and not last.is_floating_point() and len(last.unique()) < len(last) / 4 else None
+        return (
+            found if last.ndim == 1 and not last.is_floating_point() and len(np.unique(found)) < len(last) / 4 else None
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {"nest": self.nest}
@@ -311,10 +313,11 @@ def _order_of_its_own(key: str, loader: DataLoader[Any]) -> UserError:
 
 def _tensors(key: str, nest: Nest) -> Nest:
     """A nest of arrays as tensors with equally many rows. Raises UserError."""
+    tensors: Nest
     if isinstance(nest, (tuple, list)):
         tensors = tuple(_tensors(key, part) for part in nest)
     elif isinstance(nest, Mapping):
-        tensors = {name: _tensors(key, part) for name, part in nest.items()}  # type: ignore[assignment]
+        tensors = {name: _tensors(key, part) for name, part in nest.items()}
     else:
         try:
             tensors = torch.as_tensor(nest).detach()

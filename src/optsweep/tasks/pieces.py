@@ -193,7 +193,8 @@ class Pieces(Task):
     def objective(self, model: nn.Module, batch: Nest, full: Full) -> Tensor:
         """The user's loss."""
         first = model if self._loss.of_model else full(self.called(model, batch))
-        return _scalar(self._loss(first, self.targets(batch), batch))
+        loss: Tensor = _scalar(self._loss(first, self.targets(batch), batch))
+        return loss
 
     def evaluated(self, model: nn.Module, batch: Nest, full: Full) -> tuple[Tensor, Nest]:
         """The user's loss and what the metric wants to know; outputs are computed once."""

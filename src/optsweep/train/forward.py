@@ -96,6 +96,11 @@ def _in_lanes(module: nn.Module, function: Callable[[nn.Module, Nest], Any], *, 
     stacked = vmap(call, in_dims=(0, 0, 0, None if shared else 0), randomness="error")
 
     def run(params: Tensors, frozen: Tensors, buffers: Tensors, batch: Nest) -> Any:
-        return stacked(*({f"model.{name}": t for name, t in held.items()} for held in (params, frozen, buffers)), batch)
+        return stacked(_inside(params), _inside(frozen), _inside(buffers), batch)
 
     return run
+
+
+def _inside(tensors: Tensors) -> Tensors:
+    """A model's tensors by their names in `_Called`."""
+    return {f"model.{name}": tensor for name, tensor in tensors.items()}
