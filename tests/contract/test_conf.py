@@ -16,6 +16,7 @@ from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
 from optsweep.tasks.base import Task
+from task_builder import OWN
 
 SWEEPS = CONF.parent / "sweeps"
 
@@ -46,7 +47,7 @@ def choices() -> list[tuple[str, str]]:
     files = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
     apart = (Path(), Path("recipe"), Path("task"))
     overrides = [f"{path.parent}={path.stem}" for path in files if path.parent not in apart]
-    tasks = names_in("task")
+    tasks = [name for name in names_in("task") if name != OWN]
     assert len(overrides) >= len(tasks)
     return list(zip(overrides, cycle(tasks), strict=False))
 

@@ -413,7 +413,7 @@ MISTAKES: list[tuple[str, Callable[[], Pieces], str]] = [
     ("stream of unknown length", lambda: optsweep.Task(net, stream, (X, Y)), r"^task\.samples: train is a stream"),
     ("stream alone", lambda: optsweep.Task(net, stream, samples=9), r"^task\.val: train is a stream"),
     ("an instance", lambda: optsweep.Task(net(), (X, Y)), r"^task\.model: this is one model"),  # type: ignore[arg-type]
-    ("no module", lambda: optsweep.Task(lambda: 3, (X, Y)), r"^task\.model: it returns int"),  # type: ignore[return-value,arg-type]
+    ("no module", lambda: optsweep.Task(lambda: 3, (X, Y)), r"^task\.model: it returns int"),  # type: ignore[return-value]
     (
         "a model that fails",
         lambda: optsweep.Task(failing, (X, Y)),

@@ -120,7 +120,7 @@ class _Gathered:
 
     def __init__(self, criterion: Criterion, lanes: int, targets_of: Callable[[Nest], Nest], *, stacked: bool) -> None:
         self.criterion, self.lanes, self.stacked = criterion, lanes, stacked
-        self._targets_of = (lambda batch: batch) if criterion.of_batch else targets_of
+        self._targets_of: Callable[[Nest], Nest] = (lambda batch: batch) if criterion.of_batch else targets_of
         self._outputs: list[Nest] = []
         self._targets: list[Nest] = []
 

@@ -85,10 +85,10 @@ class Arrays:
     def labels(self) -> NDArray[np.int64] | None:
         """The last tensor, if it holds a whole number for each sample."""
         last = tensors_of(self.nest)[-1]
+        if last.ndim != 1 or last.is_floating_point():
+            return None
         found: NDArray[np.int64] = last.cpu().numpy()
-        return (
-            found if last.ndim == 1 and not last.is_floating_point() and len(np.unique(found)) < len(last) / 4 else None
-        )
+        return found if len(np.unique(found)) < len(found) / 4 else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"nest": self.nest}
