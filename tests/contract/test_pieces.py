@@ -412,8 +412,8 @@ MISTAKES: list[tuple[str, Callable[[], Pieces], str]] = [
     ("iterable", lambda: optsweep.Task(net, Endless()), r"^task\.train: an IterableDataset"),
     ("stream of unknown length", lambda: optsweep.Task(net, stream, (X, Y)), r"^task\.samples: train is a stream"),
     ("stream alone", lambda: optsweep.Task(net, stream, samples=9), r"^task\.val: train is a stream"),
-    ("an instance", lambda: optsweep.Task(net(), (X, Y)), r"^task\.model: this is one model"),  # type: ignore[arg-type]
-    ("no module", lambda: optsweep.Task(lambda: 3, (X, Y)), r"^task\.model: it returns int"),  # type: ignore[return-value]
+    ("an instance", lambda: optsweep.Task(net(), (X, Y)), r"^task\.model: this is one model"),
+    ("no module", lambda: optsweep.Task(lambda: 3, (X, Y)), r"^task\.model: it returns int"),  # type: ignore[arg-type,return-value]
     (
         "a model that fails",
         lambda: optsweep.Task(failing, (X, Y)),
