@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,57 +14,22 @@ import torch.nn.functional as F
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import TensorDataset
 
 import optsweep
-from optsweep.errors import UserError
+from arms import arm_with
+from optsweep.build.assemble import build_arm
+from optsweep.config.compose import compose
+from optsweep.config.door import arm_of
 from optsweep.optim.adam import AdamW
-from optsweep.optim.schedules import Schedule
 from optsweep.optim.update import Decay, Update
-from optsweep.tasks.base import Split
+from optsweep.tasks.base import Facts, Split
 from optsweep.tasks.data import Span
 from optsweep.tasks.nest import cast, count_of, joined, mapped, tensors_of
-from optsweep.tasks.pieces import Pieces, divided
+from optsweep.tasks.pieces import divided
 from optsweep.train.loop import train_all
-from optsweep.train.program import Program
-from optsweep.train.trial import Outcome, Trial
-
-HYPER = {"lr": 1e-2, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
-CPU = torch.device("cpu")
-_RNG = np.random.default_rng(0)
-X = _RNG.normal(size=(200, 4))  # float64, as numpy has it
-Y = (X[:, 0] + 0.5 * X[:, 1] > 0).astype(np.int64)
-
-
-def net() -> nn.Module:
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
-
-
-def program(task: Pieces, **changes: Any) -> Program:
-    settings: dict[str, Any] = {"num_steps": 12, "batch_size": 16, "num_rungs": 2, **changes}
-    schedule = Schedule("cosine", {}, "none", 0)
-    return Program(task=task, build_update=lambda layout: Update(AdamW(), layout), schedule=schedule, **settings)
-
-
-def outcomes(task: Pieces, seeds: tuple[int, ...] = (1,), **changes: Any) -> list[Outcome]:
-    return train_all(program(task, **changes), [Trial(HYPER, seed=seed, test=True) for seed in seeds])
-
-
-def numbers(task: Pieces, **changes: Any) -> tuple[Any, ...]:
-    (out,) = outcomes(task, **changes)
-    return out.val_loss, out.val_score, out.test_loss, out.test_score
-
-
-class Noisy(Dataset[Any]):
-    """Augments with all three generators."""
-
-    def __len__(self) -> int:
-        return len(X)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        noise = torch.randn(4) + random.gauss(0, 1) + np.random.normal()  # noqa: NPY002
-        return torch.tensor(X[index], dtype=torch.float32) + 0.1 * noise, int(Y[index])
-
+from optsweep.train.trial import Trial
+from own_pieces import CPU, HYPER, Noisy, X, Y, net, numbers, outcomes, program, stream
 
 # -- data --------------------------------------------------------------------------------------------------------------
 
@@ -130,12 +95,6 @@ def test_fetching_leaves_the_generators_alone() -> None:
     batches = data.training([Span(0, 0, 2)], 4, 1, CPU)
     next(batches)
     assert torch.equal(torch.rand(2), expected)
-
-
-def stream(seed: int, batch_size: int) -> DataLoader[Any]:
-    del seed  # torch's generator is seeded from it
-    data = TensorDataset(torch.tensor(X, dtype=torch.float32), torch.tensor(Y))
-    return DataLoader(data, batch_size, shuffle=True, drop_last=True)
 
 
 def test_a_stream_is_a_function_of_seed_and_step() -> None:
@@ -358,131 +317,21 @@ def test_frozen_layers_stay_as_they_are() -> None:
     assert [slot.name for slot in p.layout.slots] == ["2.weight", "2.bias"]
 
 
-# -- what is wrong, in a line ------------------------------------------------------------------------------------------
+def test_an_unknown_architecture_says_what_it_costs() -> None:
+    facts = Facts("rnn", "complex", reference_batch_size=16)
+    tasks = optsweep.Task(net, (X, Y), facts=facts), optsweep.Task(net, (X, Y))
+    warned, silent = (build_arm(arm_with({}), task).warnings for task in tasks)
+    assert "no published range is for 'rnn'" in warned[2]
+    assert len(silent) == 2
 
 
-class Endless(IterableDataset[Any]):
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(3))
-
-
-class Broken(Noisy):
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        raise KeyError("no such file")
-
-
-class Ragged(Noisy):
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return torch.zeros(1 + index % 3), 0
-
-
-def nothing() -> nn.Module:
-    return nn.Sequential(nn.Flatten())
-
-
-def failing() -> nn.Module:
-    raise ValueError("no weights here")
-
-
-unseeded = np.random.default_rng()
-
-
-class Unseeded(Noisy):
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return torch.tensor(unseeded.normal(size=4), dtype=torch.float32), 0
-
-
-def loader() -> DataLoader[Any]:
-    return DataLoader(Noisy(), batch_size=4, shuffle=True)
-
-
-MISTAKES: list[tuple[str, Callable[[], Pieces], str]] = [
-    ("no data", lambda: optsweep.Task(net, None), r"^task\.train: there is no data"),
-    ("empty", lambda: optsweep.Task(net, (X[:0], Y[:0])), r"^task\.train: it is empty"),
-    ("an empty list", lambda: optsweep.Task(net, []), r"^task\.train: it is empty"),
-    ("rows", lambda: optsweep.Task(net, (X, Y[:9])), r"^task\.train: its arrays have 9 and 200 rows"),
-    (
-        "strings",
-        lambda: optsweep.Task(net, (X, np.array(["a"] * 200))),
-        r"^task\.train: ndarray is no array of numbers",
-    ),
-    ("no data at all", lambda: optsweep.Task(net, 3.0), r"^task\.train: float is no data"),
-    ("few", lambda: optsweep.Task(net, (X[:2], Y[:2])), r"^task\.val: 2 samples are too few"),
-    ("a loader", lambda: optsweep.Task(net, loader()), r"^task\.train: a DataLoader shuffles .*train=loader\.dataset"),
-    ("iterable", lambda: optsweep.Task(net, Endless()), r"^task\.train: an IterableDataset"),
-    ("stream of unknown length", lambda: optsweep.Task(net, stream, (X, Y)), r"^task\.samples: train is a stream"),
-    ("stream alone", lambda: optsweep.Task(net, stream, samples=9), r"^task\.val: train is a stream"),
-    ("an instance", lambda: optsweep.Task(net(), (X, Y)), r"^task\.model: this is one model"),
-    ("no module", lambda: optsweep.Task(lambda: 3, (X, Y)), r"^task\.model: it returns int"),  # type: ignore[arg-type,return-value]
-    (
-        "a model that fails",
-        lambda: optsweep.Task(failing, (X, Y)),
-        r"test_pieces\.py:\d+, in failing: ValueError: no w",
-    ),
-    ("no parameter", lambda: optsweep.Task(nothing, (X, Y)), r"^task\.model: the model has no parameter"),
-    ("loss of one", lambda: optsweep.Task(net, (X, Y), loss=lambda outputs: 0), r"^task\.loss: it takes 1 argument"),  # type: ignore[arg-type,misc]
-    (
-        "loss per sample",
-        lambda: optsweep.Task(net, (X, Y), loss=lambda outputs, targets: outputs[:, 0]),
-        r"^task\.loss: it returns shape \[16\]",
-    ),
-    (
-        "NaN",
-        lambda: optsweep.Task(net, (X * np.nan, Y)),
-        r"^task\.loss: it is nan for the first batch, before any training",
-    ),
-    ("labels", lambda: optsweep.Task(net, (X, Y + 1)), r"^task\.model: its first batch fails: IndexError: Target 2 is"),
-    (
-        "shapes",
-        lambda: optsweep.Task(net, (X[:, :3], Y)),
-        r"^task\.model: its first batch fails: RuntimeError: mat1 and mat2 shapes",
-    ),
-    (
-        "their loss",
-        lambda: optsweep.Task(net, (X, Y), loss=lambda outputs, targets: outputs["x"]),
-        r"its first batch fails: test_pieces\.py:\d+, in <lambda>: ",
-    ),
-    (
-        "a sample",
-        lambda: optsweep.Task(net, Broken()),
-        r"^task: sample \d+ can't be read: test_pieces\.py:\d+, in __get",
-    ),
-    ("ragged", lambda: optsweep.Task(net, Ragged()), r"^task: samples don't fit together in a batch: RuntimeError: st"),
-    ("unseeded", lambda: optsweep.Task(net, Unseeded()), r"^task\.batch: the same samples come out differently"),
-    (
-        "metric of one class",
-        lambda: optsweep.Task(net, (X, Y), metric=lambda outputs, targets: 1 / 0),
-        r"^task\.metric: it fails for a whole split: test_pieces\.py:\d+, in <lambda>: ZeroDivisionError",
-    ),
-    (
-        "weights",
-        lambda: optsweep.Task(net, (X, Y), weights={"9.x": torch.ones(1)}),
-        r"^task\.weights: the model has no 9",
-    ),
-    (
-        "no such group",
-        lambda: optsweep.Task(net, (X, Y), groups={"a.*": {"lr_factor": 1}}),
-        r"^task\.groups: no trainable",
-    ),
-    ("group", lambda: optsweep.Task(net, (X, Y), groups={"a": {"lr": 1}}), r"^task\.groups\.a: there is no lr;"),
-    ("objective", lambda: optsweep.Task(net, (X, Y), objective="auc"), r"^task\.objective: 'auc' is not allowed"),
-    (
-        "short batches",
-        lambda: optsweep.Task(net, lambda: DataLoader(Noisy(), 9), (X, Y), samples=9),
-        r"^task\.train: a batch has 9 samples, not .* = 16",
-    ),
-]
-
-
-@pytest.mark.parametrize(("make", "message"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES])
-def test_a_mistake_is_one_line(make: Callable[[], Pieces], message: str) -> None:
-    def tried() -> None:
-        made = program(make())
-        _ = made.traits, made.layout
-
-    with pytest.raises(UserError, match=message) as caught:
-        tried()
-    assert "\n" not in str(caught.value)
+def test_torch_s_optimizer_beside_a_rule_has_a_yaml_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "optimizer").mkdir()
+    page = Path(__file__).parents[2] / "docs" / "extending.md"
+    (content,) = re.findall(r"```yaml\n(name: nadam\n.*?)```", page.read_text(), re.S)
+    (tmp_path / "optimizer" / "nadam.yaml").write_text(content)
+    found = arm_of(compose(["optimizer=nadam", "task=iris_mlp", "search=none", "sweep.name=g"], folder=tmp_path))
+    assert build_arm(found).rule.startswith("torch.optim.nadam.NAdam(")
 
 
 def test_parts_are_drawn_from_the_seed() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -45,7 +45,7 @@ from optsweep.optim.schedules import Schedule, schedule_names, warmup_names
 from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater, try_out
 from optsweep.search.space import Params, Space
-from optsweep.tasks.base import Split, Task
+from optsweep.tasks.base import ARCHITECTURES, Split, Task
 from optsweep.train.process import isolated
 from optsweep.train.program import Program
 from optsweep.train.workload import TaskWorkload, Workload
@@ -157,7 +157,7 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
     check_combination(arm)
     device = device or device_of(arm.trainer.device)
     task = task or build_task(arm.task)
-    warnings = list(task.notes)
+    warnings = [*task.notes, *_unknown_architecture(task)]
     _, floats, switched_off = _updater(arm)
     space = space_of(arm, task_facts(arm, task), floats, switched_off, warnings)
     tasks = {_task_key(arm.task): task}
@@ -271,6 +271,15 @@ def task_facts(arm: Arm, task: Task) -> TaskFacts:
         transfer_learning=assumed.get("transfer_learning", task.facts.transfer_learning),
         fan_in=task.facts.fan_in,
     )
+
+
+def _unknown_architecture(task: Task) -> Iterator[str]:
+    """What it costs to be of a kind that no table knows."""
+    if (found := task.facts.architecture) not in ARCHITECTURES:
+        yield (
+            f"task.facts.architecture: no published range is for {found!r}{nearest(found, ARCHITECTURES)}, so weight "
+            f"decay and warm-up are suggested as for no architecture in particular; known: {', '.join(ARCHITECTURES)}"
+        )
 
 
 # -- schedule ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from optsweep.build.assemble import Built, build_arm, device_of
 from optsweep.config.arm import Arm
+from optsweep.errors import located
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.search.ownership import Claim, LeaseLostError
@@ -96,8 +97,7 @@ class Worker:
             self._give_up(works, observer, "the store failed", excused=True)
             raise
         except Exception as error:
-            lines = f"{type(error).__name__}: {error}".splitlines()
-            reason = lines[0][:500]
+            reason = located(error)[:500]
             self._give_up(works, observer, reason, excused=False)
             observer.crash(reason)
 

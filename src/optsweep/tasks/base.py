@@ -35,11 +35,15 @@ class Split(StrEnum):
     TEST = "test"
 
 
+ARCHITECTURES = ("mlp", "cnn", "resnet", "transformer", "linear", "surface")
+"""Those that published ranges are for; another one gets the ranges that are for none in particular."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the suggestions ask about a task (deck: warm-up, LR adjustment and weight-decay tables)."""
 
-    architecture: str  # "mlp", "cnn", "resnet", "transformer", "linear", "surface"
+    architecture: str  # one of ARCHITECTURES, or another
     data_type: str  # "simple" (linear) or "complex" (nonlinear), "" for neither
     reference_batch_size: int  # the batch size that the suggested LR ranges are taken to be for
     fine_tuning: bool = False
