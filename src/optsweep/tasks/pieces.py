@@ -23,6 +23,7 @@ from optsweep.tasks.groups import checked_groups
 from optsweep.tasks.meters import Means, Meter
 from optsweep.tasks.nest import Nest
 from optsweep.tasks.parts import Arrays, Items, Part, parts_of
+from optsweep.tasks.random import undisturbed
 
 TARGETS = ("labels", "label", "targets", "target")
 """Keys of a batch by name that are taken for its target, the first that is there."""
@@ -124,7 +125,8 @@ class Pieces(Task):
         """As they were given, or as the model's layers and the data look."""
         if self._facts is not None:
             return self._facts
-        return _looked_at(self.model(), self.batch_size, fine_tuning=self._weights is not None)
+        with undisturbed():
+            return _looked_at(self.model(), self.batch_size, fine_tuning=self._weights is not None)
 
     def code(self) -> Sequence[Any]:
         """What of the user's own code decides a trial's numbers."""
