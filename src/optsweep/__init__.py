@@ -1,12 +1,30 @@
 """optsweep: which optimizer and learning-rate schedule should you use for your model?"""
 
+from __future__ import annotations
+
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optsweep.api import compare
+    from optsweep.tasks.criteria import per_batch
+    from optsweep.tasks.pieces import Pieces as Task
 
 __version__ = "0.1.0"
+__all__ = ["Task", "compare", "per_batch"]
+
+_PLACES = {
+    "optim": ("optsweep.optim", ""),
+    "Task": ("optsweep.tasks.pieces", "Pieces"),
+    "compare": ("optsweep.api", "compare"),
+    "per_batch": ("optsweep.tasks.criteria", "per_batch"),
+}
 
 
-def __getattr__(name: str) -> object:
-    """`optsweep.optim` after `import optsweep`, imported when it is asked for."""
-    if name == "optim":
-        return import_module("optsweep.optim")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    """What is imported when it is first asked for: the command line answers without torch."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'optsweep' has no attribute {name!r}")
+    module, attribute = _PLACES[name]
+    found = import_module(module)
+    return vars(found)[attribute] if attribute else found

@@ -16,12 +16,14 @@ from optsweep.config.arm import Arm
 if TYPE_CHECKING:
     from optsweep.build.arithmetic import Suggestion
     from optsweep.build.suggestions import TaskFacts
+    from optsweep.config.spoken import Spoken
     from optsweep.launch.events import Observer
     from optsweep.launch.status import PhaseStatus
     from optsweep.launch.sweep import SweepResult
     from optsweep.launch.verify import Verified
     from optsweep.report import Report
     from optsweep.report.judged.write import JudgedReport
+    from optsweep.tasks.pieces import Pieces
 
 REPORTS = Path("reports")
 
@@ -96,6 +98,83 @@ def run(
         written = write_report(result.tracking_uri, [result.sweep], index.parent, processes=num_cores())
         note_report(result)
     return Finished(result, written, index)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison came to."""
+
+    verdict: str  # in sentences
+    page: Path  # of the report
+    arms: tuple[str, ...]  # labels
+    columns: tuple[str, ...]  # of the table
+    rows: tuple[tuple[str, ...], ...]  # one per arm
+
+    def __str__(self) -> str:
+        return f"{self.verdict}\n\nreport: {self.page}"
+
+
+def compare(
+    task: Pieces,
+    arms: Sequence[Spoken],
+    *,
+    name: str,
+    search: int = 16,
+    confirm: int | str = 8,
+    repeats: int = 1,
+    workers: int | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Compared:
+    """Tune every arm alike on the task, confirm it on fresh seeds, judge: what `optsweep -m` does, from Python.
+
+    `arms` are strings ('soap + schedule_free'), or keys of the config by name; the first is the baseline. `search` are
+    trials per arm, `confirm` seeds or "auto", `repeats` whole searches, `workers` processes (0: this one). `settings`
+    are sections of the config, for all arms: trainer={"steps": 300}.
+    The same call goes on where it was stopped. Raises UserError, in one line, for a mistake.
+    """
+    from optsweep.build.targets import pickled
+    from optsweep.config.spoken import arms_of
+    from optsweep.launch.display import Display
+    from optsweep.launch.environment import without_script
+    from optsweep.launch.events import silent
+    from optsweep.launch.labels import labels_of
+
+    shared = {
+        "task": "own",
+        "task.name": task.name,
+        "task._target_": "optsweep.Task",
+        "task.batch_size": task.batch_size,
+        "task.steps": task.steps,
+        "sweep.name": name,
+        "sweep.repeats": repeats,
+        **({"search.trials": search} if search else {"search": "none"}),
+        "confirm.seeds": confirm,
+        **_dotted(settings),
+    }
+    content = pickled(task, "task")
+    built = [replace(arm, task=replace(arm.task, pickled=content)) for arm in arms_of(arms, shared)]
+    built = [replace(arm, choices={**arm.choices, "task": task.name}) for arm in built]
+    with without_script():
+        if quiet:
+            finished = run(built, workers=workers, observe=silent)
+        else:
+            with Display() as display:
+                finished = run(built, workers=workers, observe=display)
+        written = finished.report or report(built[0].tracking_uri, [name])
+    labels = tuple(labels_of(built).values())
+    return Compared("\n\n".join(written.verdicts), written.index, labels, written.columns, written.rows)
+
+
+def _dotted(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the config from sections by name; what is no section is a choice."""
+    keys: dict[str, Any] = {}
+    for section, values in sections.items():
+        if isinstance(values, dict):
+            keys |= {f"{section}.{key}": value for key, value in values.items()}
+        else:
+            keys[section] = values
+    return keys
 
 
 def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None) -> Report:
@@ -174,7 +253,7 @@ def retry(storage: str, tracking_uri: str, sweep: str) -> Freed:
 
 def suggest(arm: Arm) -> Suggested:
     """Suggested learning rate, warm-up and so on, with the source of each; λ of both modes for an arm without decay."""
-    from optsweep.build.assemble import build_task, task_facts
+    from optsweep.build.named_task import build_task, task_facts
     from optsweep.build.hyperparameters import lr_options
     from optsweep.build.suggestions import suggest_all, weight_decay
 

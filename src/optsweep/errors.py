@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import re
+import sysconfig
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+
+_PRODUCT = Path(__file__).resolve().parent
+_INSTALLED = tuple(
+    Path(path).resolve()
+    for name, path in sysconfig.get_paths().items()
+    if name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+_PACKAGES = frozenset({"site-packages", "dist-packages"})
 
 
 class UserError(ValueError):
@@ -30,3 +41,23 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     """' (did you mean …?)' with the closest candidate, or nothing."""
     close = get_close_matches(word, list(candidates), n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def is_own(path: Path) -> bool:
+    """Whether a source file is the user's own: neither Python's, nor installed in site-packages, nor this product's."""
+    foreign = path.is_relative_to(_PRODUCT) or not _PACKAGES.isdisjoint(path.parts)
+    return not foreign and not any(path.is_relative_to(folder) for folder in _INSTALLED)
+
+
+def located(error: BaseException) -> str:
+    """An error of the user's code in a line, the last line of their own that led to it first.
+
+    'model.py:12, in forward: RuntimeError: mat1 and mat2 shapes cannot be multiplied'
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame for frame in frames if not frame.filename.startswith("<frozen") and is_own(Path(frame.filename).resolve())
+    ]
+    text = " ".join((str(error).strip().splitlines() or [""])[0].split())[:200]
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno}, in {own[-1].name}: {said}" if own else said

@@ -288,7 +288,7 @@ def test_two_models_that_share_a_tensor_are_refused() -> None:
 
 
 def test_a_first_batch_that_fails_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"^task.model: its first batch fails: mat1 and mat2"):
+    with pytest.raises(UserError, match=r"^task.model: its first batch fails: RuntimeError: mat1 and mat2"):
         loss(program(built_by(lambda: nn.Linear(5, 1))))
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from arms import arm_with
-from optsweep.build.assemble import algorithm_of, build_arm, build_task, check_arm
+from optsweep.build.assemble import algorithm_of, build_arm, check_arm
 from optsweep.build.combination import ships_average
+from optsweep.build.named_task import build_task
 from optsweep.errors import UserError
 from optsweep.optim.adam import Adam
 from optsweep.optim.rule import Domain

@@ -11,11 +11,13 @@ from omegaconf import OmegaConf
 
 from arms import arm_with, names_in
 from drive import CONF
-from optsweep.build.assemble import Built, build_arm, build_task, check_arm
+from optsweep.build.assemble import Built, build_arm, check_arm
+from optsweep.build.named_task import build_task
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
 from optsweep.tasks.base import Task
+from task_builder import OWN
 
 SWEEPS = CONF.parent / "sweeps"
 
@@ -46,7 +48,7 @@ def choices() -> list[tuple[str, str]]:
     files = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
     apart = (Path(), Path("recipe"), Path("task"))
     overrides = [f"{path.parent}={path.stem}" for path in files if path.parent not in apart]
-    tasks = names_in("task")
+    tasks = [name for name in names_in("task") if name != OWN]
     assert len(overrides) >= len(tasks)
     return list(zip(overrides, cycle(tasks), strict=False))
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from arms import arm_with
 from optsweep import checks
-from optsweep.build.assemble import build_task
+from optsweep.build.named_task import build_task
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from arms import arm_with
-from optsweep.build.assemble import build_arm, build_task
+from optsweep.build.assemble import build_arm
+from optsweep.build.named_task import build_task
 from optsweep.build.resplit import divided
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError

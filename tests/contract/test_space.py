@@ -14,7 +14,8 @@ from optuna.distributions import FloatDistribution
 from scipy.stats import qmc
 
 from arms import arm_with
-from optsweep.build.assemble import build_arm, build_task, check_arm
+from optsweep.build.assemble import build_arm, check_arm
+from optsweep.build.named_task import build_task
 from optsweep.build.variants import combinations
 from optsweep.config.arm import Arm
 from optsweep.config.search_space import ChoicesConfig, RangeConfig, opened, read_space

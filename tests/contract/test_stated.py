@@ -149,7 +149,10 @@ def arm(task: str, folder: Path | None = None) -> Arm:
         ("Column", r"task\.score: it returns shape \[2, 1\] for a batch"),
         ("LossPerSample", r"task\.loss: it returns shape \[32, 1\] for a batch"),
         ("Number", r"task\.score: it returns float for a batch"),
-        ("NoTestBatch", r"task\.model: its first batch of the test split fails: test\.npy"),
+        (
+            "NoTestBatch",
+            r"task\.model: its first batch of the test split fails: test_stated\.py:\d+, in batch: File",
+        ),
     ],
 )
 def test_what_would_crash_every_trial_is_refused_before_any(task: str, line: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from arms import arm_with
-from optsweep.build.assemble import build_arm, build_task
+from optsweep.build.assemble import build_arm
+from optsweep.build.named_task import build_task
 from optsweep.errors import UserError
 from optsweep.tasks.base import Task
 

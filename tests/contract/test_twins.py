@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from arms import arm_with
-from optsweep.build.assemble import algorithm_of, build_arm, build_task, task_facts
+from optsweep.build.assemble import algorithm_of, build_arm, task_facts
+from optsweep.build.named_task import build_task
 from optsweep.tasks.base import Task
 
 EXTRA = {"optimizer__lr": 1e-2, "weight_decay__value": 0.01}

@@ -15,8 +15,9 @@ from optsweep.optim.schedules import Schedule
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater
+from optsweep.tasks.data import Span
 from optsweep.tasks.text import CharLM
-from optsweep.train.lanes import coefficients, samples
+from optsweep.train.lanes import coefficients
 from optsweep.train.loop import train_all
 from optsweep.train.program import Program
 from optsweep.train.run import Run, Silent
@@ -88,13 +89,13 @@ def test_no_step_waits_for_the_device(build: Callable[[Layout], Updater]) -> Non
     run = Run(p, [Trial(HYPER, 0)], Silent())
     run.advance(10)
     numbers = coefficients(p, run.lanes, run.update, 10, 20)
-    indices, backward = samples(p, run.lanes, 10, 20), run._backward()
+    batches, backward = run.data.training([Span(0, 10, 20)], p.batch_size, 1, p.device), run._backward()
     seed = p.traits.generators.seeder()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for offset, c in enumerate(numbers):
             seed(offset)
-            backward(indices[offset])
+            backward(batches)
             assert not run.arena.gather()
             run.update.step(run.arena.params, run.arena.grads, run.arena.state, c, 10 + offset)
     finally:

@@ -124,7 +124,7 @@ def test_every_arm_has_its_budget_and_mlflow_holds_every_curve(reference: Path) 
     for trial in trials:
         tags, metrics = trial.data.tags, trial.data.metrics
         assert tags["mlflow.parentRunId"] in parents
-        assert len(metrics) <= 10
+        assert len(metrics) <= 11
         assert {names.TRAIN_LOSS, names.VAL_LOSS, names.LR, names.GRAD_NORM, names.UPDATE_RATIO} <= set(metrics)
         assert (names.TEST_LOSS in metrics) == (tags[names.PHASE] == "confirm")
         assert {"lr", "weight_decay", "seed"} <= set(trial.data.params)

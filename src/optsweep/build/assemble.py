@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -23,8 +23,9 @@ from optsweep.build.combination import (
 )
 from optsweep.build.fingerprint import Identity, described, fingerprint_of, identify
 from optsweep.build.hyperparameters import space_of
+from optsweep.build.named_task import build_task, samples_of_a_batch
 from optsweep.build.resplit import divided, redraws
-from optsweep.build.stated import Stated, stated
+from optsweep.build.stated import stated
 from optsweep.build.suggestions import (
     TaskFacts,
     final_fraction,
@@ -32,7 +33,7 @@ from optsweep.build.suggestions import (
     step_size,
     warmup_fraction,
 )
-from optsweep.build.targets import construct, listed, resolve
+from optsweep.build.targets import construct, resolve
 from optsweep.build.variants import Programs
 from optsweep.checks import in_steps
 from optsweep.config.arm import Arm
@@ -46,8 +47,8 @@ from optsweep.optim.schedules import Schedule, schedule_names, warmup_names
 from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater, try_out
 from optsweep.search.space import Params, Space
-from optsweep.tasks.base import Split, Task
-from optsweep.train.process import DEFAULT_DTYPE, isolated
+from optsweep.tasks.base import ARCHITECTURES, Split, Task
+from optsweep.train.process import DEFAULT_DTYPE
 from optsweep.train.program import Program
 from optsweep.train.workload import TaskWorkload, Workload
 
@@ -95,36 +96,6 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
-def build_task(config: TaskConfig) -> Task:
-    """The task with its data, on the CPU."""
-    with isolated():
-        cls = resolve(config.target, "task._target_")
-        _refuse_default_dtype(config)
-    if not (inspect.isclass(cls) and issubclass(cls, Task)):
-        raise UserError(f"task._target_: {config.target} is no optsweep.tasks.base.Task")
-    known = [p for p in inspect.signature(cls).parameters if p != "self"]
-    for key in config.options:
-        if key not in known:
-            raise UserError(f"task.{key}: {config.name} has no such option{nearest(key, known)}; {listed(known)}")
-    try:
-        with isolated():
-            task = cls(**config.options)
-            _refuse_default_dtype(config)
-    except (ValueError, TypeError, OSError) as error:
-        raise UserError(str(error).splitlines()[0]) from None
-    _batch_size(config, stated(task))
-    return task
-
-
-def _refuse_default_dtype(config: TaskConfig) -> None:
-    """Raise UserError if the task's module or constructor has set torch's default dtype, which no model would see."""
-    if (found := torch.get_default_dtype()) is not DEFAULT_DTYPE:
-        raise UserError(
-            f"task._target_: {config.target} sets torch's default dtype to {found} outside model(), where "
-            f"it is lost; set it in model(), or return the model in that dtype"
-        )
-
-
 def _foreign_default_dtype() -> list[str]:
     """A line if the calling program has set torch's default dtype: trials don't follow it."""
     if (found := torch.get_default_dtype()) is DEFAULT_DTYPE:
@@ -135,24 +106,13 @@ def _foreign_default_dtype() -> list[str]:
     ]
 
 
-def _batch_size(config: TaskConfig, said: Stated) -> int:
-    """The samples of a batch. Raises UserError if there are fewer."""
-    samples = said.sizes[Split.TRAIN]
-    if config.batch_size is not None and config.batch_size > samples:
-        raise UserError(
-            f"task.batch_size: {config.batch_size} is more than the {samples} training samples of "
-            f"{config.name}; give a smaller number, or full"
-        )
-    return config.batch_size or samples
-
-
 def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = None, repeat: int = 0) -> Built:
     """Everything that a repeat of an arm needs; `task` saves building it again. Raises UserError with one line."""
     check_combination(arm)
     device = device or device_of(arm.trainer.device)
     whole = task or build_task(arm.task)
     task = divided(arm, whole, repeat)
-    warnings = _foreign_default_dtype()
+    warnings = [*task.notes, *_unknown_architecture(task), *_foreign_default_dtype()]
     _, floats, switched_off = _updater(arm)
     space = space_of(arm, task_facts(arm, task), floats, switched_off, warnings)
     tasks = {_task_key(arm.task): task}
@@ -191,7 +151,7 @@ def _task_key(config: TaskConfig) -> str:
 def _program(arm: Arm, task: Task, device: torch.device, warnings: list[str]) -> Program:
     """The program of an arm, its task's data on the device."""
     task.to(device)
-    batch_size = _batch_size(arm.task, stated(task))
+    batch_size = samples_of_a_batch(arm.task, stated(task))
     if batch_size % arm.trainer.accumulate:
         raise UserError(
             f"trainer.accumulate: a batch of {batch_size} samples is not divisible by {arm.trainer.accumulate}"
@@ -267,6 +227,15 @@ def task_facts(arm: Arm, task: Task) -> TaskFacts:
         transfer_learning=assumed.get("transfer_learning", task.facts.transfer_learning),
         fan_in=task.facts.fan_in,
     )
+
+
+def _unknown_architecture(task: Task) -> Iterator[str]:
+    """What it costs to be of a kind that no table knows."""
+    if (found := task.facts.architecture) not in ARCHITECTURES:
+        yield (
+            f"task.facts.architecture: no published range is for {found!r}{nearest(found, ARCHITECTURES)}, so weight "
+            f"decay and warm-up are suggested as for no architecture in particular; known: {', '.join(ARCHITECTURES)}"
+        )
 
 
 # -- schedule ------------------------------------------------------------------------------------------------------
@@ -370,6 +339,7 @@ def _content(arm: Arm, program: Program, space: Space) -> dict[str, Any]:
             "batch_size": arm.task.batch_size,
             "data": task.digest(),
             "resplit": redraws(arm, task),
+            **({"groups": task.groups} if task.groups else {}),
             **{key: value for key, value in arm.task.options.items() if key != "target_loss"},
         },
         "optimizer": {"target": arm.optimizer.target, **arm.optimizer.options},

@@ -98,7 +98,7 @@ def identify(program: Program, rule: str, code: Sequence[Any]) -> Identity:
     found, model = TaskWorkload(program).digest(), program.model(0)
     modules = {type(module) for module in model.modules()}
     buffers = {name for name, _ in model.named_buffers()}
-    sources = source_digests([type(program.task), *modules, *code])
+    sources = source_digests([*program.task.code(), *modules, *code])
     exact: dict[str, str | int] = {
         **_structure(found, buffers),
         FIRST_BATCH: found.first_batch,

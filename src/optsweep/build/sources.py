@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import sys
-import sysconfig
-import traceback
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
-_PRODUCT = Path(__file__).resolve().parents[1]
-_INSTALLED = tuple(
-    Path(path).resolve()
-    for name, path in sysconfig.get_paths().items()
-    if name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
-_PACKAGES = frozenset({"site-packages", "dist-packages"})
+from optsweep.errors import is_own
 
 
 def source_digests(objects: Iterable[Any]) -> dict[str, str]:
@@ -30,8 +23,9 @@ def source_digests(objects: Iterable[Any]) -> dict[str, str]:
 
     Base classes count, and so do modules that these files import, as far as they are the user's own.
     """
-    modules = [cls.__module__ for found in objects for cls in (found.__mro__ if isinstance(found, type) else (found,))]
-    digests: dict[str, str] = {}
+    own = [cls for found in objects for cls in (found.__mro__ if isinstance(found, type) else (found,))]
+    modules = [_module(found) for found in own if _module(found) != "__main__"]
+    digests = {f"{_name(found)}": _of_text(found) for found in own if _module(found) == "__main__"}
     seen: set[str] = set()
     while modules:
         name = modules.pop()
@@ -46,6 +40,26 @@ def source_digests(objects: Iterable[Any]) -> dict[str, str]:
     return dict(sorted(digests.items()))
 
 
+def _module(found: Any) -> str:
+    """The module of a class or a function; that of an object's class otherwise."""
+    return str(found.__module__ if isinstance(found, type) or inspect.isroutine(found) else type(found).__module__)
+
+
+def _name(found: Any) -> str:
+    return str(found.__qualname__ if isinstance(found, type) or inspect.isroutine(found) else type(found).__qualname__)
+
+
+def _of_text(found: Any) -> str:
+    """Digest of the text of what a script or a notebook defines, whose other lines may change; else of its code."""
+    try:
+        content = inspect.getsource(
+            found if isinstance(found, type) or inspect.isroutine(found) else type(found)
+        ).encode()
+    except (OSError, TypeError):
+        content = found.__code__.co_code if inspect.isfunction(found) else b""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def _own_file(module: str) -> Path | None:
     """The source file of a user's module; None for any other."""
     loaded = sys.modules.get(module)
@@ -53,30 +67,7 @@ def _own_file(module: str) -> Path | None:
     if file is None or not file.endswith(".py"):
         return None
     path = Path(file).resolve()
-    return path if _is_own(path) else None
-
-
-def _is_own(path: Path) -> bool:
-    foreign = path.is_relative_to(_PRODUCT) or not _PACKAGES.isdisjoint(path.parts)
-    return not foreign and not any(path.is_relative_to(folder) for folder in _INSTALLED) and path.is_file()
-
-
-def in_words(error: BaseException) -> str:
-    """What an error says in one line, with the place where it left the user's own code: 'ValueError: no (mine.py:7)'.
-
-    One that none of the user's code had a part in names where it was raised.
-    """
-    said = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_own(Path(frame.filename).resolve())]
-    place = next(iter((own or frames)[-1:]), None)
-    return said if place is None else f"{said} ({_shown(place.filename)}:{place.lineno})"
-
-
-def _shown(file: str) -> str:
-    """A file as seen from the working folder."""
-    path = Path(file)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return path if is_own(path) and path.is_file() else None
 
 
 def _found(module: str) -> str | None:

@@ -7,9 +7,10 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optsweep.build.sources import in_words
+import cloudpickle
+
 from optsweep.checks import of_type
-from optsweep.errors import UserError, nearest
+from optsweep.errors import UserError, located, nearest
 
 
 def resolve(target: str, key: str) -> Any:
@@ -19,13 +20,36 @@ def resolve(target: str, key: str) -> Any:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{key}: {target!r} can't be imported ({error})") from None
+    except UserError:
+        raise
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is run
-        raise UserError(f"{key}: {target!r} can't be imported ({in_words(error)})") from None
+        raise UserError(f"{key}: {target!r} can't be imported ({located(error)})") from error
+
+
+def pickled(found: Any, key: str) -> bytes:
+    """An object of the user's for another process: what is of their script or notebook by value, the rest by its path.
+
+    Raises UserError for what can't be pickled.
+    """
+    try:
+        content: bytes = cloudpickle.dumps(found)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{key}: it can't be given to worker processes ({reason}); build it in a function of a module, "
+            f"and name that: {key}._target_=module.function"
+        ) from None
+    return content
+
+
+def unpickled(content: bytes) -> Any:
+    """An object that was given to this process."""
+    return cloudpickle.loads(content)
 
 
 def construct(cls: Any, static: Mapping[str, Any], group: str) -> Any:
     """An object of a class with its static options. Raises UserError that names the key."""
-    parameters = _parameters(cls)
+    parameters = signature_of(cls)
     known = list(parameters)
     for key in static:
         if key not in known:
@@ -41,7 +65,7 @@ def construct(cls: Any, static: Mapping[str, Any], group: str) -> Any:
         raise UserError(text if text.startswith(group) else f"{group}: {text}") from None
 
 
-def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
+def signature_of(cls: Any) -> Mapping[str, inspect.Parameter]:
     """A constructor's parameters, annotations as objects where all their names are known."""
     try:
         return inspect.signature(cls, eval_str=True).parameters

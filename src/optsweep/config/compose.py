@@ -37,6 +37,15 @@ def compose(overrides: Sequence[str], name: str = "config", folder: Path | None 
         return hydra_compose(name, [*first, *beside], return_hydra_config=True)
 
 
+def choices_of(groups: Sequence[str]) -> dict[str, list[str]]:
+    """The choices that each config group has."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("optsweep.conf", version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        return {group: loader.get_group_options(group) for group in groups}
+
+
 def axes_of(config: DictConfig, overrides: Sequence[str] = ()) -> list[str]:
     """Keys, other than groups, that are swept over by a sweep file or by overrides: they tell arms apart."""
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}

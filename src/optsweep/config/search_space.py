@@ -49,8 +49,11 @@ def read_space(section: Section) -> SpaceConfig:
 
 
 def opened(overrides: Sequence[str]) -> list[str]:
-    """Hydra overrides that may name any key under `search.space`, which is open: `++` adds what isn't there."""
-    return [f"++{override}" if override.startswith("search.space.") else override for override in overrides]
+    """Hydra overrides that may name any key under `search.space` and `task`, which are open: `++` adds it.
+
+    Whether a task has an option is known by the task.
+    """
+    return [f"++{override}" if override.startswith(("search.space.", "task.")) else override for override in overrides]
 
 
 def _entries(key: str, value: Any) -> Iterator[tuple[str, RangeConfig | ChoicesConfig]]:

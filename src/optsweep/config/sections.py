@@ -70,6 +70,7 @@ class TaskConfig(Keyed):
     steps: Annotated[int, Key("task.steps", checked(whole, low=2))]  # default length of a trial, in optimizer steps
     resplit: Annotated[bool | None, Key("task.resplit", optional(flag))] = None  # by further repeats; None: if it can
     options: Annotated[Options, Rest("task")] = field(default_factory=dict)
+    pickled: bytes = field(default=b"", repr=False, compare=False)  # the task itself, where Python code gave it
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -54,3 +57,19 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+@contextmanager
+def without_script() -> Iterator[None]:
+    """Processes started inside don't run the user's script again, so it needs no guard `if __name__ == "__main__"`.
+
+    multiprocessing does so to find what the script defines; here that travels by value. A main module whose name
+    ends in __main__ is left out there.
+    """
+    main = sys.modules["__main__"]
+    before = main.__spec__
+    main.__spec__ = ModuleSpec("optsweep.__main__", None)
+    try:
+        yield
+    finally:
+        main.__spec__ = before

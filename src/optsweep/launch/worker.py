@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from optsweep.build.assemble import Built, build_arm, build_task, device_of
+from optsweep.build.assemble import Built, build_arm, device_of
+from optsweep.build.named_task import build_task
 from optsweep.build.resplit import redraws
-from optsweep.build.sources import in_words
 from optsweep.config.arm import Arm
+from optsweep.errors import located
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.search.ownership import Claim, LeaseLostError
@@ -98,7 +99,7 @@ class Worker:
             self._give_up(works, observer, "the store failed", excused=True)
             raise
         except Exception as error:
-            reason = in_words(error)
+            reason = located(error)[:500]
             self._give_up(works, observer, reason, excused=False)
             observer.crash(reason)
 

@@ -45,6 +45,8 @@ class ExternalUpdate:
         decay: Decay = Decay.NONE,
         clip_norm: float | None = None,
     ) -> None:
+        if layout.factors:
+            raise ValueError("task.groups: lr_factor is for optsweep's rules; optimizer=external has one learning rate")
         self.layout = layout
         self.decay = decay
         self.clip_norm = clip_norm

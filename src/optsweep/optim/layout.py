@@ -7,7 +7,7 @@ elements have no place: there is nothing of them to train.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
@@ -94,6 +94,7 @@ class Layout:
     groups: tuple[ShapeGroup, ...]
     decayed: int
     size: int
+    factors: tuple[float, ...] = ()  # of the learning rate, one per slot; empty: 1 everywhere
 
     def __hash__(self) -> int:
         return hash((self.size, self.decayed, len(self.slots), len(self.groups)))
@@ -108,15 +109,31 @@ class Layout:
         for slot in self.slots:
             yield slot.name, row[..., slot.offset : slot.offset + slot.numel].view(*row.shape[:-1], *slot.shape)
 
+    def factor_row(self, like: Tensor) -> Tensor:
+        """The factor of the learning rate of every element, `[P]`, as `like` in device and dtype."""
+        row = torch.ones(self.size, dtype=like.dtype)
+        for slot, factor in zip(self.slots, self.factors, strict=True):
+            row[slot.offset : slot.offset + slot.numel] = factor
+        return row.to(like.device)
+
     @staticmethod
-    def build(shapes: Mapping[str, tuple[int, ...]], roles: Mapping[str, Role], *, decay_all: bool = False) -> Layout:
+    def build(
+        shapes: Mapping[str, tuple[int, ...]],
+        roles: Mapping[str, Role],
+        *,
+        decay_all: bool = False,
+        undecayed: Collection[str] = (),
+        factors: Mapping[str, float] | None = None,
+    ) -> Layout:
         """Lay out parameters by (decayed, role, shape), those without elements left out.
 
         Decay applies to matrices (two dimensions or more, no embeddings, no magnitudes of a weight norm), or to every
-        parameter with `decay_all`.
+        parameter with `decay_all`, and never to those in `undecayed`. `factors` of the learning rate: 1 if not given.
         """
 
         def decays(name: str) -> bool:
+            if name in undecayed:
+                return False
             return decay_all or (len(shapes[name]) >= 2 and roles[name] not in (Role.EMBEDDING, Role.VECTOR))
 
         keyed: dict[tuple[bool, Role, tuple[int, ...]], list[str]] = {}
@@ -126,15 +143,17 @@ class Layout:
         slots: list[Placement] = []
         groups: list[ShapeGroup] = []
         offset = decayed = 0
-        for (undecayed, role, shape), names in sorted(keyed.items()):
+        for (apart, role, shape), names in sorted(keyed.items()):
             groups.append(ShapeGroup(role, shape, offset, tuple(names)))
             for name in names:
                 slots.append(Placement(name, shape, role, offset))
                 offset += prod(shape)
             offset = -(-offset // ALIGNMENT) * ALIGNMENT
-            if not undecayed:
+            if not apart:
                 decayed = offset
-        return Layout(tuple(slots), tuple(groups), decayed, offset)
+        of_slots = tuple((factors or {}).get(slot.name, 1.0) for slot in slots)
+        differing = of_slots if any(factor != 1.0 for factor in of_slots) else ()
+        return Layout(tuple(slots), tuple(groups), decayed, offset, differing)
 
 
 def parameter_roles(module: nn.Module, heads: Iterable[str] = ()) -> dict[str, Role]:

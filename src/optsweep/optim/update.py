@@ -47,8 +47,10 @@ class Update:
         self.layout = layout
         self.decay = decay
         self.clip_norm = clip_norm
-        # LAMB's trust ratio spans its decay: there `decoupled` means inside the rule.
-        self._decay_in_rule = decay is Decay.DECOUPLED and self.rule.decays_inside
+        # LAMB's trust ratio spans its decay: there `decoupled` means inside the rule. So it does where parameters have
+        # factors of the learning rate, which then scale decay as well, as in torch's groups.
+        self._decay_in_rule = decay is Decay.DECOUPLED and (self.rule.decays_inside or bool(layout.factors))
+        self._factors: Tensor | None = None
 
     @property
     def notes(self) -> Sequence[str]:
@@ -135,8 +137,13 @@ class Update:
         direction = self.rule.update(grads, state, base, c, tick, self.layout)
         if self._decay_in_rule:
             decayed = self.layout.decayed
+            direction = direction.clone() if self.layout.factors else direction  # it may be the rule's own state
             add_scaled(direction[:, :decayed], self.iterate.decaying(params, state)[:, :decayed], c["decay"])
         direction = self.rule.rescale(direction, base, self.layout)
+        if self.layout.factors:
+            if self._factors is None:
+                self._factors = self.layout.factor_row(direction)
+            direction = direction * self._factors
         decays = self.decay is Decay.INDEPENDENT or (self.decay is Decay.DECOUPLED and not self._decay_in_rule)
         self.iterate.advance(params, state, direction, self.layout.decayed if decays else 0, c, tick)
 

@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from optsweep.tasks.data import Data, Indexed, chunks, epochs
+from optsweep.tasks.groups import Patterns
+from optsweep.tasks.meters import Means, Meter
+from optsweep.tasks.nest import Nest
+
+Full = Callable[[Nest], Nest]
 
 
 class Split(StrEnum):
@@ -27,11 +35,15 @@ class Split(StrEnum):
     TEST = "test"
 
 
+ARCHITECTURES = ("mlp", "cnn", "resnet", "transformer", "linear", "surface")
+"""Those that published ranges are for; another one gets the ranges that are for none in particular."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the suggestions ask about a task (deck: warm-up, LR adjustment and weight-decay tables)."""
 
-    architecture: str  # "mlp", "cnn", "resnet", "transformer", "linear", "surface"
+    architecture: str  # one of ARCHITECTURES, or another
     data_type: str  # "simple" (linear) or "complex" (nonlinear), "" for neither
     reference_batch_size: int  # the batch size that the suggested LR ranges are taken to be for
     fine_tuning: bool = False
@@ -121,24 +133,53 @@ class Task(ABC):
 
         Every epoch is a fresh permutation; a batch may span two.
         """
-        size = self.size(Split.TRAIN)
-        flat = np.arange(first * batch_size, (first + num_steps) * batch_size)
-        epochs, offsets = np.divmod(flat, size)
-        indices = np.empty_like(flat)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            indices[here] = _permutation(seed, int(epoch), size)[offsets[here]]
-        return indices.reshape(num_steps, batch_size)
+        return epochs(self.size(Split.TRAIN), seed, first, num_steps, batch_size)
 
     def eval_indices(self, split: Split, batch_size: int) -> Sequence[NDArray[np.int64]]:
         """The whole split in equal order, in chunks of at most `batch_size`."""
-        indices = np.arange(self.size(split))
-        return [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+        return chunks(self.size(split), batch_size)
 
+    # -- what the loop asks, answered for one tensor of inputs and one of targets -------------------------------------
 
-@lru_cache(maxsize=64)
-def _permutation(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size)
+    groups: Patterns = MappingProxyType({})
+    """Parameter groups by pattern of name, such as {"backbone.*": {"lr_factor": 0.1}}."""
+
+    notes: Sequence[str] = ()
+    """What a user should know of the task, a line each; they stand beside the verdict."""
+
+    def code(self) -> Sequence[Any]:
+        """Classes and functions whose source files, if they are the user's own, decide a trial's numbers."""
+        return (type(self),)
+
+    def data(self, split: Split) -> Data:
+        """Who gives the batches of a split."""
+        return Indexed(self.train_indices, partial(self.eval_indices, split), partial(self.batch, split))
+
+    def cast(self, batch: Nest, dtype: torch.dtype) -> Nest:
+        """A batch with its inputs, floating-point ones, in the dtype that parameters are computed with."""
+        inputs, targets = batch
+        return (inputs.to(dtype) if inputs.is_floating_point() else inputs), targets
+
+    def outputs(self, model: nn.Module, batch: Nest) -> Nest:
+        """A forward pass."""
+        return model(batch[0])
+
+    def objective(self, model: nn.Module, batch: Nest, full: Full) -> Tensor:
+        """The loss of a batch, a scalar; `full` brings what a model returned into full precision."""
+        return self.loss(full(model(batch[0])), batch[1])
+
+    def evaluated(self, model: nn.Module, batch: Nest, full: Full) -> tuple[Tensor, Nest]:
+        """The loss of a batch, and what `meter` is to know of it; runs under torch.func.vmap as `objective` does."""
+        outputs = full(model(batch[0]))
+        return self.loss(outputs, batch[1]), self.score(outputs, batch[1])
+
+    def meter(self, lanes: int, *, stacked: bool) -> Meter:
+        """A new meter of the metric."""
+        return Means(lanes)
+
+    def deciding(self, losses: Tensor, scores: Tensor) -> Tensor:
+        """What trials and arms are compared by, lower is better, from loss and metric of a split, `[K]` each."""
+        return losses
 
 
 def digest_of(*arrays: NDArray[np.generic] | bytes) -> str:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from optsweep.optim.batch_norm import cumulative, running_norms
 from optsweep.tasks.base import Split
+from optsweep.tasks.data import Span
+from optsweep.tasks.meters import Means
+from optsweep.tasks.nest import Nest
 from optsweep.train.arena import Arena
 from optsweep.train.forward import Tensors
 from optsweep.train.program import Program
-from optsweep.train.randomness import EVALUATION_SEED, RECALIBRATION_SEED, step_seeds
+from optsweep.train.randomness import EVALUATION_SEED, RECALIBRATION_SEED, seed_stream, step_seeds
 from optsweep.train.traits import numbers_of
 
 RECALIBRATION_BATCHES = 16
@@ -39,11 +39,14 @@ def evaluate(program: Program, arena: Arena, scratch: nn.Module, weights: Tensor
     `scratch` is a module like the one that trains, `weights` its parameters by name as `Arena.views` has them. Whatever
     a forward pass draws at random is the same in every evaluation.
     """
-    chunks = program.task.eval_indices(split, program.eval_batch_size)
-    total = torch.zeros(2, arena.lanes, dtype=torch.float64)
-    for result, indices in zip(_scored(program, arena, scratch, weights, split, chunks), chunks, strict=True):
-        total += result * len(indices)
-    return total / program.task.size(split)
+    task = program.task
+    losses, score = Means(arena.lanes), task.meter(arena.lanes, stacked=program.stacked)
+    batches = task.data(split).whole(program.eval_batch_size, program.device)
+    for loss, kept, batch, count in _scored(program, arena, scratch, weights, batches):
+        losses.add(loss, batch, count)
+        score.add(kept, batch, count)
+    found = score.values()
+    return torch.stack([task.deciding(losses.values(), found), found])
 
 
 @torch.no_grad()
@@ -52,68 +55,67 @@ def spread(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors)
 
     Estimated from equal groups of two samples or more, as a loss is defined for batches; 0 where there is one only.
     """
-    groups = _equal(program, Split.VAL, SPREAD_GROUPS)
-    if len(groups) < 2:
+    losses = _of_equal(program, arena, scratch, weights, Split.VAL, SPREAD_GROUPS)
+    if len(losses.counts) < 2:
         return torch.zeros(arena.lanes, dtype=torch.float64)
-    losses = _scored(program, arena, scratch, weights, Split.VAL, groups)[:, 0]
-    return losses.std(0) * math.sqrt(len(groups[0]))
+    return losses.each().std(0) * math.sqrt(losses.counts[0])
 
 
 @torch.no_grad()
 def block_losses(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors) -> Tensor:
     """Mean losses of about equal parts of the test split, in its order, in every lane: `[blocks, K]`."""
-    groups = _equal(program, Split.TEST, TEST_BLOCKS)
-    if len(groups) < 2:
+    losses = _of_equal(program, arena, scratch, weights, Split.TEST, TEST_BLOCKS)
+    if len(losses.counts) < 2:
         return torch.zeros(0, arena.lanes, dtype=torch.float64)
-    losses = _scored(program, arena, scratch, weights, Split.TEST, groups)[:, 0]
-    return torch.stack([part.mean(0) for part in losses.tensor_split(min(TEST_BLOCKS, len(groups)))])
+    return torch.stack([part.mean(0) for part in losses.each().tensor_split(min(TEST_BLOCKS, len(losses.counts)))])
 
 
-def _equal(program: Program, split: Split, count: int) -> list[NDArray[np.int64]]:
-    """Groups of one size, two samples or more, as a loss is defined for batches; at least so many where that can be."""
-    size = min(max(2, program.task.size(split) // count), program.eval_batch_size)
-    return [indices for indices in program.task.eval_indices(split, size) if len(indices) == size]
+def _of_equal(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors, split: Split, count: int) -> Means:
+    """Losses of equal groups of two samples or more, as a loss is defined for batches; so many groups at least."""
+    task, losses = program.task, Means(arena.lanes)
+    size = min(max(2, task.size(split) // count), program.eval_batch_size)
+    groups = (group for group in task.data(split).whole(size, program.device) if group[1] == size)
+    for loss, _, batch, held in _scored(program, arena, scratch, weights, groups):
+        losses.add(loss, batch, held)
+    return losses
 
 
 def _scored(
-    program: Program,
-    arena: Arena,
-    scratch: nn.Module,
-    weights: Tensors,
-    split: Split,
-    chunks: Sequence[NDArray[np.int64]],
-) -> Tensor:
-    """Mean loss and metric of every chunk and lane, `[chunks, 2, K]` in float64, on the host."""
+    program: Program, arena: Arena, scratch: nn.Module, weights: Tensors, batches: Iterable[tuple[Nest, int]]
+) -> Iterator[tuple[Tensor, Nest, Nest, int]]:
+    """Loss `[K]` and what the meter is to know of every batch, the batch, and its number of samples."""
     forward, generators = program.forward, program.traits.generators
     scores = (_stacked if program.stacked else _plain)(program, arena, scratch, weights)
-    seeds = step_seeds(EVALUATION_SEED, 0, len(chunks) + 1)
-    generators.everything().seeder()(seeds[-1])
+    generators.everything().seeder()(EVALUATION_SEED)
     seed = generators.seeder()
-    results: list[Tensor] = []
     scratch.eval()
-    with forward.autocast():
-        for number, indices in zip(seeds, chunks, strict=False):
-            seed(number)
-            loss, score = scores(*forward.batch(split, torch.from_numpy(indices).to(arena.device)))
-            results.append(torch.stack([loss.expand(arena.lanes), score.expand(arena.lanes)]))
-    return torch.stack(results).cpu().double()
+    remaining = iter(batches)
+    for number in seed_stream(EVALUATION_SEED):
+        seed(number)
+        following = next(remaining, None)
+        if following is None:
+            return
+        batch, count = forward.cast(following[0]), following[1]
+        with forward.autocast():
+            loss, kept = scores(batch)
+        yield loss, kept, batch, count
 
 
 def _plain(
     program: Program, arena: Arena, scratch: nn.Module, weights: Tensors
-) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+) -> Callable[[Nest], tuple[Tensor, Nest]]:
     """Scores by `scratch`, which takes up the weights and the state of the module that trains."""
     forward = program.forward
     load(scratch, arena.module, weights)
     norms = running_norms(scratch)
     if norms:
-        _recalibrate(program, scratch, scratch)
+        _recalibrate(program, scratch, lambda batch: program.task.outputs(scratch, batch))
         statistics = {name: dict(norm.named_buffers()) for name, norm in norms.items()}
         load(scratch, arena.module, weights)  # what else those batches have changed
         for name, norm in norms.items():
             for key, buffer in statistics[name].items():
                 setattr(norm, key, buffer)
-    return lambda x, y: forward.scores(scratch(x), y)
+    return lambda batch: forward.scores(scratch, batch)
 
 
 def load(scratch: nn.Module, trained: nn.Module, weights: Tensors) -> None:
@@ -136,25 +138,21 @@ def load(scratch: nn.Module, trained: nn.Module, weights: Tensors) -> None:
 
 def _stacked(
     program: Program, arena: Arena, scratch: nn.Module, weights: Tensors
-) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+) -> Callable[[Nest], tuple[Tensor, Nest]]:
     """Scores of all lanes by `scratch` as a template."""
     buffers = {name: buffer.clone() for name, buffer in arena.buffers.items()}
     norms = running_norms(scratch)
     if norms:
-
-        def call(params: Tensors, frozen: Tensors, buffers: Tensors, x: Tensor) -> object:
-            return functional_call(scratch, (params, frozen, buffers), (x,))
-
-        run = vmap(call, in_dims=(0, 0, 0, None), randomness="error")
+        run = program.forward.lanes_outputs(scratch)
         changed = {name: buffer.clone() for name, buffer in buffers.items()}
-        _recalibrate(program, scratch, lambda x: run(weights, arena.frozen, changed, x))
+        _recalibrate(program, scratch, lambda batch: run(weights, arena.frozen, changed, batch))
         statistics = {f"{name}.{key}".lstrip(".") for name, norm in norms.items() for key, _ in norm.named_buffers()}
         buffers |= {name: changed[name] for name in statistics}
     scores = program.forward.lanes_scores(scratch)
-    return lambda x, y: scores(weights, arena.frozen, buffers, x, y)
+    return lambda batch: scores(weights, arena.frozen, buffers, batch)
 
 
-def _recalibrate(program: Program, module: nn.Module, run: Callable[[Tensor], object]) -> None:
+def _recalibrate(program: Program, module: nn.Module, run: Callable[[Nest], object]) -> None:
     """Recompute batch-norm statistics at the evaluated weights, by calls of `run`, a forward pass of the module.
 
     A running average lags behind the weights, and at averaged weights (schedule-free, EMA) it belongs to other ones
@@ -162,13 +160,13 @@ def _recalibrate(program: Program, module: nn.Module, run: Callable[[Tensor], ob
     """
     forward, task = program.forward, program.task
     size = min(RECALIBRATION_SAMPLES, task.size(Split.TRAIN))
-    indices = task.train_indices(RECALIBRATION_SEED, 0, RECALIBRATION_BATCHES, size)
-    seeds = step_seeds(RECALIBRATION_SEED, 0, len(indices))
+    span = Span(RECALIBRATION_SEED, 0, RECALIBRATION_BATCHES)
+    batches = task.data(Split.TRAIN).training([span], size, 1, program.device)
+    seeds = step_seeds(RECALIBRATION_SEED, span.first, span.end)
     program.traits.generators.everything().seeder()(seeds[0])
     seed = program.traits.generators.seeder()
     module.train()
     with cumulative(running_norms(module).values()), forward.autocast():
-        for number, batch in zip(seeds, indices, strict=True):
+        for number in seeds:
             seed(number)
-            x, _ = forward.batch(Split.TRAIN, torch.from_numpy(batch).to(program.device))
-            run(x)
+            run(forward.cast(next(batches)))

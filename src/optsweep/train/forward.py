@@ -1,4 +1,4 @@
-"""How a model is called: in which precision, on which samples, alone or stacked in lanes."""
+"""How a model is called: in which precision, alone or stacked in lanes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from optsweep.tasks.base import Split, Task
+from optsweep.tasks.base import Task
+from optsweep.tasks.nest import Nest, cast
 
 Precision = Literal["fp32", "bf16"]
 Tensors = dict[str, Tensor]
@@ -44,40 +45,62 @@ class Forward:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
-    def batch(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs, floating-point ones in the dtype of the parameters as they are computed with, and targets."""
-        inputs, targets = self.task.batch(split, indices)
-        return (inputs.to(self.computed) if inputs.is_floating_point() else inputs), targets
+    def cast(self, batch: Nest) -> Nest:
+        """A batch, its floating-point inputs in the dtype of the parameters as they are computed with."""
+        return self.task.cast(batch, self.computed)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The task's loss, in float32 at least."""
-        return self.task.loss(_full(outputs) if self.precision == "bf16" else outputs, targets)
+    def loss(self, module: nn.Module, batch: Nest) -> Tensor:
+        """The task's loss, of outputs in float32 at least."""
+        return self.task.objective(module, batch, self._full)
 
-    def scores(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The task's loss and metric, in float32 at least."""
-        if self.precision == "bf16":
-            outputs = _full(outputs)
-        return self.task.loss(outputs, targets), self.task.score(outputs, targets)
+    def scores(self, module: nn.Module, batch: Nest) -> tuple[Tensor, Nest]:
+        """The task's loss and what its meter is to know, of outputs in float32 at least."""
+        return self.task.evaluated(module, batch, self._full)
 
-    def lanes_loss(self, module: nn.Module) -> Callable[[Tensors, Tensors, Tensors, Tensor, Tensor], Tensor]:
-        """(parameters, frozen ones, buffers, inputs, targets), each stacked, → losses `[K]`."""
+    def lanes_outputs(self, module: nn.Module) -> Callable[[Tensors, Tensors, Tensors, Nest], Nest]:
+        """(parameters, frozen ones, buffers), each stacked, and a batch that lanes share, → outputs."""
+        return _in_lanes(module, self.task.outputs, shared=True)
 
-        def loss(params: Tensors, frozen: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
-            return self.loss(functional_call(module, (params, frozen, buffers), (x,)), y)
+    def lanes_loss(self, module: nn.Module) -> Callable[[Tensors, Tensors, Tensors, Nest], Tensor]:
+        """(parameters, frozen ones, buffers, batch), each stacked, → losses `[K]`."""
+        return _in_lanes(module, self.loss, shared=False)
 
-        return vmap(loss, randomness="error")
+    def lanes_scores(self, module: nn.Module) -> Callable[[Tensors, Tensors, Tensors, Nest], tuple[Tensor, Nest]]:
+        """As `lanes_loss` for a batch that lanes share, → losses `[K]` and what the meter is to know, stacked."""
+        return _in_lanes(module, self.scores, shared=True)
 
-    def lanes_scores(
-        self, module: nn.Module
-    ) -> Callable[[Tensors, Tensors, Tensors, Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """As `lanes_loss` for inputs and targets that lanes share, → losses and metrics `[K]`."""
-
-        def scores(params: Tensors, frozen: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            return self.scores(functional_call(module, (params, frozen, buffers), (x,)), y)
-
-        return vmap(scores, in_dims=(0, 0, 0, None, None), randomness="error")
+    def _full(self, outputs: Nest) -> Nest:
+        """bf16 outputs in float32."""
+        return cast(outputs, torch.float32) if self.precision == "bf16" else outputs
 
 
-def _full(outputs: Tensor) -> Tensor:
-    """bf16 outputs, or a tuple of them, in float32."""
-    return tuple(map(_full, outputs)) if isinstance(outputs, tuple) else outputs.float()
+class _Called(nn.Module):
+    """A function of a model and a batch as a module that holds the model, so that it can be called functionally."""
+
+    def __init__(self, model: nn.Module, function: Callable[[nn.Module, Nest], Any]) -> None:
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, batch: Nest) -> Any:
+        """The function's value."""
+        return self.function(self.model, batch)
+
+
+def _in_lanes(module: nn.Module, function: Callable[[nn.Module, Nest], Any], *, shared: bool) -> Callable[..., Any]:
+    """`function` in lanes: (parameters, frozen ones, buffers, batch), each stacked, the batch unless it is `shared`."""
+    called = _Called(module, function)
+
+    def call(params: Tensors, frozen: Tensors, buffers: Tensors, batch: Nest) -> Any:
+        return functional_call(called, (params, frozen, buffers), (batch,))
+
+    stacked = vmap(call, in_dims=(0, 0, 0, None if shared else 0), randomness="error")
+
+    def run(params: Tensors, frozen: Tensors, buffers: Tensors, batch: Nest) -> Any:
+        return stacked(_inside(params), _inside(frozen), _inside(buffers), batch)
+
+    return run
+
+
+def _inside(tensors: Tensors) -> Tensors:
+    """A model's tensors by their names in `_Called`."""
+    return {f"model.{name}": tensor for name, tensor in tensors.items()}

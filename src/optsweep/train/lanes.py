@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from optsweep.optim.iterate import Past
@@ -101,13 +100,3 @@ def last_coefficients(program: Program, lanes: Sequence[Lane]) -> dict[str, floa
     names = list(lanes[0].last)
     values = torch.tensor([[lane.last[name] for lane in lanes] for name in names], dtype=torch.float64)
     return dict(zip(names, values.to(program.dtype).to(program.device).unsqueeze(-1).unbind(0), strict=True))
-
-
-def samples(program: Program, lanes: Sequence[Lane], first: int, end: int) -> Tensor:
-    """Samples of ticks `first` to `end`, `[ticks, B]`, or `[ticks, K, B]` for lanes; uploaded at once."""
-    arrays = [
-        program.task.train_indices(lane.trial.seed, first - lane.start, end - first, program.batch_size)
-        for lane in lanes
-    ]
-    array: NDArray[np.int64] = np.stack(arrays, 1) if program.stacked else arrays[0]
-    return torch.from_numpy(array).to(program.device)

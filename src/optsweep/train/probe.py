@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from optsweep.tasks.base import Split, digest_of
+from optsweep.tasks.base import digest_of
+from optsweep.tasks.nest import tensors_of
 from optsweep.train.process import deterministic, isolated
 from optsweep.train.program import Program
 from optsweep.train.randomness import step_seeds
-from optsweep.train.traits import first_indices
+from optsweep.train.traits import first_batch
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,14 @@ def probe(program: Program) -> Probe:
         norms = {name: _norm(value.detach()) for name, value in values.items()}
         traits.generators.everything().seeder()(step_seeds(0, 0, 1)[0])
         module.train()
-        x, y = forward.batch(Split.TRAIN, first_indices(program.task, program.batch_size, program.device))
+        first = forward.cast(first_batch(program.task, program.batch_size, program.device))
         with forward.autocast():
-            loss = forward.loss(module(x), y)
+            loss = forward.loss(module, first)
         loss.backward()  # type: ignore[no-untyped-call]
         squares = sum(_norm(p.grad) ** 2 for p in module.parameters() if p.grad is not None)
-        batch = digest_of(*(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() for t in (x, y)))
+        batch = digest_of(
+            *(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() for t in tensors_of(first))
+        )
         return Probe(tuple(facts), norms, batch, float(loss.detach().cpu()), float(squares**0.5))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -14,6 +14,7 @@ from optsweep.optim.layout import Layout, Role, parameter_roles
 from optsweep.optim.schedules import Schedule
 from optsweep.optim.updater import Updater
 from optsweep.tasks.base import Task
+from optsweep.tasks.groups import Group, grouped
 from optsweep.train.forward import Forward, Precision
 from optsweep.train.process import deterministic
 from optsweep.train.traits import ModelTraits, construct, traits_of
@@ -89,7 +90,14 @@ class Program:
     def layout_without(self, names: Collection[str]) -> Layout:
         """Layout of the trainable parameters but these, each tied one once; empty if these are all."""
         kept = {name: role for name, role in self._roles.items() if name not in names}
-        return Layout.build({name: self._shapes[name] for name in kept}, kept, decay_all=self.decay_all)
+        groups = self._groups
+        return Layout.build(
+            {name: self._shapes[name] for name in kept},
+            kept,
+            decay_all=self.decay_all,
+            undecayed={name for name, group in groups.items() if not group.decays},
+            factors={name: group.lr_factor for name, group in groups.items()},
+        )
 
     def layout_of_one(self, name: str) -> Layout:
         """Layout of a single parameter."""
@@ -99,6 +107,10 @@ class Program:
     def num_parameters(self) -> int:
         """Number of trainable parameters."""
         return sum(prod(self._shapes[name]) for name in self._roles)
+
+    @cached_property
+    def _groups(self) -> Mapping[str, Group]:
+        return grouped(self._roles, self.task.groups)
 
     @cached_property
     def _roles(self) -> dict[str, Role]:

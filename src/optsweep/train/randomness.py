@@ -7,8 +7,9 @@ augmentation are the same whether a trial is resumed, which lane it has, and whi
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -30,6 +31,12 @@ def step_seeds(seed: int, first: int, end: int) -> list[int]:
     steps = np.arange(first, end, dtype=np.uint64)
     numbers: list[int] = (_mixed(start + steps * np.uint64(GOLDEN)) >> np.uint64(1)).tolist()
     return numbers
+
+
+def seed_stream(seed: int, block: int = 64) -> Iterator[int]:
+    """Those of all steps, one after the other."""
+    for first in count(0, block):
+        yield from step_seeds(seed, first, first + block)
 
 
 @dataclass(frozen=True)

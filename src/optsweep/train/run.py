@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -12,11 +12,13 @@ from torch import Tensor
 from optsweep.optim.rule import Coefficients
 from optsweep.optim.update import clip_together
 from optsweep.tasks.base import Split
+from optsweep.tasks.data import Span
+from optsweep.tasks.nest import Nest
 from optsweep.train.arena import Arena
 from optsweep.train.device import peak_bytes, reset_peak, synchronize
 from optsweep.train.evaluate import block_losses, evaluate, spread
 from optsweep.train.forward import Tensors
-from optsweep.train.lanes import coefficients, last_coefficients, open_lane, samples
+from optsweep.train.lanes import coefficients, last_coefficients, open_lane
 from optsweep.train.program import Program
 from optsweep.train.randomness import step_seeds
 from optsweep.train.rare import Rare
@@ -72,6 +74,7 @@ class Run:
         told: int = -1,
     ) -> None:
         self.program, self.observer, self.told = program, observer, told
+        self.data = program.task.data(Split.TRAIN)
         layout = program.layout if program.stacked else program.layout_without(rare)
         # Where every parameter is rare, the row is empty: then this update lends only its numbers.
         self.update = program.build_update(layout if layout.slots else program.layout_without(()))
@@ -117,7 +120,8 @@ class Run:
         """Train all lanes up to tick `end`; returns seconds."""
         program, arena, first = self.program, self.arena, self.tick
         numbers = coefficients(program, self.lanes, self.update, first, end)
-        indices = samples(program, self.lanes, first, end).unbind()
+        spans = [Span(lane.trial.seed, first - lane.start, end - lane.start) for lane in self.lanes]
+        batches = self.data.training(spans, program.batch_size, program.accumulate, program.device)
         # In lanes nothing is drawn, as far as the model was seen; if it is, it doesn't depend on company.
         seeds = step_seeds(0 if program.stacked else self.lanes[0].trial.seed, first, end)
         program.traits.generators.everything().seeder()(seeds[0])
@@ -129,7 +133,7 @@ class Run:
         backward = self._backward()
         for offset, c in enumerate(numbers):
             seed(seeds[offset])
-            record.loss(backward(indices[offset]))
+            record.loss(backward(batches))
             if missing := arena.gather(program.accumulate):
                 self._miss(missing, first + offset)
             step(c, first + offset, record)
@@ -142,29 +146,28 @@ class Run:
             lane.points += points
         return seconds
 
-    def _backward(self) -> Callable[[Tensor], Tensor]:
-        """A function of the step's samples that leaves gradients at the leaves and returns the mean loss, `[K]`."""
+    def _backward(self) -> Callable[[Iterator[Nest]], Tensor]:
+        """A function of the step's batches that leaves gradients at the leaves and returns the mean loss, `[K]`."""
         program, arena, forward, parts = self.program, self.arena, self.program.forward, self.program.accumulate
         module, leaves, frozen, buffers = arena.module, arena.leaves, arena.frozen, arena.buffers
         lanes_loss = forward.lanes_loss(module)
 
-        def full_loss(x: Tensor, y: Tensor) -> Tensor:
-            return forward.loss(module(x), y)
-
-        def autocast_loss(x: Tensor, y: Tensor) -> Tensor:
+        def autocast_loss(batch: Nest) -> Tensor:
             with forward.autocast():
-                return full_loss(x, y)
+                return forward.loss(module, batch)
 
-        plain_loss = full_loss if program.precision == "fp32" else autocast_loss
+        def loss_of(batch: Nest) -> Tensor:
+            if program.stacked:
+                return lanes_loss(leaves, frozen, buffers, batch)
+            return forward.loss(module, batch) if program.precision == "fp32" else autocast_loss(batch)
 
-        def backward(indices: Tensor) -> Tensor:
+        def backward(batches: Iterator[Nest]) -> Tensor:
             arena.open_step()
             for one in self.rare:
                 one.open_step()
             total: Tensor | None = None
-            for part in indices.chunk(parts, dim=-1) if parts > 1 else (indices,):
-                x, y = forward.batch(Split.TRAIN, part)
-                loss = lanes_loss(leaves, frozen, buffers, x, y) if program.stacked else plain_loss(x, y)
+            for _ in range(parts):
+                loss = loss_of(forward.cast(next(batches)))
                 if parts > 1:
                     loss = loss / parts
                 (loss.sum() if program.stacked else loss).backward()  # type: ignore[no-untyped-call]

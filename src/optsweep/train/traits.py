@@ -7,14 +7,17 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optsweep.errors import UserError
+from optsweep.errors import UserError, located
 from optsweep.tasks.base import Split, Task
+from optsweep.tasks.data import Span
+from optsweep.tasks.meters import Means
+from optsweep.tasks.nest import Nest, tensors_of
 from optsweep.train.forward import Forward, Precision, Tensors
 from optsweep.train.process import isolated
 from optsweep.train.randomness import Generators, seed_construction, step_seeds
@@ -23,6 +26,9 @@ TRIED = 2
 """Samples of the validation and the test split that a model is tried on."""
 
 PYTHON, NUMPY = "Python's random", "numpy.random"
+
+EVALUATED = 64
+"""Samples of a batch where a metric needs the whole validation split."""
 
 Numbers = bool | int | float | str | Tensor | None
 
@@ -149,9 +155,14 @@ def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
     before = _states(device)
     module.train()
     buffers, numbers = dict(module.named_buffers()), _numbers(module)
-    x, y = forward.batch(Split.TRAIN, first_indices(task, batch_size, device))
+    batch = forward.cast(first_batch(task, batch_size, device))
     with forward.autocast():
-        loss = _scalar("loss", forward.loss(module(x), y))
+        loss = _scalar("loss", forward.loss(module, batch))
+    if not bool(torch.isfinite(loss.detach())):
+        raise UserError(
+            f"task.loss: it is {float(loss.detach()):g} for the first batch, before any training; look for NaN in the "
+            f"data, for logarithms of zero, for divisions by zero"
+        )
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
     drawn = [name for name, state in _states(device).items() if not _same(state, before[name])]
@@ -177,22 +188,34 @@ def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
 def _score(forward: Forward, module: nn.Module, split: Split) -> None:
     """Loss and metric of the first samples of a split in evaluation mode."""
     module.eval()
-    (indices, *_) = forward.task.eval_indices(split, TRIED)
-    with forward.autocast():
-        x, y = forward.batch(split, torch.from_numpy(indices).to(forward.device))
-        for name, value in zip(("loss", "score"), forward.scores(module(x), y), strict=True):
-            _scalar(name, value)
+    meter = forward.task.meter(1, stacked=False)
+    batches = forward.task.data(split).whole(TRIED if isinstance(meter, Means) else EVALUATED, forward.device)
+    if isinstance(meter, Means) or split is not Split.VAL:
+        batches = islice(batches, 1)  # a metric of a whole split may be none of a few samples
+    for given, count in batches:
+        batch = forward.cast(given)
+        with forward.autocast():
+            loss, kept = forward.scores(module, batch)
+        _scalar("loss", loss)
+        if isinstance(meter, Means):
+            _scalar("score", kept)
+        meter.add(kept, batch, count)
+    if split is Split.VAL:
+        meter.values()
 
 
 def _repeated(forward: Forward, batch_size: int) -> None:
     """Raise UserError if the first batch is another each time: its task draws from a generator of its own."""
     task, device = forward.task, forward.device
     seed, number = Generators(device).everything().seeder(), step_seeds(0, 0, 1)[0]
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[list[Tensor]] = []
     for _ in range(2):
         seed(number)
-        found.append(forward.batch(Split.TRAIN, first_indices(task, batch_size, device)))
-    if not all(_same(one.nan_to_num(), other.nan_to_num()) for one, other in zip(*found, strict=True)):
+        found.append(tensors_of(first_batch(task, batch_size, device)))
+    first, second = found
+    if len(first) != len(second) or not all(
+        _same(one.nan_to_num(), other.nan_to_num()) for one, other in zip(first, second, strict=True)
+    ):
         raise UserError(
             "task.batch: the same samples come out differently each time; draw from torch's, Python's or numpy's "
             "global generator, which are seeded before every step"
@@ -215,12 +238,18 @@ def _one_line(what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"task.model: its {what} fails: {_line(error)}") from error
+        raise UserError(f"task.model: its {what} fails: {located(error)}") from error
 
 
 def _lanes(forward: Forward, module: nn.Module, batch_size: int, missing: tuple[str, ...]) -> str:
     """Why a step and an evaluation of two lanes fail; empty if they don't."""
-    indices = first_indices(forward.task, batch_size, forward.device)
+    data = forward.task.data(Split.TRAIN)
+    if data.alone:
+        return data.alone
+    spans = [Span(0, 0, 1)]
+
+    def first_of(spans: list[Span]) -> Nest:
+        return forward.cast(next(data.training(spans, batch_size, 1, forward.device)))
 
     def stacked(tensors: Iterator[tuple[str, Tensor]]) -> Tensors:
         low = forward.low or forward.dtype
@@ -233,22 +262,20 @@ def _lanes(forward: Forward, module: nn.Module, batch_size: int, missing: tuple[
         value.requires_grad_()
     try:
         module.train()
-        x, y = forward.batch(Split.TRAIN, torch.stack([indices] * 2))
-        loss = forward.lanes_loss(module)(params, frozen, buffers, x, y)
+        loss = forward.lanes_loss(module)(params, frozen, buffers, first_of(spans * 2))
         loss.sum().backward()  # type: ignore[no-untyped-call]
         module.eval()
         with torch.no_grad():
-            x, y = forward.batch(Split.TRAIN, indices)
-            forward.lanes_scores(module)(params, frozen, buffers, x, y)
+            forward.lanes_scores(module)(params, frozen, buffers, first_of(spans))
     except Exception as error:
         return f"torch.func.vmap can't run it: {_line(error)}"
     unused = [name for name, value in params.items() if value.grad is None]
     return f"parameter {unused[0]} has no gradient in lanes" if unused else ""
 
 
-def first_indices(task: Task, batch_size: int, device: torch.device) -> Tensor:
-    """Samples of the first batch of seed 0, `[batch_size]`."""
-    return torch.from_numpy(task.train_indices(0, 0, 1, batch_size)[0]).to(device)
+def first_batch(task: Task, batch_size: int, device: torch.device) -> Nest:
+    """The first batch of seed 0."""
+    return next(task.data(Split.TRAIN).training([Span(0, 0, 1)], batch_size, 1, device))
 
 
 def numbers_of(module: nn.Module) -> Iterator[tuple[str, Numbers]]:

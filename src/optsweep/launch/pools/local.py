@@ -163,6 +163,7 @@ def _send(jobs: Connection, listed: Sequence[Job]) -> None:
 
 def _main(receiver: Connection, device: str, stop: Connection, sender: Connection, parent: int, pause: float) -> None:
     """A worker process: works until told that the sweep is done or its parent is gone."""
+    mp.current_process().daemon = False  # a daemon may have no children, as a DataLoader's workers are
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the planner decides what it means
     if stop.poll(pause):
         return

@@ -1,0 +1,73 @@
+"""Arms as a person writes them in Python: 'adamw + cosine', or keys of the config by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from optsweep.config.arm import GROUPS, Arm
+from optsweep.config.compose import choices_of, compose
+from optsweep.config.door import arm_of
+from optsweep.errors import UserError, nearest
+
+Spoken = str | Mapping[str, Any]
+
+
+def arms_of(arms: Sequence[Spoken], settings: Mapping[str, Any]) -> list[Arm]:
+    """The arms, all of them with `settings`, which are keys of the config too. Raises UserError for what is unknown."""
+    if isinstance(arms, (str, Mapping)) or not arms:
+        raise UserError("arms: give a list of them, such as ['adamw + cosine', 'soap + schedule_free']")
+    named = choices_of(GROUPS)
+    wanted = [_keys(arm, named) for arm in arms]
+    axes = sorted({key for keys in wanted for key in keys if key not in GROUPS})
+    shared = [_override(key, value) for key, value in settings.items()]
+    return [
+        arm_of(compose([*shared, *(_override(key, value) for key, value in keys.items())]), axes) for keys in wanted
+    ]
+
+
+_BARE = ("optimizer", "schedule", "averaging", "recipe")
+_ENDINGS = {" warm-up": "warmup", " decay": "weight_decay"}
+"""As labels say them: 'linear warm-up', 'decoupled decay'."""
+
+
+def _keys(arm: Spoken, named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Choices and other keys of an arm: of a string, each part is one choice, or KEY=VALUE."""
+    if isinstance(arm, Mapping):
+        return {str(key): value for key, value in arm.items()}
+    keys: dict[str, Any] = {}
+    for part in (part.strip() for part in str(arm).split(" + ")):
+        key, equals, value = part.partition("=")
+        if equals:
+            keys[key.strip()] = yaml.safe_load(value)
+            continue
+        ending = next((ending for ending in _ENDINGS if part.endswith(ending)), "")
+        groups, choice = ((_ENDINGS[ending],) if ending else _BARE), part.removesuffix(ending)
+        group = next((group for group in groups if choice in named[group]), None)
+        if group is None:
+            known = [choice for group in groups for choice in named[group]]
+            raise UserError(
+                f"arms: {choice!r} of {arm!r} is no {' or '.join(groups)}{nearest(choice, known)}; there are also "
+                f"'linear warm-up', 'decoupled decay' and keys as 'trainer.clip_norm=1'"
+            )
+        keys[group] = choice
+    return keys
+
+
+def _override(key: str, value: Any) -> str:
+    """A key and its value as Hydra reads them."""
+    return f"{key}={_spelled(value)}"
+
+
+def _spelled(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_spelled(found)}" for key, found in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_spelled, value)) + "]"
+    if isinstance(value, str):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return str(value)

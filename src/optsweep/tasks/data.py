@@ -1,0 +1,103 @@
+"""Who gives the batches of a split: those of a trial's steps in training, and the whole split in its evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from optsweep.tasks.nest import Nest
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Steps `first` to `end` of the trial with this seed."""
+
+    seed: int
+    first: int
+    end: int
+
+
+class Data(Protocol):
+    """The samples of one split as batches, on a device."""
+
+    @property
+    def alone(self) -> str:
+        """Why trials that read it can't train in lanes; empty if they can."""
+
+    def training(self, spans: Sequence[Span], batch_size: int, parts: int, device: torch.device) -> Iterator[Nest]:
+        """Batches of steps, `parts` of equal size for each: a pure function of the arguments.
+
+        Of several spans, equally long ones, the batches are stacked: their tensors have a dimension of lanes first.
+        A batch is drawn when it is asked for, with the generators as they are then; what they drew is left to it.
+        """
+
+    def whole(self, batch_size: int, device: torch.device) -> Iterator[tuple[Nest, int]]:
+        """All samples once, in equal order: batches of at most `batch_size`, and how many samples each has."""
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """Samples that lie on the device and are taken from there by their indices."""
+
+    order: Callable[[int, int, int, int], Indices]  # (seed, first step, steps, batch size) → [steps, batch size]
+    chunks: Callable[[int], Sequence[Indices]]  # batch size → indices of the whole split
+    gather: Callable[[Tensor], Nest]  # indices [...] → a batch
+
+    @property
+    def alone(self) -> str:
+        """Nothing is in the way of lanes."""
+        return ""
+
+    def training(self, spans: Sequence[Span], batch_size: int, parts: int, device: torch.device) -> Iterator[Nest]:
+        """As `Data` has it; the indices of all steps are uploaded at once."""
+        arrays = [self.order(span.seed, span.first, span.end - span.first, batch_size) for span in spans]
+        steps = torch.from_numpy(np.stack(arrays, 1) if len(arrays) > 1 else arrays[0]).to(device).unbind()
+        if parts == 1:
+            return map(self.gather, steps)
+        return (self.gather(part) for step in steps for part in step.chunk(parts, dim=-1))
+
+    def whole(self, batch_size: int, device: torch.device) -> Iterator[tuple[Nest, int]]:
+        """As `Data` has it."""
+        for chunk in self.chunks(batch_size):
+            yield self.gather(torch.from_numpy(chunk).to(device)), len(chunk)
+
+
+def epochs(size: int, seed: int, first: int, num_steps: int, batch_size: int) -> Indices:
+    """Samples of `num_steps` batches from step `first` on, `[num_steps, batch_size]`: pure in its arguments.
+
+    Every epoch is a fresh permutation; a batch may span two, so that none is short and no sample is left out.
+    """
+    flat = np.arange(first * batch_size, (first + num_steps) * batch_size)
+    numbers, offsets = np.divmod(flat, size)
+    indices = np.empty_like(flat)
+    for epoch in np.unique(numbers):
+        here = numbers == epoch
+        indices[here] = _permutation(seed, int(epoch), size)[offsets[here]]
+    return indices.reshape(num_steps, batch_size)
+
+
+def chunks(size: int, batch_size: int) -> list[Indices]:
+    """All of `size` samples in equal order, in chunks of at most `batch_size`."""
+    indices = np.arange(size)
+    return [indices[i : i + batch_size] for i in range(0, size, batch_size)]
+
+
+@lru_cache(maxsize=64)
+def _permutation(seed: int, epoch: int, size: int) -> Indices:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size)
+
+
+def taken(tensor: Tensor, indices: Tensor) -> Tensor:
+    """tensor[indices], `indices [...]`; index_select takes half the time of an index of any kind."""
+    if indices.dim() == 1:
+        return tensor.index_select(0, indices)
+    return tensor.index_select(0, indices.flatten()).view((*indices.shape, *tensor.shape[1:]))

@@ -1,0 +1,143 @@
+"""What can be wrong with a task of one's own pieces: each is one line, with the user's own line of code in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+import optsweep
+from optsweep.errors import UserError
+from optsweep.tasks.pieces import Pieces
+from own_pieces import Noisy, X, Y, net, program, stream
+
+# -- what is wrong, in a line ------------------------------------------------------------------------------------------
+
+
+class Endless(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(3))
+
+
+class Broken(Noisy):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        raise KeyError("no such file")
+
+
+class Ragged(Noisy):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.zeros(1 + index % 3), 0
+
+
+def nothing() -> nn.Module:
+    return nn.Sequential(nn.Flatten())
+
+
+def failing() -> nn.Module:
+    raise ValueError("no weights here")
+
+
+unseeded = np.random.default_rng()
+
+
+class Unseeded(Noisy):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.tensor(unseeded.normal(size=4), dtype=torch.float32), 0
+
+
+def loader() -> DataLoader[Any]:
+    return DataLoader(Noisy(), batch_size=4, shuffle=True)
+
+
+MISTAKES: list[tuple[str, Callable[[], Pieces], str]] = [
+    ("no data", lambda: optsweep.Task(net, None), r"^task\.train: there is no data"),
+    ("empty", lambda: optsweep.Task(net, (X[:0], Y[:0])), r"^task\.train: it is empty"),
+    ("an empty list", lambda: optsweep.Task(net, []), r"^task\.train: it is empty"),
+    ("rows", lambda: optsweep.Task(net, (X, Y[:9])), r"^task\.train: its arrays have 9 and 200 rows"),
+    (
+        "strings",
+        lambda: optsweep.Task(net, (X, np.array(["a"] * 200))),
+        r"^task\.train: ndarray is no array of numbers",
+    ),
+    ("no data at all", lambda: optsweep.Task(net, 3.0), r"^task\.train: float is no data"),
+    ("few", lambda: optsweep.Task(net, (X[:2], Y[:2])), r"^task\.val: 2 samples are too few"),
+    ("a loader", lambda: optsweep.Task(net, loader()), r"^task\.train: a DataLoader shuffles .*train=loader\.dataset"),
+    ("iterable", lambda: optsweep.Task(net, Endless()), r"^task\.train: an IterableDataset"),
+    ("stream of unknown length", lambda: optsweep.Task(net, stream, (X, Y)), r"^task\.samples: train is a stream"),
+    ("stream alone", lambda: optsweep.Task(net, stream, samples=9), r"^task\.val: train is a stream"),
+    ("an instance", lambda: optsweep.Task(net(), (X, Y)), r"^task\.model: this is one model"),
+    ("no module", lambda: optsweep.Task(lambda: 3, (X, Y)), r"^task\.model: it returns int"),  # type: ignore[arg-type,return-value]
+    (
+        "a model that fails",
+        lambda: optsweep.Task(failing, (X, Y)),
+        r"test_pieces_mistakes\.py:\d+, in failing: ValueError: no w",
+    ),
+    ("no parameter", lambda: optsweep.Task(nothing, (X, Y)), r"^task\.model: the model has no parameter"),
+    ("loss of one", lambda: optsweep.Task(net, (X, Y), loss=lambda outputs: 0), r"^task\.loss: it takes 1 argument"),  # type: ignore[arg-type,misc]
+    (
+        "loss per sample",
+        lambda: optsweep.Task(net, (X, Y), loss=lambda outputs, targets: outputs[:, 0]),
+        r"^task\.loss: it returns shape \[16\]",
+    ),
+    (
+        "NaN",
+        lambda: optsweep.Task(net, (X * np.nan, Y)),
+        r"^task\.loss: it is nan for the first batch, before any training",
+    ),
+    ("labels", lambda: optsweep.Task(net, (X, Y + 1)), r"^task\.model: its first batch fails: IndexError: Target 2 is"),
+    (
+        "shapes",
+        lambda: optsweep.Task(net, (X[:, :3], Y)),
+        r"^task\.model: its first batch fails: RuntimeError: mat1 and mat2 shapes",
+    ),
+    (
+        "their loss",
+        lambda: optsweep.Task(net, (X, Y), loss=lambda outputs, targets: outputs["x"]),
+        r"its first batch fails: test_pieces_mistakes\.py:\d+, in <lambda>: ",
+    ),
+    (
+        "a sample",
+        lambda: optsweep.Task(net, Broken()),
+        r"^task: sample \d+ can't be read: test_pieces_mistakes\.py:\d+, in __get",
+    ),
+    ("ragged", lambda: optsweep.Task(net, Ragged()), r"^task: samples don't fit together in a batch: RuntimeError: st"),
+    ("unseeded", lambda: optsweep.Task(net, Unseeded()), r"^task\.batch: the same samples come out differently"),
+    (
+        "metric of one class",
+        lambda: optsweep.Task(net, (X, Y), metric=lambda outputs, targets: 1 / 0),
+        r"^task\.metric: it fails for a whole split: test_pieces_mistakes\.py:\d+, in <lambda>: ZeroDivisionError",
+    ),
+    (
+        "weights",
+        lambda: optsweep.Task(net, (X, Y), weights={"9.x": torch.ones(1)}),
+        r"^task\.weights: the model has no 9",
+    ),
+    (
+        "no such group",
+        lambda: optsweep.Task(net, (X, Y), groups={"a.*": {"lr_factor": 1}}),
+        r"^task\.groups: no trainable",
+    ),
+    ("group", lambda: optsweep.Task(net, (X, Y), groups={"a": {"lr": 1}}), r"^task\.groups\.a: there is no lr;"),
+    ("objective", lambda: optsweep.Task(net, (X, Y), objective="auc"), r"^task\.objective: 'auc' is not allowed"),
+    (
+        "short batches",
+        lambda: optsweep.Task(net, lambda: DataLoader(Noisy(), 9), (X, Y), samples=9),
+        r"^task\.train: a batch has 9 samples, not .* = 16",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES])
+def test_a_mistake_is_one_line(make: Callable[[], Pieces], message: str) -> None:
+    def tried() -> None:
+        made = program(make())
+        _ = made.traits, made.layout
+
+    with pytest.raises(UserError, match=message) as caught:
+        tried()
+    assert "\n" not in str(caught.value)
