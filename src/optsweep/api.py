@@ -253,8 +253,9 @@ def retry(storage: str, tracking_uri: str, sweep: str) -> Freed:
 
 def suggest(arm: Arm) -> Suggested:
     """Suggested learning rate, warm-up and so on, with the source of each; λ of both modes for an arm without decay."""
-    from optsweep.build.named_task import build_task, task_facts
+    from optsweep.build.assemble import task_facts
     from optsweep.build.hyperparameters import lr_options
+    from optsweep.build.named_task import build_task
     from optsweep.build.suggestions import suggest_all, weight_decay
 
     facts = task_facts(arm, build_task(arm.task))

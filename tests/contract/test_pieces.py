@@ -24,7 +24,7 @@ from optsweep.config.door import arm_of
 from optsweep.optim.adam import AdamW
 from optsweep.optim.update import Decay, Update
 from optsweep.tasks.base import Facts, Split
-from optsweep.tasks.data import Span
+from optsweep.tasks.data import Stretch
 from optsweep.tasks.nest import cast, count_of, joined, mapped, tensors_of
 from optsweep.tasks.pieces import divided
 from optsweep.train.loop import train_all
@@ -74,10 +74,10 @@ def test_augmentation_does_not_depend_on_loader_workers_nor_on_evaluations() -> 
     alone = numbers(optsweep.Task(net, Noisy(), metric=None, loss=F.cross_entropy))
     assert numbers(optsweep.Task(net, Noisy(), loss=F.cross_entropy, workers=2)) == alone
     data = optsweep.Task(net, Noisy()).data(Split.TRAIN)
-    steps = list(data.training([Span(3, 0, 9)], 16, 1, CPU))
-    later = list(data.training([Span(3, 5, 6)], 16, 1, CPU))
+    steps = list(data.training([Stretch(3, 0, 9)], 16, 1, CPU))
+    later = list(data.training([Stretch(3, 5, 6)], 16, 1, CPU))
     assert torch.equal(steps[5][0], later[0][0])
-    assert not torch.equal(steps[5][0], next(data.training([Span(4, 5, 6)], 16, 1, CPU))[0])
+    assert not torch.equal(steps[5][0], next(data.training([Stretch(4, 5, 6)], 16, 1, CPU))[0])
 
 
 def test_samples_of_an_evaluation_do_not_depend_on_its_batches() -> None:
@@ -92,7 +92,7 @@ def test_fetching_leaves_the_generators_alone() -> None:
     torch.manual_seed(0)
     expected = torch.rand(2)
     torch.manual_seed(0)
-    batches = data.training([Span(0, 0, 2)], 4, 1, CPU)
+    batches = data.training([Stretch(0, 0, 2)], 4, 1, CPU)
     next(batches)
     assert torch.equal(torch.rand(2), expected)
 
@@ -101,8 +101,8 @@ def test_a_stream_is_a_function_of_seed_and_step() -> None:
     task = optsweep.Task(net, stream, (X, Y), samples=200)
     assert numbers(task) == numbers(task)
     data = task.data(Split.TRAIN)
-    steps = [batch[1] for batch in data.training([Span(3, 0, 30)], 16, 1, CPU)]  # 12 an epoch
-    again = [next(data.training([Span(3, step, step + 1)], 16, 1, CPU))[1] for step in (14, 15, 2)]
+    steps = [batch[1] for batch in data.training([Stretch(3, 0, 30)], 16, 1, CPU)]  # 12 an epoch
+    again = [next(data.training([Stretch(3, step, step + 1)], 16, 1, CPU))[1] for step in (14, 15, 2)]
     assert all(torch.equal(one, steps[step]) for one, step in zip(again, (14, 15, 2), strict=True))
     assert not torch.equal(steps[0], steps[12])
     (out,) = outcomes(task, vmapped=True)
@@ -295,7 +295,7 @@ def test_groups_are_those_of_torch_s_adamw(vmapped: bool) -> None:
     ]
     optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.3)
     rates = [group["lr"] for group in optimizer.param_groups]
-    for step, (x, y) in enumerate(task.data(Split.TRAIN).training([Span(3, 0, 5)], 16, 1, CPU)):
+    for step, (x, y) in enumerate(task.data(Split.TRAIN).training([Stretch(3, 0, 5)], 16, 1, CPU)):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * p.schedule.multipliers(5, 5)[step]
         optimizer.zero_grad()

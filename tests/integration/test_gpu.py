@@ -15,7 +15,7 @@ from optsweep.optim.schedules import Schedule
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater
-from optsweep.tasks.data import Span
+from optsweep.tasks.data import Stretch
 from optsweep.tasks.text import CharLM
 from optsweep.train.lanes import coefficients
 from optsweep.train.loop import train_all
@@ -89,7 +89,7 @@ def test_no_step_waits_for_the_device(build: Callable[[Layout], Updater]) -> Non
     run = Run(p, [Trial(HYPER, 0)], Silent())
     run.advance(10)
     numbers = coefficients(p, run.lanes, run.update, 10, 20)
-    batches, backward = run.data.training([Span(0, 10, 20)], p.batch_size, 1, p.device), run._backward()
+    batches, backward = run.data.training([Stretch(0, 10, 20)], p.batch_size, 1, p.device), run._backward()
     seed = p.traits.generators.seeder()
     torch.cuda.set_sync_debug_mode("error")
     try:

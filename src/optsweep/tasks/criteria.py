@@ -112,10 +112,10 @@ class WholeSplit:
 
     def meter(self, lanes: int, targets_of: Callable[[Nest], Nest], *, stacked: bool) -> Meter:
         """Gathers."""
-        return _Gathered(self.criterion, lanes, targets_of, stacked=stacked)
+        return _WholeSplit(self.criterion, lanes, targets_of, stacked=stacked)
 
 
-class _Gathered:
+class _WholeSplit:
     """All outputs and targets of a split."""
 
     def __init__(self, criterion: Criterion, lanes: int, targets_of: Callable[[Nest], Nest], *, stacked: bool) -> None:

@@ -18,7 +18,7 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Span:
+class Stretch:
     """Steps `first` to `end` of the trial with this seed."""
 
     seed: int
@@ -33,7 +33,7 @@ class Data(Protocol):
     def alone(self) -> str:
         """Why trials that read it can't train in lanes; empty if they can."""
 
-    def training(self, spans: Sequence[Span], batch_size: int, parts: int, device: torch.device) -> Iterator[Nest]:
+    def training(self, spans: Sequence[Stretch], batch_size: int, parts: int, device: torch.device) -> Iterator[Nest]:
         """Batches of steps, `parts` of equal size for each: a pure function of the arguments.
 
         Of several spans, equally long ones, the batches are stacked: their tensors have a dimension of lanes first.
@@ -57,7 +57,7 @@ class Indexed:
         """Nothing is in the way of lanes."""
         return ""
 
-    def training(self, spans: Sequence[Span], batch_size: int, parts: int, device: torch.device) -> Iterator[Nest]:
+    def training(self, spans: Sequence[Stretch], batch_size: int, parts: int, device: torch.device) -> Iterator[Nest]:
         """As `Data` has it; the indices of all steps are uploaded at once."""
         arrays = [self.order(span.seed, span.first, span.end - span.first, batch_size) for span in spans]
         steps = torch.from_numpy(np.stack(arrays, 1) if len(arrays) > 1 else arrays[0]).to(device).unbind()

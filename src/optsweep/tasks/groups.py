@@ -16,7 +16,7 @@ Patterns = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Group:
+class Grouped:
     """What holds for a parameter."""
 
     lr_factor: float = 1.0
@@ -37,16 +37,16 @@ def checked_groups(groups: Mapping[str, Any] | None) -> Patterns:
     return found
 
 
-def grouped(names: Collection[str], groups: Patterns) -> dict[str, Group]:
+def grouped(names: Collection[str], groups: Patterns) -> dict[str, Grouped]:
     """The group of each parameter that a pattern fits; later ones count. Raises UserError for one that fits none."""
-    found: dict[str, Group] = {}
+    found: dict[str, Grouped] = {}
     for pattern, settings in groups.items():
         fitting = [name for name in names if fnmatchcase(name, pattern)]
         if not fitting:
             shown = ", ".join(list(names)[:6])
             raise UserError(f"task.groups: no trainable parameter is called {pattern!r}; there are {shown}, …")
         for name in fitting:
-            group = found.get(name, Group())
+            group = found.get(name, Grouped())
             group = replace(group, lr_factor=float(settings.get("lr_factor", group.lr_factor)))
             found[name] = replace(group, decays=group.decays and "weight_decay" not in settings)
     return found

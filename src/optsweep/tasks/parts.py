@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from optsweep.errors import UserError, located
-from optsweep.tasks.data import Data, Indexed, Indices, Span, chunks, epochs, taken
+from optsweep.tasks.data import Data, Indexed, Indices, Stretch, chunks, epochs, taken
 from optsweep.tasks.loading import Loader, Request
 from optsweep.tasks.nest import Nest, count_of, mapped, moved, tensors_of
 from optsweep.tasks.random import sample_seeds, seeded, undisturbed
@@ -114,7 +114,7 @@ class Items:
         """Number of samples."""
         return len(self.rows)
 
-    def training(self, spans: Sequence[Span], batch_size: int, parts: int, device: torch.device) -> Iterator[Nest]:
+    def training(self, spans: Sequence[Stretch], batch_size: int, parts: int, device: torch.device) -> Iterator[Nest]:
         """As `Data` has it, for one trial."""
         (span,) = spans
         steps = epochs(self.size, span.seed, span.first, span.end - span.first, batch_size)
@@ -170,7 +170,7 @@ class Stream:
         """Number of samples of an epoch: as was said, or counted."""
         return sum(count for _, count in self.whole(64, torch.device("cpu"))) if self.samples is None else self.samples
 
-    def training(self, spans: Sequence[Span], batch_size: int, parts: int, device: torch.device) -> Iterator[Nest]:
+    def training(self, spans: Sequence[Stretch], batch_size: int, parts: int, device: torch.device) -> Iterator[Nest]:
         """As `Data` has it, for one trial; steps are taken in their order, so one that begins later skips."""
         (span,) = spans
         first, end = span.first * parts, span.end * parts

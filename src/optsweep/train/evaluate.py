@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from optsweep.optim.batch_norm import cumulative, running_norms
 from optsweep.tasks.base import Split
-from optsweep.tasks.data import Span
+from optsweep.tasks.data import Stretch
 from optsweep.tasks.meters import Means
 from optsweep.tasks.nest import Nest
 from optsweep.train.arena import Arena
@@ -160,7 +160,7 @@ def _recalibrate(program: Program, module: nn.Module, run: Callable[[Nest], obje
     """
     forward, task = program.forward, program.task
     size = min(RECALIBRATION_SAMPLES, task.size(Split.TRAIN))
-    span = Span(RECALIBRATION_SEED, 0, RECALIBRATION_BATCHES)
+    span = Stretch(RECALIBRATION_SEED, 0, RECALIBRATION_BATCHES)
     batches = task.data(Split.TRAIN).training([span], size, 1, program.device)
     seeds = step_seeds(RECALIBRATION_SEED, span.first, span.end)
     program.traits.generators.everything().seeder()(seeds[0])

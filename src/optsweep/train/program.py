@@ -14,7 +14,7 @@ from optsweep.optim.layout import Layout, Role, parameter_roles
 from optsweep.optim.schedules import Schedule
 from optsweep.optim.updater import Updater
 from optsweep.tasks.base import Task
-from optsweep.tasks.groups import Group, grouped
+from optsweep.tasks.groups import Grouped, grouped
 from optsweep.train.forward import Forward, Precision
 from optsweep.train.process import deterministic
 from optsweep.train.traits import ModelTraits, construct, traits_of
@@ -109,7 +109,7 @@ class Program:
         return sum(prod(self._shapes[name]) for name in self._roles)
 
     @cached_property
-    def _groups(self) -> Mapping[str, Group]:
+    def _groups(self) -> Mapping[str, Grouped]:
         return grouped(self._roles, self.task.groups)
 
     @cached_property

@@ -12,7 +12,7 @@ from torch import Tensor
 from optsweep.optim.rule import Coefficients
 from optsweep.optim.update import clip_together
 from optsweep.tasks.base import Split
-from optsweep.tasks.data import Span
+from optsweep.tasks.data import Stretch
 from optsweep.tasks.nest import Nest
 from optsweep.train.arena import Arena
 from optsweep.train.device import peak_bytes, reset_peak, synchronize
@@ -120,7 +120,7 @@ class Run:
         """Train all lanes up to tick `end`; returns seconds."""
         program, arena, first = self.program, self.arena, self.tick
         numbers = coefficients(program, self.lanes, self.update, first, end)
-        spans = [Span(lane.trial.seed, first - lane.start, end - lane.start) for lane in self.lanes]
+        spans = [Stretch(lane.trial.seed, first - lane.start, end - lane.start) for lane in self.lanes]
         batches = self.data.training(spans, program.batch_size, program.accumulate, program.device)
         # In lanes nothing is drawn, as far as the model was seen; if it is, it doesn't depend on company.
         seeds = step_seeds(0 if program.stacked else self.lanes[0].trial.seed, first, end)

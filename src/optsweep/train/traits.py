@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from optsweep.errors import UserError, located
 from optsweep.tasks.base import Split, Task
-from optsweep.tasks.data import Span
+from optsweep.tasks.data import Stretch
 from optsweep.tasks.meters import Means
 from optsweep.tasks.nest import Nest, tensors_of
 from optsweep.train.forward import Forward, Precision, Tensors
@@ -246,9 +246,9 @@ def _lanes(forward: Forward, module: nn.Module, batch_size: int, missing: tuple[
     data = forward.task.data(Split.TRAIN)
     if data.alone:
         return data.alone
-    spans = [Span(0, 0, 1)]
+    spans = [Stretch(0, 0, 1)]
 
-    def first_of(spans: list[Span]) -> Nest:
+    def first_of(spans: list[Stretch]) -> Nest:
         return forward.cast(next(data.training(spans, batch_size, 1, forward.device)))
 
     def stacked(tensors: Iterator[tuple[str, Tensor]]) -> Tensors:
@@ -275,7 +275,7 @@ def _lanes(forward: Forward, module: nn.Module, batch_size: int, missing: tuple[
 
 def first_batch(task: Task, batch_size: int, device: torch.device) -> Nest:
     """The first batch of seed 0."""
-    return next(task.data(Split.TRAIN).training([Span(0, 0, 1)], batch_size, 1, device))
+    return next(task.data(Split.TRAIN).training([Stretch(0, 0, 1)], batch_size, 1, device))
 
 
 def numbers_of(module: nn.Module) -> Iterator[tuple[str, Numbers]]:
