@@ -117,7 +117,7 @@ MISTAKES = [
     (["tracking.uri='sqlite:///:memory:'"], "tracking.uri", "one process only"),
     (["search.space.lr={low:1e-300,high:1e300}"], "search.space.lr.low", "1e-18"),
     (["optimizer=soap", "optimizer.refresh=7.5"], "optimizer.refresh", "whole number"),
-    (["task._target_=quits.Task"], "task._target_", "SystemExit: 3 (quits.py:2)"),
+    (["task._target_=quits.Task"], "task._target_", "quits.py:2, in <module>: SystemExit: 3"),
     (["-m", "task=scalar"], "a config file", "no group of keys"),
     (["-m", "task=latin"], "a config file", "UTF-8"),
     (["--resolve"], "--resolve", "--cfg"),

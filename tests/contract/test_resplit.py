@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,9 +77,9 @@ def test_it_belongs_to_what_identifies_a_trial() -> None:
 
 @pytest.mark.parametrize(("resplit", "same"), [(None, False), (False, True)])
 def test_a_worker_trains_each_repeat_on_its_own_split(
-    monkeypatch: pytest.MonkeyPatch, resplit: bool | None, same: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, resplit: bool | None, same: bool
 ) -> None:
-    arm = iris(**{"task.resplit": resplit, "tracking.storage": "sqlite:///:memory:"})
+    arm = iris(**{"task.resplit": resplit, "tracking.storage": f"sqlite:///{tmp_path}/optuna.db"})
     monkeypatch.setattr("optsweep.launch.worker.Tracker", lambda *_: None)
     worker = Worker([Job(arm, "a", "", "")])
     digests = [worker._build(arm, repeat).program.task.digest() for repeat in (1, 0, 1, 2)]

@@ -330,8 +330,8 @@ def test_a_sweep_whose_trials_all_crash_fails_and_runs_again_when_asked_or_mende
         out, _ = process.communicate(timeout=120)
         assert process.returncode == 1, out
         assert out.splitlines()[-1].startswith(
-            "optsweep: sweep.name=broken: every trial crashed, the first one with RuntimeError: the disk of data is "
-            "gone (broken.py:5); "
+            "optsweep: sweep.name=broken: every trial crashed, the first one with broken.py:5, in train_indices: "
+            "RuntimeError: the disk of data is gone; "
         ), out
         assert "Traceback" not in out
         (arm,) = arms(folder, "broken")

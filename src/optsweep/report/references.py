@@ -37,6 +37,7 @@ CHOICES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "landscape": NOTHING,
         "mnist5k_cnn": _MNIST_5K,
         "mnist5k_resnet": (*_MNIST_5K, "he2016"),
+        "own": NOTHING,
         "text": _TRANSFORMER,
         "wine": ("aeberhard1992", *_UCI),
         "wine_mlp": ("aeberhard1992", *_UCI),
