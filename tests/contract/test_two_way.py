@@ -62,3 +62,8 @@ def test_without_enough_samples_or_seeds_it_is_that_of_the_seeds() -> None:
     assert crossed(cells) == paired_t(cells.mean(1))
     assert crossed(np.ones((1, 9))) == paired_t([1.0])
     assert crossed(np.ones((4, 9))).p is None
+
+
+def test_blocks_in_which_nothing_differs_leave_the_seeds_alone() -> None:
+    differences = [0.1, 0.2, 0.15]
+    assert two_way(differences, np.zeros((3, 8))) == paired_t(differences)

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 STEPS, WIDTH = 200, 64
 """The run that the constants are for."""
 
+LEAST_STEPS, LEAST_WIDTH = 50, 16
+"""The shortest and the narrowest runs that were measured; shorter ones have their learning rate."""
+
 MOST_STEPS, MOST_WIDTH = 1600, 128
 """The longest and the widest runs that were measured."""
 
@@ -32,7 +35,7 @@ class MeasuredLR:
 
     def at(self, num_steps: int, width: int) -> float:
         """The middle for a run of another length and width."""
-        return self.middle * math.sqrt(STEPS * WIDTH / (num_steps * width))
+        return self.middle * math.sqrt(STEPS * WIDTH / (max(num_steps, LEAST_STEPS) * max(width, LEAST_WIDTH)))
 
 
 MEASURED_LR: Mapping[str, MeasuredLR] = {

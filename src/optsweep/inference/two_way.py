@@ -37,6 +37,8 @@ def two_way(
     if cells is None or cells.shape[1] < MIN_BLOCKS or seeds.p is None or seeds.low is None or seeds.high is None:
         return seeds
     error, freedom = _error(cells)
+    if error == 0:  # what differs lies outside of the blocks
+        return seeds
     half = float(special.stdtrit(freedom, (1 + confidence) / 2)) * error
     low, high = min(seeds.mean - half, seeds.low), max(seeds.mean + half, seeds.high)
     p = max(float(2 * special.stdtr(freedom, -abs(seeds.mean) / error)), seeds.p)
@@ -55,5 +57,5 @@ def _error(table: Array) -> tuple[float, float]:
     if square_blocks > square_rest:
         terms += [(square_blocks, columns - 1), (-square_rest, (rows - 1) * (columns - 1))]
     total = sum(square for square, _ in terms)
-    freedom = total**2 / sum(square**2 / df for square, df in terms)
+    freedom = total**2 / sum(square**2 / df for square, df in terms) if total else 1.0
     return math.sqrt(total / (rows * columns)), float(freedom)
