@@ -288,7 +288,7 @@ def _mutual(what: str, ends: Array) -> Figure:
 
     count = len(ends)
     drawn = [held(rng.integers(count, size=count)) for _ in range(RESAMPLES)]
-    interval = np.quantile(drawn, [0.025, 0.975])
+    lowest, highest = (float(end) for end in np.quantile(drawn, [0.025, 0.975]))
     value = held(np.arange(count))
     pairs = f"all pairs of {count} sweeps"
-    return Figure(what, pairs, "", value, *map(float, interval), count, "80 to 90 %", None, " %")
+    return Figure(what, pairs, "", value, lowest, highest, count, "80 to 90 %", None, " %")
