@@ -231,7 +231,8 @@ def alike(arm: str, one: Array, other: Array) -> Iterator[Figure]:
 
 def unlike(what: str, candidate: Array, baseline: Array) -> Iterator[Figure]:
     """How often the interval of a difference holds the mean over all sweeps, and the means of other sweeps."""
-    each = candidate[..., : MAIN.seeds].mean(2) - baseline[..., : MAIN.seeds].mean(2)
+    with np.errstate(invalid="ignore"):  # both diverged
+        each = candidate[..., : MAIN.seeds].mean(2) - baseline[..., : MAIN.seeds].mean(2)
     truth = float(each[np.isfinite(each)].mean())
     for plan in PLANS:
         tests = [f.test for f in findings(candidate, baseline, plan) if f.test and f.test.low is not None]
