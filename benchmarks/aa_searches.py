@@ -1,7 +1,8 @@
 """Whole searches, real runs: how often they call an arm different from itself, and what their intervals contain.
 
 Slots, choices and seeds are the product's own, so a sweep here is what `sweep.seed=s sweep.repeats=4` runs; slot n of
-many searches is trained as one batch of lanes. Every arm has two names, with an eps that differs in the seventh digit.
+many searches is trained as one batch of lanes. For that the split into training and validation is that of the task in
+every repeat, as with `task.resplit=false`. Arms have two names, with an eps that differs in the seventh digit.
 """
 
 from __future__ import annotations
@@ -115,14 +116,19 @@ class Confirmed:
     """An arm of a sweep as the product's test sees it."""
 
     test_losses: Mapping[int, float]
+    test_blocks: Mapping[int, Sequence[float]]
     diverged_seeds: int
 
     @staticmethod
     def of(losses: Array, plan: Plan) -> Confirmed:
-        """From test losses [repeats, seeds], inf where a trial diverged."""
-        part = {seed_index(r, s): float(losses[r, s]) for r in range(plan.repeats) for s in range(plan.seeds)}
-        finite = {index: loss for index, loss in part.items() if math.isfinite(loss)}
-        return Confirmed(finite, len(part) - len(finite))
+        """From test losses [repeats, seeds, the whole split and its parts], inf where a trial diverged."""
+        part = {seed_index(r, s): losses[r, s].tolist() for r in range(plan.repeats) for s in range(plan.seeds)}
+        ended = {index: found for index, found in part.items() if math.isfinite(found[0])}
+        return Confirmed(
+            {index: whole for index, (whole, *_) in ended.items()},
+            {index: parts for index, (_, *parts) in ended.items()},
+            len(part) - len(ended),
+        )
 
 
 # -- sweeps ------------------------------------------------------------------------------------------------------------
@@ -143,7 +149,10 @@ class Search:
 
 
 def confirmed(arm: Arm, seeds: Sequence[int], device: torch.device) -> Array:
-    """Test losses [sweeps, repeats, confirm seeds] of the sweeps with these seeds; inf: diverged, NaN: not run."""
+    """Test losses [sweeps, repeats, confirm seeds, the whole split and its parts] of the sweeps with these seeds.
+
+    inf: diverged; NaN: not run, and parts of what diverged.
+    """
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     built = build_arm(arm, None, device)
@@ -157,19 +166,22 @@ def confirmed(arm: Arm, seeds: Sequence[int], device: torch.device) -> Array:
             value = outcome.val_loss if outcome.end is End.FINISHED else math.inf
             search.slots.append(replace(slot, value=value))
     most = max(plan.seeds for plan in PLANS)
-    losses = np.full((len(searches), most), math.nan)
+    ended: dict[tuple[int, int], list[float]] = {}
     places, waiting = [], []
     for row, search in enumerate(searches):
         wanted = max(plan.seeds for plan in PLANS if search.repeat < plan.repeats)
         choice = choose(search.plan, built.space, search.slots)
         if choice is None:
-            losses[row, :wanted] = math.inf
+            ended |= {(row, seed): [math.inf] for seed in range(wanted)}
             continue
         places += [(row, seed) for seed in range(wanted)]
         waiting += [(search, Slot(seed, choice.params, seed, "chosen")) for seed in range(wanted)]
     for place, outcome in zip(places, _trained(built, waiting, Phase.CONFIRM), strict=True):
-        losses[place] = math.inf if outcome.test_loss is None else outcome.test_loss
-    return losses.reshape(len(seeds), MAIN.repeats, most)
+        ended[place] = [outcome.test_loss, *outcome.test_blocks] if outcome.test_loss is not None else [math.inf]
+    losses = np.full((len(searches), most, max(map(len, ended.values()))), math.nan)
+    for place, found in ended.items():
+        losses[place][: len(found)] = found
+    return losses.reshape(len(seeds), MAIN.repeats, *losses.shape[1:])
 
 
 def _trained(built: Built, waiting: Sequence[tuple[Search, Slot]], phase: Phase) -> Iterator[Outcome]:
@@ -232,7 +244,7 @@ def alike(arm: str, one: Array, other: Array) -> Iterator[Figure]:
 def unlike(what: str, candidate: Array, baseline: Array) -> Iterator[Figure]:
     """How often the interval of a difference holds the mean over all sweeps, and the means of other sweeps."""
     with np.errstate(invalid="ignore"):  # both diverged
-        each = candidate[..., : MAIN.seeds].mean(2) - baseline[..., : MAIN.seeds].mean(2)
+        each = candidate[..., : MAIN.seeds, 0].mean(2) - baseline[..., : MAIN.seeds, 0].mean(2)
     truth = float(each[np.isfinite(each)].mean())
     for plan in PLANS:
         tests = [f.test for f in findings(candidate, baseline, plan) if f.test and f.test.low is not None]
