@@ -1,8 +1,9 @@
 """How often the same arm is called better or worse than itself: real runs, judged by the product's own code.
 
-AdamW + cosine on Iris, both sides with the same numbers. Every comparison has seeds of its own (initialisation and data
-order), and the two sides of a comparison share none: with shared seeds they would be bitwise equal and prove nothing.
-Value: share of comparisons declared better or worse; the columns beside it: its Clopper – Pearson 95 % interval.
+At a fixed setting: AdamW + cosine on Iris, both sides with the same numbers. Every comparison has seeds of its own
+(initialisation and data order), and the two sides of a comparison share none: with shared seeds they would be bitwise
+equal and prove nothing. Then of whole searches (benchmarks/aa_searches.py), with what the intervals of unlike arms
+contain. Value: a share; the columns beside it: its 95 % interval, Clopper – Pearson, of pairs of sweeps a bootstrap.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from benchmarks.aa_searches import DECLARED, share
+from benchmarks.aa_searches import run as run_searches
 from benchmarks.side_by_side import Figure
 from benchmarks.trials import arm, built
-from scipy.stats import binomtest
 
-from optsweep.inference.comparison import Conclusion, Finding, judge
+from optsweep.inference.comparison import Finding, judge
 from optsweep.inference.looks import AUTO, LOOKS, Level, Seeds, num_seeds
 from optsweep.train.loop import train_all
 from optsweep.train.trial import End, Trial
@@ -26,7 +28,6 @@ LANES = 2_000
 FIRST_SEED = 1_000_000  # far from the seeds of search and confirm
 
 FIXED = 8
-DECLARED = tuple(conclusion for conclusion in Conclusion if conclusion.better or conclusion.worse)
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ class TestedSeeds:
 
 
 def run(device: torch.device) -> Iterator[Figure]:
+    """At a fixed setting, and of whole searches."""
+    yield from _fixed(device)
+    yield from run_searches(device)
+
+
+def _fixed(device: torch.device) -> Iterator[Figure]:
     """A fixed number of seeds, and as many as `confirm.seeds=auto` asks for."""
     most = max(*LOOKS, FIXED)
     losses = _losses(device, 2 * COMPARISONS * most)
@@ -53,20 +60,14 @@ def run(device: torch.device) -> Iterator[Figure]:
     plans: dict[Seeds, tuple[str, str]] = {FIXED: (f"{FIXED} seeds", "5 %"), AUTO: ("confirm.seeds=auto", "5 to 6 %")}
     for seeds, (what, expected) in plans.items():
         ended = [_compared(a, b, seeds, LOOKS[0] if seeds == AUTO else FIXED) for a, b in pairs]
-        declared = sum(finding.outcome in DECLARED for finding, _ in ended)
-        share = binomtest(declared, COMPARISONS)
-        interval = share.proportion_ci(0.95, "exact")
+        declared = [finding.outcome in DECLARED for finding, _ in ended]
         used = sum(held for _, held in ended) / COMPARISONS
-        yield Figure(
-            what=f"A/A on {TASK}, {what}: declared better or worse",
-            ours=f"{declared} of {COMPARISONS:,} comparisons, {used:.1f} seeds on average",
-            against="5 % nominal",
-            value=100 * declared / COMPARISONS,
-            low=100 * interval.low,
-            high=100 * interval.high,
-            rounds=COMPARISONS,
+        yield share(
+            f"A/A on {TASK}, {what}: declared better or worse",
+            declared,
+            f"{sum(declared)} of {COMPARISONS:,} comparisons, {used:.1f} seeds on average",
+            "5 % nominal",
             expected=expected,
-            unit=" %",
         )
 
 

@@ -1,6 +1,7 @@
 """Measures the report's statistics where the truth is known, and writes the tables of docs/statistics.md.
 
     python docs/error_rates.py            measure, minutes on one core
+    python docs/error_rates.py --runs     no measurement: write what benchmarks/aa.py found
     python docs/error_rates.py --check    no measurement: is what the page says of the A/A runs what they found?
 
 Every cell has a random stream of its own, seeded by its name, so cells can be added without changing others.
@@ -29,6 +30,9 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "statistics.md"
 AA = ROOT / "benchmarks" / "results" / "aa-cpu.json"
+
+OF_SEARCHES = " × ("
+"""In the name of a figure that is of whole searches, R × (trials + seeds)."""
 
 SEED = 2024
 REPETITIONS = 2_000
@@ -257,13 +261,24 @@ def real_runs() -> Iterator[str]:
     """What benchmarks/aa.py found."""
     result = json.loads(AA.read_text(encoding="utf-8"))
     yield (
-        "An arm against itself, real runs with seeds that no other comparison uses, judged by the product's own code "
-        f"(`make bench ARGS=aa`, {result['date']}):"
+        "Real runs, judged by the product's own code: `make bench ARGS=aa`, then `python docs/error_rates.py --runs` "
+        f"({result['date']}, {result['seconds'] / 60:.0f} minutes on {result['environment']['cores']} cores)."
     )
-    rows = [
-        [f["what"], f["ours"], f"{f['value']:.1f} %", f"{f['low']:.1f} to {f['high']:.1f} %"] for f in result["figures"]
-    ]
+    yield "### One setting against itself"
+    yield "Seeds that no other comparison uses."
+    fixed = [f for f in result["figures"] if OF_SEARCHES not in f["what"]]
+    rows = [[f["what"], f["ours"], f"{f['value']:.1f} %", f"{f['low']:.1f} to {f['high']:.1f} %"] for f in fixed]
     yield table_of(["procedure", "found", "share", "Clopper–Pearson 95 %"], rows)
+    by_plan: dict[str, dict[str, str]] = {}
+    for f in result["figures"]:
+        what, _, plan = f["what"].rpartition(": ")
+        if OF_SEARCHES in plan:
+            by_plan.setdefault(what, {})[plan] = f"{f['value']:.1f} ({f['low']:.1f} to {f['high']:.1f})"
+    if not by_plan:
+        return
+    yield "### Whole searches"
+    plans = list(dict.fromkeys(plan for cells in by_plan.values() for plan in cells))
+    yield table_of(["share, %", *plans], [[what, *map(cells.__getitem__, plans)] for what, cells in by_plan.items()])
 
 
 def table_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -291,11 +306,14 @@ def stale() -> bool:
 
 
 def main() -> int:
-    """Write the tables, or with --check say whether the cheap one is stale."""
+    """Write the tables, or with --runs the cheap one, or with --check say whether that is stale."""
     if "--check" in sys.argv[1:]:
         found = stale()
         sys.stdout.write("stale: docs/statistics.md\n" if found else "")
         return int(found)
+    if "--runs" in sys.argv[1:]:
+        PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), "real runs", real_runs()), encoding="utf-8")
+        return 0
     tables = list(measured())  # the page is read afterwards, for this takes minutes
     page = replaced(PAGE.read_text(encoding="utf-8"), "simulation", iter(tables))
     PAGE.write_text(replaced(page, "real runs", real_runs()), encoding="utf-8")

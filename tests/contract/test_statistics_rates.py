@@ -119,7 +119,7 @@ def test_seconds_are_steps_times_milliseconds() -> None:
 
 
 def test_the_page_states_the_real_runs_that_are_kept() -> None:
-    assert not error_rates.stale(), "run `python docs/error_rates.py`"
+    assert not error_rates.stale(), "run `python docs/error_rates.py --runs`"
 
 
 @pytest.mark.parametrize("noise", ["normal", "t3", "skewed", "very skewed"])
