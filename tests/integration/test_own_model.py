@@ -33,7 +33,7 @@ def name_of(example: str) -> str:
 
 def tiny(task: Pieces, arms: Sequence[Spoken], *, name: str) -> Any:
     """As `compare`, but two steps of one trial of each arm."""
-    shared = {"task": "own", "task._target_": "optsweep.Task", "sweep.name": name, "search": "none"}
+    shared: dict[str, Any] = {"task": "own", "task._target_": "optsweep.Task", "sweep.name": name, "search": "none"}
     shared |= {"trainer.steps": 4, "optimizer.lr": 1e-3}
     for arm in arms_of(arms, shared):
         built = build_arm(arm, task)
