@@ -155,10 +155,10 @@ class LocalPool:
         return _Member(process, device, sender)
 
 
-def _send(jobs: Connection, listed: Sequence[Job]) -> None:
-    """Give a worker its jobs; one that is dead by now is found by `wait`."""
+def _send(other: Connection, told: object) -> None:
+    """Tell the other side something; that it is dead by now each of them finds out by itself."""
     with contextlib.suppress(BrokenPipeError):
-        jobs.send(listed)
+        other.send(told)
 
 
 def _main(receiver: Connection, device: str, stop: Connection, sender: Connection, parent: int, pause: float) -> None:
@@ -177,7 +177,7 @@ def _main(receiver: Connection, device: str, stop: Connection, sender: Connectio
     except EOFError:  # the planner is gone
         return
     worker = Worker(jobs, device=device, stopping=stopping)
-    sender.send((os.getpid(), worker.name))
+    _send(sender, (os.getpid(), worker.name))
     while not stop.poll(0) and not stopping():
         try:
             worked = worker.work_once()
@@ -185,7 +185,7 @@ def _main(receiver: Connection, device: str, stop: Connection, sender: Connectio
             sys.stderr.write(f"optsweep: {error}\n")
             raise SystemExit(STORE_FAILED) from None
         if worked:
-            sender.send((os.getpid(), worker.name))
+            _send(sender, (os.getpid(), worker.name))
         else:
             stop.poll(IDLE_SECONDS)
 
