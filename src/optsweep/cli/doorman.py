@@ -48,19 +48,26 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if MULTIRUN.intersection(arguments):
-            sys.stderr.write("optsweep: nobody reads this command's output any more; the same command goes on\n")
+            _complain("nobody reads this command's output any more; the same command goes on")
             return 2
         # `optsweep suggest … | head`: the reader has what it wanted
     except SweepFailedError as error:
-        sys.stderr.write(f"optsweep: {error}\n")
+        _complain(str(error))
         return 1
     except Exception as error:
         line = _one_line(error)
         if line is None:
             raise
-        sys.stderr.write(f"optsweep: {line}\n")
+        _complain(line)
         return 2
     return 0
+
+
+def _complain(line: str) -> None:
+    """Say what is wrong, as the last line: after what was said on stdout, which is buffered in a file or a pipe."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    sys.stderr.write(f"optsweep: {line}\n")
 
 
 # -- Hydra ---------------------------------------------------------------------------------------------------------
