@@ -136,13 +136,15 @@ def test_mistakes_get_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "blocked").write_text("a file where a folder is wanted")
-    (tmp_path / "quits.py").write_text("import sys\nsys.exit(3)\n")
-    (tmp_path / "conf" / "task").mkdir(parents=True)
-    (tmp_path / "conf" / "task" / "scalar.yaml").write_text("5\n")
-    (tmp_path / "conf" / "task" / "latin.yaml").write_bytes("name: é\n".encode("latin-1"))
-    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "a" / "folder"  # with room above it, for names that lead out
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    (folder / "blocked").write_text("a file where a folder is wanted")
+    (folder / "quits.py").write_text("import sys\nsys.exit(3)\n")
+    (folder / "conf" / "task").mkdir(parents=True)
+    (folder / "conf" / "task" / "scalar.yaml").write_text("5\n")
+    (folder / "conf" / "task" / "latin.yaml").write_bytes("name: é\n".encode("latin-1"))
+    monkeypatch.syspath_prepend(folder)
     keys = {a.partition("=")[0] for a in arguments}
     base = [] if arguments[0][0] == "-" or "=" not in arguments[0] else BASE
     code = run([*(b for b in base if b.partition("=")[0] not in keys), *arguments])
@@ -152,8 +154,8 @@ def test_mistakes_get_one_line_and_exit_code_2(
     assert err.count("\n") == 1, err
     assert named in err
     assert said in err
-    assert not (tmp_path / "mlruns" / "mlflow.db").exists()
-    assert not list(tmp_path.parent.rglob("multirun.yaml")), "Hydra's own folder is a trace too"
+    assert not (folder / "mlruns" / "mlflow.db").exists()
+    assert not list(tmp_path.rglob("multirun.yaml")), "Hydra's own folder is a trace too"
 
 
 def arms_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Arm]:
