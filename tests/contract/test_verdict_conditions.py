@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hand_verdicts import BASE, JITTER, arm, outcome, page, said, shifted, trial
+from optsweep.inference.repeats import SEEDS_PER_REPEAT
 from optsweep.report.comparison import Conclusion
 from optsweep.report.table import table
 from optsweep.report.verdict import Verdict
@@ -95,6 +96,18 @@ def test_a_difference_that_only_these_samples_show_is_not_shown() -> None:
 def test_of_one_search_the_settings_are_held_and_the_samples_are_not() -> None:
     v = said(by_sample("adamw", BASE, 0.0), by_sample("soap", shifted(-0.1), 0.01), search={"trials": 16})
     assert "paired over 8 seeds and over 64 test samples; settings held)" in v.headline
+
+
+def test_over_searches_and_samples_the_page_claims_both_and_no_held_split() -> None:
+    def searched(name: str, losses: Sequence[float]) -> ArmRecord:
+        held = by_sample(name, losses, 0.01)
+        trials = (replace(t, seed=t.seed // 4 * SEEDS_PER_REPEAT + t.seed % 4) for t in held.trials)
+        return replace(held, trials=tuple(trials), chosen_again=(held.chosen,))
+
+    v = said(searched("adamw", BASE), searched("soap", shifted(-0.1)), seeds=4, repeats=2)
+    assert "with 4 seeds each and over 64 test samples)" in v.headline
+    assert "The intervals hold for repeating search and seeds, and for other test samples of this kind." in v.caveats
+    assert "test split" not in v.headline
 
 
 def test_choices_that_the_search_made_are_shown_beside_the_rate() -> None:

@@ -1,20 +1,12 @@
-"""Whole sweeps, small: the same numbers whatever the workers, killed, interrupted, resumed, grown."""
+"""Whole sweeps, small: the same numbers whatever the workers, resumed, grown."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import sqlite3
-import subprocess
-import sys
-import time
-from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -24,88 +16,10 @@ from optsweep.report.across.findings import across
 from optsweep.report.comparison import compare
 from optsweep.report.results import as_json, results
 from optsweep.report.verdict import verdict
-from optsweep.search.space import Value
-from optsweep.search.studies import Studies
-from optsweep.tracking import names, store
+from optsweep.tracking import names
 from optsweep.tracking.reader import TrialRecord, load_sweep
 from optsweep.train.trial import Phase
-
-SWEEP = [
-    *("optimizer=momentum,soap", "schedule=cosine,schedule_free", "weight_decay=decoupled", "task=digits_mlp"),
-    *("search.trials=4", "search.over=[lr,weight_decay]", "confirm.seeds=2", "trainer.steps=20", "task.width=8"),
-    *("trainer.rungs=2", "sweep.name=small", "hydra.launcher.report=false"),
-]
-Numbers = dict[tuple[str, str, int], tuple[dict[str, Value], int, float | None]]
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with its schema, which takes seconds to create."""
-    folder = tmp_path_factory.mktemp("store")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        store.check("sqlite:///mlruns/mlflow.db")
-    finally:
-        os.chdir(before)
-    return folder / "mlruns"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, empty_store: Path) -> Path:
-    shutil.copytree(empty_store, tmp_path / "mlruns")
-    return tmp_path
-
-
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "optsweep", *arguments],
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which background jobs of a shell ignore
-    )
-
-
-def run(folder: Path, *arguments: str) -> str:
-    process = start(folder, *arguments)
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, out
-    return out
-
-
-def studies(folder: Path, sweep: str = "small") -> Studies:
-    return Studies.open(f"sqlite:///{folder}/mlruns/optuna.db", sweep)
-
-
-def arms(folder: Path, sweep: str = "small") -> list[str]:
-    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
-    experiment = client.get_experiment_by_name(sweep)
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id], f"tags.`{names.KIND}` = 'arm'")
-    return sorted(run.data.tags[names.ARM] for run in runs)
-
-
-def numbers(folder: Path, sweep: str = "small", repeat: int = 0) -> Numbers:
-    """Everything that was decided and found, by arm, phase and slot."""
-    store = studies(folder, sweep)
-    found: Numbers = {}
-    for arm in arms(folder, sweep):
-        for phase in Phase:
-            for number, slot in store.history(arm, phase, 1, repeat).slots.items():
-                found[arm, phase.value, number] = (dict(slot.params), slot.seed, slot.value)
-    return found
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """The sweep, undisturbed, with one worker."""
-    folder = tmp_path_factory.mktemp("reference")
-    shutil.copytree(empty_store, folder / "mlruns")
-    run(folder, "-m", *SWEEP, "hydra.launcher.workers=1")
-    return folder
+from sweeping import SWEEP, numbers, run, start
 
 
 def test_every_arm_has_its_budget_and_mlflow_holds_every_curve(reference: Path) -> None:
@@ -206,66 +120,6 @@ def test_a_repeat_is_a_search_of_its_own_and_the_first_is_the_single_one(folder:
     assert (numbers(other), numbers(other, repeat=1)) == (single, second)
 
 
-def wait_for_training(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Until at least two trials are done: a trial of 20 steps is over before it can be seen running."""
-    deadline = time.monotonic() + 120
-    done = "SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')"
-    while time.monotonic() < deadline and process.poll() is None:
-        with (
-            suppress(sqlite3.OperationalError),  # the store is being made
-            closing(sqlite3.connect(f"file:{folder}/mlruns/optuna.db?mode=ro", uri=True)) as connection,
-        ):
-            if connection.execute(done).fetchone()[0] >= 2:
-                return
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.01)
-    process.kill()
-    pytest.fail(f"no trial started: {process.communicate()[0]}")
-
-
-def test_a_killed_worker_costs_nothing_but_its_trial_s_time(reference: Path, folder: Path) -> None:
-    process = start(folder, "-m", *SWEEP, "hydra.launcher.workers=2")
-    wait_for_training(folder, process)
-    workers = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
-    assert workers
-    workers[0].kill()
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, out
-    assert numbers(folder) == numbers(reference)
-    assert "RUNNING" not in statuses(folder)
-
-
-def statuses(folder: Path, sweep: str = "small") -> set[str]:
-    """Of all runs in MLflow."""
-    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
-    experiment = client.get_experiment_by_name(sweep)
-    assert experiment is not None
-    return {run.info.status for run in client.search_runs([experiment.experiment_id], max_results=1000)}
-
-
-@pytest.mark.parametrize("how", ["interrupted", "killed"])
-def test_a_stopped_sweep_goes_on_with_the_same_command(reference: Path, folder: Path, how: str) -> None:
-    process = start(folder, "-m", *SWEEP, "hydra.launcher.workers=2")
-    wait_for_training(folder, process)
-    children = psutil.Process(process.pid).children(recursive=True)
-    if how == "interrupted":
-        os.killpg(process.pid, signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == 130, out
-        assert "To go on: optsweep -m" in out
-        assert "Traceback" not in out
-    else:
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate(timeout=60)
-    _, alive = psutil.wait_procs(children, timeout=60)
-    assert not alive, "workers outlive their planner"
-    done = {key: value for key, value in numbers(folder).items() if value[2] is not None}
-    run(folder, "-m", *SWEEP, "hydra.launcher.workers=1")
-    after = numbers(folder)
-    assert after == numbers(reference)
-    assert {key: after[key] for key in done} == done
-
-
 def test_a_stock_launcher_works_too_and_gives_the_same_numbers(reference: Path, folder: Path) -> None:
     stock = [a for a in SWEEP if not a.startswith("hydra.launcher")]
     run(folder, "-m", *stock, "hydra/launcher=basic")
@@ -284,66 +138,6 @@ def test_lanes_external_optimizers_and_one_plain_run(folder: Path) -> None:
     out = run(folder, *one, "hydra.launcher.workers=0", "sweep.name=one")
     assert len(numbers(folder, "one")) == 1
     assert "reports/one/index.html" in out
-
-
-def test_a_task_that_crashes_is_told_apart_and_the_rest_goes_on(folder: Path) -> None:
-    (folder / "fragile.py").write_text(
-        "from optsweep.tasks.tabular import Table\n"
-        "class Fragile(Table):\n"
-        "    def __init__(self, *, broken: bool = False):\n"
-        "        super().__init__(width=8)\n"
-        "        self.broken = broken\n"
-        "    def train_indices(self, seed, first, num_steps, batch_size):\n"
-        "        if self.broken and first >= 10:\n"
-        "            raise RuntimeError('the disk of data is gone')\n"
-        "        return super().train_indices(seed, first, num_steps, batch_size)\n"
-    )
-    (folder / "conf" / "task").mkdir(parents=True)
-    (folder / "conf" / "task" / "fragile.yaml").write_text(
-        "name: fragile\n_target_: fragile.Fragile\nbatch_size: 64\nsteps: 20\nbroken: false\n"
-    )
-    arguments = ["task=fragile", "task.broken=false,true", "search.trials=2", "confirm.seeds=2", "trainer.rungs=2"]
-    out = run(folder, "-m", *arguments, "sweep.name=fragile", "optimizer=momentum", "hydra.launcher.workers=1")
-    found = numbers(folder, "fragile")
-    assert sum(value is not None for _, _, value in found.values()) == 4
-    assert "crashed" in out
-    page = (folder / "reports" / "fragile" / "index.html").read_text()
-    assert "the disk of data is gone" in page
-
-
-def test_a_sweep_whose_trials_all_crash_fails_and_runs_again_when_asked_or_mended(folder: Path) -> None:
-    source = (
-        "from optsweep.tasks.tabular import Table\n"
-        "class Broken(Table):\n"
-        "    def train_indices(self, seed, first, num_steps, batch_size):\n"
-        "        if first >= 10:\n"
-        "            raise RuntimeError('the disk of data is gone')\n"
-        "        return super().train_indices(seed, first, num_steps, batch_size)\n"
-    )
-    (folder / "broken.py").write_text(source)
-    arguments = ["task=iris", "task._target_=broken.Broken", "search=none", "optimizer.lr=0.1", "optimizer=momentum"]
-    arguments += ["confirm.seeds=1", "sweep.retries=0", "trainer.steps=20", "trainer.rungs=2", "sweep.name=broken"]
-    arguments += ["hydra.launcher.workers=0"]
-
-    def crashes(*command: str) -> int:
-        process = start(folder, *command)
-        out, _ = process.communicate(timeout=120)
-        assert process.returncode == 1, out
-        assert out.splitlines()[-1].startswith(
-            "optsweep: sweep.name=broken: every trial crashed, the first one with broken.py:5, in train_indices: "
-            "RuntimeError: the disk of data is gone; "
-        ), out
-        assert "Traceback" not in out
-        (arm,) = arms(folder, "broken")
-        return len(studies(folder, "broken").trials(arm, Phase.CONFIRM))
-
-    assert crashes("-m", *arguments) == 1
-    assert crashes("-m", *arguments) == 1  # nothing was left to do, and it still isn't well
-    assert crashes("retry", "broken") == 2
-    (folder / "broken.py").write_text(source.replace("first >= 10", "first >= 1000"))
-    run(folder, "-m", *arguments)
-    assert [value is not None for _, _, value in numbers(folder, "broken").values()] == [True]
-    assert "the disk of data is gone" not in (folder / "reports" / "broken" / "index.html").read_text()
 
 
 def test_an_arm_s_own_curves_are_the_medians_over_its_confirm_trials(reference: Path) -> None:

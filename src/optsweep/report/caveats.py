@@ -48,7 +48,9 @@ def _what_the_intervals_hold_for(group: Group) -> Iterator[str]:
         yield "Two searches: an interval from so few leans wholly on differences being normally distributed."
     if len(over) == len(tested):
         also = "search, train/validation split and seeds" if group.baseline.resplit else "search and seeds"
-        yield f"The intervals hold for repeating {also}; the test split is the same in all."
+        sampled = all(comparison.over_samples for comparison in tested)
+        samples = ", and for other test samples of this kind" if sampled else "; the test split is the same in all"
+        yield f"The intervals hold for repeating {also}{samples}."
     else:
         yield "The intervals hold for the chosen settings; how lucky the search was is not part of them."
 

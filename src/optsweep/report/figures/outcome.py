@@ -67,7 +67,8 @@ def _forest(group: Group) -> FigurePlan | None:
         "difference",
         "Difference of test loss from the baseline",
         f"Mean over paired {'searches' if searches else 'confirm seeds'} of candidate − {group.baseline.label}"
-        f"{f', in {group.baseline.unit}' if group.baseline.unit else ''}; bar: paired t, "
+        f"{f', in {group.baseline.unit}' if group.baseline.unit else ''}; bar: paired t"
+        f"{' over test samples too' if all(comparison.over_samples for comparison in held) else ''}, "
         f"{interval_name(group.level)}{', not corrected for the number of comparisons' if len(held) > 1 else ''}; "
         f"dots: single {dots}. n = {n}.",
         f"Difference from {group.baseline.label}: {listed([_in_words(comparison) for comparison in held])}.",
