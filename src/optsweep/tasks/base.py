@@ -125,8 +125,11 @@ class Task(ABC):
     """Whether `resplit` is there."""
 
     def resplit(self, seed: int) -> Task:
-        """The same task, what isn't test divided anew into training and validation, of as many samples as before."""
-        raise NotImplementedError
+        """The same task, what isn't test divided anew into training and validation, of as many samples as before.
+
+        Only asked of a task that `resplits`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} says that it resplits, and has no resplit(seed)")
 
     def train_indices(self, seed: int, first: int, num_steps: int, batch_size: int) -> NDArray[np.int64]:
         """Samples of `num_steps` batches from step `first` on, `[num_steps, batch_size]`: pure in its arguments.
