@@ -40,6 +40,21 @@ def take(studies: Studies, worker: str = "a") -> Claim:
     return work.claim
 
 
+def test_a_new_trial_may_have_the_number_of_one_whose_study_was_deleted(url: str) -> None:
+    """As `optuna delete-study` leaves it: SQLite gives numbers out again, and the old trial's lease is still there."""
+    old = Studies.open(url, "s")
+    old.enqueue(old.take_seat(["arm"], whole=True), "arm", Phase.SEARCH, SLOT)
+    stale = take(old, "late")
+    old.storage.delete_study(old.ensure("arm", Phase.SEARCH))
+    new = Studies.open(url, "t")
+    new.enqueue(new.take_seat(["arm"], whole=True), "arm", Phase.SEARCH, SLOT)
+    claim = take(new)
+    assert claim.trial_id == stale.trial_id
+    new.tell(claim, End.FINISHED, 0.5, 1.0, None, ())
+    with pytest.raises(LeaseLostError):
+        old.renew(stale, 60.0)
+
+
 def test_optuna_numbers_and_reads_the_trials_that_are_made_here(studies: Studies, seat: Seat) -> None:
     for number in range(3):
         studies.enqueue(seat, "arm", Phase.SEARCH, Slot(number, {"lr": 1e-3}, 7, "model", prune_above={10: 0.5}))

@@ -121,8 +121,18 @@ class Ownership:
         self._clock = clock(engine)
 
     def offer(self, connection: Connection, trial_id: int) -> None:
-        """Put a new trial up for whoever claims it first, in the transaction that makes it."""
-        connection.execute(insert(LEASES).values(trial_id=trial_id, token=0, step=0))
+        """Put a new trial up for whoever claims it first, in the transaction that makes it.
+
+        SQLite gives the number of a deleted study's trial to a new one: the old lease begins anew then, and its token
+        counts on, so that whoever held it holds nothing.
+        """
+        anew = (
+            update(LEASES)
+            .where(LEASES.c.trial_id == trial_id)
+            .values(worker=None, token=LEASES.c.token + 1, expires=None, step=0)
+        )
+        if not connection.execute(anew).rowcount:
+            connection.execute(insert(LEASES).values(trial_id=trial_id, token=0, step=0))
 
     def claim(self, trial_id: int, worker: str, lease: float) -> Claim:
         """Take a waiting trial for `lease` seconds. Raises LeaseLostError if somebody else has it."""
