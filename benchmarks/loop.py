@@ -119,7 +119,9 @@ class Shifted(Dataset[Batch]):
         return ConvNet(1, 28, (8, 16), 10)
 
 
-def _dataset(what: str, dataset: Dataset[Batch], model: Callable[[], nn.Module], rounds: int, device: torch.device) -> Figure:
+def _dataset(
+    what: str, dataset: Dataset[Batch], model: Callable[[], nn.Module], rounds: int, device: torch.device
+) -> Figure:
     """A Dataset against a loop over a DataLoader of the same."""
     task = Pieces(model, dataset)
     b, stride = built(arm("digits_mlp"), device, task), _rung_steps("digits_mlp", device)

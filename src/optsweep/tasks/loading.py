@@ -16,7 +16,6 @@ from optsweep.errors import UserError, located
 from optsweep.tasks.nest import Nest, moved
 from optsweep.tasks.random import apart, seeded, undisturbed
 
-
 AHEAD = 4
 """Batches that are drawn at once where there are no workers: what is done around their drawing costs less for each."""
 

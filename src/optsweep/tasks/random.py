@@ -54,10 +54,10 @@ _NUMPY_S = np.random.MT19937()
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """As `undisturbed`, for what seeds these generators before it draws; once a batch, so it is a sixth as slow.
+    """As `undisturbed` in a sixth of the time, for what seeds these generators before it draws.
 
-    numpy draws from another generator inside, so that its own needn't be copied, which is most of the time. The one of a
-    pair of normal numbers that it keeps for later is lost.
+    numpy draws from another generator inside, so that its own needn't be copied, which takes longest. Of a pair of
+    normal numbers, the one that it keeps for later is lost.
     """
     ours, python, numpy_s = torch.get_rng_state(), random.getstate(), np.random.get_bit_generator()
     np.random.set_bit_generator(_NUMPY_S)

@@ -45,7 +45,11 @@ class Record:
         return [
             [
                 Point(
-                    t + 1 - start, float(means[i][k]), float(lrs[k][t - self.first]), float(norms[i][k]), float(ratios[i][k])
+                    t + 1 - start,
+                    float(means[i][k]),
+                    float(lrs[k][t - self.first]),
+                    float(norms[i][k]),
+                    float(ratios[i][k]),
                 )
                 for i, t in enumerate(ticks)
             ]
