@@ -146,7 +146,7 @@ class Exact(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.set_float32_matmul_precision("medium")
-        torch.autograd.set_detect_anomaly(True)  # type: ignore[no-untyped-call]
+        torch.autograd.set_detect_anomaly(True)
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         self.body = nn.Linear(4, 1)

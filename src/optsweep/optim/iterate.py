@@ -7,7 +7,7 @@ average. An iterate is composed around any rule by `update.py`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -109,9 +109,9 @@ class Last(Iterate):
         add_scaled(params, direction, c["-lr"])
 
     def advance_parts(
-        self, params: Tensor, parts: Sequence[Tensor], directions: Sequence[Tensor], decayed: int, c: Coefficients
+        self, params: Tensor, parts: list[Tensor], directions: list[Tensor], decayed: int, c: Coefficients
     ) -> None:
         """As `advance` with one lane, where the direction lies in pieces as `parts` of the row do."""
         if decayed:
             params[:, :decayed].mul_(c["keep"])
-        torch._foreach_add_(parts, directions, alpha=c["-lr"])
+        torch._foreach_add_(parts, directions, alpha=float(c["-lr"]))

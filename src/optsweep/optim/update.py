@@ -154,7 +154,7 @@ class Update:
         self.iterate.advance(params, state, direction, self._decayed, c, tick)
 
     @torch.no_grad()
-    def step_parts(self, params: Tensor, parts: Sequence[Tensor], grads: Sequence[Tensor], c: Coefficients) -> None:
+    def step_parts(self, params: Tensor, parts: list[Tensor], grads: list[Tensor], c: Coefficients) -> None:
         """As `step` with one lane, of gradients in pieces as `parts` of the row lie; for one that is `direct`."""
         assert self._last is not None
         self._last.advance_parts(params, parts, grads, self._decayed, c)

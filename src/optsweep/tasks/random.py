@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.random import mtrand
 from numpy.typing import NDArray
 
 
@@ -59,11 +60,11 @@ def apart() -> Iterator[None]:
     numpy draws from another generator inside, so that its own needn't be copied, which takes longest. Of a pair of
     normal numbers, the one that it keeps for later is lost.
     """
-    ours, python, numpy_s = torch.get_rng_state(), random.getstate(), np.random.get_bit_generator()
-    np.random.set_bit_generator(_NUMPY_S)
+    ours, python, numpy_s = torch.get_rng_state(), random.getstate(), mtrand.get_bit_generator()
+    mtrand.set_bit_generator(_NUMPY_S)
     try:
         yield
     finally:
         torch.set_rng_state(ours)
         random.setstate(python)
-        np.random.set_bit_generator(numpy_s)
+        mtrand.set_bit_generator(numpy_s)
