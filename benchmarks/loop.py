@@ -3,13 +3,15 @@
 Ours is timed as a whole from rung to rung: coefficients, samples and logged points (losses of every step, gradient norm
 and update ratio of every tenth) included; evaluation is excluded on both sides. With tracking, whole trials are
 compared, all that a worker does around them included: MLflow and the study, both in SQLite on this disk.
+
+Datasets are map-style ones: ours is held against a loop over a DataLoader of the same Dataset, both without workers.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,14 +19,18 @@ from unittest.mock import patch
 
 import torch
 from benchmarks.side_by_side import Figure, Ratio, Round, compare, timed, wall
-from benchmarks.trials import arm, built, by_hand, run_of, trial
-from torch import Tensor
+from benchmarks.trials import Batch, arm, built, by_hand, over_loader, run_of, trial
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from optsweep.build.assemble import Built
 from optsweep.config.arm import Arm
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.launch.worker import Job, Worker, _Reporter, trial_of
 from optsweep.search.slots import Slot
+from optsweep.tasks.networks import MLP, ConvNet
+from optsweep.tasks.pieces import Pieces
+from optsweep.tasks.shipped import mnist_5k, table
 from optsweep.tracking import store
 from optsweep.tracking.writer import Tracker
 from optsweep.train.evaluate import evaluate
@@ -39,10 +45,12 @@ TRIALS = {"charlm": 3, "digits_mlp": 15}
 
 
 def run(device: torch.device) -> Iterator[Figure]:
-    """One lane against the loop by hand: bare, and over whole trials with tracking."""
+    """One lane against the loop by hand: bare, over whole trials with tracking, and over Datasets."""
     for task, rounds in TASKS.items():
         yield _loop(task, rounds, device)
         yield _whole(task, device)
+    yield _dataset("MLP", Rows(), Rows.model, 200, device)
+    yield _dataset("CNN, augmented", Shifted(), Shifted.model, 15, device)
 
 
 def _rung_steps(task: str, device: torch.device) -> int:
@@ -70,6 +78,70 @@ def _loop(task: str, rounds: int, device: torch.device) -> Figure:
         rounds=rounds,
     )["by hand"]
     return _figure(f"{task}, loop", ratio, 1.02, "1.00", stride)
+
+
+class Rows(Dataset[Batch]):
+    """Digits of scikit-learn, a row of 64 pixels each."""
+
+    def __init__(self) -> None:
+        features, targets = table("digits")
+        self.x, self.y = torch.tensor(features, dtype=torch.float32) / 16, torch.tensor(targets)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.x[index], self.y[index]
+
+    @staticmethod
+    def model() -> nn.Module:
+        """That of digits_mlp."""
+        return MLP(64, 64, 2, 10)
+
+
+class Shifted(Dataset[Batch]):
+    """Images of MNIST, moved by up to two pixels at random."""
+
+    def __init__(self) -> None:
+        images, targets = mnist_5k()
+        self.x, self.y = torch.tensor(images)[:, None], torch.tensor(targets)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Batch:
+        down, right = torch.randint(-2, 3, (2,)).tolist()
+        return self.x[index].roll((down, right), (1, 2)).float() / 255, self.y[index]
+
+    @staticmethod
+    def model() -> nn.Module:
+        """That of mnist5k_cnn."""
+        return ConvNet(1, 28, (8, 16), 10)
+
+
+def _dataset(
+    what: str, dataset: Dataset[Batch], model: Callable[[], nn.Module], rounds: int, device: torch.device
+) -> Figure:
+    """A Dataset against a loop over a DataLoader of the same."""
+    task = Pieces(model, dataset)
+    b, stride = built(arm("digits_mlp"), device, task), _rung_steps("digits_mlp", device)
+    run = run_of(b.program, [trial(b)])
+    loader = DataLoader(
+        dataset,
+        b.program.batch_size,
+        shuffle=True,
+        drop_last=True,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator().manual_seed(0),
+    )
+    steps = over_loader(b.program, trial(b), stride, loader)
+
+    def theirs() -> float:
+        next(steps)
+        return timed(lambda: next(steps), device)
+
+    ratio = compare(lambda: timed(lambda: run.advance(run.tick + stride), device), {"": theirs}, rounds=rounds)[""]
+    return _figure(f"Dataset, {what}", ratio, 1.05, "1.03", stride, "over a DataLoader, ")
 
 
 def _whole(task: str, device: torch.device) -> Figure:
@@ -105,11 +177,11 @@ def _whole(task: str, device: torch.device) -> Figure:
     )
 
 
-def _figure(what: str, ratio: Ratio, target: float | None, expected: str, steps: int) -> Figure:
+def _figure(what: str, ratio: Ratio, target: float | None, expected: str, steps: int, where: str = "") -> Figure:
     return Figure(
         what=what,
         ours=f"{1000 * ratio.ours / steps:.3f} ms/step",
-        against=f"by hand, torch.optim.AdamW(fused=True): {1000 * ratio.theirs / steps:.3f} ms/step",
+        against=f"by hand, {where}torch.optim.AdamW(fused=True): {1000 * ratio.theirs / steps:.3f} ms/step",
         value=ratio.value,
         low=ratio.low,
         high=ratio.high,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, islice
 
 import torch
+from torch import Tensor, nn
 
 from optsweep.build.assemble import Built, build_arm
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
-from optsweep.tasks.base import Split
+from optsweep.tasks.base import Split, Task
 from optsweep.train.program import Program
 from optsweep.train.run import Run, Silent
 from optsweep.train.trial import Trial
+
+Batch = tuple[Tensor, Tensor]
 
 LR = 1e-3
 WEIGHT_DECAY = 0.01
@@ -41,9 +44,9 @@ def arm(task: str, *overrides: str, steps: int = STEPS) -> Arm:
     )
 
 
-def built(arm: Arm, device: torch.device) -> Built:
-    """The arm's objects on a device."""
-    return build_arm(arm, None, device)
+def built(arm: Arm, device: torch.device, task: Task | None = None) -> Built:
+    """The arm's objects on a device; `task` goes before the arm's own."""
+    return build_arm(arm, task, device)
 
 
 def trial(built: Built, seed: int = 0) -> Trial:
@@ -63,7 +66,33 @@ def by_hand(program: Program, trial: Trial, num_steps: int) -> Iterator[None]:
     losses kept on the device. Evaluation and logging are left out.
     """
     task, device = program.task, program.device
-    module = program.model(trial.seed).to(device)
+
+    def batches(first: int) -> Iterator[Batch]:
+        indices = torch.from_numpy(task.train_indices(trial.seed, first, num_steps, program.batch_size)).to(device)
+        return (task.batch(Split.TRAIN, batch) for batch in indices)
+
+    return _by_hand(program, trial, num_steps, batches, task.loss)
+
+
+def over_loader(program: Program, trial: Trial, num_steps: int, loader: Iterable[Batch]) -> Iterator[None]:
+    """The same over the batches of a DataLoader, epoch after epoch."""
+    device = program.device
+    endless = (
+        (inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True))
+        for _ in count()
+        for inputs, targets in loader
+    )
+    return _by_hand(program, trial, num_steps, lambda _: islice(endless, num_steps), nn.functional.cross_entropy)
+
+
+def _by_hand(
+    program: Program,
+    trial: Trial,
+    num_steps: int,
+    batches: Callable[[int], Iterator[Batch]],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+) -> Iterator[None]:
+    module = program.model(trial.seed).to(program.device)
     decayed = {slot.name for slot in program.layout.slots if slot.offset < program.layout.decayed}
     named = list(module.named_parameters())
     groups = [
@@ -74,16 +103,15 @@ def by_hand(program: Program, trial: Trial, num_steps: int) -> Iterator[None]:
     optimizer = torch.optim.AdamW(groups, lr=trial.hyper["lr"], betas=betas, eps=trial.hyper["eps"], fused=True)
     multipliers = program.schedule.start(program.num_steps)
     for first in count(0, num_steps):
-        indices = torch.from_numpy(task.train_indices(trial.seed, first, num_steps, program.batch_size)).to(device)
+        ahead = batches(first)
         multipliers.extend(first + num_steps)
         lrs = (trial.hyper["lr"] * multipliers.values[first : first + num_steps]).tolist()
         losses = []
         yield  # what is above is preparation, what is below is timed
-        for batch, lr in zip(indices, lrs, strict=True):
+        for (inputs, targets), lr in zip(ahead, lrs, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            inputs, targets = task.batch(Split.TRAIN, batch)
-            loss = task.loss(module(inputs), targets)
+            loss = loss_of(module(inputs), targets)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -23,8 +23,10 @@ from optsweep.optim.schedules import Schedule
 from optsweep.optim.update import Update
 from optsweep.optim.updater import Updater
 from optsweep.tasks.base import Split, Task
+from optsweep.train.flags import changed, flags
 from optsweep.train.loop import Listed, train, train_all
 from optsweep.train.probe import probe
+from optsweep.train.process import isolated
 from optsweep.train.program import Program
 from optsweep.train.randomness import step_seeds
 from optsweep.train.run import Silent
@@ -136,6 +138,47 @@ def test_a_model_that_sets_the_default_dtype_leaves_its_neighbours_alone() -> No
     assert torch.get_num_threads() == threads
     assert loss(program(kinds.Plain())) == expected
     assert loss(p) == first
+
+
+class Exact(nn.Module):
+    """A model whose forward pass needs the switches that its constructor set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.set_float32_matmul_precision("medium")
+        torch.autograd.set_detect_anomaly(True)
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        self.body = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.is_anomaly_enabled()
+        assert torch.backends.cudnn.benchmark
+        torch.backends.cuda.enable_math_sdp(False)
+        outputs: Tensor = self.body(x)
+        return outputs
+
+
+def test_switches_that_a_model_sets_hold_for_its_trials_alone() -> None:
+    neighbour, before = program(kinds.Plain()), flags()
+    expected = loss(neighbour)
+    assert loss(program(built_by(Exact))) > 0
+    assert flags() == before
+    assert loss(program(kinds.Plain())) == expected
+
+
+def test_switches_are_put_back_however_they_were_set() -> None:
+    before = flags()
+    with isolated():
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_default_device("meta")
+        own = changed(before)
+    assert flags() == before
+    with isolated(own=own):
+        assert changed(before) == own
+    assert flags() == before
 
 
 def test_a_model_that_sets_the_seed_is_told_of() -> None:

@@ -63,6 +63,27 @@ def test_decay_of_all_and_clipping_are_the_sweeps(entry: RuleEntry) -> None:
     assert torch.equal(train(model, optimizer), expected)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_sgd_moves_along_gradients_as_they_lie(decay: float) -> None:
+    """In pieces it is to the last bit what it is in a row, as clipping by a norm that is never reached has it."""
+    torch.manual_seed(0)
+    values = [torch.randn(shape) for shape in [(3,), (7, 5), (1,), (129,), (4, 3, 3, 3)]]
+    sides = []
+    for clip_norm in (None, 1e30):
+        leaves = [nn.Parameter(value.clone()) for value in values]
+        optimizer = FAMILY["sgd"](leaves, lr=0.37, weight_decay=decay, decay_apply_to="all", clip_norm=clip_norm)
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(4):
+            for leaf in leaves:
+                leaf.grad = torch.randn(leaf.shape, generator=generator)
+            given = [leaf.grad for leaf in leaves]
+            before = [grad.clone() for grad in given if grad is not None]
+            optimizer.step()
+            assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True) if a is not None)
+        sides.append(leaves)
+    assert all(torch.equal(a, b) for a, b in zip(*sides, strict=True))
+
+
 def program_of(task: Task, rule: str, averaging: str) -> Program:
     def build(layout: Layout) -> Update:
         return Update(RULES[rule](), layout, decay=Decay.DECOUPLED, iterate=AVERAGINGS[averaging]())

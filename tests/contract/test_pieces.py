@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +22,15 @@ from arms import arm_with
 from optsweep.build.assemble import build_arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
+from optsweep.errors import UserError
 from optsweep.optim.adam import AdamW
 from optsweep.optim.update import Decay, Update
 from optsweep.tasks.base import Facts, Split
 from optsweep.tasks.data import Stretch
+from optsweep.tasks.loading import Loader, Request
 from optsweep.tasks.nest import cast, count_of, joined, mapped, tensors_of
 from optsweep.tasks.pieces import divided
+from optsweep.tasks.random import seeded
 from optsweep.train.loop import train_all
 from optsweep.train.trial import Trial
 from own_pieces import CPU, HYPER, Noisy, X, Y, net, numbers, outcomes, program, stream
@@ -89,12 +93,37 @@ def test_samples_of_an_evaluation_do_not_depend_on_its_batches() -> None:
 
 def test_fetching_leaves_the_generators_alone() -> None:
     data = optsweep.Task(net, Noisy()).data(Split.TRAIN)
-    torch.manual_seed(0)
-    expected = torch.rand(2)
-    torch.manual_seed(0)
-    batches = data.training([Stretch(0, 0, 2)], 4, 1, CPU)
+
+    def drawn() -> tuple[float, ...]:
+        return float(torch.rand(())), random.random(), float(np.random.random())  # noqa: NPY002
+
+    seeded(0)
+    expected = drawn(), drawn()
+    seeded(0)
+    batches = data.training([Stretch(0, 0, 9)], 4, 1, CPU)
     next(batches)
-    assert torch.equal(torch.rand(2), expected)
+    first = drawn()
+    for _ in range(6):
+        next(batches)
+    assert (first, drawn()) == expected
+
+
+class Torn(Noisy):
+    """One sample can't be read."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 9:
+            raise OSError("torn")
+        return super().__getitem__(index)
+
+
+def test_batches_before_one_that_fails_are_given() -> None:
+    loader = Loader([Torn()])
+    batches = loader.batches((Request(0, [i, i + 1], (1,)) for i in range(0, 20, 2)), CPU)
+    for _ in range(4):
+        next(batches)
+    with pytest.raises(UserError, match="sample 9 can't be read"):
+        next(batches)
 
 
 def test_a_stream_is_a_function_of_seed_and_step() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from optsweep.checks import of_type
 from optsweep.config.sections import TaskConfig
 from optsweep.errors import UserError, located, nearest
 from optsweep.tasks.base import Split, Task
+from optsweep.train.flags import changed, flags, put
 from optsweep.train.process import DEFAULT_DTYPE, isolated
 
 
@@ -22,6 +24,17 @@ def build_task(config: TaskConfig) -> Task:
     task = unpickled(config.pickled) if config.pickled else _named_task(config)
     samples_of_a_batch(config, stated(task))
     return task
+
+
+@contextmanager
+def _abroad(config: TaskConfig) -> Iterator[None]:
+    """The process is as before, but for switches of torch: outside model() they hold for all, as a script sets them."""
+    with isolated():
+        before = flags()
+        yield
+        _refuse_default_dtype(config)
+        own = changed(before)
+    put(own)
 
 
 def _refuse_default_dtype(config: TaskConfig) -> None:
@@ -35,9 +48,8 @@ def _refuse_default_dtype(config: TaskConfig) -> None:
 
 def _named_task(config: TaskConfig) -> Task:
     """A task by its path: a class of tasks, a function that returns one, or a task itself."""
-    with isolated():
+    with _abroad(config):
         found = resolve(config.target, "task._target_")
-        _refuse_default_dtype(config)
     if isinstance(found, Task) and not config.options:
         return found
     if not callable(found) or (inspect.isclass(found) and not issubclass(found, Task)):
@@ -52,9 +64,8 @@ def _named_task(config: TaskConfig) -> Task:
         )
     _check_options(config, found)
     try:
-        with isolated():
+        with _abroad(config):
             task = found(**config.options)
-            _refuse_default_dtype(config)
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error).splitlines()[0] if inspect.isclass(found) else f"task: {located(error)}") from None
     if not isinstance(task, Task):

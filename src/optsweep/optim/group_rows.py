@@ -25,6 +25,9 @@ before; and its state, in its own shape."""
 PROGRESS = ("step", "progress")
 GRAD = attrgetter("grad")
 
+Grads = Tensor | list[Tensor]
+"""Of a row: a row `[1, P]`, or where an update takes them as they come, those of its parameters."""
+
 
 class GradientRow(Row):
     """A row whose parameters keep gradients of their own until the step."""
@@ -52,8 +55,9 @@ class GradientRow(Row):
             end = slot.offset + slot.numel
         self._pad(layout.size - end)
         # On a CPU fresh memory costs as much as the copy; on a GPU it is cheap to get and dear to keep.
-        self._scratch = torch.zeros_like(self.row) if self.row.device.type == "cpu" else None
-        self._views = [] if self._scratch is None else [view for _, view in layout.views(self._scratch[0])]
+        self._kept = self.row.device.type == "cpu"
+        self._scratch: Tensor | None = None
+        self._views: list[Tensor] = []
         _ = self.state  # from the parameters as they are now
 
     def _pad(self, count: int) -> None:
@@ -80,9 +84,19 @@ class GradientRow(Row):
         """Whether the parameters still are in the row."""
         return list(map(Tensor.data_ptr, self.leaves)) == self._pointers
 
+    def advance(self, grads: Grads, c: Mapping[str, float]) -> None:
+        """One update with the numbers `c`; a row of gradients may be overwritten."""
+        if isinstance(grads, Tensor):
+            super().advance(grads, c)
+        else:
+            self.composed.step_parts(self.row, self.leaves, grads, c)
+
     def flat(self, grads: list[Tensor]) -> Tensor:
         """Gradients copied to a row `[1, P]`, which lasts until the next step."""
-        if self._scratch is not None:
+        if self._kept:
+            if self._scratch is None:
+                self._scratch = torch.zeros_like(self.row)
+                self._views = [view for _, view in self.layout.views(self._scratch[0])]
             torch._foreach_copy_(self._views, grads)
             return self._scratch
         parts = self._parts.copy()
@@ -110,28 +124,32 @@ class GroupRows:
                 row.compose(self.composition.update(row.layout, weight_decay))
         self.weight_decay = weight_decay
 
-    def present(self, saved: Saved) -> list[tuple[GradientRow, Tensor]]:
+    def present(self, saved: Saved) -> list[tuple[GradientRow, Grads]]:
         """The rows that have gradients, with them; a row is cut where only some of its parameters have."""
         if arrived := [parameter for parameter in self._loose if parameter.grad is not None]:
             self._loose = [parameter for parameter in self._loose if parameter.grad is None]
             for parameter in arrived:
                 self._refuse_sparse(parameter)
             self._place(arrived, saved)
-        result: list[tuple[GradientRow, Tensor]] = []
+        result: list[tuple[GradientRow, Grads]] = []
         for row in list(self.rows):
             grads = row.gradients()
             some = [grad for grad in grads if grad is not None]
             if not some:
                 continue
             if len(some) == len(grads) and row.stays():
-                result.append((row, row.flat(some)))
+                result.append((row, self._taken(row, some)))
                 continue
             have = [leaf for leaf, grad in zip(row.leaves, grads, strict=True) if grad is not None]
             lack = [leaf for leaf, grad in zip(row.leaves, grads, strict=True) if grad is None]
             self._drop(row, saved)
             self._place(lack, saved)
-            result += [(new, new.flat(new.present())) for new in self._place(have, saved)]
+            result += [(new, self._taken(new, new.present())) for new in self._place(have, saved)]
         return result
+
+    def _taken(self, row: GradientRow, grads: list[Tensor]) -> Grads:
+        """Gradients as a row takes them; those that are clipped together lie in rows."""
+        return grads if row.composed.direct and self.composition.clip_norm is None else row.flat(grads)
 
     def settle(self, saved: Saved) -> None:
         """New rows for parameters that were moved or replaced."""

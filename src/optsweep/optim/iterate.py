@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from optsweep.optim.rule import Coefficients, Domain, Floats, Rule, State, add_scaled
@@ -106,3 +107,11 @@ class Last(Iterate):
         if decayed:
             params[:, :decayed].mul_(c["keep"])
         add_scaled(params, direction, c["-lr"])
+
+    def advance_parts(
+        self, params: Tensor, parts: list[Tensor], directions: list[Tensor], decayed: int, c: Coefficients
+    ) -> None:
+        """As `advance` with one lane, where the direction lies in pieces as `parts` of the row do."""
+        if decayed:
+            params[:, :decayed].mul_(c["keep"])
+        torch._foreach_add_(parts, directions, alpha=float(c["-lr"]))

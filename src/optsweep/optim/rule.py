@@ -84,6 +84,9 @@ class Rule(ABC):
     by_role: ClassVar[bool] = False
     """Whether it treats parameters by their role in the model, which their shape doesn't tell."""
 
+    gives_gradient: ClassVar[bool] = False
+    """Whether its direction is the gradient as it comes."""
+
     period: int = 1
     """Steps after which the rule's own rhythm repeats (SOAP's refresh); lanes start at multiples of it."""
 

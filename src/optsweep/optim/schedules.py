@@ -58,6 +58,12 @@ def _schedule(name: str) -> Callable[..., Floats]:
     return function
 
 
+@cache
+def _arguments(name: str) -> frozenset[str]:
+    """Arguments of a schedule's function, options included."""
+    return frozenset(inspect.signature(_schedule(name)).parameters)
+
+
 def traits_of(name: str) -> Traits:
     """What is special about a schedule. Raises ValueError if there is none of that name."""
     return DECLARED.get(_schedule(name), Traits())
@@ -134,7 +140,7 @@ class Schedule:
     @property
     def listens(self) -> bool:
         """Whether its multipliers depend on validation losses, so that every trial has its own."""
-        return "observed" in inspect.signature(_schedule(self.name)).parameters
+        return "observed" in _arguments(self.name)
 
     def multipliers(self, num_steps: int, upto: int, observed: Sequence[float] = ()) -> Floats:
         """Multipliers of steps 0 … upto − 1 of a run of `num_steps`, given the validation losses observed so far."""
@@ -149,10 +155,9 @@ class Schedule:
 
     def _after(self, steps: Steps, num_steps: int, observed: Sequence[float]) -> Floats:
         """Multipliers after warm-up, of steps counted from its end."""
-        function = _schedule(self.name)
         supplied = {"warmup_steps": self.length, "observed": observed}
-        wanted = {k: v for k, v in supplied.items() if k in inspect.signature(function).parameters}
-        return function(steps, num_steps, **self.options, **wanted)
+        wanted = {key: value for key, value in supplied.items() if key in _arguments(self.name)}
+        return _schedule(self.name)(steps, num_steps, **self.options, **wanted)
 
     def patience(self, num_steps: int) -> int | None:
         """Evaluations without a new best after which it first changes the LR; None if it never does."""
@@ -196,10 +201,11 @@ class Multipliers:
         self.observed: list[float] = []
 
     def extend(self, end: int) -> None:
-        """Compute up to step `end` (exclusive)."""
+        """Compute up to step `end` (exclusive) at least: all at once unless later ones depend on observations."""
         begin = len(self.values)
         if end > begin:
-            more = self.schedule.multipliers(self.num_steps, end, self.observed)[begin:]
+            upto = end if self.schedule.listens else max(end, self.num_steps)
+            more = self.schedule.multipliers(self.num_steps, upto, self.observed)[begin:]
             self.values = np.concatenate([self.values, more])
 
     def observe(self, value: float) -> None:

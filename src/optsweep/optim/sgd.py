@@ -25,6 +25,8 @@ from optsweep.optim.rule import UNIT, Coefficients, Domain, Floats, Rule, State,
 class SGD(Rule):
     """Elementwise, no state."""
 
+    gives_gradient: ClassVar[bool] = True
+
     def init(self, params: Tensor, layout: Layout) -> State:
         """Nothing."""
         return {}

@@ -72,7 +72,7 @@ class RowOptimizer(torch.optim.Optimizer):
         if self._multipliers is not None:
             self._check_lrs()
         if self.composition.clip_norm is not None:
-            clip_together([grads for _, _, grads in taking], self.composition.clip_norm)
+            clip_together([grads for _, _, grads in taking if isinstance(grads, Tensor)], self.composition.clip_norm)
         for index, row, grads in taking:
             numbers = row.numbers.take(hypers[index], self._multiplier(index), self._expected)
             row.advance(grads, numbers)

@@ -51,6 +51,7 @@ class Update:
         # factors of the learning rate, which then scale decay as well, as in torch's groups.
         self._decay_in_rule = decay is Decay.DECOUPLED and (self.rule.decays_inside or bool(layout.factors))
         self._factors: Tensor | None = None
+        self._last = self.iterate if type(self.iterate) is Last else None
 
     @property
     def notes(self) -> Sequence[str]:
@@ -76,6 +77,12 @@ class Update:
     def period(self) -> int:
         """Lanes start at multiples of this many steps."""
         return lcm(self.rule.period, self.iterate.period)
+
+    @property
+    def direct(self) -> bool:
+        """Whether the gradient itself is what parameters move along, so that it needn't lie in a row."""
+        changed = self.clip_norm is not None or self.decay is Decay.L2 or bool(self.layout.factors)
+        return self.rule.gives_gradient and self._last is not None and not changed
 
     @property
     def host_coefficients(self) -> bool:
@@ -144,8 +151,19 @@ class Update:
             if self._factors is None:
                 self._factors = self.layout.factor_row(direction)
             direction = direction * self._factors
+        self.iterate.advance(params, state, direction, self._decayed, c, tick)
+
+    @torch.no_grad()
+    def step_parts(self, params: Tensor, parts: list[Tensor], grads: list[Tensor], c: Coefficients) -> None:
+        """As `step` with one lane, of gradients in pieces as `parts` of the row lie; for one that is `direct`."""
+        assert self._last is not None
+        self._last.advance_parts(params, parts, grads, self._decayed, c)
+
+    @property
+    def _decayed(self) -> int:
+        """Elements of a row that the iterate lets decay."""
         decays = self.decay is Decay.INDEPENDENT or (self.decay is Decay.DECOUPLED and not self._decay_in_rule)
-        self.iterate.advance(params, state, direction, self.layout.decayed if decays else 0, c, tick)
+        return self.layout.decayed if decays else 0
 
     @torch.no_grad()
     def weights(self, params: Tensor, state: State, c: Coefficients) -> Tensor:

@@ -76,13 +76,12 @@ def epochs(size: int, seed: int, first: int, num_steps: int, batch_size: int) ->
 
     Every epoch is a fresh permutation; a batch may span two, so that none is short and no sample is left out.
     """
-    flat = np.arange(first * batch_size, (first + num_steps) * batch_size)
-    numbers, offsets = np.divmod(flat, size)
-    indices = np.empty_like(flat)
-    for epoch in np.unique(numbers):
-        here = numbers == epoch
-        indices[here] = _permutation(seed, int(epoch), size)[offsets[here]]
-    return indices.reshape(num_steps, batch_size)
+    begin, end = first * batch_size, (first + num_steps) * batch_size
+    parts = [
+        _permutation(seed, epoch, size)[max(begin - epoch * size, 0) : end - epoch * size]
+        for epoch in range(begin // size, -(-end // size))
+    ]
+    return np.concatenate(parts).reshape(num_steps, batch_size)
 
 
 def chunks(size: int, batch_size: int) -> list[Indices]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import cloudpickle
@@ -13,7 +14,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from optsweep.errors import UserError, located
 from optsweep.tasks.nest import Nest, moved
-from optsweep.tasks.random import seeded, undisturbed
+from optsweep.tasks.random import apart, seeded, undisturbed
+
+AHEAD = 4
+"""Batches that are drawn at once where there are no workers: what is done around their drawing costs less for each."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,16 @@ class _Batches(Dataset[Any]):
 
     def __getitem__(self, request: Request) -> Nest:
         dataset, samples = self.datasets[request.place], []
-        one = len(request.seeds) == 1
+        index = request.indices[0]
         try:
-            seeded(request.seeds[0])
-            for place, index in enumerate(request.indices):
-                if not one:
-                    seeded(request.seeds[place])
-                samples.append(dataset[index])
+            if len(request.seeds) == 1:
+                seeded(request.seeds[0])
+                for index in request.indices:
+                    samples.append(dataset[index])
+            else:
+                for index, seed in zip(request.indices, request.seeds, strict=True):
+                    seeded(seed)
+                    samples.append(dataset[index])
         except Exception as error:
             return Failed(f"sample {index} can't be read: {located(error)}")
         try:
@@ -74,7 +81,7 @@ class _Plan:
 
 
 class Loader:
-    """One DataLoader over several Datasets; `workers` processes fetch ahead, 0: this one fetches.
+    """One DataLoader over several Datasets; `workers` processes fetch ahead, 0: this one fetches, on a CPU by itself.
 
     One series of batches is read at a time: another one ends it.
     """
@@ -88,17 +95,24 @@ class Loader:
 
     def batches(self, requests: Iterator[Request], device: torch.device) -> Iterator[Nest]:
         """The batches, in order. Raises UserError, in one line, for a sample that can't be read."""
-        self._plan.requests = requests
         with undisturbed():
-            batches = iter(self._opened(device))
+            batches = self._fetched(requests, device)
         while True:
-            with undisturbed():  # without workers, samples are drawn here
-                batch = next(batches, None)
-            if batch is None:
+            with apart():  # without workers, samples are drawn here
+                ready = list(islice(batches, 1 if self.workers else AHEAD))
+            if not ready:
                 return
-            if isinstance(batch, Failed):
-                raise UserError(f"task: {batch.reason}")
-            yield moved(batch, device)
+            for batch in ready:
+                if isinstance(batch, Failed):
+                    raise UserError(f"task: {batch.reason}")
+                yield moved(batch, device)
+
+    def _fetched(self, requests: Iterator[Request], device: torch.device) -> Iterator[Nest]:
+        """The batches, or what went wrong."""
+        if not self.workers and device.type == "cpu":  # a DataLoader would do the same in more time
+            return map(_Batches(self.datasets, self.collate).__getitem__, requests)
+        self._plan.requests = requests
+        return iter(self._opened(device))
 
     def _opened(self, device: torch.device) -> DataLoader[Any]:
         if self._loader is None:

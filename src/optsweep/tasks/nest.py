@@ -21,6 +21,9 @@ def mapped(function: Callable[[Tensor], Any], nest: Nest) -> Nest:
     """
     if isinstance(nest, Tensor):
         return function(nest)
+    kind = type(nest)
+    if kind is tuple or kind is list:
+        return kind([mapped(function, part) for part in nest])
     if isinstance(nest, PackedSequence):
         data, lengths, order, back = nest
         orders = [None if index is None else function(index) for index in (order, back)]
@@ -30,12 +33,9 @@ def mapped(function: Callable[[Tensor], Any], nest: Nest) -> Nest:
         return dataclasses.replace(nest, **values)
     if isinstance(nest, Mapping):
         items = {key: mapped(function, value) for key, value in nest.items()}
-        return items if type(nest) is dict else type(nest)(items)  # type: ignore[call-arg]
-    if isinstance(nest, (tuple, list)):
-        parts = [mapped(function, part) for part in nest]
-        if type(nest) in (tuple, list):
-            return type(nest)(parts)
-        return type(nest)(*parts)  # a named tuple
+        return items if kind is dict else kind(items)
+    if isinstance(nest, (tuple, list)):  # a named tuple
+        return kind(*[mapped(function, part) for part in nest])
     return nest
 
 

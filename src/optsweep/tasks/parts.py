@@ -18,7 +18,7 @@ from optsweep.errors import UserError, located
 from optsweep.tasks.data import Data, Indexed, Indices, Stretch, chunks, epochs, taken
 from optsweep.tasks.loading import Loader, Request
 from optsweep.tasks.nest import Nest, count_of, mapped, moved, tensors_of
-from optsweep.tasks.random import sample_seeds, seeded, undisturbed
+from optsweep.tasks.random import apart, sample_seeds, seeded, undisturbed
 
 DIGESTED = 64
 """Samples of a Dataset that stand for all of them in its digest."""
@@ -227,7 +227,7 @@ class Stream:
                 seeded(seeds[0])
                 batches = iter(self.make(**{name: known[name] for name in self._wanted}))
             for step in range(1, 1 << 32):
-                with undisturbed():
+                with apart():
                     seeded(sample_seeds(seed, (epoch << 32) + step, 1)[0])
                     batch = next(batches, None)
                 if batch is None:

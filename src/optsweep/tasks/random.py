@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.random import mtrand
 from numpy.typing import NDArray
 
 
@@ -46,3 +47,24 @@ def undisturbed() -> Iterator[None]:
         torch.set_rng_state(ours)
         random.setstate(python)
         np.random.set_state(legacy)  # noqa: NPY002
+
+
+_NUMPY_S = np.random.MT19937()
+"""The generator that numpy's functions draw from inside `apart`."""
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """As `undisturbed` in a sixth of the time, for what seeds these generators before it draws.
+
+    numpy draws from another generator inside, so that its own needn't be copied, which takes longest. Of a pair of
+    normal numbers, the one that it keeps for later is lost.
+    """
+    ours, python, numpy_s = torch.get_rng_state(), random.getstate(), mtrand.get_bit_generator()
+    mtrand.set_bit_generator(_NUMPY_S)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(ours)
+        random.setstate(python)
+        mtrand.set_bit_generator(numpy_s)

@@ -115,9 +115,8 @@ class Arena:
         if self.stacked:
             return
         parameters = dict(self.module.named_parameters())
-        for name, view in self.views(self.params).items():
-            leaf = self.leaves[name]
-            if parameters.get(name) is not leaf or (leaf.numel() and leaf.data_ptr() != view.data_ptr()):
+        for (name, leaf), pointer in zip(self.leaves.items(), self._pointers, strict=True):
+            if parameters.get(name) is not leaf or leaf.data_ptr() != pointer:
                 raise RuntimeError(
                     f"parameter {name} has left the arena: the model replaced it during training (model.double(), a "
                     f"new nn.Parameter); it must not"
@@ -139,6 +138,7 @@ class Arena:
             for name, leaf in self.leaves.items():
                 leaf.data = values[name]
         self._leaves = list(self.leaves.values())
+        self._pointers = [leaf.data_ptr() for leaf in self._leaves]
         self._views = list(self.views(self._low_grads).values())
         self._version = 0
         for leaf, view in zip(self._leaves, self._views, strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optsweep.optim.iterate import Past
+from optsweep.optim.iterate import BEGINNING, Past
 from optsweep.optim.rule import Coefficients, Floats
 from optsweep.optim.schedules import Multipliers
 from optsweep.optim.updater import Updater
@@ -36,6 +36,7 @@ class Lane:
     spread: float = 0.0  # of the samples' losses before the first step, for a task without a floor
     step: int = 0
     train_seconds: float = 0.0
+    past: Past = BEGINNING  # the steps that it has numbers for
     last: Coefficients = field(default_factory=dict)  # of the last step
     points: list[Point] = field(default_factory=list)  # since the last rung
 
@@ -76,8 +77,9 @@ def coefficients(
     tables: list[dict[str, Floats]] = []
     for lane in lanes:
         lane.multipliers.extend(end - lane.start)
-        past, now = np.split(lane.multipliers.values[: end - lane.start], [first - lane.start])
-        table = update.coefficients(lane.trial.hyper, now, Past().after(past))
+        now = lane.multipliers.values[first - lane.start : end - lane.start]
+        table = update.coefficients(lane.trial.hyper, now, lane.past)
+        lane.past = lane.past.after(now)
         lane.last = {name: float(values[-1]) for name, values in table.items()}
         tables.append(table)
     names = list(tables[0])

@@ -84,7 +84,10 @@ def time_steps(program: Program, trial: Trial, num_steps: int) -> float:
 @contextmanager
 def _surroundings(program: Program) -> Iterator[None]:
     """What holds in the process while a program trains."""
-    with isolated(program.device, program.traits.default_dtype), deterministic(program.deterministic):
+    with (
+        isolated(program.device, program.traits.default_dtype, program.traits.flags),
+        deterministic(program.deterministic),
+    ):
         yield
 
 

@@ -44,7 +44,7 @@ class Probe:
 def probe(program: Program) -> Probe:
     """One forward and backward pass of seed 0 on the plain path, whatever the arm's lanes; the same every time."""
     traits, forward = program.traits, replace(program.forward, stacked=False)
-    with isolated(program.device, traits.default_dtype), deterministic(program.deterministic):
+    with isolated(program.device, traits.default_dtype, traits.flags), deterministic(program.deterministic):
         module = program.model(0).to(program.device)
         facts = [TensorFacts(n, tuple(p.shape), str(p.dtype), p.requires_grad) for n, p in module.named_parameters()]
         facts += [TensorFacts(n, tuple(b.shape), str(b.dtype), False) for n, b in module.named_buffers()]

@@ -6,19 +6,28 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import numpy as np
 import torch
+
+from optsweep.train.flags import Flags, flags, put
+
+NONE: Flags = MappingProxyType({})
 
 DEFAULT_DTYPE = torch.float32
 
 
 @contextmanager
-def isolated(device: torch.device | None = None, default_dtype: torch.dtype = DEFAULT_DTYPE) -> Iterator[None]:
-    """Put back what the block leaves changed: generators, torch's default dtype, its number of threads, its gradients.
+def isolated(
+    device: torch.device | None = None, default_dtype: torch.dtype = DEFAULT_DTYPE, own: Flags = NONE
+) -> Iterator[None]:
+    """Put back what the block leaves changed: generators, torch's default dtype, threads, gradients, and its switches.
 
-    Inside, the default dtype is `default_dtype` to begin with, whatever it was outside.
+    Inside, the default dtype is `default_dtype` to begin with, whatever it was outside, and the switches in `own` are
+    as they are there.
     """
+    switches = flags()
     dtype, threads, enabled = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
     cpu, python = torch.get_rng_state(), random.getstate()
     legacy = np.random.get_state()  # noqa: NPY002 - the global generator is what users' models draw from
@@ -26,9 +35,11 @@ def isolated(device: torch.device | None = None, default_dtype: torch.dtype = DE
     mps = torch.mps.get_rng_state() if device is not None and device.type == "mps" else None
     torch.set_default_dtype(default_dtype)
     try:
+        put({**switches, **own})
         with torch.enable_grad():
             yield
     finally:
+        put(switches)
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(enabled)
         if torch.get_num_threads() != threads:

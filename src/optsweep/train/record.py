@@ -36,7 +36,7 @@ class Record:
         self._ratios.append(norm_of(changes) / norm_of(before))
 
     def points(self, lrs: Sequence[Floats], starts: Sequence[int]) -> list[list[Point]]:
-        """Points of every lane; `lrs` are each lane's learning rates from its step 0 on, which was tick `starts`."""
+        """Points of every lane; `lrs` are each lane's learning rates, whose step 0 was tick `starts`."""
         ticks = list(self.logged)
         losses = torch.stack(self._losses).reshape(len(self._losses), self.lanes).cpu().double().numpy()
         norms, ratios = (torch.stack(values).cpu().double().numpy() for values in (self._norms, self._ratios))
@@ -45,7 +45,11 @@ class Record:
         return [
             [
                 Point(
-                    t + 1 - start, float(means[i][k]), float(lrs[k][t - start]), float(norms[i][k]), float(ratios[i][k])
+                    t + 1 - start,
+                    float(means[i][k]),
+                    float(lrs[k][t - self.first]),
+                    float(norms[i][k]),
+                    float(ratios[i][k]),
                 )
                 for i, t in enumerate(ticks)
             ]

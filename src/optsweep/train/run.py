@@ -141,7 +141,10 @@ class Run:
         seconds = time.perf_counter() - begin
         arena.check()
         self.tick = end
-        lrs = [lane.trial.hyper["lr"] * lane.multipliers.values for lane in self.lanes]
+        lrs = [
+            lane.trial.hyper["lr"] * lane.multipliers.values[first - lane.start : end - lane.start]
+            for lane in self.lanes
+        ]
         for lane, points in zip(self.lanes, record.points(lrs, [lane.start for lane in self.lanes]), strict=True):
             lane.points += points
         return seconds
@@ -150,14 +153,15 @@ class Run:
         """A function of the step's batches that leaves gradients at the leaves and returns the mean loss, `[K]`."""
         program, arena, forward, parts = self.program, self.arena, self.program.forward, self.program.accumulate
         module, leaves, frozen, buffers = arena.module, arena.leaves, arena.frozen, arena.buffers
-        lanes_loss = forward.lanes_loss(module)
+        stacked = program.stacked
+        lanes_loss = forward.lanes_loss(module) if stacked else None
 
         def autocast_loss(batch: Nest) -> Tensor:
             with forward.autocast():
                 return forward.loss(module, batch)
 
         def loss_of(batch: Nest) -> Tensor:
-            if program.stacked:
+            if lanes_loss is not None:
                 return lanes_loss(leaves, frozen, buffers, batch)
             return forward.loss(module, batch) if program.precision == "fp32" else autocast_loss(batch)
 
@@ -170,7 +174,7 @@ class Run:
                 loss = loss_of(forward.cast(next(batches)))
                 if parts > 1:
                     loss = loss / parts
-                (loss.sum() if program.stacked else loss).backward()  # type: ignore[no-untyped-call]
+                (loss.sum() if stacked else loss).backward()  # type: ignore[no-untyped-call]
                 total = loss.detach() if total is None else total + loss.detach()
             assert total is not None
             return total

@@ -18,6 +18,7 @@ from optsweep.tasks.base import Split, Task
 from optsweep.tasks.data import Stretch
 from optsweep.tasks.meters import Means
 from optsweep.tasks.nest import Nest, tensors_of
+from optsweep.train.flags import Flags, changed, flags
 from optsweep.train.forward import Forward, Precision, Tensors
 from optsweep.train.process import isolated
 from optsweep.train.randomness import Generators, seed_construction, step_seeds
@@ -43,6 +44,7 @@ class ModelTraits:
 
     dtype: torch.dtype
     default_dtype: torch.dtype  # torch's default that the model set for itself
+    flags: Flags  # switches of torch that it set for itself
     generators: Generators
     missing: tuple[str, ...]
     alone: str
@@ -55,6 +57,7 @@ class Construction:
 
     module: nn.Module
     default_dtype: torch.dtype
+    flags: Flags  # that it changed
     reseeded: bool  # whether it set the seed of torch's generator
     generators: Mapping[str, object]  # their states
 
@@ -84,10 +87,11 @@ class Construction:
 def construct(task: Task, seed: int, device: torch.device) -> Construction:
     """The task's model, drawn from `seed`, on the CPU or where the task puts it; the process is left as it was."""
     with isolated(device):
+        before = flags()
         seed_construction(seed, device)
         module = task.model()
         reseeded = torch.initial_seed() != seed % 2**64
-        return Construction(module, torch.get_default_dtype(), reseeded, _states(device))
+        return Construction(module, torch.get_default_dtype(), changed(before), reseeded, _states(device))
 
 
 def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_size: int, lanes: bool) -> ModelTraits:
@@ -106,7 +110,7 @@ def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_s
     _own(first.module, second.module)
     own = _differing(first.module, second.module)
     forward = Forward(task, device, dtype, precision, stacked=False)
-    with isolated(device, first.default_dtype):
+    with isolated(device, first.default_dtype, first.flags):
         with _one_line("first batch"):
             trial = _try(forward, first.module.to(device), batch_size)
         for split in (Split.VAL, Split.TEST):
@@ -115,7 +119,7 @@ def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_s
     alone = ""
     if lanes:
         alone = trial.alone or (f"attribute {own} differs from seed to seed and is no buffer" if own else "")
-        with isolated(device, first.default_dtype):
+        with isolated(device, first.default_dtype, first.flags):
             alone = alone or _lanes(replace(forward, stacked=True), second.module.to(device), batch_size, trial.missing)
     notes = _seeds_of_its_own(first, second)
     if alone:
@@ -123,7 +127,7 @@ def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_s
     if trial.missing:
         when = "it is left out" if lanes and not alone else "each is trained in the steps that give it one"
         notes.append(f"task.model: the first batch gives {_listed(trial.missing)} no gradient; {when}")
-    return ModelTraits(dtype, first.default_dtype, trial.generators, trial.missing, alone, tuple(notes))
+    return ModelTraits(dtype, first.default_dtype, first.flags, trial.generators, trial.missing, alone, tuple(notes))
 
 
 def _seeds_of_its_own(first: Construction, second: Construction) -> list[str]:
