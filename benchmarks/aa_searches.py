@@ -235,16 +235,18 @@ def run(device: torch.device) -> Iterator[Figure]:
     for entry, found in banks(device):
         bank[entry] = found
         if entry.eps:
-            yield from alike(entry, *found)
+            yield from alike(entry, found)
     for candidate, baseline in UNLIKE:
         yield from unlike(candidate, baseline, bank[candidate][0], bank[baseline][0])
 
 
-def alike(arm: Entry, one: Array, *other: Array) -> Iterator[Figure]:
-    """How often an arm is declared better or worse than itself, under its `other` name if it has one."""
-    questions = {"itself, in one sweep": held for held in other}  # the same points and seeds
+def alike(arm: Entry, names: Sequence[Array]) -> Iterator[Figure]:
+    """How often an arm is declared better or worse than itself, under each of its names if it has two."""
+    one, other = names[0], names[-1]
     # nothing in common; every search is used once, or, of one name, once on either side
-    questions["itself, in another sweep"] = np.roll((*other, one)[0], -1, axis=0)
+    questions = {"itself, in another sweep": np.roll(other, -1, axis=0)}
+    if len(names) > 1:  # the same points and seeds, as under two names
+        questions = {"itself, in one sweep": other, **questions}
     for question, against in questions.items():
         for plan in arm.plans:
             hits = [finding.outcome in DECLARED for finding in findings(one, against, plan)]

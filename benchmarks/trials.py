@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from itertools import count
 
 import torch
+from torch import Tensor, nn
 
 from optsweep.build.assemble import Built, build_arm
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
-from optsweep.tasks.base import Split
+from optsweep.tasks.base import Split, Task
 from optsweep.train.program import Program
 from optsweep.train.run import Run, Silent
 from optsweep.train.trial import Trial
@@ -82,10 +83,15 @@ def by_hand(program: Program, trial: Trial, num_steps: int) -> Iterator[None]:
         for batch, lr in zip(indices, lrs, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            inputs, targets = task.batch(Split.TRAIN, batch)
-            loss = task.loss(module(inputs), targets)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.detach())
+            losses.append(step_by_hand(task, module, optimizer, batch))
         yield
+
+
+def step_by_hand(task: Task, module: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor) -> Tensor:
+    """One training step on the samples `batch`; its loss, on the device."""
+    inputs, targets = task.batch(Split.TRAIN, batch)
+    loss = task.loss(module(inputs), targets)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.detach()
