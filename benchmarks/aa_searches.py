@@ -56,9 +56,10 @@ class Plan:
 
     repeats: int
     seeds: int
+    over_samples: bool = True  # whether its intervals are over test samples too, as the product's are
 
     def __str__(self) -> str:
-        return f"{self.repeats} × ({TRIALS} + {self.seeds})"
+        return f"{self.repeats} × ({TRIALS} + {self.seeds}){'' if self.over_samples else ', test samples held'}"
 
     @property
     def nominal(self) -> bool:
@@ -66,8 +67,9 @@ class Plan:
         return self.repeats > 1
 
 
-PLANS = (Plan(1, 8), Plan(3, 3), Plan(4, 3))
-MAIN = PLANS[-1]
+MAIN = Plan(4, 3)
+HELD = replace(MAIN, over_samples=False)
+PLANS = (Plan(1, 8), Plan(3, 3), MAIN, HELD)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Entry:
     @property
     def plans(self) -> Sequence[Plan]:
         """What is asked of it: of redrawn splits R = 4, since the first search has the task's in every sweep."""
-        return (MAIN,) if self.splits else PLANS
+        return (MAIN, HELD) if self.splits else PLANS
 
     @property
     def names(self) -> list[Arm]:
@@ -136,7 +138,7 @@ class Confirmed:
         ended = {index: found for index, found in part.items() if math.isfinite(found[0])}
         return Confirmed(
             {index: whole for index, (whole, *_) in ended.items()},
-            {index: parts for index, (_, *parts) in ended.items()},
+            {index: parts for index, (_, *parts) in ended.items()} if plan.over_samples else {},
             len(part) - len(ended),
         )
 
