@@ -23,12 +23,16 @@ STEADY = (8.5, 5.0, 7.0, 6.0, 6.0, 6.5, 7.5, 8.5)
 
 
 def test_what_would_be_chosen_is_the_best_mean_of_those_run_most() -> None:
-    results = [("a", math.inf), ("b", 2.0), ("c", 3.0), ("b", 5.0), ("c", 3.0), ("d", 1.0)]
+    results = [("a", 0, math.inf), ("b", 0, 2.0), ("c", 0, 3.0), ("b", 1, 5.0), ("c", 1, 3.0), ("d", 0, 1.0)]
     assert chosen_so_far(results) == [math.inf, 2.0, 2.0, 3.5, 3.0, 3.0]
 
 
+def test_the_same_trial_twice_is_one_result() -> None:
+    assert chosen_so_far([("a", 0, 2.0), ("b", 0, 1.0), ("a", 0, 2.0)]) == [2.0, 1.0, 1.0]
+
+
 def test_a_setting_that_diverged_once_is_not_chosen() -> None:
-    assert chosen_so_far([("a", 1.0), ("b", 2.0), ("a", math.inf)]) == [1.0, 1.0, 2.0]
+    assert chosen_so_far([("a", 0, 1.0), ("b", 0, 2.0), ("a", 1, math.inf)]) == [1.0, 1.0, 2.0]
 
 
 def test_an_order_is_that_of_the_other_searches() -> None:
@@ -114,4 +118,4 @@ def test_the_figure_says_n_and_what_its_bands_are() -> None:
     assert below.get_xlabel() == "search trials"
     (shares,) = below.get_lines()
     assert np.asarray(shares.get_ydata()).tolist() == [0, 0, 0, 100, 100, 100, 100, 100]
-    assert [np.asarray(line.get_ydata())[-1] for line in above.get_lines()] == [3.0, 5.0]
+    assert [np.asarray(line.get_ydata())[-1] for line in above.get_lines()] == [0.0, 2.0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 
@@ -23,17 +23,17 @@ MIN_TRIALS = 8
 """Of fewer searches, or shorter ones, nothing is said."""
 
 
-def chosen_so_far(results: Sequence[tuple[Hashable, float]]) -> list[float]:
+def chosen_so_far(results: Sequence[tuple[Hashable, int, float]]) -> list[float]:
     """Validation loss, after each trial, of the setting that a search would choose then; infinity: none.
 
-    `results` are (setting, loss) in the order of the slots, infinity where a trial has none. As a search chooses: the
-    lowest mean among the settings with most results, none of which diverged.
+    `results` are (setting, seed, loss) in the order of the slots, infinity where a trial has none. As a search chooses:
+    the lowest mean among the settings that ran on most seeds, and diverged on none.
     """
-    found: dict[Hashable, list[float]] = {}
+    found: dict[Hashable, dict[int, float]] = {}
     chosen = []
-    for setting, loss in results:
-        found.setdefault(setting, []).append(loss)
-        finite = [losses for losses in found.values() if all(map(math.isfinite, losses))]
+    for setting, seed, loss in results:
+        found.setdefault(setting, {}).setdefault(seed, loss)  # the same trial twice is one result
+        finite = [by_seed.values() for by_seed in found.values() if all(map(math.isfinite, by_seed.values()))]
         most = max(map(len, finite), default=0)
         chosen.append(min((fmean(losses) for losses in finite if len(losses) == most), default=math.inf))
     return chosen
@@ -86,8 +86,15 @@ class Stability:
 
     @cached_property
     def after(self) -> Interval:
-        """Trials until the order is stable: geometric mean over searches, the median where one never is."""
-        return ratio_interval(self.stable_from, self.confidence)
+        """Trials until the order is stable: geometric mean over searches, the median where one never is.
+
+        An end of its interval beyond what there can be, from the first to the last trial, is that.
+        """
+        found = ratio_interval(self.stable_from, self.confidence)
+        if found.low is None or found.high is None or not math.isfinite(found.estimate):
+            return found
+        high = min(found.high, float(self.trials)) if math.isfinite(found.high) else found.high
+        return replace(found, low=max(found.low, 1.0), high=high)
 
 
 def stability(

@@ -28,7 +28,13 @@ class RankingOverTrials:
     arms: tuple[ArmResult, ...]
     pairs: tuple[tuple[ArmResult, ArmResult], ...]
     best: NDArray[np.float64]  # validation loss of what would be chosen: [arms, searches, trials]
+    reference: ArmResult  # the baseline, where it is among the arms
     stability: Stability
+
+    @property
+    def behind(self) -> NDArray[np.float64]:
+        """`best` less what the reference would choose at the end of the same search."""
+        return self.best - self.best[self.arms.index(self.reference), :, -1][:, None]
 
     @property
     def sentence(self) -> str:
@@ -87,15 +93,16 @@ def ranking_over_trials(group: Group) -> RankingOverTrials | None:
     confirmed = [[tested[arm.name][repeat] for repeat in repeats] for arm in arms]
     places = [(arms.index(one), arms.index(other)) for one, other in pairs]
     held = stability(best, confirmed, places, group.level.confidence)
-    return RankingOverTrials(tuple(arms), tuple(pairs), best, held)
+    reference = group.baseline if group.baseline in arms else arms[0]
+    return RankingOverTrials(tuple(arms), tuple(pairs), best, reference, held)
 
 
 def _by_search(arm: ArmResult) -> dict[int, list[float]]:
     """What each search would choose after each of its trials: validation losses, by repeat."""
     keys = sorted({key for chosen in arm.arm.all_chosen.values() for key in chosen.params})
-    held: dict[int, list[tuple[tuple[str | None, ...], float]]] = {}
+    held: dict[int, list[tuple[tuple[str | None, ...], int, float]]] = {}
     for trial in sorted(arm.arm.of(Phase.SEARCH), key=lambda trial: trial.slot):
-        held.setdefault(trial.repeat, []).append((tuple(map(trial.params.get, keys)), _loss(trial)))
+        held.setdefault(trial.repeat, []).append((tuple(map(trial.params.get, keys)), trial.seed, _loss(trial)))
     return {repeat: chosen_so_far(results) for repeat, results in held.items()}
 
 

@@ -17,7 +17,7 @@ from optsweep.report.figures.canvas import (
     legend,
     legend_height,
     line,
-    loss_label,
+    short,
 )
 from optsweep.report.figures.search import loss_limits
 from optsweep.report.ranking import RankingOverTrials, ranking_over_trials
@@ -50,26 +50,28 @@ def _over_trials(group: Group, found: RankingOverTrials) -> FigurePlan:
 
     ends = [
         f"{arm.label} {number(float(best[:, held.trials // 2 - 1].mean()))}, then {number(float(best[:, -1].mean()))}"
-        for arm, best in zip(found.arms, found.best, strict=True)
+        for arm, best in zip(found.arms, found.behind, strict=True)
     ]
     return FigurePlan(
         "ranking",
         "When the order is stable",
-        f"Above: validation loss of the setting that a search would choose after so many trials, mean of n = "
-        f"{held.searches} searches; shaded: its {confidence} t interval over searches. Below: share of searches in "
+        f"Above: validation loss of the setting that a search would choose after so many trials, less that of "
+        f"{found.reference.label} at the end of the same search, mean of n = {held.searches} searches; shaded: its "
+        f"{confidence} t interval over searches. Below: share of searches in "
         f"which every pair of arms told apart is in order by these losses ({confidence} Clopper–Pearson interval, n = "
         f"{held.searches} searches); dotted: share of the {'pair' if held.pairs == 1 else f'{held.pairs} pairs'} in "
         f"order. The order is that of the other searches' confirm seeds. {found.sentence}",
-        f"Mean validation loss of the best setting by number of search trials, at half and all of {held.trials}: "
+        f"Mean validation loss of the best setting, less {found.reference.label}'s at the end, by number of search "
+        f"trials, at half and all of {held.trials}: "
         f"{listed(ends)}. {found.sentence}",
         draw,
     )
 
 
 def _draw_losses(axes: Axes, group: Group, found: RankingOverTrials) -> None:
-    last = found.best[:, :, -1]
-    limits = loss_limits(found.best[np.isfinite(found.best)].tolist(), also=last[np.isfinite(last)].tolist())
-    for arm, best in zip(found.arms, found.best, strict=True):
+    curves = found.behind.mean(1)
+    limits = loss_limits(curves[np.isfinite(curves)].tolist(), also=curves[:, -1].tolist())
+    for arm, best in zip(found.arms, found.behind, strict=True):
         at = np.flatnonzero(np.isfinite(best).all(0))  # before, a search has nothing that it could choose
         means = [mean_interval(best[:, trial], group.level.confidence) for trial in at]
         ends = [
@@ -77,9 +79,10 @@ def _draw_losses(axes: Axes, group: Group, found: RankingOverTrials) -> None:
         ]  # of equal losses there is no interval
         middle, low, high = np.clip(np.reshape(ends, (-1, 3)).T, *limits)
         axes.plot(at + 1, middle, color=colour(arm), linestyle=line(arm), drawstyle="steps-mid")
-        axes.fill_between(at + 1, low, high, step="mid", color=colour(arm), alpha=0.15, linewidth=0)
+        axes.fill_between(at + 1, low, high, step="mid", color=colour(arm), alpha=0.12, linewidth=0)
     axes.set_ylim(limits)
-    axes.set_ylabel(f"best {loss_label(group, 'validation')}")
+    unit = f" ({group.baseline.unit})" if group.baseline.unit else ""
+    axes.set_ylabel(f"best validation loss,\nless {short(found.reference.label, 24)}'s last{unit}")
 
 
 def _draw_order(axes: Axes, found: RankingOverTrials) -> None:
