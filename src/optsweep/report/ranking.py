@@ -57,7 +57,7 @@ def _from(held: Stability) -> str:
     if not math.isfinite(held.after.estimate):
         return f"in fewer than half of {searches} by the end {of} (from {each})"
     mean = "geometric mean" if all(map(math.isfinite, held.stable_from)) else "median"
-    after = f"from trial {number(held.after.estimate, 3)} {of} on"
+    after = f"from trial {number(held.after.estimate, 2)} {of} on"
     return f"{after} ({mean} over {searches}{_interval(held.after, held.confidence)}; in each from {each})"
 
 
