@@ -251,12 +251,13 @@ def alike(arm: Entry, names: Sequence[Array]) -> Iterator[Figure]:
         questions = {"itself, in one sweep": other, **questions}
     for question, against in questions.items():
         for plan in arm.plans:
-            hits = [finding.outcome in DECLARED for finding in findings(one, against, plan)]
+            found = findings(one, against, plan)
+            hits = [finding.outcome in DECLARED for finding in found]
             error = 196 * math.sqrt(0.05 * 0.95 / len(hits))
             yield share(
                 f"{arm}, against {question}: {plan}",
                 hits,
-                f"{sum(hits)} of {len(hits)} declared better or worse",
+                f"{sum(hits)} of {len(hits)} declared better or worse, {half_width(found)}",
                 "5 % nominal" if plan.nominal else "of the settings, 5 % nominal",
                 expected="5 %" if plan.nominal else "20 to 60 %",
                 target=round(5 + error, 1) if plan == MAIN else None,
@@ -270,14 +271,14 @@ def unlike(one: Entry, other: Entry, candidate: Array, baseline: Array) -> Itera
         each = candidate[..., : MAIN.seeds, 0].mean(2) - baseline[..., : MAIN.seeds, 0].mean(2)
     truth = float(each[np.isfinite(each)].mean())
     for plan in other.plans:
-        tests = [f.test for f in findings(candidate, baseline, plan) if f.test and f.test.low is not None]
+        found = findings(candidate, baseline, plan)
+        tests = [f.test for f in found if f.test and f.test.low is not None]
         ends = np.array([(test.low, test.mean, test.high) for test in tests], dtype=np.float64)
         hits = [bool(low <= truth <= high) for low, _, high in ends]
-        half = median(float(high - low) / 2 for low, _, high in ends)
         yield share(
             f"{what}, interval holds the mean of all sweeps: {plan}",
             hits,
-            f"{sum(hits)} of {len(hits)} intervals, ± {half:.4f} (median)",
+            f"{sum(hits)} of {len(hits)} intervals, {half_width(found)}",
             f"mean {truth:+.4f}",
             expected="95 %" if plan.nominal else "60 %",
             target=93.0 if plan == MAIN else None,
@@ -292,6 +293,13 @@ def findings(one: Array, other: Array, plan: Plan) -> list[Finding]:
         judge([Confirmed.of(a, plan)], Confirmed.of(b, plan), Level.of(()), None)[0]
         for a, b in zip(one, other, strict=True)
     ]
+
+
+def half_width(found: Sequence[Finding]) -> str:
+    """ "± 0.0123 (median)": half of the intervals that there are."""
+    tests = [finding.test for finding in found if finding.test]
+    held = [(test.high - test.low) / 2 for test in tests if test.low is not None and test.high is not None]
+    return f"± {median(held):.4f} (median)" if held else "no interval"
 
 
 def share(
