@@ -146,7 +146,7 @@ def splits() -> Iterator[str]:
         cells = []
         for moved in (own[:, :1], own):
             interval = stats.ttest_1samp(found + size * SEED_NOISE * moved, 0.0, axis=1).confidence_interval(1 - ALPHA)
-            inside = (interval.low <= truth(plan)) & (truth(plan) <= interval.high)
+            inside = np.asarray((interval.low <= truth(plan)) & (truth(plan) <= interval.high))
             cells += [f"{100 * inside.mean():.1f}", f"{np.median(interval.high - interval.low) / 2:.4f}"]
         rows.append([f"{size:g}", *cells])
     yield table_of(["a division moves it by", "held, %", "±", "redrawn, %", "±"], rows)

@@ -49,17 +49,17 @@ class Stability:
     @property
     def searches(self) -> int:
         """How many there are."""
-        return self.in_order.shape[0]
+        return int(self.in_order.shape[0])
 
     @property
     def pairs(self) -> int:
         """How many pairs of arms have an order."""
-        return self.in_order.shape[1]
+        return int(self.in_order.shape[1])
 
     @property
     def trials(self) -> int:
         """Trials of each search."""
-        return self.in_order.shape[2]
+        return int(self.in_order.shape[2])
 
     @cached_property
     def agreeing(self) -> tuple[int, ...]:
@@ -80,8 +80,8 @@ class Stability:
     @cached_property
     def stable_from(self) -> tuple[float, ...]:
         """By search: trials from which on all pairs stay in order; infinity where they aren't at the end."""
-        whole = self.in_order.all(1)
-        last = [int(np.flatnonzero(~row)[-1]) + 2 if not row.all() else 1 for row in whole]
+        lost = (np.flatnonzero(~pairs.all(0)) for pairs in self.in_order)
+        last = [int(places[-1]) + 2 if len(places) else 1 for places in lost]
         return tuple(float(first) if first <= self.trials else math.inf for first in last)
 
     @cached_property

@@ -119,7 +119,9 @@ def _group(verdict: Verdict) -> dict[str, Any]:
 
 def _over_trials(found: RankingOverTrials | None) -> dict[str, Any] | None:
     """How many search trials the order takes; None where it can't be said."""
-    return found and {
+    if found is None:
+        return None
+    return {
         "pairs": [[lower.name, higher.name] for lower, higher in found.pairs],
         "trials": found.stability.trials,
         "searches": found.stability.searches,
