@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from hand_figures import confirmed, made, searched
-from optsweep.inference.ranking import chosen_so_far, stability
+from optsweep.inference.ranking import Stability, chosen_so_far, stability
 from optsweep.inference.repeats import SEEDS_PER_REPEAT
 from optsweep.report.comparison import Group, compare
 from optsweep.report.figures import canvas, ranking
-from optsweep.report.ranking import ranking_over_trials
+from optsweep.report.ranking import ranking_over_trials, said_from
 from optsweep.tracking.reader import ArmRecord, SweepRecord
 from optsweep.tracking.schema import Chosen, ConfirmTerms, Environment, SearchTerms, SweepPlan
 
@@ -93,9 +93,31 @@ def test_what_is_said_of_a_group() -> None:
     assert found.stability.stable_from == (4,) * 4
     assert found.sentence == (
         "The pair of arms told apart is in the order that the other searches' confirm seeds give from trial 4 of 8 "
-        "trials on in each of 4 searches: after 2 trials in 0 of 4 (95 % interval 0 to 60 %) and after 4 trials in 4 "
-        "of 4 (95 % interval 40 to 100 %)."
+        "on in each of 4 searches: after 2 trials in 0 of 4 (95 % interval 0 to 60 %) and after 4 trials in 4 of 4 "
+        "(95 % interval 40 to 100 %)."
     )
+
+
+@pytest.mark.parametrize(
+    ("worst", "said"),
+    [
+        (
+            [2, 2, 8],
+            "from trial 3.2 of 8 on (geometric mean over 3 searches, 95 % interval 1.0 to 8.0; in each from 2, 2 and "
+            "8)",
+        ),
+        ([2, 9, 9], "by trial 8 in fewer than half of 3 searches (from 2, never and never)"),
+        (
+            [2, 3, 9],
+            "from trial 3.0 of 8 on (median over 3 searches, without an interval; in each from 2, 3 and never)",
+        ),
+        ([9, 9, 9], "from no trial of 8 on"),
+    ],
+)
+def test_from_which_trial_on_in_words(worst: list[int], said: str) -> None:
+    """Searches whose pair is in order from a trial on; of 9 of 8, never."""
+    in_order = np.array([[[trial >= first for trial in range(1, 9)]] for first in worst])
+    assert said_from(Stability(in_order)) == said
 
 
 @pytest.mark.parametrize(

@@ -45,17 +45,22 @@ class RankingOverTrials:
         of_others = "that the other searches' confirm seeds give"
         looks = sorted({max(held.trials // 4, 1), held.trials // 2})
         shares = listed([f"after {plural(look, 'trial')} in {_share(held, look)}" for look in looks])
-        return f"{told} told apart {order} {of_others} {_from(held)}: {shares}."
+        return f"{told} told apart {order} {of_others} {said_from(held)}: {shares}."
 
 
-def _from(held: Stability) -> str:
-    searches, of = f"{held.searches} searches", f"of {held.trials} trials"
+def said_from(held: Stability) -> str:
+    """ "from trial 4 of 32 on in each of 8 searches"."""
+    searches, of = f"{held.searches} searches", f"of {held.trials}"
     if len(set(held.stable_from)) == 1:
         first = held.stable_from[0]
-        return f"from trial {number(first)} {of} on in each of {searches}" if math.isfinite(first) else f"never, {of}"
+        return (
+            f"from trial {number(first)} {of} on in each of {searches}"
+            if math.isfinite(first)
+            else f"from no trial {of} on"
+        )
     each = listed([number(first) if math.isfinite(first) else "never" for first in sorted(held.stable_from)])
     if not math.isfinite(held.after.estimate):
-        return f"in fewer than half of {searches} by the end {of} (from {each})"
+        return f"by trial {held.trials} in fewer than half of {searches} (from {each})"
     mean = "geometric mean" if all(map(math.isfinite, held.stable_from)) else "median"
     after = f"from trial {number(held.after.estimate, 2)} {of} on"
     return f"{after} ({mean} over {searches}{_interval(held.after, held.confidence)}; in each from {each})"
