@@ -51,13 +51,10 @@ class RankingOverTrials:
 def said_from(held: Stability) -> str:
     """ "from trial 4 of 32 on in each of 8 searches"."""
     searches, of = f"{held.searches} searches", f"of {held.trials}"
+    if not any(map(math.isfinite, held.stable_from)):
+        return f"from no trial {of} on"
     if len(set(held.stable_from)) == 1:
-        first = held.stable_from[0]
-        return (
-            f"from trial {number(first)} {of} on in each of {searches}"
-            if math.isfinite(first)
-            else f"from no trial {of} on"
-        )
+        return f"from trial {number(held.stable_from[0])} {of} on in each of {searches}"
     each = listed([number(first) if math.isfinite(first) else "never" for first in sorted(held.stable_from)])
     if not math.isfinite(held.after.estimate):
         return f"by trial {held.trials} in fewer than half of {searches} (from {each})"
