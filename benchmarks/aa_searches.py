@@ -2,7 +2,9 @@
 
 Slots, choices and seeds are the product's own, so a sweep here is what `sweep.seed=s sweep.repeats=4` runs; slot n of
 many searches is trained as one batch of lanes. For that the split into training and validation is that of the task in
-every repeat, as with `task.resplit=false`. Arms have two names, with an eps that differs in the seventh digit.
+every repeat, as with `task.resplit=false`; where it is redrawn, each further repeat has one of as many splits as an
+entry says, since searches that train together share their data. Arms have two names, with an eps that differs in the
+seventh digit.
 """
 
 from __future__ import annotations
@@ -29,10 +31,10 @@ from optsweep.inference.comparison import Conclusion, Finding, judge
 from optsweep.inference.looks import Level
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.environment import num_cores
-from optsweep.launch.sweep import _search_plan
+from optsweep.launch.sweep import search_plan
 from optsweep.launch.worker import trial_of
 from optsweep.search.ownership import Claim
-from optsweep.search.slots import SearchPlan, Slot, choose, suggest
+from optsweep.search.slots import SearchPlan, Slot, choose, seed_of, suggest
 from optsweep.search.studies import Work
 from optsweep.train.loop import train_all
 from optsweep.train.trial import End, Outcome, Phase, Trial
@@ -54,9 +56,10 @@ class Plan:
 
     repeats: int
     seeds: int
+    over_samples: bool = True  # whether its intervals are over test samples too, as the product's are
 
     def __str__(self) -> str:
-        return f"{self.repeats} × ({TRIALS} + {self.seeds})"
+        return f"{self.repeats} × ({TRIALS} + {self.seeds}){'' if self.over_samples else ', test samples held'}"
 
     @property
     def nominal(self) -> bool:
@@ -64,8 +67,9 @@ class Plan:
         return self.repeats > 1
 
 
-PLANS = (Plan(1, 8), Plan(3, 3), Plan(4, 3))
-MAIN = PLANS[-1]
+MAIN = Plan(4, 3)
+HELD = replace(MAIN, over_samples=False)
+PLANS = (Plan(1, 8), Plan(3, 3), MAIN, HELD)
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,15 @@ class Entry:
     steps: int
     recipe: str
     eps: tuple[str, ...] = ("1e-8", "1.000001e-8")  # of its names; none: a rule that has no such option
+    splits: int = 0  # that further repeats redraw theirs from; 0: all have the task's
 
     def __str__(self) -> str:
-        return f"{self.recipe} on {self.task}, {self.steps} steps"
+        return f"{self.recipe} on {self.task}, {self.steps} steps{', splits redrawn' if self.splits else ''}"
+
+    @property
+    def plans(self) -> Sequence[Plan]:
+        """What is asked of it: of redrawn splits R = 4, since the first search has the task's in every sweep."""
+        return (MAIN, HELD) if self.splits else PLANS
 
     @property
     def names(self) -> list[Arm]:
@@ -104,10 +114,12 @@ ENTRIES = (
     Entry("wine_mlp", 100, "adamw_cosine"),
     Entry("digits_mlp", 60, "adamw_cosine"),
     Entry("digits_mlp", 60, "momentum_cosine", eps=()),
+    Entry("iris_mlp", 100, "adamw_cosine", eps=("1e-8",), splits=20),
+    Entry("iris_mlp", 100, "soap_schedulefree", eps=("1e-8",), splits=20),
 )
-"""Those with two names are compared with themselves."""
+"""Those with names are compared with themselves."""
 
-UNLIKE = ((ENTRIES[1], ENTRIES[0]), (ENTRIES[4], ENTRIES[3]))
+UNLIKE = ((ENTRIES[1], ENTRIES[0]), (ENTRIES[4], ENTRIES[3]), (ENTRIES[6], ENTRIES[5]))
 """Candidate and baseline of what the intervals ought to contain."""
 
 
@@ -126,7 +138,7 @@ class Confirmed:
         ended = {index: found for index, found in part.items() if math.isfinite(found[0])}
         return Confirmed(
             {index: whole for index, (whole, *_) in ended.items()},
-            {index: parts for index, (_, *parts) in ended.items()},
+            {index: parts for index, (_, *parts) in ended.items()} if plan.over_samples else {},
             len(part) - len(ended),
         )
 
@@ -142,13 +154,14 @@ class Search:
     repeat: int
     plan: SearchPlan
     slots: list[Slot]
+    split: int  # which of those that there are; 0: the task's own
 
     def trial(self, built: Built, phase: Phase, slot: Slot) -> Trial:
         """What a worker trains of it."""
         return trial_of(self.arm, built, Work(self.arm.name, phase, Claim(0, 0), slot, 0, self.repeat))
 
 
-def confirmed(arm: Arm, seeds: Sequence[int], device: torch.device) -> Array:
+def confirmed(arm: Arm, splits: int, seeds: Sequence[int], device: torch.device) -> Array:
     """Test losses [sweeps, repeats, confirm seeds, the whole split and its parts] of the sweeps with these seeds.
 
     inf: diverged; NaN: not run, and parts of what diverged.
@@ -156,13 +169,15 @@ def confirmed(arm: Arm, seeds: Sequence[int], device: torch.device) -> Array:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     built = build_arm(arm, None, device)
+    builds = [built, *(build_arm(replace(arm, seed=split), None, device, 1) for split in range(splits))]
     searches = []
-    for seed in seeds:
-        own = replace(arm, seed=seed)
-        searches += [Search(own, repeat, _search_plan(own, repeat), []) for repeat in range(MAIN.repeats)]
+    for own in (replace(arm, seed=seed) for seed in seeds):
+        for repeat in range(MAIN.repeats):
+            split = 1 + seed_of(own.seed, "split", repeat) % splits if repeat and splits else 0
+            searches.append(Search(own, repeat, search_plan(own, repeat), [], split))
     for number in range(TRIALS):
         waiting = [(search, suggest(search.plan, built.space, number, search.slots)) for search in searches]
-        for (search, slot), outcome in zip(waiting, _trained(built, waiting, Phase.SEARCH), strict=True):
+        for (search, slot), outcome in zip(waiting, _trained(builds, waiting, Phase.SEARCH), strict=True):
             value = outcome.val_loss if outcome.end is End.FINISHED else math.inf
             search.slots.append(replace(slot, value=value))
     most = max(plan.seeds for plan in PLANS)
@@ -176,7 +191,7 @@ def confirmed(arm: Arm, seeds: Sequence[int], device: torch.device) -> Array:
             continue
         places += [(row, seed) for seed in range(wanted)]
         waiting += [(search, Slot(seed, choice.params, seed, "chosen")) for seed in range(wanted)]
-    for place, outcome in zip(places, _trained(built, waiting, Phase.CONFIRM), strict=True):
+    for place, outcome in zip(places, _trained(builds, waiting, Phase.CONFIRM), strict=True):
         ended[place] = [outcome.test_loss, *outcome.test_blocks] if outcome.test_loss is not None else [math.inf]
     losses = np.full((len(searches), most, max(map(len, ended.values()))), math.nan)
     for place, found in ended.items():
@@ -184,12 +199,17 @@ def confirmed(arm: Arm, seeds: Sequence[int], device: torch.device) -> Array:
     return losses.reshape(len(seeds), MAIN.repeats, *losses.shape[1:])
 
 
-def _trained(built: Built, waiting: Sequence[tuple[Search, Slot]], phase: Phase) -> Iterator[Outcome]:
-    """How the trials end, in their order."""
-    program = replace(built.program, vmapped=True)
-    trials = [search.trial(built, phase, slot) for search, slot in waiting]
-    for first in range(0, len(trials), LANES):
-        yield from train_all(program, trials[first : first + LANES])
+def _trained(builds: Sequence[Built], waiting: Sequence[tuple[Search, Slot]], phase: Phase) -> list[Outcome]:
+    """How the trials end, in their order; those of one split train together."""
+    ended: dict[int, Outcome] = {}
+    for split, built in enumerate(builds):
+        program = replace(built.program, vmapped=True)
+        places = [place for place, (search, _) in enumerate(waiting) if search.split == split]
+        for first in range(0, len(places), LANES):
+            lanes = places[first : first + LANES]
+            trials = [search.trial(built, phase, slot) for search, slot in map(waiting.__getitem__, lanes)]
+            ended |= zip(lanes, train_all(program, trials), strict=True)
+    return [ended[place] for place in range(len(waiting))]
 
 
 def banks(device: torch.device) -> Iterator[tuple[Entry, list[Array]]]:
@@ -198,10 +218,12 @@ def banks(device: torch.device) -> Iterator[tuple[Entry, list[Array]]]:
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         started: list[tuple[Entry, list[list[Future[Array]]]]] = []
         for entry in ENTRIES:
-            blocks = [range(first, min(first + BLOCK, SWEEPS)) for first in range(0, SWEEPS, BLOCK)]
-            started.append(
-                (entry, [[pool.submit(confirmed, arm, block, device) for block in blocks] for arm in entry.names])
-            )
+            size = SWEEPS if entry.splits else BLOCK  # of a split there are few searches to train together
+            blocks = [range(first, min(first + size, SWEEPS)) for first in range(0, SWEEPS, size)]
+            names = [
+                [pool.submit(confirmed, arm, entry.splits, block, device) for block in blocks] for arm in entry.names
+            ]
+            started.append((entry, names))
         for entry, names in started:
             yield entry, [np.concatenate([block.result() for block in blocks]) for blocks in names]
 
@@ -214,47 +236,49 @@ def run(device: torch.device) -> Iterator[Figure]:
     bank: dict[Entry, list[Array]] = {}
     for entry, found in banks(device):
         bank[entry] = found
-        if len(found) > 1:
-            yield from alike(str(entry), *found)
+        if entry.eps:
+            yield from alike(entry, found)
     for candidate, baseline in UNLIKE:
-        what = f"{candidate.recipe} against {baseline}"
-        yield from unlike(what, bank[candidate][0], bank[baseline][0])
+        yield from unlike(candidate, baseline, bank[candidate][0], bank[baseline][0])
 
 
-def alike(arm: str, one: Array, other: Array) -> Iterator[Figure]:
-    """How often an arm is declared better or worse than itself."""
-    questions = {
-        "itself, in one sweep": other,  # the same points and seeds, as under two names
-        "itself, in another sweep": np.roll(other, -1, axis=0),  # nothing in common; every search is used once
-    }
+def alike(arm: Entry, names: Sequence[Array]) -> Iterator[Figure]:
+    """How often an arm is declared better or worse than itself, under each of its names if it has two."""
+    one, other = names[0], names[-1]
+    # nothing in common; every search is used once, or, of one name, once on either side
+    questions = {"itself, in another sweep": np.roll(other, -1, axis=0)}
+    if len(names) > 1:  # the same points and seeds, as under two names
+        questions = {"itself, in one sweep": other, **questions}
     for question, against in questions.items():
-        for plan in PLANS:
-            hits = [finding.outcome in DECLARED for finding in findings(one, against, plan)]
+        for plan in arm.plans:
+            found = findings(one, against, plan)
+            hits = [finding.outcome in DECLARED for finding in found]
             error = 196 * math.sqrt(0.05 * 0.95 / len(hits))
             yield share(
                 f"{arm}, against {question}: {plan}",
                 hits,
-                f"{sum(hits)} of {len(hits)} declared better or worse",
+                f"{sum(hits)} of {len(hits)} declared better or worse, {half_width(found)}",
                 "5 % nominal" if plan.nominal else "of the settings, 5 % nominal",
                 expected="5 %" if plan.nominal else "20 to 60 %",
                 target=round(5 + error, 1) if plan == MAIN else None,
             )
 
 
-def unlike(what: str, candidate: Array, baseline: Array) -> Iterator[Figure]:
+def unlike(one: Entry, other: Entry, candidate: Array, baseline: Array) -> Iterator[Figure]:
     """How often the interval of a difference holds the mean over all sweeps, and the means of other sweeps."""
+    what = f"{one.recipe} against {other}"
     with np.errstate(invalid="ignore"):  # both diverged
         each = candidate[..., : MAIN.seeds, 0].mean(2) - baseline[..., : MAIN.seeds, 0].mean(2)
     truth = float(each[np.isfinite(each)].mean())
-    for plan in PLANS:
-        tests = [f.test for f in findings(candidate, baseline, plan) if f.test and f.test.low is not None]
+    for plan in other.plans:
+        found = findings(candidate, baseline, plan)
+        tests = [f.test for f in found if f.test and f.test.low is not None]
         ends = np.array([(test.low, test.mean, test.high) for test in tests], dtype=np.float64)
         hits = [bool(low <= truth <= high) for low, _, high in ends]
-        half = median(float(high - low) / 2 for low, _, high in ends)
         yield share(
             f"{what}, interval holds the mean of all sweeps: {plan}",
             hits,
-            f"{sum(hits)} of {len(hits)} intervals, ± {half:.4f} (median)",
+            f"{sum(hits)} of {len(hits)} intervals, {half_width(found)}",
             f"mean {truth:+.4f}",
             expected="95 %" if plan.nominal else "60 %",
             target=93.0 if plan == MAIN else None,
@@ -269,6 +293,13 @@ def findings(one: Array, other: Array, plan: Plan) -> list[Finding]:
         judge([Confirmed.of(a, plan)], Confirmed.of(b, plan), Level.of(()), None)[0]
         for a, b in zip(one, other, strict=True)
     ]
+
+
+def half_width(found: Sequence[Finding]) -> str:
+    """ "± 0.0123 (median)": half of the intervals that there are."""
+    tests = [finding.test for finding in found if finding.test]
+    held = [(test.high - test.low) / 2 for test in tests if test.low is not None and test.high is not None]
+    return f"± {median(held):.4f} (median)" if held else "no interval"
 
 
 def share(

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from benchmarks.side_by_side import Figure, Ratio, Round, clock, compare, timed
-from benchmarks.trials import arm, built, run_of, trial
+from benchmarks.side_by_side import Figure, Round, compare, timed
+from benchmarks.trials import arm, built, run_of, step_by_hand, trial
 from torch import nn
 
 from optsweep.optim.family import FAMILY, for_model
@@ -54,7 +54,7 @@ def run(device: torch.device) -> Iterator[Figure]:
             warmup=5,
         )[""]
         against = f"torch.optim.{cls.__name__}(foreach=True)"
-        yield _figure(f"{name}, step()", against, ratio, 1.0, "0.3 – 0.9")
+        yield ratio.figure(f"{name}, step()", against, steps=STEPS, expected="0.3 – 0.9", target=1.0)
 
 
 def _whole(name: str, schedule: str, device: torch.device) -> Figure:
@@ -67,7 +67,7 @@ def _whole(name: str, schedule: str, device: torch.device) -> Figure:
         {"": lambda: timed(lambda: run.advance(run.tick + STEPS), device)},
         rounds=40,
     )[""]
-    return _figure(f"{name}, training step", "optsweep's loop", ratio, 1.1, "1.00")
+    return ratio.figure(f"{name}, training step", "optsweep's loop", steps=STEPS, expected="1.00", target=1.1)
 
 
 def _by_hand(program: Program, trial: Trial, rule: str, schedule: str, device: torch.device) -> Round:
@@ -85,11 +85,7 @@ def _by_hand(program: Program, trial: Trial, rule: str, schedule: str, device: t
         indices = torch.from_numpy(task.train_indices(trial.seed, first, STEPS, program.batch_size)).to(device)
         first += STEPS
         for batch in indices:
-            inputs, targets = task.batch(Split.TRAIN, batch)
-            loss = task.loss(module(inputs), targets)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            step_by_hand(module, optimizer, *task.batch(Split.TRAIN, batch), task.loss)
 
     return lambda: timed(steps, device)
 
@@ -102,30 +98,14 @@ def _bare(shapes: list[tuple[int, ...]], device: torch.device, build: Any) -> Ro
     for leaf in leaves:
         leaf.grad = torch.randn(leaf.shape, device=device, generator=generator)
 
-    def round_() -> float:
-        begin = clock(device)
+    def steps() -> None:
         for _ in range(STEPS):
             optimizer.step()
-        return clock(device) - begin
 
-    return round_
+    return lambda: timed(steps, device)
 
 
 def _shapes(device: torch.device) -> list[tuple[int, ...]]:
     """Of charlm's parameters."""
     model = built(arm("charlm"), device).program.model(0)
     return [tuple(parameter.shape) for parameter in model.parameters()]
-
-
-def _figure(what: str, against: str, ratio: Ratio, target: float, expected: str) -> Figure:
-    return Figure(
-        what=what,
-        ours=f"{1000 * ratio.ours / STEPS:.3f} ms",
-        against=f"{against}: {1000 * ratio.theirs / STEPS:.3f} ms",
-        value=ratio.value,
-        low=ratio.low,
-        high=ratio.high,
-        rounds=ratio.rounds,
-        expected=expected,
-        target=target,
-    )

@@ -18,7 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from benchmarks.side_by_side import Figure, Ratio, Round, compare, timed, wall
+from benchmarks.side_by_side import Figure, Round, compare, timed, wall
 from benchmarks.trials import Batch, arm, built, by_hand, over_loader, run_of, trial
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -42,6 +42,8 @@ TASKS = {"charlm": 40, "digits_mlp": 200}
 
 TRIALS = {"charlm": 3, "digits_mlp": 15}
 """Rounds of whole trials."""
+
+BY_HAND = "by hand, torch.optim.AdamW(fused=True)"
 
 
 def run(device: torch.device) -> Iterator[Figure]:
@@ -77,7 +79,7 @@ def _loop(task: str, rounds: int, device: torch.device) -> Figure:
         {"by hand": _by_hand(b, stride, device)},
         rounds=rounds,
     )["by hand"]
-    return _figure(f"{task}, loop", ratio, 1.02, "1.00", stride)
+    return ratio.figure(f"{task}, loop", BY_HAND, steps=stride, expected="1.00", target=1.02)
 
 
 class Rows(Dataset[Batch]):
@@ -141,7 +143,8 @@ def _dataset(
         return timed(lambda: next(steps), device)
 
     ratio = compare(lambda: timed(lambda: run.advance(run.tick + stride), device), {"": theirs}, rounds=rounds)[""]
-    return _figure(f"Dataset, {what}", ratio, 1.05, "1.03", stride, "over a DataLoader, ")
+    against = "over a DataLoader by hand, torch.optim.AdamW(fused=True)"
+    return ratio.figure(f"Dataset, {what}", against, steps=stride, expected="1.03", target=1.05)
 
 
 def _whole(task: str, device: torch.device) -> Figure:
@@ -172,23 +175,8 @@ def _whole(task: str, device: torch.device) -> Figure:
 
         ratio = compare(ours, {"by hand": theirs}, rounds=TRIALS[task], warmup=1)["by hand"]
     expected = "1.07: a trial of half a second has fixed costs" if task == "digits_mlp" else "1.02"
-    return _figure(
-        f"{task}, whole trial with tracking: pop, open, train, write, tell", ratio, 1.05, expected, program.num_steps
-    )
-
-
-def _figure(what: str, ratio: Ratio, target: float | None, expected: str, steps: int, where: str = "") -> Figure:
-    return Figure(
-        what=what,
-        ours=f"{1000 * ratio.ours / steps:.3f} ms/step",
-        against=f"by hand, {where}torch.optim.AdamW(fused=True): {1000 * ratio.theirs / steps:.3f} ms/step",
-        value=ratio.value,
-        low=ratio.low,
-        high=ratio.high,
-        rounds=ratio.rounds,
-        expected=expected,
-        target=target,
-    )
+    what = f"{task}, whole trial with tracking: pop, open, train, write, tell"
+    return ratio.figure(what, BY_HAND, steps=program.num_steps, expected=expected, target=1.05)
 
 
 @contextmanager

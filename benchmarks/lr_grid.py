@@ -142,6 +142,17 @@ def fit(optima: Sequence[Optimum]) -> None:
         print(f"{name:20} {len(mine):5} {geometric(mine):9.2g} {next(shares):>9} {next(shares):>8} {next(shares):>8}")
 
 
+def by_task(optima: Sequence[Optimum]) -> None:
+    """Print for how many grids of a task, by length, the shipped range holds the best LR."""
+    mine = [o for o in optima if o.cell.schedule == "cosine"]
+    for task in dict.fromkeys(o.cell.task for o in mine):
+        of_task = [o for o in mine if o.cell.task == task]
+        lengths = sorted({o.cell.steps for o in of_task})
+        held = {steps: [o.suggested for o in of_task if o.cell.steps == steps] for steps in lengths}
+        said = ", ".join(f"{steps} steps {sum(found)} of {len(found)}" for steps, found in held.items())
+        print(f"{task:20} {sum(o.suggested for o in of_task)} of {len(of_task)}: {said}")
+
+
 def geometric(optima: Sequence[Optimum]) -> float:
     """Geometric mean of the constants."""
     return math.exp(fmean(math.log(o.constant) for o in optima))
@@ -158,7 +169,9 @@ def main() -> None:
         measured.append({**asdict(cell), "losses": losses(cell)})
         MEASURED.write_text(json.dumps(measured, indent=1) + "\n")
         print(cell, optimum(measured[-1]).lr, flush=True)
-    fit([optimum(entry) for entry in measured])
+    optima = [optimum(entry) for entry in measured]
+    fit(optima)
+    by_task(optima)
 
 
 if __name__ == "__main__":

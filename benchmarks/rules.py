@@ -124,17 +124,8 @@ def contest(layout: Layout, device: torch.device, rounds: int) -> Iterator[Figur
                 theirs.pop(name, None)
         ratios = compare(our_round(entry, layout, device), theirs, rounds=rounds, warmup=5)
         for name, ratio in ratios.items():
-            yield Figure(
-                what=f"{entry.name} step",
-                ours=f"{1000 * ratio.ours / STEPS:.3f} ms/step",
-                against=f"{name}: {1000 * ratio.theirs / STEPS:.3f} ms/step",
-                value=ratio.value,
-                low=ratio.low,
-                high=ratio.high,
-                rounds=ratio.rounds,
-                expected=entry.expected,
-                target=None if "fused" in name else entry.target,
-            )
+            target = None if "fused" in name else entry.target
+            yield ratio.figure(f"{entry.name} step", name, steps=STEPS, expected=entry.expected, target=target)
         if device.type == "cuda":
             torch.cuda.empty_cache()
 

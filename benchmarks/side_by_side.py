@@ -56,6 +56,20 @@ class Ratio:
     ours: float
     theirs: float
 
+    def figure(self, what: str, against: str, *, steps: int, expected: str, target: float | None) -> Figure:
+        """As a line of a table, with both in milliseconds a step; a round was so many `steps`."""
+        return Figure(
+            what=what,
+            ours=f"{1000 * self.ours / steps:.3f} ms/step",
+            against=f"{against}: {1000 * self.theirs / steps:.3f} ms/step",
+            value=self.value,
+            low=self.low,
+            high=self.high,
+            rounds=self.rounds,
+            expected=expected,
+            target=target,
+        )
+
 
 def compare(ours: Round, others: Mapping[str, Round], *, rounds: int, warmup: int = 2) -> dict[str, Ratio]:
     """Ratios of `ours` to each of the others; the order turns around every round."""

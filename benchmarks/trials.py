@@ -12,7 +12,7 @@ from optsweep.build.assemble import Built, build_arm
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
-from optsweep.tasks.base import Split, Task
+from optsweep.tasks.base import Split
 from optsweep.train.program import Program
 from optsweep.train.run import Run, Silent
 from optsweep.train.trial import Trial
@@ -111,9 +111,20 @@ def _by_hand(
         for (inputs, targets), lr in zip(ahead, lrs, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            loss = loss_of(module(inputs), targets)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.detach())
+            losses.append(step_by_hand(module, optimizer, inputs, targets, loss_of))
         yield
+
+
+def step_by_hand(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """One training step on a batch; its loss, on the device."""
+    loss = loss_of(module(inputs), targets)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.detach()

@@ -278,7 +278,9 @@ def real_runs() -> Iterator[str]:
         return
     yield "### Whole searches"
     plans = list(dict.fromkeys(plan for cells in by_plan.values() for plan in cells))
-    yield table_of(["share, %", *plans], [[what, *map(cells.__getitem__, plans)] for what, cells in by_plan.items()])
+    yield table_of(
+        ["share, %", *plans], [[what, *(cells.get(plan, "–") for plan in plans)] for what, cells in by_plan.items()]
+    )
 
 
 def table_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -126,6 +126,30 @@ def searches() -> Iterator[str]:
         ["R × (B + S)", "runs per arm", "arm against itself called different, %", "coverage, %", "± (median)"], rows
     )
     yield from looking()
+    yield from splits()
+
+
+def splits() -> Iterator[str]:
+    """The table of `task.resplit`."""
+    plan = Plan(4, 16, 3)
+    yield (
+        f"`task.resplit`, {plan}, unlike arms. Assumed: a division into training and validation moves the difference "
+        "of the arms by a normal amount of its own, in units of a seed's standard deviation; held, all searches of a "
+        "sweep have one division, redrawn, each has another. Coverage of the mean over divisions, and half of the "
+        f"median interval; {REPETITIONS:,} repetitions. An arm against itself in one sweep has the same divisions on "
+        "both sides: its errors are those above."
+    )
+    rows = []
+    for size in (0.0, 0.5, 1.0, 2.0):
+        rng = rng_of("searches", "splits", size)
+        found, own = differences(OTHER, plan, REPETITIONS, rng), rng.standard_normal((REPETITIONS, plan.repeats))
+        cells = []
+        for moved in (own[:, :1], own):
+            interval = stats.ttest_1samp(found + size * SEED_NOISE * moved, 0.0, axis=1).confidence_interval(1 - ALPHA)
+            inside = np.asarray((interval.low <= truth(plan)) & (truth(plan) <= interval.high))
+            cells += [f"{100 * inside.mean():.1f}", f"{np.median(interval.high - interval.low) / 2:.4f}"]
+        rows.append([f"{size:g}", *cells])
+    yield table_of(["a division moves it by", "held, %", "±", "redrawn, %", "±"], rows)
 
 
 def looking() -> Iterator[str]:

@@ -17,6 +17,7 @@ from gallery_readings.costs import fewer_steps, less_time, more_with, quicker_st
 from gallery_readings.losses import lower, ordered, same
 from gallery_readings.rates import wider_basin
 from gallery_readings.trends import adds_up, chosen_slope, lead_shrinks
+from gallery_readings.trials import stable_by
 
 __all__ = ["READINGS", "Answer", "Held", "NotFound", "Results", "answers", "overall"]
 
@@ -40,6 +41,7 @@ READINGS: Mapping[str, Reading] = {
         lead_shrinks,
         chosen_slope,
         adds_up,
+        stable_by,
     )
 }
 """Readings by the name that gallery.yaml gives them."""

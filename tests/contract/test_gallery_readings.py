@@ -311,6 +311,30 @@ def test_effects_that_interact_do_not_add_up(p: float, held: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("stable_from", "low", "high", "held"),
+    [
+        ([2, 4, 8], 0.7, 22, "not shown"),
+        ([2, 3, 2], 1.3, 4.1, "held"),
+        ([28, 31, 30], 26, 34, "did not hold"),
+        ([4, 4, 4], None, None, "held"),
+        ([4, 4, "inf"], None, None, "not shown"),
+    ],
+)
+def test_an_order_is_stable_by_a_trial_only_if_the_interval_says_so(
+    stable_from: list[Any], low: float | None, high: float | None, held: str
+) -> None:
+    after = {"estimate": 4.0, "low": low, "high": high, "n": 3}
+    over = {"sentence": "From trial 4 on.", "stable_after": after, "stable_from": stable_from}
+    found = results(group(arm("adamw", LESS), ranking_over_trials=over))
+    assert said(found, "stable_by", trials=16) == (held, "From trial 4 on.")
+
+
+def test_without_arms_that_are_told_apart_no_order_is_stable() -> None:
+    found = results(group(arm("adamw", LESS), ranking_over_trials=None))
+    assert said(found, "stable_by", trials=16)[0] == "not shown"
+
+
 def test_over_several_searches_a_pair_is_a_search() -> None:
     found = two(LESS)
     for held in found["groups"][0]["arms"]:

@@ -18,7 +18,7 @@ from hand_sweeps import arm, seeds, sweep
 from hand_sweeps import trial as confirm_trial
 from optsweep.errors import UserError
 from optsweep.inference.repeats import SEEDS_PER_REPEAT, independent, repeat_of, seed_index
-from optsweep.launch.sweep import _search_plan
+from optsweep.launch.sweep import search_plan
 from optsweep.report.across.findings import across
 from optsweep.report.comparison import Conclusion, Group, compare
 from optsweep.report.results import as_json, results
@@ -94,8 +94,8 @@ def test_seeds_of_repeats_are_disjoint_and_those_of_the_first_are_as_they_were()
 def test_points_are_those_of_the_repeat_and_the_same_for_all_arms() -> None:
     space = Space({"lr": Dimension(FloatDistribution(1e-4, 1e-1, log=True))})
     arms = [replace(arm_with({}), choices={"optimizer": name}) for name in ("a", "b")]
-    points = [[suggest(_search_plan(a, repeat), space, 0, ()).params for a in arms] for repeat in range(2)]
-    assert _search_plan(arms[0], 0).seed == arms[0].seed
+    points = [[suggest(search_plan(a, repeat), space, 0, ()).params for a in arms] for repeat in range(2)]
+    assert search_plan(arms[0], 0).seed == arms[0].seed
     assert points[0][0] == points[0][1] != points[1][0] == points[1][1]
 
 

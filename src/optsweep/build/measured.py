@@ -1,8 +1,8 @@
 """Learning rates for short runs of small models, which no published table is about: measured here.
 
-Grids over four tasks, 50 to 1,600 steps and widths of 16 to 128 (benchmarks/lr_grid.py, its losses beside it). The best
-LR falls about as 1/√(steps · width), a rule's own constant in front; where that leads at the scale of the published
-tables is what they say for AdamW.
+Grids over three tables, 50 to 1,600 steps and widths of 16 to 128, and one of a transformer (benchmarks/lr_grid.py, its
+losses beside it; docs/searching.md says where they end and miss). The best LR falls about as 1/√(steps · width), a
+rule's own constant in front; where that leads at the scale of the published tables is what they say for AdamW.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MOST_STEPS, MOST_WIDTH = 1600, 128
 """The longest and the widest runs that were measured."""
 
 ARCHITECTURES = frozenset({"mlp", "transformer"})
-"""What was measured."""
+"""What the constants are used for: perceptrons were measured, and of transformers one length and width."""
 
 SOURCE = "measured here (benchmarks/lr_grid.py)"
 

@@ -157,7 +157,7 @@ def _open(prepared: _Prepared, seat: Seat, pool: Pool | None, command: str, obse
     jobs = [describe_arm(tracker, arm, b, prepared.labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
     planner = Planner(
         [
-            PlannedArm(job, _search_plan(job.arm, repeat), b.space, repeat)
+            PlannedArm(job, search_plan(job.arm, repeat), b.space, repeat)
             for repeat in range(first.most_repeats)
             for job, b in zip(jobs, built, strict=True)
         ],
@@ -264,7 +264,8 @@ def _deal(arm: Arm, workers: int | None) -> tuple[int, list[str]]:
     return max(1, num_cores() // arm.trainer.threads), devices
 
 
-def _search_plan(arm: Arm, repeat: int) -> SearchPlan:
+def search_plan(arm: Arm, repeat: int) -> SearchPlan:
+    """What is decided of a repeat's search of an arm; its points and its sampler have a seed of their own."""
     return SearchPlan(
         trials=arm.search.trials,
         lag=arm.search.lag,

@@ -114,6 +114,7 @@ class Group:
     arms: tuple[ArmResult, ...]
     baseline: ArmResult
     comparisons: tuple[Comparison, ...]
+    apart: tuple[tuple[ArmResult, ArmResult], ...]  # (lower, higher): pairs whose mean test losses are shown to differ
     lowest: tuple[ArmResult, ...]  # lowest mean test loss, then the arms not shown to differ from it
     level: Level
 
@@ -177,8 +178,9 @@ def _group(sweep: SweepRecord, setting: Mapping[str, str], results: Sequence[Arm
         _comparison(arm, arms[base], finding, level, delta)
         for arm, finding in zip(candidates, findings(arms), strict=True)
     ]
-    lowest = not_worse(_lowest(arms, level), arms[base], comparisons)
-    return Group(sweep, setting, arms, arms[base], tuple(comparisons), lowest, level)
+    apart = _apart(arms, level)
+    lowest = not_worse(_lowest(arms, apart), arms[base], comparisons)
+    return Group(sweep, setting, arms, arms[base], tuple(comparisons), apart, lowest, level)
 
 
 def _of_all_repeats(
@@ -278,20 +280,27 @@ def steps_ratios(candidate: ArmResult, baseline: ArmResult) -> tuple[float, ...]
     return tuple(statistics.median_interval(ratios).estimate for ratios in by_repeat.values())
 
 
-def _lowest(arms: Sequence[ArmResult], level: Level) -> tuple[ArmResult, ...]:
-    """The arm of the lowest mean test loss, then those that all-pairs Holm tests can't tell from it.
+def _lowest(arms: Sequence[ArmResult], apart: Sequence[tuple[ArmResult, ArmResult]]) -> tuple[ArmResult, ...]:
+    """The arm of the lowest mean test loss, then those that can't be told from it.
 
     All pairs are corrected for, not only those with the lowest: which one that is was seen in the same data.
     Arms with a diverged seed are left out: the mean over the seeds that survived flatters them.
     """
-    ranked = sorted((arm for arm in arms if arm.test and not arm.diverged_seeds), key=_mean_test)
-    if not ranked:
-        return ()
-    pairs = [(ranked[j], ranked[i]) for i, j in itertools.combinations(range(len(ranked)), 2)]
-    tests = [paired(differences(higher, lower), higher, lower, level) for higher, lower in pairs]
-    p_values = zip(pairs, holm(test.p if test else None for test in tests), strict=True)
-    tied = [higher for (higher, lower), p in p_values if lower is ranked[0] and (p is None or p >= level.alpha)]
-    return (ranked[0], *tied)
+    ranked = _ranked(arms)
+    higher = {arm.name for lower, arm in apart if lower is ranked[0]}
+    return tuple(arm for arm in ranked if arm.name not in higher)
+
+
+def _apart(arms: Sequence[ArmResult], level: Level) -> tuple[tuple[ArmResult, ArmResult], ...]:
+    """(lower, higher) of the pairs of arms that all-pairs Holm tests tell apart."""
+    pairs = list(itertools.combinations(_ranked(arms), 2))
+    tests = [paired(differences(higher, lower), higher, lower, level) for lower, higher in pairs]
+    p_values = holm(test.p if test else None for test in tests)
+    return tuple(pair for pair, p in zip(pairs, p_values, strict=True) if p is not None and p < level.alpha)
+
+
+def _ranked(arms: Sequence[ArmResult]) -> list[ArmResult]:
+    return sorted((arm for arm in arms if arm.test and not arm.diverged_seeds), key=_mean_test)
 
 
 def _mean_test(arm: ArmResult) -> float:

@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from optsweep.inference.looks import in_words, searches_in_words
@@ -23,13 +22,13 @@ from optsweep.report.caveats import at_edge, seeds_diverged
 from optsweep.report.comparison import Comparison, Conclusion, Group
 from optsweep.report.figures.canvas import COLOURS, Drawing
 from optsweep.report.results import partial, problems
+from optsweep.report.templates import environment
 from optsweep.report.verdict import Verdict, details, outcome_sentence
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
 from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY, SweepRecord, TrialRecord
 from optsweep.train.trial import Phase
 
-_FOLDER = Path(__file__).parent
 _LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves an embedded store
 _TRAINING = "workflowType=machine_learning"  # else MLflow shows a run among its pages for agents
 _MOST_ROWS = 600  # of a table of trials in the page; results.csv has them all
@@ -60,8 +59,6 @@ def render(
             cited=cited,
             title=", ".join(sweep.name for sweep in sweeps),
             partial=any(partial(v.group) for v in verdicts) or any(sweep.absent for sweep in sweeps),
-            css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
-            script=Markup((_FOLDER / "page.js").read_text(encoding="utf-8")),
             ui=tracking_uri.rstrip("/") if tracking_uri.startswith(("http://", "https://")) else _LOCAL_UI,
         )
     )
@@ -69,15 +66,9 @@ def render(
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(_FILTERS)
-    environment.globals.update(
+    pages = environment()
+    pages.filters.update(_FILTERS)
+    pages.globals.update(
         Phase=Phase,
         Status=Status,
         names=names,
@@ -117,7 +108,7 @@ def _environment() -> Environment:
         samples_seen=samples.samples_seen,
         samples_cell=samples.cell,
     )
-    return environment
+    return pages
 
 
 def badge(comparison: Comparison) -> tuple[str, str]:
@@ -244,6 +235,5 @@ _FILTERS = {
     "duration": wording.duration,
     "plural": wording.plural,
     "listed": wording.listed,
-    "svg": Markup,
     "date": _date,
 }

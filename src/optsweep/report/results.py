@@ -20,6 +20,7 @@ from optsweep.report.arm_result import ArmResult
 from optsweep.report.caveats import last_flip
 from optsweep.report.comparison import Comparison, Group
 from optsweep.report.figures.canvas import Drawing
+from optsweep.report.ranking import RankingOverTrials, ranking_over_trials
 from optsweep.report.samples import samples_seen
 from optsweep.report.verdict import Verdict
 from optsweep.tracking import names
@@ -112,6 +113,22 @@ def _group(verdict: Verdict) -> dict[str, Any]:
         "arms": [_arm(arm) for arm in group.arms],
         "comparisons": [_comparison(comparison, said) for comparison, said in verdict.sentences],
         "lowest": [arm.name for arm in group.lowest],
+        "ranking_over_trials": _over_trials(ranking_over_trials(group)),
+    }
+
+
+def _over_trials(found: RankingOverTrials | None) -> dict[str, Any] | None:
+    """How many search trials the order takes; None where it can't be said."""
+    if found is None:
+        return None
+    return {
+        "pairs": [[lower.name, higher.name] for lower, higher in found.pairs],
+        "trials": found.stability.trials,
+        "searches": found.stability.searches,
+        "searches_in_order": found.stability.agreeing,
+        "stable_from": found.stability.stable_from,
+        "stable_after": _interval(found.stability.after),
+        "sentence": found.sentence,
     }
 
 

@@ -27,6 +27,7 @@ from optsweep.report.figures import (
     outcome,
     paths,
     profile,
+    ranking,
     ranks,
     schedules,
     search,
@@ -146,6 +147,7 @@ _FIGURES: tuple[_Kind, ...] = (
     heat.plans,
     schedules.plans,
     importance.plans,
+    ranking.plans,
     ranks.plans,
 )
 
@@ -167,6 +169,7 @@ _ORDER = (
     "learning_rate",
     "schedules",
     "tuning",
+    "ranking",
     "importance",
     "ranks",
 )

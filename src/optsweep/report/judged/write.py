@@ -10,8 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from optsweep.errors import UserError
 from optsweep.report.figures.canvas import Drawing, save
@@ -22,11 +21,11 @@ from optsweep.report.judged.question import Question
 from optsweep.report.judged.runs import RunArm, gather
 from optsweep.report.judged.table import RunTable
 from optsweep.report.results import as_json
+from optsweep.report.templates import environment
 from optsweep.report.wording import decimals, fixed, p_value
 
 FORMAT = 1
 KIND = "judged runs"
-_FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -135,27 +134,14 @@ def _comparison(found: RunComparison, judgement: Judgement) -> dict[str, Any]:
 
 def render(judgement: Judgement, source: str, drawings: Iterable[Drawing]) -> str:
     """The page as HTML; every text is escaped, only our own SVG, CSS and JavaScript are not."""
-    page = _environment().get_template("page.html")
-    return page.render(
-        judgement=judgement,
-        source=source,
-        drawings=list(drawings),
-        css=Markup((_FOLDER.parent / "page.css").read_text(encoding="utf-8")),
-        script=Markup((_FOLDER.parent / "page.js").read_text(encoding="utf-8")),
-    )
+    page = _environment().get_template("judged.html")
+    return page.render(judgement=judgement, source=source, drawings=list(drawings))
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(svg=Markup)
-    environment.globals.update(
+    pages = environment(Path(__file__).parent)
+    pages.globals.update(
         headline=sayings.headline,
         conditions=sayings.conditions,
         sentence=sayings.sentence,
@@ -166,7 +152,7 @@ def _environment() -> Environment:
         held_to=_held_to,
         interval_of=sayings.interval_of,
     )
-    return environment
+    return pages
 
 
 def _held_to(arm: RunArm, judgement: Judgement) -> RunComparison | None:
