@@ -12,7 +12,7 @@ from optsweep.build.assemble import Built, build_arm
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
-from optsweep.tasks.base import Split
+from optsweep.tasks.base import Split, Task
 from optsweep.train.program import Program
 from optsweep.train.run import Run, Silent
 from optsweep.train.trial import Trial
