@@ -117,7 +117,7 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
         facts=before.facts if before.chosen and built.space.program else facts_of(arm, built.program),
         schedule=schedule_trace(built.program),
         config=without_secrets(arm.yaml),
-        optimizer=_optimizer_terms(arm, built.program),
+        optimizer=optimizer_terms(arm, built.program),
         warnings=tuple(built.warnings),
     )
     tracker.write_sheet(run, sheet)
@@ -184,7 +184,7 @@ def facts_of(arm: Arm, program: Program) -> ArmFacts:
     )
 
 
-def _optimizer_terms(arm: Arm, program: Program) -> OptimizerTerms:
+def optimizer_terms(arm: Arm, program: Program) -> OptimizerTerms:
     """What the config doesn't say of the optimizer."""
     left = [key for key, value in arm.schedule.options.items() if value == "suggested"]
     options = program.schedule.options
