@@ -39,6 +39,12 @@ class OptimizerCall:
         return next((name for name, rule in RULES.items() if rule is self.rule), None)
 
     @property
+    def listens(self) -> bool:
+        """Whether its schedule is to be told of evaluations."""
+        schedule = self.arguments.get("schedule", "constant")
+        return (schedule if isinstance(schedule, Schedule) else Schedule(schedule)).listens
+
+    @property
     def code(self) -> str:
         """The same as Python, for a script that has a `model`."""
         imports, first = "import optsweep\n", _spelled(self._name)
@@ -63,7 +69,7 @@ def optimizer_call(arm: Arm, hyper: Mapping[str, Any], terms: OptimizerTerms, wa
         )
     averaging, iterate = _averaging(arm)
     clip = arm.trainer.clip_norm
-    decays = arm.decay.mode != "none" and hyper["weight_decay"]
+    decays = arm.decay.mode != "none" and hyper.get("weight_decay")
     given: dict[str, Any] = {"lr": float(hyper["lr"])}
     if decays:
         given["weight_decay"] = float(hyper["weight_decay"])

@@ -82,8 +82,7 @@ class Best:
     def code(self, steps: int | None = None) -> str:
         """`optimizer` as Python, for a script that has a `model`. Raises UserError in one line."""
         call = self._call(steps)
-        listens = call.arguments.get("schedule") == "plateau"
-        after = "# after every evaluation: optimizer.observe(val_loss)\n" if listens else ""
+        after = "# after every evaluation: optimizer.observe(val_loss)\n" if call.listens else ""
         if "averaging" in call.arguments:
             after += "# evaluate and save inside `with optimizer.averaged(model, batches):`\n"
         return f"{self._heading}{call.code}{after}"

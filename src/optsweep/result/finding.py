@@ -88,7 +88,10 @@ def _client(uri: str) -> MlflowClient | None:
 
 def _behind(content: Mapping[str, Any], uri: str) -> str:
     """What the store has beyond the report, in a sentence; nothing where there is no store, or no such sweep in it."""
-    client = _client(uri)
+    try:
+        client = _client(uri)
+    except UserError as error:
+        return f"whether the report is behind can't be told: {error}"
     found = [] if client is None else [text for sweep in content["sweeps"] for text in _news(client, sweep, content)]
     if not found:
         return ""
