@@ -56,8 +56,9 @@ def _from_store(name: str, uri: str, reports: Path) -> Result:
         wanted = name.split("+") if client.get_experiment_by_name(name) is None else [name]
         loaded = [load_sweep(client, sweep, store.find_experiment(client, sweep)) for sweep in wanted]
     except SweepNotFound as error:
-        near = get_close_matches(name, _reported(reports), n=3, cutoff=0.4)
-        raise UserError(f"{error}{f'; reports: {chr(44).join(near)}' if near else ''}") from None
+        reported = [found for found in _reported(reports) if client.get_experiment_by_name(found) is None]
+        near = get_close_matches(name, reported, n=3, cutoff=0.4)
+        raise UserError(f"{error}; a report is there of {', '.join(near)}" if near else str(error)) from None
     content = json.loads(as_json(write.stated(loaded)))
     note = f"no report has been written; this is what the store has: optsweep report {' '.join(wanted)} writes it"
     return Result.of(content, name, note=note)
