@@ -45,7 +45,10 @@ def trained(arm: ArmRecord, points: int = 40) -> ArmRecord:
 
 def sweep(*labels: str, points: int = 40, **known: Any) -> SweepRecord:
     means = dict(zip(labels, (2.0, 1.5, 2.02), strict=False))
-    arms = [trained(hand.arm(x, hand.seeds(m), reached=CURVE, **known), points) for x, m in means.items()]
+    arms = [
+        trained(hand.arm(x, hand.seeds(m, hand.NOISE[i:] + hand.NOISE[:i]), reached=CURVE, **known), points)
+        for i, (x, m) in enumerate(means.items())
+    ]
     return replace(hand.sweep(*arms), command="optsweep -cn x")
 
 
