@@ -6,17 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optsweep.api import compare
+    from optsweep.api import compare, load
+    from optsweep.result.result import Result
     from optsweep.tasks.criteria import per_batch
     from optsweep.tasks.pieces import Pieces as Task
 
 __version__ = "0.1.0"
-__all__ = ["Task", "compare", "per_batch"]
+__all__ = ["Result", "Task", "compare", "load", "per_batch"]
 
 _PLACES = {
     "optim": ("optsweep.optim", ""),
+    "Result": ("optsweep.result.result", "Result"),
     "Task": ("optsweep.tasks.pieces", "Pieces"),
     "compare": ("optsweep.api", "compare"),
+    "load": ("optsweep.api", "load"),
     "per_batch": ("optsweep.tasks.criteria", "per_batch"),
 }
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optsweep.launch.verify import Verified
     from optsweep.report import Report
     from optsweep.report.judged.write import JudgedReport
+    from optsweep.result.result import Result
     from optsweep.tasks.pieces import Pieces
 
 REPORTS = Path("reports")
@@ -100,20 +101,6 @@ def run(
     return Finished(result, written, index)
 
 
-@dataclass(frozen=True)
-class Compared:
-    """What a comparison came to."""
-
-    verdict: str  # in sentences
-    page: Path  # of the report
-    arms: tuple[str, ...]  # labels
-    columns: tuple[str, ...]  # of the table
-    rows: tuple[tuple[str, ...], ...]  # one per arm
-
-    def __str__(self) -> str:
-        return f"{self.verdict}\n\nreport: {self.page}"
-
-
 def compare(
     task: Pieces,
     arms: Sequence[Spoken],
@@ -125,7 +112,7 @@ def compare(
     workers: int | None = None,
     quiet: bool = False,
     **settings: Any,
-) -> Compared:
+) -> Result:
     """Tune every arm alike on the task, confirm it on fresh seeds, judge: what `optsweep -m` does, from Python.
 
     `arms` are strings ('soap + schedule_free'), or keys of the config by name; the first is the baseline. `search` are
@@ -138,7 +125,6 @@ def compare(
     from optsweep.launch.display import Display
     from optsweep.launch.environment import without_script
     from optsweep.launch.events import silent
-    from optsweep.launch.labels import labels_of
 
     shared = {
         "task": "own",
@@ -161,9 +147,20 @@ def compare(
         else:
             with Display() as display:
                 finished = run(built, workers=workers, observe=display)
-        written = finished.report or report(built[0].tracking_uri, [name])
-    labels = tuple(labels_of(built).values())
-    return Compared("\n\n".join(written.verdicts), written.index, labels, written.columns, written.rows)
+        if finished.report is None and not (REPORTS / name / "results.json").is_file():
+            report(built[0].tracking_uri, [name])
+    return load(REPORTS / name)
+
+
+def load(source: str | Path, *, tracking_uri: str | None = None) -> Result:
+    """The result of a sweep by its name, from reports/NAME or, where no report is, the store; or of a results.json.
+
+    `result.note` says if the report is behind the store, or absent. Raises UserError for a sweep that isn't there,
+    naming the nearest, and for a file that is damaged or of another version.
+    """
+    from optsweep.result.finding import load as found
+
+    return found(source, REPORTS, tracking_uri)
 
 
 def _dotted(sections: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def tiny(task: Pieces, arms: Sequence[Spoken], *, name: str) -> Any:
         check_arm(built)
         (outcome,) = train_all(built.program, [Trial(built.space.hyper({}), seed=1, test=True)])
         assert outcome.end is End.FINISHED
-    return type("Result", (), {"verdict": "none"})
+    return type("Result", (), {"verdict": "none", "best": str})
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=map(name_of, EXAMPLES))
@@ -58,7 +58,7 @@ def test_there_are_all_kinds() -> None:
 def test_the_first_example_is_a_program(tmp_path: Path) -> None:
     """In a script without a guard, by a worker process, to the verdict; again, nothing is left to do."""
     few = 'name="digits", search=1, confirm=2, workers=1, trainer={"steps": 12, "rungs": 2, "device": "cpu"}'
-    script = EXAMPLES[0].replace('name="digits"', few) + "print(result.arms)\n"
+    script = EXAMPLES[0].replace('name="digits"', few) + "print(result.labels)\n"
     (tmp_path / "script.py").write_text(script)
     done = subprocess.run(
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
@@ -66,6 +66,7 @@ def test_the_first_example_is_a_program(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "On own, " in done.stdout
     assert "mean test loss" in done.stdout
+    assert 'averaging="schedule_free"' in done.stdout
     assert done.stdout.splitlines()[-1] == "('adamw + cosine', 'soap + schedule_free')"
     page = (tmp_path / "reports" / "digits" / "index.html").read_text()
     assert "359 samples of the training data were set aside for it" in page

@@ -1,4 +1,4 @@
-"""The verbs `judge`, for runs that something else made, and `verify`, for results that somebody else states."""
+"""The verbs `judge`, for runs that something else made, and `verify` and `show`, for results that are there."""
 
 from __future__ import annotations
 
@@ -67,6 +67,21 @@ def verify(arguments: Sequence[str]) -> None:
     print(found.summary)
     if not found.agree:
         raise SystemExit(1)
+
+
+def show(arguments: Sequence[str]) -> None:
+    """Print the verdict of a sweep again."""
+    parser = _Parser("optsweep show", description="Print the verdict of a sweep again; --json: docs/own-model.md.")
+    parser.add_argument("sweep", metavar="NAME", help="of a sweep, or a results.json")
+    parser.add_argument("--json", action="store_true", help="for machines, best settings included")
+    parser.add_argument("--tracking-uri")
+    options = parser.parse_args(arguments)
+    from optsweep import api
+    from optsweep.report.results import as_json
+    from optsweep.result.result import summary
+
+    result = api.load(options.sweep, tracking_uri=options.tracking_uri)
+    print(as_json(summary(result)), end="") if options.json else print(f"\n{result}")
 
 
 def _parser() -> argparse.ArgumentParser:

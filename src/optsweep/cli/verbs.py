@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from optsweep.cli.runs import judge, verify
+from optsweep.cli.runs import judge, show, verify
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 
@@ -94,5 +94,6 @@ VERBS: Mapping[str, Callable[[Sequence[str]], Sequence[str] | None]] = {
     "suggest": _suggest,
     "judge": judge,
     "verify": verify,
+    "show": show,
 }
 """What each does with its arguments; what it returns is a command line to go on with."""

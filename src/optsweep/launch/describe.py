@@ -26,6 +26,7 @@ from optsweep.tracking.schema import (
     ArmSheet,
     ArmTitle,
     ConfirmTerms,
+    OptimizerTerms,
     RangeRecord,
     ScheduleTrace,
     SearchTerms,
@@ -116,6 +117,7 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
         facts=before.facts if before.chosen and built.space.program else facts_of(arm, built.program),
         schedule=schedule_trace(built.program),
         config=without_secrets(arm.yaml),
+        optimizer=optimizer_terms(arm, built.program),
         warnings=tuple(built.warnings),
     )
     tracker.write_sheet(run, sheet)
@@ -179,6 +181,17 @@ def facts_of(arm: Arm, program: Program) -> ArmFacts:
         num_test=said.sizes[Split.TEST],
         resplit=redraws(arm, program.task),
         averaged=ships_average(arm),
+    )
+
+
+def optimizer_terms(arm: Arm, program: Program) -> OptimizerTerms:
+    """What the config doesn't say of the optimizer."""
+    left = [key for key, value in arm.schedule.options.items() if value == "suggested"]
+    options = program.schedule.options
+    return OptimizerTerms(
+        schedule_options={key: value for key in left if isinstance(value := options.get(key), (int, float))},
+        groups=program.task.groups,
+        heads=tuple(program.task.head_modules),
     )
 
 

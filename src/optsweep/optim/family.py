@@ -11,6 +11,7 @@ from torch import nn
 
 from optsweep.checks import choice, number, of_type
 from optsweep.errors import UserError, nearest
+from optsweep.groups import Grouped, Patterns, checked_groups, grouped
 from optsweep.optim import adam, adaptive, averaging, lamb, lion, muon, schedule_free, sgd, soap
 from optsweep.optim.composition import Composition
 from optsweep.optim.iterate import Iterate, Last
@@ -123,13 +124,20 @@ def optimizer_of(rule: type[Rule]) -> type[RuleOptimizer]:
 
 
 def for_model(
-    model: nn.Module, optimizer: str | type[RuleOptimizer], *, lr: float, heads: Iterable[str] = (), **options: Any
+    model: nn.Module,
+    optimizer: str | type[RuleOptimizer],
+    *,
+    lr: float,
+    heads: Iterable[str] = (),
+    groups: Patterns | None = None,
+    **options: Any,
 ) -> RuleOptimizer:
     """An optimizer of a model's trainable parameters that knows what each does in the model, as in a sweep.
 
     So Muon gives embeddings, the head and vectors to its auxiliary Adam, and weight decay leaves embeddings alone.
     `optimizer` is a name (muon) or a class of this package; `heads` are the names of the output's modules where the
-    last linear layer isn't it; `options` are the class's. Raises UserError in one line.
+    last linear layer isn't it; `groups` are those of a task, {"backbone.*": {"lr_factor": 0.1}, "*.bias":
+    {"weight_decay": 0}}, later ones count; `options` are the class's. Raises UserError in one line.
     """
     if isinstance(optimizer, str):
         optimizer = FAMILY[choice("optimizer", optimizer, list(FAMILY))]
@@ -137,7 +145,20 @@ def for_model(
     named = [(name, parameter) for name, parameter in model.named_parameters() if name in roles]
     if not named:
         raise UserError(f"{type(model).__name__} has no trainable parameter")
-    made = optimizer([{"params": named, "roles": [roles[name] for name, _ in named]}], lr=lr, **options)
+    of = grouped(roles, checked_groups(groups, "groups"), "groups")
+    alike: dict[Grouped, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in named:
+        alike.setdefault(of.get(name, Grouped()), []).append((name, parameter))
+    params = [
+        {
+            "params": held,
+            "roles": [roles[name] for name, _ in held],
+            "lr": lr * group.lr_factor,
+            **({} if group.decays else {"weight_decay": 0.0}),
+        }
+        for group, held in alike.items()
+    ]
+    made = optimizer(params, lr=lr, **options)
     try:
         _ = made.notes
     except ValueError as error:

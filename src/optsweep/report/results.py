@@ -30,6 +30,8 @@ from optsweep.tracking.reader import SweepRecord, TrialRecord
 from optsweep.train.trial import Phase
 
 FORMAT = 1
+MOST_POINTS = 200
+"""Of a curve."""
 
 
 def results(
@@ -38,6 +40,7 @@ def results(
     """Everything that the page states."""
     return {
         "format": FORMAT,
+        "verdicts": [*found.texts, *(verdict.text for verdict in verdicts)],
         "sweeps": [_sweep(sweep) for sweep in sweeps],
         "groups": [_group(verdict) for verdict in verdicts],
         "across": across_results(found),
@@ -157,29 +160,26 @@ def _arm(arm: ArmResult) -> dict[str, Any]:
         "trials": {phase: {status: arm.count(phase, status) for status in Status} for phase in Phase},
         "missing": {phase: arm.missing(phase) for phase in Phase},
         "config": arm.arm.config,
-        "rungs": (rungs := _rungs(arm)),
-        "confirm": [
-            {**_confirmed(trial), "val_loss_at_rungs": _curve(trial, rungs)} for trial in arm.arm.of(Phase.CONFIRM)
-        ],
+        "optimizer": to_json(arm.arm.optimizer),
+        "rungs": (rungs := _evaluated(arm, names.VAL_LOSS)),
+        "logged": (logged := _evaluated(arm, names.TRAIN_LOSS)),
+        "confirm": [_confirmed(trial, rungs, logged) for trial in arm.arm.of(Phase.CONFIRM)],
         "search": [_search_trial(trial) for trial in arm.arm.of(Phase.SEARCH)],
     }
 
 
-def _rungs(arm: ArmResult) -> list[int]:
-    """Steps at which a confirm trial was evaluated."""
-    curves = [trial.curves[names.VAL_LOSS] for trial in arm.arm.of(Phase.CONFIRM) if names.VAL_LOSS in trial.curves]
-    return sorted({int(step) for curve in curves for step in curve.steps})
+def _evaluated(arm: ArmResult, key: str) -> list[int]:
+    """Steps at which a confirm trial has a value of a loss, of more than `MOST_POINTS` so many: the last is kept."""
+    curves = [trial.curves[key] for trial in arm.arm.of(Phase.CONFIRM) if key in trial.curves]
+    steps = sorted({int(step) for curve in curves for step in curve.steps})
+    return steps[::-1][:: math.ceil(len(steps) / MOST_POINTS)][::-1] if steps else []
 
 
-def _confirm_trial(trial: TrialRecord, rungs: Sequence[int]) -> dict[str, Any]:
-    return {**_trial(trial), "val_loss_at_rungs": _curve(trial, rungs)}
-
-
-def _curve(trial: TrialRecord, rungs: Sequence[int]) -> list[float | None]:
-    """Validation loss at the rungs, in six digits; None where it wasn't evaluated."""
-    curve = trial.curves.get(names.VAL_LOSS)
+def _curve(trial: TrialRecord, key: str, steps: Sequence[int]) -> list[float | None]:
+    """A loss at these steps, in six digits; None where the trial has none."""
+    curve = trial.curves.get(key)
     held = {} if curve is None else dict(zip(curve.steps.tolist(), curve.values.tolist(), strict=True))
-    return [float(f"{held[step]:.6g}") if step in held else None for step in rungs]
+    return [float(f"{held[step]:.6g}") if step in held else None for step in steps]
 
 
 def _search_trial(trial: TrialRecord) -> dict[str, Any]:
@@ -201,9 +201,14 @@ def _trial(trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _confirmed(trial: TrialRecord) -> dict[str, Any]:
-    """With the test losses of parts of the split, which intervals are over too."""
-    return {**_trial(trial), "test_blocks": [float(f"{loss:.6g}") for loss in trial.test_blocks]}
+def _confirmed(trial: TrialRecord, rungs: Sequence[int], logged: Sequence[int]) -> dict[str, Any]:
+    """With its curves, and the test losses of parts of the split, which intervals are over too."""
+    return {
+        **_trial(trial),
+        "test_blocks": [float(f"{loss:.6g}") for loss in trial.test_blocks],
+        "val_loss_at_rungs": _curve(trial, names.VAL_LOSS, rungs),
+        "train_loss_at_logged": _curve(trial, names.TRAIN_LOSS, logged),
+    }
 
 
 def _comparison(comparison: Comparison, said: str) -> dict[str, Any]:

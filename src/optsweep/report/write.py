@@ -10,6 +10,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from optsweep.report import Report, page, references, results
 from optsweep.report.across.findings import Across, across
@@ -35,6 +36,12 @@ from optsweep.report.figures import (
 from optsweep.report.table import table
 from optsweep.report.verdict import verdict
 from optsweep.tracking.reader import SweepRecord
+
+
+def stated(sweeps: Sequence[SweepRecord]) -> dict[str, Any]:
+    """What results.json would state, without the figures, which aren't drawn."""
+    groups = compare(sweeps)
+    return results.results(sweeps, [verdict(group) for group in groups], across(groups), [])
 
 
 def write(sweeps: Sequence[SweepRecord], tracking_uri: str, out: Path, pool: Executor | None = None) -> Report:
@@ -76,9 +83,35 @@ def _import_what_draws() -> None:
     import matplotlib.figure  # noqa: F401
 
 
+def named_plans(groups: Sequence[Group], found: Across) -> dict[str, canvas.FigurePlan]:
+    """Every figure that there are data for, by the name of its file, those of a group as the page has them."""
+    plans: dict[str, canvas.FigurePlan] = {}
+    for group, prefix in zip(groups, _prefixes(groups), strict=True):
+        held = [plan for kind in _FIGURES for plan in kind(group)]
+        plans |= {
+            f"{prefix}{plan.name}": plan for plan in sorted(held, key=lambda plan: (plan.wide, _place(plan.name)))
+        }
+    over = across_plans(found)
+    return plans | {
+        f"{prefix}{plan.name}": plan
+        for prefix, held in zip(_across_prefixes(len(over)), over, strict=True)
+        for plan in held
+    }
+
+
+def _prefixes(groups: Sequence[Group]) -> list[str]:
+    """What the names of each group's files begin with."""
+    return [_prefix(group, place) if len(groups) > 1 else "" for place, group in enumerate(groups, 1)]
+
+
+def _across_prefixes(count: int) -> list[str]:
+    """The same, of each finding over several groups."""
+    return [f"across-{place:02d}-" if count > 1 else "across-" for place in range(1, count + 1)]
+
+
 def _draw(groups: Sequence[Group], folder: Path, pool: Executor | None) -> list[list[canvas.Drawing]]:
     """All figures of all groups; with several groups their files start with the group's number and name."""
-    prefixes = [_prefix(group, place) if len(groups) > 1 else "" for place, group in enumerate(groups, 1)]
+    prefixes = _prefixes(groups)
     tasks = [(kind, group, prefix) for group, prefix in zip(groups, prefixes, strict=True) for kind in _FIGURES]
     many = sum(len(group.arms) for group in groups) >= _MANY_ARMS
     drawn = iter(_shared_out(partial(_draw_kind, folder=folder), tasks, pool if many else None))
@@ -129,8 +162,8 @@ def across_plans(found: Across) -> list[list[canvas.FigurePlan]]:
 def _draw_across(found: Across, folder: Path) -> list[list[canvas.Drawing]]:
     """The figures of each finding over several groups."""
     plans = across_plans(found)
-    prefixes = [f"across-{place:02d}-" if len(plans) > 1 else "across-" for place in range(1, len(plans) + 1)]
-    return [[canvas.save(plan, prefix, folder) for plan in held] for prefix, held in zip(prefixes, plans, strict=True)]
+    named = zip(_across_prefixes(len(plans)), plans, strict=True)
+    return [[canvas.save(plan, prefix, folder) for plan in held] for prefix, held in named]
 
 
 _Kind = Callable[[Group], list[canvas.FigurePlan]]

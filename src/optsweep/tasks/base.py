@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from optsweep.groups import Patterns
 from optsweep.tasks.data import Data, Indexed, chunks, epochs
-from optsweep.tasks.groups import Patterns
 from optsweep.tasks.meters import Means, Meter
 from optsweep.tasks.nest import Nest
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from optsweep.checks import choice, flag, number, optional, text, whole
 from optsweep.errors import UserError, located
+from optsweep.groups import checked_groups
 from optsweep.tasks import nest
 from optsweep.tasks.base import Facts, Full, Split, Task, digest_of
 from optsweep.tasks.criteria import Criterion, metric_of, name_of
 from optsweep.tasks.data import Data
-from optsweep.tasks.groups import checked_groups
 from optsweep.tasks.meters import Means, Meter
 from optsweep.tasks.nest import Nest
 from optsweep.tasks.parts import Arrays, Items, Part, parts_of

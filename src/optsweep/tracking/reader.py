@@ -23,6 +23,7 @@ from optsweep.tracking.schema import (
     ArmSheet,
     Chosen,
     Environment,
+    OptimizerTerms,
     RangeRecord,
     ScheduleTrace,
     Session,
@@ -115,6 +116,7 @@ class ArmRecord:
     schedule: ScheduleTrace | None = None
     chosen_again: tuple[Chosen | None, ...] = ()  # by the further searches of sweep.repeats
     config: str = ""  # composed, as YAML; empty: written by an earlier version
+    optimizer: OptimizerTerms = field(default_factory=OptimizerTerms)
     surface: str = ""  # of a landscape whose paths are recorded
 
     def of(self, phase: Phase) -> list[TrialRecord]:
@@ -246,6 +248,7 @@ def _arm(client: MlflowClient, run: Run, trials: Sequence[TrialRecord]) -> ArmRe
         trials=tuple(_one_per_slot(trials)),
         schedule=sheet.schedule,
         config=sheet.config,
+        optimizer=sheet.optimizer,
         surface=recorded_surface(run.data.params),
     )
 

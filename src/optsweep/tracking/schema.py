@@ -201,6 +201,15 @@ class ScheduleTrace:
 
 
 @dataclass(frozen=True)
+class OptimizerTerms:
+    """What an arm's optimizer has from its task, beside the config: with these it is made again without the task."""
+
+    schedule_options: Mapping[str, float] = field(default_factory=dict)  # that the config leaves to suggestions
+    groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of parameters, by pattern
+    heads: tuple[str, ...] = ()  # names of the output's modules
+
+
+@dataclass(frozen=True)
 class ArmSheet:
     """Everything that machines read of an arm."""
 
@@ -213,6 +222,7 @@ class ArmSheet:
     facts: ArmFacts | None = None
     schedule: ScheduleTrace | None = None  # None: it listens to evaluations, so that each trial has its own
     config: str = ""  # composed, as YAML: what runs a trial again
+    optimizer: OptimizerTerms = OptimizerTerms()
     warnings: tuple[str, ...] = ()
     chosen: Chosen | None = None  # None until the search ends, and where every trial of it diverged
     chosen_again: tuple[Chosen | None, ...] = ()  # by the further searches of sweep.repeats

@@ -10,11 +10,11 @@ from math import prod
 import torch
 from torch import nn
 
+from optsweep.groups import Grouped, grouped
 from optsweep.optim.layout import Layout, Role, parameter_roles
 from optsweep.optim.schedules import Schedule
 from optsweep.optim.updater import Updater
 from optsweep.tasks.base import Task
-from optsweep.tasks.groups import Grouped, grouped
 from optsweep.train.forward import Forward, Precision
 from optsweep.train.process import deterministic
 from optsweep.train.traits import ModelTraits, construct, traits_of

@@ -128,9 +128,9 @@ def shared_labels(figure: Figure, x: str, y: str) -> None:
 
 def blank(height: float = 3.2, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, list[Axes]]:
     """An empty figure of the page's width and its axes, row by row."""
-    from matplotlib.figure import Figure
+    from optsweep.report.figures.shown import ShownFigure
 
-    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
+    figure = ShownFigure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
     return figure, list(axes.ravel())
 

@@ -23,28 +23,28 @@ class Grouped:
     decays: bool = True  # if its kind does
 
 
-def checked_groups(groups: Mapping[str, Any] | None) -> Patterns:
+def checked_groups(groups: Mapping[str, Any] | None, where: str = "task.groups") -> Patterns:
     """Groups as a user gives them: pattern → {lr_factor: a number ≥ 0, weight_decay: 0}. Raises UserError."""
-    found = by_name("task.groups", groups or {})
+    found = by_name(where, groups or {})
     for pattern, settings in found.items():
-        for key, value in by_name(f"task.groups.{pattern}", settings).items():
+        for key, value in by_name(f"{where}.{pattern}", settings).items():
             if key not in KEYS:
-                raise UserError(f"task.groups.{pattern}: there is no {key}{nearest(key, KEYS)}; give {', '.join(KEYS)}")
+                raise UserError(f"{where}.{pattern}: there is no {key}{nearest(key, KEYS)}; give {', '.join(KEYS)}")
             if key == "lr_factor":
-                number(f"task.groups.{pattern}.lr_factor", value, above=0.0)
+                number(f"{where}.{pattern}.lr_factor", value, above=0.0)
             elif value not in (0, 0.0):
-                raise refuse(f"task.groups.{pattern}.weight_decay", value, "0, or nothing: one λ holds for all others")
+                raise refuse(f"{where}.{pattern}.weight_decay", value, "0, or nothing: one λ holds for all others")
     return found
 
 
-def grouped(names: Collection[str], groups: Patterns) -> dict[str, Grouped]:
+def grouped(names: Collection[str], groups: Patterns, where: str = "task.groups") -> dict[str, Grouped]:
     """The group of each parameter that a pattern fits; later ones count. Raises UserError for one that fits none."""
     found: dict[str, Grouped] = {}
     for pattern, settings in groups.items():
         fitting = [name for name in names if fnmatchcase(name, pattern)]
         if not fitting:
             shown = ", ".join(list(names)[:6])
-            raise UserError(f"task.groups: no trainable parameter is called {pattern!r}; there are {shown}, …")
+            raise UserError(f"{where}: no trainable parameter is called {pattern!r}; there are {shown}, …")
         for name in fitting:
             group = found.get(name, Grouped())
             group = replace(group, lr_factor=float(settings.get("lr_factor", group.lr_factor)))
