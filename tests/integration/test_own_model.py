@@ -17,7 +17,7 @@ from optsweep.build.assemble import build_arm, check_arm
 from optsweep.cli.doorman import run
 from optsweep.config.spoken import Spoken, arms_of
 from optsweep.tasks.pieces import Pieces
-from optsweep.train.loop import train_all
+from optsweep.train.run import Silent
 from optsweep.train.trial import End, Trial
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-model.md"
@@ -38,7 +38,7 @@ def tiny(task: Pieces, arms: Sequence[Spoken], *, name: str) -> Any:
     for arm in arms_of(arms, shared):
         built = build_arm(arm, task)
         check_arm(built)
-        (outcome,) = train_all(built.program, [Trial(built.space.hyper({}), seed=1, test=True)])
+        (outcome,) = built.workload_for({}).train([Trial(built.space.hyper({}), seed=1, test=True)], Silent())
         assert outcome.end is End.FINISHED
     return type("Result", (), {"verdict": "none"})
 
