@@ -174,7 +174,9 @@ def test_two_networks_are_trained_by_the_arm_together() -> None:
         counts["lr"] = [group["peak_lr"] for group in first.param_groups]
         trial.finish(test_loss=0.0)
 
-    assert outcome(adversarial).end is End.FINISHED
+    heard = Told()
+    assert outcome(adversarial, observer=heard).end is End.FINISHED
+    assert [point.step for rung in heard.rungs for point in rung.points] == [3, 6, 9, 12]
     assert counts == {"steps": (12, 24), "lr": [0.01, 0.005]}
 
 
