@@ -20,6 +20,7 @@ import numpy as np
 import optuna
 import torch
 from benchmarks.side_by_side import Figure
+from benchmarks.trials import program_of
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
@@ -203,7 +204,7 @@ def _trained(builds: Sequence[Built], waiting: Sequence[tuple[Search, Slot]], ph
     """How the trials end, in their order; those of one split train together."""
     ended: dict[int, Outcome] = {}
     for split, built in enumerate(builds):
-        program = replace(built.program, vmapped=True)
+        program = replace(program_of(built), vmapped=True)
         places = [place for place, (search, _) in enumerate(waiting) if search.split == split]
         for first in range(0, len(places), LANES):
             lanes = places[first : first + LANES]

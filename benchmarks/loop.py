@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import torch
 from benchmarks.side_by_side import Figure, Round, compare, timed, wall
-from benchmarks.trials import Batch, arm, built, by_hand, over_loader, run_of, trial
+from benchmarks.trials import Batch, arm, built, by_hand, over_loader, program_of, run_of, trial
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -62,7 +62,7 @@ def _rung_steps(task: str, device: torch.device) -> int:
 
 
 def _by_hand(b: Built, stride: int, device: torch.device) -> Round:
-    steps = by_hand(b.program, trial(b), stride)
+    steps = by_hand(program_of(b), trial(b), stride)
 
     def round_() -> float:
         next(steps)
@@ -73,7 +73,7 @@ def _by_hand(b: Built, stride: int, device: torch.device) -> Round:
 
 def _loop(task: str, rounds: int, device: torch.device) -> Figure:
     b, stride = built(arm(task), device), _rung_steps(task, device)
-    run = run_of(b.program, [trial(b)])
+    run = run_of(program_of(b), [trial(b)])
     ratio = compare(
         lambda: timed(lambda: run.advance(run.tick + stride), device),
         {"by hand": _by_hand(b, stride, device)},
@@ -127,16 +127,17 @@ def _dataset(
     """A Dataset against a loop over a DataLoader of the same."""
     task = Pieces(model, dataset)
     b, stride = built(arm("digits_mlp"), device, task), _rung_steps("digits_mlp", device)
-    run = run_of(b.program, [trial(b)])
+    program = program_of(b)
+    run = run_of(program, [trial(b)])
     loader = DataLoader(
         dataset,
-        b.program.batch_size,
+        program.batch_size,
         shuffle=True,
         drop_last=True,
         pin_memory=device.type == "cuda",
         generator=torch.Generator().manual_seed(0),
     )
-    steps = over_loader(b.program, trial(b), stride, loader)
+    steps = over_loader(program, trial(b), stride, loader)
 
     def theirs() -> float:
         next(steps)
@@ -151,7 +152,7 @@ def _whole(task: str, device: torch.device) -> Figure:
     """Whole trials, popped, opened, trained, written and told as a worker does it; evaluation subtracted."""
     a = arm(task, "trainer.steps=null")
     b = built(a, device)
-    program = b.program
+    program = program_of(b)
     with _worker(a, b, device) as worker:
         job = worker.jobs[0]
         seat = worker.studies.take_seat([a.name], whole=True)

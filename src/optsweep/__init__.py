@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from optsweep.result.result import Result
     from optsweep.tasks.criteria import per_batch
     from optsweep.tasks.pieces import Pieces as Task
+    from optsweep.train.own.loop import Loop
+    from optsweep.train.own.running import RunningTrial
 
 __version__ = "0.1.0"
-__all__ = ["Result", "Task", "compare", "load", "per_batch"]
+__all__ = ["Loop", "Result", "RunningTrial", "Task", "compare", "load", "per_batch"]
 
 _PLACES = {
     "optim": ("optsweep.optim", ""),
+    "Loop": ("optsweep.train.own.loop", "Loop"),
     "Result": ("optsweep.result.result", "Result"),
+    "RunningTrial": ("optsweep.train.own.running", "RunningTrial"),
     "Task": ("optsweep.tasks.pieces", "Pieces"),
     "compare": ("optsweep.api", "compare"),
     "load": ("optsweep.api", "load"),

@@ -72,6 +72,7 @@ def program_of(spoken: str) -> tuple[Program, ArmRecord]:
         facts=asdict(facts_of(arm, built.program)),
         optimizer=optimizer_terms(arm, built.program),
     )
+    assert isinstance(built.program, Program)
     return built.program, record
 
 

@@ -17,6 +17,7 @@ from optsweep.optim.layout import Layout
 from optsweep.optim.row import Row
 from optsweep.optim.rule import State
 from optsweep.optim.update import Update
+from optsweep.optim.updater import Divisible
 
 Saved = MutableMapping[Tensor, dict[str, Any]]
 """By parameter: "step", the number of steps it took; "progress", the last one's multiplier and the averages' weights
@@ -36,12 +37,12 @@ class GradientRow(Row):
         self,
         parameters: Mapping[str, Tensor],
         layout: Layout,
-        update: Update,
+        update: Divisible,
         past: Past = BEGINNING,
         multiplier: float | None = None,
     ) -> None:
         super().__init__(parameters, layout, update, past, multiplier)
-        self.composed = update
+        self.compose(update)
         self.leaves = list(self.parameters.values())
         self._pointers = [leaf.data_ptr() for leaf in self.leaves]
         # Between parameters there may be padding, which has a gradient too: zero.
@@ -64,9 +65,10 @@ class GradientRow(Row):
         if count:
             self._parts.append(self.row.new_zeros(count))
 
-    def compose(self, update: Update) -> None:
+    def compose(self, update: Divisible) -> None:
         """Go on with another update of the same rule."""
         self.composed = self.update = self.numbers.update = update
+        self.direct = update if isinstance(update, Update) and update.direct else None  # which takes parts of a row too
 
     def pieces(self) -> dict[str, State]:
         """The state by parameter."""
@@ -89,7 +91,8 @@ class GradientRow(Row):
         if isinstance(grads, Tensor):
             super().advance(grads, c)
         else:
-            self.composed.step_parts(self.row, self.leaves, grads, c)
+            assert self.direct is not None
+            self.direct.step_parts(self.row, self.leaves, grads, c)
 
     def flat(self, grads: list[Tensor]) -> Tensor:
         """Gradients copied to a row `[1, P]`, which lasts until the next step."""
@@ -149,7 +152,7 @@ class GroupRows:
 
     def _taken(self, row: GradientRow, grads: list[Tensor]) -> Grads:
         """Gradients as a row takes them; those that are clipped together lie in rows."""
-        return grads if row.composed.direct and self.composition.clip_norm is None else row.flat(grads)
+        return grads if row.direct is not None and self.composition.clip_norm is None else row.flat(grads)
 
     def settle(self, saved: Saved) -> None:
         """New rows for parameters that were moved or replaced."""
