@@ -6,7 +6,7 @@ Everything is imported where it is called: `status` and `suggest` answer without
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from optsweep.build.arithmetic import Suggestion
     from optsweep.build.suggestions import TaskFacts
     from optsweep.config.spoken import Spoken
+    from optsweep.launch.checked import Checked
     from optsweep.launch.events import Observer
     from optsweep.launch.status import PhaseStatus
     from optsweep.launch.sweep import SweepResult
@@ -249,6 +250,18 @@ def retry(storage: str, tracking_uri: str, sweep: str) -> Freed:
     command = sheet.command if sheet is not None else ""
     whole = "***" not in command  # no password was starred out
     return Freed(failures, tuple(shlex.split(command)[1:]) if whole else ())
+
+
+def check(
+    arms: Sequence[Arm],
+    *,
+    workers: int | None = None,
+    seconds: float | None = None,
+    tell: Callable[[str], None] = lambda what: None,
+) -> Checked:
+    from optsweep.launch.check import SECONDS, check_arms
+
+    return check_arms(arms, workers=workers, seconds=SECONDS if seconds is None else seconds, tell=tell)
 
 
 def suggest(arm: Arm) -> Suggested:

@@ -12,7 +12,7 @@ from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as everything else does."""
 
     def error(self, message: str) -> NoReturn:
@@ -53,7 +53,7 @@ def judge(arguments: Sequence[str]) -> None:
 
 def verify(arguments: Sequence[str]) -> None:
     """Run a share of a sweep's trials again; exit code 1 where they don't agree."""
-    parser = _Parser("optsweep verify", description="Run a random share of a sweep's trials again and compare.")
+    parser = Parser("optsweep verify", description="Run a random share of a sweep's trials again and compare.")
     parser.add_argument("results", type=Path, metavar="RESULTS.JSON", help="of a sweep's report")
     parser.add_argument("--share", type=float, default=0.1, help="of the trials (default: 0.1)")
     parser.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")
@@ -70,7 +70,7 @@ def verify(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("optsweep judge", description="Judge runs that something else made: see docs/judge.md.")
+    parser = Parser("optsweep judge", description="Judge runs that something else made: see docs/judge.md.")
     add = parser.add_argument
     add("source", metavar="RUNS", help="a CSV (also a W&B export of the table or of a chart), or mlflow:EXPERIMENT")
     add("--arm", required=True, metavar="COLUMN", help="who is compared")

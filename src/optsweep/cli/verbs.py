@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from optsweep.cli.project import check
 from optsweep.cli.runs import judge, verify
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
@@ -92,6 +93,7 @@ VERBS: Mapping[str, Callable[[Sequence[str]], Sequence[str] | None]] = {
     "retry": _retry,
     "status": _status,
     "suggest": _suggest,
+    "check": check,
     "judge": judge,
     "verify": verify,
 }
