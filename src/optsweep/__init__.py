@@ -6,16 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optsweep.api import compare
+    from optsweep.api import check, compare
     from optsweep.tasks.criteria import per_batch
     from optsweep.tasks.pieces import Pieces as Task
 
 __version__ = "0.1.0"
-__all__ = ["Task", "compare", "per_batch"]
+__all__ = ["Task", "check", "compare", "per_batch"]
 
 _PLACES = {
     "optim": ("optsweep.optim", ""),
     "Task": ("optsweep.tasks.pieces", "Pieces"),
+    "check": ("optsweep.api", "check"),
     "compare": ("optsweep.api", "compare"),
     "per_batch": ("optsweep.tasks.criteria", "per_batch"),
 }

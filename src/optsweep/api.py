@@ -134,12 +134,35 @@ def compare(
     are sections of the config, for all arms: trainer={"steps": 300}.
     The same call goes on where it was stopped. Raises UserError, in one line, for a mistake.
     """
-    from optsweep.build.targets import pickled
-    from optsweep.config.spoken import arms_of
     from optsweep.launch.display import Display
     from optsweep.launch.environment import without_script
     from optsweep.launch.events import silent
     from optsweep.launch.labels import labels_of
+
+    built = _arms_on(task, arms, name, search, confirm, repeats, settings)
+    with without_script():
+        if quiet:
+            finished = run(built, workers=workers, observe=silent)
+        else:
+            with Display() as display:
+                finished = run(built, workers=workers, observe=display)
+        written = finished.report or report(built[0].tracking_uri, [name])
+    labels = tuple(labels_of(built).values())
+    return Compared("\n\n".join(written.verdicts), written.index, labels, written.columns, written.rows)
+
+
+def _arms_on(
+    task: Pieces,
+    arms: Sequence[Spoken],
+    name: str,
+    search: int,
+    confirm: int | str,
+    repeats: int,
+    settings: Mapping[str, Any],
+) -> list[Arm]:
+    """The arms of a comparison on a task, which travels with them."""
+    from optsweep.build.targets import pickled
+    from optsweep.config.spoken import arms_of
 
     shared = {
         "task": "own",
@@ -155,16 +178,7 @@ def compare(
     }
     content = pickled(task, "task")
     built = [replace(arm, task=replace(arm.task, pickled=content)) for arm in arms_of(arms, shared)]
-    built = [replace(arm, choices={**arm.choices, "task": task.name}) for arm in built]
-    with without_script():
-        if quiet:
-            finished = run(built, workers=workers, observe=silent)
-        else:
-            with Display() as display:
-                finished = run(built, workers=workers, observe=display)
-        written = finished.report or report(built[0].tracking_uri, [name])
-    labels = tuple(labels_of(built).values())
-    return Compared("\n\n".join(written.verdicts), written.index, labels, written.columns, written.rows)
+    return [replace(arm, choices={**arm.choices, "task": task.name}) for arm in built]
 
 
 def _dotted(sections: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,15 +267,27 @@ def retry(storage: str, tracking_uri: str, sweep: str) -> Freed:
 
 
 def check(
-    arms: Sequence[Arm],
+    task: Pieces | Sequence[Arm],
+    arms: Sequence[Spoken] = ("adamw + cosine",),
     *,
+    search: int = 16,
+    confirm: int | str = 8,
+    repeats: int = 1,
     workers: int | None = None,
     seconds: float | None = None,
     tell: Callable[[str], None] = lambda what: None,
+    **settings: Any,
 ) -> Checked:
+    """Try a comparison before it is started: model, data, every optimizer for some steps; and what it would cost.
+
+    The arguments are those of `compare`, or the arms of a sweep. After `seconds` (120) no further optimizer of the
+    catalogue is begun; `tell` hears what is being tried. Nothing is written. What would fail in training stands in the
+    result's `findings`; raises UserError for what can't be built.
+    """
     from optsweep.launch.check import SECONDS, check_arms
 
-    return check_arms(arms, workers=workers, seconds=SECONDS if seconds is None else seconds, tell=tell)
+    built = task if isinstance(task, Sequence) else _arms_on(task, arms, "check", search, confirm, repeats, settings)
+    return check_arms(built, workers=workers, seconds=SECONDS if seconds is None else seconds, tell=tell)
 
 
 def suggest(arm: Arm) -> Suggested:

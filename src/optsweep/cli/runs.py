@@ -6,18 +6,10 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from optsweep.cli.parser import Parser as _Parser
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as everything else does."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UserError instead of printing the usage."""
-        raise UserError(f"{self.prog.rpartition(' ')[2]}: {message}")
 
 
 def judge(arguments: Sequence[str]) -> None:
@@ -53,7 +45,7 @@ def judge(arguments: Sequence[str]) -> None:
 
 def verify(arguments: Sequence[str]) -> None:
     """Run a share of a sweep's trials again; exit code 1 where they don't agree."""
-    parser = Parser("optsweep verify", description="Run a random share of a sweep's trials again and compare.")
+    parser = _Parser("optsweep verify", description="Run a random share of a sweep's trials again and compare.")
     parser.add_argument("results", type=Path, metavar="RESULTS.JSON", help="of a sweep's report")
     parser.add_argument("--share", type=float, default=0.1, help="of the trials (default: 0.1)")
     parser.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")
@@ -70,7 +62,7 @@ def verify(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser("optsweep judge", description="Judge runs that something else made: see docs/judge.md.")
+    parser = _Parser("optsweep judge", description="Judge runs that something else made: see docs/judge.md.")
     add = parser.add_argument
     add("source", metavar="RUNS", help="a CSV (also a W&B export of the table or of a chart), or mlflow:EXPERIMENT")
     add("--arm", required=True, metavar="COLUMN", help="who is compared")

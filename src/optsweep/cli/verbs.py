@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from optsweep.cli.project import check
+from optsweep.cli.check import check
+from optsweep.cli.new import new
 from optsweep.cli.runs import judge, verify
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
@@ -95,6 +96,7 @@ VERBS: Mapping[str, Callable[[Sequence[str]], Sequence[str] | None]] = {
     "suggest": _suggest,
     "check": check,
     "judge": judge,
+    "new": new,
     "verify": verify,
 }
 """What each does with its arguments; what it returns is a command line to go on with."""

@@ -25,7 +25,7 @@ from optsweep.train.program import Program
 from optsweep.train.trial import Trial
 
 SECONDS = 120.0
-"""After so many, no further optimizer is begun."""
+"""After so many, no further optimizer of the catalogue is begun; the arms' own always are."""
 
 LEAST_SECONDS = 0.1
 """For which steps are timed, of each optimizer."""
@@ -83,7 +83,10 @@ def check_arms(
             its = [(arm, b) for arm, b in zip(arms, built, strict=True) if repr(arm.task) == key]
             tasks.append(_Task(its, labels, told, until, tell).checked(times, twices))
         shown = [_warned(arm, b, told) for arm, b in zip(arms, built, strict=True) if repr(arm.task) in twices]
-    told.remarks += notes([arm for arm, _ in shown], [b for _, b in shown], labels)
+    everybody = f" ({', '.join(labels.values())})"
+    told.remarks += [
+        note.removesuffix(everybody) for note in notes([arm for arm, _ in shown], [b for _, b in shown], labels)
+    ]
     cost = _cost(arms, built, labels, times, twices, workers) if len(twices) == len(tasks) else None
     return Checked(tuple(tasks), cost, _once(told.remarks), _once(told.findings))
 
@@ -171,18 +174,18 @@ class _Task:
         with self.told.failing("task.model"):
             traits = self.program.traits
             plain = replace(self.program, vmapped=False).knowing(traits)
-            self.told.remarks += [note for note in traits.notes if not note.startswith("trainer.lanes")]
             facts += model_said(plain, self.told.remarks, self.told.findings)
             facts.append(("data order", data_said(plain, self.told.remarks, self.told.findings)))
             self.tell("training twice with one seed")
             found = twice(plain, Trial(self.base.space.hyper({}), seed=0, test=True))
             facts.append(("same seed twice", found.said(self.told.remarks, self.told.findings)))
             facts.append(("lanes", lanes_said(traits.alone)))
-            tried = [self._try(subject, plain, times) for subject in self._subjects()]
+            tried = list(self._tried(plain, times))
             twices[repr(self.first.task)] = found
             facts.append(("memory", memory_said(plain)))
         self._judge(tried)
-        return CheckedTask(self.first.task.name, tuple(facts), tuple(tried), REFERENCE, STEPS)
+        axes = [f"{key}={value}" for key, value in self.first.axes.items() if key.startswith("task.")]
+        return CheckedTask(" ".join([self.first.task.name, *axes]), tuple(facts), tuple(tried), REFERENCE, STEPS)
 
     def _subjects(self) -> Iterator[Subject]:
         """The reference, the optimizers of the arms, the others of the catalogue."""
@@ -202,11 +205,20 @@ class _Task:
         ]
         return iter(sorted(subjects, key=lambda subject: subject.label != REFERENCE))
 
+    def _tried(self, like: Program, times: dict[str, float]) -> Iterator[TriedOptimizer]:
+        """One subject after the other, until time is up."""
+        left = []
+        for subject in self._subjects():
+            if subject.built is None and subject.label != REFERENCE and time.monotonic() > self.until:
+                left.append(subject.label)
+                continue
+            self.tell(f"trying {subject.label}")
+            yield self._try(subject, like, times)
+        if left:
+            self.told.remarks.append(f"time was up, so these were not tried: {', '.join(left)} (--seconds gives more)")
+
     def _try(self, subject: Subject, like: Program, times: dict[str, float]) -> TriedOptimizer:
-        """Its first steps, unless time is up."""
-        if time.monotonic() > self.until:
-            return TriedOptimizer(subject.label, 0.0, trouble="time was up")
-        self.tell(f"trying {subject.label}")
+        """Its first steps."""
         lr = 0.0
         try:
             built = subject.built or build_arm(subject.arm, self.task)

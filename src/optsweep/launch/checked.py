@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 
 from optsweep.launch.cost import Cost
@@ -129,7 +128,7 @@ def _optimizers(task: CheckedTask) -> RenderableType:
             *([size(tried.peak_bytes)] if peaks else []),
             *(f"{loss:.4g}" for loss in tried.losses),
         )
-    return Padding(table, (0, 0, 0, 0))
+    return table
 
 
 def _cost(cost: Cost) -> Iterator[RenderableType]:

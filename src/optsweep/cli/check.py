@@ -1,4 +1,4 @@
-"""The verbs of somebody who comes with a model: `new` writes a project, `check` tries a sweep before it is started."""
+"""The verb `check`: tries a sweep before it is started."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from optsweep.checks import optional, whole
-from optsweep.cli.runs import Parser
+from optsweep.cli.parser import Parser
 from optsweep.config.compose import axes_of, cells
 from optsweep.config.door import arm_of
-from optsweep.errors import UserError
 
 
 def check(arguments: Sequence[str]) -> None:
     """Try what a sweep of these keys would do; exit code 1 if something would fail."""
     parser = Parser("optsweep check", description="Try a sweep before it is started: the keys are those of a sweep.")
-    parser.add_argument("--seconds", type=float, help="after which no further optimizer is begun (default: 120)")
+    parser.add_argument("--seconds", type=float, help="after which no further optimizer of the catalogue is begun (120)")
     options, rest = parser.parse_known_args(arguments)
     sweep = get_args_parser().parse_args(rest)
     name, overrides = sweep.config_name or "config", list(sweep.overrides)
@@ -28,7 +27,7 @@ def check(arguments: Sequence[str]) -> None:
     configs = cells(overrides, name, Path(sweep.config_dir) if sweep.config_dir else None)
     axes = axes_of(configs[0], overrides)
     arms = [arm_of(config, axes) for config in configs]
-    workers = optional(_workers)("hydra.launcher.workers", OmegaConf.select(configs[0], "hydra.launcher.workers"))
+    workers = optional(whole, low=0)("hydra.launcher.workers", OmegaConf.select(configs[0], "hydra.launcher.workers"))
     from optsweep import api
 
     with Console(stderr=True).status("") as status:
@@ -37,6 +36,3 @@ def check(arguments: Sequence[str]) -> None:
     if not found.ok:
         raise SystemExit(1)
 
-
-def _workers(key: str, value: object) -> int:
-    return whole(key, value, low=0)
