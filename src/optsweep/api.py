@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from optsweep.report import Report
     from optsweep.report.judged.write import JudgedReport
     from optsweep.tasks.pieces import Pieces
+    from optsweep.train.own.loop import Loop
 
 REPORTS = Path("reports")
 
@@ -116,7 +117,7 @@ class Compared:
 
 
 def compare(
-    task: Pieces,
+    task: Pieces | Loop | Callable[..., Any],
     arms: Sequence[Spoken],
     *,
     name: str,
@@ -129,6 +130,7 @@ def compare(
 ) -> Compared:
     """Tune every arm alike on the task, confirm it on fresh seeds, judge: what `optsweep -m` does, from Python.
 
+    `task` is an `optsweep.Task`, or a loop of one's own: a function `train(trial)`, or an `optsweep.Loop` of one.
     `arms` are strings ('soap + schedule_free'), or keys of the config by name; the first is the baseline. `search` are
     trials per arm, `confirm` seeds or "auto", `repeats` whole searches, `workers` processes (0: this one). `settings`
     are sections of the config, for all arms: trainer={"steps": 300}.
@@ -152,7 +154,7 @@ def compare(
 
 
 def _arms_on(
-    task: Pieces,
+    task: Pieces | Loop | Callable[..., Any],
     arms: Sequence[Spoken],
     name: str,
     search: int,
@@ -163,13 +165,17 @@ def _arms_on(
     """The arms of a comparison on a task, which travels with them."""
     from optsweep.build.targets import pickled
     from optsweep.config.spoken import arms_of
+    from optsweep.tasks.base import Trainable
+    from optsweep.train.own.loop import Loop
 
+    task = task if isinstance(task, Trainable) else Loop(task)
     shared = {
         "task": "own",
         "task.name": task.name,
         "task._target_": "optsweep.Task",
         "task.batch_size": task.batch_size,
         "task.steps": task.steps,
+        **{f"task.{key}": value for key, value in task.options.items()},
         "sweep.name": name,
         "sweep.repeats": repeats,
         **({"search.trials": search} if search else {"search": "none"}),
@@ -267,7 +273,7 @@ def retry(storage: str, tracking_uri: str, sweep: str) -> Freed:
 
 
 def check(
-    task: Pieces | Sequence[Arm],
+    task: Pieces | Loop | Callable[..., Any] | Sequence[Arm],
     arms: Sequence[Spoken] = ("adamw + cosine",),
     *,
     search: int = 16,
