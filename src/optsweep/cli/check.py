@@ -18,7 +18,9 @@ from optsweep.config.door import arm_of
 def check(arguments: Sequence[str]) -> None:
     """Try what a sweep of these keys would do; exit code 1 if something would fail."""
     parser = Parser("optsweep check", description="Try a sweep before it is started: the keys are those of a sweep.")
-    parser.add_argument("--seconds", type=float, help="after which no further optimizer of the catalogue is begun (120)")
+    parser.add_argument(
+        "--seconds", type=float, help="after which no further optimizer of the catalogue is begun (120)"
+    )
     options, rest = parser.parse_known_args(arguments)
     sweep = get_args_parser().parse_args(rest)
     name, overrides = sweep.config_name or "config", list(sweep.overrides)
@@ -35,4 +37,3 @@ def check(arguments: Sequence[str]) -> None:
     print(found)
     if not found.ok:
         raise SystemExit(1)
-

@@ -13,6 +13,7 @@ from optsweep.errors import UserError
 
 KINDS = {
     "pieces": "a model, data and a loss, trained by optsweep's loop",
+    "loop": "a training loop of your own",
 }
 NAME = "{{name}}"
 """Stands in the templates for the project's name."""
@@ -26,7 +27,9 @@ def new(arguments: Sequence[str]) -> None:
     parser.add_argument("--kind", choices=list(KINDS), default="pieces", help=f"{kinds} (default: pieces)")
     options = parser.parse_args(arguments)
     written = write_project(options.folder, options.kind)
-    print(f"{options.folder} has {', '.join(written)}; to begin:\n\n  cd {options.folder}\n  optsweep check task=mine\n")
+    print(
+        f"{options.folder} has {', '.join(written)}; to begin:\n\n  cd {options.folder}\n  optsweep check task=mine\n"
+    )
 
 
 def write_project(folder: Path, kind: str) -> list[str]:

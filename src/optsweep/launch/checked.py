@@ -23,7 +23,7 @@ class TriedOptimizer:
     label: str
     lr: float
     ms_per_step: float | None = None  # None: it was not tried, or failed
-    losses: tuple[float, float] = (math.nan, math.nan)  # means of the first steps and of as many after them
+    losses: tuple[float, float] = (math.nan, math.nan)  # of the first steps, and after as many more
     state_bytes: int | None = None
     peak_bytes: int | None = None
     trouble: str = ""
@@ -42,7 +42,7 @@ class CheckedTask:
     facts: tuple[tuple[str, str], ...]  # what, and what was found
     optimizers: tuple[TriedOptimizer, ...]
     reference: str  # label of the optimizer that times are relative to
-    steps: int
+    losses: str  # which ones the optimizers have
 
     def relative(self, tried: TriedOptimizer) -> float | None:
         """Time per step as a multiple of the reference's."""
@@ -76,7 +76,7 @@ class Checked:
             yield _facts(task)
             if task.optimizers:
                 yield ""
-                yield f"First steps of every optimizer: {task.steps} to warm up, {task.steps} timed, at its suggested LR"
+                yield f"First steps of every optimizer, with {task.losses}"
                 yield _optimizers(task)
             yield ""
         if self.cost is not None:
