@@ -14,8 +14,8 @@ Sweep
   The same command again goes on where the last one stopped.
 
 Begin
-  optsweep new NAME [--kind pieces|loop]        a project of your own to start from, which runs as it is
-  optsweep check task=TASK optimizer=adamw,soap …          tries a sweep: model, data, optimizers, and what it would cost
+  optsweep new NAME [--kind pieces|loop]                  a project of your own to start from, which runs as it is
+  optsweep check task=TASK optimizer=adamw,soap …         tries a sweep: model, data, optimizers, what it would cost
 
 Look
   optsweep report NAME [NAME …] [--out DIR]     write a sweep's report again

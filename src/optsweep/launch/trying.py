@@ -27,8 +27,8 @@ from optsweep.train.trial import End, Outcome, Rung, Trial
 STEPS = 10
 """Of a trial that is only tried, and once more where they are timed."""
 
-LEAST_SECONDS = 0.1
-"""For which steps are timed, of each optimizer."""
+LEAST_SECONDS = 0.3
+"""For which steps are timed, of each optimizer, unless they are very short."""
 
 HIGH, LOW = 1.5, 0.5
 """Multiples of an uninformed guess's loss between which a loss at the start is an ordinary one."""
@@ -174,13 +174,13 @@ def _start(loss: float, chance: float | None, told: Told) -> str:
         return f"{loss:.4g}; what a guess would cost isn't known"
     if loss > HIGH * chance:
         told.remarks.append(
-            f"the loss at the start is {loss:.3g}, {loss / chance:.2g} times that of a guess that knows nothing; look at "
-            f"the scale of the inputs and of the initial weights"
+            f"the loss at the start is {loss:.3g}, {loss / chance:.2g} times that of a guess that knows nothing; look "
+            f"at the scale of the inputs and of the initial weights"
         )
     elif loss < LOW * chance:
         told.remarks.append(
-            f"the loss at the start is {loss:.3g}, and a guess that knows nothing costs {chance:.3g}; pretrained weights "
-            f"do that, and inputs that hold the answer"
+            f"the loss at the start is {loss:.3g}, and a guess that knows nothing costs {chance:.3g}; pretrained "
+            f"weights do that, and inputs that hold the answer"
         )
     return f"{loss:.4g}; a guess that knows nothing costs {chance:.4g}"
 

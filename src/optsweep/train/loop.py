@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Protocol, TypeVar
 
 from optsweep.train.device import peak_bytes, reset_peak
@@ -84,7 +83,8 @@ class FirstSteps:
 def first_steps(program: Program, trial: Trial, num_steps: int, least_seconds: float = 0.0) -> FirstSteps:
     """Train one trial alone for twice `num_steps`, rounded up to the update's period. The program is without lanes.
 
-    The second half is timed, and is followed by others up to `least_seconds`, or five rounds: their median counts.
+    The second half is timed, and others after it up to `least_seconds`, or five in all; the fastest counts, as it was
+    disturbed least.
     """
 
     def begin(run: Run) -> FirstSteps:
@@ -95,7 +95,7 @@ def first_steps(program: Program, trial: Trial, num_steps: int, least_seconds: f
         while sum(seconds) < least_seconds and len(seconds) < MOST_ROUNDS:
             seconds.append(run.advance((len(seconds) + 2) * steps))
         points = tuple(run.lanes[0].points)
-        return FirstSteps(1000 * median(seconds) / steps, points, run.state_bytes(), peak_bytes(program.device))
+        return FirstSteps(1000 * min(seconds) / steps, points, run.state_bytes(), peak_bytes(program.device))
 
     with _surroundings(program):
         return _alone(program, trial, Silent(), begin)

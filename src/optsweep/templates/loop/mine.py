@@ -1,4 +1,4 @@
-"""A training loop: put your model, data and loss in their places, one after the other; `optsweep check task=mine` after each.
+"""A training loop: put your model, data and loss in their places, one by one; `optsweep check task=mine` after each.
 
 What comes from `trial` stays: the optimizer, the batches, when to evaluate, and to whom the losses are told.
 """
@@ -15,7 +15,7 @@ TRAIN, VALIDATION, TEST = random_split(DIGITS, [1000, 400, 397], torch.Generator
 
 
 def train(trial: optsweep.RunningTrial, width: int = 64) -> None:
-    """Train one trial to its end. What follows `trial` are keys of the command line: task.width=32, task.width=32,64."""
+    """Train one trial to its end. What follows `trial` are keys of the command line: task.width=32,64."""
     model = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))  # its weights are the trial seed's
     optimizer = trial.optimizer(model)  # with the arm's learning rate, schedule, weight decay and averaging inside
     loader = DataLoader(TRAIN, trial.batch_size, shuffle=True, drop_last=True)

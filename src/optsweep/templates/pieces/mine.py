@@ -1,4 +1,4 @@
-"""A model, its data, its loss: put yours in their places, one after the other; `optsweep check task=mine` after each."""
+"""A model, its data, its loss: put yours in their places, one by one; `optsweep check task=mine` after each."""
 
 from typing import Any
 
