@@ -19,6 +19,8 @@ from optsweep.config.spoken import Spoken
 from optsweep.launch.checked import Checked
 from optsweep.launch.cost import Evaluations, cost_of
 from optsweep.tasks.pieces import Pieces
+from optsweep.train.own.running import RunningTrial
+from own_loops import finish, loader, stepped, told, train
 from own_pieces import X, Y, net
 
 FEW: Any = {"steps": 40, "rungs": 2, "device": "cpu"}
@@ -164,6 +166,46 @@ def test_an_optimizer_that_crashes_is_a_finding(tmp_path: Path, monkeypatch: pyt
     monkeypatch.syspath_prepend(tmp_path)
     found = checked(Pieces(net, (X, Y)), seconds=60.0)
     assert found.findings == ("crashing: crashing.py:6, in update: RuntimeError: it broke",)
+
+
+def test_a_loop_of_ones_own() -> None:
+    found = optsweep.check(train, ("sgd + cosine",), seconds=0.0, trainer=FEW)
+    assert [tried.label for tried in found.tasks[0].optimizers] == ["adamw", "sgd"]
+    assert all(tried.finite and tried.ms_per_step for tried in found.tasks[0].optimizers)
+    assert found.tasks[0].optimizers[1].state_bytes == 0
+    assert fact(found, "data order") == "seeded, by trial.batches"
+    assert fact(found, "same seed twice") == "the same numbers, bitwise"
+    assert found.cost is not None
+    assert found.ok
+
+
+def test_what_a_loop_leaves_to_chance_or_unused_is_found() -> None:
+    def careless(trial: RunningTrial) -> None:
+        model = Unseeded()
+        model.spare = nn.Linear(3, 3)
+        optimizer = trial.optimizer(model)
+        for step, batch in trial.batches(loader(trial.batch_size)):
+            stepped(model, optimizer, batch)
+            if trial.rung(step):
+                told(trial, model)
+        finish(trial, model)
+
+    found = optsweep.check(careless, seconds=0.0, trainer=FEW)
+    assert fact(found, "gradients") == "none for spare.weight and spare.bias"
+    assert [finding[:35] for finding in found.findings] == ["the same seed twice gives other num"]
+
+
+def test_a_loop_that_fails_is_a_finding() -> None:
+    def silent(trial: RunningTrial) -> None:
+        model = net()
+        optimizer = trial.optimizer(model)
+        for _, batch in trial.batches(loader(trial.batch_size)):
+            stepped(model, optimizer, batch)
+
+    found = optsweep.check(silent, seconds=0.0, trainer=FEW)
+    assert len(found.findings) == 1
+    assert found.cost is None
+    assert "report" in found.findings[0]
 
 
 def test_exit_codes_and_the_last_line(
