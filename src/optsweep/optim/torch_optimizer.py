@@ -59,16 +59,21 @@ class RowOptimizer(torch.optim.Optimizer):
 
     @_disable_dynamo
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step of all parameters that have a gradient."""
-        if closure is not None:
-            raise UserError(f"{self.title}.step(closure): closures aren't supported; call backward() before step()")
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of all parameters that have a gradient.
+
+        A closure (forward and backward pass) is called once, before the update, and what it returns is returned.
+        """
         if self._swapped:
             raise UserError(f"{self.title}.step(): inside averaged() the model holds averaged weights; step outside")
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         hypers = [self._hyper(index) for index in range(len(self.param_groups))]
         taking = [(index, *item) for index, rows in enumerate(self._rows) for item in rows.present(self.state)]
         if not taking:
-            return
+            return loss
         if self._multipliers is not None:
             self._check_lrs()
         if self.composition.clip_norm is not None:
@@ -78,6 +83,7 @@ class RowOptimizer(torch.optim.Optimizer):
             row.advance(grads, numbers)
         self._steps += 1
         self._write_lrs()
+        return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """A further group; see the class."""
@@ -174,10 +180,11 @@ class RowOptimizer(torch.optim.Optimizer):
             raise UserError(f"{self.title}.averaged(): the averaged weights are in the model already")
         if not any(parameter in self._labels for parameter in model.parameters()):
             raise UserError(f"{self.title}.averaged(model): the model has none of the optimizer's parameters")
-        for rows in self._rows:
-            rows.settle(self.state)
-        shipped = [(row, row.weights(self._hyper(i))) for i, rows in enumerate(self._rows) for row in rows.rows]
-        changed = [(row.row, row.row.clone(), weights) for row, weights in shipped if weights is not row.row]
+        with torch.inference_mode(False), torch.no_grad():  # rows made anew here outlive the look
+            for rows in self._rows:
+                rows.settle(self.state)
+            shipped = [(row, row.weights(self._hyper(i))) for i, rows in enumerate(self._rows) for row in rows.rows]
+            changed = [(row.row, row.row.clone(), weights) for row, weights in shipped if weights is not row.row]
         if changed and batches is None and (norms := running_norms(model)):
             raise UserError(
                 f"{self.title}.averaged(): {next(iter(norms)) or 'the model'} has batch-norm statistics of other "
