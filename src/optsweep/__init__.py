@@ -9,12 +9,16 @@ if TYPE_CHECKING:
     from optsweep.api import compare
     from optsweep.tasks.criteria import per_batch
     from optsweep.tasks.pieces import Pieces as Task
+    from optsweep.train.own.loop import Loop
+    from optsweep.train.own.running import RunningTrial
 
 __version__ = "0.1.0"
-__all__ = ["Task", "compare", "per_batch"]
+__all__ = ["Loop", "RunningTrial", "Task", "compare", "per_batch"]
 
 _PLACES = {
     "optim": ("optsweep.optim", ""),
+    "Loop": ("optsweep.train.own.loop", "Loop"),
+    "RunningTrial": ("optsweep.train.own.running", "RunningTrial"),
     "Task": ("optsweep.tasks.pieces", "Pieces"),
     "compare": ("optsweep.api", "compare"),
     "per_batch": ("optsweep.tasks.criteria", "per_batch"),

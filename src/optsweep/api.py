@@ -6,7 +6,7 @@ Everything is imported where it is called: `status` and `suggest` answer without
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from optsweep.report import Report
     from optsweep.report.judged.write import JudgedReport
     from optsweep.tasks.pieces import Pieces
+    from optsweep.train.own.loop import Loop
 
 REPORTS = Path("reports")
 
@@ -115,7 +116,7 @@ class Compared:
 
 
 def compare(
-    task: Pieces,
+    task: Pieces | Loop | Callable[..., Any],
     arms: Sequence[Spoken],
     *,
     name: str,
@@ -128,6 +129,7 @@ def compare(
 ) -> Compared:
     """Tune every arm alike on the task, confirm it on fresh seeds, judge: what `optsweep -m` does, from Python.
 
+    `task` is an `optsweep.Task`, or a loop of one's own: a function `train(trial)`, or an `optsweep.Loop` of one.
     `arms` are strings ('soap + schedule_free'), or keys of the config by name; the first is the baseline. `search` are
     trials per arm, `confirm` seeds or "auto", `repeats` whole searches, `workers` processes (0: this one). `settings`
     are sections of the config, for all arms: trainer={"steps": 300}.
@@ -139,13 +141,17 @@ def compare(
     from optsweep.launch.environment import without_script
     from optsweep.launch.events import silent
     from optsweep.launch.labels import labels_of
+    from optsweep.tasks.base import Trainable
+    from optsweep.train.own.loop import Loop
 
+    task = task if isinstance(task, Trainable) else Loop(task)
     shared = {
         "task": "own",
         "task.name": task.name,
         "task._target_": "optsweep.Task",
         "task.batch_size": task.batch_size,
         "task.steps": task.steps,
+        **{f"task.{key}": value for key, value in task.options.items()},
         "sweep.name": name,
         "sweep.repeats": repeats,
         **({"search.trials": search} if search else {"search": "none"}),

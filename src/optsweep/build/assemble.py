@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +39,7 @@ from optsweep.checks import in_steps
 from optsweep.config.arm import Arm
 from optsweep.config.sections import TaskConfig
 from optsweep.errors import UserError, nearest
+from optsweep.optim.composition import Composition
 from optsweep.optim.external import ExternalUpdate
 from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.layout import Layout
@@ -47,32 +48,34 @@ from optsweep.optim.schedules import Schedule, schedule_names, warmup_names
 from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater, try_out
 from optsweep.search.space import Params, Space
-from optsweep.tasks.base import ARCHITECTURES, Split, Task
+from optsweep.tasks.base import ARCHITECTURES, Split, Task, Trainable
 from optsweep.train.process import DEFAULT_DTYPE
+from optsweep.train.own.loop import Loop
+from optsweep.train.own.program import LoopProgram
 from optsweep.train.program import Program
-from optsweep.train.workload import TaskWorkload, Workload
+from optsweep.train.workload import ArmProgram, Workload, workload_of
 
 
 @dataclass(frozen=True)
 class Built:
     """An arm, ready to train."""
 
-    program: Program  # with the first of the choices of the program, where such are searched
+    program: ArmProgram  # with the first of the choices of the program, where such are searched
     programs: Programs
-    task: Task  # as the config has it, for another arm of the same
+    task: Trainable  # as the config has it, for another arm of the same
     space: Space
     content: Mapping[str, Any]  # the settings that decide a trial's numbers, flat
     code: tuple[Any, ...]  # what dotted paths name: rule, schedule, average
     rule: str  # which class, with which options
     warnings: tuple[str, ...]
 
-    def program_for(self, params: Params) -> Program:
+    def program_for(self, params: Params) -> ArmProgram:
         """The program of a trial with the setting `params`; built once per combination of its choices."""
         return self.programs.of(self.space.program_values(params))
 
     def workload_for(self, params: Params) -> Workload:
         """What a trial with the setting `params` trains."""
-        return TaskWorkload(self.program_for(params))
+        return workload_of(self.program_for(params))
 
     @cached_property
     def identity(self) -> Identity:
@@ -106,22 +109,25 @@ def _foreign_default_dtype() -> list[str]:
     ]
 
 
-def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = None, repeat: int = 0) -> Built:
+def build_arm(arm: Arm, task: Trainable | None = None, device: torch.device | None = None, repeat: int = 0) -> Built:
     """Everything that a repeat of an arm needs; `task` saves building it again. Raises UserError with one line."""
     check_combination(arm)
     device = device or device_of(arm.trainer.device)
     whole = task or build_task(arm.task)
+    whole.on(device)
     task = divided(arm, whole, repeat)
     warnings = [*task.notes, *_unknown_architecture(task), *_foreign_default_dtype()]
-    _, floats, switched_off = _updater(arm)
+    _, floats, switched_off, _ = _updater(arm)
     space = space_of(arm, task_facts(arm, task), floats, switched_off, warnings)
     tasks = {_task_key(arm.task): task}
 
-    def program(values: Params) -> Program:
+    def program(values: Params) -> ArmProgram:
         chosen = arm.with_values(values)
         if (key := _task_key(chosen.task)) not in tasks:
             del tasks[next(iter(tasks))]
-            tasks[key] = divided(chosen, build_task(chosen.task), repeat)
+            built = build_task(chosen.task)
+            built.on(device)
+            tasks[key] = divided(chosen, built, repeat)
         return _program(chosen, tasks[key], device, [] if values else warnings)
 
     programs = Programs(program)
@@ -148,8 +154,11 @@ def _task_key(config: TaskConfig) -> str:
     return f"{config.target} {config.options!r}"
 
 
-def _program(arm: Arm, task: Task, device: torch.device, warnings: list[str]) -> Program:
+def _program(arm: Arm, task: Trainable, device: torch.device, warnings: list[str]) -> ArmProgram:
     """The program of an arm, its task's data on the device."""
+    if isinstance(task, Loop):
+        return _loop_program(arm, task, device, warnings)
+    assert isinstance(task, Task)
     task.to(device)
     batch_size = samples_of_a_batch(arm.task, stated(task))
     if batch_size % arm.trainer.accumulate:
@@ -170,6 +179,36 @@ def _program(arm: Arm, task: Task, device: torch.device, warnings: list[str]) ->
         vmapped=arm.trainer.lanes > 1,
         divergence_factor=arm.trainer.divergence_factor,
         eval_batch_size=arm.trainer.eval_batch_size,
+        deterministic=arm.trainer.deterministic,
+        device=device,
+    )
+
+
+def _loop_program(arm: Arm, loop: Loop, device: torch.device, warnings: list[str]) -> LoopProgram:
+    """The program of an arm whose loop is the user's. Raises UserError for what is the loop's affair."""
+    for key, usual, instead in (("precision", "fp32", "use torch.autocast"), ("accumulate", 1, "accumulate")):
+        if (value := vars(arm.trainer)[key]) != usual:
+            raise UserError(f"trainer.{key}: {value} is for optsweep's loop; {instead} in yours, {loop.place}")
+    if arm.trainer.lanes > 1:
+        warnings.append("trainer.lanes: a loop of one's own trains one trial at a time")
+    build, _, _, composition = _updater(arm)
+    if composition is None:
+        raise UserError(
+            f"optimizer=external: {arm.optimizer.target} can't be given to a loop of one's own yet; choose one of "
+            f"optsweep's rules"
+        )
+    schedule = _schedule(arm, task_facts(arm, loop), warnings)
+    return LoopProgram(
+        task=loop,
+        build_update=build,
+        composition=replace(composition, schedule=schedule, num_steps=arm.trainer.steps),
+        schedule=schedule,
+        num_steps=arm.trainer.steps,
+        batch_size=arm.task.batch_size or loop.batch_size,
+        num_rungs=arm.trainer.rungs,
+        log_every=arm.trainer.log_every,
+        decay_all=arm.decay.apply_to == "all",
+        divergence_factor=arm.trainer.divergence_factor,
         deterministic=arm.trainer.deterministic,
         device=device,
     )
@@ -208,7 +247,7 @@ def check_arm(built: Built) -> list[str]:
     return [*program.notes, *notes, *evaluation_notes(program.schedule, program.num_steps, rungs)]
 
 
-def task_facts(arm: Arm, task: Task) -> TaskFacts:
+def task_facts(arm: Arm, task: Trainable) -> TaskFacts:
     """What the suggestions ask about an arm's task; what `suggest` says of it comes first."""
     assumed = {key: value for key, value in asdict(arm.suggest).items() if value is not None}
     said = stated(task)
@@ -229,7 +268,7 @@ def task_facts(arm: Arm, task: Task) -> TaskFacts:
     )
 
 
-def _unknown_architecture(task: Task) -> Iterator[str]:
+def _unknown_architecture(task: Trainable) -> Iterator[str]:
     """What it costs to be of a kind that no table knows."""
     if (found := task.facts.architecture) not in ARCHITECTURES:
         yield (
@@ -279,8 +318,13 @@ def _resolved(options: Mapping[str, Any], schedule: str, facts: TaskFacts, warni
 # -- rule ----------------------------------------------------------------------------------------------------------
 
 
-def _updater(arm: Arm) -> tuple[Callable[[Layout], Updater], Mapping[str, Domain], Mapping[str, str]]:
-    """A function from a layout to the update; its float hyperparameters; those switched off, and by what."""
+def _updater(
+    arm: Arm,
+) -> tuple[Callable[[Layout], Updater], Mapping[str, Domain], Mapping[str, str], Composition | None]:
+    """A function from a layout to the update; its float hyperparameters; those switched off, and by what.
+
+    Last the same apart from any layout and schedule, if the rule is one of ours.
+    """
     decay = Decay(arm.decay.mode)
     clip = arm.trainer.clip_norm
     cls = rule_class(arm)
@@ -295,7 +339,7 @@ def _updater(arm: Arm) -> tuple[Callable[[Layout], Updater], Mapping[str, Domain
             external(Layout.build({}, {}))
         except (ValueError, TypeError) as error:
             raise UserError(str(error).splitlines()[0]) from None
-        return external, {}, {}
+        return external, {}, {}, None
     static = {key: value for key, value in arm.optimizer.options.items() if key not in cls.floats}
     rule: Rule = construct(cls, static, "optimizer")
     iterate = _iterate(arm)
@@ -306,7 +350,7 @@ def _updater(arm: Arm) -> tuple[Callable[[Layout], Updater], Mapping[str, Domain
     def build(layout: Layout) -> Updater:
         return Update(rule, layout, decay=decay, clip_norm=clip, iterate=iterate)
 
-    return build, floats, switched_off
+    return build, floats, switched_off, Composition(rule, iterate, decay, arm.decay.apply_to == "all", clip)
 
 
 def _iterate(arm: Arm) -> Iterate:
@@ -327,7 +371,7 @@ def _iterate(arm: Arm) -> Iterate:
 # -- fingerprint ---------------------------------------------------------------------------------------------------
 
 
-def _content(arm: Arm, program: Program, space: Space) -> dict[str, Any]:
+def _content(arm: Arm, program: ArmProgram, space: Space) -> dict[str, Any]:
     """The settings that decide a trial's numbers beside what is searched and its seed."""
     task, schedule = program.task, program.schedule
     trainer = asdict(arm.trainer)

@@ -12,7 +12,7 @@ import inspect
 import json
 import math
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +22,7 @@ import torch
 
 from optsweep.build.sources import source_digests
 from optsweep.train.probe import Probe
-from optsweep.train.program import Program
-from optsweep.train.workload import TaskWorkload
+from optsweep.train.workload import ArmProgram, workload_of
 
 NUMERICS_VERSION = 4
 """Bumped when a change of the product alters the numbers of trials.
@@ -90,17 +89,16 @@ class Identity:
         )
 
 
-def identify(program: Program, rule: str, code: Sequence[Any]) -> Identity:
+def identify(program: ArmProgram, rule: str, code: Sequence[Any]) -> Identity:
     """The identity of a program; `code` are the rule, schedule and average that came from a dotted path.
 
     Runs one forward and one backward pass.
     """
-    found, model = TaskWorkload(program).digest(), program.model(0)
-    modules = {type(module) for module in model.modules()}
-    buffers = {name for name, _ in model.named_buffers()}
-    sources = source_digests([*program.task.code(), *modules, *code])
+    workload = workload_of(program)
+    found = workload.digest()
+    sources = source_digests([*workload.code(), *code])
     exact: dict[str, str | int] = {
-        **_structure(found, buffers),
+        **_structure(found),
         FIRST_BATCH: found.first_batch,
         **{_SOURCE + file: digest for file, digest in sources.items()},
         RULE: rule,
@@ -120,14 +118,14 @@ def fingerprint_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def _structure(found: Probe, buffers: Collection[str]) -> dict[str, str]:
+def _structure(found: Probe) -> dict[str, str]:
     """Shape of every tensor, '32 × 16', and its dtype where it is another than float32."""
     structure = {}
     for tensor in found.tensors:
         words = [" × ".join(map(str, tensor.shape)) or "a number"]
         words += [tensor.dtype.removeprefix("torch.")] * (tensor.dtype != "torch.float32")
-        words += ["(frozen)"] * (not tensor.trained and tensor.name not in buffers)
-        structure[f"{'buffer' if tensor.name in buffers else 'parameter'} {tensor.name}"] = " ".join(words)
+        words += ["(frozen)"] * (not tensor.trained and not tensor.buffer)
+        structure[f"{'buffer' if tensor.buffer else 'parameter'} {tensor.name}"] = " ".join(words)
     return structure
 
 

@@ -13,15 +13,18 @@ from optsweep.build.targets import listed, resolve, signature_of, unpickled
 from optsweep.checks import of_type
 from optsweep.config.sections import TaskConfig
 from optsweep.errors import UserError, located, nearest
-from optsweep.tasks.base import Split, Task
+from optsweep.tasks.base import Split, Task, Trainable
+from optsweep.train.own.loop import Loop, is_loop
 from optsweep.train.process import DEFAULT_DTYPE, isolated
 
 
-def build_task(config: TaskConfig) -> Task:
-    """The task with its data, on the CPU: one that Python code gave, or what its dotted path names."""
-    task = unpickled(config.pickled) if config.pickled else _named_task(config)
-    samples_of_a_batch(config, stated(task))
-    return task
+def build_task(config: TaskConfig) -> Trainable:
+    """The task with its data, on the CPU, or a loop: what Python code gave, or what the dotted path names."""
+    found = unpickled(config.pickled) if config.pickled else _named_task(config)
+    if isinstance(found, Loop):
+        return found.given(config.options if config.pickled else {}, config.batch_size)
+    samples_of_a_batch(config, stated(found))
+    return found
 
 
 def _refuse_default_dtype(config: TaskConfig) -> None:
@@ -33,13 +36,17 @@ def _refuse_default_dtype(config: TaskConfig) -> None:
         )
 
 
-def _named_task(config: TaskConfig) -> Task:
-    """A task by its path: a class of tasks, a function that returns one, or a task itself."""
+def _named_task(config: TaskConfig) -> Trainable:
+    """A task by its path: a class of tasks, a function that returns one, a task itself, or a loop `train(trial)`."""
     with isolated():
         found = resolve(config.target, "task._target_")
         _refuse_default_dtype(config)
     if isinstance(found, Task) and not config.options:
         return found
+    if isinstance(found, Loop):
+        return found.given(config.options, config.batch_size)
+    if is_loop(found):
+        return Loop(found, options=config.options, steps=config.steps, name=config.name)
     if not callable(found) or (inspect.isclass(found) and not issubclass(found, Task)):
         raise UserError(
             f"task._target_: {config.target} is no optsweep.tasks.base.Task, no optsweep.Task, and no function that "
@@ -57,8 +64,11 @@ def _named_task(config: TaskConfig) -> Task:
             _refuse_default_dtype(config)
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error).splitlines()[0] if inspect.isclass(found) else f"task: {located(error)}") from None
-    if not isinstance(task, Task):
-        raise UserError(f"task._target_: {config.target} returns {type(task).__name__}; return an optsweep.Task")
+    if not isinstance(task, Trainable):
+        raise UserError(
+            f"task._target_: {config.target} returns {type(task).__name__}; return an optsweep.Task, or name the "
+            f"first argument of a loop trial: def train(trial)"
+        )
     return task
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from optsweep.checks import flag, number, optional, text, whole
 from optsweep.errors import UserError
-from optsweep.tasks.base import Facts, Split, Task
+from optsweep.tasks.base import Facts, Split, Trainable
 from optsweep.tracking.names import VAL_LOSS, val_metric
 
 METRIC_CHARACTERS = 200
@@ -33,11 +33,11 @@ class Stated:
     chance_loss: float | None
     target_loss: float | None
     digest: str
-    sizes: Mapping[Split, int]
+    sizes: Mapping[Split, int]  # as far as they are known
     facts: Facts
 
 
-def stated(task: Task) -> Stated:
+def stated(task: Trainable) -> Stated:
     """What a task says of itself. Raises UserError that names what is wrong."""
     return Stated(
         metric=_metric("task.metric", task.metric),
@@ -46,7 +46,7 @@ def stated(task: Task) -> Stated:
         chance_loss=optional(number)("task.chance_loss", task.chance_loss),
         target_loss=optional(number)("task.target_loss", task.target_loss),
         digest=_digest("task.digest", task.digest()),
-        sizes={split: _size(split, task.size(split)) for split in Split},
+        sizes={split: _size(split, size) for split in Split if (size := task.size(split)) is not None},
         facts=_facts(task),
     )
 
@@ -76,7 +76,7 @@ def _size(split: Split, value: object) -> int:
     return size
 
 
-def _facts(task: Task) -> Facts:
+def _facts(task: Trainable) -> Facts:
     try:
         facts: Any = task.facts
     except AttributeError:

@@ -9,7 +9,7 @@ from typing import Any
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, nearest
 from optsweep.search.space import Params, Space, Value, as_typed
-from optsweep.train.program import Program
+from optsweep.train.workload import ArmProgram
 
 TRAINER_KEYS = ("precision", "clip_norm", "accumulate")
 """Keys of `trainer` that decide what is computed; the others say where, how long and how closely it is watched."""
@@ -66,11 +66,11 @@ def no_choice(arm: Arm, key: str, known: list[str]) -> UserError:
 class Programs:
     """The programs of an arm, one for each combination of its choices, built when first asked for."""
 
-    def __init__(self, build: Callable[[Params], Program]) -> None:
+    def __init__(self, build: Callable[[Params], ArmProgram]) -> None:
         self._build = build
-        self._built: dict[tuple[tuple[str, Value], ...], Program] = {}
+        self._built: dict[tuple[tuple[str, Value], ...], ArmProgram] = {}
 
-    def of(self, values: Params) -> Program:
+    def of(self, values: Params) -> ArmProgram:
         """The program with these choices. Raises UserError that names them."""
         key = tuple((name, values[name]) for name in sorted(values))
         if key in self._built:

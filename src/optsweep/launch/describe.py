@@ -36,8 +36,7 @@ from optsweep.tracking.schema import (
     SweepSheet,
 )
 from optsweep.tracking.writer import Tracker
-from optsweep.train.program import Program
-from optsweep.train.workload import TaskWorkload
+from optsweep.train.workload import ArmProgram, workload_of
 
 MOST_TRACED = 2_000
 """Steps of a schedule that are stored; of a longer run evenly thinned."""
@@ -157,9 +156,9 @@ def _value(value: Setting) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def facts_of(arm: Arm, program: Program) -> ArmFacts:
+def facts_of(arm: Arm, program: ArmProgram) -> ArmFacts:
     """What the arm's numbers mean."""
-    said, facts = stated(program.task), TaskWorkload(program).facts
+    said, facts = stated(program.task), workload_of(program).facts
     return ArmFacts(
         num_parameters=facts.num_parameters,
         num_steps=facts.num_steps,
@@ -176,7 +175,7 @@ def facts_of(arm: Arm, program: Program) -> ArmFacts:
         lanes=arm.trainer.lanes,
         threads=arm.trainer.threads,
         data=said.digest,
-        num_test=said.sizes[Split.TEST],
+        num_test=said.sizes.get(Split.TEST),
         resplit=redraws(arm, program.task),
         averaged=ships_average(arm),
     )
@@ -198,7 +197,7 @@ def _values(dimension: Dimension) -> str:
     return ", ".join(map(str, dimension.choices)) if found is None else f"{found.low:g} – {found.high:g}"
 
 
-def schedule_trace(program: Program, most: int = MOST_TRACED) -> ScheduleTrace | None:
+def schedule_trace(program: ArmProgram, most: int = MOST_TRACED) -> ScheduleTrace | None:
     """The multipliers of every step, of more than `most` steps so many, first, last and the warm-up's corner included.
 
     None for a schedule that listens to evaluations: each trial has its own.
@@ -222,7 +221,7 @@ def _sweep_note(plan: SweepPlan, command: str) -> str:
     return f"{budget}\n\n{arms}" + (f"\n\n```\n{command}\n```" if command else "")
 
 
-def _note(arm: Arm, built: Built, label: str, program: Program) -> str:
+def _note(arm: Arm, built: Built, label: str, program: ArmProgram) -> str:
     """Markdown shown on the arm's page in MLflow."""
     times = f"{searches_in_words(arm.repeats)}, each " if arm.repeats != 1 else ""
     rows = [f"| {key} | {_values(found)} | {found.source} |" for key, found in built.space.dimensions.items()]

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import replace
 from statistics import quantiles
 
 from optsweep.build.assemble import Built
 from optsweep.launch.worker import Job
 from optsweep.tracking.schema import Timing
 from optsweep.tracking.writer import Tracker
-from optsweep.train.loop import time_steps
 from optsweep.train.process import threads
 from optsweep.train.trial import Trial
 
@@ -35,12 +33,12 @@ def time_arms(jobs: Sequence[Job], built: Sequence[Built], tracker: Tracker) -> 
             space, chosen = arm_built.space, sheet.chosen
             params = space.restored({**chosen.params, **chosen.choices}) if chosen else space.first
             trial = Trial(arm_built.space.hyper(params), seed=0)
-            work.append((job, replace(arm_built.program_for(params), vmapped=False), trial))
+            work.append((job, arm_built.workload_for(params), trial))
             samples[job.parent_run] = []
     for _ in range(ROUNDS):
-        for job, program, trial in work:
+        for job, workload, trial in work:
             with threads(job.arm.trainer.threads), contextlib.suppress(Exception):  # told as crashed trials already
-                samples[job.parent_run].append(time_steps(program, trial, STEPS))
+                samples[job.parent_run].append(workload.time_steps(trial, STEPS))
     result: dict[str, Timing] = {}
     for run, values in samples.items():
         if len(values) == ROUNDS:

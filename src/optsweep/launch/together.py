@@ -9,7 +9,7 @@ from optsweep.build.assemble import Built, algorithm_of, build_arm, check_arm
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
-from optsweep.tasks.base import Task
+from optsweep.tasks.base import Trainable
 
 _SHARED = {  # field of an Arm: its key
     "sweep": "sweep.name",
@@ -59,7 +59,7 @@ def without_looks(arms: Sequence[Arm]) -> tuple[Sequence[Arm], str]:
 
 def build_all(arms: Sequence[Arm]) -> list[Built]:
     """Build and check every arm; arms of one task share its data. Raises UserError with one line."""
-    tasks: dict[str, Task] = {}
+    tasks: dict[str, Trainable] = {}
     built = []
     for arm in arms:
         key = repr(arm.task)

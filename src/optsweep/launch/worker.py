@@ -18,7 +18,7 @@ from optsweep.search.process import process_name
 from optsweep.search.slots import Slot, seed_of
 from optsweep.search.space import Value
 from optsweep.search.studies import Studies, Work
-from optsweep.tasks.base import Task
+from optsweep.tasks.base import Trainable
 from optsweep.tracking.schema import TrialHead
 from optsweep.tracking.store import StoreFailureError
 from optsweep.tracking.trial_log import TrialLog
@@ -53,7 +53,7 @@ class Worker:
         self.studies = Studies.open(first.storage, first.sweep)
         self.tracker = Tracker(first.tracking_uri, first.sweep)
         self.name = process_name()
-        self._tasks: dict[str, Task] = {}
+        self._tasks: dict[str, Trainable] = {}
         self._built: dict[tuple[str, int], Built] = {}
         self._next = os.getpid() % len(jobs)
 

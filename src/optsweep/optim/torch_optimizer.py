@@ -22,11 +22,14 @@ from optsweep.checks import number
 from optsweep.errors import UserError
 from optsweep.optim.batch_norm import Call, on_first, recomputed, running_norms
 from optsweep.optim.composition import Composition, Label
-from optsweep.optim.group_rows import GroupRows
+from optsweep.optim.group_rows import GradientRow, GroupRows
 from optsweep.optim.layout import Role
 from optsweep.optim.rule import Domain, Floats
 from optsweep.optim.schedules import Multipliers
 from optsweep.optim.update import clip_together
+
+Taken = tuple[GradientRow, Tensor, dict[str, float]]
+"""A row that takes part in a step, its gradients, and the step's numbers."""
 
 RECALIBRATION_BATCHES = 16
 """Batches from which batch-norm statistics are recomputed, as in a sweep."""
@@ -76,11 +79,13 @@ class RowOptimizer(torch.optim.Optimizer):
             return loss
         if self._multipliers is not None:
             self._check_lrs()
-        if self.composition.clip_norm is not None:
-            clip_together([grads for _, _, grads in taking], self.composition.clip_norm)
-        for index, row, grads in taking:
-            numbers = row.numbers.take(hypers[index], self._multiplier(index), self._expected)
-            row.advance(grads, numbers)
+        expected = self._expected
+        self._advance(
+            [
+                (row, grads, row.numbers.take(hypers[index], self._multiplier(index), expected))
+                for index, row, grads in taking
+            ]
+        )
         self._steps += 1
         self._write_lrs()
         return loss
@@ -180,22 +185,23 @@ class RowOptimizer(torch.optim.Optimizer):
             raise UserError(f"{self.title}.averaged(): the averaged weights are in the model already")
         if not any(parameter in self._labels for parameter in model.parameters()):
             raise UserError(f"{self.title}.averaged(model): the model has none of the optimizer's parameters")
-        with torch.inference_mode(False), torch.no_grad():  # rows made anew here outlive the look
-            for rows in self._rows:
-                rows.settle(self.state)
-            shipped = [(row, row.weights(self._hyper(i))) for i, rows in enumerate(self._rows) for row in rows.rows]
-            changed = [(row.row, row.row.clone(), weights) for row, weights in shipped if weights is not row.row]
-        if changed and batches is None and (norms := running_norms(model)):
+        if batches is None and self._ships_others() and (norms := running_norms(model)):
             raise UserError(
                 f"{self.title}.averaged(): {next(iter(norms)) or 'the model'} has batch-norm statistics of other "
                 f"weights; give batches=… to recompute them, or batches=() to keep them"
             )
+        with self.swapped(), recomputed(model, islice(() if batches is None else batches, num_batches), call):
+            yield
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Inside, parameters have the averaged weights; nothing else of a model is touched."""
+        changed = [(row, row.clone(), weights) for row, weights in self._shipped() if weights is not row]
         try:
             self._swapped = True
             for target, _, weights in changed:
                 _overwrite(target, weights)
-            with recomputed(model, islice(() if batches is None else batches, num_batches), call):
-                yield
+            yield
         finally:
             for target, before, _ in changed:
                 _overwrite(target, before)
@@ -213,6 +219,16 @@ class RowOptimizer(torch.optim.Optimizer):
         with self.averaged(model, batches, call=call, num_batches=num_batches):
             state = model.state_dict()
             return {key: v.clone() if isinstance(v, Tensor) else v for key, v in state.items()}
+
+    def _shipped(self) -> list[tuple[Tensor, Tensor]]:
+        """Every row, and the weights that one would ship."""
+        with torch.inference_mode(False), torch.no_grad():  # rows made anew here outlive a look in inference mode
+            for rows in self._rows:
+                rows.settle(self.state)
+            return [(row.row, row.weights(self._hyper(i))) for i, rows in enumerate(self._rows) for row in rows.rows]
+
+    def _ships_others(self) -> bool:
+        return any(weights is not row for row, weights in self._shipped())
 
     def _roles_of(self, parameters: Sequence[Tensor], roles: object) -> list[Role]:
         """The roles of a group's parameters: as given, or by their dimensions."""
@@ -246,6 +262,13 @@ class RowOptimizer(torch.optim.Optimizer):
         self._write_lrs()
 
     # -- numbers -------------------------------------------------------------------------------------------------
+
+    def _advance(self, taken: Sequence[Taken]) -> None:
+        """Clip all together, and step each row."""
+        if self.composition.clip_norm is not None:
+            clip_together([grads for _, grads, _ in taken], self.composition.clip_norm)
+        for row, grads, numbers in taken:
+            row.advance(grads, numbers)
 
     def _hyper(self, index: int) -> dict[str, float]:
         """A group's hyperparameters, `lr` being the one that multipliers are a share of."""

@@ -53,25 +53,60 @@ class Facts:
     fan_in: int | None = None  # columns of a typical hidden matrix (Muon's LR depends on them)
 
 
-class Task(ABC):
-    """A model with data. Instances are built once per process; nothing here depends on a trial but what takes a seed.
-
-    Class attributes `metric` (name of the task's metric), `higher_is_better` and `loss_unit` label curves and tables.
-    """
+class Trainable(ABC):
+    """What an arm may train, as far as it can be known without training: a task, or a loop that somebody else wrote."""
 
     facts: Facts
     metric: str = "accuracy"
     higher_is_better: bool = True
     loss_unit: str = "nats"
+    chance_loss: float | None = None
+    """Loss of a uniform guess, if it is known; drawn in figures."""
+    target_loss: float | None = None
+    """Validation loss worth reaching within the default budget, if one is named; drawn in figures."""
+    options: Mapping[str, Any] = MappingProxyType({})
+    """Keys of the config's task that arms may differ in, or search, with their values."""
+    groups: Patterns = MappingProxyType({})
+    """Parameter groups by pattern of name, such as {"backbone.*": {"lr_factor": 0.1}}."""
+    notes: Sequence[str] = ()
+    """What a user should know of it, a line each; they stand beside the verdict."""
+    resplits: bool = False
+    """Whether `resplit` is there."""
+
+    @abstractmethod
+    def size(self, split: Split) -> int | None:
+        """Number of samples in a split, None if nobody knows."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Hash of the data, part of every fingerprint."""
+
+    def on(self, device: torch.device) -> None:
+        """It will be asked what is above, and will train on `device`."""
+
+    def code(self) -> Sequence[Any]:
+        """Classes and functions whose source files, if they are the user's own, decide a trial's numbers."""
+        return (type(self),)
+
+    def resplit(self, seed: int) -> Trainable:
+        """The same, what isn't test divided anew into training and validation, of as many samples as before.
+
+        Only asked of what `resplits`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} says that it resplits, and has no resplit(seed)")
+
+
+class Task(Trainable):
+    """A model with data. Instances are built once per process; nothing here depends on a trial but what takes a seed.
+
+    Class attributes `metric` (name of the task's metric), `higher_is_better` and `loss_unit` label curves and tables.
+    """
+
     loss_floor: float | None = 0.0
     """What the loss can't be below, from which divergence is judged; None: by the spread of the samples' losses.
 
     Whoever overrides `loss` states it anew, else it is None.
     """
-    chance_loss: float | None = None
-    """Loss of a uniform guess, if the task has one; drawn in figures."""
-    target_loss: float | None = None
-    """Validation loss worth reaching within the default budget, if the task names one; drawn in figures."""
     head_modules: tuple[str, ...] = ()
     """Names of the model's output layers; empty: its last `nn.Linear`."""
 
@@ -105,10 +140,6 @@ class Task(ABC):
     def to(self, device: torch.device) -> None:
         """Move all data to `device`, once."""
 
-    @abstractmethod
-    def digest(self) -> str:
-        """Hash of the data, part of every fingerprint."""
-
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of a batch, a scalar; runs under torch.func.vmap where trials train in lanes."""
         return nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
@@ -120,16 +151,6 @@ class Task(ABC):
     def artifacts(self, buffers: Mapping[str, Tensor]) -> Mapping[str, str]:
         """Text files by name that a trial leaves behind, from its model's buffers at the end, on the CPU."""
         return {}
-
-    resplits: bool = False
-    """Whether `resplit` is there."""
-
-    def resplit(self, seed: int) -> Task:
-        """The same task, what isn't test divided anew into training and validation, of as many samples as before.
-
-        Only asked of a task that `resplits`.
-        """
-        raise NotImplementedError(f"{type(self).__name__} says that it resplits, and has no resplit(seed)")
 
     def train_indices(self, seed: int, first: int, num_steps: int, batch_size: int) -> NDArray[np.int64]:
         """Samples of `num_steps` batches from step `first` on, `[num_steps, batch_size]`: pure in its arguments.
@@ -143,16 +164,6 @@ class Task(ABC):
         return chunks(self.size(split), batch_size)
 
     # -- what the loop asks, answered for one tensor of inputs and one of targets -------------------------------------
-
-    groups: Patterns = MappingProxyType({})
-    """Parameter groups by pattern of name, such as {"backbone.*": {"lr_factor": 0.1}}."""
-
-    notes: Sequence[str] = ()
-    """What a user should know of the task, a line each; they stand beside the verdict."""
-
-    def code(self) -> Sequence[Any]:
-        """Classes and functions whose source files, if they are the user's own, decide a trial's numbers."""
-        return (type(self),)
 
     def data(self, split: Split) -> Data:
         """Who gives the batches of a split."""

@@ -126,7 +126,7 @@ class Pieces(Task):
         if self._facts is not None:
             return self._facts
         with undisturbed():
-            return _looked_at(self.model(), self.batch_size, fine_tuning=self._weights is not None)
+            return facts_of_model(self.model(), self.batch_size, fine_tuning=self._weights is not None)
 
     def code(self) -> Sequence[Any]:
         """What of the user's own code decides a trial's numbers."""
@@ -323,7 +323,7 @@ _ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerD
 _CONVOLUTION = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def _looked_at(module: nn.Module, batch_size: int, *, fine_tuning: bool) -> Facts:
+def facts_of_model(module: nn.Module, batch_size: int, *, fine_tuning: bool = False) -> Facts:
     """What the suggestions ask, by the kinds of a model's layers."""
     layers = list(module.modules())
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]

@@ -52,7 +52,8 @@ class TrialLog:
         self._add(names.VAL_LOSS, rung.val_loss, rung.step)
         self._add(names.val_metric(self.metric), rung.val_score, rung.step)
         for point in rung.points:
-            self._add(names.TRAIN_LOSS, point.loss, point.step)
+            if point.loss is not None:
+                self._add(names.TRAIN_LOSS, point.loss, point.step)
             self._add(names.LR, point.lr, point.step)
             self._add(names.GRAD_NORM, point.grad_norm, point.step)
             self._add(names.UPDATE_RATIO, point.update_ratio, point.step)

@@ -50,7 +50,9 @@ class Lane:
 
     def verdict(self, program: Program, val_loss: float, points: Sequence[Point]) -> tuple[End, str] | None:
         """Whether, how and why it ends at this rung."""
-        if not math.isfinite(val_loss) or any(not math.isfinite(point.loss) for point in points):
+        if not math.isfinite(val_loss) or any(
+            point.loss is not None and not math.isfinite(point.loss) for point in points
+        ):
             return End.DIVERGED, f"non-finite loss by step {self.step}"
         if val_loss > limit(
             program.divergence_factor, self.initial_loss, self.best_loss, program.task.loss_floor, self.spread

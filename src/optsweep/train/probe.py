@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optsweep.tasks.base import digest_of
 from optsweep.tasks.nest import tensors_of
@@ -28,6 +28,7 @@ class TensorFacts:
     shape: tuple[int, ...]
     dtype: str
     trained: bool
+    buffer: bool
 
 
 @dataclass(frozen=True)
@@ -46,24 +47,34 @@ def probe(program: Program) -> Probe:
     traits, forward = program.traits, replace(program.forward, stacked=False)
     with isolated(program.device, traits.default_dtype), deterministic(program.deterministic):
         module = program.model(0).to(program.device)
-        facts = [TensorFacts(n, tuple(p.shape), str(p.dtype), p.requires_grad) for n, p in module.named_parameters()]
-        facts += [TensorFacts(n, tuple(b.shape), str(b.dtype), False) for n, b in module.named_buffers()]
-        values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        norms = {name: _norm(value.detach()) for name, value in values.items()}
+        facts, norms = tensors_of_module(module), norms_of_module(module)
         traits.generators.everything().seeder()(step_seeds(0, 0, 1)[0])
         module.train()
         first = forward.cast(first_batch(program.task, program.batch_size, program.device))
         with forward.autocast():
             loss = forward.loss(module, first)
         loss.backward()  # type: ignore[no-untyped-call]
-        squares = sum(_norm(p.grad) ** 2 for p in module.parameters() if p.grad is not None)
+        squares = sum(norm_of_value(p.grad) ** 2 for p in module.parameters() if p.grad is not None)
         batch = digest_of(
             *(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() for t in tensors_of(first))
         )
-        return Probe(tuple(facts), norms, batch, float(loss.detach().cpu()), float(squares**0.5))
+        return Probe(facts, norms, batch, float(loss.detach().cpu()), float(squares**0.5))
 
 
-def _norm(value: Tensor) -> float:
+def tensors_of_module(module: nn.Module) -> tuple[TensorFacts, ...]:
+    """Parameters, then buffers."""
+    facts = [TensorFacts(n, tuple(p.shape), str(p.dtype), p.requires_grad, False) for n, p in module.named_parameters()]
+    facts += [TensorFacts(n, tuple(b.shape), str(b.dtype), False, True) for n, b in module.named_buffers()]
+    return tuple(facts)
+
+
+def norms_of_module(module: nn.Module) -> dict[str, float]:
+    """‖value‖ of parameters and buffers by name."""
+    values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: norm_of_value(value.detach()) for name, value in values.items()}
+
+
+def norm_of_value(value: Tensor) -> float:
     """‖value‖ in float64, computed on the host, which has it."""
     value = value.to_dense() if value.layout is not torch.strided else value
     host = value.detach().cpu()

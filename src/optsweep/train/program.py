@@ -122,8 +122,13 @@ class Program:
 
     def rung_steps(self) -> list[int]:
         """Steps after which a trial is evaluated: about `num_rungs`, the last step; the same whatever the rule."""
-        stride = max(1, round(self.num_steps / self.num_rungs))
-        steps = list(range(stride, self.num_steps, stride))
-        if steps and self.num_steps - steps[-1] < stride / 2:
-            steps.pop()  # rather one longer rung than a last one too short to tell anything
-        return [*steps, self.num_steps]
+        return rung_steps(self.num_steps, self.num_rungs)
+
+
+def rung_steps(num_steps: int, num_rungs: int) -> list[int]:
+    """About `num_rungs` steps at equal distances, the last one included."""
+    stride = max(1, round(num_steps / num_rungs))
+    steps = list(range(stride, num_steps, stride))
+    if steps and num_steps - steps[-1] < stride / 2:
+        steps.pop()  # rather one longer rung than a last one too short to tell anything
+    return [*steps, num_steps]

@@ -38,7 +38,7 @@ class Point:
     """One logged point of training: the loss is the mean over the steps since the point before."""
 
     step: int  # optimizer steps done
-    loss: float  # for schedule-free at y, where its gradients are taken
+    loss: float | None  # for schedule-free at y, where its gradients are taken; None: the loop doesn't tell it
     lr: float  # the learning rate that was applied
     grad_norm: float  # before clipping, at this step
     update_ratio: float  # ‖θ_new − θ‖ / ‖θ‖ of this step

@@ -6,10 +6,11 @@ optsweep's loop over a task is one (`TaskWorkload`); a loop that somebody else w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from optsweep.train.loop import train_all
+from optsweep.train.loop import time_steps, train_all
+from optsweep.train.own.program import LoopProgram, time_loop, train_loop
 from optsweep.train.probe import Probe, probe
 from optsweep.train.program import Program
 from optsweep.train.run import Observer
@@ -40,6 +41,12 @@ class Workload(Protocol):
     def digest(self) -> Probe:
         """What identifies it: names and shapes, and numbers to be compared with a tolerance."""
 
+    def code(self) -> Sequence[Any]:
+        """Classes and functions whose source files, if they are the user's own, decide a trial's numbers."""
+
+    def time_steps(self, trial: Trial, num_steps: int) -> float:
+        """Milliseconds per optimizer step of one trial alone, after as many steps of warming up."""
+
     def train(self, trials: Sequence[Trial], observer: Observer) -> Sequence[Outcome]:
         """Train trials to their ends, side by side where it can, and return how each ended, in their order.
 
@@ -62,25 +69,75 @@ class TaskWorkload:
     @property
     def facts(self) -> WorkloadFacts:
         """Those of the program, its task and its model."""
-        program, task = self.program, self.program.task
-        return WorkloadFacts(
-            num_parameters=program.num_parameters,
-            num_steps=program.num_steps,
-            batch_size=program.batch_size,
-            metric=task.metric,
-            higher_is_better=task.higher_is_better,
-            loss_unit=task.loss_unit,
-            chance_loss=task.chance_loss,
-            target_loss=task.target_loss,
-        )
+        return _facts(self.program)
 
     def digest(self) -> Probe:
         """The model's structure, its start and its first batch."""
         return probe(self.program)
 
+    def code(self) -> Sequence[Any]:
+        """The task's, and the classes of its model."""
+        return (*self.program.task.code(), *{type(module): None for module in self.program.model(0).modules()})
+
+    def time_steps(self, trial: Trial, num_steps: int) -> float:
+        """Evaluation excluded, in one lane."""
+        return time_steps(replace(self.program, vmapped=False), trial, num_steps)
+
     def train(self, trials: Sequence[Trial], observer: Observer) -> Sequence[Outcome]:
         """In optsweep's loop, in lanes if the program is stacked."""
         return train_all(self.program, trials, observer)
+
+
+@dataclass(frozen=True)
+class LoopWorkload:
+    """A loop of the user's that `program` describes."""
+
+    program: LoopProgram
+
+    @property
+    def facts(self) -> WorkloadFacts:
+        """Those of the program and of the loop."""
+        return _facts(self.program)
+
+    def digest(self) -> Probe:
+        """What two steps of it have shown."""
+        return self.program.task.rehearsed.probe
+
+    def code(self) -> Sequence[Any]:
+        """The function, and the classes of its model."""
+        return (*self.program.task.code(), *self.program.task.rehearsed.start.classes)
+
+    def time_steps(self, trial: Trial, num_steps: int) -> float:
+        """Of everything that the loop does in a step."""
+        return time_loop(self.program, trial, num_steps)
+
+    def train(self, trials: Sequence[Trial], observer: Observer) -> Sequence[Outcome]:
+        """One after the other."""
+        keyed = [replace(trial, key=place) for place, trial in enumerate(trials)]
+        return [train_loop(self.program, trial, observer) for trial in keyed]
+
+
+ArmProgram = Program | LoopProgram
+"""An arm ready to train."""
+
+
+def workload_of(program: ArmProgram) -> Workload:
+    """What trains it."""
+    return TaskWorkload(program) if isinstance(program, Program) else LoopWorkload(program)
+
+
+def _facts(program: ArmProgram) -> WorkloadFacts:
+    task = program.task
+    return WorkloadFacts(
+        num_parameters=program.num_parameters,
+        num_steps=program.num_steps,
+        batch_size=program.batch_size,
+        metric=task.metric,
+        higher_is_better=task.higher_is_better,
+        loss_unit=task.loss_unit,
+        chance_loss=task.chance_loss,
+        target_loss=task.target_loss,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,326 @@
+"""What a loop of the user's is handed: an optimizer, a budget, and whom to report to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optsweep.optim.batch_norm import Call, on_first, recomputed, running_norms
+from optsweep.optim.composition import Composition
+from optsweep.optim.torch_optimizer import RECALIBRATION_BATCHES
+from optsweep.tasks.groups import Patterns
+from optsweep.tasks.nest import Nest, moved
+from optsweep.train.own.batches import Seen, begins_again, endless, generators_kept, refuse_unseeded, seen
+from optsweep.train.own.clock import Clock
+from optsweep.train.own.faults import LoopError, Pruned, Stop, TrialEnded
+from optsweep.train.own.optimizer import TrialOptimizer, groups_of
+from optsweep.train.own.terms import Terms
+from optsweep.train.process import isolated
+from optsweep.train.randomness import EVALUATION_SEED, RECALIBRATION_SEED, Generators
+
+MOST_IDLE = 1000
+"""Batches without a step after which a loop is taken to have none."""
+
+Number = Tensor | float
+REQUIRED: Any = object()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a loop says at a rung, or of the test split at its end."""
+
+    step: int
+    loss: float
+    metrics: Mapping[str, float]
+
+
+Listener = Callable[[Report], bool]
+"""Hears a report, and says whether the trial ends there."""
+
+
+class RunningTrial:
+    """A trial in a loop of one's own; docs/own-model.md walks through one.
+
+    `steps` is the budget, `rungs` the steps after which to report, `hyper` the numbers of this trial, `seed` that of
+    all its randomness, `test` whether a test loss is wanted, `rehearsal` whether this is the run that only looks
+    whether everything fits.
+    """
+
+    def __init__(self, terms: Terms, composition: Composition, listen: Listener) -> None:
+        self._terms, self._composition, self._listen = terms, composition, listen
+        self.steps, self.rungs, self.hyper, self.seed = terms.steps, terms.rungs, terms.hyper, terms.seed
+        self.batch_size, self.device, self.test, self.rehearsal = (
+            terms.batch_size,
+            terms.device,
+            terms.test,
+            terms.rehearsal,
+        )
+        self.clock = Clock(terms.device)
+        self.optimizers: list[TrialOptimizer] = []
+        self.models: list[nn.Module] = []
+        self._losses: list[tuple[int, Number]] = []  # with the steps that were done
+        self.seen: Seen | None = None
+        self.tested: Report | None = None
+        self.finished = False
+        self.marks: dict[int, float] = {}  # seconds of training, by the steps at which they are asked for
+        self.failure: BaseException | None = None  # that the loop is not to keep
+        self._due = list(terms.rungs)
+        self._budgets: list[int] = []
+        self._reported = -1
+        self._idle = 0
+        self._loader: Iterable[Any] | None = None
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def optimizer(
+        self, model: nn.Module, *, groups: Patterns | None = None, heads: Iterable[str] = (), steps: int | None = None
+    ) -> TrialOptimizer:
+        """The arm's optimizer of a model, which is moved to the trial's device.
+
+        `groups` and `heads` as a task has them. May be called for several models, all of which the arm then trains;
+        `steps` is for one that is stepped more or less often than the budget: the length of its own schedule.
+        """
+        with self._watched():
+            if not isinstance(model, nn.Module):
+                raise LoopError(f"trial.optimizer(model): it is {type(model).__name__}; give an nn.Module")
+            model.to(self.device)
+            place, budget = len(self.optimizers), self.steps if steps is None else steps
+            made = TrialOptimizer(
+                groups_of(model, self.hyper, groups, heads),
+                self._composed(budget),
+                self.hyper,
+                before_step=lambda done: self._before_step(place, done),
+                after_step=self._after_step,
+                watched=self._logs if place == 0 else lambda step: False,
+            )
+            self.optimizers.append(made)
+            self.models.append(model)
+            self._budgets.append(budget)
+            self.clock.start()
+            return made
+
+    def batches(self, loader: Iterable[Any]) -> Iterator[tuple[int, Nest]]:
+        """(number of the coming step, batch on the device), epoch after epoch, until the budget is used up.
+
+        Numbers begin at 1, and stay where the optimizer isn't stepped. All generators are seeded before each batch.
+        """
+        with self._watched():
+            if self.rehearsal:
+                refuse_unseeded(loader, self.device)
+            self._loader = loader if begins_again(loader) else None
+        coming = endless(loader, self.seed, self.device)
+        while not self.over:
+            with self._watched():
+                batch = next(coming)
+                if self.seen is None:
+                    self.seen = seen(loader, batch)
+                self._idle += 1
+                if self._idle > MOST_IDLE:
+                    raise LoopError(
+                        f"trial.batches(loader): {MOST_IDLE} batches and no step; call step() of trial.optimizer(model)"
+                    )
+            yield self.done + 1, batch
+
+    def log(self, *, train_loss: Number) -> None:
+        """Keep the loss of a training step, which is not waited for."""
+        self._losses.append((self.done, train_loss.detach() if isinstance(train_loss, Tensor) else float(train_loss)))
+
+    @property
+    def done(self) -> int:
+        """Steps taken of the budget."""
+        counts = [
+            made.steps for made, budget in zip(self.optimizers, self._budgets, strict=True) if self._counts(budget)
+        ]
+        return min(counts, default=0)
+
+    @property
+    def over(self) -> bool:
+        """Whether the budget is used up, or enough was seen."""
+        return self.done >= (self.steps if self._terms.stop_after is None else self._terms.stop_after)
+
+    # -- evaluation ---------------------------------------------------------------------------------------------------
+
+    def rung(self, step: int | None = None) -> bool:
+        """Whether to evaluate and report now; `step`, if it is given, is checked to be the number of steps done."""
+        with self._watched():
+            done = self.done
+            if step is not None and step != done:
+                if step == done + 1:
+                    return False  # it isn't taken yet
+                raise LoopError(
+                    f"trial.rung({step}): {done} optimizer steps are done; count steps from 1, or leave the number out"
+                )
+        asked = self._reported < 0 if done == 0 and step == 0 else bool(self._due) and done == self._due[0]
+        if asked:
+            self.clock.stop()
+        return asked
+
+    @contextmanager
+    def evaluating(
+        self, model: nn.Module, batches: Iterable[Any] | None = None, *, call: Call = on_first
+    ) -> Iterator[None]:
+        """Inside, `model` is what one would ship: averaged weights, batch norm recomputed, eval mode, no gradients.
+
+        Batch-norm statistics are the mean over `batches`, by default the first ones of the loader that
+        `trial.batches` was given, each a forward pass `call(model, batch)`; by default a dictionary as keywords, of a
+        tuple or list the first item. What is drawn at random inside is the same in every evaluation.
+        """
+        self.clock.stop()
+        seed = Generators(self.device).everything().seeder()
+        with ExitStack() as stack:
+            with self._watched():
+                own = {id(parameter) for parameter in model.parameters()}
+                shipped = [made for made in self.optimizers if made.trains(own)]
+                if not shipped:
+                    raise LoopError("trial.evaluating(model): none of its parameters is of an optimizer of this trial")
+                batches = self._recalibration(model) if batches is None else batches
+            stack.enter_context(isolated(self.device))
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(generators_kept(self._loader))
+            for made in shipped:
+                stack.enter_context(made.swapped())
+            seed(RECALIBRATION_SEED)
+            norms = running_norms(model)
+            some = (moved(batch, self.device) for batch in islice(batches, RECALIBRATION_BATCHES)) if norms else ()
+            stack.enter_context(recomputed(model, some, call))
+            seed(EVALUATION_SEED)
+            yield
+        if not self.over and self.done != next(iter(self._due), None):
+            self.clock.start()
+
+    def report(self, *, val_loss: Number = REQUIRED, **metrics: Number) -> None:
+        """Tell the validation loss and the metric at a rung. Raises `TrialEnded` if the trial is to end here."""
+        with self._watched():
+            self.clock.stop()
+            done = self.done
+            if val_loss is REQUIRED:
+                raise LoopError("trial.report(): val_loss=… is missing, by which trials are compared")
+            if done == self._reported:
+                raise LoopError(f"trial.report(): step {done} was reported already")
+            if done and (not self._due or done != self._due[0]):
+                raise LoopError(f"trial.report(): step {done} is no rung; report where trial.rung(step) is true")
+            said = Report(done, _number("val_loss", val_loss), _numbers(metrics))
+            self._reported, self._due = done, [rung for rung in self._due if rung > done]
+            if self._heard(said):
+                raise Pruned
+            for made in self.optimizers:
+                made.observe(said.loss)
+            if not self.over:
+                self.clock.start()
+
+    def finish(self, *, test_loss: Number | None = None, **metrics: Number) -> None:
+        """The loop's last word: the loss and the metric on the test split, of the weights inside `evaluating`."""
+        with self._watched():
+            self.clock.stop()
+            if not self.over:
+                raise LoopError(
+                    f"trial.finish(): {self.done} of {self.steps} steps are done; the budget is to be used up"
+                )
+            if self.finished:
+                raise LoopError("trial.finish(): it was called already")
+            self.finished = True
+            if test_loss is not None:
+                self.tested = Report(self.done, _number("test_loss", test_loss), _numbers(metrics))
+
+    # -- behind the scenes --------------------------------------------------------------------------------------------
+
+    def take_losses(self) -> tuple[list[int], list[float]]:
+        """The training losses that were logged since the last call, and how many steps were done then."""
+        taken, self._losses = self._losses, []
+        steps = [step for step, _ in taken]
+        tensors = [
+            value.reshape(()).double() if isinstance(value, Tensor) else torch.tensor(value).double()
+            for _, value in taken
+        ]
+        if not tensors:
+            return steps, []
+        return steps, torch.stack([tensor.to(tensors[0].device) for tensor in tensors]).tolist()
+
+    def _heard(self, said: Report) -> bool:
+        """Whether the trial ends with this report. What the listener raises leaves the loop as `Stop`."""
+        try:
+            return self._listen(said)
+        except Exception as error:
+            self.failure = self.failure or error
+            raise Stop from error
+
+    def _before_step(self, place: int, done: int) -> None:
+        """Before a step of the optimizer at `place`, which has taken `done`."""
+        with self._watched():
+            if done >= self._budgets[place]:
+                raise LoopError(
+                    f"optimizer.step(): the budget of {self._budgets[place]} steps is used up; end the loop there, as "
+                    f"trial.batches does"
+                )
+            if not any(map(self._counts, self._budgets)):
+                raise LoopError(
+                    "trial.optimizer(model, steps=…): one optimizer has to go by the budget; leave steps out for it"
+                )
+            counts = self._counts(self._budgets[place])
+            if counts and self._due and done >= self._due[0]:
+                raise LoopError(
+                    f"optimizer.step(): step {self._due[0]} is a rung and nothing was reported; evaluate and call "
+                    f"trial.report(val_loss=…) where trial.rung(step) is true"
+                )
+            if counts and self._terms.stop_after is not None and done >= self._terms.stop_after:
+                raise Stop
+
+    def _after_step(self) -> None:
+        self._idle = 0
+        if (done := self.done) in self._terms.timed and done not in self.marks:
+            self.marks[done] = self.clock.stop()
+            self.clock.start()
+            if done == self._terms.timed[-1]:
+                raise Stop
+
+    def _counts(self, budget: int) -> bool:
+        """Whether an optimizer's steps are the trial's."""
+        return budget == self.steps
+
+    def _logs(self, step: int) -> bool:
+        """Whether norms of a step are kept."""
+        return step % self._terms.log_every == 0 or bool(self._due and step == self._due[0])
+
+    def _recalibration(self, model: nn.Module) -> Iterable[Any]:
+        norms = running_norms(model)
+        if norms and self._loader is None:
+            raise LoopError(
+                f"trial.evaluating(model): {next(iter(norms)) or 'the model'} is a batch norm, whose statistics are "
+                f"recomputed at the evaluated weights; give batches=… (persistent workers and generators can't be "
+                f"begun again meanwhile)"
+            )
+        return () if self._loader is None else self._loader
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """What is raised inside counts, whatever the loop does with it."""
+        try:
+            yield
+        except TrialEnded:
+            raise
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
+
+    def _composed(self, steps: int) -> Composition:
+        return replace(self._composition, num_steps=steps)
+
+
+def _number(name: str, value: Number) -> float:
+    """A scalar as a float. Raises LoopError."""
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise LoopError(f"trial: {name} has shape {list(value.shape)}; give a scalar, such as its mean")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise LoopError(f"trial: {name} is {type(value).__name__}; give a number") from None
+
+
+def _numbers(values: Mapping[str, Number]) -> dict[str, float]:
+    return {name: _number(name, value) for name, value in values.items()}
