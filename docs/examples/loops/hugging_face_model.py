@@ -6,18 +6,13 @@ from transformers import BertConfig, BertForSequenceClassification
 
 sentences = torch.randint(0, 20, (1500, 12), generator=torch.Generator().manual_seed(0))
 data = {"input_ids": sentences, "labels": ((sentences < 5).sum(1) > 2).long()}
-config = BertConfig(
-    vocab_size=20,
-    hidden_size=32,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=64,
-    max_position_embeddings=12,
-)
+sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+config = BertConfig(vocab_size=20, max_position_embeddings=12, **sizes)
 
-task = optsweep.Task(
-    lambda: BertForSequenceClassification(config),
-    data,
-    loss=lambda model, batch: model(**batch).loss,
-)
+
+def model():
+    return BertForSequenceClassification(config)
+
+
+task = optsweep.Task(model, data, loss=lambda model, batch: model(**batch).loss)
 print(optsweep.compare(task, ["adamw + linear", "soap + linear"], name="hugging face model"))

@@ -1,19 +1,21 @@
-"""A LightningModule: its trainer, data loaders and logged metrics stay as they are."""
+"""A LightningModule, its data loaders and its Trainer, as they are anyway."""
 
-import lightning
 import optsweep
 import torch
+from lightning import LightningModule, Trainer
 from optsweep.integrations.lightning import TrialCallback
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, random_split
 
 x, y = load_digits(return_X_y=True)
-data = TensorDataset(torch.tensor(x / 16).float(), torch.tensor(y))
-training, validation, test = torch.utils.data.random_split(data, [1000, 400, 397], torch.Generator().manual_seed(0))
+digits = TensorDataset(torch.tensor(x / 16).float(), torch.tensor(y))
+training, validation, test = random_split(digits, [1000, 400, 397], torch.Generator().manual_seed(0))
+settings = {"max_epochs": -1, "devices": 1, "logger": False, "enable_checkpointing": False}
+settings |= {"enable_progress_bar": False, "enable_model_summary": False}
 
 
-class Digits(lightning.LightningModule):
+class Digits(LightningModule):
     def __init__(self):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10))
@@ -39,21 +41,9 @@ class Digits(lightning.LightningModule):
 def train(trial):
     module = Digits()
     module.configure_optimizers = lambda: trial.optimizer(module)
-    trainer = lightning.Trainer(
-        max_steps=trial.steps,
-        callbacks=[TrialCallback(trial, accuracy="val_accuracy")],
-        accelerator=trial.device.type,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, DataLoader(training, trial.batch_size, shuffle=True), DataLoader(validation, 400))
-    with trial.evaluating(module):
-        (scores,) = trainer.test(module, DataLoader(test, 400), verbose=False)
-    trial.finish(test_loss=scores["test_loss"], accuracy=scores["test_accuracy"])
+    trainer = Trainer(accelerator=trial.device.type, callbacks=[TrialCallback(trial, "accuracy")], **settings)
+    trainer.fit(module, DataLoader(training, 32, shuffle=True), DataLoader(validation, 400))
+    trainer.test(module, DataLoader(test, 400), verbose=False)
 
 
-loop = optsweep.Loop(train, steps=200, batch_size=32)
-print(optsweep.compare(loop, ["adamw + cosine", "muon + schedule_free"], name="lightning"))
+print(optsweep.compare(train, ["adamw + cosine", "muon + schedule_free"], name="lightning", trainer={"steps": 200}))

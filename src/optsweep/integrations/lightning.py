@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
-from optsweep.integrations.logged import missing, reported
+from optsweep.integrations.logged import Logged, missing
 from optsweep.optim.batch_norm import Call, on_first
 from optsweep.train.own.faults import LoopError
 from optsweep.train.own.running import RunningTrial
@@ -24,42 +26,47 @@ NEVER = sys.maxsize
 
 
 class TrialCallback(Callback):
-    """Has a Trainer validate at the rungs of a trial, on the weights to ship, report there, and end with the budget.
+    """Has a Trainer validate at a trial's rungs, report there, stop with the budget, and finish the trial by its test.
 
-    `val_loss` is the name that the module logs it by in `validation_step`; so are `metrics`, by their names in the
-    report: `TrialCallback(trial, accuracy="val_acc")`. `batches` and `call` are those of `trial.evaluating`, for models
-    with batch norm; by default the training loader's, of which the model is called with the first item.
+    What is evaluated are the weights to ship. The module logs `val_loss` and `test_loss`, and so each of `metrics`:
+    `TrialCallback(trial, "accuracy")` reads `val_accuracy` and `test_accuracy`; other names by `loss`, `val` and `test`.
+    `batches` and `call` are those of `trial.evaluating`, for models with batch norm: by default the training loader's,
+    with whose first item the module is called.
     """
 
     def __init__(
         self,
         trial: RunningTrial,
-        val_loss: str = "val_loss",
-        *,
+        *metrics: str,
+        loss: str = "loss",
+        val: str = "val_",
+        test: str = "test_",
         batches: Iterable[Any] | None = None,
         call: Call = on_first,
-        **metrics: str,
     ) -> None:
-        self._trial, self._names = trial, {"val_loss": val_loss, **metrics}
+        self._trial, self._logged, self._val, self._test = trial, Logged(loss, metrics), val, test
         self._batches, self._call = batches, call
         self._due = False  # a report is due, and the trainer about to validate for it
         self._shipped = ExitStack()
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # or every trial names the hardware
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that it is the trial's run, and leave out all validations but the trial's. Raises LoopError."""
         module, steps = type(pl_module).__name__, self._trial.steps
         if not any(optimizer in self._trial.optimizers for optimizer in trainer.optimizers):
             raise LoopError(f"{module}.configure_optimizers: it returns none of the trial's; return trial.optimizer(self)")
+        if trainer.lr_scheduler_configs:
+            raise LoopError(f"{module}.configure_optimizers: the schedule is inside trial.optimizer(self); return that alone")
         if trainer.max_steps not in (-1, steps):
-            raise LoopError(f"Trainer(max_steps={trainer.max_steps}): the budget is {steps}; give max_steps=trial.steps")
+            raise LoopError(f"Trainer(max_steps={trainer.max_steps}): the budget is {steps}; leave max_steps to the trial")
         if not trainer.enable_validation:
             raise LoopError(
-                f"trainer.fit: no validation, by which trials are compared; give {module} a validation_step that logs "
-                f"{self._names['val_loss']!r}, and fit its data"
+                f"trainer.fit: it has no validation, by which trials are compared; give it val_dataloaders, and {module} a "
+                f"validation_step that logs {self._val + self._logged.loss!r}"
             )
         if isinstance(loader := trainer.train_dataloader, DataLoader):
             self._trial.sees(loader)
-        trainer.check_val_every_n_epoch = None  # count batches over epochs
+        trainer.check_val_every_n_epoch = None  # batches count over epochs
         trainer.val_check_batch = NEVER
 
     def on_train_batch_end(
@@ -74,7 +81,7 @@ class TrialCallback(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The weights to ship go in."""
         if self._due:
-            self._shipped.enter_context(self._trial.evaluating(pl_module, self._batches, call=self._call))
+            self._ship(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """And out again; report. Raises what `trial.report` does."""
@@ -82,9 +89,25 @@ class TrialCallback(Callback):
             self._due = False
             self._shipped.close()
             who = f"{type(pl_module).__name__}.validation_step"
-            self._trial.report(**reported(trainer.callback_metrics, self._names, who))
+            loss, metrics = self._logged.of(trainer.callback_metrics, self._val, who)
+            self._trial.report(val_loss=loss, **metrics)
             trainer.should_stop = self._trial.over
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The weights to ship go in."""
+        self._ship(pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """And out again; the trial is finished."""
+        self._shipped.close()
+        who = f"{type(pl_module).__name__}.test_step"
+        loss, metrics = self._logged.of(trainer.callback_metrics, self._test, who)
+        self._trial.finish(test_loss=loss, **metrics)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The weights to ship go out, whatever happened."""
         self._shipped.close()
+
+    def _ship(self, module: LightningModule) -> None:
+        with torch.inference_mode(False):  # a trainer tests in it
+            self._shipped.enter_context(self._trial.evaluating(module, self._batches, call=self._call))

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from optsweep.train.own.faults import LoopError
 
 
-def reported(logged: Mapping[str, Any], names: Mapping[str, str], who: str) -> dict[str, Any]:
-    """The values to report, by the names in the report; `names` says what each is logged as.
+@dataclass(frozen=True)
+class Logged:
+    """The names by which a framework logs the loss and the metrics of a split, each with the split's prefix."""
 
-    Raises LoopError, headed by `who`, for one that isn't logged.
-    """
-    for name, key in names.items():
-        if key not in logged:
-            there = f"there are {', '.join(logged)}" if logged else "nothing is"
-            raise LoopError(f"{who}: {key!r} isn't logged in the evaluation ({there}); give TrialCallback(trial, {name}=…)")
-    return {name: logged[key] for name, key in names.items()}
+    loss: str
+    metrics: Sequence[str]
+
+    def of(self, logged: Mapping[str, Any], prefix: str, who: str) -> tuple[Any, dict[str, Any]]:
+        """The loss, and the metrics by name. Raises LoopError, headed by `who`, for one that isn't there."""
+        for name in (self.loss, *self.metrics):
+            if prefix + name not in logged:
+                there = f"there are {', '.join(logged)}" if logged else "nothing is"
+                raise LoopError(f"{who}: nothing is logged as {prefix + name!r} ({there}); see TrialCallback for names")
+        return logged[prefix + self.loss], {name: logged[prefix + name] for name in self.metrics}
 
 
 def missing(package: str, error: ImportError) -> ImportError:

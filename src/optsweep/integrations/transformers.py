@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from optsweep.integrations.logged import missing, reported
+from optsweep.integrations.logged import Logged, missing
 from optsweep.optim.batch_norm import Call, on_first
 from optsweep.train.own.faults import LoopError
 from optsweep.train.own.optimizer import TrialOptimizer
@@ -18,6 +18,7 @@ from optsweep.train.own.running import RunningTrial
 
 try:
     from accelerate.optimizer import AcceleratedOptimizer
+    from accelerate.scheduler import AcceleratedScheduler
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 except ImportError as error:
     raise missing("transformers and accelerate", error) from None
@@ -38,23 +39,22 @@ def optimizers(trial: RunningTrial, model: nn.Module, **options: Any) -> tuple[T
 
 
 class TrialCallback(TrainerCallback):
-    """Has a Trainer evaluate at the rungs of a trial, on the weights to ship, and report there.
+    """Has a Trainer evaluate at the rungs of a trial, on the weights to ship, report there, and stop with the budget.
 
-    `val_loss` is its name among the metrics of `Trainer.evaluate`; so are `metrics`, by their names in the report:
-    `TrialCallback(trial, f1="eval_f1")`. `batches` and `call` are those of `trial.evaluating`, for models with batch
-    norm; by default the training loader's, which the model gets as keywords.
+    `loss` and `metrics` are their names among the metrics of `Trainer.evaluate`, without the prefix: `TrialCallback(trial,
+    "f1")` reads `eval_loss` and `eval_f1`. `batches` and `call` are those of `trial.evaluating`, for models with batch
+    norm: by default the training loader's, which the model gets as keywords.
     """
 
     def __init__(
         self,
         trial: RunningTrial,
-        val_loss: str = "eval_loss",
-        *,
+        *metrics: str,
+        loss: str = "loss",
         batches: Iterable[Any] | None = None,
         call: Call = on_first,
-        **metrics: str,
     ) -> None:
-        self._trial, self._names = trial, {"val_loss": val_loss, **metrics}
+        self._trial, self._logged = trial, Logged(loss, metrics)
         self._batches, self._call = batches, call
         self._due = False  # a report is due, and the trainer about to evaluate for it
         self._shipped = ExitStack()
@@ -66,14 +66,20 @@ class TrialCallback(TrainerCallback):
         control: TrainerControl,
         *,
         optimizer: Any = None,
+        lr_scheduler: Any = None,
         train_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
         """Check that it is the trial's run. Raises LoopError."""
         trial = self._trial
-        inside = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
-        if inside not in trial.optimizers:
-            raise LoopError("Trainer: its optimizer isn't the trial's; give optimizers=optimizers(trial, model)")
+        if isinstance(optimizer, AcceleratedOptimizer):
+            optimizer = optimizer.optimizer
+        if isinstance(lr_scheduler, AcceleratedScheduler):
+            lr_scheduler = lr_scheduler.scheduler
+        if optimizer not in trial.optimizers or not isinstance(lr_scheduler, OwnSchedule):
+            raise LoopError(
+                "Trainer: its optimizer and its schedule aren't the trial's; give optimizers=optimizers(trial, model)"
+            )
         if state.max_steps != trial.steps:
             raise LoopError(
                 f"TrainingArguments: they come to {state.max_steps} steps, and the budget is {trial.steps}; give "
@@ -98,6 +104,7 @@ class TrialCallback(TrainerCallback):
         if self._due:
             control.should_log = control.should_evaluate = True
             self._shipped.enter_context(self._trial.evaluating(model, self._batches, call=self._call))
+        control.should_training_stop |= self._trial.over
 
     def on_evaluate(
         self,
@@ -112,7 +119,8 @@ class TrialCallback(TrainerCallback):
         if self._due:
             self._due = False
             self._shipped.close()
-            self._trial.report(**reported(metrics or {}, self._names, "Trainer.evaluate"))
+            loss, others = self._logged.of(metrics or {}, "eval_", "Trainer.evaluate")
+            self._trial.report(val_loss=loss, **others)
 
     def on_log(
         self,
