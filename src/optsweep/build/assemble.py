@@ -49,9 +49,9 @@ from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater, try_out
 from optsweep.search.space import Params, Space
 from optsweep.tasks.base import ARCHITECTURES, Split, Task, Trainable
-from optsweep.train.process import DEFAULT_DTYPE
 from optsweep.train.own.loop import Loop
 from optsweep.train.own.program import LoopProgram
+from optsweep.train.process import DEFAULT_DTYPE
 from optsweep.train.program import Program
 from optsweep.train.workload import ArmProgram, Workload, workload_of
 
@@ -113,8 +113,7 @@ def build_arm(arm: Arm, task: Trainable | None = None, device: torch.device | No
     """Everything that a repeat of an arm needs; `task` saves building it again. Raises UserError with one line."""
     check_combination(arm)
     device = device or device_of(arm.trainer.device)
-    whole = task or build_task(arm.task)
-    whole.on(device)
+    whole = (task or build_task(arm.task)).on(device)
     task = divided(arm, whole, repeat)
     warnings = [*task.notes, *_unknown_architecture(task), *_foreign_default_dtype()]
     _, floats, switched_off, _ = _updater(arm)
@@ -125,9 +124,7 @@ def build_arm(arm: Arm, task: Trainable | None = None, device: torch.device | No
         chosen = arm.with_values(values)
         if (key := _task_key(chosen.task)) not in tasks:
             del tasks[next(iter(tasks))]
-            built = build_task(chosen.task)
-            built.on(device)
-            tasks[key] = divided(chosen, built, repeat)
+            tasks[key] = divided(chosen, build_task(chosen.task).on(device), repeat)
         return _program(chosen, tasks[key], device, [] if values else warnings)
 
     programs = Programs(program)

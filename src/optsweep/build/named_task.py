@@ -58,6 +58,7 @@ def _named_task(config: TaskConfig) -> Trainable:
             )
         )
     _check_options(config, found)
+    _check_complete(config, found)
     try:
         with isolated():
             task = found(**config.options)
@@ -83,6 +84,17 @@ def _check_options(config: TaskConfig, found: Callable[..., Any]) -> None:
             raise UserError(f"task.{key}: {config.name} has no such option{nearest(key, known)}; {listed(known)}")
         if not config.target.startswith("optsweep."):  # whose tasks check them closer
             of_type(f"task.{key}", value, parameters[key].annotation)
+
+
+def _check_complete(config: TaskConfig, found: Callable[..., Any]) -> None:
+    """Raise UserError for an argument that is needed and not given."""
+    for parameter in signature_of(found).values():
+        plain = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if plain and parameter.default is parameter.empty and parameter.name not in config.options:
+            raise UserError(
+                f"task.{parameter.name}: {config.target} needs it, and it isn't given (the first argument of a loop of "
+                f"one's own is called trial)"
+            )
 
 
 def samples_of_a_batch(config: TaskConfig, said: Stated) -> int:

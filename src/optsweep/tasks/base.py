@@ -81,8 +81,9 @@ class Trainable(ABC):
     def digest(self) -> str:
         """Hash of the data, part of every fingerprint."""
 
-    def on(self, device: torch.device) -> None:
-        """It will be asked what is above, and will train on `device`."""
+    def on(self, device: torch.device) -> Trainable:
+        """The same as it is on a device: what is above is asked of that."""
+        return self
 
     def code(self) -> Sequence[Any]:
         """Classes and functions whose source files, if they are the user's own, decide a trial's numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from optsweep.errors import UserError
 
 
-class TrialEnded(BaseException):  # noqa: N818 - it is none
+class TrialEnded(BaseException):
     """The trial is over. No `Exception`, so that a user's `except Exception` doesn't keep it."""
 
 

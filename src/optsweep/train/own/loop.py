@@ -58,18 +58,25 @@ class Loop(Trainable):
         self._device = torch.device("cpu")
 
     def given(self, options: Mapping[str, Any], batch_size: int | None) -> Loop:
-        """The same function, with other options and another size of batches."""
-        other = Loop.__new__(Loop)
-        vars(other).update({key: value for key, value in vars(self).items() if key != "rehearsed"})
+        """The same function, with other options and another size of batches. Raises UserError."""
+        other = self._copy()
         other.options = _checked(self.function, {**self.options, **options})
         other.batch_size = batch_size or self.batch_size
         return other
 
-    def on(self, device: torch.device) -> None:
-        """Where it is to be rehearsed, and will train."""
-        if device != self._device:
-            vars(self).pop("rehearsed", None)
-            self._device = device
+    def on(self, device: torch.device) -> Loop:
+        """Where it is rehearsed, and trains."""
+        if device == self._device:
+            return self
+        other = self._copy()
+        other._device = device
+        return other
+
+    def _copy(self) -> Loop:
+        """The same, not rehearsed."""
+        other = Loop.__new__(Loop)
+        vars(other).update({key: value for key, value in vars(self).items() if key != "rehearsed"})
+        return other
 
     @cached_property
     def rehearsed(self) -> Rehearsed:

@@ -96,6 +96,7 @@ def train_loop(program: LoopProgram, trial: Trial, observer: Observer) -> Outcom
     with deterministic(program.deterministic):
         called(program.task, running)
     outcome = referee.outcome()
+    running.release()
     observer.on_end(trial.key, outcome)
     return outcome
 
@@ -117,6 +118,9 @@ class _Referee:
 
     def __init__(self, program: LoopProgram, trial: Trial, observer: Observer) -> None:
         self.program, self.trial, self.observer = program, trial, observer
+        loop = program.task
+        self.metric = loop.metric if loop.has_metric else None  # asked before the trial: it takes a rehearsal
+        self.tests = loop.tests
         self.first: float | None = None  # reported loss
         self.best = math.inf
         self.last: Report | None = None
@@ -169,25 +173,23 @@ class _Referee:
 
     def _tested(self) -> Report:
         """What the loop says of the test split; what it last said of the validation data, if it has no other."""
-        loop, found = self.program.task, self.running.tested
-        if found is not None:
+        if (found := self.running.tested) is not None:
             return found
-        if loop.tests:
+        if self.tests:
             raise LoopError(
-                f"{loop.place}: it ended without trial.finish(test_loss=…); give it, or Loop(…, test=False), whose "
+                f"{self.program.task.place}: it ended without trial.finish(test_loss=…); give it, or Loop(…, test=False), whose "
                 f"verdict rests on the validation data"
             )
         assert self.last is not None
         return self.last
 
     def _score(self, report: Report) -> float:
-        loop = self.program.task
-        if not loop.has_metric:
+        if self.metric is None:
             return report.loss
-        if loop.metric not in report.metrics:
+        if self.metric not in report.metrics:
             given = ", ".join(report.metrics) or "no metric"
-            raise LoopError(f"trial.report(): {loop.metric} is missing at step {report.step}; there is {given}")
-        return report.metrics[loop.metric]
+            raise LoopError(f"trial.report(): {self.metric} is missing at step {report.step}; there is {given}")
+        return report.metrics[self.metric]
 
     def _ends(self, report: Report, points: Sequence[Point]) -> bool:
         """Whether the trial ends here; how and why is kept."""

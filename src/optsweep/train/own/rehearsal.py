@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from optsweep.optim.layout import Role, parameter_roles
 from optsweep.optim.sgd import SGD
 from optsweep.tasks.base import Facts
 from optsweep.tasks.pieces import facts_of_model
-from optsweep.train.own.faults import LoopError, TrialEnded
 from optsweep.train.own.batches import Seen
+from optsweep.train.own.faults import LoopError, TrialEnded
 from optsweep.train.own.optimizer import TrialOptimizer
 from optsweep.train.own.running import Listener, Report, RunningTrial
 from optsweep.train.own.terms import Terms
@@ -58,8 +59,8 @@ class Rehearsed:
         """What a user should know, a line each."""
         if self.seen.batch_size not in (None, loop.batch_size):
             yield (
-                f"task.batch_size: the loop's batches have {self.seen.batch_size} samples, and {loop.batch_size} is what "
-                f"suggestions go by; build them with trial.batch_size, or give that number"
+                f"task.batch_size: the loop's batches have {self.seen.batch_size} samples, and suggestions go by "
+                f"{loop.batch_size}; build them with trial.batch_size, or give that number"
             )
         if not self.seen.digest:
             yield (
@@ -112,10 +113,8 @@ def called(loop: Loop, trial: RunningTrial) -> None:
     """Run the loop to its end, whichever. Raises what it, or its trial, has raised."""
     with isolated(trial.device):
         seed_construction(trial.seed, trial.device)
-        try:
+        with contextlib.suppress(TrialEnded):
             loop.run(trial)
-        except TrialEnded:
-            pass
     if trial.failure is not None:
         raise trial.failure
 

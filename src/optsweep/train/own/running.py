@@ -64,12 +64,8 @@ class RunningTrial:
     def __init__(self, terms: Terms, composition: Composition, listen: Listener) -> None:
         self._terms, self._composition, self._listen = terms, composition, listen
         self.steps, self.rungs, self.hyper, self.seed = terms.steps, terms.rungs, terms.hyper, terms.seed
-        self.batch_size, self.device, self.test, self.rehearsal = (
-            terms.batch_size,
-            terms.device,
-            terms.test,
-            terms.rehearsal,
-        )
+        self.batch_size, self.device = terms.batch_size, terms.device
+        self.test, self.rehearsal = terms.test, terms.rehearsal
         self.clock = Clock(terms.device)
         self.optimizers: list[TrialOptimizer] = []
         self.models: list[nn.Module] = []
@@ -146,7 +142,11 @@ class RunningTrial:
 
     def log(self, *, train_loss: Number) -> None:
         """Keep the loss of a training step, which is not waited for."""
-        self._losses.append((self.done, train_loss.detach() if isinstance(train_loss, Tensor) else float(train_loss)))
+        if isinstance(train_loss, Tensor) and train_loss.numel() == 1:
+            self._losses.append((self.done, train_loss.detach()))
+            return
+        with self._watched():
+            self._losses.append((self.done, _number("trial.log(): train_loss", train_loss)))
 
     @property
     def done(self) -> int:
@@ -222,7 +222,7 @@ class RunningTrial:
                 raise LoopError(f"trial.report(): step {done} was reported already")
             if done and (not self._due or done != self._due[0]):
                 raise LoopError(f"trial.report(): step {done} is no rung; report where trial.rung(step) is true")
-            said = Report(done, _number("val_loss", val_loss), _numbers(metrics))
+            said = Report(done, _number("trial.report(): val_loss", val_loss), _numbers("trial.report()", metrics))
             self._reported, self._due = done, [rung for rung in self._due if rung > done]
             if self._heard(said):
                 raise Pruned
@@ -243,7 +243,13 @@ class RunningTrial:
                 raise LoopError("trial.finish(): it was called already")
             self.finished = True
             if test_loss is not None:
-                self.tested = Report(self.done, _number("test_loss", test_loss), _numbers(metrics))
+                self.tested = Report(
+                    self.done, _number("trial.finish(): test_loss", test_loss), _numbers("trial.finish()", metrics)
+                )
+
+    def release(self) -> None:
+        """Let go of models and optimizers, whose memory the next trial needs."""
+        self.optimizers, self.models, self._budgets, self._loader = [], [], [], None
 
     # -- behind the scenes --------------------------------------------------------------------------------------------
 
@@ -263,6 +269,8 @@ class RunningTrial:
         """Whether the trial ends with this report. What the listener raises leaves the loop as `Stop`."""
         try:
             return self._listen(said)
+        except LoopError:  # of the loop's own line
+            raise
         except Exception as error:
             self.failure = self.failure or error
             raise Stop from error
@@ -331,13 +339,14 @@ class RunningTrial:
 
 def _number(name: str, value: Number) -> float:
     """A scalar as a float. Raises LoopError."""
+    value = value.detach() if isinstance(value, Tensor) else value
     if isinstance(value, Tensor) and value.numel() != 1:
-        raise LoopError(f"trial: {name} has shape {list(value.shape)}; give a scalar, such as its mean")
+        raise LoopError(f"{name} has shape {list(value.shape)}; give a scalar, such as its mean")
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise LoopError(f"trial: {name} is {type(value).__name__}; give a number") from None
+        raise LoopError(f"{name} is {type(value).__name__}; give a number") from None
 
 
-def _numbers(values: Mapping[str, Number]) -> dict[str, float]:
-    return {name: _number(name, value) for name, value in values.items()}
+def _numbers(call: str, values: Mapping[str, Number]) -> dict[str, float]:
+    return {name: _number(f"{call}: {name}", value) for name, value in values.items()}
