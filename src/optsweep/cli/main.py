@@ -14,7 +14,7 @@ Sweep
   The same command again goes on where the last one stopped.
 
 Begin
-  optsweep new NAME [--kind pieces|loop]                  a project of your own to start from, which runs as it is
+  optsweep new NAME [--kind pieces|loop|huggingface]      a project of your own to start from, which runs as it is
   optsweep check task=TASK optimizer=adamw,soap …         tries a sweep: model, data, optimizers, what it would cost
 
 Look

@@ -14,6 +14,7 @@ from optsweep.errors import UserError
 KINDS = {
     "pieces": "a model, data and a loss, trained by optsweep's loop",
     "loop": "a training loop of your own",
+    "huggingface": "a model of transformers, trained by its Trainer",
 }
 NAME = "{{name}}"
 """Stands in the templates for the project's name."""
