@@ -165,10 +165,8 @@ def _arms_on(
     """The arms of a comparison on a task, which travels with them."""
     from optsweep.build.targets import pickled
     from optsweep.config.spoken import arms_of
-    from optsweep.tasks.base import Trainable
-    from optsweep.train.own.loop import Loop
 
-    task = task if isinstance(task, Trainable) else Loop(task)
+    task = _trainable(task)
     shared = {
         "task": "own",
         "task.name": task.name,
@@ -185,6 +183,14 @@ def _arms_on(
     content = pickled(task, "task")
     built = [replace(arm, task=replace(arm.task, pickled=content)) for arm in arms_of(arms, shared)]
     return [replace(arm, choices={**arm.choices, "task": task.name}) for arm in built]
+
+
+def _trainable(task: Pieces | Loop | Callable[..., Any]) -> Pieces | Loop:
+    """A task, or a loop, also where its function alone was given."""
+    from optsweep.tasks.base import Trainable
+    from optsweep.train.own.loop import Loop
+
+    return task if isinstance(task, Trainable) else Loop(task)
 
 
 def _dotted(sections: Mapping[str, Any]) -> dict[str, Any]:
@@ -292,8 +298,10 @@ def check(
     """
     from optsweep.launch.check import SECONDS, check_arms
 
+    given = None if isinstance(task, Sequence) else _trainable(task)
     built = task if isinstance(task, Sequence) else _arms_on(task, arms, "check", search, confirm, repeats, settings)
-    return check_arms(built, workers=workers, seconds=SECONDS if seconds is None else seconds, tell=tell)
+    seconds = SECONDS if seconds is None else seconds
+    return check_arms(built, task=given, workers=workers, seconds=seconds, tell=tell)
 
 
 def suggest(arm: Arm) -> Suggested:

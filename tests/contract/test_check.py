@@ -126,7 +126,7 @@ def test_a_wrong_loss_is_the_last_line() -> None:
     assert len(found.findings) == 1
     assert found.findings[0].startswith("task.model: its first batch fails: test_check.py:")
     assert found.cost is None
-    assert str(found).splitlines()[-1].endswith("non-singleton dimension 1")
+    assert str(found).splitlines()[-1].endswith("dimension 1")
 
 
 def test_the_loss_at_the_start_is_held_against_chance() -> None:

@@ -33,16 +33,17 @@ REFERENCE = "adamw"
 def check_arms(
     arms: Sequence[Arm],
     *,
+    task: Trainable | None = None,
     workers: int | None = None,
     seconds: float = SECONDS,
     tell: Callable[[str], None] = lambda what: None,
 ) -> Checked:
-    """Try what a sweep of these arms would do; `tell` hears what is being tried.
+    """Try what a sweep of these arms would do; `task` is theirs, where Python code gave it. `tell` hears what is tried.
 
     Raises UserError for arms that can't be built; what fails in training is found.
     """
     check_together(arms)
-    trial = _Check(arms, time.monotonic() + seconds, tell)
+    trial = _Check(arms, time.monotonic() + seconds, tell, task)
     with threads(arms[0].trainer.threads):
         for key in dict.fromkeys(repr(arm.task) for arm in arms):
             trial.check_task([arm for arm in arms if repr(arm.task) == key])
@@ -65,6 +66,7 @@ class _Check:
     arms: Sequence[Arm]
     until: float  # on the monotonic clock
     tell: Callable[[str], None]
+    task: Trainable | None
     told: Told = field(default_factory=Told)
     tasks: list[CheckedTask] = field(default_factory=list)
     built: dict[str, Built] = field(default_factory=dict)  # by arm, of tasks that can be trained
@@ -89,7 +91,7 @@ class _Check:
         """The arms of one task. Raises UserError for a task that can't be built, or an arm."""
         first, facts, tried = arms[0], list[Line](), list[TriedOptimizer]()
         self.tell("trying the model")
-        task = build_task(first.task)
+        task = build_task(first.task, self.task)
         task.on(device_of(first.trainer.device))
         losses = ""
         if self._says(task):
