@@ -177,8 +177,8 @@ class _Referee:
             return found
         if self.tests:
             raise LoopError(
-                f"{self.program.task.place}: it ended without trial.finish(test_loss=…); give it, or Loop(…, test=False), whose "
-                f"verdict rests on the validation data"
+                f"{self.program.task.place}: it ended without trial.finish(test_loss=…); give it, or "
+                f"Loop(…, test=False), whose verdict rests on the validation data"
             )
         assert self.last is not None
         return self.last
