@@ -247,4 +247,4 @@ def test_a_grid_is_all_its_cells() -> None:
     assert [(config.optimizer.name, config.trainer.steps) for config in found] == [
         ("adamw", 10), ("adamw", 20), ("soap", 10), ("soap", 20),
     ]  # fmt: skip
-    assert len(cells([], "soap_vs_adamw")) == 4  # two tasks
+    assert len(cells([], "soap_vs_adamw")) == 4  # two batch sizes

@@ -52,7 +52,7 @@ def contents_of(group: str) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for choice in choices_of([group])[group]:
         with initialize_config_module("optsweep.conf", version_base="1.3"):
-            content = OmegaConf.to_container(hydra_compose(f"{group}/{choice}")[group])
+            content = OmegaConf.to_container(hydra_compose(f"{group}/{choice}").get(group) or OmegaConf.create())
         if isinstance(content, dict) and "???" not in content.values():
             found[choice] = {str(key): value for key, value in content.items()}
     return found

@@ -96,7 +96,8 @@ class _Check:
         losses = ""
         if self._says(task):
             built = {arm.name: build_arm(arm, task) for arm in arms}
-            catalogue = {name: _optimizer(content) for name, content in contents_of("optimizer").items()}
+            contents = {n: found for n, found in contents_of("optimizer").items() if {"name", "_target_"} <= {*found}}
+            catalogue = {name: _optimizer(found) for name, found in contents.items()}
             base = build_arm(plain_arm(first, catalogue[REFERENCE]), task)
             trier = trier_of(base)
             losses = trier.losses
