@@ -9,7 +9,7 @@ sentences = torch.randint(0, 20, (1500, 12), generator=torch.Generator().manual_
 samples = [{"input_ids": words, "labels": int((words < 5).sum() > 2)} for words in sentences]
 sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 config = BertConfig(vocab_size=20, max_position_embeddings=12, **sizes)
-settings = {"per_device_train_batch_size": 32, "per_device_eval_batch_size": 250}
+settings = {"per_device_train_batch_size": 64, "per_device_eval_batch_size": 250}
 settings |= {"output_dir": ".", "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
 
 

@@ -42,7 +42,7 @@ def train(trial):
     module = Digits()
     module.configure_optimizers = lambda: trial.optimizer(module)
     trainer = Trainer(accelerator=trial.device.type, callbacks=[TrialCallback(trial, "accuracy")], **settings)
-    trainer.fit(module, DataLoader(training, 32, shuffle=True), DataLoader(validation, 400))
+    trainer.fit(module, DataLoader(training, 64, shuffle=True), DataLoader(validation, 400))
     trainer.test(module, DataLoader(test, 400), verbose=False)
 
 
