@@ -30,24 +30,29 @@ def batches(rows: slice, size: int) -> DataLoader[Any]:
     return DataLoader(TensorDataset(INPUTS[rows], CLASSES[rows]), size)
 
 
+VALIDATION = batches(VAL, 20)
+
+
 class Normed(LightningModule):
     """A network with batch norm."""
 
     def __init__(self) -> None:
         super().__init__()
         width = INPUTS.shape[1]
-        self.net = nn.Sequential(nn.Linear(width, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, int(CLASSES.max()) + 1))
+        self.net = nn.Sequential(
+            nn.Linear(width, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, int(CLASSES.max()) + 1)
+        )
 
     def forward(self, inputs: Tensor) -> Any:
         return self.net(inputs)
 
-    def training_step(self, batch: Any, _: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return F.cross_entropy(self(batch[0]), batch[1])
 
-    def validation_step(self, batch: Any, _: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._logged("val", batch)
 
-    def test_step(self, batch: Any, _: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         self._logged("test", batch)
 
     def _logged(self, split: str, batch: Any) -> None:
@@ -112,14 +117,19 @@ def by_lightning(
     micro_batches: int = 1,
     module: Normed | None = None,
     configured: Any = None,
-    validation: Any = batches(VAL, 20),
+    validation: Any = VALIDATION,
     metric: str = "accuracy",
     **settings: Any,
 ) -> None:
     """As the documentation has it; `configured` is what `configure_optimizers` returns instead of the trial's."""
     module = module or Normed()
     module.configure_optimizers = lambda: configured(trial, module) if configured else trial.optimizer(module)  # type: ignore[method-assign]
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = lightning.Trainer(
         accelerator="cpu",
         devices=1,

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from optsweep.errors import UserError
 from optsweep.optim.averaging import EMA
 from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.schedules import Schedule
-from optsweep.errors import UserError
 from optsweep.train.own.loop import Loop
 from optsweep.train.own.running import RunningTrial
 from optsweep.train.trial import End
@@ -88,16 +88,36 @@ def scheduled(trial: RunningTrial, module: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("by_lightning", {"configured": adam}, r"Normed\.configure_optimizers: it returns none of the trial's; return tr"),
+        (
+            "by_lightning",
+            {"configured": adam},
+            r"Normed\.configure_optimizers: it returns none of the trial's; return tr",
+        ),
         ("by_lightning", {"configured": scheduled}, r"Normed\.configure_optimizers: the schedule is inside trial\.opt"),
         ("by_lightning", {"max_steps": 13}, r"Trainer\(max_steps=13\): the budget is 12"),
         ("by_lightning", {"validation": None}, r"trainer\.fit: it has no validation, .* logs 'val_loss'"),
-        ("by_lightning", {"metric": "f1"}, r"Normed\.validation_step: nothing is logged as 'val_f1' \(there are val_loss, "),
+        (
+            "by_lightning",
+            {"metric": "f1"},
+            r"Normed\.validation_step: nothing is logged as 'val_f1' \(there are val_loss, ",
+        ),
         ("by_lightning", {"max_epochs": 1}, r"returned after 8 of 12 steps|8 of 12 steps are done"),
-        ("by_trainer", {"given": lambda *_: (None, None)}, "Trainer: its optimizer and its schedule aren't the trial's"),
-        ("by_trainer", {"given": lambda *made: (made[0].optimizer(made[1]), None)}, "Trainer: its optimizer and its sch"),
+        (
+            "by_trainer",
+            {"given": lambda *_: (None, None)},
+            "Trainer: its optimizer and its schedule aren't the trial's",
+        ),
+        (
+            "by_trainer",
+            {"given": lambda *made: (made[0].optimizer(made[1]), None)},
+            "Trainer: its optimizer and its sch",
+        ),
         ("by_trainer", {"max_steps": 13}, "TrainingArguments: they come to 13 steps, and the budget is 12"),
-        ("by_trainer", {"seed": 42}, r"TrainingArguments\(seed=42\): every trial would be the same; give seed=trial\.seed"),
+        (
+            "by_trainer",
+            {"seed": 42},
+            r"TrainingArguments\(seed=42\): every trial would be the same; give seed=trial\.seed",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(loops: dict[str, Any], name: str, options: dict[str, Any], message: str) -> None:
@@ -106,7 +126,9 @@ def test_a_mistake_is_one_line(loops: dict[str, Any], name: str, options: dict[s
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "needed"), [("lightning", "lightning"), ("transformers", "transformers and accelerate")])
+@pytest.mark.parametrize(
+    ("name", "needed"), [("lightning", "lightning"), ("transformers", "transformers and accelerate")]
+)
 def test_a_framework_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, needed: str) -> None:
     for module in [found for found in sys.modules if found.split(".")[0] == name]:
         monkeypatch.setitem(sys.modules, module, None)

@@ -1,9 +1,10 @@
 """Hugging Face's Trainer, with a small BERT from its config: are more than two of a sentence's words among five?"""
 
-import optsweep
 import torch
-from optsweep.integrations.transformers import TrialCallback, optimizers
 from transformers import BertConfig, BertForSequenceClassification, PrinterCallback, Trainer, TrainingArguments
+
+import optsweep
+from optsweep.integrations.transformers import TrialCallback, optimizers
 
 sentences = torch.randint(0, 20, (1500, 12), generator=torch.Generator().manual_seed(0))
 samples = [{"input_ids": words, "labels": int((words < 5).sum() > 2)} for words in sentences]

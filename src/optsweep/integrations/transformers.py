@@ -25,7 +25,7 @@ except ImportError as error:
 
 
 class OwnSchedule(LRScheduler):
-    """Leaves learning rates to the schedule inside the optimizer. A Trainer without a scheduler makes one that doesn't."""
+    """Leaves learning rates to the schedule inside the optimizer; a Trainer that is given none makes one of its own."""
 
     def get_lr(self) -> list[float]:
         """Those that are there."""
@@ -41,7 +41,7 @@ def optimizers(trial: RunningTrial, model: nn.Module, **options: Any) -> tuple[T
 class TrialCallback(TrainerCallback):
     """Has a Trainer evaluate at the rungs of a trial, on the weights to ship, report there, and stop with the budget.
 
-    `loss` and `metrics` are their names among the metrics of `Trainer.evaluate`, without the prefix: `TrialCallback(trial,
+    `loss` and `metrics` are names among the metrics of `Trainer.evaluate`, without their prefix: `TrialCallback(trial,
     "f1")` reads `eval_loss` and `eval_f1`. `batches` and `call` are those of `trial.evaluating`, for models with batch
     norm: by default the training loader's, which the model gets as keywords.
     """
