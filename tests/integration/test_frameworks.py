@@ -68,6 +68,10 @@ def test_a_pruned_trial_ends_at_its_rung(loops: dict[str, Any], name: str) -> No
     assert outcome(loops[name]).end is End.FINISHED  # nothing of it is left
 
 
+def test_a_seed_is_one_for_numpy(loops: dict[str, Any]) -> None:
+    assert outcome(loops["by_trainer"], seed=2**40 + 1).end is End.FINISHED
+
+
 @pytest.mark.parametrize("name", ["by_lightning", "by_trainer", "by_accelerate"])
 def test_a_rehearsal_sees_the_loader_and_the_test(loops: dict[str, Any], name: str) -> None:
     rehearsed = Loop(loops[name], steps=12).rehearsed

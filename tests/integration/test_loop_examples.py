@@ -59,7 +59,7 @@ def test_the_docs_quote_the_scripts() -> None:
     (section,) = re.findall(
         r"^## Lightning, Hugging Face.*?(?=^## |\Z)", (DOCS / "own-model.md").read_text(), re.M | re.S
     )
-    quoted = re.findall(r"\[\w+\.py\]\(examples/loops/(\w+\.py)\).*?```python\n(.*?)^```$", section, re.M | re.S)
+    quoted = re.findall(r"\[\w+\.py\]\(examples/loops/(\w+\.py)\)\)\.\n\n```python\n(.*?)^```$", section, re.M | re.S)
     assert [name for name, _ in quoted] == ["lightning_module.py", "hugging_face_trainer.py", "accelerate_loop.py"]
     for name, block in quoted:
         assert block in (FOLDER / name).read_text()
