@@ -15,7 +15,7 @@ import torch
 from benchmarks.aa_searches import DECLARED, share
 from benchmarks.aa_searches import run as run_searches
 from benchmarks.side_by_side import Figure
-from benchmarks.trials import arm, built
+from benchmarks.trials import arm, built, program_of
 
 from optsweep.inference.comparison import Finding, judge
 from optsweep.inference.looks import AUTO, LOOKS, Level, Seeds, num_seeds
@@ -81,7 +81,7 @@ def _compared(candidate: TestedSeeds, baseline: TestedSeeds, asked: Seeds, held:
 def _losses(device: torch.device, count: int) -> list[float]:
     """Test losses of as many trials, each with a seed of its own."""
     b = built(arm(TASK, f"optimizer.lr={LR}", "trainer.rungs=1", f"trainer.log_every={STEPS}", steps=STEPS), device)
-    program = replace(b.program, vmapped=True)
+    program = replace(program_of(b), vmapped=True)
     found = []
     for first in range(0, count, LANES):
         seeds = range(FIRST_SEED + first, FIRST_SEED + min(first + LANES, count))

@@ -18,6 +18,7 @@ import numpy as np
 import optuna
 import torch
 from benchmarks.side_by_side import Figure
+from benchmarks.trials import program_of
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
@@ -186,7 +187,7 @@ def confirmed(arm: Arm, seeds: Sequence[int], device: torch.device) -> Array:
 
 def _trained(built: Built, waiting: Sequence[tuple[Search, Slot]], phase: Phase) -> Iterator[Outcome]:
     """How the trials end, in their order."""
-    program = replace(built.program, vmapped=True)
+    program = replace(program_of(built), vmapped=True)
     trials = [search.trial(built, phase, slot) for search, slot in waiting]
     for first in range(0, len(trials), LANES):
         yield from train_all(program, trials[first : first + LANES])

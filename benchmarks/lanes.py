@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 from benchmarks.side_by_side import Figure, Round, compare, timed
-from benchmarks.trials import arm, built, run_of, trial
+from benchmarks.trials import arm, built, program_of, run_of, trial
 
 from optsweep.train.program import Program
 from optsweep.train.trial import Trial
@@ -24,9 +24,9 @@ def run(device: torch.device) -> Iterator[Figure]:
     """K lanes against one, for a small MLP and a small transformer."""
     for task, steps in STEPS.items():
         b = built(arm(task), device)
-        one = _round(b.program, [trial(b)], steps, device)
+        one = _round(program_of(b), [trial(b)], steps, device)
         others = {
-            str(k): _round(replace(b.program, vmapped=True), [trial(b, seed) for seed in range(k)], steps, device)
+            str(k): _round(replace(program_of(b), vmapped=True), [trial(b, seed) for seed in range(k)], steps, device)
             for k in LANES
         }
         for key, ratio in compare(one, others, rounds=ROUNDS).items():

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from benchmarks.side_by_side import Figure, Ratio, Round, clock, compare, timed
-from benchmarks.trials import arm, built, run_of, trial
+from benchmarks.trials import arm, built, program_of, run_of, trial
 from torch import nn
 
 from optsweep.optim.family import FAMILY, for_model
@@ -61,9 +61,9 @@ def _whole(name: str, schedule: str, device: torch.device) -> Figure:
     """A loop by hand over the samples of optsweep's, with the library's optimizer."""
     rule = name.split()[0]
     b = built(arm("charlm", f"optimizer={rule}", f"schedule={schedule}"), device)
-    run = run_of(b.program, [trial(b)])
+    run = run_of(program_of(b), [trial(b)])
     ratio = compare(
-        _by_hand(b.program, trial(b), rule, schedule, device),
+        _by_hand(program_of(b), trial(b), rule, schedule, device),
         {"": lambda: timed(lambda: run.advance(run.tick + STEPS), device)},
         rounds=40,
     )[""]
@@ -113,7 +113,7 @@ def _bare(shapes: list[tuple[int, ...]], device: torch.device, build: Any) -> Ro
 
 def _shapes(device: torch.device) -> list[tuple[int, ...]]:
     """Of charlm's parameters."""
-    model = built(arm("charlm"), device).program.model(0)
+    model = program_of(built(arm("charlm"), device)).model(0)
     return [tuple(parameter.shape) for parameter in model.parameters()]
 
 

@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import torch
 from benchmarks.side_by_side import Figure, Ratio, Round, compare, timed, wall
-from benchmarks.trials import arm, built, by_hand, run_of, trial
+from benchmarks.trials import arm, built, by_hand, program_of, run_of, trial
 from torch import Tensor
 
 from optsweep.build.assemble import Built
@@ -52,7 +52,7 @@ def _rung_steps(task: str, device: torch.device) -> int:
 
 
 def _by_hand(b: Built, stride: int, device: torch.device) -> Round:
-    steps = by_hand(b.program, trial(b), stride)
+    steps = by_hand(program_of(b), trial(b), stride)
 
     def round_() -> float:
         next(steps)
@@ -63,7 +63,7 @@ def _by_hand(b: Built, stride: int, device: torch.device) -> Round:
 
 def _loop(task: str, rounds: int, device: torch.device) -> Figure:
     b, stride = built(arm(task), device), _rung_steps(task, device)
-    run = run_of(b.program, [trial(b)])
+    run = run_of(program_of(b), [trial(b)])
     ratio = compare(
         lambda: timed(lambda: run.advance(run.tick + stride), device),
         {"by hand": _by_hand(b, stride, device)},
@@ -76,7 +76,7 @@ def _whole(task: str, device: torch.device) -> Figure:
     """Whole trials, popped, opened, trained, written and told as a worker does it; evaluation subtracted."""
     a = arm(task, "trainer.steps=null")
     b = built(a, device)
-    program = b.program
+    program = program_of(b)
     with _worker(a, b, device) as worker:
         job = worker.jobs[0]
         seat = worker.studies.take_seat([a.name], whole=True)

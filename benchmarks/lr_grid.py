@@ -21,7 +21,7 @@ from unittest.mock import patch
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.trials import arm, built
+from benchmarks.trials import arm, built, program_of
 
 from optsweep.build.measured import MEASURED_LR, STEPS, WIDTH
 from optsweep.build.suggestions import TaskFacts, lr_range
@@ -83,7 +83,7 @@ def losses(cell: Cell) -> dict[str, float]:
     lrs = [10 ** (low + k / PER_DECADE) for k in range(round((high - low) * PER_DECADE) + 1)]
     hyper = b.space.hyper({})
     trials = [Trial({**hyper, "lr": lr}, seed) for lr in lrs for seed in SEEDS]
-    outcomes = train_all(replace(b.program, vmapped=True), trials)
+    outcomes = train_all(replace(program_of(b), vmapped=True), trials)
     found = [o.val_loss if o.end is End.FINISHED and o.val_loss is not None else math.inf for o in outcomes]
     return {f"{lr:.4g}": fmean(found[k * len(SEEDS) : (k + 1) * len(SEEDS)]) for k, lr in enumerate(lrs)}
 

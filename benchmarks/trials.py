@@ -46,6 +46,12 @@ def built(arm: Arm, device: torch.device) -> Built:
     return build_arm(arm, None, device)
 
 
+def program_of(built: Built) -> Program:
+    """The program of an arm that trains a task."""
+    assert isinstance(built.program, Program)
+    return built.program
+
+
 def trial(built: Built, seed: int = 0) -> Trial:
     """A trial with the arm's own numbers."""
     return Trial(built.space.hyper({}), seed=seed)

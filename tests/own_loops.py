@@ -68,7 +68,7 @@ def stepped(model: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[Ten
     """One step; returns its loss."""
     loss = F.cross_entropy(model(batch[0]), batch[1])
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return loss
 

@@ -20,7 +20,7 @@ from optsweep.optim.rule import Domain
 from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.schedule_functions import Floats, Steps, special
 from optsweep.optim.sgd import SGD
-from optsweep.tasks.base import Task
+from optsweep.tasks.base import Trainable
 
 
 class Picky(Adam):
@@ -79,7 +79,7 @@ def listening(steps: Steps, num_steps: int, *, observed: Sequence[float] = ()) -
 
 
 @pytest.fixture(scope="module")
-def digits() -> Task:
+def digits() -> Trainable:
     return build_task(arm_with({}).task)
 
 
@@ -87,14 +87,14 @@ def own(name: str) -> str:
     return f"{__name__}.{name}"
 
 
-def refusal(task: Task, choices: dict[str, str], **values: object) -> str:
+def refusal(task: Trainable, choices: dict[str, str], **values: object) -> str:
     with pytest.raises(UserError) as caught:
         check_arm(build_arm(arm_with(choices, optimizer__lr=0.01, **values), task))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_a_rule_s_refused_decay_is_one_line(digits: Task) -> None:
+def test_a_rule_s_refused_decay_is_one_line(digits: Trainable) -> None:
     picky = {"optimizer___target_": own("Picky")}
     said = refusal(digits, {"weight_decay": "decoupled"}, weight_decay__value=0.1, **picky)
     assert said == "weight_decay=decoupled: Picky has none; give weight_decay=l2"
@@ -102,7 +102,7 @@ def test_a_rule_s_refused_decay_is_one_line(digits: Task) -> None:
     assert check_arm(allowed) == []
 
 
-def test_what_a_rule_s_momentum_takes_with_it_is_not_searched_and_tells_no_arms_apart(digits: Task) -> None:
+def test_what_a_rule_s_momentum_takes_with_it_is_not_searched_and_tells_no_arms_apart(digits: Trainable) -> None:
     def arm(**values: object) -> Any:
         return arm_with({"schedule": "schedule_free"}, optimizer___target_=own("Picky"), optimizer__lr=0.01, **values)
 
@@ -112,7 +112,7 @@ def test_what_a_rule_s_momentum_takes_with_it_is_not_searched_and_tells_no_arms_
         build_arm(arm(search__trials=4, search__over=["tilt"]), digits)
 
 
-def test_one_algorithm_under_two_names_is_recognised_by_what_it_declares(digits: Task) -> None:
+def test_one_algorithm_under_two_names_is_recognised_by_what_it_declares(digits: Trainable) -> None:
     keys = [
         algorithm_of(build_arm(arm_with({}, optimizer___target_=target, optimizer__lr=0.01), digits))
         for target in ("optsweep.optim.adam.AdamW", own("Renamed"), own("Picky"))
@@ -120,13 +120,13 @@ def test_one_algorithm_under_two_names_is_recognised_by_what_it_declares(digits:
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_a_schedule_s_own_warm_up_refuses_another(digits: Task) -> None:
+def test_a_schedule_s_own_warm_up_refuses_another(digits: Trainable) -> None:
     target = {"schedule___target_": own("climbing")}
     said = refusal(digits, {"schedule": "constant", "warmup": "linear"}, schedule__name="climbing", **target)
     assert said == "warmup=linear: climbing has its own warm-up; give warmup=none"
 
 
-def test_a_schedule_brings_its_average_and_the_average_s_options(digits: Task) -> None:
+def test_a_schedule_brings_its_average_and_the_average_s_options(digits: Trainable) -> None:
     values: dict[str, object] = {"schedule__name": "averaging", "schedule___target_": own("averaging")}
     values |= {"schedule__averaging_beta": 0.5, "schedule__decay_at": "z", "schedule__level": 0.5}
     built = build_arm(arm_with({"schedule": "constant"}, optimizer__lr=0.01, **values), digits)
@@ -141,7 +141,7 @@ def test_a_schedule_brings_its_average_and_the_average_s_options(digits: Task) -
     )
 
 
-def test_a_schedule_that_listens_needs_evaluations(digits: Task) -> None:
+def test_a_schedule_that_listens_needs_evaluations(digits: Trainable) -> None:
     values: dict[str, object] = {"schedule__name": "listening", "schedule___target_": own("listening")}
 
     def notes(rungs: int) -> list[str]:
@@ -162,14 +162,14 @@ def test_a_schedule_that_listens_needs_evaluations(digits: Task) -> None:
     ],
 )
 def test_what_an_external_optimizer_refuses_of_the_real_model_is_found_before_training(
-    digits: Task, target: str, said: str
+    digits: Trainable, target: str, said: str
 ) -> None:
     line = refusal(digits, {"optimizer": "external"}, optimizer___target_=target)
     assert line.startswith("optimizer: ")
     assert said in line
 
 
-def test_a_rule_that_can_not_step_on_the_real_model_is_found_before_training(digits: Task) -> None:
+def test_a_rule_that_can_not_step_on_the_real_model_is_found_before_training(digits: Trainable) -> None:
     assert refusal(digits, {"optimizer": "sgd"}, optimizer___target_=own("Refusing")) == (
         "optimizer: Refusing refuses this model: matrices of rank 7 only"
     )

@@ -16,7 +16,7 @@ from optsweep.build.named_task import build_task
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
-from optsweep.tasks.base import Task
+from optsweep.tasks.base import Trainable
 from task_builder import OWN
 
 SWEEPS = CONF.parent / "sweeps"
@@ -58,7 +58,7 @@ def arm(*overrides: str) -> Arm:
 
 
 @pytest.fixture(scope="module")
-def digits() -> Task:
+def digits() -> Trainable:
     return build_task(arm_with({}).task)
 
 
@@ -103,7 +103,7 @@ def checked(built: Built) -> None:
 
 
 @pytest.mark.parametrize("recipe", names_in("recipe"))
-def test_every_recipe_builds(recipe: str, digits: Task) -> None:
+def test_every_recipe_builds(recipe: str, digits: Trainable) -> None:
     found = arm(f"recipe={recipe}", "task=digits_mlp", "search=none")
     checked(build_arm(found, digits))
     if recipe != "none":
@@ -121,7 +121,7 @@ def test_a_recipes_choices_give_way_to_the_command_line() -> None:
 
 @pytest.mark.parametrize("optimizer", sorted({*names_in("optimizer")} - {"external"}))
 @pytest.mark.parametrize("schedule", names_in("schedule"))
-def test_every_optimizer_builds_with_every_schedule(optimizer: str, schedule: str, digits: Task) -> None:
+def test_every_optimizer_builds_with_every_schedule(optimizer: str, schedule: str, digits: Trainable) -> None:
     warmup = "none" if schedule == "one_cycle" else "suggested"
     found = arm_with({"optimizer": optimizer, "schedule": schedule, "warmup": warmup, "weight_decay": "suggested"})
     built = build_arm(found, digits)
@@ -129,7 +129,7 @@ def test_every_optimizer_builds_with_every_schedule(optimizer: str, schedule: st
     assert built.space.fixed["weight_decay"] > 0
 
 
-def test_suggested_steps_of_a_schedule_are_resolved_and_part_of_the_fingerprint(digits: Task) -> None:
+def test_suggested_steps_of_a_schedule_are_resolved_and_part_of_the_fingerprint(digits: Trainable) -> None:
     built = build_arm(
         arm_with({"schedule": "step"}, schedule__step_size="suggested", schedule__gamma="suggested"), digits
     )
@@ -140,11 +140,11 @@ def test_suggested_steps_of_a_schedule_are_resolved_and_part_of_the_fingerprint(
     assert build_arm(long, digits).program.schedule.options["step_size"] == 2828
 
 
-def test_suggested_final_is_that_of_its_source(digits: Task) -> None:
+def test_suggested_final_is_that_of_its_source(digits: Trainable) -> None:
     built = build_arm(arm_with({"schedule": "linear"}, schedule__final="suggested"), digits)
     assert built.program.schedule.options["final"] == 0.001
 
 
-def test_suggested_warmup_is_a_share_of_the_run(digits: Task) -> None:
+def test_suggested_warmup_is_a_share_of_the_run(digits: Trainable) -> None:
     built = build_arm(arm_with({"warmup": "suggested"}), digits)
     assert (built.program.schedule.warmup, built.program.schedule.length) == ("linear", 24)  # 4 %: a small data set

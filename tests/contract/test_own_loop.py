@@ -17,7 +17,6 @@ from optsweep.optim.rule import Rule
 from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.schedules import Schedule
 from optsweep.optim.soap import SOAP
-from optsweep.optim.update import Update
 from optsweep.tasks.base import Split
 from optsweep.tasks.pieces import Pieces
 from optsweep.train.loop import train_all
@@ -153,7 +152,7 @@ def test_without_a_metric_the_loss_stands_for_one() -> None:
 
 
 def test_two_networks_are_trained_by_the_arm_together() -> None:
-    counts = {}
+    counts: dict[str, object] = {}
 
     def adversarial(trial: RunningTrial) -> None:
         generator, critic = nn.Linear(2, 4), nn.Linear(4, 1)
@@ -175,7 +174,9 @@ def test_two_networks_are_trained_by_the_arm_together() -> None:
         counts["lr"] = [group["peak_lr"] for group in first.param_groups]
         trial.finish(test_loss=0.0)
 
-    assert outcome(adversarial).end is End.FINISHED
+    heard = Told()
+    assert outcome(adversarial, observer=heard).end is End.FINISHED
+    assert [point.step for rung in heard.rungs for point in rung.points] == [3, 6, 9, 12]
     assert counts == {"steps": (12, 24), "lr": [0.01, 0.005]}
 
 
@@ -271,14 +272,3 @@ def test_generators_of_a_loader_are_seeded_too() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[:5], first[7:])  # epochs of seven batches
-
-
-def test_the_update_is_the_arm_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One optimizer step for each of the trial's, by the rule that the program has."""
-    calls = []
-    step = Update.step
-    monkeypatch.setattr(
-        Update, "step", lambda self, *arguments: (calls.append(type(self.rule)), step(self, *arguments))
-    )
-    outcome(train, rule=AdamW())
-    assert calls.count(AdamW) == 12

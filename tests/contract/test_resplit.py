@@ -51,6 +51,8 @@ def test_the_first_repeat_has_the_split_that_is_there_without_any() -> None:
     task = build_task(arm.task)
     assert divided(arm, task, 0) is task
     again = divided(arm, task, 1)
+    assert isinstance(task, Task)
+    assert isinstance(again, Task)
     assert again.digest() != task.digest()
     assert again.digest() == divided(replace(arm, axes={"another": "arm"}), task, 1).digest()  # so that they pair
     assert again.digest() != divided(replace(arm, seed=1), task, 1).digest()

@@ -26,8 +26,8 @@ from optsweep.search.ownership import Claim
 from optsweep.search.slots import SearchPlan, Slot, choose, seed_of, settings, suggest
 from optsweep.search.space import Dimension, Params, Scope, Space, choices, number_of, numbers
 from optsweep.search.studies import Studies, Work
-from optsweep.tasks.base import Task
-from optsweep.train.loop import train_all
+from optsweep.tasks.base import Trainable
+from optsweep.train.run import Silent
 from optsweep.train.trial import Phase
 
 PLAN = SearchPlan(trials=16, lag=2, sampler="tpe", pruner="none", reruns=0.25, seed=0, arm="a")
@@ -204,7 +204,7 @@ def test_any_key_under_search_space_may_be_given_without_a_plus() -> None:
 
 
 @pytest.fixture(scope="module")
-def digits() -> Task:
+def digits() -> Trainable:
     return build_task(arm_with({}).task)
 
 
@@ -214,7 +214,7 @@ def arm_over(space: dict[str, RangeConfig | ChoicesConfig], *over: str, **values
     return replace(arm, search=replace(arm.search, trials=4, over=keys, space=space))
 
 
-def test_a_program_is_built_once_for_each_combination(digits: Task) -> None:
+def test_a_program_is_built_once_for_each_combination(digits: Trainable) -> None:
     space: dict[str, RangeConfig | ChoicesConfig] = {
         "task.batch_size": ChoicesConfig((8, 16)),
         "trainer.clip_norm": ChoicesConfig((None, 0.5)),
@@ -246,13 +246,13 @@ def test_a_program_is_built_once_for_each_combination(digits: Task) -> None:
     assert built.fingerprint == build_arm(arm_over(space, task__batch_size=32), digits).fingerprint
 
 
-def test_a_choice_reaches_the_trial_s_numbers(digits: Task) -> None:
+def test_a_choice_reaches_the_trial_s_numbers(digits: Trainable) -> None:
     built = build_arm(arm_over({"trainer.clip_norm": ChoicesConfig((None, 1e-6))}), digits)
 
     def trained(clip: float | None) -> float:
         params: Params = {"lr": 0.1, "trainer.clip_norm": clip}
         work = Work("arm", Phase.SEARCH, Claim(0, 0), Slot(0, params, 0, "model"), 0)
-        (outcome,) = train_all(built.program_for(params), [trial_of(arm_over({}), built, work)])
+        (outcome,) = built.workload_for(params).train([trial_of(arm_over({}), built, work)], Silent())
         return outcome.val_loss
 
     start = math.log(10)
@@ -298,7 +298,7 @@ def test_ranges_grow_between_what_makes_sense() -> None:
         ("clip_norm", r"search\.space\.clip_norm: this arm has no such hyperparameter"),
     ],
 )
-def test_a_key_that_can_t_be_searched_is_refused_in_a_line(digits: Task, key: str, message: str) -> None:
+def test_a_key_that_can_t_be_searched_is_refused_in_a_line(digits: Trainable, key: str, message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}"):
         build_arm(arm_over({}, key), digits)
 
@@ -325,7 +325,7 @@ def test_a_key_that_can_t_be_searched_is_refused_in_a_line(digits: Task, key: st
     ],
 )
 def test_every_value_of_the_lists_is_tried_before_training(
-    digits: Task, key: str, values: tuple[Any, ...], message: str
+    digits: Trainable, key: str, values: tuple[Any, ...], message: str
 ) -> None:
     with pytest.raises(UserError, match=f"^{message}"):
         check_arm(build_arm(arm_over({key: ChoicesConfig(values)}), digits))

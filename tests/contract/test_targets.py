@@ -8,11 +8,11 @@ from arms import arm_with
 from optsweep.build.assemble import build_arm
 from optsweep.build.named_task import build_task
 from optsweep.errors import UserError
-from optsweep.tasks.base import Task
+from optsweep.tasks.base import Trainable
 
 
 @pytest.fixture(scope="module")
-def digits() -> Task:
+def digits() -> Trainable:
     return build_task(arm_with({}).task)
 
 
@@ -25,7 +25,7 @@ def digits() -> Task:
     ],
 )
 def test_a_static_option_of_another_type_is_refused(
-    digits: Task, optimizer: str, option: str, value: object, allowed: str
+    digits: Trainable, optimizer: str, option: str, value: object, allowed: str
 ) -> None:
     with pytest.raises(UserError, match=rf"^optimizer\.{option}: {allowed}"):
         build_arm(arm_with({"optimizer": optimizer}, **{f"optimizer__{option}": value}), digits)

@@ -19,7 +19,7 @@ from optsweep.errors import UserError
 from optsweep.optim.schedules import traits_of
 from optsweep.optim.update import Decay
 from optsweep.tasks.base import Facts, Split, Task, digest_of
-from optsweep.train.loop import train_all
+from optsweep.train.run import Silent
 from optsweep.train.trial import End, Trial
 
 LEARNING_RATES = {
@@ -108,7 +108,7 @@ def test_every_combination_trains_or_is_refused(optimizer: str, schedule: str, d
             build_arm(arm, TASK)
         return
     built = build_arm(arm, TASK)
-    (outcome,) = train_all(built.program, [Trial(built.space.hyper({}), seed=0)])
+    (outcome,) = built.workload_for({}).train([Trial(built.space.hyper({}), seed=0)], Silent())
     assert outcome.end is End.FINISHED
     assert math.isfinite(outcome.val_loss)
     assert (

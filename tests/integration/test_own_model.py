@@ -16,8 +16,9 @@ import optsweep
 from optsweep.build.assemble import build_arm, check_arm
 from optsweep.cli.doorman import run
 from optsweep.config.spoken import Spoken, arms_of
-from optsweep.tasks.pieces import Pieces
-from optsweep.train.loop import train_all
+from optsweep.tasks.base import Trainable
+from optsweep.train.own.loop import Loop
+from optsweep.train.run import Silent
 from optsweep.train.trial import End, Trial
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-model.md"
@@ -31,14 +32,15 @@ def name_of(example: str) -> str:
     return str(name)
 
 
-def tiny(task: Pieces, arms: Sequence[Spoken], *, name: str) -> Any:
+def tiny(given: Any, arms: Sequence[Spoken], *, name: str) -> Any:
     """As `compare`, but two steps of one trial of each arm."""
     shared: dict[str, Any] = {"task": "own", "task._target_": "optsweep.Task", "sweep.name": name, "search": "none"}
     shared |= {"trainer.steps": 4, "optimizer.lr": 1e-3}
+    task = given if isinstance(given, Trainable) else Loop(given)
     for arm in arms_of(arms, shared):
         built = build_arm(arm, task)
         check_arm(built)
-        (outcome,) = train_all(built.program, [Trial(built.space.hyper({}), seed=1, test=True)])
+        (outcome,) = built.workload_for({}).train([Trial(built.space.hyper({}), seed=1, test=True)], Silent())
         assert outcome.end is End.FINISHED
     return type("Result", (), {"verdict": "none"})
 

@@ -177,8 +177,8 @@ class _Referee:
             return found
         if self.tests:
             raise LoopError(
-                f"{self.program.task.place}: it ended without trial.finish(test_loss=…); give it, or Loop(…, test=False), whose "
-                f"verdict rests on the validation data"
+                f"{self.program.task.place}: it ended without trial.finish(test_loss=…); give it, or "
+                f"Loop(…, test=False), whose verdict rests on the validation data"
             )
         assert self.last is not None
         return self.last
@@ -208,7 +208,7 @@ class _Referee:
 
     def _points(self) -> list[Point]:
         """Training since the report before: norms of the steps that were watched, mean losses up to each."""
-        norms = self.running.optimizers[0].take_norms() if self.running.optimizers else []
+        norms = self.running.lead.take_norms() if self.running.lead is not None else []
         losses, values = self.running.take_losses()
         points, first = [], 0
         for found in norms:

@@ -69,6 +69,7 @@ class RunningTrial:
         self.test, self.rehearsal = terms.test, terms.rehearsal
         self.clock = Clock(terms.device)
         self.optimizers: list[TrialOptimizer] = []
+        self.lead: TrialOptimizer | None = None  # the first that goes by the budget, whose norms are shown
         self.models: list[nn.Module] = []
         self._losses: list[tuple[int, Number]] = []  # with the steps that were done
         self.seen: Seen | None = None
@@ -97,14 +98,16 @@ class RunningTrial:
                 raise LoopError(f"trial.optimizer(model): it is {type(model).__name__}; give an nn.Module")
             model.to(self.device)
             place, budget = len(self.optimizers), self.steps if steps is None else steps
+            leads = self.lead is None and self._counts(budget)
             made = TrialOptimizer(
                 groups_of(model, self.hyper, groups, heads),
                 self._composed(budget),
                 self.hyper,
                 before_step=lambda done: self._before_step(place, done),
                 after_step=self._after_step,
-                watched=self._logs if place == 0 else lambda step: False,
+                watched=self._logs if leads else lambda step: False,
             )
+            self.lead = made if leads else self.lead
             self.optimizers.append(made)
             self.models.append(model)
             self._budgets.append(budget)
@@ -250,7 +253,8 @@ class RunningTrial:
 
     def release(self) -> None:
         """Let go of models and optimizers, whose memory the next trial needs."""
-        self.optimizers, self.models, self._budgets, self._loader = [], [], [], None
+        self.optimizers, self.models, self._budgets = [], [], []
+        self.lead = self._loader = None
 
     # -- behind the scenes --------------------------------------------------------------------------------------------
 
