@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from optsweep.integrations.lightning import TrialCallback
-from optsweep.integrations.transformers import TrialCallback as HuggingFaceCallback
-from optsweep.integrations.transformers import optimizers
+from optsweep.integrations.transformers import TrialTrainerCallback, optimizers
 from optsweep.train.own.running import RunningTrial
 from own_loops import CLASSES, INPUTS, TEST, TRAIN, VAL, score
 
@@ -33,7 +32,7 @@ def batches(rows: slice, size: int) -> DataLoader[Any]:
 VALIDATION = batches(VAL, 20)
 
 
-class Normed(LightningModule):
+class Normed(LightningModule):  # type: ignore[misc]
     """A network with batch norm."""
 
     def __init__(self) -> None:
@@ -123,7 +122,7 @@ def by_lightning(
 ) -> None:
     """As the documentation has it; `configured` is what `configure_optimizers` returns instead of the trial's."""
     module = module or Normed()
-    module.configure_optimizers = lambda: configured(trial, module) if configured else trial.optimizer(module)  # type: ignore[method-assign]
+    module.configure_optimizers = lambda: configured(trial, module) if configured else trial.optimizer(module)
     quiet = {
         "logger": False,
         "enable_checkpointing": False,
@@ -166,7 +165,7 @@ def by_trainer(trial: RunningTrial, micro_batches: int = 1, given: Any = optimiz
         eval_dataset=SAMPLES[VAL],
         compute_metrics=lambda found: {"accuracy": (found.predictions.argmax(-1) == found.label_ids).mean()},
         optimizers=given(trial, model),
-        callbacks=[HuggingFaceCallback(trial, "accuracy")],
+        callbacks=[TrialTrainerCallback(trial, "accuracy")],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()

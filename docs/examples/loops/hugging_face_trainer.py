@@ -4,7 +4,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, PrinterCallback, Trainer, TrainingArguments
 
 import optsweep
-from optsweep.integrations.transformers import TrialCallback, optimizers
+from optsweep.integrations.transformers import TrialTrainerCallback, optimizers
 
 sentences = torch.randint(0, 20, (1500, 12), generator=torch.Generator().manual_seed(0))
 samples = [{"input_ids": words, "labels": int((words < 5).sum() > 2)} for words in sentences]
@@ -24,7 +24,7 @@ data = {"train_dataset": samples[:1000], "eval_dataset": samples[1000:1250], "co
 def train(trial):
     model = BertForSequenceClassification(config)
     given = TrainingArguments(max_steps=trial.steps, seed=trial.seed, use_cpu=trial.device.type == "cpu", **settings)
-    own = {"optimizers": optimizers(trial, model), "callbacks": [TrialCallback(trial, "accuracy")]}
+    own = {"optimizers": optimizers(trial, model), "callbacks": [TrialTrainerCallback(trial, "accuracy")]}
     trainer = Trainer(model, given, **data, **own)
     trainer.remove_callback(PrinterCallback)
     trainer.train()

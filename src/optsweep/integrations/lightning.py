@@ -25,7 +25,7 @@ NEVER = sys.maxsize
 """Batches between validations, where there are to be none."""
 
 
-class TrialCallback(Callback):
+class TrialCallback(Callback):  # type: ignore[misc]  # of a framework that mypy skips
     """Has a Trainer validate at a trial's rungs, report there, stop with the budget, and finish the trial by its test.
 
     What is evaluated are the weights to ship. The module logs `val_loss` and `test_loss`, and so each of `metrics`:
