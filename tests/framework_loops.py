@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning
+import torch
 import torch.nn.functional as F
 import transformers
 from accelerate import Accelerator
@@ -77,7 +78,7 @@ def by_hand(trial: RunningTrial, micro_batches: int = 1) -> None:
     optimizer = trial.optimizer(model)
     for number, (_, batch) in enumerate(trial.batches(batches(TRAIN, BATCH)), 1):
         loss = model.training_step(batch, 0)
-        (loss / micro_batches).backward()
+        torch.autograd.backward(loss / micro_batches)
         if number % micro_batches == 0:
             optimizer.step()
             optimizer.zero_grad()

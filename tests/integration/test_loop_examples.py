@@ -50,7 +50,7 @@ def test_a_script_ends_in_a_verdict(
         assert ROWS[name][1] in (FOLDER / f"{name}.py").read_text()
         assert run([*words[1:], *FEW_WORDS, *SMALL_WORDS]) == 0
     else:
-        runpy.run_path(*words, run_name="__main__")
+        runpy.run_path(words[0], run_name="__main__")
     assert re.search(r"^ *On .+: mean test loss ", capsys.readouterr().out, re.M)
     assert list(tmp_path.glob("reports/*/index.html"))
 

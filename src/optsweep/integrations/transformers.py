@@ -27,9 +27,9 @@ except ImportError as error:
 class OwnSchedule(LRScheduler):
     """Leaves learning rates to the schedule inside the optimizer; a Trainer that is given none makes one of its own."""
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[Any]:
         """Those that are there."""
-        return [float(group["lr"]) for group in self.optimizer.param_groups]
+        return [group["lr"] for group in self.optimizer.param_groups]
 
 
 def optimizers(trial: RunningTrial, model: nn.Module, **options: Any) -> tuple[TrialOptimizer, OwnSchedule]:
