@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from optsweep.errors import UserError
 from optsweep.optim.adam import AdamW
 from optsweep.optim.averaging import EMA
+from optsweep.optim.external import ExternalComposition
 from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.rule import Rule
 from optsweep.optim.schedule_free import ScheduleFree
@@ -21,9 +24,10 @@ from optsweep.tasks.base import Split
 from optsweep.tasks.pieces import Pieces
 from optsweep.train.loop import train_all
 from optsweep.train.own.loop import Loop
-from optsweep.train.own.program import time_loop
+from optsweep.train.own.program import time_loop, train_loop
 from optsweep.train.own.running import RunningTrial
 from optsweep.train.program import Program
+from optsweep.train.run import Silent
 from optsweep.train.trial import End, Trial
 from own_loops import (
     CLASSES,
@@ -272,3 +276,35 @@ def test_generators_of_a_loader_are_seeded_too() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[:5], first[7:])  # epochs of seven batches
+
+
+def test_any_optimizer_of_torch_in_a_loop_of_one_s_own() -> None:
+    hyper = {"lr": 1e-2, "weight_decay": 0.1}
+    options = {"betas": (0.9, 0.99), "eps": 1e-8}
+    external = ExternalComposition(cls=torch.optim.AdamW, kwargs=options, schedule=COSINE, num_steps=12, clip_norm=0.5)
+    ours = program(Loop(train, steps=12), schedule=COSINE)
+    theirs = replace(ours, composition=external)
+    ours = replace(ours, composition=replace(ours.composition, clip_norm=0.5))
+    found = train_loop(theirs, Trial(hyper, seed=1, test=True), Silent())
+    expected = train_loop(ours, Trial({**HYPER, **hyper}, seed=1, test=True), Silent())
+    assert found.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
+    assert found.test_loss == pytest.approx(expected.test_loss, rel=1e-5)
+    assert found.state_bytes > expected.state_bytes / 2
+
+
+def test_an_external_optimizer_can_t_lose_its_state_unnoticed() -> None:
+    def rarely(trial: RunningTrial) -> None:
+        first, second = nn.Linear(4, 2), nn.Linear(4, 2)
+        optimizer = trial.optimizer(nn.ModuleList([first, second]))
+        for step, (inputs, classes) in trial.batches(loader()):
+            outputs = first(inputs) if step % 3 == 0 else first(inputs) + second(inputs)
+            optimizer.zero_grad()
+            F.cross_entropy(outputs, classes).backward()
+            optimizer.step()
+            if trial.rung(step):
+                trial.report(val_loss=1.0)
+
+    external = ExternalComposition(cls=torch.optim.AdamW, schedule=COSINE, num_steps=12)
+    built = replace(program(Loop(rarely, steps=12)), composition=external)
+    with pytest.raises(UserError, match=r"the state of 1\.weight is of another optimizer"):
+        train_loop(built, Trial({"lr": 1e-2, "weight_decay": 0.0}, seed=1), Silent())

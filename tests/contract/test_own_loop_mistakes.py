@@ -177,6 +177,13 @@ def test_a_mistake_is_a_line_before_anything_is_written(name: str, function: Cal
     assert "\n" not in str(error.value)
 
 
+def test_a_metric_that_isn_t_told_is_a_line() -> None:
+    with pytest.raises(
+        UserError, match=r"^task\.train: trial\.report\(\): the metric f1 is missing; there is accuracy"
+    ):
+        _ = Loop(train, metric="f1").rehearsed
+
+
 # -- what only a trial shows -------------------------------------------------------------------------------------------
 
 

@@ -59,22 +59,22 @@ def test_a_sweep_of_a_loop_survives_its_worker(folder: Path, monkeypatch: pytest
     command = [
         *("task=own", "task._target_=mine.train", "task.width=4", "sweep.name=loop", "trainer.steps=10"),
         *("trainer.rungs=2", "search.trials=2", "confirm.seeds=1", "search.over=[lr,task.width]"),
-        *("search.space.task.width=[4,8]", "optimizer=adamw,soap", "hydra.launcher.workers=1"),
+        *("search.space.task.width=[4,8]", "optimizer=adamw", "hydra.launcher.workers=1"),
         "hydra.launcher.report=false",
     ]
     run(folder, "-m", *command)
     found = numbers(folder, "loop")
     assert (folder / "killed").exists()
-    assert len(found) == 2 * (2 + 1)
+    assert len(found) == 2 + 1
     assert all(value is not None for _, _, value in found.values())
-    assert "6 done" in run(folder, "-m", *command)
+    assert "3 done" in run(folder, "-m", *command)
     assert numbers(folder, "loop") == found
 
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     (arm,) = arms_of(["adamw"], SETTINGS)
     built = build_arm(arm)
-    name = next(name for name, _, _ in found if "adamw" in name)
+    name = next(name for name, _, _ in found)
     slot = studies(folder, "loop").history(name, Phase.CONFIRM, 1, 0).slots[0]
     work = Work(name, Phase.CONFIRM, Claim(0, 0), Slot(0, slot.params, slot.seed, "fixed"), 0)
     (again,) = built.workload_for(slot.params).train([trial_of(arm, built, work)], Silent())

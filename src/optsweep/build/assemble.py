@@ -40,7 +40,7 @@ from optsweep.config.arm import Arm
 from optsweep.config.sections import TaskConfig
 from optsweep.errors import UserError, nearest
 from optsweep.optim.composition import Composition
-from optsweep.optim.external import ExternalUpdate
+from optsweep.optim.external import ExternalComposition, ExternalUpdate
 from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.layout import Layout
 from optsweep.optim.rule import Domain, Rule
@@ -189,11 +189,6 @@ def _loop_program(arm: Arm, loop: Loop, device: torch.device, warnings: list[str
     if arm.trainer.lanes > 1:
         warnings.append("trainer.lanes: a loop of one's own trains one trial at a time")
     build, _, _, composition = _updater(arm)
-    if composition is None:
-        raise UserError(
-            f"optimizer=external: {arm.optimizer.target} can't be given to a loop of one's own yet; choose one of "
-            f"optsweep's rules"
-        )
     schedule = _schedule(arm, task_facts(arm, loop), warnings)
     return LoopProgram(
         task=loop,
@@ -317,10 +312,10 @@ def _resolved(options: Mapping[str, Any], schedule: str, facts: TaskFacts, warni
 
 def _updater(
     arm: Arm,
-) -> tuple[Callable[[Layout], Updater], Mapping[str, Domain], Mapping[str, str], Composition | None]:
+) -> tuple[Callable[[Layout], Updater], Mapping[str, Domain], Mapping[str, str], Composition]:
     """A function from a layout to the update; its float hyperparameters; those switched off, and by what.
 
-    Last the same apart from any layout and schedule, if the rule is one of ours.
+    Last the same apart from any layout and schedule.
     """
     decay = Decay(arm.decay.mode)
     clip = arm.trainer.clip_norm
@@ -336,7 +331,10 @@ def _updater(
             external(Layout.build({}, {}))
         except (ValueError, TypeError) as error:
             raise UserError(str(error).splitlines()[0]) from None
-        return external, {}, {}, None
+        composition = ExternalComposition(
+            decay=decay, decay_all=arm.decay.apply_to == "all", clip_norm=clip, cls=target, kwargs=kwargs
+        )
+        return external, {}, {}, composition
     static = {key: value for key, value in arm.optimizer.options.items() if key not in cls.floats}
     rule: Rule = construct(cls, static, "optimizer")
     iterate = _iterate(arm)

@@ -10,15 +10,18 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from optsweep.optim.composition import Composition
 from optsweep.optim.iterate import BEGINNING, Past
 from optsweep.optim.layout import Layout
-from optsweep.optim.rule import Domain, Floats, State, Static
+from optsweep.optim.rule import Domain, Floats, Rule, State, Static
+from optsweep.optim.sgd import SGD
 from optsweep.optim.update import Decay, clip_
 from optsweep.optim.updater import first_line
 
@@ -124,6 +127,15 @@ class ExternalUpdate:
         tensors = [t for s in self._optimizers[0].state.values() for t in _tensors(s)]
         return sum(t.numel() * t.element_size() for t in tensors)
 
+    def pieces(self, state: State) -> dict[str, State]:
+        """The tensors that the one lane's optimizer keeps by parameter, but for its counts of steps."""
+        (optimizer,) = self._optimizers
+        leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
+        return {
+            slot.name: {key: v for key, v in optimizer.state[leaf].items() if isinstance(v, Tensor) and v.ndim}
+            for slot, leaf in zip(self.layout.slots, leaves, strict=True)
+        }
+
     def state_dict(self) -> list[dict[str, Any]]:
         """The optimizers' states, by lane."""
         return [optimizer.state_dict() for optimizer in self._optimizers]
@@ -160,6 +172,24 @@ class ExternalUpdate:
                 leaf.data = value[0]
                 leaf.grad = gradient[0]
         self._bound = (params.data_ptr(), grads.data_ptr())
+
+
+@dataclass(frozen=True)
+class ExternalComposition(Composition):
+    """A class of torch optimizers in the place of a rule, for a loop of one's own."""
+
+    rule: Rule = field(default_factory=SGD)  # stands for it where parameters are asked for their roles
+    cls: Callable[..., Any] = torch.optim.SGD
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def floats(self) -> Mapping[str, Domain]:
+        """None: the class's own arguments are static."""
+        return {}
+
+    def update(self, layout: Layout, weight_decay: float) -> ExternalUpdate:
+        """The update of a row; see `Composition`."""
+        return ExternalUpdate(self.cls, self.kwargs, layout, decay=self.decay if weight_decay else Decay.NONE)
 
 
 def _constructor(

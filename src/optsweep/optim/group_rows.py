@@ -16,7 +16,7 @@ from optsweep.optim.iterate import BEGINNING, Past
 from optsweep.optim.layout import Layout
 from optsweep.optim.row import Row
 from optsweep.optim.rule import State
-from optsweep.optim.update import Update
+from optsweep.optim.updater import Divisible
 
 Saved = MutableMapping[Tensor, dict[str, Any]]
 """By parameter: "step", the number of steps it took; "progress", the last one's multiplier and the averages' weights
@@ -33,7 +33,7 @@ class GradientRow(Row):
         self,
         parameters: Mapping[str, Tensor],
         layout: Layout,
-        update: Update,
+        update: Divisible,
         past: Past = BEGINNING,
         multiplier: float | None = None,
     ) -> None:
@@ -60,7 +60,7 @@ class GradientRow(Row):
         if count:
             self._parts.append(self.row.new_zeros(count))
 
-    def compose(self, update: Update) -> None:
+    def compose(self, update: Divisible) -> None:
         """Go on with another update of the same rule."""
         self.composed = self.update = self.numbers.update = update
 

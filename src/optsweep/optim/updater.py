@@ -69,6 +69,13 @@ class Updater(Protocol):
         """Bytes of optimizer state of one lane."""
 
 
+class Divisible(Updater, Protocol):
+    """An updater whose state can be told apart by parameter, so that a row of it can be cut."""
+
+    def pieces(self, state: State) -> dict[str, State]:
+        """The state of the one lane by parameter: views that don't depend on what else is in the row."""
+
+
 def try_out(update: Updater, *, dtype: torch.dtype, device: torch.device) -> None:
     """One step on zero gradients of a scratch row, so that what refuses this model does so before any trial.
 

@@ -51,7 +51,7 @@ class Loop(Trainable):
         self.loss_floor = optional(number)("task.loss_floor", loss_floor)
         self.chance_loss = optional(number)("task.chance_loss", chance_loss)
         self.target_loss = optional(number)("task.target_loss", target_loss)
-        self._metric = optional(text)("task.metric", metric)
+        self.declared = optional(text)("task.metric", metric)
         self._higher_is_better = flag("task.higher_is_better", higher_is_better)
         self._test, self._facts = optional(flag)("task.test", test), facts
         self._samples = optional(whole)("task.samples", samples)
@@ -102,7 +102,7 @@ class Loop(Trainable):
     @property
     def metric(self) -> str:  # type: ignore[override]
         """As it was given, or the first that is reported beside the loss."""
-        return self._metric or next(iter(self.rehearsed.metrics), NO_METRIC)
+        return self.declared or next(iter(self.rehearsed.metrics), NO_METRIC)
 
     @property
     def higher_is_better(self) -> bool:  # type: ignore[override]
@@ -112,7 +112,7 @@ class Loop(Trainable):
     @property
     def has_metric(self) -> bool:
         """Whether it reports one."""
-        return bool(self._metric or self.rehearsed.metrics)
+        return bool(self.declared or self.rehearsed.metrics)
 
     @property
     def tests(self) -> bool:

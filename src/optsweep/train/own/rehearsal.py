@@ -99,7 +99,7 @@ def rehearse(loop: Loop, device: torch.device) -> Rehearsed:
             raise LoopError(
                 f"{loop.place}: it never reports; call trial.report(val_loss=…) where trial.rung(step) is true"
             )
-        _check(heard[-1], trial)
+        _check(heard[-1], trial.tested, loop.declared)
     except LoopError as error:
         raise UserError(f"task.train: {located(error).replace('LoopError: ', '')}") from error
     except UserError:
@@ -126,9 +126,14 @@ def returned_early(loop: Loop, trial: RunningTrial) -> str:
     return f"{loop.place}: it returned after {trial.done} of {trial.steps} steps; the budget is to be used up"
 
 
-def _check(report: Report, trial: RunningTrial) -> None:
-    if not math.isfinite(report.loss):
-        raise LoopError(f"trial.report(): val_loss is {report.loss} after {STEPS} steps of a learning rate of {TINY:g}")
+def _check(val: Report, test: Report | None, declared: str | None) -> None:
+    """Raise LoopError for a loss that is no number, or a metric that isn't told."""
+    if not math.isfinite(val.loss):
+        raise LoopError(f"trial.report(): val_loss is {val.loss} after {STEPS} steps of a learning rate of {TINY:g}")
+    metric = declared or next(iter(val.metrics), None)
+    for call, said in (("trial.report()", val), ("trial.finish()", test)):
+        if metric is not None and said is not None and metric not in said.metrics:
+            raise LoopError(f"{call}: the metric {metric} is missing; there is {', '.join(said.metrics) or 'none'}")
 
 
 class _Rehearsal(RunningTrial):

@@ -263,7 +263,7 @@ class RunningTrial:
         taken, self._losses = self._losses, []
         steps = [step for step, _ in taken]
         tensors = [
-            value.reshape(()).double() if isinstance(value, Tensor) else torch.tensor(value).double()
+            value.reshape(()).float() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float32)
             for _, value in taken
         ]
         if not tensors:
