@@ -1,4 +1,4 @@
-"""A loop of Hugging Face's Accelerate: placement, micro-batches and clipping are its own.
+"""A loop of Hugging Face's Accelerate, which places and clips.
 
 optsweep -m task=own task._target_=accelerate_loop.train task.steps=200 optimizer=adamw,muon sweep.name=accelerate
 """
@@ -19,17 +19,16 @@ def loss_of(model, batch):
 
 
 def train(trial):
-    accelerator = Accelerator(cpu=trial.device.type == "cpu", gradient_accumulation_steps=2)
+    accelerator = Accelerator(cpu=trial.device.type == "cpu")
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     val_loader, test_loader = accelerator.prepare(DataLoader(validation, 400), DataLoader(test, 397))
-    loader = DataLoader(training, 32, shuffle=True)
-    model, optimizer, loader = accelerator.prepare(model, trial.optimizer(model), loader)
+    loader = accelerator.prepare(DataLoader(training, 64, shuffle=True, drop_last=True))
+    model, optimizer = accelerator.prepare(model, trial.optimizer(model))
     for step, batch in trial.batches(loader):
-        with accelerator.accumulate(model):
-            accelerator.backward(loss_of(model, batch))
-            accelerator.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+        accelerator.backward(loss_of(model, batch))
+        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
         if trial.rung(step):
             with trial.evaluating(model):
                 trial.report(val_loss=loss_of(model, next(iter(val_loader))))

@@ -1,8 +1,9 @@
 """A Hugging Face model by pieces, a small BERT from its config: are more than two of a sentence's words among five?"""
 
-import optsweep
 import torch
 from transformers import BertConfig, BertForSequenceClassification
+
+import optsweep
 
 sentences = torch.randint(0, 20, (1500, 12), generator=torch.Generator().manual_seed(0))
 data = {"input_ids": sentences, "labels": ((sentences < 5).sum(1) > 2).long()}

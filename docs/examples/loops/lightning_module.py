@@ -1,12 +1,13 @@
 """A LightningModule, its data loaders and its Trainer, as they are anyway."""
 
-import optsweep
 import torch
 from lightning import LightningModule, Trainer
-from optsweep.integrations.lightning import TrialCallback
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
+
+import optsweep
+from optsweep.integrations.lightning import TrialCallback
 
 x, y = load_digits(return_X_y=True)
 digits = TensorDataset(torch.tensor(x / 16).float(), torch.tensor(y))
@@ -23,7 +24,7 @@ class Digits(LightningModule):
     def forward(self, images):
         return self.net(images)
 
-    def training_step(self, batch, _):
+    def training_step(self, batch, batch_idx):
         return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
     def evaluated(self, batch, split):
@@ -31,10 +32,10 @@ class Digits(LightningModule):
         self.log(f"{split}_loss", nn.functional.cross_entropy(outputs, batch[1]))
         self.log(f"{split}_accuracy", (outputs.argmax(-1) == batch[1]).float().mean())
 
-    def validation_step(self, batch, _):
+    def validation_step(self, batch, batch_idx):
         self.evaluated(batch, "val")
 
-    def test_step(self, batch, _):
+    def test_step(self, batch, batch_idx):
         self.evaluated(batch, "test")
 
 
@@ -42,7 +43,7 @@ def train(trial):
     module = Digits()
     module.configure_optimizers = lambda: trial.optimizer(module)
     trainer = Trainer(accelerator=trial.device.type, callbacks=[TrialCallback(trial, "accuracy")], **settings)
-    trainer.fit(module, DataLoader(training, 32, shuffle=True), DataLoader(validation, 400))
+    trainer.fit(module, DataLoader(training, 64, shuffle=True), DataLoader(validation, 400))
     trainer.test(module, DataLoader(test, 400), verbose=False)
 
 

@@ -1,6 +1,6 @@
 """A training loop of one's own, which mixes up every batch with itself.
 
-optsweep -m task=own task._target_=own_loop.train task.steps=200 task.batch_size=32 optimizer=adamw,soap sweep.name=loop
+optsweep -m task=own task._target_=own_loop.train task.steps=200 optimizer=adamw,soap sweep.name=loop
 """
 
 import torch
@@ -20,7 +20,7 @@ def loss_of(model, images, classes):
 def train(trial):
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     optimizer = trial.optimizer(model)
-    for step, (images, classes) in trial.batches(DataLoader(training, 32, shuffle=True, drop_last=True)):
+    for step, (images, classes) in trial.batches(DataLoader(training, 64, shuffle=True, drop_last=True)):
         share = torch.distributions.Beta(0.2, 0.2).sample()
         mixed = share * images + (1 - share) * images.flip(0)
         loss = share * loss_of(model, mixed, classes) + (1 - share) * loss_of(model, mixed, classes.flip(0))

@@ -1,4 +1,4 @@
-"""A trial in Lightning: `configure_optimizers` returns `trial.optimizer(self)`, and the Trainer gets a TrialCallback."""
+"""A trial in Lightning: `configure_optimizers` returns `trial.optimizer(self)`, a Trainer gets a TrialCallback."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ NEVER = sys.maxsize
 """Batches between validations, where there are to be none."""
 
 
-class TrialCallback(Callback):
+class TrialCallback(Callback):  # type: ignore[misc]  # of a framework that mypy skips
     """Has a Trainer validate at a trial's rungs, report there, stop with the budget, and finish the trial by its test.
 
     What is evaluated are the weights to ship. The module logs `val_loss` and `test_loss`, and so each of `metrics`:
-    `TrialCallback(trial, "accuracy")` reads `val_accuracy` and `test_accuracy`; other names by `loss`, `val` and `test`.
+    `TrialCallback(trial, "accuracy")` reads `val_accuracy` and `test_accuracy`; `loss`, `val`, `test` are other names.
     `batches` and `call` are those of `trial.evaluating`, for models with batch norm: by default the training loader's,
     with whose first item the module is called.
     """
@@ -54,15 +54,21 @@ class TrialCallback(Callback):
         """Check that it is the trial's run, and leave out all validations but the trial's. Raises LoopError."""
         module, steps = type(pl_module).__name__, self._trial.steps
         if not any(optimizer in self._trial.optimizers for optimizer in trainer.optimizers):
-            raise LoopError(f"{module}.configure_optimizers: it returns none of the trial's; return trial.optimizer(self)")
+            raise LoopError(
+                f"{module}.configure_optimizers: it returns none of the trial's; return trial.optimizer(self)"
+            )
         if trainer.lr_scheduler_configs:
-            raise LoopError(f"{module}.configure_optimizers: the schedule is inside trial.optimizer(self); return that alone")
+            raise LoopError(
+                f"{module}.configure_optimizers: the schedule is inside trial.optimizer(self); return that alone"
+            )
         if trainer.max_steps not in (-1, steps):
-            raise LoopError(f"Trainer(max_steps={trainer.max_steps}): the budget is {steps}; leave max_steps to the trial")
+            raise LoopError(
+                f"Trainer(max_steps={trainer.max_steps}): the budget is {steps}; leave max_steps to the trial"
+            )
         if not trainer.enable_validation:
             raise LoopError(
-                f"trainer.fit: it has no validation, by which trials are compared; give it val_dataloaders, and {module} a "
-                f"validation_step that logs {self._val + self._logged.loss!r}"
+                f"trainer.fit: it has no validation, by which trials are compared; give it val_dataloaders, and "
+                f"{module} a validation_step that logs {self._val + self._logged.loss!r}"
             )
         if isinstance(loader := trainer.train_dataloader, DataLoader):
             self._trial.sees(loader)

@@ -21,7 +21,9 @@ class Logged:
         for name in (self.loss, *self.metrics):
             if prefix + name not in logged:
                 there = f"there are {', '.join(logged)}" if logged else "nothing is"
-                raise LoopError(f"{who}: nothing is logged as {prefix + name!r} ({there}); see TrialCallback for names")
+                raise LoopError(
+                    f"{who}: nothing is logged as {prefix + name!r} ({there}); see the names that the callback takes"
+                )
         return logged[prefix + self.loss], {name: logged[prefix + name] for name in self.metrics}
 
 

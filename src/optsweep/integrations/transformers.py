@@ -1,4 +1,4 @@
-"""A trial in Hugging Face's Trainer: `optimizers=optimizers(trial, model), callbacks=[TrialCallback(trial)]`."""
+"""A trial in Hugging Face's Trainer: `optimizers=optimizers(trial, model), callbacks=[TrialTrainerCallback(trial)]`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ except ImportError as error:
 
 
 class OwnSchedule(LRScheduler):
-    """Leaves learning rates to the schedule inside the optimizer. A Trainer without a scheduler makes one that doesn't."""
+    """Leaves learning rates to the schedule inside the optimizer; a Trainer that is given none makes one of its own."""
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[Any]:
         """Those that are there."""
-        return [float(group["lr"]) for group in self.optimizer.param_groups]
+        return [group["lr"] for group in self.optimizer.param_groups]
 
 
 def optimizers(trial: RunningTrial, model: nn.Module, **options: Any) -> tuple[TrialOptimizer, OwnSchedule]:
@@ -38,12 +38,12 @@ def optimizers(trial: RunningTrial, model: nn.Module, **options: Any) -> tuple[T
     return optimizer, OwnSchedule(optimizer)
 
 
-class TrialCallback(TrainerCallback):
+class TrialTrainerCallback(TrainerCallback):  # type: ignore[misc]  # of a framework that mypy skips
     """Has a Trainer evaluate at the rungs of a trial, on the weights to ship, report there, and stop with the budget.
 
-    `loss` and `metrics` are their names among the metrics of `Trainer.evaluate`, without the prefix: `TrialCallback(trial,
-    "f1")` reads `eval_loss` and `eval_f1`. `batches` and `call` are those of `trial.evaluating`, for models with batch
-    norm: by default the training loader's, which the model gets as keywords.
+    `loss` and `metrics` are names among the metrics of `Trainer.evaluate`, without their prefix:
+    `TrialTrainerCallback(trial, "f1")` reads `eval_loss` and `eval_f1`. `batches` and `call` are those of
+    `trial.evaluating`, for models with batch norm: by default the training loader's, which the model gets as keywords.
     """
 
     def __init__(

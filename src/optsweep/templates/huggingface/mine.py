@@ -8,7 +8,7 @@ from typing import Any
 
 import optsweep
 import torch
-from optsweep.integrations.transformers import TrialCallback, optimizers
+from optsweep.integrations.transformers import TrialTrainerCallback, optimizers
 from transformers import BertConfig, BertForSequenceClassification, PrinterCallback, Trainer, TrainingArguments
 
 WORDS = torch.randint(0, 20, (1500, 12), generator=torch.Generator().manual_seed(0))
@@ -43,7 +43,7 @@ def train(trial: optsweep.RunningTrial, width: int = 32) -> None:
         eval_dataset=VALIDATION,
         compute_metrics=accuracy,
         optimizers=optimizers(trial, model),  # with learning rate, schedule, weight decay and averaging inside
-        callbacks=[TrialCallback(trial, "accuracy")],  # evaluates where the trial wants it, and reports
+        callbacks=[TrialTrainerCallback(trial, "accuracy")],  # evaluates where the trial wants it, and reports
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()

@@ -122,7 +122,7 @@ def seen(loader: Iterable[Any], batch: Nest) -> Seen:
 
 
 def seen_at_first(loader: DataLoader[Any], device: torch.device) -> Seen | None:
-    """Of a loader that somebody else begins: its first batch is put together here. None: its samples have no numbers."""
+    """Of a loader that others begin: its first batch is put together here. None: its samples have no numbers."""
     if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
         return None
     Generators(device).everything().seeder()(0)

@@ -63,7 +63,8 @@ class RunningTrial:
 
     def __init__(self, terms: Terms, composition: Composition, listen: Listener) -> None:
         self._terms, self._composition, self._listen = terms, composition, listen
-        self.steps, self.rungs, self.hyper, self.seed = terms.steps, terms.rungs, terms.hyper, terms.seed
+        self.steps, self.rungs, self.hyper = terms.steps, terms.rungs, terms.hyper
+        self.seed = terms.seed % 2**32  # numpy's generators take no more, and so whoever seeds them
         self.batch_size, self.device = terms.batch_size, terms.device
         self.test, self.rehearsal = terms.test, terms.rehearsal
         self.clock = Clock(terms.device)
