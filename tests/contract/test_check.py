@@ -100,7 +100,8 @@ def test_a_parameter_without_gradient_is_named() -> None:
 def test_a_gradient_of_zeros_is_named() -> None:
     class Muted(Spare):
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) + 0 * self.spare(x)
+            out: Tensor = super().forward(x) + 0 * self.spare(x)
+            return out
 
     assert fact(checked(Pieces(Muted, (X, Y))), "gradients") == "zeros for spare.weight and spare.bias"
 
