@@ -1,7 +1,7 @@
 """A model of Hugging Face in its Trainer: put yours in their places, one by one; `optsweep check task=mine` after each.
 
-The model is a small BERT from a config, with random weights; BertForSequenceClassification.from_pretrained(…) starts all
-trials from the same ones. The question put to it: are more than two of a sentence's words among five?
+The model is a small BERT from a config, with random weights; BertForSequenceClassification.from_pretrained(…) starts
+all trials from the same ones. The question put to it: are more than two of a sentence's words among five?
 """
 
 from typing import Any
