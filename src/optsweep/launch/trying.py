@@ -112,8 +112,8 @@ class TaskTrier:
         if program.batch_size == like.batch_size and program.task is like.task:
             program.knowing(like.traits)
         found = first_steps(program, Trial(built.space.hyper(params), seed=0), STEPS, LEAST_SECONDS)
-        losses = found.points[0].loss, found.points[1].loss
-        return Begun(found.ms_per_step, losses, found.state_bytes, found.peak_bytes)
+        first, then, *_ = (point.loss for point in found.points if point.loss is not None)
+        return Begun(found.ms_per_step, (first, then), found.state_bytes, found.peak_bytes)
 
     def _twice(self) -> Twice:
         short = replace(self.program, num_steps=STEPS, num_rungs=1, log_every=1).knowing(self.program.traits)
@@ -284,12 +284,12 @@ class _Clock:
 
 def _numbers(clock: _Clock, outcome: Outcome) -> list[tuple[int, float]]:
     """All numbers of a trial with their steps, in order."""
-    found = []
+    found: list[tuple[int, float | None]] = []
     for _, rung in clock.rungs:
         found += [(point.step, value) for point in rung.points for value in (point.loss, point.grad_norm)]
         found += [(rung.step, rung.val_loss), (rung.step, rung.val_score)]
-    test = [outcome.test_loss, outcome.test_score]
-    return found + [(outcome.step, value) for value in test if value is not None]
+    found += [(outcome.step, outcome.test_loss), (outcome.step, outcome.test_score)]
+    return [(step, value) for step, value in found if value is not None]
 
 
 def _apart(one: float, other: float) -> float:
