@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optsweep.api import compare, load
+    from optsweep.api import check, compare, load
     from optsweep.result.result import Result
     from optsweep.tasks.criteria import per_batch
     from optsweep.tasks.pieces import Pieces as Task
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from optsweep.train.own.running import RunningTrial
 
 __version__ = "0.1.0"
-__all__ = ["Loop", "Result", "RunningTrial", "Task", "compare", "load", "per_batch"]
+__all__ = ["Loop", "Result", "RunningTrial", "Task", "check", "compare", "load", "per_batch"]
 
 _PLACES = {
     "optim": ("optsweep.optim", ""),
@@ -22,6 +22,7 @@ _PLACES = {
     "Result": ("optsweep.result.result", "Result"),
     "RunningTrial": ("optsweep.train.own.running", "RunningTrial"),
     "Task": ("optsweep.tasks.pieces", "Pieces"),
+    "check": ("optsweep.api", "check"),
     "compare": ("optsweep.api", "compare"),
     "load": ("optsweep.api", "load"),
     "per_batch": ("optsweep.tasks.criteria", "per_batch"),

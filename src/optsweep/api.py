@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from optsweep.build.arithmetic import Suggestion
     from optsweep.build.suggestions import TaskFacts
     from optsweep.config.spoken import Spoken
+    from optsweep.launch.checked import Checked
     from optsweep.launch.events import Observer
     from optsweep.launch.status import PhaseStatus
     from optsweep.launch.sweep import SweepResult
@@ -122,15 +123,36 @@ def compare(
     are sections of the config, for all arms: trainer={"steps": 300}.
     The same call goes on where it was stopped. Raises UserError, in one line, for a mistake.
     """
-    from optsweep.build.targets import pickled
-    from optsweep.config.spoken import arms_of
     from optsweep.launch.display import Display
     from optsweep.launch.environment import without_script
     from optsweep.launch.events import silent
-    from optsweep.tasks.base import Trainable
-    from optsweep.train.own.loop import Loop
 
-    task = task if isinstance(task, Trainable) else Loop(task)
+    built = _arms_on(task, arms, name, search, confirm, repeats, settings)
+    with without_script():
+        if quiet:
+            finished = run(built, workers=workers, observe=silent)
+        else:
+            with Display() as display:
+                finished = run(built, workers=workers, observe=display)
+        if finished.report is None and not (REPORTS / name / "results.json").is_file():
+            report(built[0].tracking_uri, [name])
+    return load(REPORTS / name)
+
+
+def _arms_on(
+    task: Pieces | Loop | Callable[..., Any],
+    arms: Sequence[Spoken],
+    name: str,
+    search: int,
+    confirm: int | str,
+    repeats: int,
+    settings: Mapping[str, Any],
+) -> list[Arm]:
+    """The arms of a comparison on a task, which travels with them."""
+    from optsweep.build.targets import pickled
+    from optsweep.config.spoken import arms_of
+
+    task = _trainable(task)
     shared = {
         "task": "own",
         "task.name": task.name,
@@ -146,16 +168,15 @@ def compare(
     }
     content = pickled(task, "task")
     built = [replace(arm, task=replace(arm.task, pickled=content)) for arm in arms_of(arms, shared)]
-    built = [replace(arm, choices={**arm.choices, "task": task.name}) for arm in built]
-    with without_script():
-        if quiet:
-            finished = run(built, workers=workers, observe=silent)
-        else:
-            with Display() as display:
-                finished = run(built, workers=workers, observe=display)
-        if finished.report is None and not (REPORTS / name / "results.json").is_file():
-            report(built[0].tracking_uri, [name])
-    return load(REPORTS / name)
+    return [replace(arm, choices={**arm.choices, "task": task.name}) for arm in built]
+
+
+def _trainable(task: Pieces | Loop | Callable[..., Any]) -> Pieces | Loop:
+    """A task, or a loop, also where its function alone was given."""
+    from optsweep.tasks.base import Trainable
+    from optsweep.train.own.loop import Loop
+
+    return task if isinstance(task, Trainable) else Loop(task)
 
 
 def load(source: str | Path, *, tracking_uri: str | None = None) -> Result:
@@ -252,6 +273,32 @@ def retry(storage: str, tracking_uri: str, sweep: str) -> Freed:
     command = sheet.command if sheet is not None else ""
     whole = "***" not in command  # no password was starred out
     return Freed(failures, tuple(shlex.split(command)[1:]) if whole else ())
+
+
+def check(
+    task: Pieces | Loop | Callable[..., Any] | Sequence[Arm],
+    arms: Sequence[Spoken] = ("adamw + cosine",),
+    *,
+    search: int = 16,
+    confirm: int | str = 8,
+    repeats: int = 1,
+    workers: int | None = None,
+    seconds: float | None = None,
+    tell: Callable[[str], None] = lambda what: None,
+    **settings: Any,
+) -> Checked:
+    """Try a comparison before it is started: model, data, every optimizer for some steps; and what it would cost.
+
+    The arguments are those of `compare`, or the arms of a sweep. After `seconds` (120) no further optimizer of the
+    catalogue is begun; `tell` hears what is being tried. Nothing is written. What would fail in training stands in the
+    result's `findings`; raises UserError for what can't be built.
+    """
+    from optsweep.launch.check import SECONDS, check_arms
+
+    given = None if isinstance(task, Sequence) else _trainable(task)
+    built = task if isinstance(task, Sequence) else _arms_on(task, arms, "check", search, confirm, repeats, settings)
+    seconds = SECONDS if seconds is None else seconds
+    return check_arms(built, task=given, workers=workers, seconds=seconds, tell=tell)
 
 
 def suggest(arm: Arm) -> Suggested:

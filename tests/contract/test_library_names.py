@@ -95,10 +95,6 @@ ONE = [nn.Parameter(torch.ones(2, 2))]
         (lambda: Muon(ONE, lr=1e-3), r"Muon treats embeddings and heads apart.*for_model\(model, 'muon'"),
         (lambda: Muon([{"params": ONE, "roles": "body"}], lr=1e-3), "roles: 'body' is none; there are hidden, conv"),
         (lambda: SGD([torch.ones(2, dtype=torch.complex64, requires_grad=True)], lr=1e-3), "only floating-point ones"),
-        (
-            lambda: SGD(ONE, lr=1e-3).step(lambda: 0.0),
-            r"SGD\.step\(closure\): closures aren't supported; call backward",
-        ),
         (lambda: for_model(nn.Linear(2, 2), "adamw_", lr=1e-3), "optimizer: 'adamw_' is not allowed"),
         (lambda: for_model(nn.Linear(2, 2), "muon", lr=1e-3), "no hidden matrices to orthogonalise"),
         (lambda: for_model(nn.Tanh(), "sgd", lr=1e-3), "Tanh has no trainable parameter"),

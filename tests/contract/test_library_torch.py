@@ -261,6 +261,41 @@ def test_a_compiled_step_is_the_plain_one() -> None:
     assert torch.equal(model.row(), train(twin, AdamW(twin.groups(), lr=1e-2), 0, 3))
 
 
+@pytest.mark.parametrize("averaging", ["none", "schedule_free"])
+def test_a_closure_is_the_steps_before_it(averaging: str) -> None:
+    model, twin = Leaves(), Leaves()
+    optimizer = AdamW(model.groups(), lr=1e-2, averaging=averaging)
+    calls: list[bool] = []
+
+    def closure() -> Tensor:
+        calls.append(torch.is_grad_enabled())
+        model.backward(len(calls) - 1)
+        return torch.tensor(float(len(calls)))
+
+    losses = [optimizer.step(closure).item() for _ in range(4)]
+    assert calls == [True] * 4  # once a step, with gradients
+    assert losses == [1.0, 2.0, 3.0, 4.0]
+    assert torch.equal(model.row(), train(twin, AdamW(twin.groups(), lr=1e-2, averaging=averaging), 0, 4))
+    with optimizer.averaged(model), pytest.raises(UserError, match=r"inside averaged\(\)"):
+        optimizer.step(closure)
+    assert len(calls) == 4
+    model.zero_grad()
+    assert SGD(model.groups(), lr=1e-2).step(lambda: None) is None  # a step without a gradient is none
+
+
+def test_training_goes_on_after_a_look_in_inference_mode() -> None:
+    model, twin = Leaves(dtype=torch.float32), Leaves(dtype=torch.float32)
+    optimizer = AdamW(model.groups(), lr=1e-2, averaging="ema")
+    train(model, optimizer, 0, 3)
+    model.double()
+    with torch.inference_mode():
+        shipped(model, optimizer)  # the model was moved, so rows are made anew here
+    other = AdamW(twin.groups(), lr=1e-2, averaging="ema")
+    train(twin, other, 0, 3)
+    twin.double()
+    assert torch.equal(train(model, optimizer, 3, 3), train(twin, other, 3, 3))
+
+
 def test_zero_elements_and_frozen_parameters_are_left_alone() -> None:
     parameters = [nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(0)), nn.Parameter(torch.ones(3))]
     parameters[2].requires_grad_(False)

@@ -63,3 +63,9 @@ def test_a_sweep_and_its_report(installed: Path, tmp_path: Path) -> None:
 def test_named_sweeps_come_along(installed: Path, tmp_path: Path) -> None:
     assert "name: fixed_lr" in run(installed, tmp_path, "-cn", "fixed_lr", "--cfg", "job")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_new_project_comes_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    run(installed, tmp_path, "new", "first", "--kind", "loop")
+    assert "def train(trial" in (tmp_path / "first" / "mine.py").read_text()
+    assert (tmp_path / "first" / "conf" / "task" / "mine.yaml").is_file()

@@ -20,9 +20,12 @@ from optsweep.train.own.loop import Loop, is_loop
 from optsweep.train.process import DEFAULT_DTYPE, isolated
 
 
-def build_task(config: TaskConfig) -> Trainable:
-    """The task with its data, on the CPU, or a loop: what Python code gave, or what the dotted path names."""
-    found = unpickled(config.pickled) if config.pickled else _named_task(config)
+def build_task(config: TaskConfig, given: Trainable | None = None) -> Trainable:
+    """The task with its data, on the CPU, or a loop: what Python code gave, or what the dotted path names.
+
+    `given` saves unpickling what was given, which also costs errors the name of their file.
+    """
+    found = given or (unpickled(config.pickled) if config.pickled else _named_task(config))
     if isinstance(found, Loop):
         return found.given(config.options if config.pickled else {}, config.batch_size)
     samples_of_a_batch(config, stated(found))

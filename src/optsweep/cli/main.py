@@ -13,6 +13,10 @@ Sweep
   optsweep optimizer=soap schedule=cosine optimizer.lr=3e-3 search=none        one plain training run
   The same command again goes on where the last one stopped.
 
+Begin
+  optsweep new NAME [--kind pieces|loop|huggingface]      a project of your own to start from, which runs as it is
+  optsweep check task=TASK optimizer=adamw,soap …         tries a sweep: model, data, optimizers, what it would cost
+
 Look
   optsweep report NAME [NAME …] [--out DIR]     write a sweep's report again
   optsweep show NAME [--json]                   the verdict again

@@ -6,18 +6,10 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from optsweep.cli.parser import Parser as _Parser
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as everything else does."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UserError instead of printing the usage."""
-        raise UserError(f"{self.prog.rpartition(' ')[2]}: {message}")
 
 
 def judge(arguments: Sequence[str]) -> None:

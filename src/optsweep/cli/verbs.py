@@ -13,6 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from optsweep.cli.check import check
+from optsweep.cli.new import new
 from optsweep.cli.runs import judge, show, verify
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
@@ -92,7 +94,9 @@ VERBS: Mapping[str, Callable[[Sequence[str]], Sequence[str] | None]] = {
     "retry": _retry,
     "status": _status,
     "suggest": _suggest,
+    "check": check,
     "judge": judge,
+    "new": new,
     "verify": verify,
     "show": show,
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -35,6 +37,25 @@ def compose(overrides: Sequence[str], name: str = "config", folder: Path | None 
         first = list(_first_cell(OverridesParser.create(loader).parse_overrides(opened(overrides)), loader))
         beside = [f"hydra.searchpath=[file://{folder.absolute()}]"] if folder else []
         return hydra_compose(name, [*first, *beside], return_hydra_config=True)
+
+
+def cells(overrides: Sequence[str], name: str = "config", folder: Path | None = None) -> list[DictConfig]:
+    """The configs of a grid, in the order of its jobs; arguments and errors as those of `compose`."""
+    params = OmegaConf.select(compose(overrides, name, folder), "hydra.sweeper.params") or {}
+    lines = [*(f"{key}={value}" for key, value in params.items()), *opened(overrides)]
+    jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(lines), None)[0]
+    return [compose(job, name, folder) for job in jobs]
+
+
+def contents_of(group: str) -> dict[str, Mapping[str, Any]]:
+    """What each choice of a config group says, the user's own ones included; one that lacks a value is left out."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for choice in choices_of([group])[group]:
+        with initialize_config_module("optsweep.conf", version_base="1.3"):
+            content = OmegaConf.to_container(hydra_compose(f"{group}/{choice}").get(group) or OmegaConf.create())
+        if isinstance(content, dict) and "???" not in content.values():
+            found[choice] = {str(key): value for key, value in content.items()}
+    return found
 
 
 def choices_of(groups: Sequence[str]) -> dict[str, list[str]]:

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from optsweep.build.assemble import Built, device_of
+from optsweep.build.assemble import Built
 from optsweep.build.fingerprint import fingerprint_of
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.describe import describe_arm, describe_chosen, describe_session, describe_sweep
-from optsweep.launch.environment import num_cores
+from optsweep.launch.devices import deal
 from optsweep.launch.events import Note, Observer, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
 from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
@@ -124,7 +124,7 @@ def _prepare(arms: Sequence[Arm], workers: int | None, alone: bool, observe: Obs
             observe(Note(note))
     built = build_all(arms)
     labels = labels_of(arms)
-    count, devices = _deal(arms[0], workers)
+    count, devices = deal(arms[0], workers)
     baseline = baseline_of(arms, labels, all_arms=not alone)
     studies = Studies.open(arms[0].storage, arms[0].sweep)
     store.check(arms[0].tracking_uri)
@@ -247,21 +247,6 @@ def note_report(result: SweepResult) -> None:
 
 
 # -- details -------------------------------------------------------------------------------------------------------
-
-
-def _deal(arm: Arm, workers: int | None) -> tuple[int, list[str]]:
-    """Number of workers (0: this process) and the devices to deal out."""
-    device = device_of(arm.trainer.device)
-    devices = [str(device)]
-    if device.type == "cuda" and arm.trainer.device in ("auto", "cuda"):
-        import torch
-
-        devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if workers is not None:
-        return workers, devices
-    if device.type != "cpu":
-        return len(devices), devices
-    return max(1, num_cores() // arm.trainer.threads), devices
 
 
 def search_plan(arm: Arm, repeat: int) -> SearchPlan:

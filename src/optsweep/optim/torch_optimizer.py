@@ -62,16 +62,21 @@ class RowOptimizer(torch.optim.Optimizer):
 
     @_disable_dynamo
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step of all parameters that have a gradient."""
-        if closure is not None:
-            raise UserError(f"{self.title}.step(closure): closures aren't supported; call backward() before step()")
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of all parameters that have a gradient.
+
+        A closure (forward and backward pass) is called once, before the update, and what it returns is returned.
+        """
         if self._swapped:
             raise UserError(f"{self.title}.step(): inside averaged() the model holds averaged weights; step outside")
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         hypers = [self._hyper(index) for index in range(len(self.param_groups))]
         taking = [(index, *item) for index, rows in enumerate(self._rows) for item in rows.present(self.state)]
         if not taking:
-            return
+            return loss
         if self._multipliers is not None:
             self._check_lrs()
         expected = self._expected
@@ -83,6 +88,7 @@ class RowOptimizer(torch.optim.Optimizer):
         )
         self._steps += 1
         self._write_lrs()
+        return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """A further group; see the class."""
@@ -216,9 +222,10 @@ class RowOptimizer(torch.optim.Optimizer):
 
     def _shipped(self) -> list[tuple[Tensor, Tensor]]:
         """Every row, and the weights that one would ship."""
-        for rows in self._rows:
-            rows.settle(self.state)
-        return [(row.row, row.weights(self._hyper(i))) for i, rows in enumerate(self._rows) for row in rows.rows]
+        with torch.inference_mode(False), torch.no_grad():  # rows made anew here outlive a look in inference mode
+            for rows in self._rows:
+                rows.settle(self.state)
+            return [(row.row, row.weights(self._hyper(i))) for i, rows in enumerate(self._rows) for row in rows.rows]
 
     def _ships_others(self) -> bool:
         return any(weights is not row for row, weights in self._shipped())

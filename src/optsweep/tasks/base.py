@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from optsweep.groups import Patterns
 from optsweep.tasks.data import Data, Indexed, chunks, epochs
 from optsweep.tasks.meters import Means, Meter
-from optsweep.tasks.nest import Nest
+from optsweep.tasks.nest import Nest, mapped
 
 Full = Callable[[Nest], Nest]
 
@@ -188,6 +188,10 @@ class Task(Trainable):
         outputs = full(model(batch[0]))
         return self.loss(outputs, batch[1]), self.score(outputs, batch[1])
 
+    def uninformed_loss(self, model: nn.Module, batch: Nest, full: Full) -> Tensor | None:
+        """The loss of equal outputs for all classes; None where targets are no classes."""
+        return self.loss(equal(full(model(batch[0]))), batch[1]) if are_classes(batch[1]) else None
+
     def meter(self, lanes: int, *, stacked: bool) -> Meter:
         """A new meter of the metric."""
         return Means(lanes)
@@ -195,6 +199,16 @@ class Task(Trainable):
     def deciding(self, losses: Tensor, scores: Tensor) -> Tensor:
         """What trials and arms are compared by, lower is better, from loss and metric of a split, `[K]` each."""
         return losses
+
+
+def are_classes(targets: Nest) -> bool:
+    """Whether targets are whole numbers, not all the same."""
+    return isinstance(targets, Tensor) and not targets.is_floating_point() and bool((targets != targets[:1]).any())
+
+
+def equal(outputs: Nest) -> Nest:
+    """Outputs that prefer no class: zeros."""
+    return mapped(torch.zeros_like, outputs)
 
 
 def digest_of(*arrays: NDArray[np.generic] | bytes) -> str:

@@ -17,7 +17,7 @@ from optsweep.checks import choice, flag, number, optional, text, whole
 from optsweep.errors import UserError, located
 from optsweep.groups import checked_groups
 from optsweep.tasks import nest
-from optsweep.tasks.base import Facts, Full, Split, Task, digest_of
+from optsweep.tasks.base import Facts, Full, Split, Task, are_classes, digest_of, equal
 from optsweep.tasks.criteria import Criterion, metric_of, name_of
 from optsweep.tasks.data import Data
 from optsweep.tasks.meters import Means, Meter
@@ -210,6 +210,14 @@ class Pieces(Task):
 
         loss = _scalar(self._loss(model if self._loss.of_model else outputs(), targets, batch))
         return loss, loss if self._metric is None else self._metric.kept(model, outputs, targets, batch)
+
+    def uninformed_loss(self, model: nn.Module, batch: Nest, full: Full) -> Tensor | None:
+        """As `Task` has it; None too where the loss sees the model."""
+        targets = self.targets(batch)
+        if self._loss.of_model or not are_classes(targets):
+            return None
+        loss: Tensor = _scalar(self._loss(equal(full(self.called(model, batch))), targets, batch))
+        return loss
 
     def meter(self, lanes: int, *, stacked: bool) -> Meter:
         """The metric's; without a metric, the loss again."""

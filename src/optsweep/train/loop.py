@@ -11,13 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from optsweep.train.device import peak_bytes, reset_peak
 from optsweep.train.process import deterministic, isolated
 from optsweep.train.program import Program
 from optsweep.train.run import MissedGradientError, Observer, Run, Silent
-from optsweep.train.trial import Outcome, Rung, Trial
+from optsweep.train.trial import Outcome, Point, Rung, Trial
 
 RESTARTS = 3
 """Times that a trial begins again because a parameter turns out to be rare, before all of them are taken to be."""
+
+MOST_ROUNDS = 5
+"""Of timing the first steps."""
 
 T = TypeVar("T")
 
@@ -66,19 +70,43 @@ def train_all(program: Program, trials: Sequence[Trial], observer: Observer | No
     return [gathered.outcomes[place] for place in range(len(trials))]
 
 
+@dataclass(frozen=True)
+class FirstSteps:
+    """How a trial begins: some steps to warm up, and as many that are timed, nothing evaluated."""
+
+    ms_per_step: float
+    points: tuple[Point, ...]
+    state_bytes: int
+    peak_bytes: int
+
+
+def first_steps(program: Program, trial: Trial, num_steps: int, least_seconds: float = 0.0) -> FirstSteps:
+    """Train one trial alone for twice `num_steps`, rounded up to the update's period. The program is without lanes.
+
+    The second half is timed, and others after it up to `least_seconds`, or five in all; the fastest counts, as it was
+    disturbed least.
+    """
+
+    def begin(run: Run) -> FirstSteps:
+        reset_peak(program.device)
+        steps = -(-num_steps // run.update.period) * run.update.period
+        run.advance(steps)
+        seconds = [run.advance(2 * steps)]
+        while sum(seconds) < least_seconds and len(seconds) < MOST_ROUNDS:
+            seconds.append(run.advance((len(seconds) + 2) * steps))
+        points = tuple(run.lanes[0].points)
+        return FirstSteps(1000 * min(seconds) / steps, points, run.state_bytes(), peak_bytes(program.device))
+
+    with _surroundings(program):
+        return _alone(program, trial, Silent(), begin)
+
+
 def time_steps(program: Program, trial: Trial, num_steps: int) -> float:
     """Milliseconds per optimizer step of one trial alone, evaluation excluded, after as many steps of warming up.
 
     The program is one without lanes.
     """
-
-    def timed(run: Run) -> float:
-        steps = -(-num_steps // run.update.period) * run.update.period
-        run.advance(steps)
-        return 1000 * run.advance(2 * steps) / steps
-
-    with _surroundings(program):
-        return _alone(program, trial, Silent(), timed)
+    return first_steps(program, trial, num_steps).ms_per_step
 
 
 @contextmanager

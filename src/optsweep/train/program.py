@@ -58,6 +58,11 @@ class Program:
                 lanes=self.vmapped,
             )
 
+    def knowing(self, traits: ModelTraits) -> Program:
+        """The program, which takes these for its model's instead of trying it again."""
+        vars(self)["traits"] = traits  # where cached_property would put them
+        return self
+
     @property
     def dtype(self) -> torch.dtype:
         """dtype of the model's parameters."""

@@ -261,7 +261,7 @@ class Run:
         if tested:
             test = evaluate(self.program, self.arena, self.scratch, weights, Split.TEST).tolist()
             blocks = block_losses(self.program, self.arena, self.scratch, weights).T.tolist()
-        state_bytes = self._state_bytes()
+        state_bytes = self.state_bytes()
         for k, (end, reason) in ended.items():
             lane = self.lanes[k]
             if lane.padding:
@@ -303,7 +303,7 @@ class Run:
         views = arena.views(row.clone() if arena.low is None else row.to(arena.low))
         return views | {one.name: one.shipped().clone() for one in self.rare}
 
-    def _state_bytes(self) -> int:
+    def state_bytes(self) -> int:
         """Bytes of optimizer state of one lane."""
         own = self.update.state_bytes(self.arena.state) if self.arena.layout.slots else 0
         return own + sum(one.state_bytes() for one in self.rare)

@@ -121,6 +121,15 @@ def seen(loader: Iterable[Any], batch: Nest) -> Seen:
     return Seen(digest(batch), size, samples)
 
 
+def seen_at_first(loader: DataLoader[Any], device: torch.device) -> Seen | None:
+    """Of a loader that others begin: its first batch is put together here. None: its samples have no numbers."""
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
+        return None
+    Generators(device).everything().seeder()(0)
+    numbers = next(iter(loader.batch_sampler), [])
+    return seen(loader, loader.collate_fn([loader.dataset[number] for number in numbers])) if numbers else None
+
+
 def digest(batch: Nest) -> str:
     """Hash of the tensors of a batch."""
     tensors = (t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() for t in tensors_of(batch))

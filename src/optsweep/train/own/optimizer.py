@@ -58,13 +58,14 @@ class TrialOptimizer(RowOptimizer):
 
     @_disable_dynamo
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of all parameters that have a gradient, which is one of the trial's budget."""
         before = self._steps
         self._before_step(before)
-        super().step(closure)
+        loss = super().step(closure)
         if self._steps > before:
             self._after_step()
+        return loss
 
     def take_norms(self) -> list[Norms]:
         """Those since the last call."""

@@ -10,13 +10,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from optsweep.groups import Patterns
 from optsweep.optim.batch_norm import Call, on_first, recomputed, running_norms
 from optsweep.optim.composition import Composition
 from optsweep.optim.torch_optimizer import RECALIBRATION_BATCHES
 from optsweep.tasks.nest import Nest, moved
-from optsweep.train.own.batches import Seen, begins_again, endless, generators_kept, refuse_unseeded, seen
+from optsweep.train.own.batches import (
+    Seen,
+    begins_again,
+    endless,
+    generators_kept,
+    refuse_unseeded,
+    seen,
+    seen_at_first,
+)
 from optsweep.train.own.clock import Clock
 from optsweep.train.own.faults import LoopError, Pruned, Stop, TrialEnded
 from optsweep.train.own.optimizer import TrialOptimizer, groups_of
@@ -54,7 +63,8 @@ class RunningTrial:
 
     def __init__(self, terms: Terms, composition: Composition, listen: Listener) -> None:
         self._terms, self._composition, self._listen = terms, composition, listen
-        self.steps, self.rungs, self.hyper, self.seed = terms.steps, terms.rungs, terms.hyper, terms.seed
+        self.steps, self.rungs, self.hyper = terms.steps, terms.rungs, terms.hyper
+        self.seed = terms.seed % 2**32  # numpy's generators take no more, and so whoever seeds them
         self.batch_size, self.device = terms.batch_size, terms.device
         self.test, self.rehearsal = terms.test, terms.rehearsal
         self.clock = Clock(terms.device)
@@ -125,6 +135,14 @@ class RunningTrial:
                         f"trial.batches(loader): {MOST_IDLE} batches and no step; call step() of trial.optimizer(model)"
                     )
             yield self.done + 1, batch
+
+    def sees(self, loader: DataLoader[Any]) -> None:
+        """Say where the batches come from that another framework's loop draws, as `batches` knows it of its own."""
+        with self._watched(), isolated(self.device), generators_kept(loader):
+            if self.rehearsal:
+                refuse_unseeded(loader, self.device)
+            self._loader = loader if begins_again(loader) else None
+            self.seen = self.seen or seen_at_first(loader, self.device)
 
     def log(self, *, train_loss: Number) -> None:
         """Keep the loss of a training step, which is not waited for."""

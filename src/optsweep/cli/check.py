@@ -1,0 +1,39 @@
+"""The verb `check`: tries a sweep before it is started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.utils import get_args_parser
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from optsweep.checks import optional, whole
+from optsweep.cli.parser import Parser
+from optsweep.config.compose import axes_of, cells
+from optsweep.config.door import arm_of
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Try what a sweep of these keys would do; exit code 1 if something would fail."""
+    parser = Parser("optsweep check", description="Try a sweep before it is started: the keys are those of a sweep.")
+    parser.add_argument(
+        "--seconds", type=float, help="after which no further optimizer of the catalogue is begun (120)"
+    )
+    options, rest = parser.parse_known_args(arguments)
+    sweep = get_args_parser().parse_args(rest)
+    name, overrides = sweep.config_name or "config", list(sweep.overrides)
+    if not sweep.config_name and not any(o.lstrip("+").startswith("sweep.name=") for o in overrides):
+        overrides.append("sweep.name=check")
+    configs = cells(overrides, name, Path(sweep.config_dir) if sweep.config_dir else None)
+    axes = axes_of(configs[0], overrides)
+    arms = [arm_of(config, axes) for config in configs]
+    workers = optional(whole, low=0)("hydra.launcher.workers", OmegaConf.select(configs[0], "hydra.launcher.workers"))
+    from optsweep import api
+
+    with Console(stderr=True).status("") as status:
+        found = api.check(arms, workers=workers, seconds=options.seconds, tell=status.update)
+    print(found)
+    if not found.ok:
+        raise SystemExit(1)

@@ -1,0 +1,89 @@
+"""The scripts of docs/examples/loops: each runs in an empty folder, small, to its verdict; the docs quote them."""
+
+from __future__ import annotations
+
+import ast
+import re
+import runpy
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import optsweep
+from optsweep.cli.doorman import run
+
+DOCS = Path(__file__).parents[2] / "docs"
+FOLDER = DOCS / "examples" / "loops"
+ROW = r"^\| \[(\w+)\.py\]\(\1\.py\) \|.*\| (\d+) \| `(.*)` \|$"
+ROWS = {name: (int(glue), command) for name, glue, command in re.findall(ROW, (FOLDER / "README.md").read_text(), re.M)}
+FEW: Mapping[str, Any] = {"search": 1, "confirm": 2, "workers": 0, "quiet": True}
+SMALL = {"steps": 4, "rungs": 2, "device": "cpu"}
+FEW_WORDS = ["search.trials=1", "confirm.seeds=2", "hydra.launcher.workers=0"]
+SMALL_WORDS = [f"trainer.{key}={value}" for key, value in SMALL.items()]
+
+
+def test_the_table_has_all_scripts_and_their_glue() -> None:
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(ROWS)
+    assert {name: glue(FOLDER / f"{name}.py") for name in ROWS} == {name: lines for name, (lines, _) in ROWS.items()}
+    assert all(lines + 2 <= 10 for name, (lines, _) in ROWS.items() if name != "accelerate_loop")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_script_ends_in_a_verdict(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copy(FOLDER / f"{name}.py", tmp_path)
+    whole = optsweep.compare
+
+    def small(task: Any, arms: Any, *, trainer: Mapping[str, Any] | None = None, **settings: Any) -> Any:
+        return whole(task, arms, **{**settings, **FEW}, trainer={**(trainer or {}), **SMALL})
+
+    monkeypatch.setattr(optsweep, "compare", small, raising=False)
+    program, *words = shlex.split(ROWS[name][1])
+    if program == "optsweep":
+        assert ROWS[name][1] in (FOLDER / f"{name}.py").read_text()
+        assert run([*words[1:], *FEW_WORDS, *SMALL_WORDS]) == 0
+    else:
+        runpy.run_path(words[0], run_name="__main__")
+    assert re.search(r"^ *On .+: mean test loss ", capsys.readouterr().out, re.M)
+    assert list(tmp_path.glob("reports/*/index.html"))
+
+
+def test_the_docs_quote_the_scripts() -> None:
+    (section,) = re.findall(
+        r"^## Lightning, Hugging Face.*?(?=^## |\Z)", (DOCS / "own-model.md").read_text(), re.M | re.S
+    )
+    quoted = re.findall(r"\[\w+\.py\]\(examples/loops/(\w+\.py)\)\)\.\n\n```python\n(.*?)^```$", section, re.M | re.S)
+    assert [name for name, _ in quoted] == ["lightning_module.py", "hugging_face_trainer.py", "accelerate_loop.py"]
+    for name, block in quoted:
+        assert block in (FOLDER / name).read_text()
+
+
+def glue(script: Path) -> int:
+    """Lines that speak of optsweep or of a trial, with the rest of their statements."""
+    text = script.read_text()
+    lines = text.splitlines()
+    found: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.stmt) and not _is_text(node):
+            spoken = range(node.lineno, _end(node) + 1)
+            if re.search(r"\b(optsweep|trial)\b", "\n".join(lines[spoken.start - 1 : spoken.stop - 1])):
+                found |= {*spoken}
+    return len(found)
+
+
+def _end(node: ast.stmt) -> int:
+    """Last line of a statement; of one that has a body, the line before that."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.With, ast.Try)):
+        return max(node.lineno, node.body[0].lineno - 1)
+    return node.end_lineno or node.lineno
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
