@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+import sys
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -31,15 +34,30 @@ def pickled(found: Any, key: str) -> bytes:
 
     Raises UserError for what can't be pickled.
     """
+    content = io.BytesIO()
     try:
-        content: bytes = cloudpickle.dumps(found)
+        _Pickler(content).dump(found)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{key}: it can't be given to worker processes ({reason}); build it in a function of a module, "
             f"and name that: {key}._target_=module.function"
         ) from None
-    return content
+    return content.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Takes modules of a class of their own by name, as it does all others.
+
+    It looks for submodules in what a function names, so `torch` and an attribute `classes` make it think of
+    `torch.classes`, which can't be pickled.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        """How to reduce it."""
+        if isinstance(obj, ModuleType) and type(obj) is not ModuleType and sys.modules.get(obj.__name__) is obj:
+            return importlib.import_module, (obj.__name__,)
+        return super().reducer_override(obj)
 
 
 def unpickled(content: bytes) -> Any:
