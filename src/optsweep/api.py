@@ -6,7 +6,7 @@ Everything is imported where it is called: `status` and `suggest` answer without
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,11 +115,11 @@ class Compared:
 
 
 def compare(
-    task: Pieces,
+    task: Pieces | Callable[..., Pieces],
     arms: Sequence[Spoken],
     *,
     name: str,
-    search: int = 16,
+    search: int | Mapping[str, Any] = 16,
     confirm: int | str = 8,
     repeats: int = 1,
     workers: int | None = None,
@@ -128,33 +128,38 @@ def compare(
 ) -> Compared:
     """Tune every arm alike on the task, confirm it on fresh seeds, judge: what `optsweep -m` does, from Python.
 
-    `arms` are strings ('soap + schedule_free'), or keys of the config by name; the first is the baseline. `search` are
-    trials per arm, `confirm` seeds or "auto", `repeats` whole searches, `workers` processes (0: this one). `settings`
-    are sections of the config, for all arms: trainer={"steps": 300}.
+    `task` is one, or a function that returns one, whose arguments are its options. `arms` are strings ('soap +
+    schedule_free'), or keys of the config by name; the first is the baseline. `search` are trials per arm, or keys of
+    that section: {"trials": 16, "space": {"task.dropout": {"low": 0, "high": 0.5}}}. `confirm` are seeds or "auto",
+    `repeats` whole searches, `workers` processes (0: this one); `settings` are sections of the config, for all arms:
+    trainer={"steps": 300}.
     The same call goes on where it was stopped. Raises UserError, in one line, for a mistake.
     """
+    from optsweep.build.named_task import task_of
     from optsweep.build.targets import pickled
-    from optsweep.config.spoken import arms_of
+    from optsweep.config.spoken import arms_of, search_of
     from optsweep.launch.display import Display
     from optsweep.launch.environment import without_script
     from optsweep.launch.events import silent
     from optsweep.launch.labels import labels_of
+    from optsweep.tasks.pieces import UNNAMED
 
+    given = task_of(task)
     shared = {
         "task": "own",
-        "task.name": task.name,
-        "task._target_": "optsweep.Task",
-        "task.batch_size": task.batch_size,
-        "task.steps": task.steps,
+        "task.name": name if given.task.name == UNNAMED else given.task.name,
+        "task._target_": given.target,
+        "task.batch_size": given.task.batch_size,
+        "task.steps": given.task.steps,
+        **{f"task.{key}": value for key, value in given.options.items()},
         "sweep.name": name,
         "sweep.repeats": repeats,
-        **({"search.trials": search} if search else {"search": "none"}),
+        **search_of(search),
         "confirm.seeds": confirm,
         **_dotted(settings),
     }
     content = pickled(task, "task")
     built = [replace(arm, task=replace(arm.task, pickled=content)) for arm in arms_of(arms, shared)]
-    built = [replace(arm, choices={**arm.choices, "task": task.name}) for arm in built]
     with without_script():
         if quiet:
             finished = run(built, workers=workers, observe=silent)

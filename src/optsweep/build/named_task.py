@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,17 +12,80 @@ import torch
 from optsweep.build.stated import Stated, stated
 from optsweep.build.targets import listed, resolve, signature_of, unpickled
 from optsweep.checks import of_type
+from optsweep.config.arm import Arm
+from optsweep.config.fields import keys_of
+from optsweep.config.search_space import ChoicesConfig
 from optsweep.config.sections import TaskConfig
 from optsweep.errors import UserError, located, nearest
 from optsweep.tasks.base import Split, Task
+from optsweep.tasks.pieces import Pieces
 from optsweep.train.process import DEFAULT_DTYPE, isolated
 
 
 def build_task(config: TaskConfig) -> Task:
     """The task with its data, on the CPU: one that Python code gave, or what its dotted path names."""
-    task = unpickled(config.pickled) if config.pickled else _named_task(config)
+    task = _made(config, _found(config))
     samples_of_a_batch(config, stated(task))
     return task
+
+
+def with_searched(arm: Arm) -> Arm:
+    """The arm with the task's options that its trials choose, at their defaults where it doesn't give them."""
+    given = {*(key.path for key in keys_of(TaskConfig).values()), *(f"task.{name}" for name in arm.task.options)}
+    wanted = [key for key in arm.search.over if key.startswith("task.") and key not in given]
+    if not arm.search.trials or not wanted:
+        return arm
+    found = _found(arm.task)
+    if isinstance(found, Task):
+        raise _built_already(wanted[0])
+    parameters = signature_of(found) if callable(found) else {}
+    options: dict[str, Any] = {}
+    for key in wanted:
+        name, space = key.removeprefix("task."), arm.search.space.get(key)
+        default = parameters[name].default if name in parameters else None
+        if name in parameters and default is inspect.Parameter.empty and space is not None:
+            default = space.values[0] if isinstance(space, ChoicesConfig) else space.low
+        if default is None or isinstance(default, (bool, int, float, str)):
+            options[name] = default
+    _check_options(arm.task.name, options, parameters)
+    return replace(arm, task=replace(arm.task, options={**arm.task.options, **options}))
+
+
+@dataclass(frozen=True)
+class Given:
+    """A task that Python code gives."""
+
+    task: Pieces  # with its options as they are
+    target: str
+    options: Mapping[str, Any]
+
+
+def task_of(given: Any) -> Given:
+    """A task as `compare` gets it: one, or a function that returns one, whose arguments are its options.
+
+    Raises UserError for what is neither.
+    """
+    if isinstance(given, Pieces):
+        return Given(given, "optsweep.Task", {})
+    if not inspect.isroutine(given):
+        raise UserError(
+            f"task: {type(given).__name__} is no task; give optsweep.Task(model, data), or a function that returns one"
+        )
+    parameters = signature_of(given).values()
+    options = {p.name: p.default for p in parameters if isinstance(p.default, (bool, int, float, str))}
+    config = TaskConfig(given.__name__, f"{given.__module__}.{given.__qualname__}", 1, 2, options=options)
+    made = _made(config, given)
+    if not isinstance(made, Pieces):
+        raise UserError(f"task: {given.__name__} returns {type(made).__name__}; return an optsweep.Task")
+    return Given(made, config.target, options)
+
+
+def _found(config: TaskConfig) -> Any:
+    """What Python code gave, or what the path names."""
+    with isolated():
+        found = unpickled(config.pickled) if config.pickled else resolve(config.target, "task._target_")
+        _refuse_default_dtype(config)
+    return found
 
 
 def _refuse_default_dtype(config: TaskConfig) -> None:
@@ -33,24 +97,18 @@ def _refuse_default_dtype(config: TaskConfig) -> None:
         )
 
 
-def _named_task(config: TaskConfig) -> Task:
-    """A task by its path: a class of tasks, a function that returns one, or a task itself."""
-    with isolated():
-        found = resolve(config.target, "task._target_")
-        _refuse_default_dtype(config)
-    if isinstance(found, Task) and not config.options:
+def _made(config: TaskConfig, found: Any) -> Task:
+    """A task, from a class of tasks, a function that returns one, or a task itself."""
+    if isinstance(found, Task):
+        if config.options:
+            raise _built_already(f"task.{next(iter(config.options))}")
         return found
     if not callable(found) or (inspect.isclass(found) and not issubclass(found, Task)):
         raise UserError(
             f"task._target_: {config.target} is no optsweep.tasks.base.Task, no optsweep.Task, and no function that "
             f"returns one"
-            + (
-                f"; a task that is built already has no task.{next(iter(config.options))}"
-                if isinstance(found, Task)
-                else ""
-            )
         )
-    _check_options(config, found)
+    _check_types(config, signature_of(found))
     try:
         with isolated():
             task = found(**config.options)
@@ -62,17 +120,28 @@ def _named_task(config: TaskConfig) -> Task:
     return task
 
 
-def _check_options(config: TaskConfig, found: Callable[..., Any]) -> None:
+def _built_already(key: str) -> UserError:
+    """Why a task that is one has no options."""
+    name = key.removeprefix("task.")
+    return UserError(
+        f"{key}: a task that is built already has no options; give a function that returns it: def task({name}=…)"
+    )
+
+
+def _check_types(config: TaskConfig, parameters: Mapping[str, inspect.Parameter]) -> None:
     """Raise UserError for an option that a task doesn't have, or that isn't what its annotation says."""
-    parameters = signature_of(found)
-    known = [name for name in parameters if name != "self"]
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    for key, value in config.options.items():
-        if key not in known:
-            raise UserError(f"task.{key}: {config.name} has no such option{nearest(key, known)}; {listed(known)}")
-        if not config.target.startswith("optsweep."):  # whose tasks check them closer
-            of_type(f"task.{key}", value, parameters[key].annotation)
+    _check_options(config.name, config.options, parameters)
+    if not config.target.startswith("optsweep."):  # whose tasks check them closer
+        for key in config.options.keys() & parameters.keys():
+            of_type(f"task.{key}", config.options[key], parameters[key].annotation)
+
+
+def _check_options(task: str, options: Iterable[str], parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Raise UserError for an option that a task doesn't have."""
+    known = [name for name, p in parameters.items() if name != "self" and p.kind is not p.VAR_KEYWORD]
+    for key in options:
+        if key not in known and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            raise UserError(f"task.{key}: {task} has no such option{nearest(key, known)}; {listed(known)}")
 
 
 def samples_of_a_batch(config: TaskConfig, said: Stated) -> int:

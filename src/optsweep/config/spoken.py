@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ _ENDINGS = {" warm-up": "warmup", " decay": "weight_decay"}
 
 
 def _keys(arm: Spoken, named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Choices and other keys of an arm: of a string, each part is one choice, or KEY=VALUE."""
+    """Choices and other keys of an arm: of a string, each part is one choice, KEY=VALUE, or the path of an optimizer."""
     if isinstance(arm, Mapping):
         return {str(key): value for key, value in arm.items()}
     keys: dict[str, Any] = {}
@@ -42,6 +43,9 @@ def _keys(arm: Spoken, named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if equals:
             keys[key.strip()] = yaml.safe_load(value)
+            continue
+        if re.fullmatch(r"\w+(\.\w+)+", part):
+            keys |= {"optimizer": "external", "optimizer._target_": part}
             continue
         ending = next((ending for ending in _ENDINGS if part.endswith(ending)), "")
         groups, choice = ((_ENDINGS[ending],) if ending else _BARE), part.removesuffix(ending)
@@ -54,6 +58,20 @@ def _keys(arm: Spoken, named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
             )
         keys[group] = choice
     return keys
+
+
+def search_of(search: int | Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of a search: so many trials of each arm (0: none), or what `search` of the config holds, by name.
+
+    The `space` has an entry for each searched key, dots and all: {"task.dropout": {"low": 0, "high": 0.5}}.
+    """
+    if not isinstance(search, Mapping):
+        return {"search.trials": search} if search else {"search": "none"}
+    space = search.get("space", {})
+    if not isinstance(space, Mapping):
+        raise UserError(f"search.space: {space!r} is not allowed; give ranges and lists by key")
+    keys = {f"search.{key}": value for key, value in search.items() if key != "space"}
+    return keys | {f"search.space.{key}": value for key, value in space.items()}
 
 
 def _override(key: str, value: Any) -> str:

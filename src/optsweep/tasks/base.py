@@ -51,6 +51,7 @@ class Facts:
     unstable: bool = False
     transfer_learning: bool = False
     fan_in: int | None = None  # columns of a typical hidden matrix (Muon's LR depends on them)
+    like: str | None = None  # of ARCHITECTURES the one whose ranges are to hold for another one
 
 
 class Task(ABC):

@@ -33,6 +33,9 @@ VAL, TEST = 0.2, 0.2
 
 LOSS, METRIC = "loss", "metric"
 
+UNNAMED = "own"
+"""Name of a task that nobody has named; `compare` then names it as the sweep."""
+
 
 class Pieces(Task):
     """A task of the pieces that are given; `optsweep.Task`. docs/own-model.md says what each may be."""
@@ -59,7 +62,7 @@ class Pieces(Task):
         split_seed: int = 0,
         batch_size: int = 64,
         steps: int = 500,
-        name: str = "own",
+        name: str = UNNAMED,
         loss_unit: str = "loss",
         loss_floor: float | None = None,
         facts: Facts | None = None,
@@ -332,8 +335,11 @@ def _looked_at(module: nn.Module, batch_size: int, *, fine_tuning: bool) -> Fact
         kind = "transformer"
     elif any(isinstance(layer, _CONVOLUTION) for layer in layers):
         kind = "cnn"
+    elif any(isinstance(layer, nn.RNNBase) for layer in layers):
+        kind = "rnn"
     else:
         kind = "linear" if len(linear) == 1 and len(layers) <= 2 else "mlp"
-    facts = Facts(kind, "simple" if kind == "linear" else "complex", batch_size, fine_tuning=fine_tuning)
+    like = "mlp" if kind == "rnn" else None  # no table has recurrent networks
+    facts = Facts(kind, "simple" if kind == "linear" else "complex", batch_size, fine_tuning=fine_tuning, like=like)
     hidden = sorted(layer.in_features for layer in linear[:-1])
     return replace(facts, fan_in=hidden[len(hidden) // 2]) if hidden else facts
