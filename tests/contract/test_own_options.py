@@ -26,7 +26,11 @@ def line_of(*overrides: str) -> str:
 
 
 def test_options_are_searched_though_no_yaml_lists_them() -> None:
-    space = ["task.dropout={low: 0, high: 0.5}", "task.width={low: 4, high: 16, log: true}", "task.activation=[ReLU,Tanh]"]
+    space = [
+        "task.dropout={low: 0, high: 0.5}",
+        "task.width={low: 4, high: 16, log: true}",
+        "task.activation=[ReLU,Tanh]",
+    ]
     built = build_arm(arm_of(compose([*OWN, *(f"search.space.{entry}" for entry in space)])))
     assert built.space.program["task.dropout"].content == [0, 0.5, False]
     assert built.space.program["task.width"].content == [4, 16, True]
@@ -109,7 +113,9 @@ def test_a_search_in_python_is_a_number_or_a_section() -> None:
 
 def test_a_task_that_is_built_has_no_options_to_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    line = r"task.dropout: a task that is built already has no options; give a function that returns it: def task\(dropout"
+    line = (
+        r"task.dropout: a task that is built already has no options; give a function that returns it: def task\(dropout"
+    )
     for arms, search in ((["adamw + task.dropout=0.1"], 1), (["adamw"], {"space": {"task.dropout": [0.0, 0.1]}})):
         with pytest.raises(UserError, match=line):
             optsweep.compare(optsweep.Task(net, (X, Y)), arms, name="x", search=search, quiet=True, workers=0)

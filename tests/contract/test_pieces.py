@@ -21,6 +21,7 @@ from arms import arm_with
 from optsweep.build.assemble import build_arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
+from optsweep.errors import UserError
 from optsweep.optim.adam import AdamW
 from optsweep.optim.update import Decay, Update
 from optsweep.tasks.base import Facts, Split
@@ -28,7 +29,7 @@ from optsweep.tasks.data import Stretch
 from optsweep.tasks.nest import cast, count_of, joined, mapped, tensors_of
 from optsweep.tasks.pieces import divided
 from optsweep.train.loop import train_all
-from optsweep.train.trial import Trial
+from optsweep.train.trial import Outcome, Rung, Trial
 from own_pieces import CPU, HYPER, Noisy, X, Y, net, numbers, outcomes, program, stream
 
 # -- data --------------------------------------------------------------------------------------------------------------
@@ -256,9 +257,38 @@ def test_the_objective_may_be_the_metric() -> None:
         return float(roc_auc_score(targets, outputs[:, 1] - outputs[:, 0]))
 
     task = optsweep.Task(net, (X, Y), metric=auc, objective="metric")
-    val_loss, val_score, test_loss, test_score = numbers(task)
-    assert (val_loss, test_loss) == (1 - val_score, 1 - test_score)
-    assert task.loss_unit == "1 − auc"
+    (out,) = outcomes(task)
+    assert (out.val_loss, out.test_loss) == (1 - out.val_score, 1 - (out.test_score or 0))
+    assert task.decides == "1 − auc"
+    assert "settings are chosen by 1 − auc" in task.notes[-1]
+
+
+def test_where_a_metric_decides_the_loss_is_told_beside_it() -> None:
+    def right(outputs: Tensor, targets: Tensor) -> float:
+        return float((outputs.argmax(-1) == targets).float().mean())
+
+    told = Told()
+    decided, plain = optsweep.Task(net, (X, Y), metric=right, objective="metric"), optsweep.Task(net, (X, Y))
+    (out,) = train_all(program(decided), [Trial(HYPER, seed=1, test=True)], told)
+    (other,) = outcomes(plain)
+    assert out.test_aside == other.test_loss
+    assert told.rungs[-1].val_aside == other.val_loss
+    assert out.test_blocks == ()  # a metric of the whole is no mean of its parts'
+    assert other.test_aside is None
+    assert len(other.test_blocks) > 1
+
+
+class Told:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.rungs: list[Rung] = []
+
+    def on_rung(self, key: int, rung: Rung) -> None:
+        self.rungs.append(rung)
+
+    def on_end(self, key: int, outcome: Outcome) -> None:
+        pass
 
 
 # -- initial weights ---------------------------------------------------------------------------------------------------
@@ -322,7 +352,17 @@ def test_an_unknown_architecture_says_what_it_costs() -> None:
     tasks = optsweep.Task(net, (X, Y), facts=facts), optsweep.Task(net, (X, Y))
     warned, silent = (build_arm(arm_with({}), task).warnings for task in tasks)
     assert "no published range is for 'rnn'" in warned[2]
+    assert "Facts(…, like='mlp')" in warned[2]
     assert len(silent) == 2
+    like = replace(facts, like="mlp")
+    assert len(build_arm(arm_with({}), optsweep.Task(net, (X, Y), facts=like)).warnings) == 2
+    with pytest.raises(UserError, match=r"task\.facts\.like: 'gru' is not allowed; give one of mlp, cnn"):
+        build_arm(arm_with({}), optsweep.Task(net, (X, Y), facts=replace(facts, like="gru")))
+
+
+def test_a_recurrent_network_is_seen_as_one() -> None:
+    facts = optsweep.Task(lambda: nn.LSTM(4, 8), (X, Y)).facts
+    assert (facts.architecture, facts.like) == ("rnn", "mlp")
 
 
 def test_torch_s_optimizer_beside_a_rule_has_a_yaml_of_its_own(tmp_path: Path) -> None:

@@ -59,9 +59,13 @@ def test_a_script_ends_in_a_verdict(
     monkeypatch.setattr(optsweep, "compare", small, raising=False)
     runpy.run_path(str(script), run_name="__main__")
     verdict, _, last = capsys.readouterr().out.strip().rpartition("\n")
-    assert re.match(r"On .+: mean test loss ", verdict), verdict
+    assert re.match(r"On .+: mean test (loss|1 − auc) ", verdict), verdict
     page = Path(last.removeprefix("report: "))
     assert page.is_file()
+    if "1 − auc" in verdict:  # which decides; loss and metric stand beside it
+        text = page.read_text()
+        assert all(title in text for title in ("Test 1 − auc", "Test loss", "Test auc", "Validation loss"))
+        assert (page.parent / "figures" / "val_aside.svg").is_file()
 
 
 def test_the_table_has_all_scripts_and_their_glue() -> None:

@@ -35,7 +35,7 @@ _ENDINGS = {" warm-up": "warmup", " decay": "weight_decay"}
 
 
 def _keys(arm: Spoken, named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Choices and other keys of an arm: of a string, each part is one choice, KEY=VALUE, or the path of an optimizer."""
+    """Choices and other keys of an arm: of a string, each part is a choice, KEY=VALUE, or an optimizer's path."""
     if isinstance(arm, Mapping):
         return {str(key): value for key, value in arm.items()}
     keys: dict[str, Any] = {}

@@ -179,6 +179,7 @@ def facts_of(arm: Arm, program: Program) -> ArmFacts:
         num_test=said.sizes[Split.TEST],
         resplit=redraws(arm, program.task),
         averaged=ships_average(arm),
+        decides=program.task.decides,
     )
 
 

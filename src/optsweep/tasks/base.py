@@ -69,6 +69,8 @@ class Task(ABC):
 
     Whoever overrides `loss` states it anew, else it is None.
     """
+    decides: str = ""
+    """What `deciding` makes of loss and metric, where it is something else than the loss: "1 − auc"."""
     chance_loss: float | None = None
     """Loss of a uniform guess, if the task has one; drawn in figures."""
     target_loss: float | None = None

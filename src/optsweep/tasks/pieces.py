@@ -63,7 +63,7 @@ class Pieces(Task):
         batch_size: int = 64,
         steps: int = 500,
         name: str = UNNAMED,
-        loss_unit: str = "loss",
+        loss_unit: str | None = None,
         loss_floor: float | None = None,
         facts: Facts | None = None,
     ) -> None:
@@ -85,11 +85,11 @@ class Pieces(Task):
         self._metric = None if metric is None else metric_of(metric)
         self.metric = name_of(metric) if metric_name is None else text("task.metric_name", metric_name)
         self.higher_is_better = higher_is_better
-        self.loss_unit = text("task.loss_unit", loss_unit)
+        self.loss_unit = optional(text)("task.loss_unit", loss_unit) or ("nats" if loss is None else "")
         self.loss_floor = 0.0 if loss is None else optional(number)("task.loss_floor", loss_floor)
         self._by_metric = choice("task.objective", objective, (LOSS, METRIC)) == METRIC
         if self._by_metric:
-            self.loss_unit = f"1 − {self.metric}" if higher_is_better else self.metric
+            self.decides = f"1 − {self.metric}" if higher_is_better else self.metric
             self.loss_floor = 0.0
         given = {key: value for key, value in (("train", train), ("val", val), ("test", test)) if value is not None}
         if "train" not in given:
@@ -100,6 +100,11 @@ class Pieces(Task):
             parts_of(given, collate=collate, workers=whole("task.workers", workers, low=0), samples=samples),
             self.split_seed,
         )
+        if self.decides:
+            self.notes += (
+                f"task.objective: settings are chosen by {self.decides}, and the verdict is stated on it; where the "
+                f"report says loss without a unit it means this",
+            )
 
     # -- model --------------------------------------------------------------------------------------------------------
 
