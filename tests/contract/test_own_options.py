@@ -40,7 +40,7 @@ def test_options_are_searched_though_no_yaml_lists_them() -> None:
     model = built.program_for(chosen).model(0)
     assert [type(layer) for layer in model.children()] == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
     assert [layer.p for layer in model.children() if isinstance(layer, nn.Dropout)] == [0.25]
-    assert [p.shape[0] for p in model.parameters()][0] == 12
+    assert next(p.shape[0] for p in model.parameters()) == 12
 
 
 @pytest.mark.parametrize(
