@@ -12,5 +12,4 @@ def model():
     return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-task = optsweep.Task(model, (x / 16, y))
-print(optsweep.compare(task, ["adamw + cosine", "soap + schedule_free"], name="digits"))
+print(optsweep.compare(optsweep.Task(model, (x / 16, y)), ["adamw + cosine", "soap + schedule_free"], name="digits"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optsweep.config.arm import Arm
+from optsweep.errors import SweepFailedError
 
 if TYPE_CHECKING:
     from optsweep.build.arithmetic import Suggestion
@@ -133,7 +134,8 @@ def compare(
     that section: {"trials": 16, "space": {"task.dropout": {"low": 0, "high": 0.5}}}. `confirm` are seeds or "auto",
     `repeats` whole searches, `workers` processes (0: this one); `settings` are sections of the config, for all arms:
     trainer={"steps": 300}.
-    The same call goes on where it was stopped. Raises UserError, in one line, for a mistake.
+    The same call goes on where it was stopped. Raises UserError, in one line, for a mistake, and SweepFailedError where
+    every trial crashed.
     """
     from optsweep.build.named_task import task_of
     from optsweep.build.targets import pickled
@@ -166,6 +168,8 @@ def compare(
         else:
             with Display() as display:
                 finished = run(built, workers=workers, observe=display)
+        if finished.result.failure is not None:
+            raise SweepFailedError(name, finished.result.failure)
         written = finished.report or report(built[0].tracking_uri, [name])
     labels = tuple(labels_of(built).values())
     return Compared("\n\n".join(written.verdicts), written.index, labels, written.columns, written.rows)

@@ -69,6 +69,17 @@ def test_a_search_that_names_no_option_says_which_there_are() -> None:
     assert line_of("search.over=[lr,task.width]").startswith("search.space.task.width: there is no suggested range")
 
 
+def test_a_task_is_called_by_its_name() -> None:
+    def name(*overrides: str) -> str:
+        arm = arm_of(compose([*OWN, *overrides]))
+        assert arm.task.name == arm.choices["task"]
+        return arm.choices["task"]
+
+    assert name() == "own_pieces.sized"
+    assert name("task.name=my digits") == "my digits"
+    assert arm_of(compose(["task=iris_mlp", "sweep.name=test"])).choices["task"] == "iris_mlp"
+
+
 def test_options_of_one_choice_reach_no_other() -> None:
     shared = ["task=iris_mlp", "sweep.name=test", "optimizer.external._target_=torch.optim.NAdam"]
     shared += ["optimizer.external.momentum_decay=0.01", "optimizer.adamw.beta2=0.95"]

@@ -47,6 +47,13 @@ def test_arrays_are_parted_in_three_and_every_class_alike() -> None:
     assert task.digest() != other.digest()
 
 
+def test_lists_of_numbers_are_arrays_and_targets_may_be_a_column() -> None:
+    expected = numbers(optsweep.Task(net, (X, Y)))
+    assert numbers(optsweep.Task(net, (X.tolist(), Y.tolist()))) == expected
+    column = optsweep.Task(net, (X, Y[:, None]), (X, Y[:, None]), (X, Y[:, None]))
+    assert numbers(column) == numbers(optsweep.Task(net, (X, Y), (X, Y), (X, Y)))
+
+
 def test_a_test_split_is_taken_from_the_validation_data() -> None:
     task = optsweep.Task(net, (X[:100], Y[:100]), (X[100:], Y[100:]))
     assert [task.size(split) for split in Split] == [100, 50, 50]

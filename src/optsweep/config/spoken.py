@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from optsweep.config.arm import GROUPS, Arm
 from optsweep.config.compose import choices_of, compose
 from optsweep.config.door import arm_of
+from optsweep.config.wrong import of_hydra
 from optsweep.errors import UserError, nearest
 
 Spoken = str | Mapping[str, Any]
@@ -23,10 +26,10 @@ def arms_of(arms: Sequence[Spoken], settings: Mapping[str, Any]) -> list[Arm]:
     named = choices_of(GROUPS)
     wanted = [_keys(arm, named) for arm in arms]
     axes = sorted({key for keys in wanted for key in keys if key not in GROUPS})
-    shared = [_override(key, value) for key, value in settings.items()]
-    return [
-        arm_of(compose([*shared, *(_override(key, value) for key, value in keys.items())]), axes) for keys in wanted
-    ]
+    try:
+        return [arm_of(compose([_override(*item) for item in {**settings, **keys}.items()]), axes) for keys in wanted]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(of_hydra(error)) from None
 
 
 _BARE = ("optimizer", "schedule", "averaging", "recipe")

@@ -231,13 +231,23 @@ class Pieces(Task):
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Of logits `[..., classes]` and classes `[...]`."""
+    """Of logits `[..., classes]` and classes `[...]`. Raises UserError for what is neither."""
+    if not isinstance(outputs, Tensor) or outputs.ndim < 2:
+        found = f"shape {list(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise _no_cross_entropy(f"the model to return logits of shape [samples, classes], not {found}")
+    if targets.is_floating_point():
+        raise _no_cross_entropy(f"classes 0, 1, 2 … as targets, not {str(targets.dtype).removeprefix('torch.')}")
     return F.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Of logits `[..., classes]` and classes `[...]`."""
-    return (outputs.argmax(-1) == targets).float().mean()
+    """Of logits `[..., classes]` and classes `[...]`, however shaped."""
+    return (outputs.argmax(-1).flatten() == targets.flatten()).float().mean()
+
+
+def _no_cross_entropy(wanted: str) -> UserError:
+    """Why the loss that is taken where none is given can't be."""
+    return UserError(f"task.loss: not given, so cross-entropy, which wants {wanted}; give loss=f(outputs, targets)")
 
 
 def _is_plain(batch: Nest) -> bool:
