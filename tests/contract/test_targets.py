@@ -9,7 +9,7 @@ from arms import arm_with
 from optsweep.build.assemble import build_arm
 from optsweep.build.named_task import build_task
 from optsweep.build.targets import pickled, unpickled
-from optsweep.errors import UserError
+from optsweep.errors import UserError, located
 from optsweep.tasks.base import Task
 
 
@@ -43,3 +43,9 @@ def test_a_class_of_a_script_travels_though_its_attributes_are_called_as_modules
 
     Labelled.__module__ = "__main__"
     assert unpickled(pickled(Labelled(), "task")).total() == 3
+
+
+def test_an_error_in_what_travelled_is_told_with_its_file() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        unpickled(pickled(lambda: 1 / 0, "task"))()
+    assert located(caught.value).startswith("test_targets.py:")

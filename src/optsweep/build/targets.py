@@ -6,9 +6,10 @@ import importlib
 import inspect
 import io
 import sys
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
+from typing import Any, ClassVar
 
 import cloudpickle
 
@@ -46,12 +47,23 @@ def pickled(found: Any, key: str) -> bytes:
     return content.getvalue()
 
 
+_REDUCED = cloudpickle.Pickler.dispatch_table
+
+
+def _code(code: CodeType) -> tuple[Any, tuple[Any, ...]]:
+    """A function's code with the name of its file, which an error is told with; cloudpickle leaves it out."""
+    make, parts = _REDUCED[CodeType](code)[:2]
+    return make, tuple(code.co_filename if part == "<dynamic-code>" else part for part in parts)
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Takes modules of a class of their own by name, as it does all others.
+    """Keeps names of files, and takes modules of a class of their own by name, as it does all others.
 
     It looks for submodules in what a function names, so `torch` and an attribute `classes` make it think of
     `torch.classes`, which can't be pickled.
     """
+
+    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _code}, _REDUCED)
 
     def reducer_override(self, obj: Any) -> Any:
         """How to reduce it."""

@@ -87,10 +87,6 @@ class Pieces(Task):
         self.higher_is_better = higher_is_better
         self.loss_unit = optional(text)("task.loss_unit", loss_unit) or ("nats" if loss is None else "")
         self.loss_floor = 0.0 if loss is None else optional(number)("task.loss_floor", loss_floor)
-        self._by_metric = choice("task.objective", objective, (LOSS, METRIC)) == METRIC
-        if self._by_metric:
-            self.decides = f"1 − {self.metric}" if higher_is_better else self.metric
-            self.loss_floor = 0.0
         given = {key: value for key, value in (("train", train), ("val", val), ("test", test)) if value is not None}
         if "train" not in given:
             raise UserError(
@@ -100,11 +96,19 @@ class Pieces(Task):
             parts_of(given, collate=collate, workers=whole("task.workers", workers, low=0), samples=samples),
             self.split_seed,
         )
-        if self.decides:
-            self.notes += (
-                f"task.objective: settings are chosen by {self.decides}, and the verdict is stated on it; where the "
-                f"report says loss without a unit it means this",
-            )
+        self._let_decide(objective)
+
+    def _let_decide(self, objective: str) -> None:
+        """Have settings chosen by the loss or by the metric, as `objective` says."""
+        self._by_metric = choice("task.objective", objective, (LOSS, METRIC)) == METRIC
+        if not self._by_metric:
+            return
+        self.decides = f"1 − {self.metric}" if self.higher_is_better else self.metric
+        self.loss_floor = 0.0
+        self.notes += (
+            f"task.objective: settings are chosen by {self.decides}, and the verdict is stated on it; where the report "
+            f"says loss without a unit it means this",
+        )
 
     # -- model --------------------------------------------------------------------------------------------------------
 
