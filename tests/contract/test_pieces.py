@@ -19,6 +19,7 @@ from torch.utils.data import TensorDataset
 import optsweep
 from arms import arm_with
 from optsweep.build.assemble import build_arm
+from optsweep.build.targets import pickled, unpickled
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
 from optsweep.errors import UserError
@@ -257,6 +258,21 @@ class Counting:
 def test_a_metric_object_is_asked_once_for_a_split() -> None:
     expected = numbers(optsweep.Task(net, (X, Y)))
     assert numbers(optsweep.Task(net, (X, Y), metric=Counting()))[1] == pytest.approx(expected[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_torchmetrics_are_of_the_whole_split_at_any_batch_size(vmapped: bool) -> None:
+    metrics = pytest.importorskip("torchmetrics.classification")
+
+    def f1(outputs: Tensor, targets: Tensor) -> float:
+        return float(f1_score(targets, outputs.argmax(-1), average="macro"))
+
+    expected = numbers(optsweep.Task(net, (X, Y), metric=f1), vmapped=vmapped)
+    for size in (7, 64):
+        task = optsweep.Task(net, (X, Y), metric=metrics.MulticlassF1Score(num_classes=2))
+        found = numbers(unpickled(pickled(task, "task")), eval_batch_size=size, vmapped=vmapped)
+        assert found[1::2] == pytest.approx(expected[1::2], rel=1e-6)
+    assert task.metric == "MulticlassF1Score"
 
 
 def test_the_objective_may_be_the_metric() -> None:
