@@ -62,10 +62,10 @@ def stream(seed: int, batch_size: int) -> DataLoader[Any]:
 
 
 def sized(width: int = 8, dropout: float = 0.0, activation: str = "Tanh") -> Pieces:
-    """A task with options."""
+    """A task with options, and with a length of its own."""
 
     def model() -> nn.Module:
         inner = vars(nn)[activation]()
         return nn.Sequential(nn.Linear(4, width), inner, nn.Dropout(dropout), nn.Linear(width, 2))
 
-    return Pieces(model, (X, Y))
+    return Pieces(model, (X, Y), steps=40)

@@ -80,6 +80,14 @@ def test_a_task_is_called_by_its_name() -> None:
     assert arm_of(compose(["task=iris_mlp", "sweep.name=test"])).choices["task"] == "iris_mlp"
 
 
+def test_a_length_that_the_command_line_overrides_is_told() -> None:
+    def told(*overrides: str) -> list[str]:
+        return [line for line in build_arm(arm_of(compose([*OWN, *overrides]))).warnings if "counts" in line]
+
+    assert told() == ["task.steps: 500 counts, not 40 of optsweep.Task"]
+    assert told("task.steps=40") == []
+
+
 def test_options_of_one_choice_reach_no_other() -> None:
     shared = ["task=iris_mlp", "sweep.name=test", "optimizer.external._target_=torch.optim.NAdam"]
     shared += ["optimizer.external.momentum_decay=0.01", "optimizer.adamw.beta2=0.95"]

@@ -23,7 +23,7 @@ from optsweep.build.combination import (
 )
 from optsweep.build.fingerprint import Identity, described, fingerprint_of, identify
 from optsweep.build.hyperparameters import space_of
-from optsweep.build.named_task import build_task, samples_of_a_batch, with_searched
+from optsweep.build.named_task import build_task, not_counted, samples_of_a_batch, with_searched
 from optsweep.build.resplit import divided, redraws
 from optsweep.build.stated import stated
 from optsweep.build.suggestions import (
@@ -113,7 +113,7 @@ def build_arm(arm: Arm, task: Task | None = None, device: torch.device | None = 
     device = device or device_of(arm.trainer.device)
     whole = task or build_task(arm.task)
     task = divided(arm, whole, repeat)
-    warnings = [*task.notes, *_unknown_architecture(task), *_foreign_default_dtype()]
+    warnings = [*task.notes, *not_counted(arm.task, task), *_unknown_architecture(task), *_foreign_default_dtype()]
     _, floats, switched_off = _updater(arm)
     space = space_of(arm, task_facts(arm, task), floats, switched_off, warnings)
     tasks = {_task_key(arm.task): task}

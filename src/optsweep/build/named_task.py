@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from optsweep.config.search_space import ChoicesConfig
 from optsweep.config.sections import TaskConfig
 from optsweep.errors import UserError, located, nearest
 from optsweep.tasks.base import Split, Task
-from optsweep.tasks.pieces import Pieces
+from optsweep.tasks.pieces import BATCH_SIZE, STEPS, Pieces
 from optsweep.train.process import DEFAULT_DTYPE, isolated
 
 
@@ -78,6 +78,15 @@ def task_of(given: Any) -> Given:
     if not isinstance(made, Pieces):
         raise UserError(f"task: {given.__name__} returns {type(made).__name__}; return an optsweep.Task")
     return Given(made, config.target, options)
+
+
+def not_counted(config: TaskConfig, task: Task) -> Iterator[str]:
+    """What a task of pieces says of its trials in vain, because the config says otherwise."""
+    if isinstance(task, Pieces):
+        if task.batch_size not in (BATCH_SIZE, config.batch_size):
+            yield f"task.batch_size: {config.batch_size or 'full'} counts, not {task.batch_size} of optsweep.Task"
+        if task.steps not in (STEPS, config.steps):
+            yield f"task.steps: {config.steps} counts, not {task.steps} of optsweep.Task"
 
 
 def _found(config: TaskConfig) -> Any:

@@ -33,6 +33,9 @@ VAL, TEST = 0.2, 0.2
 
 LOSS, METRIC = "loss", "metric"
 
+BATCH_SIZE, STEPS = 64, 500
+"""Of a trial, where nobody says it; as conf/task/own.yaml has them."""
+
 UNNAMED = "own"
 """Name of a task that nobody has named; `compare` then names it as the sweep."""
 
@@ -60,8 +63,8 @@ class Pieces(Task):
         workers: int = 0,
         samples: int | None = None,
         split_seed: int = 0,
-        batch_size: int = 64,
-        steps: int = 500,
+        batch_size: int = BATCH_SIZE,
+        steps: int = STEPS,
         name: str = UNNAMED,
         loss_unit: str | None = None,
         loss_floor: float | None = None,
