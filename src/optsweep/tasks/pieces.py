@@ -108,7 +108,8 @@ class Pieces(Task):
             return
         self.decides = f"1 − {self.metric}" if self.higher_is_better else self.metric
         self.loss_floor = 0.0
-        self.notes += (
+        self.notes = (
+            *self.notes,
             f"task.objective: settings are chosen by {self.decides}, and the verdict is stated on it; where the report "
             f"says loss without a unit it means this",
         )
