@@ -59,3 +59,13 @@ def stream(seed: int, batch_size: int) -> DataLoader[Any]:
     del seed  # torch's generator is seeded from it
     data = TensorDataset(torch.tensor(X, dtype=torch.float32), torch.tensor(Y))
     return DataLoader(data, batch_size, shuffle=True, drop_last=True)
+
+
+def sized(width: int = 8, dropout: float = 0.0, activation: str = "Tanh") -> Pieces:
+    """A task with options, and with a length of its own."""
+
+    def model() -> nn.Module:
+        inner = vars(nn)[activation]()
+        return nn.Sequential(nn.Linear(4, width), inner, nn.Dropout(dropout), nn.Linear(width, 2))
+
+    return Pieces(model, (X, Y), steps=40)

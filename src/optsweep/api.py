@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optsweep.config.arm import Arm
+from optsweep.errors import SweepFailedError
 
 if TYPE_CHECKING:
     from optsweep.build.arithmetic import Suggestion
@@ -108,7 +109,7 @@ def compare(
     arms: Sequence[Spoken],
     *,
     name: str,
-    search: int = 16,
+    search: int | Mapping[str, Any] = 16,
     confirm: int | str = 8,
     repeats: int = 1,
     workers: int | None = None,
@@ -117,11 +118,14 @@ def compare(
 ) -> Result:
     """Tune every arm alike on the task, confirm it on fresh seeds, judge: what `optsweep -m` does, from Python.
 
-    `task` is an `optsweep.Task`, or a loop of one's own: a function `train(trial, …)`, or an `optsweep.Loop` of one.
-    `arms` are strings ('soap + schedule_free'), or keys of the config by name; the first is the baseline. `search` are
-    trials per arm, `confirm` seeds or "auto", `repeats` whole searches, `workers` processes (0: this one). `settings`
-    are sections of the config, for all arms: trainer={"steps": 300}.
-    The same call goes on where it was stopped. Raises UserError, in one line, for a mistake.
+    `task` is an `optsweep.Task`, a function that returns one, whose arguments are its options, or a loop of one's own:
+    a function `train(trial, …)`, or an `optsweep.Loop` of one. `arms` are strings ('soap + schedule_free'), or keys of
+    the config by name; the first is the baseline. `search` are trials per arm, or keys of that section:
+    {"trials": 16, "space": {"task.dropout": {"low": 0, "high": 0.5}}}. `confirm` are seeds or "auto", `repeats` whole
+    searches, `workers` processes (0: this one); `settings` are sections of the config, for all arms:
+    trainer={"steps": 300}.
+    The same call goes on where it was stopped. Raises UserError, in one line, for a mistake, and SweepFailedError where
+    every trial crashed.
     """
     from optsweep.launch.display import Display
     from optsweep.launch.environment import without_script
@@ -134,6 +138,8 @@ def compare(
         else:
             with Display() as display:
                 finished = run(built, workers=workers, observe=display)
+        if finished.result.failure is not None:
+            raise SweepFailedError(name, finished.result.failure)
         if finished.report is None and not (REPORTS / name / "results.json").is_file():
             report(built[0].tracking_uri, [name])
     return load(REPORTS / name)
@@ -143,40 +149,35 @@ def _arms_on(
     task: Pieces | Loop | Callable[..., Any],
     arms: Sequence[Spoken],
     name: str,
-    search: int,
+    search: int | Mapping[str, Any],
     confirm: int | str,
     repeats: int,
     settings: Mapping[str, Any],
 ) -> list[Arm]:
     """The arms of a comparison on a task, which travels with them."""
+    from optsweep.build.named_task import task_of
     from optsweep.build.targets import pickled
-    from optsweep.config.spoken import arms_of
+    from optsweep.config.spoken import arms_of, search_of
+    from optsweep.tasks.base import UNNAMED
 
-    task = _trainable(task)
+    given = task_of(task)
+    called = name if given.task.name == UNNAMED else given.task.name
     shared = {
         "task": "own",
-        "task.name": task.name,
-        "task._target_": "optsweep.Task",
-        "task.batch_size": task.batch_size,
-        "task.steps": task.steps,
-        **{f"task.{key}": value for key, value in task.options.items()},
+        "task.name": called,
+        "task._target_": given.target,
+        "task.batch_size": given.task.batch_size,
+        "task.steps": given.task.steps,
+        **{f"task.{key}": value for key, value in given.options.items()},
         "sweep.name": name,
         "sweep.repeats": repeats,
-        **({"search.trials": search} if search else {"search": "none"}),
+        **search_of(search),
         "confirm.seeds": confirm,
         **_dotted(settings),
     }
-    content = pickled(task, "task")
+    content = pickled(given.sent, "task")
     built = [replace(arm, task=replace(arm.task, pickled=content)) for arm in arms_of(arms, shared)]
-    return [replace(arm, choices={**arm.choices, "task": task.name}) for arm in built]
-
-
-def _trainable(task: Pieces | Loop | Callable[..., Any]) -> Pieces | Loop:
-    """A task, or a loop, also where its function alone was given."""
-    from optsweep.tasks.base import Trainable
-    from optsweep.train.own.loop import Loop
-
-    return task if isinstance(task, Trainable) else Loop(task)
+    return [replace(arm, choices={**arm.choices, "task": called}) for arm in built]
 
 
 def load(source: str | Path, *, tracking_uri: str | None = None) -> Result:
@@ -279,7 +280,7 @@ def check(
     task: Pieces | Loop | Callable[..., Any] | Sequence[Arm],
     arms: Sequence[Spoken] = ("adamw + cosine",),
     *,
-    search: int = 16,
+    search: int | Mapping[str, Any] = 16,
     confirm: int | str = 8,
     repeats: int = 1,
     workers: int | None = None,
@@ -293,9 +294,10 @@ def check(
     catalogue is begun; `tell` hears what is being tried. Nothing is written. What would fail in training stands in the
     result's `findings`; raises UserError for what can't be built.
     """
+    from optsweep.build.named_task import task_of
     from optsweep.launch.check import SECONDS, check_arms
 
-    given = None if isinstance(task, Sequence) else _trainable(task)
+    given = None if isinstance(task, Sequence) else task_of(task).sent
     built = task if isinstance(task, Sequence) else _arms_on(task, arms, "check", search, confirm, repeats, settings)
     seconds = SECONDS if seconds is None else seconds
     return check_arms(built, task=given, workers=workers, seconds=seconds, tell=tell)

@@ -20,6 +20,7 @@ from torch.utils.data import TensorDataset
 import optsweep
 from arms import arm_with
 from optsweep.build.assemble import build_arm
+from optsweep.build.targets import pickled, unpickled
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
 from optsweep.errors import UserError
@@ -32,7 +33,7 @@ from optsweep.tasks.nest import cast, count_of, joined, mapped, tensors_of
 from optsweep.tasks.pieces import divided
 from optsweep.tasks.random import seeded
 from optsweep.train.loop import train_all
-from optsweep.train.trial import Trial
+from optsweep.train.trial import Outcome, Rung, Trial
 from own_pieces import CPU, HYPER, Noisy, X, Y, net, numbers, outcomes, program, stream
 
 # -- data --------------------------------------------------------------------------------------------------------------
@@ -48,6 +49,13 @@ def test_arrays_are_parted_in_three_and_every_class_alike() -> None:
     assert len({value for part in rows for value in part}) == 200  # none twice
     other = optsweep.Task(net, (X, Y), split_seed=1)
     assert task.digest() != other.digest()
+
+
+def test_lists_of_numbers_are_arrays_and_targets_may_be_a_column() -> None:
+    expected = numbers(optsweep.Task(net, (X, Y)))
+    assert numbers(optsweep.Task(net, (X.tolist(), Y.tolist()))) == expected
+    column = optsweep.Task(net, (X, Y[:, None]), (X, Y[:, None]), (X, Y[:, None]))
+    assert numbers(column) == numbers(optsweep.Task(net, (X, Y), (X, Y), (X, Y)))
 
 
 def test_a_test_split_is_taken_from_the_validation_data() -> None:
@@ -280,14 +288,58 @@ def test_a_metric_object_is_asked_once_for_a_split() -> None:
     assert numbers(optsweep.Task(net, (X, Y), metric=Counting()))[1] == pytest.approx(expected[1], rel=1e-6)
 
 
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_torchmetrics_are_of_the_whole_split_at_any_batch_size(vmapped: bool) -> None:
+    metrics = pytest.importorskip("torchmetrics.classification")
+
+    def f1(outputs: Tensor, targets: Tensor) -> float:
+        return float(f1_score(targets, outputs.argmax(-1), average="macro"))
+
+    expected = numbers(optsweep.Task(net, (X, Y), metric=f1), vmapped=vmapped)
+    for size in (7, 64):
+        task = optsweep.Task(net, (X, Y), metric=metrics.MulticlassF1Score(num_classes=2))
+        found = numbers(unpickled(pickled(task, "task")), eval_batch_size=size, vmapped=vmapped)
+        assert found[1::2] == pytest.approx(expected[1::2], rel=1e-6)
+    assert task.metric == "MulticlassF1Score"
+
+
 def test_the_objective_may_be_the_metric() -> None:
     def auc(outputs: Tensor, targets: Tensor) -> float:
         return float(roc_auc_score(targets, outputs[:, 1] - outputs[:, 0]))
 
     task = optsweep.Task(net, (X, Y), metric=auc, objective="metric")
-    val_loss, val_score, test_loss, test_score = numbers(task)
-    assert (val_loss, test_loss) == (1 - val_score, 1 - test_score)
-    assert task.loss_unit == "1 − auc"
+    (out,) = outcomes(task)
+    assert (out.val_loss, out.test_loss) == (1 - out.val_score, 1 - (out.test_score or 0))
+    assert task.decides == "1 − auc"
+    assert "settings are chosen by 1 − auc" in task.notes[-1]
+
+
+def test_where_a_metric_decides_the_loss_is_told_beside_it() -> None:
+    def right(outputs: Tensor, targets: Tensor) -> float:
+        return float((outputs.argmax(-1) == targets).float().mean())
+
+    told = Told()
+    decided, plain = optsweep.Task(net, (X, Y), metric=right, objective="metric"), optsweep.Task(net, (X, Y))
+    (out,) = train_all(program(decided), [Trial(HYPER, seed=1, test=True)], told)
+    (other,) = outcomes(plain)
+    assert out.test_aside == other.test_loss
+    assert told.rungs[-1].val_aside == other.val_loss
+    assert out.test_blocks == ()  # a metric of the whole is no mean of its parts'
+    assert other.test_aside is None
+    assert len(other.test_blocks) > 1
+
+
+class Told:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.rungs: list[Rung] = []
+
+    def on_rung(self, key: int, rung: Rung) -> None:
+        self.rungs.append(rung)
+
+    def on_end(self, key: int, outcome: Outcome) -> None:
+        pass
 
 
 # -- initial weights ---------------------------------------------------------------------------------------------------
@@ -351,7 +403,17 @@ def test_an_unknown_architecture_says_what_it_costs() -> None:
     tasks = optsweep.Task(net, (X, Y), facts=facts), optsweep.Task(net, (X, Y))
     warned, silent = (build_arm(arm_with({}), task).warnings for task in tasks)
     assert "no published range is for 'rnn'" in warned[2]
+    assert "Facts(…, like='mlp')" in warned[2]
     assert len(silent) == 2
+    like = replace(facts, like="mlp")
+    assert len(build_arm(arm_with({}), optsweep.Task(net, (X, Y), facts=like)).warnings) == 2
+    with pytest.raises(UserError, match=r"task\.facts\.like: 'gru' is not allowed; give one of mlp, cnn"):
+        build_arm(arm_with({}), optsweep.Task(net, (X, Y), facts=replace(facts, like="gru")))
+
+
+def test_a_recurrent_network_is_seen_as_one() -> None:
+    facts = optsweep.Task(lambda: nn.LSTM(4, 8), (X, Y)).facts
+    assert (facts.architecture, facts.like) == ("rnn", "mlp")
 
 
 def test_torch_s_optimizer_beside_a_rule_has_a_yaml_of_its_own(tmp_path: Path) -> None:

@@ -64,6 +64,11 @@ MISTAKES: list[tuple[str, Callable[[], Pieces], str]] = [
         lambda: optsweep.Task(net, (X, np.array(["a"] * 200))),
         r"^task\.train: ndarray is no array of numbers",
     ),
+    (
+        "two arrays in a list",
+        lambda: optsweep.Task(net, [X, Y]),
+        r"^task\.train: a list is one of samples, .*: \(x, y\)",
+    ),
     ("no data at all", lambda: optsweep.Task(net, 3.0), r"^task\.train: float is no data"),
     ("few", lambda: optsweep.Task(net, (X[:2], Y[:2])), r"^task\.val: 2 samples are too few"),
     ("a loader", lambda: optsweep.Task(net, loader()), r"^task\.train: a DataLoader shuffles .*train=loader\.dataset"),
@@ -94,6 +99,21 @@ MISTAKES: list[tuple[str, Callable[[], Pieces], str]] = [
         "shapes",
         lambda: optsweep.Task(net, (X[:, :3], Y)),
         r"^task\.model: its first batch fails: RuntimeError: mat1 and mat2 shapes",
+    ),
+    (
+        "outputs of several tensors",
+        lambda: optsweep.Task(lambda: nn.LSTM(4, 2), (X, Y)),
+        r"^task\.loss: not given, so cross-entropy, which wants the model to return logits .* not tuple; give loss=f",
+    ),
+    (
+        "no logits",
+        lambda: optsweep.Task(lambda: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), (X, Y)),
+        r"^task\.loss: not given, .* not shape \[16\]; give loss",
+    ),
+    (
+        "a regression without its loss",
+        lambda: optsweep.Task(net, (X, X[:, 0])),
+        r"^task\.loss: not given, .* wants classes 0, 1, 2 … as targets, not float",
     ),
     (
         "their loss",
@@ -141,3 +161,29 @@ def test_a_mistake_is_one_line(make: Callable[[], Pieces], message: str) -> None
     with pytest.raises(UserError, match=message) as caught:
         tried()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"steps": 100}, "steps: no such key"),
+        ({"trainer": {"stps": 100}}, "trainer.stps: no such key (did you mean trainer.steps?)"),
+        ({"search": {"trails": 3}}, "search.trails: no such key (did you mean search.trials?)"),
+        ({"search": {"space": [1]}}, "search.space: [1] is not allowed"),
+    ],
+)
+def test_a_setting_of_compare_that_isn_t_one_is_one_line(settings: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        optsweep.compare(optsweep.Task(net, (X, Y)), ["adamw"], name="x", quiet=True, workers=0, **settings)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_task_is_one_line() -> None:
+    for given, line in (
+        (net(), "task: Sequential is no task; give optsweep.Task(model, data)"),
+        (net, "task._target_: own_pieces.net returns Sequential; return an optsweep.Task"),
+    ):
+        with pytest.raises(UserError) as caught:
+            optsweep.compare(given, ["adamw"], name="x", quiet=True, workers=0)
+        assert str(caught.value).startswith(line)

@@ -244,6 +244,23 @@ def test_losses_come_back_zero_and_infinity_included(uri: str) -> None:
         assert trial.state_bytes == 0.0
 
 
+def test_where_a_metric_decides_it_is_read_as_the_loss_and_the_loss_beside_it(uri: str) -> None:
+    tracker = Tracker(uri, "decided")
+    tracker.sweep_run()
+    head = TrialHead("a", Phase.CONFIRM, 0, 0, "chosen", {"lr": 1e-3})
+    log = TrialLog(tracker, tracker.arm_run("a", ""), "t", head, "auc")
+    log.rung(Rung(4, 0.25, 0.75, (), 1.0, 0, 1.0, val_aside=3.0))
+    log.end(Outcome(End.FINISHED, 4, 0.25, 0.75, 0.5, 0.5, 1.0, 0, test_aside=4.0))
+    written = tracker.client.get_run(log.run_id).data.metrics
+    assert (written[names.VAL_LOSS], written[names.TEST_LOSS]) == (3.0, 4.0)
+    assert (written["val/objective"], written["val/auc"]) == (0.25, 0.75)
+    ((trial,),) = (arm.trials for arm in load_sweep(tracker.client, "decided", tracker.experiment_id).arms)
+    assert (trial.metric(names.VAL_LOSS), trial.metric(names.TEST_LOSS)) == (0.25, 0.5)
+    assert (trial.metric(names.VAL_ASIDE), trial.metric(names.TEST_ASIDE)) == (3.0, 4.0)
+    assert trial.curves[names.VAL_LOSS].values.tolist() == [0.25]
+    assert trial.curves[names.VAL_ASIDE].values.tolist() == [3.0]
+
+
 def test_a_loss_of_zero_is_the_best_and_not_the_worst(uri: str) -> None:
     """Where nothing is chosen yet, the best search trial is drawn."""
     tracker = Tracker(uri, "zero")

@@ -23,7 +23,7 @@ from optsweep.build.combination import (
 )
 from optsweep.build.fingerprint import Identity, described, fingerprint_of, identify
 from optsweep.build.hyperparameters import space_of
-from optsweep.build.named_task import build_task, samples_of_a_batch
+from optsweep.build.named_task import build_task, not_counted, samples_of_a_batch, with_searched
 from optsweep.build.resplit import divided, redraws
 from optsweep.build.stated import stated
 from optsweep.build.suggestions import (
@@ -112,10 +112,11 @@ def _foreign_default_dtype() -> list[str]:
 def build_arm(arm: Arm, task: Trainable | None = None, device: torch.device | None = None, repeat: int = 0) -> Built:
     """Everything that a repeat of an arm needs; `task` saves building it again. Raises UserError with one line."""
     check_combination(arm)
+    arm = with_searched(arm)
     device = device or device_of(arm.trainer.device)
     whole = (task or build_task(arm.task)).on(device)
     task = divided(arm, whole, repeat)
-    warnings = [*task.notes, *_unknown_architecture(task), *_foreign_default_dtype()]
+    warnings = [*task.notes, *not_counted(arm.task, task), *_unknown_architecture(task), *_foreign_default_dtype()]
     _, floats, switched_off, _ = _updater(arm)
     space = space_of(arm, task_facts(arm, task), floats, switched_off, warnings)
     tasks = {_task_key(arm.task): task}
@@ -249,7 +250,7 @@ def task_facts(arm: Arm, task: Trainable) -> TaskFacts:
         num_samples=samples,
         batch_size=batch_size,
         num_steps=arm.trainer.steps,
-        architecture=task.facts.architecture,
+        architecture=task.facts.like or task.facts.architecture,
         data_type=task.facts.data_type,
         reference_batch_size=task.facts.reference_batch_size,
         fine_tuning=assumed.get("fine_tuning", task.facts.fine_tuning),
@@ -262,10 +263,11 @@ def task_facts(arm: Arm, task: Trainable) -> TaskFacts:
 
 def _unknown_architecture(task: Trainable) -> Iterator[str]:
     """What it costs to be of a kind that no table knows."""
-    if (found := task.facts.architecture) not in ARCHITECTURES:
+    if (found := task.facts.architecture) not in ARCHITECTURES and task.facts.like is None:
         yield (
             f"task.facts.architecture: no published range is for {found!r}{nearest(found, ARCHITECTURES)}, so weight "
-            f"decay and warm-up are suggested as for no architecture in particular; known: {', '.join(ARCHITECTURES)}"
+            f"decay and warm-up are suggested as for no architecture in particular, and learning rates as for large "
+            f"models; Facts(…, like='mlp') takes the ranges of one of {', '.join(ARCHITECTURES)}"
         )
 
 

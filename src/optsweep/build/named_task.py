@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,24 +13,107 @@ import torch
 from optsweep.build.stated import Stated, stated
 from optsweep.build.targets import listed, resolve, signature_of, unpickled
 from optsweep.checks import of_type
+from optsweep.config.arm import Arm
+from optsweep.config.fields import keys_of
+from optsweep.config.search_space import ChoicesConfig
 from optsweep.config.sections import TaskConfig
 from optsweep.errors import UserError, located, nearest
 from optsweep.tasks.base import Split, Task, Trainable
+from optsweep.tasks.pieces import BATCH_SIZE, STEPS, Pieces
 from optsweep.train.flags import changed, flags, put
 from optsweep.train.own.loop import Loop, is_loop
 from optsweep.train.process import DEFAULT_DTYPE, isolated
 
 
-def build_task(config: TaskConfig, given: Trainable | None = None) -> Trainable:
+def build_task(config: TaskConfig, given: Any = None) -> Trainable:
     """The task with its data, on the CPU, or a loop: what Python code gave, or what the dotted path names.
 
     `given` saves unpickling what was given, which also costs errors the name of their file.
     """
-    found = given or (unpickled(config.pickled) if config.pickled else _named_task(config))
-    if isinstance(found, Loop):
-        return found.given(config.options if config.pickled else {}, config.batch_size)
-    samples_of_a_batch(config, stated(found))
-    return found
+    task = _made(config, _found(config) if given is None else given)
+    if isinstance(task, Task):
+        samples_of_a_batch(config, stated(task))
+    return task
+
+
+def with_searched(arm: Arm) -> Arm:
+    """The arm with the task's options that its trials choose, at their defaults where it doesn't give them."""
+    given = {*(key.path for key in keys_of(TaskConfig).values()), *(f"task.{name}" for name in arm.task.options)}
+    wanted = [key for key in arm.search.over if key.startswith("task.") and key not in given]
+    if not arm.search.trials or not wanted:
+        return arm
+    found = _found(arm.task)
+    if isinstance(found, Task):
+        raise _built_already(wanted[0])
+    parameters = _parameters(found)
+    options: dict[str, Any] = {}
+    for key in wanted:
+        name, space = key.removeprefix("task."), arm.search.space.get(key)
+        default = parameters[name].default if name in parameters else None
+        if name in parameters and default is inspect.Parameter.empty and space is not None:
+            default = space.values[0] if isinstance(space, ChoicesConfig) else space.low
+        if default is None or isinstance(default, (bool, int, float, str)):
+            options[name] = default
+    _check_options(arm.task.name, options, parameters)
+    return replace(arm, task=replace(arm.task, options={**arm.task.options, **options}))
+
+
+@dataclass(frozen=True)
+class Given:
+    """A task or a loop that Python code gives."""
+
+    task: Pieces | Loop  # with its options as they are
+    sent: Any  # what workers make it of
+    target: str
+    options: Mapping[str, Any]
+
+
+def task_of(given: Any) -> Given:
+    """A task as `compare` gets it: one, a function that returns one, whose arguments are its options, or a loop.
+
+    Raises UserError for what is none of them.
+    """
+    if isinstance(given, Pieces):
+        return Given(given, given, "optsweep.Task", {})
+    loop = Loop(given) if is_loop(given) else given
+    if isinstance(loop, Loop):
+        return Given(loop, loop, "optsweep.Loop", loop.options)
+    if not inspect.isroutine(given):
+        raise UserError(
+            f"task: {type(given).__name__} is no task; give optsweep.Task(model, data), a function that returns one, "
+            f"or a loop of your own: def train(trial)"
+        )
+    parameters = signature_of(given).values()
+    options = {p.name: p.default for p in parameters if isinstance(p.default, (bool, int, float, str))}
+    config = TaskConfig(given.__name__, f"{given.__module__}.{given.__qualname__}", 1, 2, options=options)
+    made = _made(config, given)
+    if not isinstance(made, Pieces):
+        raise _no_task("task: ", given.__name__, made)
+    return Given(made, given, config.target, options)
+
+
+def not_counted(config: TaskConfig, task: Trainable) -> Iterator[str]:
+    """What a task of pieces says of its trials in vain, because the config says otherwise."""
+    if isinstance(task, Pieces):
+        if task.batch_size not in (BATCH_SIZE, config.batch_size):
+            yield f"task.batch_size: {config.batch_size or 'full'} counts, not {task.batch_size} of optsweep.Task"
+        if task.steps not in (STEPS, config.steps):
+            yield f"task.steps: {config.steps} counts, not {task.steps} of optsweep.Task"
+
+
+def _found(config: TaskConfig) -> Any:
+    """What Python code gave, or what the path names."""
+    with _abroad(config):
+        return unpickled(config.pickled) if config.pickled else resolve(config.target, "task._target_")
+
+
+def _parameters(found: Any) -> Mapping[str, inspect.Parameter]:
+    """Of what makes a task, or of a loop beside the trial."""
+    function = found.function if isinstance(found, Loop) else found
+    if not callable(function):
+        return {}
+    parameters = signature_of(function)
+    return dict(list(parameters.items())[1:]) if function is not found or is_loop(function) else parameters
 
 
 @contextmanager
@@ -52,27 +136,23 @@ def _refuse_default_dtype(config: TaskConfig) -> None:
         )
 
 
-def _named_task(config: TaskConfig) -> Trainable:
-    """A task by its path: a class of tasks, a function that returns one, a task itself, or a loop `train(trial)`."""
-    with _abroad(config):
-        found = resolve(config.target, "task._target_")
-    if isinstance(found, Task) and not config.options:
-        return found
+def _made(config: TaskConfig, found: Any) -> Trainable:
+    """A task, from a class of tasks, a function that returns one, or a task itself; or a loop `train(trial)`."""
     if isinstance(found, Loop):
         return found.given(config.options, config.batch_size)
     if is_loop(found):
-        return Loop(found, options=config.options, steps=config.steps, name=config.name)
+        loop = Loop(found, options=config.options, steps=config.steps, name=config.name)
+        return loop.given({}, config.batch_size)
+    if isinstance(found, Task):
+        if config.options:
+            raise _built_already(f"task.{next(iter(config.options))}")
+        return found
     if not callable(found) or (inspect.isclass(found) and not issubclass(found, Task)):
         raise UserError(
             f"task._target_: {config.target} is no optsweep.tasks.base.Task, no optsweep.Task, and no function that "
             f"returns one"
-            + (
-                f"; a task that is built already has no task.{next(iter(config.options))}"
-                if isinstance(found, Task)
-                else ""
-            )
         )
-    _check_options(config, found)
+    _check_types(config, signature_of(found))
     _check_complete(config, found)
     try:
         with _abroad(config):
@@ -80,24 +160,40 @@ def _named_task(config: TaskConfig) -> Trainable:
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error).splitlines()[0] if inspect.isclass(found) else f"task: {located(error)}") from None
     if not isinstance(task, Trainable):
-        raise UserError(
-            f"task._target_: {config.target} returns {type(task).__name__}; return an optsweep.Task, or name the "
-            f"first argument of a loop trial: def train(trial)"
-        )
+        raise _no_task("task._target_: ", config.target, task)
     return task
 
 
-def _check_options(config: TaskConfig, found: Callable[..., Any]) -> None:
+def _no_task(key: str, function: str, made: object) -> UserError:
+    """What a function has to return."""
+    return UserError(
+        f"{key}{function} returns {type(made).__name__}; return an optsweep.Task, or name the first argument of a "
+        f"loop trial: def train(trial)"
+    )
+
+
+def _built_already(key: str) -> UserError:
+    """Why a task that is one has no options."""
+    name = key.removeprefix("task.")
+    return UserError(
+        f"{key}: a task that is built already has no options; give a function that returns it: def task({name}=…)"
+    )
+
+
+def _check_types(config: TaskConfig, parameters: Mapping[str, inspect.Parameter]) -> None:
     """Raise UserError for an option that a task doesn't have, or that isn't what its annotation says."""
-    parameters = signature_of(found)
-    known = [name for name in parameters if name != "self"]
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    for key, value in config.options.items():
-        if key not in known:
-            raise UserError(f"task.{key}: {config.name} has no such option{nearest(key, known)}; {listed(known)}")
-        if not config.target.startswith("optsweep."):  # whose tasks check them closer
-            of_type(f"task.{key}", value, parameters[key].annotation)
+    _check_options(config.name, config.options, parameters)
+    if not config.target.startswith("optsweep."):  # whose tasks check them closer
+        for key in config.options.keys() & parameters.keys():
+            of_type(f"task.{key}", config.options[key], parameters[key].annotation)
+
+
+def _check_options(task: str, options: Iterable[str], parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Raise UserError for an option that a task doesn't have."""
+    known = [name for name, p in parameters.items() if name != "self" and p.kind is not p.VAR_KEYWORD]
+    for key in options:
+        if key not in known and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            raise UserError(f"task.{key}: {task} has no such option{nearest(key, known)}; {listed(known)}")
 
 
 def _check_complete(config: TaskConfig, found: Callable[..., Any]) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from optsweep.checks import flag, number, optional, text, whole
+from optsweep.checks import choice, flag, number, optional, text, whole
 from optsweep.errors import UserError
-from optsweep.tasks.base import Facts, Split, Trainable
+from optsweep.tasks.base import ARCHITECTURES, Facts, Split, Trainable
 from optsweep.tracking.names import VAL_LOSS, val_metric
 
 METRIC_CHARACTERS = 200
@@ -85,4 +85,5 @@ def _facts(task: Trainable) -> Facts:
         raise UserError("task.facts: they are missing; give optsweep.tasks.base.Facts(architecture=…, …)")
     whole("task.facts.reference_batch_size", facts.reference_batch_size)
     optional(whole)("task.facts.fan_in", facts.fan_in)
+    optional(choice, choices=ARCHITECTURES)("task.facts.like", facts.like)
     return facts

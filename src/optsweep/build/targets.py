@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+import sys
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import CodeType, ModuleType
+from typing import Any, ClassVar
 
 import cloudpickle
 
@@ -31,15 +35,41 @@ def pickled(found: Any, key: str) -> bytes:
 
     Raises UserError for what can't be pickled.
     """
+    content = io.BytesIO()
     try:
-        content: bytes = cloudpickle.dumps(found)
+        _Pickler(content).dump(found)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{key}: it can't be given to worker processes ({reason}); build it in a function of a module, "
             f"and name that: {key}._target_=module.function"
         ) from None
-    return content
+    return content.getvalue()
+
+
+_REDUCED = cloudpickle.Pickler.dispatch_table
+
+
+def _code(code: CodeType) -> tuple[Any, tuple[Any, ...]]:
+    """A function's code with the name of its file, which an error is told with; cloudpickle leaves it out."""
+    make, parts = _REDUCED[CodeType](code)[:2]
+    return make, tuple(code.co_filename if part == "<dynamic-code>" else part for part in parts)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Keeps names of files, and takes modules of a class of their own by name, as it does all others.
+
+    It looks for submodules in what a function names, so `torch` and an attribute `classes` make it think of
+    `torch.classes`, which can't be pickled.
+    """
+
+    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _code}, _REDUCED)
+
+    def reducer_override(self, obj: Any) -> Any:
+        """How to reduce it."""
+        if isinstance(obj, ModuleType) and type(obj) is not ModuleType and sys.modules.get(obj.__name__) is obj:
+            return importlib.import_module, (obj.__name__,)
+        return super().reducer_override(obj)
 
 
 def unpickled(content: bytes) -> Any:

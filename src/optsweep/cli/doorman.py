@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import hydra
 import yaml
@@ -22,11 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 from hydra_plugins.optsweep.local_launcher import LocalLauncher
 from optsweep.cli.verbs import VERBS
 from optsweep.command import Command
-from optsweep.config.arm import GROUPS
 from optsweep.config.compose import axes_of, compose, register
 from optsweep.config.door import arm_of
 from optsweep.config.search_space import opened
-from optsweep.errors import SweepFailedError, UserError, nearest
+from optsweep.config.wrong import of_hydra
+from optsweep.errors import SweepFailedError, UserError
 from optsweep.tracking.store import StoreFailureError
 
 CONFIG = "pkg://optsweep.conf"
@@ -172,42 +169,5 @@ def _one_line(error: BaseException) -> str | None:
     if type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "mlflow", "optuna"):
         return f"the store failed: {text.splitlines()[0][:300]}; what is finished is kept"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return _of_hydra(text)
+        return of_hydra(error)
     return None
-
-
-def _of_hydra(text: str) -> str:
-    """What Hydra or OmegaConf says, in one line that names the key."""
-    if match := re.search(r"Could not find '([\w/]+)/([^']+)'.*?Available options in '[^']+':\s*(.*)", text, re.S):
-        group, choice, options = match[1], match[2], match[3].partition("Config search path")[0].split()
-        return f"{group}={choice}: no such choice{nearest(choice, options)}; there are {', '.join(options)}"
-    if match := re.search(r"Cannot find primary config '([^']+)'", text):
-        names = _sweep_files()
-        return f"-cn {match[1]}: no such sweep{nearest(match[1], names)}; there are {', '.join(names)}"
-    if match := re.search(r"Could not (?:override|append to config[^']*) '([^']+)'", text):
-        key, known = match[1], _known_keys()
-        if key in known:  # its section was taken away
-            return f"{key.partition('.')[0]}: a group of keys is wanted"
-        return f"{key}: no such key{nearest(key, known)}; optsweep --cfg job shows all of them"
-    if match := re.search(r"Missing mandatory value: ([\w.]+)", text):
-        return f"{match[1]}: a value is missing"
-    if match := re.search(r"node `(\w+)` is not a container", text):
-        return f"{match[1]}: a group of keys is wanted"
-    return " ".join(text.split())[:300]
-
-
-def _sweep_files() -> list[str]:
-    folders = [Path(str(files("optsweep.sweeps"))), Path.cwd() / "sweeps"]
-    return sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
-
-
-def _known_keys() -> list[str]:
-    """All keys of the default config, and the groups."""
-
-    def walk(node: Any, path: str) -> list[str]:
-        if not isinstance(node, Mapping):
-            return [path]
-        return [path, *(k for key, value in node.items() for k in walk(value, f"{path}.{key}" if path else key))]
-
-    plain = OmegaConf.to_container(compose([]), resolve=False)
-    return [*GROUPS, *walk(plain, "")]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,18 @@ def choices_of(groups: Sequence[str]) -> dict[str, list[str]]:
     with initialize_config_module("optsweep.conf", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         return {group: loader.get_group_options(group) for group in groups}
+
+
+def all_choices(config: DictConfig, group: str) -> set[str]:
+    """The choices of a group in all places that a composed config, with its `hydra` node, was searched for in."""
+    found: set[str] = set()
+    for source in config.hydra.runtime.config_sources:
+        if source.schema in _FOLDERS and (folder := _FOLDERS[source.schema](source.path) / group).is_dir():
+            found |= {file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")}
+    return found
+
+
+_FOLDERS: Mapping[str, Callable[[str], Traversable]] = {"pkg": files, "file": Path}
 
 
 def axes_of(config: DictConfig, overrides: Sequence[str] = ()) -> list[str]:

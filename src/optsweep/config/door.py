@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from optsweep.config.arm import GROUPS, Arm
-from optsweep.config.compose import axes_of
+from optsweep.config.compose import all_choices, axes_of
 from optsweep.config.fields import Keyed, Rest, keys_of, parts_of
 from optsweep.config.section import Section
 
@@ -24,12 +24,32 @@ def arm_of(config: DictConfig, axes: Sequence[str] | None = None) -> Arm:
     """
     choices = {group: str(config.hydra.runtime.choices.get(group, "none")) for group in GROUPS}
     values = {key: _as_typed(OmegaConf.select(config, key)) for key in (axes_of(config) if axes is None else axes)}
+    _take_up_own_options(config, choices)
     own = OmegaConf.create({key: config[key] for key in config if key != "hydra"})
     plain = OmegaConf.to_container(own, resolve=True)
     assert isinstance(plain, dict)
+    if isinstance(task := plain.get("task"), dict):  # a person's own, given as `own`, has a name of its own
+        choices["task"] = str(task.get("name", choices["task"]))
     return read_arm(
         {str(key): value for key, value in plain.items()}, choices, values, OmegaConf.to_yaml(OmegaConf.create(plain))
     )
+
+
+def _take_up_own_options(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Options of one choice of a group, as `optimizer.external._target_`, count for that one and for no other."""
+    for group, chosen in choices.items():
+        section = config.get(group)
+        if not isinstance(section, DictConfig):
+            continue
+        held = OmegaConf.to_container(section)
+        assert isinstance(held, dict)
+        nested = [str(key) for key, value in held.items() if isinstance(value, dict)]
+        known = all_choices(config, group) if nested else set()
+        with open_dict(section):
+            for key in known.intersection(nested):
+                own = section.pop(key)
+                if key == chosen:
+                    section.merge_with(own)
 
 
 def _as_typed(value: object) -> str:

@@ -8,6 +8,7 @@ value is a whole number holds whole numbers; `log` is false unless it is given.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,11 +50,14 @@ def read_space(section: Section) -> SpaceConfig:
 
 
 def opened(overrides: Sequence[str]) -> list[str]:
-    """Hydra overrides that may name any key under `search.space` and `task`, which are open: `++` adds it.
+    """Hydra overrides that may name any key under `search.space`, `task` and `optimizer`, which are open: `++` adds it.
 
-    Whether a task has an option is known by the task.
+    Whether a task or a rule has an option is known by its class. `GROUP.CHOICE.KEY` is for one choice of a group.
     """
-    return [f"++{override}" if override.startswith(("search.space.", "task.")) else override for override in overrides]
+    return [f"++{override}" if _OPEN.match(override) else override for override in overrides]
+
+
+_OPEN = re.compile(r"(search\.space|task|optimizer|(schedule|warmup|weight_decay|averaging)\.\w+)\.")
 
 
 def _entries(key: str, value: Any) -> Iterator[tuple[str, RangeConfig | ChoicesConfig]]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from optsweep.config.arm import GROUPS, Arm
 from optsweep.config.compose import choices_of, compose
 from optsweep.config.door import arm_of
+from optsweep.config.wrong import of_hydra
 from optsweep.errors import UserError, nearest
 
 Spoken = str | Mapping[str, Any]
@@ -22,10 +26,10 @@ def arms_of(arms: Sequence[Spoken], settings: Mapping[str, Any]) -> list[Arm]:
     named = choices_of(GROUPS)
     wanted = [_keys(arm, named) for arm in arms]
     axes = sorted({key for keys in wanted for key in keys if key not in GROUPS})
-    shared = [_override(key, value) for key, value in settings.items()]
-    return [
-        arm_of(compose([*shared, *(_override(key, value) for key, value in keys.items())]), axes) for keys in wanted
-    ]
+    try:
+        return [arm_of(compose([_override(*item) for item in {**settings, **keys}.items()]), axes) for keys in wanted]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(of_hydra(error)) from None
 
 
 _BARE = ("optimizer", "schedule", "averaging", "recipe")
@@ -34,7 +38,7 @@ _ENDINGS = {" warm-up": "warmup", " decay": "weight_decay"}
 
 
 def _keys(arm: Spoken, named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Choices and other keys of an arm: of a string, each part is one choice, or KEY=VALUE."""
+    """Choices and other keys of an arm: of a string, each part is a choice, KEY=VALUE, or an optimizer's path."""
     if isinstance(arm, Mapping):
         return {str(key): value for key, value in arm.items()}
     keys: dict[str, Any] = {}
@@ -42,6 +46,9 @@ def _keys(arm: Spoken, named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if equals:
             keys[key.strip()] = yaml.safe_load(value)
+            continue
+        if re.fullmatch(r"\w+(\.\w+)+", part):
+            keys |= {"optimizer": "external", "optimizer._target_": part}
             continue
         ending = next((ending for ending in _ENDINGS if part.endswith(ending)), "")
         groups, choice = ((_ENDINGS[ending],) if ending else _BARE), part.removesuffix(ending)
@@ -54,6 +61,20 @@ def _keys(arm: Spoken, named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
             )
         keys[group] = choice
     return keys
+
+
+def search_of(search: int | Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of a search: so many trials of each arm (0: none), or what `search` of the config holds, by name.
+
+    The `space` has an entry for each searched key, dots and all: {"task.dropout": {"low": 0, "high": 0.5}}.
+    """
+    if not isinstance(search, Mapping):
+        return {"search.trials": search} if search else {"search": "none"}
+    space = search.get("space", {})
+    if not isinstance(space, Mapping):
+        raise UserError(f"search.space: {space!r} is not allowed; give ranges and lists by key")
+    keys = {f"search.{key}": value for key, value in search.items() if key != "space"}
+    return keys | {f"search.space.{key}": value for key, value in space.items()}
 
 
 def _override(key: str, value: Any) -> str:

@@ -180,6 +180,7 @@ def facts_of(arm: Arm, program: ArmProgram) -> ArmFacts:
         num_test=said.sizes.get(Split.TEST),
         resplit=redraws(arm, program.task),
         averaged=ships_average(arm),
+        decides=program.task.decides,
     )
 
 

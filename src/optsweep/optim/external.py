@@ -202,7 +202,10 @@ def _constructor(
     parameters = inspect.signature(cls).parameters
     known = [p.name for p in list(parameters.values())[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if unknown := sorted(kwargs.keys() - set(known)):
-        raise ValueError(f"optimizer.{unknown[0]} is no argument of {name}; it has {', '.join(known)}")
+        raise ValueError(
+            f"optimizer.{unknown[0]} is no argument of {name}; it has {', '.join(known)} (for one choice of a grid "
+            f"alone: optimizer.external._target_=…)"
+        )
     if decay is not Decay.NONE and kwargs.get("weight_decay"):
         raise ValueError(f"optimizer.weight_decay of {name} and weight_decay={decay} are two decays; give one of them")
     if needs_closure(cls):

@@ -19,6 +19,8 @@ from optsweep.tracking.names import Status
 from optsweep.tracking.reader import LEARNING_RATE, ArmRecord, SweepRecord, TrialRecord
 from optsweep.train.trial import Phase
 
+LOSS = "loss"
+
 BASIN_TOLERANCE = 0.05  # of the best loss
 
 
@@ -88,8 +90,23 @@ class ArmResult:
 
     @property
     def unit(self) -> str:
+        """Unit of what decides."""
+        return "" if self.arm.facts.get("decides") else self.loss_unit
+
+    @property
+    def loss_unit(self) -> str:
         """Unit of the loss."""
         return str(self.arm.facts.get("loss_unit", ""))
+
+    @property
+    def measure(self) -> str:
+        """What decides, and is called the loss in what follows: it, or a metric, as "1 − auc"."""
+        return str(self.arm.facts.get("decides", "")) or LOSS
+
+    @property
+    def aside(self) -> Interval | None:
+        """Mean test loss where a metric decides in its place."""
+        return mean_of(independent(self._metrics(names.TEST_ASIDE)).values())
 
     @property
     def metric(self) -> Interval | None:

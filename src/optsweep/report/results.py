@@ -152,6 +152,7 @@ def _arm(arm: ArmResult) -> dict[str, Any]:
         "test_loss": _interval(arm.test),
         "val_loss": _interval(arm.val),
         "test_metric": _interval(arm.metric),
+        "test_aside": _interval(arm.aside),  # the loss, where facts.decides says that a metric stands in its place
         "timing": asdict(arm.arm.timing) if arm.arm.timing else None,
         "lr_basin": asdict(arm.basin) if arm.basin else None,
         "state_bytes": arm.state_bytes,

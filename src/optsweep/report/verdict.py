@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from optsweep.inference.comparison import within
 from optsweep.inference.looks import AUTO, Level, repeats_done, searches_in_words
 from optsweep.inference.statistics import Interval, PairedT
-from optsweep.report.arm_result import ArmResult
+from optsweep.report.arm_result import LOSS, ArmResult
 from optsweep.report.caveats import caveats, seeds_diverged
 from optsweep.report.comparison import Comparison, Conclusion, Group
 from optsweep.report.conditions import conditions, why_undecided
@@ -139,7 +139,7 @@ def _alone(arm: ArmResult, group: Group) -> str:
         interval = f", 95 % interval {span(test.low, test.high, places)}"
     mean = f"{fixed(test.estimate, places)} {arm.unit}".rstrip()
     what = plural(test.n, "seed") if test.n == len(arm.test_losses) else f"{test.n} searches"
-    return f"{where}: its {'mean ' if test.n > 1 else ''}test loss is {mean}{interval} over {what}."
+    return f"{where}: its {'mean ' if test.n > 1 else ''}test {arm.measure} is {mean}{interval} over {what}."
 
 
 def sentence(comparison: Comparison, group: Group) -> str:
@@ -216,9 +216,10 @@ def _at_chosen(comparison: Comparison) -> str:
 def _evidence(comparison: Comparison) -> str:
     assert comparison.test is not None
     over = paired_over(comparison)
-    unit = comparison.baseline.unit
+    unit, measure = comparison.baseline.unit, comparison.baseline.measure
     samples = "" if comparison.over_samples else _test_samples(comparison.baseline)
-    return evidence(comparison.test, comparison.p_holm, *comparison.means, unit, comparison.level, over, samples)
+    said = comparison.test, comparison.p_holm, *comparison.means, unit, comparison.level
+    return evidence(*said, over, samples, measure)
 
 
 def paired_over(comparison: Comparison) -> str:
@@ -255,13 +256,16 @@ def evidence(
     level: Level,
     over: str = "",
     samples: str = "",
+    measure: str = LOSS,
 ) -> str:
     """The difference of two mean test losses over common seeds, its interval and p value, and the two means."""
     half = None if test.low is None or test.high is None else (test.high - test.low) / 2
     places = decimals(half, test.mean if test.mean else theirs)
     size_of = f"{fixed(abs(test.mean), places)} {unit}".rstrip()
     word = "equal" if test.mean == 0 else f"{'lower' if test.mean < 0 else 'higher'} by {size_of}"
-    text = f"{'mean ' if test.n > 1 else ''}test loss {word} ({fixed(ours, places)} against {fixed(theirs, places)}"
+    text = (
+        f"{'mean ' if test.n > 1 else ''}test {measure} {word} ({fixed(ours, places)} against {fixed(theirs, places)}"
+    )
     if test.low is not None and test.high is not None:
         text += f"; {interval_name(level, 'of the difference')} {span(test.low, test.high, places, sign=True)}"
         text += f", {p_value(p_holm)}" + (" after Holm's correction" if p_holm != test.p else "")
@@ -272,13 +276,14 @@ def _target(comparison: Comparison) -> str:
     found = comparison.steps_ratio
     if found is None:
         return ""
+    measure = comparison.baseline.measure
     if math.isinf(found.estimate):
         reached = sum(math.isfinite(ratio) for ratio in comparison.steps_ratios)
         of = f"{found.n} searches" if comparison.searches > 1 else plural(found.n, "seed")
-        return f"It reaches the baseline's final validation loss on only {reached} of {of}."
+        return f"It reaches the baseline's final validation {measure} on only {reached} of {of}."
     also = f" and {_ratio_of(seconds, 'time')}" if (seconds := comparison.seconds_ratio) is not None else ""
     steps = _ratio_of(found, "steps", f"{comparison.steps_ratio_of}; ")
-    return f"It reaches the baseline's final validation loss in {steps}{also}."
+    return f"It reaches the baseline's final validation {measure} in {steps}{also}."
 
 
 def _ratio_of(ratio: Interval, what: str, how: str = "") -> str:

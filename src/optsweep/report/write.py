@@ -189,6 +189,7 @@ _ORDER = (
     "difference",
     "cost",
     "val_loss",
+    "val_aside",
     "test_loss",
     "paths",
     "lr_response",

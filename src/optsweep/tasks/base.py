@@ -39,6 +39,10 @@ ARCHITECTURES = ("mlp", "cnn", "resnet", "transformer", "linear", "surface")
 """Those that published ranges are for; another one gets the ranges that are for none in particular."""
 
 
+UNNAMED = "own"
+"""Name of a task that nobody has named; `compare` then names it as the sweep."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the suggestions ask about a task (deck: warm-up, LR adjustment and weight-decay tables)."""
@@ -51,6 +55,7 @@ class Facts:
     unstable: bool = False
     transfer_learning: bool = False
     fan_in: int | None = None  # columns of a typical hidden matrix (Muon's LR depends on them)
+    like: str | None = None  # of ARCHITECTURES the one whose ranges are to hold for another one
 
 
 class Trainable(ABC):
@@ -59,6 +64,8 @@ class Trainable(ABC):
     facts: Facts
     metric: str = "accuracy"
     higher_is_better: bool = True
+    decides: str = ""
+    """What trials and arms are compared by, where it is something else than the loss: "1 − auc"."""
     loss_unit: str = "nats"
     chance_loss: float | None = None
     """Loss of a uniform guess, if it is known; drawn in figures."""

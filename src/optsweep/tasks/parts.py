@@ -285,12 +285,21 @@ def _kind(key: str, value: Any) -> type[Arrays] | type[Items] | type[Stream]:
         return Stream
     if callable(type(value).__dict__.get("__call__")) and not _indexable(value):
         return Stream
+    if isinstance(value, list) and 1 < len(value) < 4 and all(map(_is_array, value)):
+        raise UserError(
+            f"task.{key}: a list is one of samples, and this one has {len(value)}; give arrays as a tuple: (x, y)"
+        )
     if _indexable(value):
         return Items
     raise UserError(
         f"task.{key}: {type(value).__name__} is no data; give arrays or tensors ((x, y) or a dict of them), a Dataset, "
         f"or a function that returns a DataLoader"
     )
+
+
+def _is_array(value: Any) -> bool:
+    """Whether it is an array, or holds some."""
+    return isinstance(value, (Tensor, np.ndarray, Mapping, tuple))
 
 
 def _indexable(value: Any) -> bool:
@@ -314,13 +323,13 @@ def _order_of_its_own(key: str, loader: DataLoader[Any]) -> UserError:
 def _tensors(key: str, nest: Nest) -> Nest:
     """A nest of arrays as tensors with equally many rows. Raises UserError."""
     tensors: Nest
-    if isinstance(nest, (tuple, list)):
+    if isinstance(nest, tuple) or (isinstance(nest, list) and any(map(_is_array, nest))):
         tensors = tuple(_tensors(key, part) for part in nest)
     elif isinstance(nest, Mapping):
         tensors = {name: _tensors(key, part) for name, part in nest.items()}
     else:
         try:
-            tensors = torch.as_tensor(nest).detach()
+            tensors = torch.as_tensor(nest if isinstance(nest, Tensor) else np.asarray(nest)).detach()
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"task.{key}: {type(nest).__name__} is no array of numbers ({error})") from None
         if not tensors.ndim:

@@ -17,7 +17,7 @@ from optsweep.checks import choice, flag, number, optional, text, whole
 from optsweep.errors import UserError, located
 from optsweep.groups import checked_groups
 from optsweep.tasks import nest
-from optsweep.tasks.base import Facts, Full, Split, Task, are_classes, digest_of, equal
+from optsweep.tasks.base import UNNAMED, Facts, Full, Split, Task, are_classes, digest_of, equal
 from optsweep.tasks.criteria import Criterion, metric_of, name_of
 from optsweep.tasks.data import Data
 from optsweep.tasks.meters import Means, Meter
@@ -32,6 +32,9 @@ VAL, TEST = 0.2, 0.2
 """Shares of the data that become validation and test split where none is given."""
 
 LOSS, METRIC = "loss", "metric"
+
+BATCH_SIZE, STEPS = 64, 500
+"""Of a trial, where nobody says it; as conf/task/own.yaml has them."""
 
 
 class Pieces(Task):
@@ -57,10 +60,10 @@ class Pieces(Task):
         workers: int = 0,
         samples: int | None = None,
         split_seed: int = 0,
-        batch_size: int = 64,
-        steps: int = 500,
-        name: str = "own",
-        loss_unit: str = "loss",
+        batch_size: int = BATCH_SIZE,
+        steps: int = STEPS,
+        name: str = UNNAMED,
+        loss_unit: str | None = None,
         loss_floor: float | None = None,
         facts: Facts | None = None,
     ) -> None:
@@ -82,12 +85,8 @@ class Pieces(Task):
         self._metric = None if metric is None else metric_of(metric)
         self.metric = name_of(metric) if metric_name is None else text("task.metric_name", metric_name)
         self.higher_is_better = higher_is_better
-        self.loss_unit = text("task.loss_unit", loss_unit)
+        self.loss_unit = optional(text)("task.loss_unit", loss_unit) or ("nats" if loss is None else "")
         self.loss_floor = 0.0 if loss is None else optional(number)("task.loss_floor", loss_floor)
-        self._by_metric = choice("task.objective", objective, (LOSS, METRIC)) == METRIC
-        if self._by_metric:
-            self.loss_unit = f"1 − {self.metric}" if higher_is_better else self.metric
-            self.loss_floor = 0.0
         given = {key: value for key, value in (("train", train), ("val", val), ("test", test)) if value is not None}
         if "train" not in given:
             raise UserError(
@@ -96,6 +95,20 @@ class Pieces(Task):
         self._parts, self.notes = _divided(
             parts_of(given, collate=collate, workers=whole("task.workers", workers, low=0), samples=samples),
             self.split_seed,
+        )
+        self._let_decide(objective)
+
+    def _let_decide(self, objective: str) -> None:
+        """Have settings chosen by the loss or by the metric, as `objective` says."""
+        self._by_metric = choice("task.objective", objective, (LOSS, METRIC)) == METRIC
+        if not self._by_metric:
+            return
+        self.decides = f"1 − {self.metric}" if self.higher_is_better else self.metric
+        self.loss_floor = 0.0
+        self.notes = (
+            *self.notes,
+            f"task.objective: settings are chosen by {self.decides}, and the verdict is stated on it; where the report "
+            f"says loss without a unit it means this",
         )
 
     # -- model --------------------------------------------------------------------------------------------------------
@@ -231,13 +244,23 @@ class Pieces(Task):
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Of logits `[..., classes]` and classes `[...]`."""
+    """Of logits `[..., classes]` and classes `[...]`. Raises UserError for what is neither."""
+    if not isinstance(outputs, Tensor) or outputs.ndim < 2:
+        found = f"shape {list(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise _no_cross_entropy(f"the model to return logits of shape [samples, classes], not {found}")
+    if targets.is_floating_point():
+        raise _no_cross_entropy(f"classes 0, 1, 2 … as targets, not {str(targets.dtype).removeprefix('torch.')}")
     return F.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Of logits `[..., classes]` and classes `[...]`."""
-    return (outputs.argmax(-1) == targets).float().mean()
+    """Of logits `[..., classes]` and classes `[...]`, however shaped."""
+    return (outputs.argmax(-1).flatten() == targets.flatten()).float().mean()
+
+
+def _no_cross_entropy(wanted: str) -> UserError:
+    """Why the loss that is taken where none is given can't be."""
+    return UserError(f"task.loss: not given, so cross-entropy, which wants {wanted}; give loss=f(outputs, targets)")
 
 
 def _is_plain(batch: Nest) -> bool:
@@ -340,8 +363,11 @@ def facts_of_model(module: nn.Module, batch_size: int, *, fine_tuning: bool = Fa
         kind = "transformer"
     elif any(isinstance(layer, _CONVOLUTION) for layer in layers):
         kind = "cnn"
+    elif any(isinstance(layer, nn.RNNBase) for layer in layers):
+        kind = "rnn"
     else:
         kind = "linear" if len(linear) == 1 and len(layers) <= 2 else "mlp"
-    facts = Facts(kind, "simple" if kind == "linear" else "complex", batch_size, fine_tuning=fine_tuning)
+    like = "mlp" if kind == "rnn" else None  # no table has recurrent networks
+    facts = Facts(kind, "simple" if kind == "linear" else "complex", batch_size, fine_tuning=fine_tuning, like=like)
     hidden = sorted(layer.in_features for layer in linear[:-1])
     return replace(facts, fan_in=hidden[len(hidden) // 2]) if hidden else facts

@@ -23,7 +23,8 @@ PARENT = "mlflow.parentRunId"  # MLflow's own: the arm's run of a trial
 NOTE = "mlflow.note.content"
 RUN_NAME = "mlflow.runName"
 
-# Metrics of a trial: ten keys at most, because the MLflow UI draws one chart for each. step = optimizer steps done.
+# Metrics of a trial: ten keys at most, two more where a metric decides, because the MLflow UI draws one chart for each.
+# step = optimizer steps done.
 TRAIN_LOSS = "train/loss"
 LR = "train/lr"
 GRAD_NORM = "train/grad_norm"
@@ -31,8 +32,15 @@ UPDATE_RATIO = "train/update_ratio"
 VAL_LOSS = "val/loss"
 TEST_BLOCKS = "test/loss_by_block"  # its steps are parts of the test split
 TEST_LOSS = "test/loss"
+VAL_OBJECTIVE = "val/objective"  # where a metric decides, its value, lower is better
+TEST_OBJECTIVE = "test/objective"
 TRAIN_SECONDS = "cost/train_seconds"  # pure training time so far, evaluation and tracking excluded
 PEAK_BYTES = "cost/peak_bytes"
+
+
+# As they are read, not as they are written: reports call what decides the loss, and the loss, if it doesn't, this.
+VAL_ASIDE = "val/aside"
+TEST_ASIDE = "test/aside"
 
 
 def val_metric(metric: str) -> str:

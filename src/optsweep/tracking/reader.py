@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -206,7 +206,9 @@ def _natural(name: str) -> list[tuple[str, float]]:
 
 def _trial(run: Run) -> TrialRecord:
     tags, params = run.data.tags, run.data.params
-    metrics = {key: infinity(value) for key, value in run.data.metrics.items() if key != names.TEST_BLOCKS}
+    found = {key: infinity(value) for key, value in run.data.metrics.items() if key != names.TEST_BLOCKS}
+    read_as = _read_as(found)
+    metrics = {read_as.get(key, key): value for key, value in found.items()}
     head, end = TrialHead.of(tags, params), TrialEnd.of(tags, params, metrics)
     return TrialRecord(
         run_id=run.info.run_id,
@@ -223,6 +225,20 @@ def _trial(run: Run) -> TrialRecord:
         state_bytes=None if end.state_bytes is None else float(end.state_bytes),
         lanes=head.lanes,
     )
+
+
+_DECIDED = {
+    names.VAL_OBJECTIVE: names.VAL_LOSS,
+    names.VAL_LOSS: names.VAL_ASIDE,
+    names.TEST_OBJECTIVE: names.TEST_LOSS,
+    names.TEST_LOSS: names.TEST_ASIDE,
+}
+"""Keys as they are written where a metric decides, and as they are read: what decides takes the loss's place."""
+
+
+def _read_as(written: Collection[str]) -> Mapping[str, str]:
+    """How the keys of a trial's metrics are read."""
+    return _DECIDED if names.VAL_OBJECTIVE in written else {}
 
 
 def _arm(client: MlflowClient, run: Run, trials: Sequence[TrialRecord]) -> ArmRecord:
@@ -284,8 +300,9 @@ def _with_curves(client: MlflowClient, arm: ArmRecord) -> ArmRecord:
     trials = []
     for trial in arm.trials:
         if trial.run_id in drawn:
-            keys = (names.VAL_LOSS, names.TRAIN_LOSS, *((names.LR,) if trial is first else ()))
-            curves = {key: _curve(client, trial.run_id, key) for key in keys if key in trial.metrics}
+            keys = (names.VAL_LOSS, names.VAL_ASIDE, names.TRAIN_LOSS, *((names.LR,) if trial is first else ()))
+            written = {read: key for key, read in _DECIDED.items()} if names.VAL_ASIDE in trial.metrics else {}
+            curves = {key: _curve(client, trial.run_id, written.get(key, key)) for key in keys if key in trial.metrics}
             if names.TEST_LOSS in trial.metrics:
                 curves[names.TEST_BLOCKS] = _curve(client, trial.run_id, names.TEST_BLOCKS)
             trial = replace(trial, curves=curves)

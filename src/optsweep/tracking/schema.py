@@ -190,6 +190,7 @@ class ArmFacts:
     num_test: int | None = None  # samples of the test split
     resplit: bool = False  # further repeats divide training and validation anew
     averaged: bool = False  # what is evaluated is an average of the weights, so a run may stop anywhere
+    decides: str = ""  # what settings are chosen by and verdicts are stated on, if not the loss: "1 − auc"
 
 
 @dataclass(frozen=True, eq=False)

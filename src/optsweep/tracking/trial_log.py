@@ -49,7 +49,11 @@ class TrialLog:
 
     def rung(self, rung: Rung) -> None:
         """Keep everything since the rung before, and send it if the last write is long enough ago."""
-        self._add(names.VAL_LOSS, rung.val_loss, rung.step)
+        if rung.val_aside is None:
+            self._add(names.VAL_LOSS, rung.val_loss, rung.step)
+        else:
+            self._add(names.VAL_OBJECTIVE, rung.val_loss, rung.step)
+            self._add(names.VAL_LOSS, rung.val_aside, rung.step)
         self._add(names.val_metric(self.metric), rung.val_score, rung.step)
         for point in rung.points:
             if point.loss is not None:
@@ -66,7 +70,11 @@ class TrialLog:
     def end(self, outcome: Outcome) -> None:
         """Write the result and close the run."""
         if outcome.test_loss is not None and outcome.test_score is not None:
-            self._add(names.TEST_LOSS, outcome.test_loss, outcome.step)
+            if outcome.test_aside is None:
+                self._add(names.TEST_LOSS, outcome.test_loss, outcome.step)
+            else:
+                self._add(names.TEST_OBJECTIVE, outcome.test_loss, outcome.step)
+                self._add(names.TEST_LOSS, outcome.test_aside, outcome.step)
             self._add(names.test_metric(self.metric), outcome.test_score, outcome.step)
             for block, loss in enumerate(outcome.test_blocks):
                 self._add(names.TEST_BLOCKS, loss, block)

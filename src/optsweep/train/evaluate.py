@@ -34,7 +34,7 @@ SPREAD_GROUPS = 16
 
 @torch.no_grad()
 def evaluate(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors, split: Split) -> Tensor:
-    """Mean loss and metric of every lane on a split, `[2, K]` in float64, on the host.
+    """What decides, the metric and the mean loss of every lane on a split, `[3, K]` in float64, on the host.
 
     `scratch` is a module like the one that trains, `weights` its parameters by name as `Arena.views` has them. Whatever
     a forward pass draws at random is the same in every evaluation.
@@ -45,8 +45,8 @@ def evaluate(program: Program, arena: Arena, scratch: nn.Module, weights: Tensor
     for loss, kept, batch, count in _scored(program, arena, scratch, weights, batches):
         losses.add(loss, batch, count)
         score.add(kept, batch, count)
-    found = score.values()
-    return torch.stack([task.deciding(losses.values(), found), found])
+    mean, found = losses.values(), score.values()
+    return torch.stack([task.deciding(mean, found), found, mean])
 
 
 @torch.no_grad()
@@ -63,7 +63,12 @@ def spread(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors)
 
 @torch.no_grad()
 def block_losses(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors) -> Tensor:
-    """Mean losses of about equal parts of the test split, in its order, in every lane: `[blocks, K]`."""
+    """Mean losses of about equal parts of the test split, in its order, in every lane: `[blocks, K]`.
+
+    None where a metric decides: that of a whole split is no mean of its parts'.
+    """
+    if program.task.decides:
+        return torch.zeros(0, arena.lanes, dtype=torch.float64)
     losses = _of_equal(program, arena, scratch, weights, Split.TEST, TEST_BLOCKS)
     if len(losses.counts) < 2:
         return torch.zeros(0, arena.lanes, dtype=torch.float64)

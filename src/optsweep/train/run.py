@@ -246,7 +246,9 @@ class Run:
             points, lane.points = lane.points, []
             if not lane.padding and lane.step > self.told:
                 peak = peak_bytes(self.program.device)
-                rung = Rung(lane.step, val[0][k], val[1][k], tuple(points), ms_per_step, peak, lane.train_seconds)
+                aside = val[2][k] if self.program.task.decides else None
+                found = val[0][k], val[1][k], tuple(points)
+                rung = Rung(lane.step, *found, ms_per_step, peak, lane.train_seconds, aside)
                 self.observer.on_rung(lane.trial.key, rung)
                 self.told = lane.step if len(self.lanes) == 1 else self.told
             if (end := lane.verdict(self.program, val[0][k], points)) is not None:
@@ -279,6 +281,7 @@ class Run:
                 reason=reason,
                 test_blocks=tuple(blocks[k]) if k in tested else (),
                 artifacts=self.program.task.artifacts(buffers),
+                test_aside=test[2][k] if k in tested and self.program.task.decides else None,
             )
             self.observer.on_end(lane.trial.key, outcome)
         self._compact([k for k in range(len(self.lanes)) if k not in ended])

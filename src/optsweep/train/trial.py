@@ -55,6 +55,7 @@ class Rung:
     ms_per_step: float | None  # of the lanes together, evaluation excluded; None before the first step
     peak_bytes: int
     train_seconds: float  # this trial's share of training time so far, shared among trials, not lanes
+    val_aside: float | None = None  # the mean loss, where `val_loss` is a metric that decides in its place
 
 
 @dataclass(frozen=True)
@@ -72,3 +73,4 @@ class Outcome:
     reason: str = ""
     test_blocks: tuple[float, ...] = ()  # mean test losses of about equal parts of the split
     artifacts: Mapping[str, str] = field(default_factory=dict)  # text files by name, such as a landscape's path
+    test_aside: float | None = None  # as a rung's `val_aside`

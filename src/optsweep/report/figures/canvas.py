@@ -217,9 +217,9 @@ def log_ticks(axis: Any) -> None:
 
 
 def loss_label(group: Group, split: str) -> str:
-    """Label of a loss axis with its unit."""
-    unit = group.baseline.unit
-    return f"{split} loss ({unit})" if unit else f"{split} loss"
+    """Label of an axis of what decides, the loss with its unit or a metric."""
+    unit, measure = group.baseline.unit, group.baseline.measure
+    return f"{split} {measure} ({unit})" if unit else f"{split} {measure}"
 
 
 def save(plan: FigurePlan, prefix: str, folder: Path) -> Drawing:

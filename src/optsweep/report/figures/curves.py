@@ -44,8 +44,9 @@ _CUT = f"The first {100 * _LATE:.0f} % of the run may lie above the figure."
 def plans(group: Group) -> list[FigurePlan]:
     """The curves that this group has data for."""
     found = [
-        _losses(group, names.VAL_LOSS, "validation", "val_loss"),
-        _losses(group, names.TRAIN_LOSS, "training", "train_loss"),
+        _losses(group, names.VAL_LOSS, f"validation {group.baseline.measure}", "val_loss"),
+        _losses(group, names.VAL_ASIDE, "validation loss", "val_aside"),
+        _losses(group, names.TRAIN_LOSS, "training loss", "train_loss"),
         _seconds(group),
     ]
     return [plan for plan in found if plan is not None]
@@ -89,7 +90,9 @@ def _losses(group: Group, key: str, word: str, name: str) -> FigurePlan | None:
         return None
     held = _ending([arm for arm, _, _ in bands.values()])
     shown = [(bands[arm.style][1].astype(np.float64), bands[arm.style][2]) for arm in held]
-    marks, limits = _marks(group, shown) if key == names.VAL_LOSS else ({}, _limits(shown))
+    decides = key == names.VAL_LOSS
+    marks, limits = _marks(group, shown) if decides else ({}, _limits(shown))
+    unit = group.baseline.unit if decides else group.baseline.loss_unit
 
     def draw() -> Figure:
         arms = [arm for arm, _, _ in bands.values()]
@@ -103,17 +106,17 @@ def _losses(group: Group, key: str, word: str, name: str) -> FigurePlan | None:
             beside: Any = {"transform": axes.get_yaxis_transform(), "va": "center"}  # a curve may run anywhere inside
             axes.text(1.01, value, word_of.replace("a uniform ", "uniform\n"), color=MUTED, **beside)
         axes.set_xlabel("optimizer steps")
-        _scale(axes, shown, loss_label(group, word))
+        _scale(axes, shown, f"{word} ({unit})" if unit else word)
         legend(figure, arms)
         return figure
 
     ends = [f"{arm.label} ends at {number(float(values[1, -1]))}" for arm, _, values in bands.values()]
     return FigurePlan(
         name,
-        f"{word.capitalize()} loss",
+        f"{word[0].upper()}{word[1:]}",
         f"{_lines(group, len(bands), key)} {_CUT}{_leaving(held, [arm for arm, _, _ in bands.values()])}"
         + (f" Dotted: {listed([f'{mark}, {number(value)}' for mark, value in marks.items()])}." if marks else ""),
-        f"{word.capitalize()} loss against optimizer steps for {plural(len(bands), 'arm')}: {listed(ends)}.",
+        f"{word[0].upper()}{word[1:]} against optimizer steps for {plural(len(bands), 'arm')}: {listed(ends)}.",
         draw,
     )
 

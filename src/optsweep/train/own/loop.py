@@ -12,7 +12,7 @@ import torch
 
 from optsweep.checks import flag, number, optional, text, whole
 from optsweep.errors import UserError, nearest
-from optsweep.tasks.base import Facts, Split, Trainable
+from optsweep.tasks.base import UNNAMED, Facts, Split, Trainable
 from optsweep.train.own.rehearsal import Rehearsed, rehearse
 from optsweep.train.own.running import RunningTrial
 
@@ -41,7 +41,7 @@ class Loop(Trainable):
         facts: Facts | None = None,
         batch_size: int = 64,
         steps: int = 500,
-        name: str = "own",
+        name: str = UNNAMED,
     ) -> None:
         self.function = train
         self.options = _checked(train, options or {})
