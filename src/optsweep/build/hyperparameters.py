@@ -10,11 +10,12 @@ from typing import Any
 
 from optsweep.build.arithmetic import Suggestion
 from optsweep.build.suggestions import TaskFacts, lr_range, weight_decay
-from optsweep.build.targets import listed, resolve
+from optsweep.build.targets import listed
 from optsweep.build.variants import no_choice, searchable
 from optsweep.config.arm import Arm
 from optsweep.config.search_space import ChoicesConfig, RangeConfig
 from optsweep.errors import UserError, nearest
+from optsweep.imported import imported
 from optsweep.optim.rule import Domain
 from optsweep.search.space import Dimension, Scope, Space, choices, numbers
 
@@ -192,7 +193,7 @@ def _suggested_lr(arm: Arm, facts: TaskFacts) -> Suggestion | None:
     found = lr_range(arm.optimizer.name, arm.schedule.name, facts, **lr_options(arm.optimizer.options))
     if found is not None:
         return found
-    cls = resolve(arm.optimizer.target, "optimizer._target_")
+    cls = imported(arm.optimizer.target, "optimizer._target_")
     default = inspect.signature(cls).parameters.get("lr")
     if default is None or not isinstance(default.default, float) or default.default <= 0:
         return None

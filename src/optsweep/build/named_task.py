@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from optsweep.build.stated import Stated, stated
-from optsweep.build.targets import listed, resolve, signature_of, unpickled
-from optsweep.checks import of_type
+from optsweep.build.targets import listed, unpickled
+from optsweep.checks import of_type, signature_of
 from optsweep.config.sections import TaskConfig
-from optsweep.errors import UserError, located, nearest
+from optsweep.errors import UserError, is_of_own_code, located, nearest
+from optsweep.imported import imported
 from optsweep.tasks.base import Split, Task
 from optsweep.train.process import DEFAULT_DTYPE, isolated
 
@@ -36,11 +37,12 @@ def _refuse_default_dtype(config: TaskConfig) -> None:
 def _named_task(config: TaskConfig) -> Task:
     """A task by its path: a class of tasks, a function that returns one, or a task itself."""
     with isolated():
-        found = resolve(config.target, "task._target_")
+        found = imported(config.target, "task._target_")
         _refuse_default_dtype(config)
     if isinstance(found, Task) and not config.options:
         return found
-    if not callable(found) or (inspect.isclass(found) and not issubclass(found, Task)):
+    ours = config.target.startswith(("optsweep.", "torch."))  # of which only tasks are called
+    if not callable(found) or (not issubclass(found, Task) if inspect.isclass(found) else ours):
         raise UserError(
             f"task._target_: {config.target} is no optsweep.tasks.base.Task, no optsweep.Task, and no function that "
             f"returns one"
@@ -55,8 +57,14 @@ def _named_task(config: TaskConfig) -> Task:
         with isolated():
             task = found(**config.options)
             _refuse_default_dtype(config)
+    except UserError:
+        raise
     except (ValueError, TypeError, OSError) as error:
-        raise UserError(str(error).splitlines()[0] if inspect.isclass(found) else f"task: {located(error)}") from None
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        own = is_of_own_code(error) or not inspect.isclass(found)
+        raise UserError(
+            f"task: {located(error)}" if own else said if said.startswith("task") else f"task: {said}"
+        ) from None
     if not isinstance(task, Task):
         raise UserError(f"task._target_: {config.target} returns {type(task).__name__}; return an optsweep.Task")
     return task

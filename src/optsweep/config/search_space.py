@@ -51,9 +51,18 @@ def read_space(section: Section) -> SpaceConfig:
 def opened(overrides: Sequence[str]) -> list[str]:
     """Hydra overrides that may name any key under `search.space` and `task`, which are open: `++` adds it.
 
-    Whether a task has an option is known by the task.
+    Whether a task has an option is known by the task. The name of an arm needs no quotes, for all the = that are in it.
     """
-    return [f"++{override}" if override.startswith(("search.space.", "task.")) else override for override in overrides]
+    return [_opened(override) for override in overrides]
+
+
+def _opened(override: str) -> str:
+    if override.startswith(("search.space.", "task.")):
+        return f"++{override}"
+    key, _, name = override.partition("=")
+    if key == "sweep.baseline" and "=" in name and not name.startswith(("'", '"')):
+        return f"{key}='{name}'" if "'" not in name else override
+    return override
 
 
 def _entries(key: str, value: Any) -> Iterator[tuple[str, RangeConfig | ChoicesConfig]]:

@@ -11,6 +11,7 @@ from optsweep.checks import checked, choice, either, flag, length, number, optio
 from optsweep.config.fields import Key, Keyed, Options, Rest, missing
 from optsweep.config.search_space import SpaceConfig, read_space
 from optsweep.config.section import Section
+from optsweep.errors import UserError
 
 FROM_TASK: Any = None
 """As `trainer.steps`: the task's own number, which the arm puts in its place."""
@@ -20,6 +21,12 @@ AUTO_LAG: Any = "auto"
 
 AUTO_TRIALS: Any = "auto"
 """As `search.trials`: one of the two numbers below, which the arm puts in its place."""
+
+NUM_WORKERS = optional(whole, low=0, most=1024)
+"""The check of `hydra.launcher.workers`; 0: in this process, null: one per `trainer.threads` cores, or per GPU."""
+
+MOST_STEPS, MOST_TRIALS = 10**7, 10**5
+"""Of a trial, and of an arm's phase: every step and every trial is planned before it is run."""
 
 ONE_SEARCH, TRIALS = 32, 16
 """Trials of a search of several keys that a verdict rests on alone, and of any other."""
@@ -67,7 +74,9 @@ class TaskConfig(Keyed):
     name: Annotated[str, Key("task.name", text)]
     target: Annotated[str, Key("task._target_", text)]
     batch_size: Annotated[int | None, Key("task.batch_size", _batch_size)]  # None: the whole training set
-    steps: Annotated[int, Key("task.steps", checked(whole, low=2))]  # default length of a trial, in optimizer steps
+    steps: Annotated[
+        int, Key("task.steps", checked(whole, low=2, most=MOST_STEPS))
+    ]  # default length of a trial, in optimizer steps
     resplit: Annotated[bool | None, Key("task.resplit", optional(flag))] = None  # by further repeats; None: if it can
     options: Annotated[Options, Rest("task")] = field(default_factory=dict)
     pickled: bytes = field(default=b"", repr=False, compare=False)  # the task itself, where Python code gave it
@@ -126,6 +135,8 @@ class AveragingConfig(Keyed):
     def __post_init__(self) -> None:
         if self.name == "none":
             self.fill(target=None)
+            if self.options:
+                raise UserError(f"averaging.{next(iter(self.options))}: averaging=none has no options")
         elif self.target is None:
             raise missing("averaging._target_")
         super().__post_init__()
@@ -135,17 +146,17 @@ class AveragingConfig(Keyed):
 class TrainerConfig(Keyed):
     """How trials are trained."""
 
-    steps: Annotated[int, Key("trainer.steps", optional(whole, low=2))] = FROM_TASK
+    steps: Annotated[int, Key("trainer.steps", optional(whole, low=2, most=MOST_STEPS))] = FROM_TASK
     device: Annotated[str, Key("trainer.device", _device)] = "auto"
-    lanes: Annotated[int, Key("trainer.lanes", whole)] = 1
+    lanes: Annotated[int, Key("trainer.lanes", checked(whole, most=10**4))] = 1
     precision: Annotated[str, Key("trainer.precision", checked(choice, choices=("fp32", "bf16")))] = "fp32"
     clip_norm: Annotated[float | None, Key("trainer.clip_norm", optional(number, above=0.0))] = None
-    rungs: Annotated[int, Key("trainer.rungs", whole)] = 12
-    log_every: Annotated[int, Key("trainer.log_every", whole)] = 10
-    accumulate: Annotated[int, Key("trainer.accumulate", whole)] = 1
-    threads: Annotated[int, Key("trainer.threads", whole)] = 1
+    rungs: Annotated[int, Key("trainer.rungs", checked(whole, most=10**5))] = 12
+    log_every: Annotated[int, Key("trainer.log_every", checked(whole, most=MOST_STEPS))] = 10
+    accumulate: Annotated[int, Key("trainer.accumulate", checked(whole, most=10**6))] = 1
+    threads: Annotated[int, Key("trainer.threads", checked(whole, most=1024))] = 1
     divergence_factor: Annotated[float, Key("trainer.divergence_factor", checked(number, above=1.0))] = 2.0
-    eval_batch_size: Annotated[int, Key("trainer.eval_batch_size", whole)] = 64
+    eval_batch_size: Annotated[int, Key("trainer.eval_batch_size", checked(whole, most=10**6))] = 64
     deterministic: Annotated[bool, Key("trainer.deterministic", flag)] = False
 
 
@@ -163,11 +174,11 @@ class SuggestConfig(Keyed):
 class SearchConfig(Keyed):
     """How the arm is tuned. `trials` 0: not at all."""
 
-    trials: Annotated[int, Key("search.trials", either("auto", whole, low=0))] = AUTO_TRIALS
+    trials: Annotated[int, Key("search.trials", either("auto", whole, low=0, most=MOST_TRIALS))] = AUTO_TRIALS
     sampler: Annotated[str, Key("search.sampler", checked(choice, choices=("tpe", "gp", "quasi-random")))] = "gp"
     pruner: Annotated[str, Key("search.pruner", checked(choice, choices=("none", "median")))] = "none"
     reruns: Annotated[float, Key("search.reruns", checked(number, least=0.0, most=0.5))] = 0.25  # share of the trials
-    lag: Annotated[int, Key("search.lag", either("auto", whole))] = AUTO_LAG
+    lag: Annotated[int, Key("search.lag", either("auto", whole, most=MOST_TRIALS))] = AUTO_LAG
     over: Annotated[tuple[str, ...], Key("search.over", _names)] = ("lr",)
     space: Annotated[SpaceConfig, Key("search.space", _space)] = field(default_factory=dict)
 

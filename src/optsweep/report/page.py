@@ -13,6 +13,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from optsweep.address import TRACKING_KEY, read_address
 from optsweep.inference.looks import in_words, searches_in_words
 from optsweep.inference.repeats import SEEDS_PER_REPEAT, repeats_of
 from optsweep.report import chosen, samples, wording
@@ -45,6 +46,7 @@ def render(
     tracking_uri: str,
 ) -> str:
     """The page as HTML. Every text from the store is escaped; only our own SVG, CSS and JavaScript are not."""
+    address = read_address(TRACKING_KEY, tracking_uri)
     groups = [
         {"verdict": v, "group": v.group, "drawings": held, "id": f"g{place}"}
         for place, (v, held) in enumerate(zip(verdicts, drawings, strict=True), 1)
@@ -62,7 +64,7 @@ def render(
             partial=any(partial(v.group) for v in verdicts) or any(sweep.absent for sweep in sweeps),
             css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
             script=Markup((_FOLDER / "page.js").read_text(encoding="utf-8")),
-            ui=tracking_uri.rstrip("/") if tracking_uri.startswith(("http://", "https://")) else _LOCAL_UI,
+            ui=address.text if address.is_server else _LOCAL_UI,
         )
     )
 
