@@ -69,9 +69,12 @@ def space_of(
             highest = _highest(dimensions["lr"]) if "lr" in dimensions else fixed["lr"]
             dimensions[DECAY_KEY] = _within(dimensions[DECAY_KEY], _decay_limits(arm.decay.mode, facts, highest))
         if not dimensions:
-            raise UserError(
-                "search.trials: nothing is left to search (optimizer.lr is fixed); give search=none, or search.over"
-            )
+            if DECAY_KEY in arm.search.over and arm.decay.mode == "none":
+                raise UserError(
+                    "search.over: weight_decay=none has no value to search; choose weight_decay=decoupled, or add lr"
+                )
+            fixed_lr = " (optimizer.lr is fixed)" if arm.optimizer.lr is not None else ""
+            raise UserError(f"search.trials: nothing is left to search{fixed_lr}; give search=none, or search.over")
     elif arm.optimizer.lr is None and lr is None:
         raise UserError(f"optimizer.lr: there is no suggested value for {arm.optimizer.target}; give a number")
     if arm.decay.mode != "none" and arm.decay.value is None and decay is None and DECAY_KEY not in dimensions:

@@ -46,7 +46,6 @@ def render(
     tracking_uri: str,
 ) -> str:
     """The page as HTML. Every text from the store is escaped; only our own SVG, CSS and JavaScript are not."""
-    address = read_address(TRACKING_KEY, tracking_uri)
     groups = [
         {"verdict": v, "group": v.group, "drawings": held, "id": f"g{place}"}
         for place, (v, held) in enumerate(zip(verdicts, drawings, strict=True), 1)
@@ -64,9 +63,15 @@ def render(
             partial=any(partial(v.group) for v in verdicts) or any(sweep.absent for sweep in sweeps),
             css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
             script=Markup((_FOLDER / "page.js").read_text(encoding="utf-8")),
-            ui=address.text if address.is_server else _LOCAL_UI,
+            ui=address_of_ui(tracking_uri),
         )
     )
+
+
+def address_of_ui(tracking_uri: str) -> str:
+    """Where a browser finds the runs of a store; nobody's password is in it."""
+    address = read_address(TRACKING_KEY, tracking_uri)
+    return address.text if address.is_server else _LOCAL_UI
 
 
 @cache
