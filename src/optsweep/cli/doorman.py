@@ -8,11 +8,8 @@ import hashlib
 import inspect
 import io
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +26,11 @@ from optsweep.address import STORAGE_KEY, TRACKING_KEY
 from optsweep.checks import flag, shown
 from optsweep.cli.verbs import VERBS
 from optsweep.command import Command
-from optsweep.config.arm import GROUPS
 from optsweep.config.compose import axes_of, check_overrides, compose, register
 from optsweep.config.door import arm_of
 from optsweep.config.search_space import opened
 from optsweep.config.sections import NUM_WORKERS
+from optsweep.config.wrong import of_hydra
 from optsweep.errors import SweepFailedError, UserError, nearest, without_secrets
 from optsweep.imported import check_trusted
 from optsweep.tracking.store import StoreFailureError
@@ -248,7 +245,7 @@ def _one_line(error: BaseException) -> str | None:
     if type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "mlflow", "optuna"):
         return f"the store failed: {text.splitlines()[0][:300]}; what is finished is kept"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return _of_hydra(text)
+        return of_hydra(error)
     return None
 
 
@@ -256,43 +253,3 @@ def _short(text: str) -> str:
     """One line, of a length that a person reads; nothing in it that a terminal would obey."""
     line = "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
-
-
-def _of_hydra(text: str) -> str:
-    """What Hydra or OmegaConf says, in one line that names the key."""
-    if match := re.search(r"Could not find '([\w/]+)/([^']+)'.*?Available options in '[^']+':\s*(.*)", text, re.S):
-        group, choice, options = match[1], match[2], match[3].partition("Config search path")[0].split()
-        return f"{group}={choice}: no such choice{nearest(choice, options)}; there are {', '.join(options)}"
-    if match := re.search(r"Cannot find primary config '([^']+)'", text):
-        names = _sweep_files()
-        return f"-cn {match[1]}: no such sweep{nearest(match[1], names)}; there are {', '.join(names)}"
-    if match := re.search(r"Could not (?:override|append to config[^']*) '([^']+)'", text):
-        key, known = match[1], _known_keys()
-        if key in known:  # its section was taken away
-            return f"{key.partition('.')[0]}: a group of keys is wanted"
-        return f"{key}: no such key{nearest(key, known)}; optsweep --cfg job shows all of them"
-    if match := re.search(r"Missing mandatory value: ([\w.]+)", text):
-        return f"{match[1]}: a value is missing"
-    if match := re.search(r"node `(\w+)` is not a container", text):
-        return f"{match[1]}: a group of keys is wanted"
-    if match := re.search(r"^(.*)\s+full_key: (\S+)", text, re.S):
-        return _short(f"{match[2]}: {match[1]}")
-    return _short(text)
-
-
-def _sweep_files() -> list[str]:
-    folders = [Path(str(files("optsweep.sweeps"))), Path.cwd() / "sweeps"]
-    return sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
-
-
-@cache
-def _known_keys() -> tuple[str, ...]:
-    """All keys of the default config, and the groups."""
-
-    def walk(node: Any, path: str) -> list[str]:
-        if not isinstance(node, Mapping):
-            return [path]
-        return [path, *(k for key, value in node.items() for k in walk(value, f"{path}.{key}" if path else key))]
-
-    plain = OmegaConf.to_container(compose([]), resolve=False)
-    return (*GROUPS, *walk(plain, ""))

@@ -1,4 +1,4 @@
-"""Arguments of a verb, with its mistakes in one line, as everything else says them."""
+"""Parses the arguments of a verb."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from optsweep.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UserError where argparse prints the usage."""
+    """Says what is wrong in one line, as everything else does."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and of which verb."""
+        """Raise UserError instead of printing the usage."""
         raise UserError(f"{self.prog.rpartition(' ')[2]}: {message}")
