@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import sys
+
+from optsweep.terminal import replace_what_cannot_be_shown
 
 HELP = """optsweep: which optimizer and learning-rate schedule should you use for your model?
 
@@ -38,9 +39,7 @@ The guide is README.md; the catalogue of everything to choose from is docs/catal
 def main() -> None:
     """Entry point."""
     arguments = sys.argv[1:]
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without dashes gets question marks, and no traceback
+    replace_what_cannot_be_shown()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(HELP)
         raise SystemExit(0)
