@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from optsweep.cli import doorman
 from optsweep.cli.doorman import run
 from optsweep.config.compose import compose
+from optsweep.config.door import arm_of
 from optsweep.config.search_space import opened
 from optsweep.launch import sweep
 
@@ -99,9 +102,8 @@ def quickly() -> list[str]:
     found += [f"{key}=[1]" for key in ("sweep", "confirm", "trainer", "tracking", "suggest")]
     found += [f"task.resplit={v}" for v in NO_TRUTHS] + [f"sweep.baseline={v}" for v in ("5", "[a]", "{a:b}", "true")]
     found += [f"warmup.steps={v}" for v in ("-1", "two", "nan", "2.5", "[1]", "true", "10", "1.0", "inf")]
-    found += [
-        f"{key}={v}" for key in ("task.name", "optimizer.name", "schedule.name") for v in ("5", "[a]", "{a:b}", "null")
-    ]
+    wrong = ("5", "[a]", "{a:b}", "null", "''", "'a\u202eb'", "x" * 101)
+    found += [f"{key}={v}" for key in ("task.name", "optimizer.name", "schedule.name") for v in wrong]
     found += [f"{key}={v}" for key in ("task._target_", "optimizer._target_") for v in ("5", "[a]", "{a:b}", "null")]
     return list(dict.fromkeys(found))
 
@@ -172,10 +174,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             sys.modules.pop(name, None)
 
 
-def files(folder: Path) -> dict[str, tuple[int, int]]:
+def files(folder: Path) -> dict[str, tuple[int, int] | None]:
     """All that lies in the folder and in the two above it."""
     room = folder.parent.parent
-    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in room.rglob("*")}
+    found = {str(path): path.stat() for path in room.rglob("*")}
+    return {path: (s.st_size, s.st_mtime_ns) if S_ISREG(s.st_mode) else None for path, s in found.items()}
 
 
 def refuse(
@@ -192,6 +195,8 @@ def refuse(
         return f"{arguments}: {len(lines)} lines: {err[:300]!r}"
     if about and not any(word in err for word in about):
         return f"{arguments}: none of {about} is named in {err!r}"
+    if any(inside in err for inside in ("provider=", "hydra.cc", "full_key", "<class", "omegaconf")):
+        return f"{arguments}: {err!r} speaks of what is inside"
     if any(not (c.isprintable() or c == "\n") for c in err):
         return f"{arguments}: {err!r} is not printable"
     return f"{arguments} has written" if files(folder) != before else None
@@ -254,7 +259,18 @@ def test_keys_and_files(folder: Path, capfd: pytest.CaptureFixture[str]) -> None
     check(LISTED["composed"], folder, capfd)
 
 
-def test_code_and_combinations(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_code_and_combinations(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only building finds. Hydra would compose the same config three times more on the way there."""
+    composed: list[DictConfig] = []
+
+    def remembered(overrides: Sequence[str], *rest: Any) -> DictConfig:
+        composed.append(compose(overrides, *rest))
+        return composed[-1]
+
+    monkeypatch.setattr(doorman, "compose", remembered)
+    monkeypatch.setattr(doorman, "_main", lambda command: sweep.run_sweep([arm_of(composed[-1], command.axes)]))
     check(LISTED["built"], folder, capfd)
 
 
@@ -290,10 +306,20 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_without_dashes(encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = command("suggest", "task=iris", "optimizer=adamw", PYTHONIOENCODING=encoding, PYTHONUTF8="0")
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert b"task facts" in done.stdout
+    told = command("--help", PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    assert (told.returncode, told.stderr) == (0, b"")
+    assert b"optsweep suggest task=TASK optimizer=NAME ?" in told.stdout
     refused = command("optimizer=null – é", PYTHONIOENCODING=encoding, PYTHONUTF8="0")
     assert refused.returncode == 2
     assert re.fullmatch(rb"optsweep: [^\n]+\n", refused.stderr)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_has_gone() -> None:
+    """`optsweep --help | true` says nothing about pipes."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = [sys.executable, "-m", "optsweep", "--help"]
+    done = subprocess.run(arguments, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -53,6 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         command = VERBS[arguments[0]](arguments[1:]) if arguments[0] in VERBS else arguments
         if command is not None:
             _hydra(list(command))
+        sys.stdout.flush()  # while a reader that has gone is expected
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -22,6 +22,9 @@ AUTO_LAG: Any = "auto"
 AUTO_TRIALS: Any = "auto"
 """As `search.trials`: one of the two numbers below, which the arm puts in its place."""
 
+MOST_OF_A_NAME = 100
+"""Characters of the name of a task, a rule, a schedule."""
+
 NUM_WORKERS = optional(whole, low=0, most=1024)
 """The check of `hydra.launcher.workers`; 0: in this process, null: one per `trainer.threads` cores, or per GPU."""
 
@@ -54,6 +57,14 @@ def _device(key: str, value: object) -> str:
     return value
 
 
+def _name(key: str, value: object) -> str:
+    """What something is called, on pages and in stores."""
+    name = text(key, value)
+    if not name.strip() or not name.isprintable() or len(name) > MOST_OF_A_NAME:
+        raise refuse(key, value, f"1 to {MOST_OF_A_NAME} printable characters")
+    return name
+
+
 def _names(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(name, str) for name in value):
         raise refuse(key, value, "a list of hyperparameter names, such as [lr,weight_decay]")
@@ -71,7 +82,7 @@ def _space(key: str, value: object) -> SpaceConfig:
 class TaskConfig(Keyed):
     """Which task, with its constructor's options."""
 
-    name: Annotated[str, Key("task.name", text)]
+    name: Annotated[str, Key("task.name", _name)]
     target: Annotated[str, Key("task._target_", text)]
     batch_size: Annotated[int | None, Key("task.batch_size", _batch_size)]  # None: the whole training set
     steps: Annotated[
@@ -86,7 +97,7 @@ class TaskConfig(Keyed):
 class OptimizerConfig(Keyed):
     """Which rule: `options` holds everything but the target and the LR, not yet split into per-lane and static."""
 
-    name: Annotated[str, Key("optimizer.name", text)]
+    name: Annotated[str, Key("optimizer.name", _name)]
     target: Annotated[str, Key("optimizer._target_", text)]
     lr: Annotated[float | None, Key("optimizer.lr", optional(number, above=0.0))] = None  # None: searched or suggested
     options: Annotated[Options, Rest("optimizer")] = field(default_factory=dict)
@@ -96,10 +107,10 @@ class OptimizerConfig(Keyed):
 class ScheduleConfig(Keyed):
     """Which schedule and which warm-up. `warmup_steps` has a fraction of the run as a float, None is "suggested"."""
 
-    name: Annotated[str, Key("schedule.name", text)] = "cosine"
+    name: Annotated[str, Key("schedule.name", _name)] = "cosine"
     target: Annotated[str | None, Key("schedule._target_", optional(text))] = None  # a function of the user's
     options: Annotated[Options, Rest("schedule")] = field(default_factory=dict)
-    warmup: Annotated[str, Key("warmup.name", text)] = "linear"
+    warmup: Annotated[str, Key("warmup.name", _name)] = "linear"
     warmup_steps: Annotated[float | None, Key("warmup.steps", _warmup_steps)] = 0.05
 
     def __post_init__(self) -> None:
@@ -128,7 +139,7 @@ class DecayConfig(Keyed):
 class AveragingConfig(Keyed):
     """Averaging of weights beside the schedule; `target` is None for none."""
 
-    name: Annotated[str, Key("averaging.name", text)] = "none"
+    name: Annotated[str, Key("averaging.name", _name)] = "none"
     target: Annotated[str | None, Key("averaging._target_", optional(text))] = None
     options: Annotated[Options, Rest("averaging")] = field(default_factory=dict)
 
