@@ -222,5 +222,5 @@ def signature_of(cls: Any) -> Mapping[str, inspect.Parameter]:
     """A constructor's parameters, annotations as objects where all their names are known."""
     try:
         return inspect.signature(cls, eval_str=True).parameters
-    except NameError:
+    except (NameError, TypeError, AttributeError):
         return inspect.signature(cls).parameters

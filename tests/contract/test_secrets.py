@@ -89,6 +89,7 @@ def test_hydra_s_copies_of_a_command_have_no_password(
         arguments += [f"tracking.uri='{address}'", "hydra.output_subdir=.hydra"]
     assert run(arguments) == 1
     assert [arm.tracking_uri for arm in given] == [address]
+    assert "hunter2" not in repr(given)
     written = [file for file in tmp_path.rglob("*") if file.is_file() and sweeps not in file.parents]
     assert [file.name for file in written] == ["multirun.yaml"]
     assert not [file for file in written if "hunter2" in file.read_text()]

@@ -7,6 +7,7 @@ import re
 import socket
 from pathlib import Path
 
+import optuna
 import pytest
 
 from optsweep.errors import UserError
@@ -38,6 +39,14 @@ def seat(studies: Studies) -> Seat:
 def take(studies: Studies, worker: str = "a") -> Claim:
     (work,) = studies.pop("arm", Phase.SEARCH, worker, 60.0, 1)
     return work.claim
+
+
+def test_looking_leaves_no_trace(studies: Studies) -> None:
+    """A command that is refused over what a sweep has already has only looked."""
+    assert studies.note("arm", "content") is None
+    assert not studies.has_trials("arm")
+    assert not studies.has_results("arm", 3)
+    assert optuna.get_all_study_names(studies.storage) == []
 
 
 def test_optuna_numbers_and_reads_the_trials_that_are_made_here(studies: Studies, seat: Seat) -> None:

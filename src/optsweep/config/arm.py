@@ -83,8 +83,8 @@ class Arm(Keyed):
         1  # searches, each with seeds of its own
     )
     retries: Annotated[int, Key("sweep.retries", checked(whole, low=0, most=1000))] = 1
-    tracking_uri: Annotated[str, Key("tracking.uri", _tracking)] = FROM_ENVIRONMENT
-    storage: Annotated[str, Key("tracking.storage", _storage)] = "sqlite:///mlruns/optuna.db"
+    tracking_uri: Annotated[str, Key("tracking.uri", _tracking)] = field(default=FROM_ENVIRONMENT, repr=False)
+    storage: Annotated[str, Key("tracking.storage", _storage)] = field(default="sqlite:///mlruns/optuna.db", repr=False)
     yaml: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
 from optsweep.build.assemble import Built, device_of
@@ -44,7 +44,7 @@ class SweepResult:
     """What a call of `run_sweep` came to."""
 
     sweep: str
-    tracking_uri: str
+    tracking_uri: str = field(repr=False)
     arms: tuple[str, ...]  # names
     trials: int  # that ended in this call
     done: int  # trials that the sweep has
