@@ -79,9 +79,8 @@ class Arm(Keyed):
     sweep: Annotated[str, Key("sweep.name", _sweep_name)]
     seed: Annotated[int, Key("sweep.seed", checked(whole, low=0))] = 0
     baseline: Annotated[str | None, Key("sweep.baseline", optional(text))] = None
-    repeats: Annotated[Repeats, Key("sweep.repeats", either(AUTO, whole, most=1000))] = (
-        1  # searches, each with seeds of its own
-    )
+    # searches, each with seeds of its own
+    repeats: Annotated[Repeats, Key("sweep.repeats", either(AUTO, whole, most=1000))] = 1
     retries: Annotated[int, Key("sweep.retries", checked(whole, low=0, most=1000))] = 1
     tracking_uri: Annotated[str, Key("tracking.uri", _tracking)] = field(default=FROM_ENVIRONMENT, repr=False)
     storage: Annotated[str, Key("tracking.storage", _storage)] = field(default="sqlite:///mlruns/optuna.db", repr=False)
