@@ -135,9 +135,12 @@ def open_stores(arms: Sequence[Arm]) -> Studies:
 def _stores(arms: Sequence[Arm], built: Sequence[Built]) -> Studies:
     """Open both stores. One that is missing is made only when nothing can be refused any more."""
     tracking, storage = arms[0].tracking_uri, arms[0].storage
+    runs = read_address(TRACKING_KEY, tracking)
     store.check_usable(read_address(STORAGE_KEY, storage))
-    store.check_usable(read_address(TRACKING_KEY, tracking))
-    store.check_sweep(tracking, arms[0].sweep)
+    store.check_usable(runs)
+    if runs.is_there:
+        store.check(tracking)  # waits for another process that makes its tables
+        store.check_sweep(tracking, arms[0].sweep)
     studies = Studies.open(storage, arms[0].sweep)
     check_history(studies, arms, built)
     store.check(tracking)

@@ -179,8 +179,6 @@ def check_version(tags: Mapping[str, str], sweep: str) -> None:
 
 def check_sweep(uri: str, sweep: str) -> None:
     """Refuse to go on with a sweep that another version began; one that isn't there may begin. Raises UserError."""
-    if not read_address(TRACKING_KEY, uri).is_there:
-        return
     opened = client(uri)
     experiment = opened.get_experiment_by_name(sweep)
     if experiment is not None:
