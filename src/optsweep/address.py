@@ -151,7 +151,9 @@ def _database(key: str, text: str, scheme: str) -> Address:
         raise UserError(f"{key}: {shown} is seen by one process only; give a file, as in sqlite:///mlruns/NAME.db")
     if url.host or url.username or name.startswith("file:") or "\0" in name:
         raise UserError(f"{key}: {shown} names no file; give sqlite:///PATH, or sqlite:////PATH from the root")
-    return Address(key, text, text, file=Path(name))
+    query = text.partition("?")[2]
+    plain = f"{scheme}:///{name}" + (f"?{query}" if query else "")  # MLflow takes %20 for a folder's name
+    return Address(key, text, plain if make_url(plain).database == name else text, file=Path(name))
 
 
 def _near(folder: Path) -> Path:
