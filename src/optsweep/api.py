@@ -219,7 +219,7 @@ def judge(
     source: str | Path | Iterable[Mapping[str, object]],
     *,
     out: Path | None = None,
-    tracking_uri: str = Arm.tracking_uri,
+    tracking_uri: str | None = None,
     **question: Any,
 ) -> JudgedReport:
     """Judge runs that something else made, and write the report into reports/NAME unless told otherwise.
@@ -229,12 +229,13 @@ def judge(
 
     Raises UserError for runs that can't answer it.
     """
+    from optsweep.address import tracking_address
     from optsweep.report.judged.question import Question
     from optsweep.report.judged.table import read_table
     from optsweep.report.judged.write import write_judgement
 
     asked = Question(**question)
-    table = read_table(source, asked.metric, asked.step, tracking_uri)
+    table = read_table(source, asked.metric, asked.step, tracking_uri or tracking_address())
     named = str(source) if isinstance(source, (str, Path)) else table.name
     return write_judgement(table, asked, out or REPORTS / table.name, named)
 

@@ -6,6 +6,7 @@ ones. The same checks serve the config's dataclasses, a task's options and a rul
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 import sys
@@ -16,6 +17,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 from optsweep.errors import UserError, nearest
 
 Check = Callable[[str, object], Any]
+
+MOST_SHOWN = 80
+"""Characters of a value that an error's line has."""
+
+LARGEST = 10**15
+"""Whole numbers are of this size at most: beyond it is a slip of the pen, or more than any machine holds."""
 
 
 def plain(value: object) -> object:
@@ -32,15 +39,27 @@ def plain(value: object) -> object:
 
 def refuse(key: str, value: object, allowed: str) -> UserError:
     """The error for a bad value."""
-    return UserError(f"{key}: {plain(value)!r} is not allowed; give {allowed}")
+    return UserError(f"{key}: {shown(value)} is not allowed; give {allowed}")
 
 
-def whole(key: str, value: object, *, low: int | None = 1, also: str = "") -> int:
-    """A whole number ≥ `low`; `also` is what else the error says is allowed."""
+def shown(value: object) -> str:
+    """A value in an error's line, short, whatever was given."""
+    try:
+        said = repr(plain(value))
+    except ValueError:  # an int of thousands of digits
+        said = "a number of thousands of digits"
+    return said if len(said) <= MOST_SHOWN else f"{said[:MOST_SHOWN]}…"
+
+
+def whole(key: str, value: object, *, low: int | None = 1, most: int = LARGEST, also: str = "") -> int:
+    """A whole number ≥ `low` and ≤ `most`; `also` is what else the error says is allowed."""
     value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, int) or (low is not None and value < low):
+    fits = isinstance(value, int) and not isinstance(value, bool)
+    if not fits or (low is not None and value < low):  # type: ignore[operator]
         raise refuse(key, value, "a whole number" + ("" if low is None else f" ≥ {low}") + also)
-    return value
+    if not -LARGEST <= value <= most:  # type: ignore[operator]
+        raise refuse(key, value, "a whole number" + ("" if low is None else f" ≥ {low} and") + f" ≤ {most}{also}")
+    return value  # type: ignore[return-value]
 
 
 def number(
@@ -71,7 +90,7 @@ def length(key: str, value: object, *, also: str = "") -> float:
     value = plain(value)
     if isinstance(value, float) and 0 < value <= 1:
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 1 or value % 1 != 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= LARGEST or value % 1 != 0:
         raise refuse(key, value, f"a whole number of steps ≥ 1, or a fraction of the run > 0.0 and ≤ 1.0{also}")
     return int(value)
 
@@ -174,3 +193,34 @@ def of_type(key: str, value: object, annotation: object) -> Any:
         str: checked(text, also=also),
     }
     return simple[kind](key, value) if kind in simple else plain(value)
+
+
+def as_declared(key: str, value: object, parameter: inspect.Parameter) -> Any:
+    """A value as a parameter has it: as its annotation says, and where that leaves it open, as its default is.
+
+    A tuple of numbers is given as a list of as many. A value of a default that says nothing, such as None, is returned
+    unseen.
+    """
+    value, default = of_type(key, value, parameter.annotation), plain(parameter.default)
+    if value is None and (default is None or NoneType in get_args(parameter.annotation)):
+        return value
+    if isinstance(default, bool):
+        return flag(key, value)
+    if isinstance(default, (int, float)):
+        return number(key, value)
+    if isinstance(default, str):
+        return text(key, value)
+    if isinstance(default, tuple) and default and all(isinstance(item, (int, float)) for item in default):
+        if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != len(default):
+            raise refuse(key, value, f"a list of {len(default)} numbers, such as {list(default)}")
+        for item in value:
+            number(key, item)
+    return value
+
+
+def signature_of(cls: Any) -> Mapping[str, inspect.Parameter]:
+    """A constructor's parameters, annotations as objects where all their names are known."""
+    try:
+        return inspect.signature(cls, eval_str=True).parameters
+    except (NameError, TypeError, AttributeError):
+        return inspect.signature(cls).parameters

@@ -33,8 +33,28 @@ class SweepFailedError(Exception):
 
 
 def without_secrets(text: str) -> str:
-    """The text with the passwords of its addresses starred out."""
-    return re.sub(r"(://[^/\s:@]*):[^@/\s]+@", r"\1:***@", text)
+    """The text with what is secret in its addresses starred out: before the last @ of each, and in its query.
+
+    Rather too much than too little: passwords with @ or / are written as they are by those who don't know better.
+    """
+    return _SECRET_OPTION.sub(r"\1***", _ADDRESS.sub(_starred, text))
+
+
+_ADDRESS = re.compile(r"([a-zA-Z][\w+.\-]*)://([^\s'\"]*)@")
+_SECRET_OPTION = re.compile(
+    r"([?&;][\w\-]*(?:password|passwd|passphrase|pwd|token|secret|api_?key|credential)[\w\-]*=)[^&;#\s'\"]*",
+    re.IGNORECASE,
+)
+_WITHOUT_USERS = ("sqlite", "file")
+"""Schemes of addresses that are paths, in which an @ is a letter like any other."""
+
+
+def _starred(found: re.Match[str]) -> str:
+    scheme, who = found[1], found[2]
+    if scheme.partition("+")[0] in _WITHOUT_USERS:
+        return found[0]
+    user, colon, _ = who.partition(":")
+    return f"{scheme}://{user}:***@" if colon and "/" not in user else f"{scheme}://***@"
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
@@ -49,15 +69,24 @@ def is_own(path: Path) -> bool:
     return not foreign and not any(path.is_relative_to(folder) for folder in _INSTALLED)
 
 
+def is_of_own_code(error: BaseException) -> bool:
+    """Whether an error has come through the user's own code."""
+    return bool(_own_frames(error))
+
+
+def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    frames = traceback.extract_tb(error.__traceback__)
+    return [
+        frame for frame in frames if not frame.filename.startswith("<frozen") and is_own(Path(frame.filename).resolve())
+    ]
+
+
 def located(error: BaseException) -> str:
     """An error of the user's code in a line, the last line of their own that led to it first.
 
     'model.py:12, in forward: RuntimeError: mat1 and mat2 shapes cannot be multiplied'
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        frame for frame in frames if not frame.filename.startswith("<frozen") and is_own(Path(frame.filename).resolve())
-    ]
+    own = _own_frames(error)
     text = " ".join((str(error).strip().splitlines() or [""])[0].split())[:200]
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"{Path(own[-1].filename).name}:{own[-1].lineno}, in {own[-1].name}: {said}" if own else said

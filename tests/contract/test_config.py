@@ -201,9 +201,9 @@ MISTAKES: list[tuple[str, Callable[[], object], str]] = [
         "sweep.seed: -1 is not allowed; give a whole number ≥ 0",
     ),
     (
-        "tracking.uri=null",
-        lambda: arm_in_python(tracking_uri=None),
-        "tracking.uri: None is not allowed; give a string",
+        "tracking.storage=null",
+        lambda: arm_in_python(storage=None),
+        "tracking.storage: None is not allowed; give a string",
     ),
     (
         "warmup.steps=600",

@@ -164,7 +164,8 @@ def test_a_dotted_name_is_a_function_elsewhere() -> None:
     ("name", "said"),
     [
         ("no.such.schedule", "can't be imported"),
-        ("math.sqrt", "must be a function of"),
+        ("math.sqrt", "which a config may not name"),
+        (f"{__name__}.golden", "must be a function of"),
         (f"{__name__}.nothing", "can't be imported"),
     ],
 )

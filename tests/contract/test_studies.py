@@ -7,6 +7,7 @@ import re
 import socket
 from pathlib import Path
 
+import optuna
 import pytest
 
 from optsweep.errors import UserError
@@ -53,6 +54,14 @@ def test_a_new_trial_may_have_the_number_of_one_whose_study_was_deleted(url: str
     new.tell(claim, End.FINISHED, 0.5, 1.0, None, ())
     with pytest.raises(LeaseLostError):
         old.renew(stale, 60.0)
+
+
+def test_looking_leaves_no_trace(studies: Studies) -> None:
+    """A command that is refused over what a sweep has already has only looked."""
+    assert studies.note("arm", "content") is None
+    assert not studies.has_trials("arm")
+    assert not studies.has_results("arm", 3)
+    assert optuna.get_all_study_names(studies.storage) == []
 
 
 def test_optuna_numbers_and_reads_the_trials_that_are_made_here(studies: Studies, seat: Seat) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
 
+from optsweep.address import STORAGE_KEY, TRACKING_KEY
 from optsweep.command import Command
-from optsweep.errors import SweepFailedError
+from optsweep.errors import SweepFailedError, without_secrets
 from optsweep.written import Written
 
 
@@ -25,6 +26,7 @@ class LocalLauncher(Launcher):
         """Keep what Hydra hands over."""
         assert isinstance(task_function, Command)
         self.hydra_context, self.command, self.config = hydra_context, task_function, config
+        _star_out(config)
         self.written = Written(Path(config.hydra.sweep.dir) / "multirun.yaml")  # by Hydra's sweeper, after this
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -61,3 +63,14 @@ class LocalLauncher(Launcher):
             done.return_value = finished.result
             returns.append(done)
         return returns
+
+
+def _star_out(config: DictConfig) -> None:
+    """No password of a config file in the copy that Hydra's sweeper writes; the jobs are composed from the files."""
+    with read_write(config), open_dict(config):
+        for key in (TRACKING_KEY, STORAGE_KEY):
+            group, _, name = key.partition(".")
+            if OmegaConf.is_dict(held := config.get(group)) and isinstance(raw := held._get_node(name), Node):
+                said = str(raw._value())
+                if (shown := without_secrets(said)) != said:
+                    held[name] = shown

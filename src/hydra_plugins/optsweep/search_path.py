@@ -17,4 +17,4 @@ class OptsweepSearchPath(SearchPathPlugin):
         for folder in ("conf", "sweeps"):
             path = Path.cwd() / folder
             if path.is_dir():
-                search_path.append("user", f"file://{path}")
+                search_path.append("user", f"own://{path}")

@@ -33,12 +33,13 @@ from optsweep.build.suggestions import (
     step_size,
     warmup_fraction,
 )
-from optsweep.build.targets import construct, resolve
+from optsweep.build.targets import construct
 from optsweep.build.variants import Programs
 from optsweep.checks import in_steps
 from optsweep.config.arm import Arm
 from optsweep.config.sections import TaskConfig
 from optsweep.errors import UserError, nearest
+from optsweep.imported import imported
 from optsweep.optim.composition import Composition
 from optsweep.optim.external import ExternalComposition, ExternalUpdate
 from optsweep.optim.iterate import Iterate, Last
@@ -133,7 +134,7 @@ def build_arm(arm: Arm, task: Trainable | None = None, device: torch.device | No
     first_program = programs.of(first)
     content = _content(arm.with_values(first), first_program, space)
     targets = {"optimizer": arm.optimizer.target, "schedule": arm.schedule.target, "averaging": arm.averaging.target}
-    code = tuple(resolve(target, f"{group}._target_") for group, target in targets.items() if target is not None)
+    code = tuple(imported(target, f"{group}._target_") for group, target in targets.items() if target is not None)
     static = {key: value for key, value in arm.optimizer.options.items() if f"optimizer.{key}" not in space.program}
     return Built(
         program=first_program,
@@ -323,7 +324,7 @@ def _updater(
     clip = arm.trainer.clip_norm
     cls = rule_class(arm)
     if cls is None:
-        target = resolve(arm.optimizer.target, "optimizer._target_")
+        target = imported(arm.optimizer.target, "optimizer._target_")
         kwargs = dict(arm.optimizer.options)
 
         def external(layout: Layout) -> Updater:
@@ -358,7 +359,7 @@ def _iterate(arm: Arm) -> Iterate:
     elif arm.averaging.target is None:
         return Last()
     else:
-        cls, group, options = resolve(arm.averaging.target, "averaging._target_"), "averaging", arm.averaging.options
+        cls, group, options = imported(arm.averaging.target, "averaging._target_"), "averaging", arm.averaging.options
         if not (inspect.isclass(cls) and issubclass(cls, Iterate)):
             raise UserError(f"averaging._target_: {arm.averaging.target} is no optsweep.optim.iterate.Iterate")
     iterate: Iterate = construct(cls, {k: v for k, v in options.items() if k not in cls.floats}, group)

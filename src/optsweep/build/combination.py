@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from optsweep.build.targets import resolve
 from optsweep.config.arm import Arm
 from optsweep.config.sections import ScheduleConfig
 from optsweep.errors import UserError
+from optsweep.imported import imported
 from optsweep.optim.iterate import Iterate
 from optsweep.optim.rule import Rule
 from optsweep.optim.schedule_functions import Traits
@@ -35,7 +35,7 @@ def ships_average(arm: Arm) -> bool:
 
 def rule_class(arm: Arm) -> type[Rule] | None:
     """The class of the arm's rule; None for an optimizer that is none of ours."""
-    cls: Any = resolve(arm.optimizer.target, "optimizer._target_")
+    cls: Any = imported(arm.optimizer.target, "optimizer._target_")
     return cls if inspect.isclass(cls) and issubclass(cls, Rule) else None
 
 

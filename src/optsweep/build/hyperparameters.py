@@ -10,11 +10,12 @@ from typing import Any
 
 from optsweep.build.arithmetic import Suggestion
 from optsweep.build.suggestions import TaskFacts, lr_range, weight_decay
-from optsweep.build.targets import listed, resolve
+from optsweep.build.targets import listed
 from optsweep.build.variants import no_choice, searchable
 from optsweep.config.arm import Arm
 from optsweep.config.search_space import ChoicesConfig, RangeConfig
 from optsweep.errors import UserError, nearest
+from optsweep.imported import imported
 from optsweep.optim.rule import Domain
 from optsweep.search.space import Dimension, Scope, Space, choices, numbers
 
@@ -68,9 +69,12 @@ def space_of(
             highest = _highest(dimensions["lr"]) if "lr" in dimensions else fixed["lr"]
             dimensions[DECAY_KEY] = _within(dimensions[DECAY_KEY], _decay_limits(arm.decay.mode, facts, highest))
         if not dimensions:
-            raise UserError(
-                "search.trials: nothing is left to search (optimizer.lr is fixed); give search=none, or search.over"
-            )
+            if DECAY_KEY in arm.search.over and arm.decay.mode == "none":
+                raise UserError(
+                    "search.over: weight_decay=none has no value to search; choose weight_decay=decoupled, or add lr"
+                )
+            fixed_lr = " (optimizer.lr is fixed)" if arm.optimizer.lr is not None else ""
+            raise UserError(f"search.trials: nothing is left to search{fixed_lr}; give search=none, or search.over")
     elif arm.optimizer.lr is None and lr is None:
         raise UserError(f"optimizer.lr: there is no suggested value for {arm.optimizer.target}; give a number")
     if arm.decay.mode != "none" and arm.decay.value is None and decay is None and DECAY_KEY not in dimensions:
@@ -192,7 +196,7 @@ def _suggested_lr(arm: Arm, facts: TaskFacts) -> Suggestion | None:
     found = lr_range(arm.optimizer.name, arm.schedule.name, facts, **lr_options(arm.optimizer.options))
     if found is not None:
         return found
-    cls = resolve(arm.optimizer.target, "optimizer._target_")
+    cls = imported(arm.optimizer.target, "optimizer._target_")
     default = inspect.signature(cls).parameters.get("lr")
     if default is None or not isinstance(default.default, float) or default.default <= 0:
         return None

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from optsweep.build.stated import Stated, stated
-from optsweep.build.targets import listed, resolve, signature_of, unpickled
-from optsweep.checks import of_type
+from optsweep.build.targets import listed, unpickled
+from optsweep.checks import of_type, signature_of
 from optsweep.config.arm import Arm
 from optsweep.config.fields import keys_of
 from optsweep.config.search_space import ChoicesConfig
 from optsweep.config.sections import TaskConfig
-from optsweep.errors import UserError, located, nearest
+from optsweep.errors import UserError, is_of_own_code, located, nearest
+from optsweep.imported import imported
 from optsweep.tasks.base import Split, Task, Trainable
 from optsweep.tasks.pieces import BATCH_SIZE, STEPS, Pieces
 from optsweep.train.flags import changed, flags, put
@@ -104,7 +105,7 @@ def not_counted(config: TaskConfig, task: Trainable) -> Iterator[str]:
 def _found(config: TaskConfig) -> Any:
     """What Python code gave, or what the path names."""
     with _abroad(config):
-        return unpickled(config.pickled) if config.pickled else resolve(config.target, "task._target_")
+        return unpickled(config.pickled) if config.pickled else imported(config.target, "task._target_")
 
 
 def _parameters(found: Any) -> Mapping[str, inspect.Parameter]:
@@ -147,7 +148,8 @@ def _made(config: TaskConfig, found: Any) -> Trainable:
         if config.options:
             raise _built_already(f"task.{next(iter(config.options))}")
         return found
-    if not callable(found) or (inspect.isclass(found) and not issubclass(found, Task)):
+    ours = config.target.startswith(("optsweep.", "torch."))  # of which only tasks are called
+    if not callable(found) or (not issubclass(found, Task) if inspect.isclass(found) else ours):
         raise UserError(
             f"task._target_: {config.target} is no optsweep.tasks.base.Task, no optsweep.Task, and no function that "
             f"returns one"
@@ -157,8 +159,14 @@ def _made(config: TaskConfig, found: Any) -> Trainable:
     try:
         with _abroad(config):
             task = found(**config.options)
+    except UserError:
+        raise
     except (ValueError, TypeError, OSError) as error:
-        raise UserError(str(error).splitlines()[0] if inspect.isclass(found) else f"task: {located(error)}") from None
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        own = is_of_own_code(error) or not inspect.isclass(found)
+        raise UserError(
+            f"task: {located(error)}" if own else said if said.startswith("task") else f"task: {said}"
+        ) from None
     if not isinstance(task, Trainable):
         raise _no_task("task._target_: ", config.target, task)
     return task

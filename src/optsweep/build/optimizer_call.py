@@ -11,10 +11,10 @@ from typing import Any
 from torch import nn
 
 from optsweep.build.combination import iterate_options, rule_class, schedule_traits
-from optsweep.build.targets import resolve
 from optsweep.checks import in_steps
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
+from optsweep.imported import imported
 from optsweep.optim.family import AVERAGINGS, RULES, RuleOptimizer, for_model, optimizer_of
 from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.rule import Rule
@@ -110,7 +110,7 @@ def _averaging(arm: Arm) -> tuple[str, type[Iterate]]:
     """The name and the class of what averages the weights."""
     cls: Any = schedule_traits(arm.schedule).iterate
     if cls is None:
-        cls = Last if arm.averaging.target is None else resolve(arm.averaging.target, "averaging._target_")
+        cls = Last if arm.averaging.target is None else imported(arm.averaging.target, "averaging._target_")
     for name, known in AVERAGINGS.items():
         if known is cls:
             return name, known

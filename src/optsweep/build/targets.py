@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import io
 import sys
 from collections import ChainMap
@@ -13,21 +12,8 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
-from optsweep.checks import of_type
-from optsweep.errors import UserError, located, nearest
-
-
-def resolve(target: str, key: str) -> Any:
-    """The object that a dotted path names. Raises UserError."""
-    module_name, _, attribute = target.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{key}: {target!r} can't be imported ({error})") from None
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever the user's module does when it is run
-        raise UserError(f"{key}: {target!r} can't be imported ({located(error)})") from error
+from optsweep.checks import of_type, signature_of
+from optsweep.errors import UserError, nearest
 
 
 def pickled(found: Any, key: str) -> bytes:
@@ -93,14 +79,6 @@ def construct(cls: Any, static: Mapping[str, Any], group: str) -> Any:
     except (ValueError, TypeError) as error:
         text = str(error).splitlines()[0]
         raise UserError(text if text.startswith(group) else f"{group}: {text}") from None
-
-
-def signature_of(cls: Any) -> Mapping[str, inspect.Parameter]:
-    """A constructor's parameters, annotations as objects where all their names are known."""
-    try:
-        return inspect.signature(cls, eval_str=True).parameters
-    except NameError:
-        return inspect.signature(cls).parameters
 
 
 def listed(names: Sequence[str]) -> str:

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
+import inspect
+import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 import yaml
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.optsweep.local_launcher import LocalLauncher
+from optsweep.address import STORAGE_KEY, TRACKING_KEY
+from optsweep.checks import flag, shown
 from optsweep.cli.verbs import VERBS
 from optsweep.command import Command
-from optsweep.config.compose import axes_of, compose, register
+from optsweep.config.compose import axes_of, check_overrides, compose, register
 from optsweep.config.door import arm_of
 from optsweep.config.search_space import opened
+from optsweep.config.sections import NUM_WORKERS
 from optsweep.config.wrong import of_hydra
-from optsweep.errors import SweepFailedError, UserError
+from optsweep.errors import SweepFailedError, UserError, nearest, without_secrets
+from optsweep.imported import check_trusted
 from optsweep.tracking.store import StoreFailureError
+from optsweep.yaml_files import circles_of_defaults, in_words
 
 CONFIG = "pkg://optsweep.conf"
+LONGEST = 1000
+"""Characters of an error's line."""
+
 MULTIRUN = frozenset({"-m", "--multirun"})
 PLAN_KEYS = ("search.", "confirm.", "hydra.", "tracking.", "sweep.baseline", "sweep.retries")
 """Overrides that don't change what a sweep is about."""
@@ -40,6 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         command = VERBS[arguments[0]](arguments[1:]) if arguments[0] in VERBS else arguments
         if command is not None:
             _hydra(list(command))
+        sys.stdout.flush()  # while a reader that has gone is expected
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -64,7 +78,7 @@ def _complain(line: str) -> None:
     """Say what is wrong, as the last line: after what was said on stdout, which is buffered in a file or a pipe."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-    sys.stderr.write(f"optsweep: {line}\n")
+    sys.stderr.write(f"optsweep: {without_secrets(line)}\n")
 
 
 # -- Hydra ---------------------------------------------------------------------------------------------------------
@@ -73,11 +87,19 @@ def _complain(line: str) -> None:
 def _hydra(arguments: list[str]) -> None:
     """Compose the command's first cell, to know what its jobs share; then Hydra runs them, or does as it is told."""
     register(LocalLauncher)
-    parsed = get_args_parser().parse_args(arguments)
+    parsed = _parsed(arguments)
+    if arguments and parsed.overrides[:1] == arguments[:1] and "=" not in arguments[0] and arguments[0][0] not in "~+":
+        raise UserError(
+            f"{shown(arguments[0])}: no such verb{nearest(arguments[0], VERBS)}; there are {', '.join(VERBS)}"
+        )
+    check_overrides(parsed.overrides)
+    if parsed.help or parsed.hydra_help or parsed.info:
+        _main(Command(tuple(arguments), ()))
+        return
     if not parsed.config_name and not any(o.lstrip("+").startswith("sweep.name=") for o in parsed.overrides):
         name = f"sweep.name={_made_up_name(parsed.overrides)}"
         arguments, parsed.overrides = [*arguments, name], [*parsed.overrides, name]
-    if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion or parsed.resolve:
+    if parsed.cfg or parsed.shell_completion or parsed.resolve:
         try:
             _main(Command(tuple(arguments), ()))
         except ValueError as error:  # flags that don't go together
@@ -86,13 +108,47 @@ def _hydra(arguments: list[str]) -> None:
     folder = Path(parsed.config_dir) if parsed.config_dir else None
     config = compose(parsed.overrides, parsed.config_name or "config", folder)
     command = Command(tuple(arguments), tuple(axes_of(config, parsed.overrides)))
-    if not (launcher := OmegaConf.select(config, "hydra.launcher._target_")):
-        raise UserError("hydra.launcher: a group of keys is wanted; choose one with hydra/launcher=local")
+    _check_hydra(config)
     arm_of(config, command.axes)  # refused before Hydra writes into a folder of the sweep's name, if it is wrong
-    if "optsweep" in launcher:
+    if "optsweep" in str(OmegaConf.select(config, "hydra.launcher._target_")):
         _main(command)
     else:
         _among_strangers(command, config)
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    """Hydra's flags. Raises UserError with the last line of what its parser prints."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return get_args_parser().parse_args(arguments)
+    except SystemExit:
+        line = said.getvalue().strip().splitlines()[-1:]
+        raise UserError(" ".join(line).partition("error: ")[2] or "the arguments can't be read") from None
+
+
+def _check_hydra(config: DictConfig) -> None:
+    """Raise UserError for what Hydra itself would run of this config and can't, or may not."""
+    if not OmegaConf.select(config, "hydra.launcher._target_"):
+        raise UserError("hydra.launcher: a group of keys is wanted; choose one with hydra/launcher=local")
+
+    def walk(node: Any, path: str) -> None:
+        for key, value in node.items() if isinstance(node, Mapping) else ():
+            if key == "_target_" and str(value).partition(".")[0] not in ("hydra", "hydra_plugins"):
+                check_trusted(str(value), f"{path}._target_")
+            walk(value, f"{path}.{key}")
+
+    walk(OmegaConf.to_container(config.hydra, resolve=False), "hydra")
+    known = inspect.signature(LocalLauncher).parameters
+    launcher = OmegaConf.select(config, "hydra.launcher")
+    if launcher["_target_"].rpartition(".")[2] == LocalLauncher.__name__:
+        for key in launcher:
+            if key != "_target_" and key not in known:
+                raise UserError(
+                    f"hydra.launcher.{key}: no such key{nearest(str(key), known)}; known: {', '.join(known)}"
+                )
+        NUM_WORKERS("hydra.launcher.workers", launcher.get("workers"))
+        flag("hydra.launcher.report", launcher.get("report", True))
 
 
 def _main(command: Command) -> None:
@@ -101,7 +157,8 @@ def _main(command: Command) -> None:
     HYDRA_FULL_ERROR is its only way to let an exception through: else it prints several lines and exits. It is set for
     as long as Hydra runs, and tells nobody anything.
     """
-    with _replaced(opened(command.arguments), HYDRA_FULL_ERROR="1"):
+    arguments, secrets = _without_secrets(opened(command.arguments))
+    with _replaced(arguments, HYDRA_FULL_ERROR="1", **secrets):
         hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(command)()
 
 
@@ -109,13 +166,11 @@ def _among_strangers(command: Command, config: DictConfig) -> None:
     """Under a stock launcher: make the stores, before jobs race for it, and write the report when all are done."""
     from optsweep import api
     from optsweep.launch.status import first_failure
-    from optsweep.search.studies import Studies
-    from optsweep.tracking.store import check
+    from optsweep.launch.sweep import open_stores
     from optsweep.tracking.writer import Tracker
 
-    arm = arm_of(config, command.axes)  # refused before anything is written, if it is wrong
-    studies = Studies.open(arm.storage, arm.sweep)
-    check(arm.tracking_uri)
+    arm = arm_of(config, command.axes)
+    studies = open_stores([arm])
     Tracker(arm.tracking_uri, arm.sweep).sweep_run()
     try:
         _main(command)
@@ -124,6 +179,24 @@ def _among_strangers(command: Command, config: DictConfig) -> None:
             print(api.report(arm.tracking_uri, [arm.sweep]).summary)
     if (reason := first_failure(studies)) is not None:
         raise SweepFailedError(arm.sweep, reason)
+
+
+def _without_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The arguments with addresses that have a password taken from the environment, and that environment.
+
+    Hydra writes its arguments into multirun.yaml as they are.
+    """
+    kept, secrets = [], {}
+    for argument in arguments:
+        key = argument.partition("=")[0].lstrip("+")
+        if key in (TRACKING_KEY, STORAGE_KEY) and without_secrets(argument) != argument:
+            (parsed,) = OverridesParser.create().parse_overrides([argument])
+            if not parsed.is_sweep_override():
+                variable = f"OPTSWEEP_{key.replace('.', '_').upper()}"
+                secrets[variable] = str(parsed.value())
+                argument = f"{argument.partition('=')[0]}=${{oc.env:{variable}}}"
+        kept.append(argument)
+    return kept, secrets
 
 
 @contextlib.contextmanager
@@ -154,9 +227,13 @@ def _made_up_name(overrides: Sequence[str]) -> str:
 def _one_line(error: BaseException) -> str | None:
     """What to tell the user, or None if the error is not the user's."""
     if isinstance(error, UserError):
-        return " ".join(str(error).split())
+        return _short(str(error))
     if isinstance(error, yaml.YAMLError):
-        return " ".join(str(error).split())[:300]
+        return f"a config file{in_words(error)}"
+    if isinstance(error, RecursionError):
+        folders = [folder for folder in (Path("conf"), Path("sweeps")) if folder.is_dir()]
+        if circles := ", ".join(map(str, circles_of_defaults(folders))):
+            return f"{circles}: the defaults of a config file lead back to it"
     if isinstance(error, StoreFailureError):
         return f"the store failed: {error}; what is finished is kept"
     if isinstance(error, OSError) and error.filename is not None:
@@ -171,3 +248,9 @@ def _one_line(error: BaseException) -> str | None:
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return of_hydra(error)
     return None
+
+
+def _short(text: str) -> str:
+    """One line, of a length that a person reads; nothing in it that a terminal would obey."""
+    line = "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"

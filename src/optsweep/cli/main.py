@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+from optsweep.terminal import replace_what_cannot_be_shown
 
 HELP = """optsweep: which optimizer and learning-rate schedule should you use for your model?
 
@@ -42,14 +45,24 @@ The guide is README.md; the catalogue of everything to choose from is docs/catal
 def main() -> None:
     """Entry point."""
     arguments = sys.argv[1:]
+    replace_what_cannot_be_shown()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(HELP)
+        _say(HELP)
         raise SystemExit(0)
     if "--version" in arguments:
         from optsweep import __version__
 
-        sys.stdout.write(f"optsweep {__version__}\n")
+        _say(f"optsweep {__version__}\n")
         raise SystemExit(0)
     from optsweep.cli.doorman import run
 
     raise SystemExit(run(arguments))
+
+
+def _say(text: str) -> None:
+    """Write it, for as much as the reader wants of it."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from optsweep.cli.parser import Parser as _Parser
-from optsweep.config.arm import Arm
+from optsweep.address import tracking_address
+from optsweep.cli.parser import Parser
 from optsweep.errors import UserError
 
 
@@ -45,7 +43,7 @@ def judge(arguments: Sequence[str]) -> None:
 
 def verify(arguments: Sequence[str]) -> None:
     """Run a share of a sweep's trials again; exit code 1 where they don't agree."""
-    parser = _Parser("optsweep verify", description="Run a random share of a sweep's trials again and compare.")
+    parser = Parser("optsweep verify", description="Run a random share of a sweep's trials again and compare.")
     parser.add_argument("results", type=Path, metavar="RESULTS.JSON", help="of a sweep's report")
     parser.add_argument("--share", type=float, default=0.1, help="of the trials (default: 0.1)")
     parser.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")
@@ -63,7 +61,7 @@ def verify(arguments: Sequence[str]) -> None:
 
 def show(arguments: Sequence[str]) -> None:
     """Print the verdict of a sweep again."""
-    parser = _Parser("optsweep show", description="Print the verdict of a sweep again; --json: docs/own-model.md.")
+    parser = Parser("optsweep show", description="Print the verdict of a sweep again; --json: docs/own-model.md.")
     parser.add_argument("sweep", metavar="NAME", help="of a sweep, or a results.json")
     parser.add_argument("--json", action="store_true", help="for machines, best settings included")
     parser.add_argument("--tracking-uri")
@@ -76,8 +74,8 @@ def show(arguments: Sequence[str]) -> None:
     print(as_json(summary(result)), end="") if options.json else print(f"\n{result}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("optsweep judge", description="Judge runs that something else made: see docs/judge.md.")
+def _parser() -> Parser:
+    parser = Parser("optsweep judge", description="Judge runs that something else made: see docs/judge.md.")
     add = parser.add_argument
     add("source", metavar="RUNS", help="a CSV (also a W&B export of the table or of a chart), or mlflow:EXPERIMENT")
     add("--arm", required=True, metavar="COLUMN", help="who is compared")
@@ -99,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--names", metavar="PATTERN", help="of the runs' names; its named groups are columns")
     add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="only such rows")
     add("--out", type=Path, help="folder (default: reports/NAME)")
-    add("--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI", Arm.tracking_uri))
+    add("--tracking-uri", default=tracking_address())
     return parser
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,17 +11,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from optsweep.address import tracking_address
 from optsweep.cli.check import check
 from optsweep.cli.new import new
+from optsweep.cli.parser import Parser
 from optsweep.cli.runs import judge, show, verify
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 
 
 def _report(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser("optsweep report", description="Write the report of one or several sweeps again.")
-    uri = os.environ.get("MLFLOW_TRACKING_URI", Arm.tracking_uri)
-    parser.add_argument("--tracking-uri", default=uri)
+    parser = Parser("optsweep report", description="Write the report of one or several sweeps again.")
+    parser.add_argument("--tracking-uri", default=tracking_address())
     parser.add_argument("sweeps", nargs="+", metavar="NAME")
     parser.add_argument("--out", type=Path, help="folder (default: reports/NAME)")
     options = parser.parse_args(arguments)
@@ -39,7 +38,7 @@ def _report(arguments: Sequence[str]) -> None:
 
 
 def _status(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser("optsweep status", description="How far a sweep is.")
+    parser = Parser("optsweep status", description="How far a sweep is.")
     parser.add_argument("sweep", metavar="NAME")
     parser.add_argument("--storage", default=Arm.storage)
     options = parser.parse_args(arguments)
@@ -51,11 +50,13 @@ def _status(arguments: Sequence[str]) -> None:
 
 def _suggest(arguments: Sequence[str]) -> None:
     from optsweep import api
-    from optsweep.config.compose import compose
+    from optsweep.config.compose import check_overrides, compose
     from optsweep.config.door import arm_of
 
     as_json = "--json" in arguments
-    arm = arm_of(compose([*(a for a in arguments if a != "--json"), "sweep.name=suggest"]))
+    overrides = [argument for argument in arguments if argument != "--json"]
+    check_overrides(overrides)
+    arm = arm_of(compose([*overrides, "sweep.name=suggest"]))
     found = api.suggest(arm)
     if as_json:
         content = {"facts": asdict(found.facts), "suggestions": [asdict(s) for s in found.suggestions]}
@@ -75,10 +76,10 @@ def _suggest(arguments: Sequence[str]) -> None:
 
 def _retry(arguments: Sequence[str]) -> Sequence[str] | None:
     """Free what was given up, and go on with the sweep's own command, where it is known whole."""
-    parser = argparse.ArgumentParser("optsweep retry", description="Run again what a sweep has given up.")
+    parser = Parser("optsweep retry", description="Run again what a sweep has given up.")
     parser.add_argument("sweep", metavar="NAME")
     parser.add_argument("--storage", default=Arm.storage)
-    parser.add_argument("--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI", Arm.tracking_uri))
+    parser.add_argument("--tracking-uri", default=tracking_address())
     options = parser.parse_args(arguments)
     from optsweep import api
 

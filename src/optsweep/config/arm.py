@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
+from optsweep.address import read_address, tracking_address
 from optsweep.checks import by_name, checked, either, in_steps, number, optional, refuse, text, whole
 from optsweep.config.fields import Key, Keyed, Rest, keys_of, parts_of
 from optsweep.config.sections import (
     FROM_TASK,
+    MOST_TRIALS,
     AveragingConfig,
     DecayConfig,
     OptimizerConfig,
@@ -20,8 +21,11 @@ from optsweep.config.sections import (
     TaskConfig,
     TrainerConfig,
 )
-from optsweep.errors import UserError, nearest
+from optsweep.errors import UserError, nearest, without_secrets
 from optsweep.inference.looks import AUTO, Repeats, Seeds, most_of
+
+FROM_ENVIRONMENT: Any = None
+"""As `tracking.uri`: what MLFLOW_TRACKING_URI says, else the local store, which the arm puts in its place."""
 
 GROUPS = ("task", "recipe", "optimizer", "schedule", "warmup", "weight_decay", "averaging")
 """Config groups whose choices make an arm."""
@@ -35,11 +39,18 @@ def _sweep_name(key: str, value: object) -> str:
     return name
 
 
-def _store(key: str, value: object) -> str:
-    """The address of a store that other processes see too."""
-    address = text(key, value)
-    if re.fullmatch(r"sqlite(\+\w+)?:/*(:memory:.*)?", address) or "mode=memory" in address:
-        raise UserError(f"{key}: {address} is seen by one process only; give a file, as in sqlite:///mlruns/NAME.db")
+def _tracking(key: str, value: object) -> str:
+    """The address of an MLflow store; null is what MLflow's own variable says, or the local one."""
+    if value is None:
+        return tracking_address()
+    read_address(key, address := text(key, value))
+    return address
+
+
+def _storage(key: str, value: object) -> str:
+    """The address of a database that other processes see too."""
+    if read_address(key, address := text(key, value)).is_server:
+        raise UserError(f"{key}: {without_secrets(address)} is no database; give sqlite:///PATH or postgresql://…")
     return address
 
 
@@ -62,16 +73,17 @@ class Arm(Keyed):
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     suggest: SuggestConfig = field(default_factory=SuggestConfig)
-    confirm_seeds: Annotated[Seeds, Key("confirm.seeds", either(AUTO, whole))] = 8
+    confirm_seeds: Annotated[Seeds, Key("confirm.seeds", either(AUTO, whole, most=MOST_TRIALS))] = 8
     # a difference of test loss too small to matter; None: equality is never claimed
     confirm_delta: Annotated[float | None, Key("confirm.delta", optional(number, above=0.0))] = None
     sweep: Annotated[str, Key("sweep.name", _sweep_name)]
     seed: Annotated[int, Key("sweep.seed", checked(whole, low=0))] = 0
     baseline: Annotated[str | None, Key("sweep.baseline", optional(text))] = None
-    repeats: Annotated[Repeats, Key("sweep.repeats", either(AUTO, whole))] = 1  # searches, each with seeds of its own
-    retries: Annotated[int, Key("sweep.retries", checked(whole, low=0))] = 1
-    tracking_uri: Annotated[str, Key("tracking.uri", _store)] = "sqlite:///mlruns/mlflow.db"
-    storage: Annotated[str, Key("tracking.storage", _store)] = "sqlite:///mlruns/optuna.db"
+    # searches, each with seeds of its own
+    repeats: Annotated[Repeats, Key("sweep.repeats", either(AUTO, whole, most=1000))] = 1
+    retries: Annotated[int, Key("sweep.retries", checked(whole, low=0, most=1000))] = 1
+    tracking_uri: Annotated[str, Key("tracking.uri", _tracking)] = field(default=FROM_ENVIRONMENT, repr=False)
+    storage: Annotated[str, Key("tracking.storage", _storage)] = field(default="sqlite:///mlruns/optuna.db", repr=False)
     yaml: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -16,10 +16,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.errors import OverrideParseException
 from hydra.plugins.plugin import Plugin
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.optsweep.own_files import OwnFiles
 from hydra_plugins.optsweep.search_path import OptsweepSearchPath
+from optsweep.checks import MOST_SHOWN, shown
 from optsweep.config.arm import GROUPS
 from optsweep.config.search_space import opened
 from optsweep.errors import UserError
@@ -37,7 +40,7 @@ def compose(overrides: Sequence[str], name: str = "config", folder: Path | None 
     with initialize_config_module("optsweep.conf", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         first = list(_first_cell(OverridesParser.create(loader).parse_overrides(opened(overrides)), loader))
-        beside = [f"hydra.searchpath=[file://{folder.absolute()}]"] if folder else []
+        beside = [f"hydra.searchpath=[own://{folder.absolute()}]"] if folder else []
         return hydra_compose(name, [*first, *beside], return_hydra_config=True)
 
 
@@ -58,6 +61,23 @@ def contents_of(group: str) -> dict[str, Mapping[str, Any]]:
         if isinstance(content, dict) and "???" not in content.values():
             found[choice] = {str(key): value for key, value in content.items()}
     return found
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Raise UserError, which names the key, for an argument that Hydra's grammar can't read."""
+    parser = OverridesParser.create()
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals and not override.startswith("~"):
+            raise UserError(f"{override}: neither a verb of optsweep nor KEY=VALUE")
+        try:
+            parser.parse_overrides(opened([override]))
+        except OverrideParseException as error:
+            said = [line for line in error.message.splitlines() if line and "https://" not in line]
+            raise UserError(
+                f"{shown(key)}: {shown(value)} can't be read ({said[-1][:100]}); quote what is no plain word: "
+                f"'{key[:MOST_SHOWN]}=\"…\"'"
+            ) from None
 
 
 def choices_of(groups: Sequence[str]) -> dict[str, list[str]]:
@@ -92,7 +112,7 @@ def axes_of(config: DictConfig, overrides: Sequence[str] = ()) -> list[str]:
 def register(*plugins: type[Plugin]) -> None:
     """Tell Hydra of the search path and of other plugins: it finds them itself, but not in an editable installation."""
     known = {cls.__qualname__ for cls in Plugins.instance().discover(Plugin)}
-    wanted: tuple[type[Plugin], ...] = (OptsweepSearchPath, *plugins)
+    wanted: tuple[type[Plugin], ...] = (OptsweepSearchPath, OwnFiles, *plugins)
     for cls in wanted:
         if cls.__qualname__ not in known:
             Plugins.instance().register(cls)

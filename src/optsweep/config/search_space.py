@@ -52,12 +52,22 @@ def read_space(section: Section) -> SpaceConfig:
 def opened(overrides: Sequence[str]) -> list[str]:
     """Hydra overrides that may name any key under `search.space`, `task` and `optimizer`, which are open: `++` adds it.
 
-    Whether a task or a rule has an option is known by its class. `GROUP.CHOICE.KEY` is for one choice of a group.
+    Whether a task or a rule has an option is known by its class. `GROUP.CHOICE.KEY` is for one choice of a group. The
+    name of an arm needs no quotes, for all the = that are in it.
     """
-    return [f"++{override}" if _OPEN.match(override) else override for override in overrides]
+    return [_opened(override) for override in overrides]
 
 
 _OPEN = re.compile(r"(search\.space|task|optimizer|(schedule|warmup|weight_decay|averaging)\.\w+)\.")
+
+
+def _opened(override: str) -> str:
+    if _OPEN.match(override):
+        return f"++{override}"
+    key, _, name = override.partition("=")
+    if key == "sweep.baseline" and "=" in name and not name.startswith(("'", '"')):
+        return f"{key}='{name}'" if "'" not in name else override
+    return override
 
 
 def _entries(key: str, value: Any) -> Iterator[tuple[str, RangeConfig | ChoicesConfig]]:

@@ -11,6 +11,7 @@ from optsweep.checks import checked, choice, either, flag, length, number, optio
 from optsweep.config.fields import Key, Keyed, Options, Rest, missing
 from optsweep.config.search_space import SpaceConfig, read_space
 from optsweep.config.section import Section
+from optsweep.errors import UserError
 
 FROM_TASK: Any = None
 """As `trainer.steps`: the task's own number, which the arm puts in its place."""
@@ -20,6 +21,15 @@ AUTO_LAG: Any = "auto"
 
 AUTO_TRIALS: Any = "auto"
 """As `search.trials`: one of the two numbers below, which the arm puts in its place."""
+
+MOST_OF_A_NAME = 100
+"""Characters of the name of a task, a rule, a schedule."""
+
+NUM_WORKERS = optional(whole, low=0, most=1024)
+"""The check of `hydra.launcher.workers`; 0: in this process, null: one per `trainer.threads` cores, or per GPU."""
+
+MOST_STEPS, MOST_TRIALS = 10**7, 10**5
+"""Of a trial, and of an arm's phase: every step and every trial is planned before it is run."""
 
 ONE_SEARCH, TRIALS = 32, 16
 """Trials of a search of several keys that a verdict rests on alone, and of any other."""
@@ -47,6 +57,14 @@ def _device(key: str, value: object) -> str:
     return value
 
 
+def _name(key: str, value: object) -> str:
+    """What something is called, on pages and in stores."""
+    name = text(key, value)
+    if not name.strip() or not name.isprintable() or len(name) > MOST_OF_A_NAME:
+        raise refuse(key, value, f"1 to {MOST_OF_A_NAME} printable characters")
+    return name
+
+
 def _names(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(name, str) for name in value):
         raise refuse(key, value, "a list of hyperparameter names, such as [lr,weight_decay]")
@@ -64,10 +82,12 @@ def _space(key: str, value: object) -> SpaceConfig:
 class TaskConfig(Keyed):
     """Which task, with its constructor's options."""
 
-    name: Annotated[str, Key("task.name", text)]
+    name: Annotated[str, Key("task.name", _name)]
     target: Annotated[str, Key("task._target_", text)]
     batch_size: Annotated[int | None, Key("task.batch_size", _batch_size)]  # None: the whole training set
-    steps: Annotated[int, Key("task.steps", checked(whole, low=2))]  # default length of a trial, in optimizer steps
+    steps: Annotated[
+        int, Key("task.steps", checked(whole, low=2, most=MOST_STEPS))
+    ]  # default length of a trial, in optimizer steps
     resplit: Annotated[bool | None, Key("task.resplit", optional(flag))] = None  # by further repeats; None: if it can
     options: Annotated[Options, Rest("task")] = field(default_factory=dict)
     pickled: bytes = field(default=b"", repr=False, compare=False)  # the task itself, where Python code gave it
@@ -77,7 +97,7 @@ class TaskConfig(Keyed):
 class OptimizerConfig(Keyed):
     """Which rule: `options` holds everything but the target and the LR, not yet split into per-lane and static."""
 
-    name: Annotated[str, Key("optimizer.name", text)]
+    name: Annotated[str, Key("optimizer.name", _name)]
     target: Annotated[str, Key("optimizer._target_", text)]
     lr: Annotated[float | None, Key("optimizer.lr", optional(number, above=0.0))] = None  # None: searched or suggested
     options: Annotated[Options, Rest("optimizer")] = field(default_factory=dict)
@@ -87,10 +107,10 @@ class OptimizerConfig(Keyed):
 class ScheduleConfig(Keyed):
     """Which schedule and which warm-up. `warmup_steps` has a fraction of the run as a float, None is "suggested"."""
 
-    name: Annotated[str, Key("schedule.name", text)] = "cosine"
+    name: Annotated[str, Key("schedule.name", _name)] = "cosine"
     target: Annotated[str | None, Key("schedule._target_", optional(text))] = None  # a function of the user's
     options: Annotated[Options, Rest("schedule")] = field(default_factory=dict)
-    warmup: Annotated[str, Key("warmup.name", text)] = "linear"
+    warmup: Annotated[str, Key("warmup.name", _name)] = "linear"
     warmup_steps: Annotated[float | None, Key("warmup.steps", _warmup_steps)] = 0.05
 
     def __post_init__(self) -> None:
@@ -119,13 +139,15 @@ class DecayConfig(Keyed):
 class AveragingConfig(Keyed):
     """Averaging of weights beside the schedule; `target` is None for none."""
 
-    name: Annotated[str, Key("averaging.name", text)] = "none"
+    name: Annotated[str, Key("averaging.name", _name)] = "none"
     target: Annotated[str | None, Key("averaging._target_", optional(text))] = None
     options: Annotated[Options, Rest("averaging")] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.name == "none":
             self.fill(target=None)
+            if self.options:
+                raise UserError(f"averaging.{next(iter(self.options))}: averaging=none has no options")
         elif self.target is None:
             raise missing("averaging._target_")
         super().__post_init__()
@@ -135,17 +157,17 @@ class AveragingConfig(Keyed):
 class TrainerConfig(Keyed):
     """How trials are trained."""
 
-    steps: Annotated[int, Key("trainer.steps", optional(whole, low=2))] = FROM_TASK
+    steps: Annotated[int, Key("trainer.steps", optional(whole, low=2, most=MOST_STEPS))] = FROM_TASK
     device: Annotated[str, Key("trainer.device", _device)] = "auto"
-    lanes: Annotated[int, Key("trainer.lanes", whole)] = 1
+    lanes: Annotated[int, Key("trainer.lanes", checked(whole, most=10**4))] = 1
     precision: Annotated[str, Key("trainer.precision", checked(choice, choices=("fp32", "bf16")))] = "fp32"
     clip_norm: Annotated[float | None, Key("trainer.clip_norm", optional(number, above=0.0))] = None
-    rungs: Annotated[int, Key("trainer.rungs", whole)] = 12
-    log_every: Annotated[int, Key("trainer.log_every", whole)] = 10
-    accumulate: Annotated[int, Key("trainer.accumulate", whole)] = 1
-    threads: Annotated[int, Key("trainer.threads", whole)] = 1
+    rungs: Annotated[int, Key("trainer.rungs", checked(whole, most=10**5))] = 12
+    log_every: Annotated[int, Key("trainer.log_every", checked(whole, most=MOST_STEPS))] = 10
+    accumulate: Annotated[int, Key("trainer.accumulate", checked(whole, most=10**6))] = 1
+    threads: Annotated[int, Key("trainer.threads", checked(whole, most=1024))] = 1
     divergence_factor: Annotated[float, Key("trainer.divergence_factor", checked(number, above=1.0))] = 2.0
-    eval_batch_size: Annotated[int, Key("trainer.eval_batch_size", whole)] = 64
+    eval_batch_size: Annotated[int, Key("trainer.eval_batch_size", checked(whole, most=10**6))] = 64
     deterministic: Annotated[bool, Key("trainer.deterministic", flag)] = False
 
 
@@ -163,11 +185,11 @@ class SuggestConfig(Keyed):
 class SearchConfig(Keyed):
     """How the arm is tuned. `trials` 0: not at all."""
 
-    trials: Annotated[int, Key("search.trials", either("auto", whole, low=0))] = AUTO_TRIALS
+    trials: Annotated[int, Key("search.trials", either("auto", whole, low=0, most=MOST_TRIALS))] = AUTO_TRIALS
     sampler: Annotated[str, Key("search.sampler", checked(choice, choices=("tpe", "gp", "quasi-random")))] = "gp"
     pruner: Annotated[str, Key("search.pruner", checked(choice, choices=("none", "median")))] = "none"
     reruns: Annotated[float, Key("search.reruns", checked(number, least=0.0, most=0.5))] = 0.25  # share of the trials
-    lag: Annotated[int, Key("search.lag", either("auto", whole))] = AUTO_LAG
+    lag: Annotated[int, Key("search.lag", either("auto", whole, most=MOST_TRIALS))] = AUTO_LAG
     over: Annotated[tuple[str, ...], Key("search.over", _names)] = ("lr",)
     space: Annotated[SpaceConfig, Key("search.space", _space)] = field(default_factory=dict)
 

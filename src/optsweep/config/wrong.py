@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ def of_hydra(error: BaseException) -> str:
         return f"{match[1]}: a value is missing"
     if match := re.search(r"node `(\w+)` is not a container", text):
         return f"{match[1]}: a group of keys is wanted"
+    if match := re.search(r"^(.*)\s+full_key: (\S+)", text, re.S):
+        text = f"{match[2]}: {match[1]}"
     return " ".join(text.split())[:300]
 
 
@@ -41,7 +44,8 @@ def _sweep_files() -> list[str]:
     return sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
 
 
-def _known_keys() -> list[str]:
+@cache
+def _known_keys() -> tuple[str, ...]:
     """All keys of the default config, and the groups."""
 
     def walk(node: Any, path: str) -> list[str]:
@@ -50,4 +54,4 @@ def _known_keys() -> list[str]:
         return [path, *(k for key, value in node.items() for k in walk(value, f"{path}.{key}" if path else key))]
 
     plain = OmegaConf.to_container(compose([]), resolve=False)
-    return [*GROUPS, *walk(plain, "")]
+    return (*GROUPS, *walk(plain, ""))

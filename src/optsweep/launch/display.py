@@ -28,6 +28,7 @@ from optsweep.launch.events import (
 )
 from optsweep.search.slots import Slot
 from optsweep.search.space import as_typed
+from optsweep.terminal import replace_what_cannot_be_shown
 from optsweep.train.trial import Phase
 
 PLAIN_SECONDS = 15.0
@@ -40,6 +41,7 @@ class Display:
 
     def __init__(self) -> None:
         self.sweep, self.workers = "", 1
+        replace_what_cannot_be_shown()
         self.console = Console(file=sys.stdout)
         self.begin = self._last_line = time.monotonic()
         self._done_before: int | None = None

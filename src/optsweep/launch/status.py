@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
 from rich.table import Table
 
+from optsweep.address import read_address
 from optsweep.errors import UserError, nearest
 from optsweep.search.studies import Studies
-from optsweep.tracking.store import database
 from optsweep.train.trial import Phase
 
 
@@ -146,6 +145,7 @@ def forgive(storage: str, sweep: str) -> int:
 
 
 def _existing(storage: str, sweep: str) -> Studies:
-    if storage.startswith("sqlite:") and not Path(database(storage)).is_file():
-        raise UserError(f"--storage: there is no store at {database(storage)}; run a sweep first, or name another one")
+    file = read_address("--storage", storage).file
+    if file is not None and not file.is_file():
+        raise UserError(f"--storage: there is no store at {file}; run a sweep first, or name another one")
     return Studies.open(storage, sweep)

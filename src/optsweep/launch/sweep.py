@@ -9,12 +9,13 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
 from optsweep.build.assemble import Built
 from optsweep.build.fingerprint import fingerprint_of
 from optsweep.config.arm import Arm
-from optsweep.errors import UserError
+from optsweep.config.sections import NUM_WORKERS
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.describe import describe_arm, describe_chosen, describe_session, describe_sweep
@@ -43,7 +44,7 @@ class SweepResult:
     """What a call of `run_sweep` came to."""
 
     sweep: str
-    tracking_uri: str
+    tracking_uri: str = field(repr=False)
     arms: tuple[str, ...]  # names
     trials: int  # that ended in this call
     done: int  # trials that the sweep has
@@ -113,10 +114,7 @@ class _Opened:
 
 
 def _prepare(arms: Sequence[Arm], workers: int | None, alone: bool, observe: Observer) -> _Prepared:
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
-        raise UserError(
-            f"hydra.launcher.workers: {workers!r} is not allowed; give a whole number ≥ 0 (0: in this process), or null"
-        )
+    NUM_WORKERS("hydra.launcher.workers", workers)
     check_together(arms)
     if alone:
         arms, note = without_looks(arms)
@@ -126,11 +124,27 @@ def _prepare(arms: Sequence[Arm], workers: int | None, alone: bool, observe: Obs
     labels = labels_of(arms)
     count, devices = deal(arms[0], workers)
     baseline = baseline_of(arms, labels, all_arms=not alone)
-    studies = Studies.open(arms[0].storage, arms[0].sweep)
-    store.check(arms[0].tracking_uri)
-    store.check_sweep(arms[0].tracking_uri, arms[0].sweep)
+    return _Prepared(arms, built, labels, baseline, count, devices, _stores(arms, built))
+
+
+def open_stores(arms: Sequence[Arm]) -> Studies:
+    """Open the stores of arms that others are going to run. Raises UserError as a sweep does, before any is made."""
+    return _prepare(arms, 0, True, silent).studies
+
+
+def _stores(arms: Sequence[Arm], built: Sequence[Built]) -> Studies:
+    """Open both stores. One that is missing is made only when nothing can be refused any more."""
+    tracking, storage = arms[0].tracking_uri, arms[0].storage
+    runs = read_address(TRACKING_KEY, tracking)
+    store.check_usable(read_address(STORAGE_KEY, storage))
+    store.check_usable(runs)
+    if runs.is_there:
+        store.check(tracking)  # waits for another process that makes its tables
+        store.check_sweep(tracking, arms[0].sweep)
+    studies = Studies.open(storage, arms[0].sweep)
     check_history(studies, arms, built)
-    return _Prepared(arms, built, labels, baseline, count, devices, studies)
+    store.check(tracking)
+    return studies
 
 
 @contextlib.contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from optsweep.build.assemble import Built, algorithm_of, build_arm, check_arm
 from optsweep.config.arm import Arm
-from optsweep.errors import UserError
+from optsweep.errors import UserError, is_of_own_code, located
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
 from optsweep.tasks.base import Trainable
 
@@ -63,10 +64,30 @@ def build_all(arms: Sequence[Arm]) -> list[Built]:
     built = []
     for arm in arms:
         key = repr(arm.task)
-        built.append(build_arm(arm, tasks.get(key)))
-        tasks[key] = built[-1].task
-        built[-1] = replace(built[-1], warnings=(*built[-1].warnings, *check_arm(built[-1])))
+        with _in_a_line():
+            built.append(build_arm(arm, tasks.get(key)))
+            tasks[key] = built[-1].task
+            built[-1] = replace(built[-1], warnings=(*built[-1].warnings, *check_arm(built[-1])))
     return built
+
+
+@contextmanager
+def _in_a_line() -> Iterator[None]:
+    """What the user's code raises, and what no memory holds, is a line and no traceback."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except (Exception, SystemExit) as error:
+        if is_of_own_code(error) or isinstance(error, SystemExit):
+            raise UserError(f"task: {located(error)}") from error
+        if isinstance(error, (MemoryError, OverflowError)) or any(word in str(error).lower() for word in _TOO_LARGE):
+            raise UserError(f"task: it is too large for this machine ({located(error)})") from error
+        raise
+
+
+_TOO_LARGE = ("allocat", "out of memory", "overflow", "too large", "too big", "maximum allowed")
+"""Words of numpy and torch about sizes that can't be."""
 
 
 def notes(arms: Sequence[Arm], built: Sequence[Built], labels: Mapping[str, str]) -> Iterator[str]:

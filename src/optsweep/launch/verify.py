@@ -24,6 +24,7 @@ from optsweep.tracking.names import Status
 from optsweep.train.process import threads
 from optsweep.train.run import Silent
 from optsweep.train.trial import End, Outcome, Phase, Trial
+from optsweep.yaml_files import check_yaml
 
 TOLERANCE = 1e-3
 """Relative difference of a loss within which trials agree: machines round unlike, and training magnifies that."""
@@ -134,6 +135,7 @@ def _trials(arm: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _built(sheet: Mapping[str, Any], results: Path) -> tuple[Arm, Built]:
+    check_yaml(str(sheet["config"]).encode(), f"{results}: the config of {sheet['label']}")
     config = yaml.safe_load(sheet["config"])
     chosen = {key: value for key, value in sheet["choices"].items() if key in GROUPS}
     axes = {key: value for key, value in sheet["choices"].items() if key not in GROUPS}

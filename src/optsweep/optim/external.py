@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optsweep.checks import as_declared, signature_of
 from optsweep.optim.composition import Composition
 from optsweep.optim.iterate import BEGINNING, Past
 from optsweep.optim.layout import Layout
@@ -199,13 +200,15 @@ def _constructor(
     name = _name_of(cls)
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         raise ValueError(f"optimizer._target_={name} is not a torch.optim.Optimizer class")
-    parameters = inspect.signature(cls).parameters
+    parameters = signature_of(cls)
     known = [p.name for p in list(parameters.values())[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if unknown := sorted(kwargs.keys() - set(known)):
         raise ValueError(
             f"optimizer.{unknown[0]} is no argument of {name}; it has {', '.join(known)} (for one choice of a grid "
             f"alone: optimizer.external._target_=…)"
         )
+    for key, value in kwargs.items():
+        as_declared(f"optimizer.{key}", value, parameters[key])
     if decay is not Decay.NONE and kwargs.get("weight_decay"):
         raise ValueError(f"optimizer.weight_decay of {name} and weight_decay={decay} are two decays; give one of them")
     if needs_closure(cls):

@@ -9,12 +9,12 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from optsweep.checks import Check, of_type
+from optsweep.imported import imported
 from optsweep.optim import schedule_functions
 from optsweep.optim.schedule_functions import DECLARED, WARMUP, Floats, Steps, Traits
 
@@ -43,16 +43,15 @@ def _functions(*, warmups: bool) -> dict[str, Callable[..., Floats]]:
 @cache
 def _schedule(name: str) -> Callable[..., Floats]:
     """The function of a schedule; a name with a dot is one of another module. Raises ValueError if there is none."""
-    module, _, attribute = name.rpartition(".")
-    if not module:
+    if "." not in name:
         if name not in schedule_names():
             raise ValueError(f"schedule={name} doesn't exist; there are {', '.join(schedule_names())}")
         return _functions(warmups=False)[name]
+    function: Callable[..., Floats] = imported(name, "schedule._target_")
     try:
-        function: Callable[..., Floats] = getattr(import_module(module), attribute)
         parameters = list(inspect.signature(function).parameters)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"schedule._target_: {name!r} can't be imported ({error})") from None
+    except (TypeError, ValueError):
+        parameters = []
     if parameters[:2] != ["steps", "num_steps"]:
         raise ValueError(f"schedule._target_: {name} must be a function of (steps, num_steps, *, options)")
     return function

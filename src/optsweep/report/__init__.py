@@ -41,17 +41,17 @@ def write_report(
     With `attach` the folder also goes to MLflow, as artifacts `report/` of the sweep's run; a report of several sweeps
     belongs to none of them and isn't attached. Raises SweepNotFound (a ValueError), which names the nearest sweeps.
     """
-    from mlflow.tracking import MlflowClient
-
     from optsweep.report import write
+    from optsweep.tracking import store
     from optsweep.tracking.reader import load_sweep
-    from optsweep.tracking.store import check_store, find_experiment
 
     if not sweeps:
         raise SweepNotFound("sweep.name: name at least one sweep to report")
-    check_store(tracking_uri)
-    client = MlflowClient(tracking_uri)
-    wanted = [(name, find_experiment(client, name)) for name in dict.fromkeys(sweeps)]  # before anything is started
+    store.check_store(tracking_uri)
+    client = store.client(tracking_uri)
+    wanted = [
+        (name, store.find_experiment(client, name)) for name in dict.fromkeys(sweeps)
+    ]  # before anything is started
     with write.helpers(processes) as pool:
         loaded = [load_sweep(client, name, experiment) for name, experiment in wanted]
         report = write.write(loaded, tracking_uri, out, pool)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from jinja2 import Environment
 from markupsafe import Markup
 
+from optsweep.address import TRACKING_KEY, read_address
 from optsweep.inference.looks import in_words, searches_in_words
 from optsweep.inference.repeats import SEEDS_PER_REPEAT, repeats_of
 from optsweep.report import chosen, samples, wording
@@ -59,9 +60,15 @@ def render(
             cited=cited,
             title=", ".join(sweep.name for sweep in sweeps),
             partial=any(partial(v.group) for v in verdicts) or any(sweep.absent for sweep in sweeps),
-            ui=tracking_uri.rstrip("/") if tracking_uri.startswith(("http://", "https://")) else _LOCAL_UI,
+            ui=address_of_ui(tracking_uri),
         )
     )
+
+
+def address_of_ui(tracking_uri: str) -> str:
+    """Where a browser finds the runs of a store; nobody's password is in it."""
+    address = read_address(TRACKING_KEY, tracking_uri)
+    return address.text if address.is_server else _LOCAL_UI
 
 
 @cache

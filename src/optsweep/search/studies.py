@@ -13,7 +13,6 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -21,9 +20,9 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb.models import TrialSystemAttributeModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import func, insert, select, update
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
+from optsweep.address import STORAGE_KEY, read_address
 from optsweep.errors import UserError, without_secrets
 from optsweep.search.history import History, read_history, slot_of
 from optsweep.search.ownership import TRIALS, USER_ATTRIBUTES, Claim, LeaseLostError, Ownership, create_tables
@@ -75,8 +74,10 @@ class Studies:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             return Studies(_opened(url), sweep)
+        except UserError:
+            raise
         except Exception as error:
-            reason = str(error).splitlines()[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"tracking.storage: {without_secrets(url)} can't be opened: {without_secrets(reason)}"
             ) from None
@@ -92,16 +93,28 @@ class Studies:
 
     def ensure(self, arm: str, phase: Phase, repeat: int = 0) -> int:
         """The study of an arm's phase, created if it is missing."""
+        found = self._existing(arm, phase, repeat)
+        if found is None:
+            name = self._name(arm, phase, repeat)
+            found = optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)._study_id
+            self._ids[arm, phase, repeat] = found
+        return found
+
+    def _existing(self, arm: str, phase: Phase, repeat: int) -> int | None:
+        """The study of an arm's phase; None where nobody has made it: looking leaves no trace."""
         key = (arm, phase, repeat)
         if key not in self._ids:
-            name = f"{self.sweep} | {arm} | {phase}" + (f" | {repeat}" if repeat else "")
-            study = optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)
-            self._ids[key] = study._study_id
-        return self._ids[key]
+            with suppress(KeyError):
+                self._ids[key] = self.storage.get_study_id_from_name(self._name(*key))
+        return self._ids.get(key)
+
+    def _name(self, arm: str, phase: Phase, repeat: int) -> str:
+        return f"{self.sweep} | {arm} | {phase}" + (f" | {repeat}" if repeat else "")
 
     def note(self, arm: str, key: str, repeat: int = 0) -> Any:
         """What was noted of an arm, or None."""
-        return self.storage.get_study_user_attrs(self.ensure(arm, Phase.SEARCH, repeat)).get(key)
+        study = self._existing(arm, Phase.SEARCH, repeat)
+        return None if study is None else self.storage.get_study_user_attrs(study).get(key)
 
     def set_note(self, arm: str, key: str, value: Any, repeat: int = 0) -> None:
         """Note something of an arm (JSON-serialisable)."""
@@ -151,7 +164,8 @@ class Studies:
 
     def trials(self, arm: str, phase: Phase, repeat: int = 0) -> list[FrozenTrial]:
         """All trials of a phase, in order of creation."""
-        return self.storage.get_all_trials(self.ensure(arm, phase, repeat), deepcopy=False)
+        study = self._existing(arm, phase, repeat)
+        return [] if study is None else self.storage.get_all_trials(study, deepcopy=False)
 
     def history(self, arm: str, phase: Phase, retries: int, repeat: int = 0) -> History:
         """A phase as it stands; `read_history` says which slots are given up."""
@@ -273,10 +287,11 @@ def _opened(url: str) -> RDBStorage:
 
 def _created(url: str) -> RDBStorage:
     kwargs: dict[str, Any] = {}
-    if url.startswith("sqlite:///"):
-        path = Path(make_url(url).database or "")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with sqlite3.connect(path, timeout=SQLITE_TIMEOUT) as connection:
+    address = read_address(STORAGE_KEY, url)
+    address.check_usable()
+    if address.file is not None:
+        address.make_file()
+        with sqlite3.connect(address.file, timeout=SQLITE_TIMEOUT) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
         kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT}}
     storage = RDBStorage(url, engine_kwargs=kwargs)

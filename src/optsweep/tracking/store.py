@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import http.client
 import os
 import sqlite3
-import urllib.parse
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optsweep.address import TRACKING_KEY, Address, read_address
 from optsweep.errors import UserError, without_secrets
 from optsweep.tracking import names
 from optsweep.tracking.schema import SCHEMA_VERSION
@@ -60,34 +62,58 @@ def check(uri: str, *, create: bool = True) -> None:
 
     With `create` false a store that isn't there is an error.
     """
-    scheme = urllib.parse.urlsplit(uri).scheme
-    if scheme in ("http", "https"):
+    address = read_address(TRACKING_KEY, uri)
+    if not create and address.file is not None and not address.file.is_file():
+        raise UserError(f"tracking.uri: there is no store at {address.file}; run a sweep first, or name another one")
+    check_usable(address)
+    if address.file is not None:
         try:
-            with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=SERVER_TIMEOUT):
-                return
-        except OSError as error:
-            raise UserError(f"tracking.uri: no MLflow server answers at {without_secrets(uri)} ({error})") from None
-        except ValueError as error:
-            raise UserError(f"tracking.uri: {uri} is no address ({error})") from None
-    if scheme == "sqlite":
-        path = database(uri)
-        if not create and not path.is_file():
-            raise UserError(f"tracking.uri: there is no store at {path}; run a sweep first, or name another one")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with sqlite3.connect(path, timeout=60) as connection:
+            address.make_file()
+            with sqlite3.connect(address.file, timeout=60) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("CREATE TABLE IF NOT EXISTS optsweep_writable (x)")
         except (OSError, sqlite3.Error) as error:
-            raise UserError(f"tracking.uri: {uri} can't be written ({error})") from None
-    elif "://" not in uri:
-        raise UserError(f"tracking.uri: {uri!r} is not allowed; give sqlite:///PATH, postgresql://… or http(s)://…")
+            raise UserError(f"tracking.uri: {address.shown} can't be written ({error})") from None
+        with _alone(address.file):
+            _look(address)
+    elif not address.is_server:
+        _look(address)
+
+
+def check_usable(address: Address) -> None:
+    """Raise UserError for a store that can't be one, as far as that can be known without writing to it."""
+    address.check_usable()
+    if address.is_server:
+        try:
+            with urllib.request.urlopen(address.text + "/health", timeout=SERVER_TIMEOUT):
+                pass
+        except urllib.error.HTTPError as error:
+            if error.code not in (401, 403):
+                raise UserError(f"{address.key}: {address.shown} answers, and is no MLflow server ({error})") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise UserError(f"{address.key}: no MLflow server answers at {address.shown} ({_first(error)})") from None
+        except ValueError as error:
+            raise UserError(f"{address.key}: {address.shown} is no address ({_first(error)})") from None
+        _look(address)
+    elif address.file is None:
+        from sqlalchemy import create_engine
+
+        try:
+            create_engine(address.text).connect().close()
+        except Exception as error:  # its driver isn't installed, nobody answers, the password is wrong
+            raise UserError(f"{address.key}: {address.shown} can't be opened ({_first(error)})") from None
+
+
+def _look(address: Address) -> None:
+    """Read something from the store, which makes the tables of a database."""
     try:
-        with _alone(database(uri)) if scheme == "sqlite" else contextlib.nullcontext():
-            client(uri).search_experiments(max_results=1)
+        client(address.given).search_experiments(max_results=1)
     except Exception as error:
-        reason = without_secrets(str(error).splitlines()[0])
-        raise UserError(f"tracking.uri: {without_secrets(uri)} can't be opened ({reason})") from None
+        raise UserError(f"{address.key}: {address.shown} can't be opened ({_first(error)})") from None
+
+
+def _first(error: BaseException) -> str:
+    return without_secrets((str(error).splitlines() or [type(error).__name__])[0])[:200]
 
 
 @contextlib.contextmanager
@@ -102,11 +128,6 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def database(uri: str) -> Path:
-    """File of a SQLite URI."""
-    return Path(urllib.parse.urlsplit(uri).path.removeprefix("/") if not uri.startswith("sqlite:////") else uri[10:])
-
-
 def client(uri: str) -> MlflowClient:
     """MLflow's client; imported here because the import takes seconds."""
     import logging
@@ -115,15 +136,16 @@ def client(uri: str) -> MlflowClient:
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    address = read_address(TRACKING_KEY, uri)
+    os.environ.update(address.credentials)  # where MLflow looks for them whenever it asks
+    return MlflowClient(tracking_uri=address.text, registry_uri=address.text)
 
 
 def check_store(uri: str) -> None:
     """Refuse a local database that isn't there: opening it would create an empty one."""
-    if urllib.parse.urlsplit(uri).scheme.startswith("sqlite"):
-        path = database(uri)
-        if path.name not in ("", ":memory:") and not path.is_file():
-            raise SweepNotFound(f"tracking.uri: there is no store at {path}; run a sweep first, or name another store")
+    file = read_address(TRACKING_KEY, uri).file
+    if file is not None and not file.is_file():
+        raise SweepNotFound(f"tracking.uri: there is no store at {file}; run a sweep first, or name another store")
 
 
 def find_experiment(client: MlflowClient, name: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from optsweep.address import TRACKING_KEY, read_address
 from optsweep.errors import UserError
 from optsweep.tasks.base import digest_of
 from optsweep.tracking import names
@@ -16,7 +17,7 @@ from optsweep.tracking.names import Status
 from optsweep.tracking.schema import SCHEMA_VERSION, ArmSheet, Chosen, Session, SweepSheet, Timing, TrialEnd, TrialHead
 from optsweep.tracking.sheets import Sheet, read_sheet, write_sheet
 from optsweep.tracking.source import source_tags
-from optsweep.tracking.store import client, database, failures_told_apart, runs
+from optsweep.tracking.store import client, failures_told_apart, runs
 from optsweep.train.trial import Phase
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ class Tracker:
                 self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         location = None
-        if self.uri.startswith("sqlite"):
+        if (file := read_address(TRACKING_KEY, self.uri).file) is not None:
             folder = hashlib.sha256(self.sweep.encode()).hexdigest()[:12]
-            location = (database(self.uri).resolve().parent / "artifacts" / folder).as_uri()
+            location = (file.resolve().parent / "artifacts" / folder).as_uri()
         tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's pages for training, not for agents
         return str(self.client.create_experiment(self.sweep, artifact_location=location, tags=tags))
 
