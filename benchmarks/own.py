@@ -45,7 +45,7 @@ def run(device: torch.device) -> Iterator[Figure]:
             low=ratio.low,
             high=ratio.high,
             rounds=ratio.rounds,
-            expected="1.00" if task == "charlm" else "1.1: steps of half a millisecond",
+            expected="1.00" if task == "charlm" else "1.2: steps of a third of a millisecond",
             target=1.03 if task == "charlm" else None,
         )
 

@@ -129,7 +129,7 @@ def compare(
 ) -> Compared:
     """Tune every arm alike on the task, confirm it on fresh seeds, judge: what `optsweep -m` does, from Python.
 
-    `task` is an `optsweep.Task`, or a loop of one's own: a function `train(trial)`, or an `optsweep.Loop` of one.
+    `task` is an `optsweep.Task`, or a loop of one's own: a function `train(trial, …)`, or an `optsweep.Loop` of one.
     `arms` are strings ('soap + schedule_free'), or keys of the config by name; the first is the baseline. `search` are
     trials per arm, `confirm` seeds or "auto", `repeats` whole searches, `workers` processes (0: this one). `settings`
     are sections of the config, for all arms: trainer={"steps": 300}.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
+from torch.nn.utils import get_total_norm
 
 from optsweep.optim.composition import Composition
 from optsweep.optim.layout import parameter_roles
@@ -85,7 +86,8 @@ class TrialOptimizer(RowOptimizer):
             return
         rows = [row.row for row, _, _ in taken]
         before = [row.clone() for row in rows]
-        grad_norm = norm_of([grads for _, grads, _ in taken])
+        grads = [leaf.grad for row, _, _ in taken for leaf in row.leaves if leaf.grad is not None]
+        grad_norm = get_total_norm(grads)
         super()._advance(taken)
         changes = [new - old for old, new in zip(before, rows, strict=True)]
         ratio = norm_of(changes) / norm_of(before)
