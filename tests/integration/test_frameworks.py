@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -25,9 +27,12 @@ COSINE, FREE = Schedule("cosine", {}, "linear", 3), Schedule("schedule_free", {}
 
 
 @pytest.fixture
-def loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     monkeypatch.chdir(tmp_path)
-    return vars(import_module("framework_loops"))
+    found = import_module("framework_loops")
+    gc.freeze()  # a Trainer collects garbage at its start, among all that is imported
+    yield vars(found)
+    gc.unfreeze()
 
 
 def ran(train: Any, iterate: Iterate, schedule: Schedule, **options: Any) -> tuple[Any, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import gc
 import re
 import runpy
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ FEW: Mapping[str, Any] = {"search": 1, "confirm": 2, "workers": 0, "quiet": True
 SMALL = {"steps": 4, "rungs": 2, "device": "cpu"}
 FEW_WORDS = ["search.trials=1", "confirm.seeds=2", "hydra.launcher.workers=0"]
 SMALL_WORDS = [f"trainer.{key}={value}" for key, value in SMALL.items()]
+
+
+@pytest.fixture(autouse=True)
+def _frozen() -> Iterator[None]:
+    """A Trainer collects garbage at its start, among all that is imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def test_the_table_has_all_scripts_and_their_glue() -> None:
