@@ -12,7 +12,7 @@ from optsweep.optim.layout import Layout, Role
 from optsweep.optim.rule import Domain, Rule
 from optsweep.optim.schedules import Schedule
 from optsweep.optim.update import Decay, Update
-from optsweep.optim.updater import Divisible
+from optsweep.optim.updater import Separable
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Composition:
         """Float hyperparameters beside lr and weight_decay."""
         return {**self.rule.floats, **self.iterate.floats}
 
-    def update(self, layout: Layout, weight_decay: float) -> Divisible:
+    def update(self, layout: Layout, weight_decay: float) -> Separable:
         """The update of a row. It doesn't clip, which goes by the norm of all rows."""
         return Update(self.rule, layout, decay=self.decay if weight_decay else Decay.NONE, iterate=self.iterate)
 

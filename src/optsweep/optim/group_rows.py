@@ -17,7 +17,7 @@ from optsweep.optim.layout import Layout
 from optsweep.optim.row import Row
 from optsweep.optim.rule import State
 from optsweep.optim.update import Update
-from optsweep.optim.updater import Divisible
+from optsweep.optim.updater import Separable
 
 Saved = MutableMapping[Tensor, dict[str, Any]]
 """By parameter: "step", the number of steps it took; "progress", the last one's multiplier and the averages' weights
@@ -37,7 +37,7 @@ class GradientRow(Row):
         self,
         parameters: Mapping[str, Tensor],
         layout: Layout,
-        update: Divisible,
+        update: Separable,
         past: Past = BEGINNING,
         multiplier: float | None = None,
     ) -> None:
@@ -65,7 +65,7 @@ class GradientRow(Row):
         if count:
             self._parts.append(self.row.new_zeros(count))
 
-    def compose(self, update: Divisible) -> None:
+    def compose(self, update: Separable) -> None:
         """Go on with another update of the same rule."""
         self.composed = self.update = self.numbers.update = update
         self.direct = update if isinstance(update, Update) and update.direct else None  # which takes parts of a row too

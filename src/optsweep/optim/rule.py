@@ -18,7 +18,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,10 +85,16 @@ class Rule(ABC):
     """Whether it treats parameters by their role in the model, which their shape doesn't tell."""
 
     gives_gradient: ClassVar[bool] = False
-    """Whether its direction is the gradient as it comes."""
+    """Whether its direction is the gradient as it comes. Whoever overrides how it is made states it anew."""
 
     period: int = 1
     """Steps after which the rule's own rhythm repeats (SOAP's refresh); lanes start at multiples of it."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """What was said of another direction doesn't hold for this one."""
+        super().__init_subclass__(**kwargs)
+        if {"update", "rescale"} & vars(cls).keys() and "gives_gradient" not in vars(cls):
+            cls.gives_gradient = False
 
     @property
     def algorithm(self) -> str:

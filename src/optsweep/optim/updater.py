@@ -69,7 +69,7 @@ class Updater(Protocol):
         """Bytes of optimizer state of one lane."""
 
 
-class Divisible(Updater, Protocol):
+class Separable(Updater, Protocol):
     """An updater whose state can be told apart by parameter, so that a row of it can be cut."""
 
     def pieces(self, state: State) -> dict[str, State]:

@@ -10,7 +10,7 @@ from optsweep.train.device import peak_bytes, reset_peak
 from optsweep.train.own.faults import LoopError
 from optsweep.train.own.program import LoopProgram
 from optsweep.train.own.rehearsal import called, returned_early
-from optsweep.train.own.running import Listener, Report, RunningTrial
+from optsweep.train.own.running import Listener, Reported, RunningTrial
 from optsweep.train.own.terms import Terms
 from optsweep.train.process import deterministic
 from optsweep.train.trial import Trial
@@ -38,7 +38,7 @@ def begin_loop(program: LoopProgram, trial: Trial, num_steps: int) -> LoopBeginn
     reset_peak(program.device)
     heard: list[_Heard] = []
 
-    def listen(report: Report) -> bool:
+    def listen(report: Reported) -> bool:
         heard.append(_Heard.of(report, running))
         return False
 
@@ -70,14 +70,14 @@ def begin_loop(program: LoopProgram, trial: Trial, num_steps: int) -> LoopBeginn
 class _Heard:
     """A report, and how things stood."""
 
-    report: Report
+    report: Reported
     at: float
     training: float  # seconds so far
     state_bytes: int
     numbers: list[tuple[int, float]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, report: Report, running: RunningTrial) -> _Heard:
+    def of(cls, report: Reported, running: RunningTrial) -> _Heard:
         """As they stand now."""
         training = running.clock.stop()
         numbers = list(zip(*running.take_losses(), strict=True))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from optsweep.errors import UserError
 
 
-class TrialEnded(BaseException):
+class TrialOver(BaseException):
     """The trial is over. No `Exception`, so that a user's `except Exception` doesn't keep it."""
 
 
-class Pruned(TrialEnded):
+class Pruned(TrialOver):
     """It was pruned, or has diverged."""
 
 
-class Stop(TrialEnded):
+class Stop(TrialOver):
     """Nobody wants to know more of it: the sweep was stopped, or a rehearsal has seen enough."""
 
 

@@ -20,7 +20,7 @@ from optsweep.train.forward import Precision
 from optsweep.train.own.faults import LoopError
 from optsweep.train.own.loop import Loop
 from optsweep.train.own.rehearsal import called, returned_early
-from optsweep.train.own.running import Report, RunningTrial
+from optsweep.train.own.running import Reported, RunningTrial
 from optsweep.train.own.terms import Terms
 from optsweep.train.process import deterministic
 from optsweep.train.program import rung_steps
@@ -123,12 +123,12 @@ class _Referee:
         self.tests = loop.tests
         self.first: float | None = None  # reported loss
         self.best = math.inf
-        self.last: Report | None = None
+        self.last: Reported | None = None
         self.end, self.reason = End.FINISHED, ""
         self.points: list[Point] = []
         self._step, self._seconds = 0, 0.0  # at the report before
 
-    def hear(self, report: Report) -> bool:
+    def hear(self, report: Reported) -> bool:
         """A report. Raises LoopError for one without the metric."""
         running, step = self.running, report.step
         seconds = running.clock.stop()
@@ -171,7 +171,7 @@ class _Referee:
             reason=self.reason,
         )
 
-    def _tested(self) -> Report:
+    def _tested(self) -> Reported:
         """What the loop says of the test split; what it last said of the validation data, if it has no other."""
         if (found := self.running.tested) is not None:
             return found
@@ -183,7 +183,7 @@ class _Referee:
         assert self.last is not None
         return self.last
 
-    def _score(self, report: Report) -> float:
+    def _score(self, report: Reported) -> float:
         if self.metric is None:
             return report.loss
         if self.metric not in report.metrics:
@@ -191,7 +191,7 @@ class _Referee:
             raise LoopError(f"trial.report(): {self.metric} is missing at step {report.step}; there is {given}")
         return report.metrics[self.metric]
 
-    def _ends(self, report: Report, points: Sequence[Point]) -> bool:
+    def _ends(self, report: Reported, points: Sequence[Point]) -> bool:
         """Whether the trial ends here; how and why is kept."""
         loss, step = report.loss, report.step
         assert self.first is not None

@@ -18,9 +18,9 @@ from optsweep.optim.sgd import SGD
 from optsweep.tasks.base import Facts
 from optsweep.tasks.pieces import facts_of_model
 from optsweep.train.own.batches import Seen
-from optsweep.train.own.faults import LoopError, TrialEnded
+from optsweep.train.own.faults import LoopError, TrialOver
 from optsweep.train.own.optimizer import TrialOptimizer
-from optsweep.train.own.running import Listener, Report, RunningTrial
+from optsweep.train.own.running import Listener, Reported, RunningTrial
 from optsweep.train.own.terms import Terms
 from optsweep.train.probe import Probe, TensorFacts, norm_of_value, norms_of_module, tensors_of_module
 from optsweep.train.process import isolated
@@ -73,7 +73,7 @@ class Rehearsed:
 
 def rehearse(loop: Loop, device: torch.device) -> Rehearsed:
     """Run two steps and one evaluation. Raises UserError."""
-    heard: list[Report] = []
+    heard: list[Reported] = []
     terms = Terms(
         steps=loop.steps,
         rungs=(STEPS,),
@@ -86,7 +86,7 @@ def rehearse(loop: Loop, device: torch.device) -> Rehearsed:
         rehearsal=True,
     )
 
-    def listen(report: Report) -> bool:
+    def listen(report: Reported) -> bool:
         heard.append(report)
         return False
 
@@ -113,7 +113,7 @@ def called(loop: Loop, trial: RunningTrial) -> None:
     """Run the loop to its end, whichever. Raises what it, or its trial, has raised."""
     with isolated(trial.device):
         seed_construction(trial.seed, trial.device)
-        with contextlib.suppress(TrialEnded):
+        with contextlib.suppress(TrialOver):
             loop.run(trial)
     if trial.failure is not None:
         raise trial.failure
@@ -126,7 +126,7 @@ def returned_early(loop: Loop, trial: RunningTrial) -> str:
     return f"{loop.place}: it returned after {trial.done} of {trial.steps} steps; the budget is to be used up"
 
 
-def _check(val: Report, test: Report | None, declared: str | None) -> None:
+def _check(val: Reported, test: Reported | None, declared: str | None) -> None:
     """Raise LoopError for a loss that is no number, or a metric that isn't told."""
     if not math.isfinite(val.loss):
         raise LoopError(f"trial.report(): val_loss is {val.loss} after {STEPS} steps of a learning rate of {TINY:g}")
@@ -157,7 +157,7 @@ class _Rehearsal(RunningTrial):
             squares = (norm_of_value(p.grad) ** 2 for p in self.models[0].parameters() if p.grad is not None)
             self.grad_norm = math.sqrt(sum(squares))
 
-    def shown(self, report: Report) -> Rehearsed:
+    def shown(self, report: Reported) -> Rehearsed:
         """What it has seen."""
         assert self.start is not None
         seen = self.seen or Seen("", None, None)

@@ -27,7 +27,7 @@ from optsweep.train.own.batches import (
     seen_at_first,
 )
 from optsweep.train.own.clock import Clock
-from optsweep.train.own.faults import LoopError, Pruned, Stop, TrialEnded
+from optsweep.train.own.faults import LoopError, Pruned, Stop, TrialOver
 from optsweep.train.own.optimizer import TrialOptimizer, groups_of
 from optsweep.train.own.terms import Terms
 from optsweep.train.process import isolated
@@ -41,7 +41,7 @@ REQUIRED: Any = object()
 
 
 @dataclass(frozen=True)
-class Report:
+class Reported:
     """What a loop says at a rung, or of the test split at its end."""
 
     step: int
@@ -49,7 +49,7 @@ class Report:
     metrics: Mapping[str, float]
 
 
-Listener = Callable[[Report], bool]
+Listener = Callable[[Reported], bool]
 """Hears a report, and says whether the trial ends there."""
 
 
@@ -73,7 +73,7 @@ class RunningTrial:
         self.models: list[nn.Module] = []
         self._losses: list[tuple[int, Number]] = []  # with the steps that were done
         self.seen: Seen | None = None
-        self.tested: Report | None = None
+        self.tested: Reported | None = None
         self.finished = False
         self.marks: dict[int, float] = {}  # seconds of training, by the steps at which they are asked for
         self.failure: BaseException | None = None  # that the loop is not to keep
@@ -216,7 +216,7 @@ class RunningTrial:
             self.clock.start()
 
     def report(self, *, val_loss: Number = REQUIRED, **metrics: Number) -> None:
-        """Tell the validation loss and the metric at a rung. Raises `TrialEnded` if the trial is to end here."""
+        """Tell the validation loss and the metric at a rung. Raises `TrialOver` if the trial is to end here."""
         with self._watched():
             self.clock.stop()
             done = self.done
@@ -226,7 +226,7 @@ class RunningTrial:
                 raise LoopError(f"trial.report(): step {done} was reported already")
             if done and (not self._due or done != self._due[0]):
                 raise LoopError(f"trial.report(): step {done} is no rung; report where trial.rung(step) is true")
-            said = Report(done, _number("trial.report(): val_loss", val_loss), _numbers("trial.report()", metrics))
+            said = Reported(done, _number("trial.report(): val_loss", val_loss), _numbers("trial.report()", metrics))
             self._reported, self._due = done, [rung for rung in self._due if rung > done]
             if self._heard(said):
                 raise Pruned
@@ -247,7 +247,7 @@ class RunningTrial:
                 raise LoopError("trial.finish(): it was called already")
             self.finished = True
             if test_loss is not None:
-                self.tested = Report(
+                self.tested = Reported(
                     self.done, _number("trial.finish(): test_loss", test_loss), _numbers("trial.finish()", metrics)
                 )
 
@@ -270,7 +270,7 @@ class RunningTrial:
             return steps, []
         return steps, torch.stack([tensor.to(tensors[0].device) for tensor in tensors]).tolist()
 
-    def _heard(self, said: Report) -> bool:
+    def _heard(self, said: Reported) -> bool:
         """Whether the trial ends with this report. What the listener raises leaves the loop as `Stop`."""
         try:
             return self._listen(said)
@@ -332,7 +332,7 @@ class RunningTrial:
         """What is raised inside counts, whatever the loop does with it."""
         try:
             yield
-        except TrialEnded:
+        except TrialOver:
             raise
         except BaseException as error:
             self.failure = self.failure or error
