@@ -104,9 +104,10 @@ def collect(reports: Path, out: Path) -> None:
         source = reports / entry.sweep / "results.json"
         if not source.is_file():
             continue
-        text = source.read_bytes()
-        (out / "results" / f"{entry.sweep}.json").write_bytes(text)
-        ran = Entry(entry.note, json.loads(text))
+        found = json.loads(source.read_bytes())
+        compact = json.dumps(found, ensure_ascii=False, separators=(",", ":"))  # a third is indentation
+        (out / "results" / f"{entry.sweep}.json").write_text(compact + "\n", encoding="utf-8")
+        ran = Entry(entry.note, found)
         for pattern in ran.absent:
             _say(f"{entry.sweep}: its report has no figure {pattern}", 0)
         for picture in ran.pictures:
