@@ -57,6 +57,11 @@ def _starred(found: re.Match[str]) -> str:
     return f"{scheme}://{user}:***@" if colon and "/" not in user else f"{scheme}://***@"
 
 
+def first_line(error: BaseException) -> str:
+    """Of its message; its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """' (did you mean …?)' with the closest candidate, or nothing."""
     close = get_close_matches(word, list(candidates), n=1, cutoff=0.5)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optsweep.address import TRACKING_KEY, Address, read_address
-from optsweep.errors import UserError, without_secrets
+from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.tracking import names
 from optsweep.tracking.schema import SCHEMA_VERSION
 
@@ -54,7 +54,7 @@ def failures_told_apart() -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
-        raise StoreFailureError(str(error).splitlines()[0][:300]) from error
+        raise StoreFailureError(first_line(error)[:300]) from error
 
 
 def check(uri: str, *, create: bool = True) -> None:
@@ -113,7 +113,7 @@ def _look(address: Address) -> None:
 
 
 def _first(error: BaseException) -> str:
-    return without_secrets((str(error).splitlines() or [type(error).__name__])[0])[:200]
+    return without_secrets(first_line(error))[:200]
 
 
 @contextlib.contextmanager
