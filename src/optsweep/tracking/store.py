@@ -137,8 +137,24 @@ def client(uri: str) -> MlflowClient:
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     address = read_address(TRACKING_KEY, uri)
-    os.environ.update(address.credentials)  # where MLflow looks for them whenever it asks
+    if address.is_server:
+        _tell_who_asks(address.credentials)
     return MlflowClient(tracking_uri=address.text, registry_uri=address.text)
+
+
+_BEFORE: dict[str, str | None] = {}
+"""The environment's variables that are replaced by a server's credentials, as they were."""
+
+
+def _tell_who_asks(credentials: Mapping[str, str]) -> None:
+    """Put these where MLflow looks whenever it asks, and take away those of the server before, who alone may know."""
+    for name, value in _BEFORE.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    _BEFORE.clear()
+    _BEFORE.update({name: os.environ.get(name) for name in credentials})
+    os.environ.update(credentials)
 
 
 def check_store(uri: str) -> None:
