@@ -9,6 +9,7 @@ import pytest
 from torch import nn
 
 import optsweep
+from optsweep import api
 from optsweep.build.assemble import build_arm, check_arm
 from optsweep.build.named_task import task_for, task_of, with_searched
 from optsweep.config.compose import compose
@@ -140,7 +141,7 @@ def test_an_argument_without_a_default_is_searched() -> None:
     arm = arm_of(compose([*overrides, "trainer.device=cpu"]))
     built = build_arm(arm, task_for(arm))  # as workers do
     assert built.space.program["task.width"].choices == (4, 8)
-    assert optsweep.api.suggest(arm).facts.num_steps == 500
+    assert api.suggest(arm).facts.num_steps == 500
 
 
 def _loop(trial: optsweep.RunningTrial, data: Any, width: int = 4, steps: int = 7) -> None:
