@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -28,7 +29,7 @@ class SweepFailedError(Exception):
     def __init__(self, sweep: str, reason: str) -> None:
         super().__init__(
             f"sweep.name={sweep}: every trial crashed, the first one with {reason}; mend it and give the same command "
-            f"again (crashed trials of unchanged code: optsweep retry {sweep})"
+            f"again (crashed trials of unchanged code: optsweep retry {shlex.quote(sweep)})"
         )
 
 
