@@ -15,6 +15,8 @@ from optsweep.optim.schedules import Schedule
 from optsweep.optim.update import Update
 from optsweep.tasks.pieces import Pieces
 from optsweep.train.loop import train_all
+from optsweep.train.own.loop import Loop
+from optsweep.train.own.running import RunningTrial
 from optsweep.train.program import Program
 from optsweep.train.trial import Outcome, Trial
 
@@ -59,6 +61,18 @@ def stream(seed: int, batch_size: int) -> DataLoader[Any]:
     del seed  # torch's generator is seeded from it
     data = TensorDataset(torch.tensor(X, dtype=torch.float32), torch.tensor(Y))
     return DataLoader(data, batch_size, shuffle=True, drop_last=True)
+
+
+def of_width(width: int) -> Pieces:
+    """A task with an option that has no default."""
+    return sized(width)
+
+
+def _wide_or_narrow(trial: RunningTrial, width: int = 4) -> None:
+    """A loop with an option, which is looked at and never run."""
+
+
+narrow = Loop(_wide_or_narrow, options={"width": 8})
 
 
 def sized(width: int = 8, dropout: float = 0.0, activation: str = "Tanh") -> Pieces:

@@ -16,6 +16,7 @@ from optsweep.errors import SweepFailedError
 
 if TYPE_CHECKING:
     from optsweep.build.arithmetic import Suggestion
+    from optsweep.build.named_task import Given
     from optsweep.build.suggestions import TaskFacts
     from optsweep.config.spoken import Spoken
     from optsweep.launch.checked import Checked
@@ -127,11 +128,12 @@ def compare(
     The same call goes on where it was stopped. Raises UserError, in one line, for a mistake, and SweepFailedError where
     every trial crashed.
     """
+    from optsweep.build.named_task import task_of
     from optsweep.launch.display import Display
     from optsweep.launch.environment import without_script
     from optsweep.launch.events import silent
 
-    built = _arms_on(task, arms, name, search, confirm, repeats, settings)
+    built = _arms_on(task_of(task), arms, name, search, confirm, repeats, settings)
     with without_script():
         if quiet:
             finished = run(built, workers=workers, observe=silent)
@@ -146,7 +148,7 @@ def compare(
 
 
 def _arms_on(
-    task: Pieces | Loop | Callable[..., Any],
+    given: Given,
     arms: Sequence[Spoken],
     name: str,
     search: int | Mapping[str, Any],
@@ -155,16 +157,13 @@ def _arms_on(
     settings: Mapping[str, Any],
 ) -> list[Arm]:
     """The arms of a comparison on a task, which travels with them."""
-    from optsweep.build.named_task import task_of
     from optsweep.build.targets import pickled
     from optsweep.config.spoken import arms_of, search_of
     from optsweep.tasks.base import UNNAMED
 
-    given = task_of(task)
-    called = name if given.task.name == UNNAMED else given.task.name
     shared = {
         "task": "own",
-        "task.name": called,
+        "task.name": name if given.task.name == UNNAMED else given.task.name,
         "task._target_": given.target,
         "task.batch_size": given.task.batch_size,
         "task.steps": given.task.steps,
@@ -176,8 +175,7 @@ def _arms_on(
         **_dotted(settings),
     }
     content = pickled(given.sent, "task")
-    built = [replace(arm, task=replace(arm.task, pickled=content)) for arm in arms_of(arms, shared)]
-    return [replace(arm, choices={**arm.choices, "task": called}) for arm in built]
+    return [replace(arm, task=replace(arm.task, pickled=content)) for arm in arms_of(arms, shared)]
 
 
 def load(source: str | Path, *, tracking_uri: str | None = None) -> Result:
@@ -195,7 +193,7 @@ def _dotted(sections: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of the config from sections by name; what is no section is a choice."""
     keys: dict[str, Any] = {}
     for section, values in sections.items():
-        if isinstance(values, dict):
+        if isinstance(values, Mapping):
             keys |= {f"{section}.{key}": value for key, value in values.items()}
         else:
             keys[section] = values
@@ -298,20 +296,22 @@ def check(
     from optsweep.build.named_task import task_of
     from optsweep.launch.check import SECONDS, check_arms
 
-    given = None if isinstance(task, Sequence) else task_of(task).sent
-    built = task if isinstance(task, Sequence) else _arms_on(task, arms, "check", search, confirm, repeats, settings)
     seconds = SECONDS if seconds is None else seconds
-    return check_arms(built, task=given, workers=workers, seconds=seconds, tell=tell)
+    if isinstance(task, Sequence) and not isinstance(task, str):
+        return check_arms(task, workers=workers, seconds=seconds, tell=tell)
+    given = task_of(task)
+    built = _arms_on(given, arms, "check", search, confirm, repeats, settings)
+    return check_arms(built, task=given.sent, workers=workers, seconds=seconds, tell=tell)
 
 
 def suggest(arm: Arm) -> Suggested:
     """Suggested learning rate, warm-up and so on, with the source of each; λ of both modes for an arm without decay."""
     from optsweep.build.assemble import task_facts
     from optsweep.build.hyperparameters import lr_options
-    from optsweep.build.named_task import build_task
+    from optsweep.build.named_task import task_for
     from optsweep.build.suggestions import suggest_all, weight_decay
 
-    facts = task_facts(arm, build_task(arm.task))
+    facts = task_facts(arm, task_for(arm))
     options = lr_options(arm.optimizer.options)
     suggestions = suggest_all(arm.optimizer.name, arm.schedule.name, arm.decay.mode, facts, **options)
     if arm.decay.mode == "none":  # who asks before choosing wants to see λ too

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -28,7 +29,7 @@ class SweepFailedError(Exception):
     def __init__(self, sweep: str, reason: str) -> None:
         super().__init__(
             f"sweep.name={sweep}: every trial crashed, the first one with {reason}; mend it and give the same command "
-            f"again (crashed trials of unchanged code: optsweep retry {sweep})"
+            f"again (crashed trials of unchanged code: optsweep retry {shlex.quote(sweep)})"
         )
 
 
@@ -55,6 +56,11 @@ def _starred(found: re.Match[str]) -> str:
         return found[0]
     user, colon, _ = who.partition(":")
     return f"{scheme}://{user}:***@" if colon and "/" not in user else f"{scheme}://***@"
+
+
+def first_line(error: BaseException) -> str:
+    """Of its message; its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:

@@ -226,7 +226,13 @@ def test_exit_codes_and_the_last_line(
     assert ended.value.code == 1
     said = capsys.readouterr().out.split("This would fail\n")[1]
     assert said.startswith("- task.loss: it is ")
-    for wrong in (["task=nothing"], ["task=own", "task._target_=absent.task"], ["--seconds", "soon"], ["trainer.a=1"]):
+    for wrong in (
+        ["task=nothing"],
+        ["task=own", "task._target_=absent.task"],
+        ["--seconds", "soon"],
+        ["--nonsense"],
+        ["a=[1"],
+    ):
         assert run(["check", *wrong]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["wrong_loss.py"]

@@ -13,6 +13,7 @@ from rich.console import Console
 import hand_verdicts
 from hand_figures import confirmed, made
 from hand_figures import group as alone
+from optsweep.cli.doorman import run
 from optsweep.inference.repeats import SEEDS_PER_REPEAT
 from optsweep.launch.display import Display
 from optsweep.launch.events import ArmProgress, Progressed, Started, Trained, TrialEnded
@@ -143,3 +144,12 @@ def test_a_trial_that_ends_badly_is_named_with_its_repeat(capsys: pytest.Capture
     said = capsys.readouterr().out
     assert "sgd: repeat 2, search 2 (lr=0.632) diverged" in said
     assert "2 crashed without a result" in said
+
+
+def test_brackets_of_a_name_are_letters(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    row = PhaseStatus("optimizer=mine[bold] schedule=cosine", Phase.SEARCH, 1, 0, 0, 0, 0, 0, 0.5)
+    monkeypatch.setattr("optsweep.api.status", lambda storage, sweep: (row,))
+    assert run(["status", "a[red] :x:"]) == 0
+    said = capsys.readouterr().out
+    assert "mine[bold] + cosine" in said
+    assert "sweep a[red] :x:" in said

@@ -9,11 +9,14 @@ import pytest
 from torch import nn
 
 import optsweep
+from optsweep import api
 from optsweep.build.assemble import build_arm, check_arm
+from optsweep.build.named_task import task_for, task_of, with_searched
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
 from optsweep.config.spoken import arms_of, search_of
 from optsweep.errors import UserError
+from optsweep.train.own.loop import Loop
 from optsweep.train.program import Program
 from own_pieces import X, Y, net, sized
 
@@ -133,6 +136,55 @@ def test_a_search_in_python_is_a_number_or_a_section() -> None:
     assert arm.search.over == ("lr", "task.dropout", "task.width")
 
 
+def test_an_argument_without_a_default_is_searched() -> None:
+    overrides = ["task=own", "task._target_=own_pieces.of_width", "sweep.name=test", "search.space.task.width=[4,8]"]
+    arm = arm_of(compose([*overrides, "trainer.device=cpu"]))
+    built = build_arm(arm, task_for(arm))  # as workers do
+    assert built.space.program["task.width"].choices == (4, 8)
+    assert api.suggest(arm).facts.num_steps == 500
+
+
+def _loop(trial: optsweep.RunningTrial, data: Any, width: int = 4, steps: int = 7) -> None:
+    """A loop with an argument that no config can hold, and one that is called as a key of every task."""
+
+
+def test_what_no_config_holds_travels_with_the_loop() -> None:
+    data = object()
+    given = task_of(optsweep.Loop(_loop, options={"data": data, "width": 8}, steps=20))
+    assert isinstance(given.task, Loop)
+    assert (given.task.steps, given.options) == (20, {"width": 8})
+    assert given.task.given({"width": 16}, None, 30).options == {"data": data, "width": 16, "steps": 7}
+
+
+def test_an_option_of_a_loop_is_where_its_search_begins() -> None:
+    shared = {"task": "own", "task._target_": "own_pieces.narrow", "sweep.name": "x"}
+    (arm,) = arms_of(["adamw"], {**shared, **search_of({"space": {"task.width": [4, 8]}})})
+    assert with_searched(arm).task.options == {"width": 8}
+
+
+@pytest.mark.parametrize("text", [r"\d+", "it's", "a\\", r"\'", "'\\\\'x", "ünï [✓], =", " "])
+def test_words_from_python_reach_the_config_as_they_are(text: str) -> None:
+    (arm,) = arms_of(["adamw"], {"task": "own", "task._target_": "x.y", "task.word": text, "sweep.name": "x"})
+    assert arm.task.options == {"word": text}
+
+
+def test_a_value_that_is_no_yaml_is_a_line() -> None:
+    with pytest.raises(UserError, match=r"arms: 'trainer.clip_norm=\[1' of .* can't be read, line 1: "):
+        arms_of(["adamw + trainer.clip_norm=[1"], {"task": "iris_mlp", "sweep.name": "x"})
+
+
+@pytest.mark.parametrize("kind", ["Task", "Loop"])
+def test_what_a_script_made_is_known_there_alone(kind: str) -> None:
+    arm = arm_of(compose(["task=own", f"task._target_=optsweep.{kind}", "sweep.name=test"]))
+    with pytest.raises(UserError, match=rf"task._target_: optsweep.{kind} was made by a script"):
+        build_arm(arm)
+
+
+def test_a_name_is_no_task() -> None:
+    with pytest.raises(UserError, match="task: str is no task"):
+        optsweep.check("mine.task")  # type: ignore[arg-type]
+
+
 def test_a_task_that_is_built_has_no_options_to_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     line = (
@@ -150,5 +202,5 @@ def test_a_function_with_options_is_compared(tmp_path: Path, monkeypatch: pytest
     arms = ["adamw + task.width=4", "adamw + task.width=8"]
     small = {"steps": 4, "rungs": 2, "device": "cpu"}
     found = optsweep.compare(sized, arms, name="sizes", search=search, confirm=2, workers=0, quiet=True, trainer=small)
-    assert found.arms == ("adamw + cosine + width=4", "adamw + cosine + width=8")
+    assert found.labels == ("adamw + cosine + width=4", "adamw + cosine + width=8")
     assert found.verdict.startswith("On sizes, ")

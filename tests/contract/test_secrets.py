@@ -142,6 +142,10 @@ def test_a_server_is_told_who_asks_and_its_links_don_t_say_it(
     store.check(address)
     assert told == ["Basic " + base64.b64encode(b"ann:p@ss/word").decode()]
     assert address_of_ui(address) == f"http://{place}"
+    told.clear()
+    with pytest.raises(UserError, match="can't be opened"):
+        store.check(f"http://{place}")  # as another server, which isn't told
+    assert not any(told)
 
 
 ODD = ["a b.db", "a#b.db", "a%20b.db", "a?timeout=30", "sub/a.db", "é.db"]

@@ -8,8 +8,8 @@ import torch
 from arms import arm_with
 from optsweep.build.assemble import build_arm
 from optsweep.build.named_task import build_task
-from optsweep.build.targets import pickled, unpickled
-from optsweep.errors import UserError, located
+from optsweep.build.targets import construct, pickled, unpickled
+from optsweep.errors import UserError, first_line, located
 from optsweep.tasks.base import Trainable
 
 
@@ -43,6 +43,19 @@ def test_a_class_of_a_script_travels_though_its_attributes_are_called_as_modules
 
     Labelled.__module__ = "__main__"
     assert unpickled(pickled(Labelled(), "task")).total() == 3
+
+
+def test_an_error_without_words_is_told_by_its_kind() -> None:
+    assert first_line(ValueError(" \n")) == "ValueError"
+    with pytest.raises(UserError, match=r"^optimizer: ValueError$"):
+        construct(_Wordless, {}, "optimizer")
+
+
+class _Wordless:
+    floats = ()
+
+    def __init__(self) -> None:
+        raise ValueError
 
 
 def test_an_error_in_what_travelled_is_told_with_its_file() -> None:

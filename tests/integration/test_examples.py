@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import runpy
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 import optsweep
+from glue import spoken_lines
 
 FOLDER = Path(__file__).parents[2] / "docs" / "examples"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
@@ -22,28 +22,10 @@ MOST = 10
 
 
 def glue(script: Path) -> int:
-    """Lines that speak of optsweep or of a trial, with the rest of their statements, and the last paragraph."""
+    """Lines that are there for optsweep's sake, and the last paragraph."""
     text = script.read_text()
-    lines = text.splitlines()
     last = text.rstrip().rfind("\n\n")
-    found = set(range(text[: last + 2].count("\n") + 1, len(lines) + 1))
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.stmt) and not _is_text(node):
-            spoken = range(node.lineno, _end(node) + 1)
-            if re.search(r"\b(optsweep|trial)\b", "\n".join(lines[spoken.start - 1 : spoken.stop - 1])):
-                found |= {*spoken}
-    return len(found)
-
-
-def _end(node: ast.stmt) -> int:
-    """Last line of a statement; of one that has a body, the line before that."""
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.With, ast.Try)):
-        return max(node.lineno, node.body[0].lineno - 1)
-    return node.end_lineno or node.lineno
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return len(spoken_lines(text) | {*range(text[: last + 2].count("\n") + 1, len(text.splitlines()) + 1)})
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

@@ -38,7 +38,7 @@ from optsweep.build.variants import Programs
 from optsweep.checks import in_steps
 from optsweep.config.arm import Arm
 from optsweep.config.sections import TaskConfig
-from optsweep.errors import UserError, nearest
+from optsweep.errors import UserError, first_line, nearest
 from optsweep.imported import imported
 from optsweep.optim.composition import Composition
 from optsweep.optim.external import ExternalComposition, ExternalUpdate
@@ -236,7 +236,7 @@ def check_arm(built: Built) -> list[str]:
         notes = update.notes
         try_out(update, dtype=program.dtype, device=program.device)
     except (ValueError, TypeError) as error:
-        raise UserError(str(error).splitlines()[0]) from None
+        raise UserError(first_line(error)) from None
     rungs = len(program.rung_steps())
     return [*program.notes, *notes, *evaluation_notes(program.schedule, program.num_steps, rungs)]
 
@@ -293,7 +293,7 @@ def _schedule(arm: Arm, facts: TaskFacts, warnings: list[str]) -> Schedule:
         schedule = Schedule(name, options, config.warmup, steps)
         warnings += schedule.notes(arm.trainer.steps)
     except (ValueError, TypeError) as error:
-        raise UserError(str(error).splitlines()[0]) from None
+        raise UserError(first_line(error)) from None
     return schedule
 
 
@@ -333,7 +333,7 @@ def _updater(
         try:
             external(Layout.build({}, {}))
         except (ValueError, TypeError) as error:
-            raise UserError(str(error).splitlines()[0]) from None
+            raise UserError(first_line(error)) from None
         composition = ExternalComposition(
             decay=decay, decay_all=arm.decay.apply_to == "all", clip_norm=clip, cls=target, kwargs=kwargs
         )

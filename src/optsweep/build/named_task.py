@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any
 
 import torch
@@ -17,13 +18,16 @@ from optsweep.config.arm import Arm
 from optsweep.config.fields import keys_of
 from optsweep.config.search_space import ChoicesConfig
 from optsweep.config.sections import TaskConfig
-from optsweep.errors import UserError, is_of_own_code, located, nearest
+from optsweep.errors import UserError, first_line, is_of_own_code, located, nearest
 from optsweep.imported import imported
 from optsweep.tasks.base import Split, Task, Trainable
 from optsweep.tasks.pieces import BATCH_SIZE, STEPS, Pieces
 from optsweep.train.flags import changed, flags, put
 from optsweep.train.own.loop import Loop, is_loop
 from optsweep.train.process import DEFAULT_DTYPE, isolated
+
+TASK, LOOP = "optsweep.Task", "optsweep.Loop"
+"""As targets: of what a script made, which travels with the arm."""
 
 
 def build_task(config: TaskConfig, given: Any = None) -> Trainable:
@@ -37,6 +41,11 @@ def build_task(config: TaskConfig, given: Any = None) -> Trainable:
     return task
 
 
+def task_for(arm: Arm, given: Any = None) -> Trainable:
+    """The task of an arm, as `build_task` has it, where its trials haven't chosen yet."""
+    return build_task(with_searched(arm).task, given)
+
+
 def with_searched(arm: Arm) -> Arm:
     """The arm with the task's options that its trials choose, at their defaults where it doesn't give them."""
     given = {*(key.path for key in keys_of(TaskConfig).values()), *(f"task.{name}" for name in arm.task.options)}
@@ -47,11 +56,13 @@ def with_searched(arm: Arm) -> Arm:
     if isinstance(found, Task):
         raise _built_already(wanted[0])
     parameters = _parameters(found)
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    defaults |= found.options if isinstance(found, Loop) else {}
     options: dict[str, Any] = {}
     for key in wanted:
         name, space = key.removeprefix("task."), arm.search.space.get(key)
-        default = parameters[name].default if name in parameters else None
-        if name in parameters and default is inspect.Parameter.empty and space is not None:
+        default = defaults.get(name)
+        if default is inspect.Parameter.empty and space is not None:
             default = space.values[0] if isinstance(space, ChoicesConfig) else space.low
         if default is None or isinstance(default, (bool, int, float, str)):
             options[name] = default
@@ -66,7 +77,7 @@ class Given:
     task: Pieces | Loop  # with its options as they are
     sent: Any  # what workers make it of
     target: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Any]  # as keys of the config, which holds no objects, and has keys of its own
 
 
 def task_of(given: Any) -> Given:
@@ -75,22 +86,32 @@ def task_of(given: Any) -> Given:
     Raises UserError for what is none of them.
     """
     if isinstance(given, Pieces):
-        return Given(given, given, "optsweep.Task", {})
+        return Given(given, given, TASK, {})
     loop = Loop(given) if is_loop(given) else given
     if isinstance(loop, Loop):
-        return Given(loop, loop, "optsweep.Loop", loop.options)
+        return Given(loop, loop, LOOP, _as_keys(loop.options, _VALUES))
     if not inspect.isroutine(given):
         raise UserError(
             f"task: {type(given).__name__} is no task; give optsweep.Task(model, data), a function that returns one, "
             f"or a loop of your own: def train(trial)"
         )
     parameters = signature_of(given).values()
-    options = {p.name: p.default for p in parameters if isinstance(p.default, (bool, int, float, str))}
+    options = _as_keys({p.name: p.default for p in parameters}, (bool, int, float, str))
     config = TaskConfig(given.__name__, f"{given.__module__}.{given.__qualname__}", 1, 2, options=options)
     made = _made(config, given)
     if not isinstance(made, Pieces):
         raise _no_task("task: ", given.__name__, made)
     return Given(made, given, config.target, options)
+
+
+_VALUES = (bool, int, float, str, list, tuple, Mapping, NoneType)
+"""What the config holds."""
+
+
+def _as_keys(options: Mapping[str, Any], kinds: tuple[type, ...]) -> dict[str, Any]:
+    """Those options that are keys of the task: of these kinds, and not called as what every task has."""
+    taken = {key.path for key in keys_of(TaskConfig).values()}
+    return {name: v for name, v in options.items() if isinstance(v, kinds) and f"task.{name}" not in taken}
 
 
 def not_counted(config: TaskConfig, task: Trainable) -> Iterator[str]:
@@ -104,6 +125,11 @@ def not_counted(config: TaskConfig, task: Trainable) -> Iterator[str]:
 
 def _found(config: TaskConfig) -> Any:
     """What Python code gave, or what the path names."""
+    if config.target in (TASK, LOOP) and not config.pickled:
+        raise UserError(
+            f"task._target_: {config.target} was made by a script, and is known there alone; name a function of a "
+            f"module that returns it"
+        )
     with _abroad(config):
         return unpickled(config.pickled) if config.pickled else imported(config.target, "task._target_")
 
@@ -140,10 +166,9 @@ def _refuse_default_dtype(config: TaskConfig) -> None:
 def _made(config: TaskConfig, found: Any) -> Trainable:
     """A task, from a class of tasks, a function that returns one, or a task itself; or a loop `train(trial)`."""
     if isinstance(found, Loop):
-        return found.given(config.options, config.batch_size)
+        return found.given(config.options, config.batch_size, config.steps)
     if is_loop(found):
-        loop = Loop(found, options=config.options, steps=config.steps, name=config.name)
-        return loop.given({}, config.batch_size)
+        return Loop(found, options=config.options, name=config.name).given({}, config.batch_size, config.steps)
     if isinstance(found, Task):
         if config.options:
             raise _built_already(f"task.{next(iter(config.options))}")
@@ -162,7 +187,7 @@ def _made(config: TaskConfig, found: Any) -> Trainable:
     except UserError:
         raise
     except (ValueError, TypeError, OSError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        said = first_line(error)
         own = is_of_own_code(error) or not inspect.isclass(found)
         raise UserError(
             f"task: {located(error)}" if own else said if said.startswith("task") else f"task: {said}"

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import cloudpickle
 
 from optsweep.checks import of_type, signature_of
-from optsweep.errors import UserError, nearest
+from optsweep.errors import UserError, first_line, nearest
 
 
 def pickled(found: Any, key: str) -> bytes:
@@ -25,7 +25,7 @@ def pickled(found: Any, key: str) -> bytes:
     try:
         _Pickler(content).dump(found)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"{key}: it can't be given to worker processes ({reason}); build it in a function of a module, "
             f"and name that: {key}._target_=module.function"
@@ -77,7 +77,7 @@ def construct(cls: Any, static: Mapping[str, Any], group: str) -> Any:
     try:
         return cls(**static)
     except (ValueError, TypeError) as error:
-        text = str(error).splitlines()[0]
+        text = first_line(error)
         raise UserError(text if text.startswith(group) else f"{group}: {text}") from None
 
 

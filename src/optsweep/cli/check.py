@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
-from optsweep.checks import optional, whole
-from optsweep.cli.parser import Parser
-from optsweep.config.compose import axes_of, cells
+from optsweep.cli.parser import Parser, of_sweep
+from optsweep.config.compose import axes_of, cells, check_overrides
 from optsweep.config.door import arm_of
+from optsweep.config.sections import NUM_WORKERS
 
 
 def check(arguments: Sequence[str]) -> None:
@@ -22,18 +22,19 @@ def check(arguments: Sequence[str]) -> None:
         "--seconds", type=float, help="after which no further optimizer of the catalogue is begun (120)"
     )
     options, rest = parser.parse_known_args(arguments)
-    sweep = get_args_parser().parse_args(rest)
+    sweep = of_sweep(rest)
+    check_overrides(sweep.overrides)
     name, overrides = sweep.config_name or "config", list(sweep.overrides)
     if not sweep.config_name and not any(o.lstrip("+").startswith("sweep.name=") for o in overrides):
         overrides.append("sweep.name=check")
     configs = cells(overrides, name, Path(sweep.config_dir) if sweep.config_dir else None)
     axes = axes_of(configs[0], overrides)
     arms = [arm_of(config, axes) for config in configs]
-    workers = optional(whole, low=0)("hydra.launcher.workers", OmegaConf.select(configs[0], "hydra.launcher.workers"))
+    workers = NUM_WORKERS("hydra.launcher.workers", OmegaConf.select(configs[0], "hydra.launcher.workers"))
     from optsweep import api
 
     with Console(stderr=True).status("") as status:
-        found = api.check(arms, workers=workers, seconds=options.seconds, tell=status.update)
+        found = api.check(arms, workers=workers, seconds=options.seconds, tell=lambda what: status.update(escape(what)))
     print(found)
     if not found.ok:
         raise SystemExit(1)

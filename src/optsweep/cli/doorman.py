@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import inspect
-import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +13,6 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hydra_plugins.optsweep.local_launcher import LocalLauncher
 from optsweep.address import STORAGE_KEY, TRACKING_KEY
 from optsweep.checks import flag, shown
+from optsweep.cli.parser import of_sweep
 from optsweep.cli.verbs import VERBS
 from optsweep.command import Command
 from optsweep.config.compose import axes_of, check_overrides, compose, register
@@ -31,7 +29,7 @@ from optsweep.config.door import arm_of
 from optsweep.config.search_space import opened
 from optsweep.config.sections import NUM_WORKERS
 from optsweep.config.wrong import of_hydra
-from optsweep.errors import SweepFailedError, UserError, nearest, without_secrets
+from optsweep.errors import SweepFailedError, UserError, first_line, nearest, without_secrets
 from optsweep.imported import check_trusted
 from optsweep.tracking.store import StoreFailureError
 from optsweep.yaml_files import circles_of_defaults, in_words
@@ -87,7 +85,7 @@ def _complain(line: str) -> None:
 def _hydra(arguments: list[str]) -> None:
     """Compose the command's first cell, to know what its jobs share; then Hydra runs them, or does as it is told."""
     register(LocalLauncher)
-    parsed = _parsed(arguments)
+    parsed = of_sweep(arguments)
     if arguments and parsed.overrides[:1] == arguments[:1] and "=" not in arguments[0] and arguments[0][0] not in "~+":
         raise UserError(
             f"{shown(arguments[0])}: no such verb{nearest(arguments[0], VERBS)}; there are {', '.join(VERBS)}"
@@ -114,17 +112,6 @@ def _hydra(arguments: list[str]) -> None:
         _main(command)
     else:
         _among_strangers(command, config)
-
-
-def _parsed(arguments: list[str]) -> argparse.Namespace:
-    """Hydra's flags. Raises UserError with the last line of what its parser prints."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return get_args_parser().parse_args(arguments)
-    except SystemExit:
-        line = said.getvalue().strip().splitlines()[-1:]
-        raise UserError(" ".join(line).partition("error: ")[2] or "the arguments can't be read") from None
 
 
 def _check_hydra(config: DictConfig) -> None:
@@ -244,7 +231,7 @@ def _one_line(error: BaseException) -> str | None:
     if text.startswith("Invalid loaded object type"):
         return f"a config file holds no group of keys: {text}"
     if type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "mlflow", "optuna"):
-        return f"the store failed: {text.splitlines()[0][:300]}; what is finished is kept"
+        return f"the store failed: {first_line(error)[:300]}; what is finished is kept"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return of_hydra(error)
     return None

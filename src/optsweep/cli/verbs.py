@@ -45,7 +45,9 @@ def _status(arguments: Sequence[str]) -> None:
     from optsweep import api
     from optsweep.launch.status import status_table
 
-    Console(highlight=False).print(status_table(options.sweep, api.status(options.storage, options.sweep)))
+    Console(highlight=False, markup=False, emoji=False).print(
+        status_table(options.sweep, api.status(options.storage, options.sweep))
+    )
 
 
 def _suggest(arguments: Sequence[str]) -> None:
@@ -69,7 +71,7 @@ def _suggest(arguments: Sequence[str]) -> None:
     for s in found.suggestions:
         reach = f"{s.low:.3g} – {s.high:.3g}" if s.low != s.high else ""
         table.add_row(s.key, f"{s.value:.3g}", reach, s.arithmetic, s.source + (f" ({s.note})" if s.note else ""))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     known = ", ".join(f"{key} {value}" for key, value in asdict(found.facts).items() if value not in (None, "", False))
     sys.stdout.write(f"task facts: {known}\n")
 

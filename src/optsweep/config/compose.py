@@ -98,7 +98,7 @@ def all_choices(config: DictConfig, group: str) -> set[str]:
     return found
 
 
-_FOLDERS: Mapping[str, Callable[[str], Traversable]] = {"pkg": files, "file": Path}
+_FOLDERS: Mapping[str, Callable[[str], Traversable]] = {"pkg": files, "file": Path, OwnFiles.scheme(): Path}
 
 
 def axes_of(config: DictConfig, overrides: Sequence[str] = ()) -> list[str]:

@@ -15,6 +15,7 @@ from optsweep.config.compose import choices_of, compose
 from optsweep.config.door import arm_of
 from optsweep.config.wrong import of_hydra
 from optsweep.errors import UserError, nearest
+from optsweep.yaml_files import in_words
 
 Spoken = str | Mapping[str, Any]
 
@@ -45,7 +46,7 @@ def _keys(arm: Spoken, named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     for part in (part.strip() for part in str(arm).split(" + ")):
         key, equals, value = part.partition("=")
         if equals:
-            keys[key.strip()] = yaml.safe_load(value)
+            keys[key.strip()] = _value(arm, part, value)
             continue
         if re.fullmatch(r"\w+(\.\w+)+", part):
             keys |= {"optimizer": "external", "optimizer._target_": part}
@@ -61,6 +62,13 @@ def _keys(arm: Spoken, named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
             )
         keys[group] = choice
     return keys
+
+
+def _value(arm: Spoken, part: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"arms: {part!r} of {arm!r} can't be read{in_words(error)}") from None
 
 
 def search_of(search: int | Mapping[str, Any]) -> dict[str, Any]:
@@ -82,6 +90,10 @@ def _override(key: str, value: Any) -> str:
     return f"{key}={_spelled(value)}"
 
 
+_BEFORE_QUOTE = re.compile(r"(\\*)('|\Z)")
+"""Where Hydra takes backslashes for escapes; elsewhere they are letters."""
+
+
 def _spelled(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -90,5 +102,5 @@ def _spelled(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(_spelled, value)) + "]"
     if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        return "'" + _BEFORE_QUOTE.sub(lambda found: 2 * found[1] + (found[2] and "\\'"), value) + "'"
     return str(value)

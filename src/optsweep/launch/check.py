@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from optsweep.build.assemble import Built, build_arm, check_arm, device_of
-from optsweep.build.named_task import build_task
+from optsweep.build.named_task import task_for
 from optsweep.build.stated import stated
 from optsweep.config.arm import Arm
 from optsweep.config.compose import contents_of
@@ -91,8 +91,7 @@ class _Check:
         """The arms of one task. Raises UserError for a task that can't be built, or an arm."""
         first, facts, tried = arms[0], list[Line](), list[TriedOptimizer]()
         self.tell("trying the model")
-        task = build_task(first.task, self.task)
-        task.on(device_of(first.trainer.device))
+        task = task_for(first, self.task).on(device_of(first.trainer.device))
         losses = ""
         if self._says(task):
             built = {arm.name: build_arm(arm, task) for arm in arms}

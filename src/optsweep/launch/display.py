@@ -42,7 +42,7 @@ class Display:
     def __init__(self) -> None:
         self.sweep, self.workers = "", 1
         replace_what_cannot_be_shown()
-        self.console = Console(file=sys.stdout)
+        self.console = Console(file=sys.stdout, markup=False, emoji=False)  # [ and : of a name are letters
         self.begin = self._last_line = time.monotonic()
         self._done_before: int | None = None
         self._live: Live | None = None

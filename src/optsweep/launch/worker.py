@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from optsweep.build.assemble import Built, build_arm, device_of
-from optsweep.build.named_task import build_task
+from optsweep.build.named_task import task_for
 from optsweep.build.resplit import redraws
 from optsweep.config.arm import Arm
 from optsweep.errors import located
@@ -113,7 +113,7 @@ class Worker:
         """The arm as the repeat has it, which is another one where the split is drawn anew."""
         key = repr(arm.task)
         if key not in self._tasks:
-            self._tasks[key] = build_task(arm.task)
+            self._tasks[key] = task_for(arm)
         task = self._tasks[key]
         of = arm.name, repeat if redraws(arm, task) else 0
         if of not in self._built:

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from optsweep.checks import as_declared, signature_of
+from optsweep.errors import first_line
 from optsweep.optim.composition import Composition
 from optsweep.optim.iterate import BEGINNING, Past
 from optsweep.optim.layout import Layout
 from optsweep.optim.rule import Domain, Floats, Rule, State, Static
 from optsweep.optim.sgd import SGD
 from optsweep.optim.update import Decay, clip_
-from optsweep.optim.updater import first_line
 
 HostCoefficients = Mapping[str, "float | Tensor | Sequence[float]"]
 """A number per name with one lane, a list of K numbers with several."""

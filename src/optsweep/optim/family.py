@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from optsweep.checks import choice, number, of_type
-from optsweep.errors import UserError, nearest
+from optsweep.errors import UserError, first_line, nearest
 from optsweep.groups import Grouped, Patterns, checked_groups, grouped
 from optsweep.optim import adam, adaptive, averaging, lamb, lion, muon, schedule_free, sgd, soap
 from optsweep.optim.composition import Composition
@@ -194,7 +194,7 @@ def _built(title: str, cls: Any, options: Mapping[str, Any]) -> Any:
     try:
         return cls(**own)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{title}: {str(error).splitlines()[0].removeprefix('optimizer.')}") from None
+        raise UserError(f"{title}: {first_line(error).removeprefix('optimizer.')}") from None
 
 
 def _unknown(title: str, key: str, known: list[str], averaging: str | None) -> str:

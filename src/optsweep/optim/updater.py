@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optsweep.errors import first_line
 from optsweep.optim.iterate import BEGINNING, Past
 from optsweep.optim.layout import Layout
 from optsweep.optim.rule import Domain, Floats, State, Static
@@ -94,8 +95,3 @@ def try_out(update: Updater, *, dtype: torch.dtype, device: torch.device) -> Non
         update.weights(params, state, c)
     except Exception as error:
         raise ValueError(f"optimizer: {update.identity['rule']} refuses this model: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """Of its message; its type where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
+import shlex
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optsweep.config.arm import Arm
+from optsweep.address import tracking_address
 from optsweep.errors import UserError
 from optsweep.report.results import as_json
 from optsweep.result import stored
@@ -27,7 +27,7 @@ def load(source: str | Path, reports: Path, tracking_uri: str | None = None) -> 
 
     Raises UserError where there is none, naming the nearest sweeps.
     """
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", Arm.tracking_uri)
+    uri = tracking_uri or tracking_address()
     named = isinstance(source, str) and "/" not in source and not source.endswith(".json")
     path = reports / source / "results.json" if named else _file(Path(source))
     if not named or path.is_file():
@@ -60,7 +60,7 @@ def _from_store(name: str, uri: str, reports: Path) -> Result:
         near = get_close_matches(name, reported, n=3, cutoff=0.4)
         raise UserError(f"{error}; a report is there of {', '.join(near)}" if near else str(error)) from None
     content = json.loads(as_json(write.stated(loaded)))
-    note = f"no report has been written; this is what the store has: optsweep report {' '.join(wanted)} writes it"
+    note = f"no report has been written; this is what the store has: optsweep report {shlex.join(wanted)} writes it"
     return Result.of(content, name, note=note)
 
 
@@ -96,7 +96,7 @@ def _behind(content: Mapping[str, Any], uri: str) -> str:
     found = [] if client is None else [text for sweep in content["sweeps"] for text in _news(client, sweep, content)]
     if not found:
         return ""
-    again = f"optsweep report {' '.join(sweep['name'] for sweep in content['sweeps'])} writes it again"
+    again = f"optsweep report {shlex.join(sweep['name'] for sweep in content['sweeps'])} writes it again"
     return f"the report is behind the store: {', '.join(found)}; {again}"
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from optsweep.address import STORAGE_KEY, read_address
-from optsweep.errors import UserError, without_secrets
+from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.search.history import History, read_history, slot_of
 from optsweep.search.ownership import TRIALS, USER_ATTRIBUTES, Claim, LeaseLostError, Ownership, create_tables
 from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
@@ -77,7 +77,7 @@ class Studies:
         except UserError:
             raise
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UserError(
                 f"tracking.storage: {without_secrets(url)} can't be opened: {without_secrets(reason)}"
             ) from None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from optsweep.checks import flag, number, optional, text, whole, wholes
-from optsweep.errors import UserError
+from optsweep.errors import UserError, first_line
 from optsweep.tasks.base import Facts, Split, Task, digest_of
 from optsweep.tasks.classification import stratified
 from optsweep.tasks.networks import ResNet
@@ -184,7 +184,7 @@ def read_archive(path: str | None, sha256: str | None) -> tuple[Bytes, Classes, 
                 if member.isfile() and name.endswith(".bin") and (stream := tar.extractfile(member)):
                     parts[name] = stream.read()
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"task.path: {archive} can't be read as a tar archive ({str(error).splitlines()[0]})") from None
+        raise UserError(f"task.path: {archive} can't be read as a tar archive ({first_line(error)})") from None
     train = b"".join(parts[name] for name in sorted(parts) if name.startswith("data_batch"))
     test = parts.get("test_batch.bin", b"")
     for name, records in (("data_batch_*.bin", train), ("test_batch.bin", test)):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optsweep.address import TRACKING_KEY, Address, read_address
-from optsweep.errors import UserError, without_secrets
+from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.tracking import names
 from optsweep.tracking.schema import SCHEMA_VERSION
 
@@ -54,7 +54,7 @@ def failures_told_apart() -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
-        raise StoreFailureError(str(error).splitlines()[0][:300]) from error
+        raise StoreFailureError(first_line(error)[:300]) from error
 
 
 def check(uri: str, *, create: bool = True) -> None:
@@ -113,7 +113,7 @@ def _look(address: Address) -> None:
 
 
 def _first(error: BaseException) -> str:
-    return without_secrets((str(error).splitlines() or [type(error).__name__])[0])[:200]
+    return without_secrets(first_line(error))[:200]
 
 
 @contextlib.contextmanager
@@ -137,8 +137,24 @@ def client(uri: str) -> MlflowClient:
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     address = read_address(TRACKING_KEY, uri)
-    os.environ.update(address.credentials)  # where MLflow looks for them whenever it asks
+    if address.is_server:
+        _tell_who_asks(address.credentials)
     return MlflowClient(tracking_uri=address.text, registry_uri=address.text)
+
+
+_BEFORE: dict[str, str | None] = {}
+"""The environment's variables that are replaced by a server's credentials, as they were."""
+
+
+def _tell_who_asks(credentials: Mapping[str, str]) -> None:
+    """Put these where MLflow looks whenever it asks, and take away those of the server before, who alone may know."""
+    for name, value in _BEFORE.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    _BEFORE.clear()
+    _BEFORE.update({name: os.environ.get(name) for name in credentials})
+    os.environ.update(credentials)
 
 
 def check_store(uri: str) -> None:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import fmean
 
 from optsweep.errors import UserError, nearest
 from optsweep.report.judged.question import LAST, Question
@@ -91,11 +90,6 @@ class RunArm:
     def steps(self) -> tuple[float, ...]:
         """Where the values that count were measured."""
         return tuple(sorted({run.end.step for run in self.runs if run.end.step is not None}))
-
-    @property
-    def mean_step(self) -> float:
-        """Of the values that count."""
-        return fmean(self.steps) if self.steps else math.nan
 
     def loss(self, run: GivenRun) -> float:
         """Its value as a loss, at the step that is referred to."""

@@ -57,11 +57,11 @@ class Loop(Trainable):
         self._samples = optional(whole)("task.samples", samples)
         self._device = torch.device("cpu")
 
-    def given(self, options: Mapping[str, Any], batch_size: int | None) -> Loop:
-        """The same function, with other options and another size of batches. Raises UserError."""
+    def given(self, options: Mapping[str, Any], batch_size: int | None, steps: int) -> Loop:
+        """The same function, with other options, batches of another size, another budget. Raises UserError."""
         other = self._copy()
         other.options = _checked(self.function, {**self.options, **options})
-        other.batch_size = batch_size or self.batch_size
+        other.batch_size, other.steps = batch_size or self.batch_size, steps
         return other
 
     def on(self, device: torch.device) -> Loop:
@@ -170,16 +170,9 @@ def _checked(train: object, options: Mapping[str, Any]) -> dict[str, Any]:
             if key not in known:
                 listed = f"there are {', '.join(known)}" if known else "it has the trial alone"
                 raise UserError(f"task.{key}: the loop has no such argument{nearest(key, known)}; {listed}")
-    for parameter in others:
-        if (
-            parameter.default is parameter.empty
-            and parameter.name not in options
-            and parameter.kind
-            in (
-                parameter.POSITIONAL_OR_KEYWORD,
-                parameter.KEYWORD_ONLY,
-            )
-        ):
-            raise UserError(f"task.{parameter.name}: the loop needs it, and it isn't given")
+    for p in others:
+        needed = p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        if needed and p.name not in options:
+            raise UserError(f"task.{p.name}: the loop needs it, and it isn't given")
     own = {p.name: p.default for p in others if isinstance(p.default, (bool, int, float, str))}
     return {**own, **options}
