@@ -30,6 +30,7 @@ def plans(crossed: Factorial) -> list[FigurePlan]:
         axes.set_yticks(range(len(names)), [short(name, 34) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
+        axes.locator_params(axis="x", nbins=5)  # their numbers are long, and on both sides of 0
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("difference of the mean test loss" + (f" ({unit})" if unit else ""))
         return figure
