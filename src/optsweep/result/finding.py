@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optsweep.config.arm import Arm
+from optsweep.address import tracking_address
 from optsweep.errors import UserError
 from optsweep.report.results import as_json
 from optsweep.result import stored
@@ -27,7 +26,7 @@ def load(source: str | Path, reports: Path, tracking_uri: str | None = None) -> 
 
     Raises UserError where there is none, naming the nearest sweeps.
     """
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", Arm.tracking_uri)
+    uri = tracking_uri or tracking_address()
     named = isinstance(source, str) and "/" not in source and not source.endswith(".json")
     path = reports / source / "results.json" if named else _file(Path(source))
     if not named or path.is_file():
