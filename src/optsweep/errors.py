@@ -64,8 +64,10 @@ def first_line(error: BaseException) -> str:
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
-    """' (did you mean …?)' with the closest candidate, or nothing."""
-    close = get_close_matches(word, list(candidates), n=1, cutoff=0.5)
+    """' (did you mean …?)' with the closest candidate, or nothing; of keys, those that end alike come first."""
+    known = list(candidates)
+    alike = [key for key in known if key.rpartition(".")[2] == word.rpartition(".")[2]]
+    close = get_close_matches(word, alike or known, n=1, cutoff=0.0 if alike else 0.5)
     return f" (did you mean {close[0]}?)" if close else ""
 
 

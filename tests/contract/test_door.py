@@ -28,6 +28,8 @@ MISTAKES = [
     (["optimzer=adamw"], "optimzer", "did you mean optimizer?"),
     (["optimizer=adamww"], "optimizer=adamww", "did you mean adamw?"),
     (["trainer.stepz=10"], "trainer.stepz", "did you mean trainer.steps?"),
+    (["sweep.workers=2"], "sweep.workers", "did you mean hydra.launcher.workers?"),
+    (["sweep.trials=2"], "sweep.trials", "did you mean search.trials?"),
     (["+trainer.speed=10"], "trainer.speed", "no such key"),
     (["trainer.steps=many"], "trainer.steps", "whole number ≥ 2"),
     (["trainer.rungs=0"], "trainer.rungs", "whole number ≥ 1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -153,3 +154,19 @@ def test_brackets_of_a_name_are_letters(monkeypatch: pytest.MonkeyPatch, capsys:
     said = capsys.readouterr().out
     assert "mine[bold] + cosine" in said
     assert "sweep a[red] :x:" in said
+
+
+def test_what_is_left_counts_the_time_between_trials(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr("optsweep.launch.display.time", clock)
+    display = Display()
+    display(Started("mine", 1))
+    # The first trial is done after 20 s of imports, each further one 5 s later, of which it trains for half a second.
+    for seconds, done in ((0, 0), (20, 1), (40, 5)):
+        clock.monotonic = lambda now=seconds: now
+        display(Progressed([ArmProgress("sgd", total=11, done=done, mean_seconds=0.5)]))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "sweep mine: 1 arm, 11 trials, 0 done, 1 worker"
+    assert said[-1].startswith("5/11 trials in 40 s, about 30 s left")

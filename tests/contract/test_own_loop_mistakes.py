@@ -153,7 +153,7 @@ MISTAKES: list[tuple[str, Callable[..., None], str]] = [
     ("reports twice", twice, r"^task\.train: .*py:\d+, in told: trial\.report\(\): step 2 was reported already"),
     ("reports anywhere", anywhere, r"^task\.train: .*step 1 is no rung; report where trial\.rung\(step\) is true"),
     ("ends early", early, rf"^task\.train: {HERE}, early: it returned after 1 of 500 steps"),
-    ("counts from 0", from_zero, rf"^task\.train: {HERE}, in from_zero: trial\.rung\(0\): 1 optimizer steps are done"),
+    ("counts from 0", from_zero, rf"^task\.train: {HERE}, in from_zero: trial\.rung\(0\): optimizer steps done: 1"),
     ("no loss", without_loss, rf"^task\.train: {HERE}, in without_loss: trial\.report\(\): val_loss=… is missing"),
     ("no scalar", reporting(torch.ones(3)), rf"^task\.train: {HERE}, in reports: .*val_loss has shape \[3\]"),
     ("no number", reporting("low"), rf"^task\.train: {HERE}, in reports: .*val_loss is str; give a number"),

@@ -62,7 +62,7 @@ MISTAKES: list[tuple[str, Callable[[], Pieces], str]] = [
     (
         "strings",
         lambda: optsweep.Task(net, (X, np.array(["a"] * 200))),
-        r"^task\.train: ndarray is no array of numbers",
+        r"^task\.train: ndarray is no array of numbers \(but of <U1; classes are 0, 1, 2 …\)$",
     ),
     (
         "two arrays in a list",

@@ -310,7 +310,7 @@ def test_steps_to_target_and_late_flip() -> None:
     assert "final validation loss in 0.5× the steps" in v.headline
     late = said(base, _with_curve(arm("soap", BASE), [2.9, 2.2, 2.2, 2.1]))
     assert any("until late in the run: soap (until step 300 of 400)." in caveat for caveat in late.caveats)
-    assert "It reaches the baseline's final validation loss on only 0 of 8 seeds." in late.headline
+    assert "It reaches the baseline's final validation loss on none of 8 seeds." in late.headline
 
 
 def test_a_late_flip_is_seen_across_rungs_at_other_steps() -> None:

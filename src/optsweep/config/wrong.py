@@ -46,7 +46,7 @@ def _sweep_files() -> list[str]:
 
 @cache
 def _known_keys() -> tuple[str, ...]:
-    """All keys of the default config, and the groups."""
+    """All keys of the default config, the groups, and Hydra's one key that is ours."""
 
     def walk(node: Any, path: str) -> list[str]:
         if not isinstance(node, Mapping):
@@ -54,4 +54,4 @@ def _known_keys() -> tuple[str, ...]:
         return [path, *(k for key, value in node.items() for k in walk(value, f"{path}.{key}" if path else key))]
 
     plain = OmegaConf.to_container(compose([]), resolve=False)
-    return (*GROUPS, *walk(plain, ""))
+    return (*GROUPS, *walk(plain, ""), "hydra.launcher.workers")

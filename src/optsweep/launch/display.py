@@ -26,6 +26,7 @@ from optsweep.launch.events import (
     Trained,
     TrialEnded,
 )
+from optsweep.report.wording import plural
 from optsweep.search.slots import Slot
 from optsweep.search.space import as_typed
 from optsweep.terminal import replace_what_cannot_be_shown
@@ -45,6 +46,8 @@ class Display:
         self.console = Console(file=sys.stdout, markup=False, emoji=False)  # [ and : of a name are letters
         self.begin = self._last_line = time.monotonic()
         self._done_before: int | None = None
+        self._first: tuple[float, int] | None = None
+        """When the first trial of this run was done, and how many were done by then."""
         self._live: Live | None = None
         self._arms: Sequence[ArmProgress] = ()
 
@@ -95,11 +98,14 @@ class Display:
         """Show the present state."""
         self._arms = arms
         done = sum(arm.done for arm in arms)
+        if self._first is None and self._done_before is not None and done > self._done_before:
+            self._first = time.monotonic(), done
         if self._done_before is None:
             self._done_before = done
             if self._live is None:
                 self._print(
-                    f"sweep {self.sweep}: {len(arms)} arms, {_total(arms)} trials, {done} done, {self.workers} workers"
+                    f"sweep {self.sweep}: {plural(len(arms), 'arm')}, {_total(arms)} trials, {done} done, "
+                    f"{plural(self.workers, 'worker')}"
                 )
         elif self._live is None and time.monotonic() - self._last_line > PLAIN_SECONDS:
             self._print(self._line())
@@ -148,12 +154,16 @@ class Display:
             return None
         typical = sum(known) / len(known)
         work = sum((a.total - a.done) * (a.mean_seconds or typical) for a in self._arms)
-        spent = sum(a.done * (a.mean_seconds or 0.0) for a in self._arms)
-        elapsed = time.monotonic() - self.begin
-        here = sum(a.done for a in self._arms) - (self._done_before or 0)
-        everything = max(1, sum(a.done for a in self._arms))
-        busy = spent * here / everything / (elapsed * self.workers) if here and elapsed > 5 else 0.9
-        return work / self.workers / min(1.0, max(0.2, busy))
+        return work / self.workers / self._busy()
+
+    def _busy(self) -> float:
+        """The share of the workers' time that went into trials, not into starting workers or choosing settings."""
+        if self._first is None:
+            return 0.9
+        since, at_first = self._first
+        elapsed, done = time.monotonic() - since, sum(a.done for a in self._arms)
+        spent = sum(a.done * (a.mean_seconds or 0.0) for a in self._arms) * (done - at_first) / done
+        return min(1.0, spent / (elapsed * self.workers)) if spent and elapsed > 5 else 0.9
 
     def _print(self, line: str) -> None:
         self._last_line = time.monotonic()

@@ -280,7 +280,8 @@ def _target(comparison: Comparison) -> str:
     if math.isinf(found.estimate):
         reached = sum(math.isfinite(ratio) for ratio in comparison.steps_ratios)
         of = f"{found.n} searches" if comparison.searches > 1 else plural(found.n, "seed")
-        return f"It reaches the baseline's final validation {measure} on only {reached} of {of}."
+        share = f"only {reached}" if reached else "none"
+        return f"It reaches the baseline's final validation {measure} on {share} of {of}."
     also = f" and {_ratio_of(seconds, 'time')}" if (seconds := comparison.seconds_ratio) is not None else ""
     steps = _ratio_of(found, "steps", f"{comparison.steps_ratio_of}; ")
     return f"It reaches the baseline's final validation {measure} in {steps}{also}."

@@ -320,6 +320,13 @@ def _order_of_its_own(key: str, loader: DataLoader[Any]) -> UserError:
     )
 
 
+def _from_numpy(rows: NDArray[Any]) -> Tensor:
+    """Raises TypeError for what is no number."""
+    if rows.dtype.kind in "OSU":
+        raise TypeError(f"but of {rows.dtype}; classes are 0, 1, 2 …")
+    return torch.as_tensor(rows if rows.flags.writeable else rows.copy())  # torch warns of what it can't write to
+
+
 def _tensors(key: str, nest: Nest) -> Nest:
     """A nest of arrays as tensors with equally many rows. Raises UserError."""
     tensors: Nest
@@ -329,7 +336,7 @@ def _tensors(key: str, nest: Nest) -> Nest:
         tensors = {name: _tensors(key, part) for name, part in nest.items()}
     else:
         try:
-            tensors = torch.as_tensor(nest if isinstance(nest, Tensor) else np.asarray(nest)).detach()
+            tensors = (nest if isinstance(nest, Tensor) else _from_numpy(np.asarray(nest))).detach()
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"task.{key}: {type(nest).__name__} is no array of numbers ({error})") from None
         if not tensors.ndim:

@@ -175,7 +175,7 @@ class RunningTrial:
                 if step == done + 1:
                     return False  # it isn't taken yet
                 raise LoopError(
-                    f"trial.rung({step}): {done} optimizer steps are done; count steps from 1, or leave the number out"
+                    f"trial.rung({step}): optimizer steps done: {done}; count steps from 1, or leave the number out"
                 )
         asked = self._reported < 0 if done == 0 and step == 0 else bool(self._due) and done == self._due[0]
         if asked:
