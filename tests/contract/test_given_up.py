@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -60,8 +61,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Bench:
-    studies, closed = Studies.open("sqlite:///:memory:", "s"), Closed()
+def bench(tmp_path: Path) -> Bench:
+    studies, closed = Studies.open(f"sqlite:///{tmp_path}/optuna.db", "s"), Closed()
     arm = arm_with({})
     plan = SearchPlan(trials=0, lag=1, sampler="gp", pruner="none", reruns=0.0, seed=0, arm=arm.name)
     seat = studies.take_seat([arm.name], whole=True)

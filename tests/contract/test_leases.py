@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -157,8 +158,8 @@ OUTCOME = Outcome(End.FINISHED, 20, 1.0, 0.0, 2.0, 0.0, 0.1, 0)
 GIVEN_UP = "given up by the planner; it was run again"
 
 
-def reporter(count: int, pruner: str) -> tuple[_Reporter, Studies, Sequence[Work], Sequence[Log]]:
-    studies = Studies.open("sqlite:///:memory:", "s")
+def reporter(folder: Path, count: int, pruner: str) -> tuple[_Reporter, Studies, Sequence[Work], Sequence[Log]]:
+    studies = Studies.open(f"sqlite:///{folder}/optuna.db", "s")
     arm = arm_with({}, search__pruner=pruner)
     seat = studies.take_seat([arm.name], whole=True)
     for number in range(count):
@@ -171,9 +172,11 @@ def reporter(count: int, pruner: str) -> tuple[_Reporter, Studies, Sequence[Work
     return made, studies, works, logs
 
 
-def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever takes so long: the model's making, its first rung."""
-    _, studies, works, _ = reporter(1, "none")
+    _, studies, works, _ = reporter(tmp_path, 1, "none")
     monkeypatch.setattr("optsweep.launch.leases.Heartbeat", partial(Heartbeat, seconds=0.001))
     renewed = threading.Event()
     monkeypatch.setattr(studies, "renew", lambda claim, lease: renewed.set())
@@ -190,8 +193,10 @@ def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(monkeypatch: 
 
 
 @pytest.mark.parametrize("found_by", ["report", "heartbeat", "tell"])
-def test_a_worker_drops_the_trial_that_was_taken_from_it_and_goes_on_with_the_others(found_by: str) -> None:
-    observer, studies, works, logs = reporter(2, "median" if found_by == "report" else "none")
+def test_a_worker_drops_the_trial_that_was_taken_from_it_and_goes_on_with_the_others(
+    found_by: str, tmp_path: Path
+) -> None:
+    observer, studies, works, logs = reporter(tmp_path, 2, "median" if found_by == "report" else "none")
     studies.fail(works[0].claim, "silent")
     if found_by == "heartbeat":
         observer.leases.beat()
@@ -207,8 +212,8 @@ def test_a_worker_drops_the_trial_that_was_taken_from_it_and_goes_on_with_the_ot
     assert [t.state.name for t in studies.trials(works[0].arm, Phase.SEARCH)] == ["FAIL", "COMPLETE"]
 
 
-def test_training_ends_when_no_trial_of_the_batch_is_left() -> None:
-    observer, studies, works, logs = reporter(1, "median")
+def test_training_ends_when_no_trial_of_the_batch_is_left(tmp_path: Path) -> None:
+    observer, studies, works, logs = reporter(tmp_path, 1, "median")
     studies.fail(works[0].claim, "silent")
     with pytest.raises(LeaseLostError):
         observer.on_rung(0, Rung(10, 1.0, **RUNG))

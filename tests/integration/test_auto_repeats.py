@@ -116,8 +116,8 @@ def _popped(studies: Studies, task: PlannedArm) -> list[Work]:
 
 
 @pytest.fixture
-def studies() -> Studies:
-    return Studies.open("sqlite:///:memory:", "s")
+def studies(tmp_path: Path) -> Studies:
+    return Studies.open(f"sqlite:///{tmp_path}/optuna.db", "s")
 
 
 @pytest.mark.parametrize(

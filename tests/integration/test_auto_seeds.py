@@ -103,8 +103,8 @@ def _pop(studies: Studies, tasks: Sequence[PlannedArm], workers: int) -> list[tu
 
 
 @pytest.fixture
-def studies() -> Studies:
-    return Studies.open("sqlite:///:memory:", "s")
+def studies(tmp_path: Path) -> Studies:
+    return Studies.open(f"sqlite:///{tmp_path}/optuna.db", "s")
 
 
 BASE = level(2.0)

@@ -26,7 +26,7 @@ from optsweep.train.trial import End, Trial
 PAGE = Path(__file__).parents[2] / "docs" / "own-model.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
 (MINE,) = (block for block in BLOCKS if "def task(" in block)
-COMMANDS = re.findall(r"^optsweep (-m .*)$", PAGE.read_text(), re.M)
+COMMANDS = [line for line in re.findall(r"^optsweep (-m .*)$", PAGE.read_text(), re.M) if "mine.task" in line]
 EXAMPLES = [block for block in BLOCKS if "optsweep.compare" in block]
 FEW = ["trainer.steps=12", "trainer.rungs=2", "search.trials=1", "confirm.seeds=1", "hydra.launcher.workers=1"]
 

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from optsweep.errors import UserError
+from optsweep.imported import TRUSTED_VARIABLE
 from optsweep.launch.verify import verify
 from optsweep.report.across.findings import across
 from optsweep.report.comparison import compare
@@ -127,7 +128,8 @@ def test_a_stock_launcher_works_too_and_gives_the_same_numbers(reference: Path, 
     assert (folder / "reports" / "small" / "index.html").is_file()
 
 
-def test_lanes_external_optimizers_and_one_plain_run(folder: Path) -> None:
+def test_lanes_external_optimizers_and_one_plain_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TRUSTED_VARIABLE, "pytorch_optimizer")
     small = [*(a for a in SWEEP[3:] if not a.startswith("search.over")), "hydra.launcher.workers=0"]
     external = "optimizer._target_=torch.optim.Adagrad,pytorch_optimizer.Lion"
     run(folder, "-m", "optimizer=external", external, "schedule=linear", "trainer.lanes=2", *small)

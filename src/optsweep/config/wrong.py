@@ -19,7 +19,7 @@ from optsweep.errors import nearest
 def of_hydra(error: BaseException) -> str:
     """What Hydra or OmegaConf says, in one line that names the key."""
     text = str(error)
-    if match := re.search(r"Could not find '([\w/]+)/([^']+)'.*?Available options in '[^']+':\s*(.*)", text, re.S):
+    if match := re.search(r"Could not find '([\w/]+)/([^']*)'.*?Available options in '[^']+':\s*(.*)", text, re.S):
         group, choice, options = match[1], match[2], match[3].partition("Config search path")[0].split()
         return f"{group}={choice}: no such choice{nearest(choice, options)}; there are {', '.join(options)}"
     if match := re.search(r"Cannot find primary config '([^']+)'", text):
