@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +16,11 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.data import TensorDataset
 
 import optsweep
-from arms import arm_with
-from optsweep.build.assemble import build_arm
 from optsweep.build.targets import pickled, unpickled
-from optsweep.config.compose import compose
-from optsweep.config.door import arm_of
 from optsweep.errors import UserError
 from optsweep.optim.adam import AdamW
 from optsweep.optim.update import Decay, Update
-from optsweep.tasks.base import Facts, Split
+from optsweep.tasks.base import Split
 from optsweep.tasks.data import Stretch
 from optsweep.tasks.loading import Loader, Request
 from optsweep.tasks.nest import cast, count_of, joined, mapped, tensors_of
@@ -396,33 +390,6 @@ def test_frozen_layers_stay_as_they_are() -> None:
 
     p = program(optsweep.Task(frozen, (X, Y), weights=net().state_dict()))
     assert [slot.name for slot in p.layout.slots] == ["2.weight", "2.bias"]
-
-
-def test_an_unknown_architecture_says_what_it_costs() -> None:
-    facts = Facts("rnn", "complex", reference_batch_size=16)
-    tasks = optsweep.Task(net, (X, Y), facts=facts), optsweep.Task(net, (X, Y))
-    warned, silent = (build_arm(arm_with({}), task).warnings for task in tasks)
-    assert "no published range is for 'rnn'" in warned[2]
-    assert "Facts(…, like='mlp')" in warned[2]
-    assert len(silent) == 2
-    like = replace(facts, like="mlp")
-    assert len(build_arm(arm_with({}), optsweep.Task(net, (X, Y), facts=like)).warnings) == 2
-    with pytest.raises(UserError, match=r"task\.facts\.like: 'gru' is not allowed; give one of mlp, cnn"):
-        build_arm(arm_with({}), optsweep.Task(net, (X, Y), facts=replace(facts, like="gru")))
-
-
-def test_a_recurrent_network_is_seen_as_one() -> None:
-    facts = optsweep.Task(lambda: nn.LSTM(4, 8), (X, Y)).facts
-    assert (facts.architecture, facts.like) == ("rnn", "mlp")
-
-
-def test_torch_s_optimizer_beside_a_rule_has_a_yaml_of_its_own(tmp_path: Path) -> None:
-    (tmp_path / "optimizer").mkdir()
-    page = Path(__file__).parents[2] / "docs" / "extending.md"
-    (content,) = re.findall(r"```yaml\n(name: nadam\n.*?)```", page.read_text(), re.S)
-    (tmp_path / "optimizer" / "nadam.yaml").write_text(content)
-    found = arm_of(compose(["optimizer=nadam", "task=iris_mlp", "search=none", "sweep.name=g"], folder=tmp_path))
-    assert build_arm(found).rule.startswith("torch.optim.nadam.NAdam(")
 
 
 def test_parts_are_drawn_from_the_seed() -> None:
