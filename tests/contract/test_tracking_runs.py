@@ -69,7 +69,7 @@ def test_an_arm_is_found_again_whatever_its_name_is(uri: str) -> None:
         again.lost_trials(name, Phase.CONFIRM, 0, "cut off")
         again.supersede(name, [1])
     for name in NAMES:
-        tags = {run.data.tags[names.SLOT]: run.data.tags for run in again.trials(name)}
+        tags = {run.data.params["slot"]: run.data.tags for run in again.trials(name)}
         assert [tags[slot][names.STATUS] for slot in "01"] == [Status.CRASHED, Status.RUNNING]
         assert [tags[slot][names.PHASE] for slot in "01"] == [Phase.CONFIRM.value, names.SUPERSEDED]
     loaded = load_sweep(tracker.client, "names", tracker.experiment_id)

@@ -339,7 +339,7 @@ def test_a_slot_that_ran_twice_counts_once(store: str, tmp_path: Path) -> None:
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("twice")
     assert experiment is not None
-    found = f"tags.`{names.PHASE}` = 'confirm' and tags.`{names.SLOT}` = '0'"
+    found = f"tags.`{names.PHASE}` = 'confirm' and params.slot = '0'"
     run = client.search_runs([experiment.experiment_id], found)[0]
     tags = {**run.data.tags, names.STATUS: Status.CRASHED.value}
     client.create_run(experiment.experiment_id, start_time=1, tags=tags)  # an earlier try

@@ -43,7 +43,7 @@ def test_every_arm_has_its_budget_and_mlflow_holds_every_curve(reference: Path) 
         assert {names.TRAIN_LOSS, names.VAL_LOSS, names.LR, names.GRAD_NORM, names.UPDATE_RATIO} <= set(metrics)
         assert (names.TEST_LOSS in metrics) == (tags[names.PHASE] == "confirm")
         assert {"lr", "weight_decay", "seed"} <= set(trial.data.params)
-        params, _, value = found[tags[names.ARM], tags[names.PHASE], int(tags[names.SLOT])]
+        params, _, value = found[tags[names.ARM], tags[names.PHASE], int(trial.data.params["slot"])]
         assert metrics[names.VAL_LOSS] == value
         assert float(trial.data.params["lr"]) == params["lr"]
     history_of = client.get_metric_history(trials[0].info.run_id, names.VAL_LOSS)

@@ -161,6 +161,7 @@ class _Reporter:
             origin=slot.origin,
             hyper=built.space.values(slot.params),
             lanes=len(self.works),
+            id=work.id,
         )
         repeat = f"repeat {work.repeat}, " if work.repeat else ""
         name = f"{self.job.label} · {repeat}{work.phase.value} {slot.number}"

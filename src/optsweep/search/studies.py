@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class Work:
     slot: Slot
     attempt: int
     repeat: int = 0
+    id: str = ""  # the trial's own in all stores, unlike its number, which SQLite gives out again
 
 
 class Studies:
@@ -145,6 +147,7 @@ class Studies:
         """Make a trial that waits for a worker. Raises SeatLostError if another process plans this arm by now."""
         study = self.ensure(arm, phase, repeat)
         attributes = {
+            "id": uuid.uuid4().hex[:16],
             "slot": slot.number,
             "params": dict(slot.params),
             "seed": slot.seed,
@@ -225,7 +228,7 @@ class Studies:
                 continue
             with suppress(LeaseLostError):  # another worker was faster
                 claim = self._ownership.claim(trial_id, worker, lease)
-                taken.append(Work(arm, phase, claim, slot, attempt, repeat))
+                taken.append(Work(arm, phase, claim, slot, attempt, repeat, str(trial.user_attrs["id"])))
                 if failed_before:
                     break
         return taken

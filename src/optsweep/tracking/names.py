@@ -15,7 +15,7 @@ KIND = PREFIX + "kind"  # sweep | arm | trial
 SCHEMA = PREFIX + "schema"  # of sweep and arm: the version of the sheets
 ARM = PREFIX + "arm"  # of arm and trial: the arm's name, unique in its sweep
 PHASE = PREFIX + "phase"  # of a trial: search | confirm | superseded
-SLOT = PREFIX + "slot"  # of a trial: 0-based place in the arm's phase
+TRIAL = PREFIX + "trial"  # of a trial: its id in the studies
 STATUS = PREFIX + "status"  # of a trial
 ERROR = PREFIX + "error"  # why a trial crashed or diverged, one line
 

@@ -19,7 +19,7 @@ from optsweep.tracking import names
 from optsweep.tracking.names import Status
 from optsweep.train.trial import Phase
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Goes up where a sheet of before can't be read any more. A new field with a default is no reason (see codec.py)."""
 
 Setting = bool | int | float | str | None
@@ -250,6 +250,7 @@ class TrialHead:
     origin: str  # quasi-random | model | bracket | rerun | chosen | fixed
     hyper: Mapping[str, Setting]  # all hyperparameters and searched keys
     lanes: int = 1  # how many trials train at once beside and with this one
+    id: str = ""  # of the trial in the studies: an attempt at a slot has one, and so has its run
 
     @property
     def repeat(self) -> int:
@@ -262,7 +263,7 @@ class TrialHead:
             names.KIND: "trial",
             names.ARM: self.arm,
             names.PHASE: self.phase.value,
-            names.SLOT: str(self.slot),
+            names.TRIAL: self.id,
             names.STATUS: Status.RUNNING.value,
         }
 
@@ -277,11 +278,12 @@ class TrialHead:
         return TrialHead(
             arm=tags.get(names.ARM, ""),
             phase=_enum(Phase, tags.get(names.PHASE), Phase.SEARCH),
-            slot=_whole(tags.get(names.SLOT), 0),
+            slot=_whole(params.get(_SLOT), 0),
             seed=_whole(params.get(_SEED), 0),
             origin=params.get(_ORIGIN, ""),
             hyper={key: _setting(text) for key, text in trial_params(params).items() if key not in (_SEED, _SLOT)},
             lanes=_whole(params.get(_LANES), 1),
+            id=tags.get(names.TRIAL, ""),
         )
 
 

@@ -184,9 +184,10 @@ class Tracker:
             return []
         tags = {names.PARENT: parent, names.KIND: "trial"}
         tags |= {} if phase is None else {names.PHASE: phase.value}
-        tags |= {} if slot is None else {names.SLOT: str(slot)}
-        condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        return runs(self.client, self.experiment_id, condition)
+        conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+        if slot is not None:
+            conditions.append(f"params.slot = '{slot}'")
+        return runs(self.client, self.experiment_id, " and ".join(conditions))
 
     def lost_trials(self, arm: str, phase: Phase, slot: int, reason: str, repeat: int = 0) -> None:
         """Mark what earlier attempts at a slot left open as crashed."""
@@ -202,7 +203,7 @@ class Tracker:
         for run in self.trials(arm):
             phase = run.data.tags.get(names.PHASE)
             if phase in (Phase.CONFIRM.value, names.SUPERSEDED) and _repeat(run) == repeat:
-                wanted = names.SUPERSEDED if int(run.data.tags[names.SLOT]) in slots else Phase.CONFIRM.value
+                wanted = names.SUPERSEDED if TrialHead.of(run.data.tags, run.data.params).slot in slots else Phase.CONFIRM.value
                 if wanted != phase:
                     self.set_tags(str(run.info.run_id), {names.PHASE: wanted})
 
