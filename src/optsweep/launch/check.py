@@ -18,6 +18,7 @@ from optsweep.launch.checked import Checked, CheckedTask, TriedOptimizer
 from optsweep.launch.cost import Cost, Evaluations, cost_of
 from optsweep.launch.devices import deal
 from optsweep.launch.labels import labels_of
+from optsweep.launch.neighbours import Neighbours
 from optsweep.launch.together import check_together, notes
 from optsweep.launch.trying import Line, Told, Trier, memory_said, trier_of
 from optsweep.tasks.base import Trainable
@@ -75,6 +76,7 @@ class _Check:
 
     def __post_init__(self) -> None:
         self.labels: Mapping[str, str] = labels_of(self.arms)
+        self.neighbours = Neighbours()
 
     def result(self, workers: int | None) -> Checked:
         """All of it."""
@@ -82,6 +84,8 @@ class _Check:
         warned = [self._warned(arm) for arm in known]
         everybody = f" ({', '.join(self.labels.values())})"
         self.told.remarks += [note.removesuffix(everybody) for note in notes(known, warned, self.labels)]
+        if busy := self.neighbours.said():
+            self.told.remarks.append(busy)
         cost = self._cost(workers) if len(known) == len(self.arms) else None
         return Checked(tuple(self.tasks), cost, _once(self.told.remarks), _once(self.told.findings))
 
