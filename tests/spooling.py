@@ -82,7 +82,7 @@ class FakeStore:
     def log_batch(self, run_id: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
         def log() -> None:
             run = self._run(run_id)
-            fresh = [(m.key, m.value, m.timestamp, m.step) for m in metrics]
+            fresh = dict.fromkeys((m.key, m.value, m.timestamp, m.step) for m in metrics)
             run.points += [point for point in fresh if point not in run.points]
             for param in params:
                 assert run.params.setdefault(param.key, param.value) == param.value, "MLflow refuses to change one"
@@ -119,6 +119,9 @@ class FakeStore:
         data = SimpleNamespace(tags=run.tags, params=run.params, metrics={key: 0.0 for key, *_ in run.points})
         return SimpleNamespace(info=SimpleNamespace(run_id=run_id, lifecycle_stage="active"), data=data)
 
+    def get_experiment(self, experiment: str) -> Any:
+        return SimpleNamespace(lifecycle_stage="active")
+
     def get_metric_history(self, run_id: str, key: str) -> list[Any]:
         return [SimpleNamespace(step=step) for held, _, _, step in self._run(run_id).points if held == key]
 
@@ -152,7 +155,7 @@ def rung(step: int, loss: float | None = None) -> Rung:
     return Rung(step, value, 0.5, (Point(step, value, 1e-3, 1.0, 1e-4),), 1.0, 7, step / 100)
 
 
-OUTCOME = Outcome(End.FINISHED, 30, 3.0, 0.5, 3.5, 0.5, 0.3, 8, artifacts={"path.csv": "step,x,y\n"})
+OUTCOME = Outcome(End.FINISHED, 30, 3.0, 0.5, 3.5, 0.5, 0.4, 8, artifacts={"path.csv": "step,x,y\n"})
 
 
 def write(sink: Sink, trial: str, steps: Sequence[int] = (10, 20, 30), **log: Any) -> TrialLog:

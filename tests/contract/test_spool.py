@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optsweep.tracking import names, outage, spool
+from optsweep.tracking import names, outage
 from optsweep.tracking.delivery import AtOnce
 from optsweep.tracking.outage import StoreFailureError
 from optsweep.tracking.postman import deliver
-from optsweep.tracking.records import Ended, Opened, Points, TextFile, from_line, to_line
+from optsweep.tracking.records import Ended, Opened, Points, Record, TextFile, from_line, to_line
 from optsweep.tracking.spool import Spool
 from spooling import OUTCOME, FakeStore, StillCourier, finish, rung, use, write
 
@@ -61,7 +62,7 @@ def test_a_short_trial_takes_three_calls_and_leaves_no_file(held: Spool, store: 
     (run,) = store.alive
     assert run.params["lr"] == "0.001"
     assert run.files == dict(OUTCOME.artifacts)
-    assert held.paths() == []
+    assert held.trials() == []
     assert deliver(held) == 0
     assert not held.folder.exists()
 
@@ -90,8 +91,8 @@ def test_the_end_is_on_the_disk_before_it_is_told(
     monkeypatch.setattr(os, "fsync", flushed.append)
     log.end(OUTCOME)
     assert len(flushed) == 1
-    (path,) = held.paths()
-    assert spool.has_ended(path)
+    (trial,) = held.trials()
+    assert held.has_ended(trial)
 
 
 def test_a_result_that_came_too_late_is_crashed_in_the_end(held: Spool, store: FakeStore) -> None:
@@ -104,7 +105,7 @@ def test_a_result_that_came_too_late_is_crashed_in_the_end(held: Spool, store: F
     log.crash("given up")
     courier.go()
     assert one(store) == (STEPS, "crashed", "FAILED")
-    assert held.paths() == []
+    assert held.trials() == []
 
 
 # -- deliveries that are cut off ---------------------------------------------------------------------------------------
@@ -141,10 +142,12 @@ def test_exactly_once_wherever_calls_are_cut_and_processes_die(
         StillCourier(held, []).go(10)
         assert one(store) == (STEPS, "finished", "FINISHED")
         assert [run.tags[names.TRIAL] for run in store.alive] == ["b"]
-        assert held.paths() == []
+        assert held.trials() == []
 
 
-def test_a_run_that_a_call_made_after_all_is_taken_away(held: Spool, store: FakeStore) -> None:
+def test_a_run_that_a_call_made_after_all_is_taken_away(
+    held: Spool, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A frozen server may obey a call that was given up, after another one was made."""
     courier = StillCourier(held, [])
     store.cut = lambda number, name: "before" if number == 1 else ""
@@ -154,12 +157,12 @@ def test_a_run_that_a_call_made_after_all_is_taken_away(held: Spool, store: Fake
     store.cut = lambda number, name: ""
     original = store.log_batch
 
-    def log_batch(run_id: str, **what: object) -> None:
+    def log_batch(run_id: str, **what: Any) -> None:
         if len(store.runs) == 1:
             store.create_run("0", 0, late, "late")
         original(run_id, **what)
 
-    store.log_batch = log_batch  # type: ignore[method-assign]
+    monkeypatch.setattr(store, "log_batch", log_batch)
     courier.go()
     assert one(store) == (STEPS, "finished", "FINISHED")
 
@@ -207,7 +210,7 @@ def test_a_file_is_delivered_by_one_at_a_time(held: Spool, store: FakeStore) -> 
     def while_created(number: int, name: str) -> str:
         if name == "create_run":
             second.go()
-            assert held.paths()
+            assert held.trials()
         return ""
 
     store.cut = while_created
@@ -267,7 +270,8 @@ def test_a_line_that_was_cut_off_is_dropped_and_the_others_are_not(held: Spool, 
     courier = StillCourier(held, [])
     write(courier.open("a"), "a", steps=(10, 20))
     killed(courier)
-    (path,) = held.paths()
+    path = held.path("a")
+    assert path is not None
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(lines) == 3
     if not left:
@@ -279,11 +283,11 @@ def test_a_line_that_was_cut_off_is_dropped_and_the_others_are_not(held: Spool, 
     assert deliver(held) == 1
     steps = [run.curve(names.VAL_LOSS) for run in store.alive]
     assert steps == {"": [], "torn": [[(10, 1.0)]], "damaged": [[]]}[left]
-    assert held.paths() == []
+    assert held.trials() == []
 
 
 def test_records_come_back_as_they_were() -> None:
-    records = [
+    records: list[Record] = [
         Opened("id", "a · b", "arm", "search", 1, 0, {"k": "λ\n"}, {"lr": "0.1"}, 5, again=True, resume="x"),
         Points((("val/loss", float("inf"), 7, 1), ("val/loss", 0.1, 8, 2))),
         TextFile("f", "a\r\nb\u2028c"),
@@ -337,7 +341,12 @@ def test_an_end_waits_for_room_and_gives_up_in_a_line(
     disk, courier = Disk(monkeypatch), StillCourier(held, said)
     log = write(courier.open("a"), "a")
     disk.room, pauses = 0, list[float]()
-    monkeypatch.setattr(outage, "sleep", lambda seconds: pauses.append(seconds) or setattr(disk, "room", 10**6))
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        disk.room = 10**6
+
+    monkeypatch.setattr(outage, "sleep", pause)
     log.end(OUTCOME)
     assert pauses == [outage.FIRST_PAUSE]
     disk.room = 0
@@ -359,13 +368,13 @@ def test_a_store_that_is_away_is_said_once_and_gets_everything_afterwards(held: 
         silent.go()
     assert len(said) == 1
     assert said[0].endswith(f"; training goes on, curves wait in {held.folder}")
-    assert len(held.paths()) == 3
+    assert len(held.trials()) == 3
     store.cut = lambda number, name: ""
     courier.go()
     assert len(said) == 2
     assert "works again" in said[1]
     assert sorted(run.tags[names.TRIAL] for run in store.alive) == ["a", "b", "c"]
-    assert held.paths() == []
+    assert held.trials() == []
 
 
 def test_patience_has_an_end_that_says_what_waits_and_what_delivers_it(
@@ -390,10 +399,10 @@ def test_a_trial_that_the_store_refuses_does_not_keep_others_from_it(held: Spool
     for trial in "ab":
         finish(write(courier.open(trial), trial))
     courier.go(3)
-    assert said == ["a.jsonl: the tracking store refuses it (Invalid metric name)"]
+    assert said == ["the tracking store refuses trial a (Invalid metric name)"]
     assert [run.tags[names.TRIAL] for run in store.alive] == ["b"]
     store.cut = lambda number, name: "refuse"
-    with pytest.raises(StoreFailureError, match=r"refuses it .*; 1 trial waits in"):
+    with pytest.raises(StoreFailureError, match=r"refuses trial a .*; 1 trial waits in"):
         deliver(held)
 
 
@@ -405,7 +414,7 @@ def test_files_that_wait_open_nothing(held: Spool, store: FakeStore) -> None:
     for number in range(20):
         finish(write(courier.open(f"t{number}"), f"t{number}", steps=(10,)))
         courier.go()
-    assert len(held.paths()) == 20
+    assert len(held.trials()) == 20
     assert _open_files() == before + 1, "the lock of the one that speaks"
 
 

@@ -32,7 +32,7 @@ class Delivery:
 
     def __init__(self, tracker: Tracker, *, begun: bool) -> None:
         self.tracker, self.run_id = tracker, ""
-        self._begun, self._failed = begun, False
+        self._doubt = begun  # whether a call was made of which nobody knows what became
         self._opened: Opened | None = None
         self._params: Mapping[str, str] = {}  # still to be sent
         self._last: Mapping[str, int] = {}  # step of the last point by key, of a run that goes on
@@ -48,7 +48,7 @@ class Delivery:
         try:
             self._send(self._opened, records)
         except Exception as error:
-            self._failed = True
+            self._doubt = True
             if self._is_gone(error):
                 raise RunGoneError from error
             raise
@@ -65,7 +65,7 @@ class Delivery:
             self._open(trial)
         points = [point for record in records if isinstance(record, Points) for point in record.points]
         ends = [record for record in records if isinstance(record, Ended)]
-        params, tags = dict(self._params), {}
+        params, tags = dict(self._params), dict[str, str]()
         for end in ends:
             params |= end.params
             tags |= end.tags
@@ -77,7 +77,7 @@ class Delivery:
         if ends:
             status = "FAILED" if ends[-1].failed else "FINISHED"
             self.tracker.client.set_terminated(self.run_id, status, ends[-1].time)
-            if self._failed and trial.id:  # a call that was thought lost may have made a run after all
+            if self._doubt and trial.id:  # a call that was thought lost may have made a run after all
                 self._find(trial.id)
 
     def _log(self, points: Sequence[MetricPoint], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
@@ -102,14 +102,13 @@ class Delivery:
         if trial.again:
             own = {trial.id, trial.resume}
             self.tracker.lost_trials(trial.arm, Phase(trial.phase), trial.slot, CUT_OFF, trial.repeat, own)
-        if trial.id and (self._begun or trial.resume):
+        if trial.id and (self._doubt or trial.resume):
             found = self._find(trial.id)
             if found is None and trial.resume:
                 found = self._find(trial.resume)
             if found is not None:
                 self._go_on(trial, found)
                 return
-        self._begun = True
         parent = self.tracker.known_arm_run(trial.arm) or trial.tags[names.PARENT]
         tags = {**trial.tags, names.PARENT: parent}
         run = self.tracker.client.create_run(self.tracker.experiment_id, trial.time, tags, trial.name)
@@ -148,7 +147,7 @@ class Delivery:
             experiment = self.tracker.client.get_experiment(self.tracker.experiment_id)
             return bool(experiment.lifecycle_stage != "active")
         except MlflowException as failure:
-            return failure.error_code == "RESOURCE_DOES_NOT_EXIST"
+            return bool(failure.error_code == "RESOURCE_DOES_NOT_EXIST")
 
 
 class AtOnce:
