@@ -35,6 +35,7 @@ class FakeRun:
     files: dict[str, str] = field(default_factory=dict)
     status: str = "RUNNING"
     deleted: bool = False
+    start: int = 0
 
     def curve(self, key: str) -> list[tuple[int, float]]:
         return [(step, value) for held, value, _, step in self.points if held == key]
@@ -74,7 +75,7 @@ class FakeStore:
     def create_run(self, experiment: str, start: int, tags: dict[str, str], name: str) -> Any:
         def create() -> Any:
             run_id = f"r{next(self._numbers)}"
-            self.runs[run_id] = FakeRun({**tags, names.RUN_NAME: name})
+            self.runs[run_id] = FakeRun({**tags, names.RUN_NAME: name}, start=start)
             return SimpleNamespace(info=SimpleNamespace(run_id=run_id))
 
         return self._call("create_run", create)
@@ -128,10 +129,10 @@ class FakeStore:
     def known_arm_run(self, arm: str) -> str | None:
         return None
 
-    def lost_trials(self, arm: str, phase: Phase, slot: int, reason: str, repeat: int, but: Any) -> None:
+    def lost_trials(self, arm: str, phase: Phase, slot: int, reason: str, repeat: int, but: Any, before: float) -> None:
         """As the tracker does it."""
         for run in self.runs.values():
-            if run.tags[names.TRIAL] not in but and not run.deleted:
+            if run.tags[names.TRIAL] not in but and not run.deleted and run.start <= before:
                 run.tags |= {names.STATUS: "crashed", names.ERROR: reason}
                 run.status = "FAILED"
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optsweep.tracking import names, outage
+from optsweep.tracking import names, outage, trial_log
 from optsweep.tracking.delivery import AtOnce
 from optsweep.tracking.outage import StoreFailureError
 from optsweep.tracking.postman import deliver
@@ -231,6 +231,20 @@ def test_what_an_earlier_attempt_ended_with_does_not_count_as_nobody_was_told(he
         ("a", "crashed"),
         ("b", "finished"),
     ]
+
+
+def test_an_attempt_that_is_delivered_late_leaves_later_ones_alone(
+    held: Spool, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10**6))
+    monkeypatch.setattr(trial_log, "_now", lambda: next(clock))
+    hung, courier = StillCourier(held, []), StillCourier(held, [])
+    late = write(hung.open("b"), "b", again=True)
+    finish(write(courier.open("c"), "c", again=True))
+    courier.go()
+    late.crash("given up")
+    hung.go()
+    assert {run.tags[names.TRIAL]: run.tags[names.STATUS] for run in store.alive} == {"b": "crashed", "c": "finished"}
 
 
 def test_a_trial_that_is_resumed_goes_on_in_its_run_and_drops_what_is_there(held: Spool, store: FakeStore) -> None:

@@ -100,8 +100,8 @@ class Delivery:
     def _open(self, trial: Opened) -> None:
         """Find the trial's run where there may be one, else make it."""
         if trial.again:
-            own = {trial.id, trial.resume}
-            self.tracker.lost_trials(trial.arm, Phase(trial.phase), trial.slot, CUT_OFF, trial.repeat, own)
+            place, own = (trial.arm, Phase(trial.phase), trial.slot), {trial.id, trial.resume}
+            self.tracker.lost_trials(*place, CUT_OFF, trial.repeat, own, trial.time)
         if trial.id and (self._doubt or trial.resume):
             found = self._find(trial.id)
             if found is None and trial.resume:
