@@ -22,7 +22,6 @@ from optuna.exceptions import StorageInternalError
 from requests import ConnectionError as RequestError
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError
-from test_leases import OUTCOME, reporter
 
 from arms import arm_with
 from optsweep.address import TRACKING_KEY, read_address
@@ -42,6 +41,7 @@ from optsweep.tracking.postman import deliver
 from optsweep.tracking.spool import Spool
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
+from reporting import OUTCOME, reporter
 
 
 def locked() -> OperationalError:

@@ -20,6 +20,9 @@ from optsweep.train.trial import Phase
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+POINTS_PER_CALL = METRICS_PER_CALL - 100
+"""MLflow splits a call of more than 1,000 points, params and tags together, and would send the tags first."""
+
 CUT_OFF = "cut off before its end; it was run again"
 
 
@@ -85,7 +88,7 @@ class Delivery:
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(key, value, time, step) for key, value, time, step in points]
-        parts = [metrics[i : i + METRICS_PER_CALL] for i in range(0, len(metrics), METRICS_PER_CALL)] or [[]]
+        parts = [metrics[i : i + POINTS_PER_CALL] for i in range(0, len(metrics), POINTS_PER_CALL)] or [[]]
         for part in parts[:-1]:
             self.tracker.client.log_batch(self.run_id, metrics=part)
         self.tracker.client.log_batch(
