@@ -18,6 +18,7 @@ from optsweep.tracking.schema import SCHEMA_VERSION, ArmSheet, Chosen, Session, 
 from optsweep.tracking.sheets import Sheet, read_sheet, write_sheet
 from optsweep.tracking.source import source_tags
 from optsweep.tracking.store import client, failures_told_apart, runs
+from optsweep.tracking.tables import ARTIFACTS
 from optsweep.train.trial import Phase
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Tracker:
         location = None
         if (file := read_address(TRACKING_KEY, self.uri).file) is not None:
             folder = hashlib.sha256(self.sweep.encode()).hexdigest()[:12]
-            location = (file.resolve().parent / "artifacts" / folder).as_uri()
+            location = (file.resolve().parent / ARTIFACTS / folder).as_uri()
         tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's pages for training, not for agents
         return str(self.client.create_experiment(self.sweep, artifact_location=location, tags=tags))
 
@@ -75,7 +76,8 @@ class Tracker:
         """Run ids by arm; the oldest, where two processes created an arm's at the same time."""
         if kind not in self._found:
             found = runs(self.client, self.experiment_id, f"tags.`{names.KIND}` = '{kind}'")
-            self._found[kind] = {run.data.tags.get(names.ARM, ""): str(run.info.run_id) for run in reversed(found)}
+            own = [run for run in reversed(found) if run.data.tags.get(names.PHASE) != names.SET_ASIDE]
+            self._found[kind] = {run.data.tags.get(names.ARM, ""): str(run.info.run_id) for run in own}
         return self._found[kind]
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
@@ -123,6 +125,34 @@ class Tracker:
     def end(self, run_id: str, failed: bool = False) -> None:
         """Close a run of the planner."""
         self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+
+    # -- all runs --------------------------------------------------------------------------------------------------
+
+    def every_run(self) -> list[Run]:
+        """All runs of the sweep, deleted ones included and those set aside not, oldest first, by one query."""
+        found = runs(self.client, self.experiment_id, deleted=True)
+        return [run for run in found if run.data.tags.get(names.PHASE) != names.SET_ASIDE]
+
+    def set_aside(self, run: Run, reason: str) -> None:
+        """Take a run out of all results; it is kept, and says why."""
+        run_id = str(run.info.run_id)
+        if run.info.status == "RUNNING":
+            self.end(run_id, failed=True)
+        is_open = run.data.tags.get(names.STATUS) == Status.RUNNING
+        ended = TrialEnd(Status.CRASHED).tags() if is_open else {}
+        self.set_tags(run_id, {names.PHASE: names.SET_ASIDE, names.ERROR: reason, **ended})
+        self._found.clear()
+
+    def close(self, run: Run, reason: str) -> None:
+        """Close a trial's run that was left open, as crashed."""
+        run_id = str(run.info.run_id)
+        self.set_tags(run_id, TrialEnd(Status.CRASHED, reason).tags())
+        self.end(run_id, failed=True)
+
+    def restore(self, run: Run) -> None:
+        """Bring back a run that somebody deleted."""
+        self.client.restore_run(run.info.run_id)
+        self._found.clear()
 
     # -- sheets ----------------------------------------------------------------------------------------------------
 
@@ -194,16 +224,18 @@ class Tracker:
         with failures_told_apart():
             for run in self.trials(arm, phase, slot):
                 if run.data.tags.get(names.STATUS) == Status.RUNNING and _repeat(run) == repeat:
-                    run_id = str(run.info.run_id)
-                    self.set_tags(run_id, TrialEnd(Status.CRASHED, reason).tags())
-                    self.client.set_terminated(run_id, "FAILED")
+                    self.close(run, reason)
 
     def supersede(self, arm: str, slots: Sequence[int], repeat: int = 0) -> None:
         """Take confirm trials at these slots, and no others, out of the phase: their setting is not the chosen one."""
         for run in self.trials(arm):
             phase = run.data.tags.get(names.PHASE)
             if phase in (Phase.CONFIRM.value, names.SUPERSEDED) and _repeat(run) == repeat:
-                wanted = names.SUPERSEDED if TrialHead.of(run.data.tags, run.data.params).slot in slots else Phase.CONFIRM.value
+                wanted = (
+                    names.SUPERSEDED
+                    if TrialHead.of(run.data.tags, run.data.params).slot in slots
+                    else Phase.CONFIRM.value
+                )
                 if wanted != phase:
                     self.set_tags(str(run.info.run_id), {names.PHASE: wanted})
 
