@@ -53,7 +53,7 @@ def ensure(
         if found in (Condition.WHOLE, Condition.UNFINISHED):
             return None
         aside = _set_aside(file) if found is Condition.HOLLOW else None
-        fresh = file.with_name(f"{file.name}.new")
+        fresh = file.absolute().with_name(f"{file.name}.new")
         for path in (fresh, *_beside(fresh), *_beside(file)):  # of a process that was killed, of a database deleted
             path.unlink(missing_ok=True)
         new = read_address(address.key, f"sqlite:///{fresh}")
@@ -98,7 +98,7 @@ def _opened(file: Path) -> Iterator[sqlite3.Connection]:
 
 @contextlib.contextmanager
 def alone(file: Path) -> Iterator[None]:
-    """One process at a time makes or mends a database. The lock is SQLite's, on a file beside, and ends with its holder."""
+    """One process at a time makes or mends a database. The lock is SQLite's, on a file beside; its holder ends it."""
     beside = file.with_name(f"{file.name}.lock")
     with contextlib.closing(sqlite3.connect(beside, timeout=CREATION_TIMEOUT, isolation_level=None)) as lock:
         lock.execute("BEGIN EXCLUSIVE")

@@ -18,7 +18,8 @@ from sqlalchemy.engine import Engine
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
 from optsweep.database import Condition, condition_of
-from optsweep.search import studies as making_studies
+from optsweep.errors import UserError
+from optsweep.search import storage
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies
 from optsweep.tracking import store, tables
@@ -62,11 +63,11 @@ def test_a_storage_whose_making_is_killed_is_made_by_the_next(tmp_path: Path) ->
 @pytest.mark.parametrize("statement", [25, 40, 50])
 def test_a_storage_that_was_left_half_made_is_mended(tmp_path: Path, statement: int) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
-    killed_at(statement, lambda: making_studies._storage(url))
-    assert condition_of(tmp_path / "optuna.db", making_studies._condition) is Condition.UNFINISHED
+    killed_at(statement, lambda: storage._storage(url))
+    assert condition_of(tmp_path / "optuna.db", storage._condition) is Condition.UNFINISHED
     studies = Studies.open(url, "s")
     studies.enqueue(studies.take_seat(["arm"], whole=True), "arm", Phase.SEARCH, Slot(0, {"lr": 0.1}, 0, "model"))
-    assert condition_of(tmp_path / "optuna.db", making_studies._condition) is Condition.WHOLE
+    assert condition_of(tmp_path / "optuna.db", storage._condition) is Condition.WHOLE
 
 
 def test_a_tracking_store_whose_making_is_killed_is_made_by_the_next(tmp_path: Path) -> None:
@@ -86,6 +87,8 @@ def test_a_half_made_tracking_store_is_set_aside_in_a_line(tmp_path: Path) -> No
     uri, file = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlflow.db"
     killed_at(80, lambda: store.client(uri).search_experiments())
     before = file.read_bytes()
+    with pytest.raises(UserError, match="left half-made, without a run; run a sweep first"):
+        store.check(uri, create=False)
     assert condition_of(file, tables._condition) is Condition.HOLLOW
     assert store.check(uri) == (
         f"{file} was left half-made, without a run: it is mlflow.db.half-made now, and a new one is made"

@@ -91,7 +91,8 @@ def test_a_folder_is_extended_where_it_is(original: Path, tmp_path: Path, old_pl
 def test_a_database_that_was_copied_alone_gets_its_sheets(original: Path, tmp_path: Path) -> None:
     before = contents(original / "mlruns/artifacts")
     (tmp_path / "mlruns").mkdir()
-    shutil.copy(original / "mlruns/mlflow.db", tmp_path / "mlruns")
+    for file in original.glob("mlruns/mlflow.db*"):
+        shutil.copy(file, tmp_path / "mlruns")
     store.check(address(tmp_path))
     extend(tmp_path)
     assert contents(original / "mlruns/artifacts") == before

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from optsweep.inference.repeats import seed_index
 from optsweep.launch.reconcile import Found, reconcile
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Slot
@@ -46,11 +47,15 @@ class Stores:
         of = Slot(slot, {"lr": 0.1}, slot if phase is CONFIRM else 0, "chosen")
         self.studies.enqueue(self.seat, arm, phase, of)
         (work,) = self.studies.pop(arm, phase, "worker", 60.0, 1)
-        head = TrialHead(arm, phase, slot, work.slot.seed, "chosen", {"lr": 0.1}, id=work.id)
-        self.logs[work.id] = TrialLog(
-            self.tracker, self.tracker.arm_run(arm, arm), f"{arm} · {phase.value} {slot}", head, "accuracy"
-        )
+        self.log(work)
         return work
+
+    def log(self, work: Work) -> None:
+        """Open a trial's run."""
+        slot = work.slot
+        head = TrialHead(work.arm, work.phase, slot.number, slot.seed, "chosen", {"lr": 0.1}, id=work.id)
+        parent, name = self.tracker.arm_run(work.arm, work.arm), f"{work.arm} · {work.phase.value} {slot.number}"
+        self.logs[work.id] = TrialLog(self.tracker, parent, name, head, "accuracy")
 
     def close(self, work: Work, loss: float = 1.0) -> None:
         """The run is closed; the study isn't told yet."""
@@ -77,7 +82,7 @@ class Stores:
         return self.tracker.client.get_run(self.run_id(work)).info.status, self.tags(work)[names.STATUS]
 
     def look(self, **known: list[str]) -> Found:
-        return reconcile(self.studies, self.seat, self.tracker, {ARM: 1}, **known)
+        return reconcile(self.studies, self.seat, self.tracker, [ARM], **known)
 
     def states(self, phase: Phase = CONFIRM) -> list[TrialState]:
         return [trial.state for trial in self.studies.trials(ARM, phase)]
@@ -138,7 +143,7 @@ def test_trials_whose_curves_are_gone_are_run_again(uri: str, stores: Stores) ->
     empty.train(0)
     empty.train(1)
     assert not empty.look()
-    assert [trial.slot for trial in empty.studies.known({ARM: 1}) if trial.told] == [0, 1]
+    assert [trial.slot for trial in empty.studies.known([ARM]) if trial.told] == [0, 1]
 
 
 def test_trials_that_are_on_their_way_are_not_run_again(uri: str, stores: Stores) -> None:
@@ -222,10 +227,9 @@ def test_runs_that_were_left_open_are_closed(stores: Stores) -> None:
 def test_a_trial_with_two_whole_runs_keeps_the_last(stores: Stores) -> None:
     work = stores.train(0)
     first = stores.run_id(work)
-    head = TrialHead(ARM, CONFIRM, 0, 0, "chosen", {}, id=work.id)
-    stores.logs[work.id] = TrialLog(stores.tracker, stores.tracker.arm_run(ARM, ARM), "twice", head, "accuracy")
+    stores.log(work)
     stores.close(work)
-    assert [run.info.run_id for run in stores.look().aside] == [first]
+    assert [run.run_id for run in stores.look().aside] == [first]
 
 
 def test_a_run_that_does_not_end_as_was_told_is_no_proof(stores: Stores) -> None:
@@ -250,3 +254,13 @@ def test_what_was_chosen_by_trials_without_a_result_is_taken_back(stores: Stores
     sheet = stores.tracker.arm_sheet(parent)
     assert sheet is not None
     assert sheet.chosen is None
+
+
+def test_repeats_that_this_call_does_not_ask_for_are_known(stores: Stores) -> None:
+    of = Slot(0, {"lr": 0.1}, seed_index(2, 0), "chosen")
+    stores.studies.enqueue(stores.seat, ARM, CONFIRM, of, repeat=2)
+    (work,) = stores.studies.pop(ARM, CONFIRM, "worker", 60.0, 1, repeat=2)
+    stores.log(work)
+    stores.close(work)
+    stores.tell(work)
+    assert not stores.look()

@@ -7,19 +7,16 @@ of no result is set aside, or closed where it was left open. So a slot has one c
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from optsweep.search.seats import Seat
 from optsweep.search.studies import Known, Studies
 from optsweep.tracking import names
+from optsweep.tracking.heads import RunHead
 from optsweep.tracking.names import Status
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
-
-if TYPE_CHECKING:  # importing mlflow costs seconds
-    from mlflow.entities import Run
 
 NO_RESULT = "of no result in the studies"
 CUT_OFF = "cut off before its end"
@@ -34,9 +31,9 @@ class Found:
     """What differed."""
 
     again: list[Known] = field(default_factory=list)  # results without a run: to be run again
-    restored: list[Run] = field(default_factory=list)  # deleted by somebody
-    aside: list[Run] = field(default_factory=list)  # of no result
-    closed: list[Run] = field(default_factory=list)  # left open by an attempt that was cut off
+    restored: list[RunHead] = field(default_factory=list)  # deleted by somebody
+    aside: list[RunHead] = field(default_factory=list)  # of no result
+    closed: list[RunHead] = field(default_factory=list)  # left open by an attempt that was cut off
     arms: set[str] = field(default_factory=set)  # whose sheet told of other trials
 
     def __bool__(self) -> bool:
@@ -71,76 +68,72 @@ def _run_again(count: int) -> str:
 
 
 def reconcile(
-    studies: Studies, seat: Seat, tracker: Tracker, arms: Mapping[str, int], undelivered: Collection[str] = ()
+    studies: Studies, seat: Seat, tracker: Tracker, arms: Collection[str], undelivered: Collection[str] = ()
 ) -> Found:
-    """Hold these arms' runs, each arm with so many repeats, against their trials; one query of each store.
+    """Hold these arms' runs against their trials; one query of each store.
 
     `undelivered`: ids of trials whose runs are known not to be in MLflow yet. Raises SeatLostError.
     """
     trials = studies.known(arms)  # first: what is told by now is complete in MLflow
     runs = tracker.every_run()
     found = Found()
-    _compare(trials, [run for run in runs if run.data.tags.get(names.ARM) in arms], found)
+    _compare(trials, [run for run in runs if run.arm in arms], found)
     found.again = _asked_for(studies, [trial for trial in found.again if trial.id not in undelivered])
     found.closed += [run for run in runs if _is_bare(run)]
     _look_at_parents(tracker, arms, trials, runs, found)
     _mend(studies, seat, tracker, found)
     _check_sheets(tracker, arms, trials, runs, found)
     if found:
-        _drop_notes(studies, arms)
+        _drop_notes(studies, trials)
         for run in runs:
-            if run.data.tags.get(names.KIND) == "sweep" and (_is_active(run) or run in found.restored):
-                tracker.note_report(str(run.info.run_id), "")
+            if run.kind == "sweep" and (not run.is_deleted or run in found.restored):
+                tracker.note_report(run.run_id, "")
     return found
 
 
 # -- what differs ------------------------------------------------------------------------------------------------------
 
 
-def _compare(trials: Sequence[Known], runs: Sequence[Run], found: Found) -> None:
+def _compare(trials: Sequence[Known], runs: Sequence[RunHead], found: Found) -> None:
     """Sort out the trials' runs."""
-    of_trials: dict[str, list[Run]] = {trial.id: [] for trial in trials}
-    foreign: list[Run] = []
+    of_trials: dict[str, list[RunHead]] = {trial.id: [] for trial in trials}
+    foreign: list[RunHead] = []
     for run in runs:
-        if run.data.tags.get(names.KIND) == "trial":
-            of_trials.get(run.data.tags.get(names.TRIAL, ""), foreign).append(run)
-    found.aside += [run for run in foreign if _is_active(run)]
+        if run.kind == "trial":
+            of_trials.get(run.tags.get(names.TRIAL, ""), foreign).append(run)
+    found.aside += [run for run in foreign if not run.is_deleted]
     for trial in trials:
         held = of_trials[trial.id]
         if trial.state.is_finished():
             kept = _current(trial, held) if trial.told else None
             if trial.told and kept is None:
                 found.again.append(trial)
-            elif kept is not None and not _is_active(kept):
+            elif kept is not None and kept.is_deleted:
                 found.restored.append(kept)
             for run in held:
-                if run is not kept and _is_active(run):
+                if run is not kept and not run.is_deleted:
                     _sort_out(run, found)
 
 
-def _current(trial: Known, held: Sequence[Run]) -> Run | None:
+def _current(trial: Known, held: Sequence[RunHead]) -> RunHead | None:
     """The run of a trial with a result: the last one that ended as it did, if need be a deleted one."""
-    alike = [run for run in held if trial.end is not None and run.data.tags.get(names.STATUS) == trial.end.value]
-    return sorted(alike, key=_is_active)[-1] if alike else None
+    alike = [run for run in held if trial.end is not None and run.tags.get(names.STATUS) == trial.end.value]
+    return sorted(alike, key=lambda run: not run.is_deleted)[-1] if alike else None
 
 
-def _sort_out(run: Run, found: Found) -> None:
+def _sort_out(run: RunHead, found: Found) -> None:
     """A run that isn't its trial's current one."""
-    status = run.data.tags.get(names.STATUS)
-    if status == Status.RUNNING or run.info.status == "RUNNING":
+    status = run.tags.get(names.STATUS)
+    if status == Status.RUNNING or run.is_open:
         found.closed.append(run)
     elif status != Status.CRASHED:
         found.aside.append(run)
 
 
-def _is_active(run: Run) -> bool:
-    return bool(run.info.lifecycle_stage == "active")
-
-
-def _is_bare(run: Run) -> bool:
+def _is_bare(run: RunHead) -> bool:
     """Whether it is a trial's that was made and never described."""
-    bare = names.KIND not in run.data.tags and run.info.status == "RUNNING" and _is_active(run)
-    return bare and _WITHOUT_TAGS.fullmatch(run.info.run_name or "") is not None
+    bare = run.kind is None and run.is_open and not run.is_deleted
+    return bare and _WITHOUT_TAGS.fullmatch(run.name) is not None
 
 
 def _asked_for(studies: Studies, trials: Sequence[Known]) -> list[Known]:
@@ -151,15 +144,15 @@ def _asked_for(studies: Studies, trials: Sequence[Known]) -> list[Known]:
 
 
 def _look_at_parents(
-    tracker: Tracker, arms: Mapping[str, int], trials: Sequence[Known], runs: Sequence[Run], found: Found
+    tracker: Tracker, arms: Collection[str], trials: Sequence[Known], runs: Sequence[RunHead], found: Found
 ) -> None:
     """The runs of sweep and arms: restored where trials have none, set aside where they are of other trials."""
     started = {trial.arm for trial in trials}
-    left = {run.data.tags.get(names.ARM) for run in runs if run.data.tags.get(names.KIND) == "trial"}
-    parents = [run for run in runs if run.data.tags.get(names.KIND) in ("sweep", "arm")]
+    left = {run.arm for run in runs if run.kind == "trial"}
+    parents = [run for run in runs if run.kind in ("sweep", "arm")]
     for arm in (None, *arms):  # None: the sweep's
-        own = [run for run in parents if run.data.tags.get(names.ARM) == arm]
-        active = [run for run in own if _is_active(run)]
+        own = [run for run in parents if run.arm == arm]
+        active = [run for run in own if not run.is_deleted]
         if started and arm in (None, *started):
             found.restored += [] if active else own[-1:]
         elif arm is not None:
@@ -168,8 +161,8 @@ def _look_at_parents(
             found.arms |= {arm for _ in of_others}
 
 
-def _tells_of_trials(tracker: Tracker, run: Run) -> bool:
-    sheet = tracker.arm_sheet(str(run.info.run_id))
+def _tells_of_trials(tracker: Tracker, run: RunHead) -> bool:
+    sheet = tracker.arm_sheet(run.run_id)
     said = () if sheet is None else (sheet.timing, sheet.chosen, *sheet.chosen_again)
     return any(held is not None for held in said)
 
@@ -183,23 +176,23 @@ def _mend(studies: Studies, seat: Seat, tracker: Tracker, found: Found) -> None:
     for run in found.aside:
         tracker.set_aside(run, NO_RESULT)
     for run in found.closed:
-        tracker.close(run, CUT_OFF)
+        tracker.close(run.run_id, CUT_OFF)
     for arm in dict.fromkeys(trial.arm for trial in found.again):
         studies.run_again(seat, arm, [trial for trial in found.again if trial.arm == arm], NO_CURVES)
 
 
 def _check_sheets(
-    tracker: Tracker, arms: Mapping[str, int], trials: Sequence[Known], runs: Sequence[Run], found: Found
+    tracker: Tracker, arms: Collection[str], trials: Sequence[Known], runs: Sequence[RunHead], found: Found
 ) -> None:
     """Take back what sheets say was chosen where the trials that it was chosen by have no result."""
     gone = {trial.number for trial in found.again}
     told = {(t.arm, t.repeat, t.slot) for t in trials if t.phase is Phase.SEARCH and t.told and t.number not in gone}
-    aside = {run.info.run_id for run in found.aside}
+    aside = {run.run_id for run in found.aside}
     for run in runs:
-        arm, run_id = run.data.tags.get(names.ARM), str(run.info.run_id)
-        if run.data.tags.get(names.KIND) != "arm" or arm not in arms or run_id in aside:
+        arm, run_id = run.arm, run.run_id
+        if run.kind != "arm" or arm not in arms or run_id in aside:
             continue
-        if not _is_active(run) and run not in found.restored:
+        if run.is_deleted and run not in found.restored:
             continue
         if (sheet := tracker.arm_sheet(run_id)) is None:
             continue
@@ -213,10 +206,9 @@ def _check_sheets(
             found.arms.add(arm)
 
 
-def _drop_notes(studies: Studies, arms: Mapping[str, int]) -> None:
+def _drop_notes(studies: Studies, trials: Sequence[Known]) -> None:
     """What was noted of finished work is found out anew."""
-    for arm, repeats in arms.items():
-        for key, of in (("finished", 1), ("superseded", repeats)):
-            for repeat in range(of):
-                if studies.note(arm, key, repeat) is not None:
-                    studies.set_note(arm, key, None, repeat)
+    for arm, repeat in dict.fromkeys((trial.arm, trial.repeat) for trial in trials):
+        for key in ("finished", "superseded"):
+            if studies.note(arm, key, repeat) is not None:
+                studies.set_note(arm, key, None, repeat)

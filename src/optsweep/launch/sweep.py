@@ -204,7 +204,7 @@ class SweepFiles:
 def _reconcile(prepared: _Prepared, tracker: Tracker, seat: Seat, observe: Observer) -> Found:
     """Let MLflow hold just what the studies know, and say what it didn't."""
     first = prepared.arms[0]
-    found = reconcile(prepared.studies, seat, tracker, {arm.name: first.most_repeats for arm in prepared.arms})
+    found = reconcile(prepared.studies, seat, tracker, [arm.name for arm in prepared.arms])
     stores = [read_address(TRACKING_KEY, first.tracking_uri).file, read_address(STORAGE_KEY, first.storage).file]
     tracking, storage = (file.name if file else name for file, name in zip(stores, ("MLflow", "Optuna"), strict=True))
     for text in found.sentences(tracking, storage):
@@ -290,7 +290,7 @@ def _conclude(
         )
     states = prepared.studies.states([task.key for task in opened.planner.tasks])
     counts = sorted((key, sorted(map(str, found))) for key, found in states.items())
-    known = prepared.studies.known({arm.name: first.most_repeats for arm in prepared.arms})
+    known = prepared.studies.known([arm.name for arm in prepared.arms])
     trials = [trial.id for trial in known if trial.told]
     results = fingerprint_of({"plan": to_json(opened.plan), "results": counts, "trials": trials})
     sheet = tracker.sweep_sheet(opened.run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, exists, func, insert, literal, or_, select, update
@@ -68,7 +68,7 @@ class Seat:
 
     def __exit__(self, *error: object) -> None:
         self._heartbeat.__exit__()
-        with suppress(SQLAlchemyError) if self.lost else nullcontext():  # the storage may be what was lost
+        with suppress(SQLAlchemyError):  # the lease ends by itself
             self.release()
 
     def _beat(self) -> None:

@@ -9,9 +9,9 @@ diverged), FAIL for a crash. What changes a trial's state or owner is in ownersh
 from __future__ import annotations
 
 import json
-import sqlite3
+import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,28 +21,21 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb.models import StudyModel, TrialSystemAttributeModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import and_, delete, func, insert, select, update
-from sqlalchemy.exc import DBAPIError
 
-from optsweep.address import STORAGE_KEY, read_address
-from optsweep.database import SQLITE_TIMEOUT, Condition, ensure, has_rows, tables_of, write_ahead
 from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.search.history import History, read_history, slot_of
 from optsweep.search.ownership import (
-    TABLES,
     TRIALS,
     USER_ATTRIBUTES,
     VALUES,
     Claim,
     LeaseLostError,
     Ownership,
-    create_tables,
 )
 from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
 from optsweep.search.slots import Slot
+from optsweep.search.storage import open_storage
 from optsweep.train.trial import End, Phase
-
-TRIES_TO_CREATE = 20
-"""A server's tables are made one by one, and two processes that make them get in each other's way at any of them."""
 
 AFTER_FAILURE = 2
 """From this attempt on an error or a worker's death ended one before; the first is 0, and 1 follows a stopped sweep."""
@@ -51,6 +44,7 @@ RESULT = ("end", "train_seconds", "test_loss", "test_blocks")
 """The attributes that a trial gets with its result."""
 
 STUDIES = StudyModel.__table__
+_STUDY_NAME = re.compile(rf"(?P<arm>.*) \| (?P<phase>{'|'.join(Phase)})( \| (?P<repeat>\d+))?", re.DOTALL)
 SYSTEM_ATTRIBUTES = TrialSystemAttributeModel.__table__
 
 States = frozenset[tuple[Phase, TrialState, int]]
@@ -105,7 +99,7 @@ class Studies:
         """Open, and create where it is missing. Raises UserError if that can't be done."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            return Studies(_opened(url), sweep)
+            return Studies(open_storage(url), sweep)
         except UserError:
             raise
         except Exception as error:
@@ -200,14 +194,8 @@ class Studies:
         study = self._existing(arm, phase, repeat)
         return [] if study is None else self.storage.get_all_trials(study, deepcopy=False)
 
-    def known(self, arms: Mapping[str, int]) -> list[Known]:
-        """All trials of arms, each with so many repeats, in order of creation, by one query."""
-        of = {
-            self._name(arm, phase, repeat): (arm, phase, repeat)
-            for arm, repeats in arms.items()
-            for repeat in range(repeats)
-            for phase in Phase
-        }
+    def known(self, arms: Collection[str]) -> list[Known]:
+        """All trials of arms, of all their repeats, in order of creation, by one query."""
         said = {key: USER_ATTRIBUTES.alias() for key in ("id", "slot", "end")}
         found = select(
             STUDIES.c.study_name, TRIALS.c.trial_id, TRIALS.c.state, *(a.c.value_json for a in said.values())
@@ -218,7 +206,14 @@ class Studies:
         mine = STUDIES.c.study_name.startswith(f"{self.sweep} | ", autoescape=True)
         with self._engine.connect() as connection:
             rows = connection.execute(found.select_from(joined).where(mine).order_by(TRIALS.c.trial_id)).all()
-        return [_known(number, of[name], state, *values) for name, number, state, *values in rows if name in of]
+        found_in = {name: self._read_name(name) for name in {name for name, *_ in rows}}
+        known = [(found_in[name], *values) for name, *values in rows]
+        return [_known(study, *values) for study, *values in known if study is not None and study[0] in arms]
+
+    def _read_name(self, name: str) -> tuple[str, Phase, int] | None:
+        """What `_name` made a study's name of; None if somebody else did."""
+        parts = _STUDY_NAME.fullmatch(name.removeprefix(f"{self.sweep} | "))
+        return None if parts is None else (parts["arm"], Phase(parts["phase"]), int(parts["repeat"] or 0))
 
     def run_again(self, seat: Seat, arm: str, trials: Sequence[Known], reason: str) -> None:
         """Take back the results of an arm's trials, which are then as if they had been stopped: their slots are free.
@@ -354,41 +349,9 @@ class Studies:
 
 
 def _known(
-    number: int, study: tuple[str, Phase, int], state: TrialState, id_: str | None, slot: str | None, end: str | None
+    study: tuple[str, Phase, int], number: int, state: TrialState, id_: str | None, slot: str | None, end: str | None
 ) -> Known:
     ended = state in (TrialState.COMPLETE, TrialState.PRUNED) and end is not None
     return Known(
         number, json.loads(id_ or '""'), *study, int(slot or 0), state, End(json.loads(end or "")) if ended else None
     )
-
-
-def _opened(url: str) -> RDBStorage:
-    """The storage with all its tables; those of a file are made by one process alone, whole or not at all."""
-    address = read_address(STORAGE_KEY, url)
-    address.check_usable()
-    if address.file is not None:
-        ensure(address, _condition, _make)
-        write_ahead(address.file)
-        return _storage(url)
-    for _ in range(TRIES_TO_CREATE):
-        with suppress(DBAPIError):
-            return _storage(url)
-    return _storage(url)
-
-
-def _condition(connection: sqlite3.Connection) -> Condition:
-    """Whether what is made last is there; opening the storage makes what is not."""
-    last = {table.name for table in TABLES.sorted_tables}
-    whole = has_rows(connection, "alembic_version") and last <= tables_of(connection)
-    return Condition.WHOLE if whole else Condition.UNFINISHED
-
-
-def _make(url: str) -> None:
-    _storage(url).engine.dispose()
-
-
-def _storage(url: str) -> RDBStorage:
-    is_file = read_address(STORAGE_KEY, url).file is not None
-    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT}} if is_file else {})
-    create_tables(storage.engine)
-    return storage

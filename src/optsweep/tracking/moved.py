@@ -1,4 +1,4 @@
-"""A store whose folder was moved or copied: MLflow has absolute paths of artifacts, which are set to where it is now."""
+"""A store whose folder was moved or copied: MLflow keeps absolute paths of artifacts, set here to where it lies now."""
 
 from __future__ import annotations
 

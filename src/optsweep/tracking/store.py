@@ -19,7 +19,7 @@ from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.tracking import names
 from optsweep.tracking.moved import settle
 from optsweep.tracking.schema import SCHEMA_VERSION
-from optsweep.tracking.tables import ARTIFACTS, check_writable, ensure_tables
+from optsweep.tracking.tables import ARTIFACTS, check_writable, ensure_tables, holds_nothing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -68,14 +68,16 @@ def check(uri: str, *, create: bool = True) -> str | None:
         raise UserError(f"tracking.uri: there is no store at {address.file}; run a sweep first, or name another one")
     check_usable(address)
     if address.file is not None:
-        return _check_file(address, address.file)
+        return _check_file(address, address.file, create)
     if not address.is_server:
         _look(address)
     return None
 
 
-def _check_file(address: Address, file: Path) -> str | None:
+def _check_file(address: Address, file: Path, create: bool) -> str | None:
     try:
+        if not create and holds_nothing(file):
+            raise UserError(f"tracking.uri: {file} was left half-made, without a run; run a sweep first")
         aside = ensure_tables(address)
         check_writable(file)
         with alone(file):

@@ -12,7 +12,7 @@ import sqlite3
 from pathlib import Path
 
 from optsweep.address import TRACKING_KEY, Address, read_address
-from optsweep.database import SQLITE_TIMEOUT, Condition, ensure, has_rows, tables_of, write_ahead
+from optsweep.database import SQLITE_TIMEOUT, Condition, condition_of, ensure, has_rows, tables_of, write_ahead
 
 ARTIFACTS = "artifacts"
 """The folder of artifacts, beside the database."""
@@ -30,6 +30,11 @@ def ensure_tables(address: Address) -> Path | None:
     return ensure(address, _condition, _make)
 
 
+def holds_nothing(file: Path) -> bool:
+    """Whether `ensure_tables` would make the database anew."""
+    return condition_of(file, _condition) in (Condition.MISSING, Condition.HOLLOW)
+
+
 def check_writable(file: Path) -> None:
     """Raises sqlite3.Error or OSError where the database can't be written."""
     write_ahead(file)
@@ -45,9 +50,9 @@ def _condition(connection: sqlite3.Connection) -> Condition:
     if not tables - {_WRITABLE}:
         return Condition.MISSING
     half_made = not has_rows(connection, _VERSION) or any(name.startswith(_LEFT_OVER) for name in tables)
-    if half_made and not _holds_something(connection):
-        return Condition.HOLLOW
-    return Condition.UNFINISHED if half_made or not set(Base.metadata.tables) <= tables else Condition.WHOLE
+    if not half_made and set(Base.metadata.tables) <= tables:
+        return Condition.WHOLE
+    return Condition.UNFINISHED if _holds_something(connection) else Condition.HOLLOW
 
 
 def _holds_something(connection: sqlite3.Connection) -> bool:

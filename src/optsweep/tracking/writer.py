@@ -13,6 +13,7 @@ from optsweep.errors import UserError
 from optsweep.tasks.base import digest_of
 from optsweep.tracking import names
 from optsweep.tracking.codec import UnreadableError
+from optsweep.tracking.heads import RunHead, run_heads
 from optsweep.tracking.names import Status
 from optsweep.tracking.schema import SCHEMA_VERSION, ArmSheet, Chosen, Session, SweepSheet, Timing, TrialEnd, TrialHead
 from optsweep.tracking.sheets import Sheet, read_sheet, write_sheet
@@ -128,30 +129,27 @@ class Tracker:
 
     # -- all runs --------------------------------------------------------------------------------------------------
 
-    def every_run(self) -> list[Run]:
+    def every_run(self) -> list[RunHead]:
         """All runs of the sweep, deleted ones included and those set aside not, oldest first, by one query."""
-        found = runs(self.client, self.experiment_id, deleted=True)
-        return [run for run in found if run.data.tags.get(names.PHASE) != names.SET_ASIDE]
+        found = run_heads(self.client, read_address(TRACKING_KEY, self.uri), self.experiment_id)
+        return [run for run in found if run.tags.get(names.PHASE) != names.SET_ASIDE]
 
-    def set_aside(self, run: Run, reason: str) -> None:
+    def set_aside(self, run: RunHead, reason: str) -> None:
         """Take a run out of all results; it is kept, and says why."""
-        run_id = str(run.info.run_id)
-        if run.info.status == "RUNNING":
-            self.end(run_id, failed=True)
-        is_open = run.data.tags.get(names.STATUS) == Status.RUNNING
-        ended = TrialEnd(Status.CRASHED).tags() if is_open else {}
-        self.set_tags(run_id, {names.PHASE: names.SET_ASIDE, names.ERROR: reason, **ended})
+        if run.is_open:
+            self.end(run.run_id, failed=True)
+        ended = TrialEnd(Status.CRASHED).tags() if run.tags.get(names.STATUS) == Status.RUNNING else {}
+        self.set_tags(run.run_id, {names.PHASE: names.SET_ASIDE, names.ERROR: reason, **ended})
         self._found.clear()
 
-    def close(self, run: Run, reason: str) -> None:
+    def close(self, run_id: str, reason: str) -> None:
         """Close a trial's run that was left open, as crashed."""
-        run_id = str(run.info.run_id)
         self.set_tags(run_id, TrialEnd(Status.CRASHED, reason).tags())
         self.end(run_id, failed=True)
 
-    def restore(self, run: Run) -> None:
+    def restore(self, run: RunHead) -> None:
         """Bring back a run that somebody deleted."""
-        self.client.restore_run(run.info.run_id)
+        self.client.restore_run(run.run_id)
         self._found.clear()
 
     # -- sheets ----------------------------------------------------------------------------------------------------
@@ -224,7 +222,7 @@ class Tracker:
         with failures_told_apart():
             for run in self.trials(arm, phase, slot):
                 if run.data.tags.get(names.STATUS) == Status.RUNNING and _repeat(run) == repeat:
-                    self.close(run, reason)
+                    self.close(str(run.info.run_id), reason)
 
     def supersede(self, arm: str, slots: Sequence[int], repeat: int = 0) -> None:
         """Take confirm trials at these slots, and no others, out of the phase: their setting is not the chosen one."""
