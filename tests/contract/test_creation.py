@@ -17,7 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
-from optsweep.database import Condition, condition_of
+from optsweep.database import Condition, OpenFiles, StoreGoneError, condition_of
 from optsweep.errors import UserError
 from optsweep.search import storage
 from optsweep.search.slots import Slot
@@ -106,6 +106,20 @@ def _break(file: Path) -> None:
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("CREATE TABLE _alembic_tmp_tags (key TEXT)")
         connection.execute("ALTER TABLE params RENAME TO _alembic_tmp_params")
+
+
+def test_a_file_that_is_deleted_or_replaced_while_it_is_open_is_missed(tmp_path: Path) -> None:
+    file, other = tmp_path / "optuna.db", tmp_path / "other"
+    for path in (file, other):
+        path.write_bytes(b"")
+    files = OpenFiles([read_address(STORAGE_KEY, f"sqlite:///{file}"), read_address(TRACKING_KEY, "http://host:1")])
+    files.check()
+    other.replace(file)
+    with pytest.raises(StoreGoneError, match=r"^tracking.storage: .*optuna.db was deleted, moved or replaced while"):
+        files.check()
+    file.unlink()
+    with pytest.raises(StoreGoneError):
+        files.check()
 
 
 ROUNDS, SIDES = 2, 3

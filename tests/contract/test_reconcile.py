@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
+from optsweep.address import TRACKING_KEY, read_address
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.reconcile import Found, reconcile
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies, Work
 from optsweep.tracking import names, store
+from optsweep.tracking.heads import run_heads
 from optsweep.tracking.names import Status
 from optsweep.tracking.reader import TrialRecord, load_sweep
 from optsweep.tracking.schema import ArmSheet, Chosen, SweepSheet, Timing, TrialHead
@@ -167,6 +169,10 @@ def test_runs_that_somebody_deleted_are_restored(stores: Stores) -> None:
     for run in (stores.run_id(work), stores.tracker.arm_run(ARM, ARM), stores.tracker.sweep_run()):
         stores.tracker.client.delete_run(run)
     stores.tracker = Tracker(stores.tracker.uri, stores.tracker.sweep)
+    address = read_address(TRACKING_KEY, stores.tracker.uri)
+    asked = [address, replace(address, is_server=True)]
+    ways = [run_heads(stores.tracker.client, way, stores.tracker.experiment_id) for way in asked]
+    assert ways[0] == ways[1], "a server is asked in another way"
     assert sentences(stores.look()) == ["3 runs that somebody had deleted in mlflow.db are restored"]
     assert [trial.run_id for trial in stores.reported()] == [stores.run_id(work)]
     assert reported(stores) == ""

@@ -41,8 +41,8 @@ class Found:
 
     def sentences(self, tracking: str, storage: str) -> Iterator[str]:
         """A line per kind, with the names of the two stores."""
-        counts = (self.again, self.restored, self.aside, self.closed, self.arms)
-        again, restored, aside, closed, arms = map(len, counts)
+        again, restored, aside = len(self.again), len(self.restored), len(self.aside)
+        closed, arms = len(self.closed), len(self.arms)
         if again:
             yield f"{_of(again, 'trial has', 'trials have')} no curves in {tracking} any more: {_run_again(again)}"
         if restored:
@@ -190,7 +190,7 @@ def _check_sheets(
     aside = {run.run_id for run in found.aside}
     for run in runs:
         arm, run_id = run.arm, run.run_id
-        if run.kind != "arm" or arm not in arms or run_id in aside:
+        if run.kind != "arm" or arm is None or arm not in arms or run_id in aside:
             continue
         if run.is_deleted and run not in found.restored:
             continue

@@ -19,7 +19,7 @@ from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.tracking import names
 from optsweep.tracking.moved import settle
 from optsweep.tracking.schema import SCHEMA_VERSION
-from optsweep.tracking.tables import ARTIFACTS, check_writable, ensure_tables, holds_nothing
+from optsweep.tracking.tables import check_writable, disconnect, ensure_tables, holds_nothing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -150,12 +150,10 @@ _OPENED: dict[str, tuple[int, int] | None] = {}
 
 def _leave_deleted(address: Address, file: Path) -> None:
     """Let go of a file that was deleted, or replaced, since: MLflow keeps its connections as long as the process."""
-    now = identity(file)
-    if _OPENED.setdefault(address.text, now) != now:
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        SqlAlchemyStore(address.text, ARTIFACTS).engine.dispose()
-        _OPENED[address.text] = now
+    before, now = _OPENED.get(address.text), identity(file)
+    if before not in (None, now):
+        disconnect(address.text, file)
+    _OPENED[address.text] = now
 
 
 _BEFORE: dict[str, str | None] = {}

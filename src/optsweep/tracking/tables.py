@@ -10,6 +10,7 @@ import contextlib
 import logging
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 from optsweep.address import TRACKING_KEY, Address, read_address
 from optsweep.database import SQLITE_TIMEOUT, Condition, condition_of, ensure, has_rows, tables_of, write_ahead
@@ -66,16 +67,20 @@ def _holds_something(connection: sqlite3.Connection) -> bool:
 
 
 def _make(url: str) -> None:
-    """Add what is missing, by MLflow's own migrations."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     file = read_address(TRACKING_KEY, url).file
     assert file is not None
     _finish_left_over(file)
-    store = SqlAlchemyStore(url, (file.resolve().parent / ARTIFACTS).as_uri())
-    store.engine.dispose()
+    disconnect(url, file)
+
+
+def disconnect(url: str, file: Path) -> None:
+    """Let MLflow add the tables that are missing, by its own migrations, and close this process's connections."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    opened: Any = SqlAlchemyStore  # which has no types
+    opened(url, (file.resolve().parent / ARTIFACTS).as_uri()).engine.dispose()
 
 
 def _finish_left_over(file: Path) -> None:
