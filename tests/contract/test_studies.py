@@ -74,7 +74,9 @@ def test_optuna_numbers_and_reads_the_trials_that_are_made_here(studies: Studies
     trials = studies.trials("arm", Phase.SEARCH)
     assert [trial.number for trial in trials] == [0, 1, 2]
     assert [trial.state.name for trial in trials] == ["COMPLETE", "WAITING", "WAITING"]
+    assert len({trial.user_attrs["id"] for trial in trials}) == 3
     assert trials[1].user_attrs == {
+        "id": trials[1].user_attrs["id"],
         "slot": 1,
         "params": {"lr": 1e-3},
         "seed": 7,

@@ -18,6 +18,7 @@ from arms import arm_with
 from optsweep.build.assemble import Built, build_arm
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
+from optsweep.launch.curves import summarise_arms
 from optsweep.launch.describe import describe_arm, describe_sweep, schedule_trace
 from optsweep.launch.sweep import run_sweep
 from optsweep.optim.schedules import Schedule
@@ -139,6 +140,29 @@ def test_people_see_six_short_tags_at_most(uri: str, pair: list[tuple[Arm, Built
     by_kind: Mapping[str, Mapping[str, str]] = {run.data.tags[names.KIND]: run.data.tags for run in runs}
     assert "optsweep" in by_kind["sweep"]["mlflow.note.content"]
     assert "parameters" in by_kind["arm"]["mlflow.note.content"]
+
+
+def test_median_curves_have_a_slot_that_ran_twice_once(uri: str, pair: list[tuple[Arm, Built]]) -> None:
+    """The first attempt's result was never told, so its run is no result of the sweep's."""
+    tracker = Tracker(uri, "medians")
+    job = describe_arm(tracker, *pair[0], "a")
+    for loss in (5.0, 1.0):
+        log = TrialLog(AtOnce(tracker), job.parent_run, "t", head(job.arm.name, 0), "accuracy")
+        log.end(Outcome(End.FINISHED, 4, loss, 0.5, loss, 0.5, 1.0, 8, ""))
+    summarise_arms(tracker, [job])
+    found = tracker.client.get_metric_history(job.parent_run, names.TEST_LOSS)
+    assert [point.value for point in found] == [1.0]
+
+
+def test_what_was_said_of_an_arm_of_other_settings_is_not_kept(uri: str, pair: list[tuple[Arm, Built]]) -> None:
+    tracker = Tracker(uri, "other settings")
+    (arm, built), (_, other) = pair
+    job = describe_arm(tracker, arm, other, "a")
+    tracker.note_timing(job.parent_run, Timing(2.0, 1.0, 3.0, 5))
+    describe_arm(tracker, arm, built, "a")
+    sheet = tracker.arm_sheet(job.parent_run)
+    assert sheet is not None
+    assert (sheet.timing, sheet.fingerprint) == (None, built.fingerprint)
 
 
 # -- versions ------------------------------------------------------------------------------------------------------

@@ -104,7 +104,9 @@ def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
     What an earlier call found, its choice and its timing, stays.
     """
     run = tracker.arm_run(arm.name, label)
-    before = tracker.arm_sheet(run) or ArmSheet(arm.name, label)
+    before = tracker.arm_sheet(run)
+    if before is None or before.fingerprint != built.fingerprint:  # of an arm that came to no result yet
+        before = ArmSheet(arm.name, label)
     said = stated(built.program.task)
     sheet = replace(
         before,

@@ -95,10 +95,11 @@ class Planner:
         on_repeat: Callable[[int], None] = lambda complete: None,
         watch: LeaseWatch | None = None,
         deferred: Deferred | None = None,
+        check_files: Callable[[], None] = lambda: None,  # raises if a store is gone
     ) -> None:
         self.tasks, self.studies, self.seat, self.tracker, self.retries = tasks, studies, seat, tracker, retries
         self.seeds, self.delta, self.on_done, self.on_hung = seeds, delta, on_done, on_hung
-        self.repeats, self.on_repeat = repeats, on_repeat
+        self.repeats, self.on_repeat, self._check_files = repeats, on_repeat, check_files
         self._watch = watch or LeaseWatch()
         self.deferred = deferred or Deferred()  # writes to MLflow, which training doesn't wait for
         of = [[task for task in tasks if task.repeat == repeat] for repeat in sorted({t.repeat for t in tasks})]
@@ -117,6 +118,7 @@ class Planner:
         Raises SeatLostError if another planner has taken over, and what the storage raises; then call it again.
         """
         try:
+            self._check_files()
             self.seat.check()
             while self._look():
                 pass

@@ -18,6 +18,8 @@ from optsweep.build.assemble import Built
 from optsweep.build.fingerprint import fingerprint_of
 from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
+from optsweep.database import OpenFiles, StoreGoneError
+from optsweep.errors import UserError
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.deferred import Deferred
@@ -28,6 +30,7 @@ from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
+from optsweep.launch.reconcile import Found, reconcile
 from optsweep.launch.status import first_failure
 from optsweep.launch.timing import time_arms
 from optsweep.launch.together import build_all, check_together, notes, without_looks
@@ -82,8 +85,9 @@ def run_sweep(
     with contextlib.ExitStack() as until_the_end:
         with _pool(prepared) as pool:
             seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
+            files = until_the_end.enter_context(_files(prepared, seat))
             deliver(prepared.spool)
-            opened = waiting(prepared.arms[0], lambda: _open(prepared, seat, pool, command, observe))
+            opened = waiting(prepared.arms[0], lambda: _open(prepared, seat, files, pool, command, observe))
             for text in notes(prepared.arms, prepared.built, prepared.labels):
                 observe(Note(text))
             trained = _train(prepared, opened, pool, begin, command, observe)
@@ -93,7 +97,7 @@ def run_sweep(
             waiting(first, opened.planner.deferred.send)
             waiting(first, lambda: _note_session(prepared, opened, begin))
             timed = waiting(first, lambda: _time_steps(prepared, opened))
-            return waiting(first, lambda: _conclude(prepared, opened, trained, timed, begin))
+            return waiting(first, lambda: _conclude(prepared, opened, trained, timed, begin, observe))
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,7 @@ class _Opened:
     jobs: Sequence[Job]
     planner: Planner
     seat: Seat
+    files: SweepFiles
 
 
 def _prepare(arms: Sequence[Arm], workers: int | None, alone: bool, observe: Observer) -> _Prepared:
@@ -142,7 +147,7 @@ def _prepare(arms: Sequence[Arm], workers: int | None, alone: bool, observe: Obs
     labels = labels_of(arms)
     count, devices = deal(arms[0], workers)
     baseline = baseline_of(arms, labels, all_arms=not alone)
-    return _Prepared(arms, built, labels, baseline, count, devices, _stores(arms, built))
+    return _Prepared(arms, built, labels, baseline, count, devices, _stores(arms, built, observe))
 
 
 def open_stores(arms: Sequence[Arm]) -> Studies:
@@ -150,19 +155,24 @@ def open_stores(arms: Sequence[Arm]) -> Studies:
     return _prepare(arms, 0, True, silent).studies
 
 
-def _stores(arms: Sequence[Arm], built: Sequence[Built]) -> Studies:
+def _stores(arms: Sequence[Arm], built: Sequence[Built], observe: Observer) -> Studies:
     """Open both stores. One that is missing is made only when nothing can be refused any more."""
     tracking, storage = arms[0].tracking_uri, arms[0].storage
     runs = read_address(TRACKING_KEY, tracking)
     store.check_usable(read_address(STORAGE_KEY, storage))
     store.check_usable(runs)
     if runs.is_there:
-        store.check(tracking)  # waits for another process that makes its tables
+        _check_tracking(tracking, observe)  # waits for another process that makes its tables
         store.check_sweep(tracking, arms[0].sweep)
     studies = Studies.open(storage, arms[0].sweep)
     check_history(studies, arms, built)
-    store.check(tracking)
+    _check_tracking(tracking, observe)
     return studies
+
+
+def _check_tracking(uri: str, observe: Observer) -> None:
+    if (text := store.check(uri)) is not None:
+        observe(Note(text))
 
 
 @contextlib.contextmanager
@@ -180,11 +190,54 @@ def _seat(prepared: _Prepared, *, whole: bool) -> AbstractContextManager[Seat]:
     return prepared.studies.take_seat([arm.name for arm in prepared.arms], whole=whole)
 
 
-def _open(prepared: _Prepared, seat: Seat, pool: Pool | None, command: str, observe: Observer) -> _Opened:
+@contextlib.contextmanager
+def _files(prepared: _Prepared, seat: Seat) -> Iterator[SweepFiles]:
+    """The files of the stores; what fails while one is gone is its fault."""
+    arm = prepared.arms[0]
+    addresses = [read_address(TRACKING_KEY, arm.tracking_uri), read_address(STORAGE_KEY, arm.storage)]
+    files = SweepFiles(OpenFiles(addresses), seat)
+    try:
+        yield files
+    except Exception:
+        files.check()
+        raise
+
+
+@dataclass(frozen=True)
+class SweepFiles:
+    """The files that a sweep's planner has open. A seat in one that is gone can't be given up any more."""
+
+    open_files: OpenFiles
+    seat: Seat
+
+    def check(self) -> None:
+        """Raises StoreGoneError."""
+        try:
+            self.open_files.check()
+        except StoreGoneError:
+            self.seat.lost = True
+            raise
+
+
+def _reconcile(prepared: _Prepared, tracker: Tracker, seat: Seat, observe: Observer) -> Found:
+    """Let MLflow hold just what the studies know, and say what it didn't."""
+    first = prepared.arms[0]
+    found = reconcile(prepared.studies, seat, tracker, [arm.name for arm in prepared.arms])
+    stores = [read_address(TRACKING_KEY, first.tracking_uri).file, read_address(STORAGE_KEY, first.storage).file]
+    tracking, storage = (file.name if file else name for file, name in zip(stores, ("MLflow", "Optuna"), strict=True))
+    for text in found.sentences(tracking, storage):
+        observe(Note(text))
+    return found
+
+
+def _open(
+    prepared: _Prepared, seat: Seat, files: SweepFiles, pool: Pool | None, command: str, observe: Observer
+) -> _Opened:
     """Tell the stores what is going to be run."""
     arms, built, first = prepared.arms, prepared.built, prepared.arms[0]
     note_content(prepared.studies, seat, arms, built)
     tracker = Tracker(first.tracking_uri, first.sweep)
+    _reconcile(prepared, tracker, seat, observe)
     run, plan = describe_sweep(tracker, arms, prepared.labels, prepared.baseline, prepared.devices[0], command)
     jobs = [describe_arm(tracker, arm, b, prepared.labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
     planner = Planner(
@@ -206,8 +259,9 @@ def _open(prepared: _Prepared, seat: Seat, pool: Pool | None, command: str, obse
         on_hung=pool.kill if pool else lambda worker: None,
         on_repeat=lambda complete: observe(RepeatEnded(complete, first.repeats)),
         deferred=Deferred(tracking_outage(first.tracking_uri, prepared.spool.folder, training=True)),
+        check_files=files.check,
     )
-    return _Opened(tracker, run, plan, jobs, planner, seat)
+    return _Opened(tracker, run, plan, jobs, planner, seat, files)
 
 
 def _train(
@@ -253,12 +307,24 @@ def _time_steps(prepared: _Prepared, opened: _Opened) -> bool:
     return bool(timings)
 
 
-def _conclude(prepared: _Prepared, opened: _Opened, trained: int, timed: bool, begin: float) -> SweepResult:
-    """Summarise the arms in MLflow, close their runs, and say what all came to."""
+def _conclude(
+    prepared: _Prepared, opened: _Opened, trained: int, timed: bool, begin: float, observe: Observer
+) -> SweepResult:
+    """Summarise the arms in MLflow, close their runs, and say what all came to.
+
+    Raises UserError if runs of finished trials were lost while the sweep ran.
+    """
     tracker, first = opened.tracker, prepared.arms[0]
+    if trained and (lost := _reconcile(prepared, tracker, opened.seat, observe).again):
+        raise UserError(
+            f"sweep.name={first.sweep}: runs of {len(lost)} finished trials have vanished from {TRACKING_KEY} while "
+            f"the sweep ran; the same command runs these trials again"
+        )
     states = prepared.studies.states([task.key for task in opened.planner.tasks])
     counts = sorted((key, sorted(map(str, found))) for key, found in states.items())
-    results = fingerprint_of({"plan": to_json(opened.plan), "results": counts})
+    known = prepared.studies.known([arm.name for arm in prepared.arms])
+    trials = [trial.id for trial in known if trial.told]
+    results = fingerprint_of({"plan": to_json(opened.plan), "results": counts, "trials": trials})
     sheet = tracker.sweep_sheet(opened.run)
     reported = sheet is not None and sheet.reported == results
     if timed or not reported:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import http.client
 import os
@@ -14,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optsweep.address import TRACKING_KEY, Address, read_address
+from optsweep.database import alone, identity
 from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.tracking import names
+from optsweep.tracking.moved import settle
 from optsweep.tracking.schema import SCHEMA_VERSION
+from optsweep.tracking.tables import check_writable, disconnect, ensure_tables, holds_nothing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,9 +33,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # who asks again 
 SERVER_TIMEOUT = 5.0
 """Seconds to wait for a tracking server's first answer."""
 
-CREATION_TIMEOUT = 120.0
-"""Seconds to wait for another process that makes the same database."""
-
 RUNS_PER_CALL = 1000
 
 
@@ -41,27 +40,39 @@ class SweepNotFound(ValueError):  # noqa: N818 – a mistake of the user, said i
     """There is no such sweep in the store; the message names the nearest."""
 
 
-def check(uri: str, *, create: bool = True) -> None:
-    """Make sure that the store can be written, creating its schema once. Raises UserError with one line.
+def check(uri: str, *, create: bool = True) -> str | None:
+    """Make sure that the store can be written, with its schema whole and its artifacts where it is.
 
-    With `create` false a store that isn't there is an error.
+    With `create` false a store that isn't there is an error. Returns what the user should know, in a line. Raises
+    UserError with one line.
     """
     address = read_address(TRACKING_KEY, uri)
     if not create and address.file is not None and not address.file.is_file():
         raise UserError(f"tracking.uri: there is no store at {address.file}; run a sweep first, or name another one")
     check_usable(address)
     if address.file is not None:
-        try:
-            address.make_file()
-            with sqlite3.connect(address.file, timeout=60) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("CREATE TABLE IF NOT EXISTS optsweep_writable (x)")
-        except (OSError, sqlite3.Error) as error:
-            raise UserError(f"tracking.uri: {address.shown} can't be written ({error})") from None
-        with _alone(address.file):
-            _look(address)
-    elif not address.is_server:
+        return _check_file(address, address.file, create)
+    if not address.is_server:
         _look(address)
+    return None
+
+
+def _check_file(address: Address, file: Path, create: bool) -> str | None:
+    try:
+        if not create and holds_nothing(file):
+            raise UserError(f"tracking.uri: {file} was left half-made, without a run; run a sweep first")
+        aside = ensure_tables(address)
+        check_writable(file)
+        with alone(file):
+            settle(file)
+            _look(address)  # MLflow adds the tables of a newer version
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(f"tracking.uri: {address.shown} can't be written ({error})") from None
+    except UserError:
+        raise
+    except Exception as error:  # of a migration
+        raise UserError(f"tracking.uri: {address.shown} can't be opened ({_first(error)})") from None
+    return f"{file} was left half-made, without a run: it is {aside.name} now, and a new one is made" if aside else None
 
 
 def check_usable(address: Address) -> None:
@@ -100,18 +111,6 @@ def _first(error: BaseException) -> str:
     return without_secrets(first_line(error))[:200]
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time makes a database: MLflow's migrations fail where two of them run.
-
-    The lock is SQLite's, on a file beside, so it ends with its holder.
-    """
-    beside = path.with_name(f"{path.name}.lock")
-    with contextlib.closing(sqlite3.connect(beside, timeout=CREATION_TIMEOUT, isolation_level=None)) as lock:
-        lock.execute("BEGIN EXCLUSIVE")
-        yield
-
-
 def client(uri: str) -> MlflowClient:
     """MLflow's client; imported here because the import takes seconds."""
     import logging
@@ -123,7 +122,21 @@ def client(uri: str) -> MlflowClient:
     address = read_address(TRACKING_KEY, uri)
     if address.is_server:
         _tell_who_asks(address.credentials)
+    if address.file is not None:
+        _leave_deleted(address, address.file)
     return MlflowClient(tracking_uri=address.text, registry_uri=address.text)
+
+
+_OPENED: dict[str, tuple[int, int] | None] = {}
+"""The files behind addresses, when this process opened them last."""
+
+
+def _leave_deleted(address: Address, file: Path) -> None:
+    """Let go of a file that was deleted, or replaced, since: MLflow keeps its connections as long as the process."""
+    before, now = _OPENED.get(address.text), identity(file)
+    if before not in (None, now):
+        disconnect(address.text, file)
+    _OPENED[address.text] = now
 
 
 _BEFORE: dict[str, str | None] = {}
@@ -192,15 +205,16 @@ def check_sweep(uri: str, sweep: str) -> None:
             check_version(run.data.tags, sweep)
 
 
-def runs(client: MlflowClient, experiment_id: str, condition: str = "") -> list[Run]:
-    """Runs of an experiment, oldest first.
+def runs(client: MlflowClient, experiment_id: str, condition: str = "", *, deleted: bool = False) -> list[Run]:
+    """Runs of an experiment, oldest first; `deleted` ones, which can be restored, only where they are asked for.
 
     `condition` is MLflow's; it has no way to quote every text, so only what is chosen here may stand in it: words,
     numbers, ids.
     """
-    found = pages(
-        lambda token: client.search_runs([experiment_id], condition, max_results=RUNS_PER_CALL, page_token=token)
-    )
+    from mlflow.entities import ViewType
+
+    kind = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+    found = pages(lambda token: client.search_runs([experiment_id], condition, kind, RUNS_PER_CALL, page_token=token))
     return sorted(found, key=lambda run: (run.info.start_time or 0, run.info.run_id))
 
 

@@ -14,11 +14,13 @@ from optsweep.errors import UserError
 from optsweep.tasks.base import digest_of
 from optsweep.tracking import names
 from optsweep.tracking.codec import UnreadableError
+from optsweep.tracking.heads import RunHead, run_heads
 from optsweep.tracking.names import Status
 from optsweep.tracking.schema import SCHEMA_VERSION, ArmSheet, Chosen, Session, SweepSheet, Timing, TrialEnd, TrialHead
 from optsweep.tracking.sheets import Sheet, read_sheet, write_sheet
 from optsweep.tracking.source import source_tags
 from optsweep.tracking.store import client, runs
+from optsweep.tracking.tables import ARTIFACTS
 from optsweep.train.trial import Phase
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class Tracker:
         location = None
         if (file := read_address(TRACKING_KEY, self.uri).file) is not None:
             folder = hashlib.sha256(self.sweep.encode()).hexdigest()[:12]
-            location = (file.resolve().parent / "artifacts" / folder).as_uri()
+            location = (file.resolve().parent / ARTIFACTS / folder).as_uri()
         tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's pages for training, not for agents
         return str(self.client.create_experiment(self.sweep, artifact_location=location, tags=tags))
 
@@ -80,7 +82,8 @@ class Tracker:
         """Run ids by arm; the oldest, where two processes created an arm's at the same time."""
         if kind not in self._found:
             found = runs(self.client, self.experiment_id, f"tags.`{names.KIND}` = '{kind}'")
-            self._found[kind] = {run.data.tags.get(names.ARM, ""): str(run.info.run_id) for run in reversed(found)}
+            own = [run for run in reversed(found) if run.data.tags.get(names.PHASE) != names.SET_ASIDE]
+            self._found[kind] = {run.data.tags.get(names.ARM, ""): str(run.info.run_id) for run in own}
         return self._found[kind]
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
@@ -128,6 +131,31 @@ class Tracker:
     def end(self, run_id: str, failed: bool = False) -> None:
         """Close a run of the planner."""
         self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+
+    # -- all runs --------------------------------------------------------------------------------------------------
+
+    def every_run(self) -> list[RunHead]:
+        """All runs of the sweep, deleted ones included and those set aside not, oldest first, by one query."""
+        found = run_heads(self.client, read_address(TRACKING_KEY, self.uri), self.experiment_id)
+        return [run for run in found if run.tags.get(names.PHASE) != names.SET_ASIDE]
+
+    def set_aside(self, run: RunHead, reason: str) -> None:
+        """Take a run out of all results; it is kept, and says why."""
+        if run.is_open:
+            self.end(run.run_id, failed=True)
+        ended = TrialEnd(Status.CRASHED).tags() if run.tags.get(names.STATUS) == Status.RUNNING else {}
+        self.set_tags(run.run_id, {names.PHASE: names.SET_ASIDE, names.ERROR: reason, **ended})
+        self._found.clear()
+
+    def close(self, run_id: str, reason: str) -> None:
+        """Close a trial's run that was left open, as crashed."""
+        self.set_tags(run_id, TrialEnd(Status.CRASHED, reason).tags())
+        self.end(run_id, failed=True)
+
+    def restore(self, run: RunHead) -> None:
+        """Bring back a run that somebody deleted."""
+        self.client.restore_run(run.run_id)
+        self._found.clear()
 
     # -- sheets ----------------------------------------------------------------------------------------------------
 
@@ -212,9 +240,7 @@ class Tracker:
             tags, started = run.data.tags, run.info.start_time or 0
             lost = tags.get(names.STATUS) != Status.CRASHED and tags.get(names.TRIAL, "") not in but
             if lost and started <= before and _repeat(run) == repeat:
-                run_id = str(run.info.run_id)
-                self.set_tags(run_id, TrialEnd(Status.CRASHED, reason).tags())
-                self.client.set_terminated(run_id, "FAILED")
+                self.close(str(run.info.run_id), reason)
 
     def supersede(self, arm: str, slots: Sequence[int], repeat: int = 0) -> None:
         """Take confirm trials at these slots, and no others, out of the phase: their setting is not the chosen one."""
