@@ -214,5 +214,5 @@ def _open_files() -> int:
 )
 def test_where_trials_wait(tracking: str, storage: str, folder: str) -> None:
     found = Spool.of(tracking, storage, "s")
-    assert found.folder.parent == Path(folder)
+    assert found.folder.parent == Path(folder).absolute()
     assert found.folder != Spool.of(tracking, storage, "t").folder

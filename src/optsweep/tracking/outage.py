@@ -18,7 +18,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TypeVar
 
-from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, read_address
+from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, near, read_address
 from optsweep.errors import first_line, without_secrets
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ def what_failed(error: BaseException, address: Address) -> str:
     said = " ".join(str(held) for held in chain).lower()
     shown = f"the server at {address.shown}" if address.is_server else str(address.file or address.shown)
     if any(isinstance(held, OSError) and held.errno in _FULL for held in chain) or _says_full(said):
-        folder = shown if address.file is None else str(address.file.parent)
+        folder = shown if address.file is None else near(address.file.parent)
         return f"the disk is full at {folder}"
     if "locked" in said or "deadlock" in said:
         return f"the database of {shown} is locked" if address.is_server else f"{shown} is locked by another process"
@@ -181,14 +181,14 @@ def tracking_outage(uri: str, folder: Path, *, training: bool = False) -> Outage
     address = read_address(TRACKING_KEY, uri)
     over = f"{address.file or address.shown} works again, and gets what waits"
     what = "training goes on" if training else f"it is tried again for {_minutes()}"
-    return Outage(address, f"{what}, curves wait in {folder}", over, folder / "tracking.voice")
+    return Outage(address, f"{what}, curves wait in {near(folder)}", over, folder / "tracking.voice")
 
 
 def disk_outage(folder: Path) -> Outage:
     """Of the disk that the spool is on."""
     address = Address(TRACKING_KEY, "", "", file=folder / "curves")
     meanwhile = "training goes on, curves wait in memory"
-    return Outage(address, meanwhile, f"curves are written to {folder} again", folder / "disk.voice")
+    return Outage(address, meanwhile, f"curves are written to {near(folder)} again", folder / "disk.voice")
 
 
 def _minutes() -> str:

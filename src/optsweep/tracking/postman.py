@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from optsweep.address import near
 from optsweep.errors import first_line, without_secrets
 from optsweep.tracking.delivery import Delivery, RunGoneError
 from optsweep.tracking.outage import StoreFailureError, patiently, tracking_outage
@@ -133,4 +134,4 @@ def as_refused(trial: str, error: Exception) -> str:
 def _waits(spool: Spool, why: str) -> str:
     count = len(spool.trials())
     trials = "1 trial waits" if count == 1 else f"{count} trials wait"
-    return f"{why}; {trials} in {spool.folder}, and `optsweep sync {spool.sweep}` delivers"
+    return f"{why}; {trials} in {near(spool.folder)}, and `optsweep sync {spool.sweep}` delivers"

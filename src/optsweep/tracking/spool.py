@@ -40,7 +40,8 @@ class Spool:
         file = runs.file or read_address(STORAGE_KEY, storage).file
         beside = file.parent if file is not None else Path("mlruns")
         of = f"{runs.file.name if runs.file is not None else runs.shown} {sweep}"  # the same after a move
-        return Spool(tracking_uri, storage, sweep, beside / "spool" / hashlib.sha256(of.encode()).hexdigest()[:12])
+        folder = beside / "spool" / hashlib.sha256(of.encode()).hexdigest()[:12]
+        return Spool(tracking_uri, storage, sweep, folder.absolute())  # a user's model may change the working folder
 
     def trials(self) -> list[str]:
         """Ids of trials that wait, or are being written."""
