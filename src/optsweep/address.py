@@ -58,6 +58,13 @@ class Address:
         """Whether opening it makes nothing new, as far as that can be seen from here."""
         return self.file is None or (self.file.is_file() and self.file.stat().st_size > 0)
 
+    def at(self, file: Path) -> Address:
+        """That of another file, or of this one as it is seen from elsewhere."""
+        from sqlalchemy.engine import make_url
+
+        text = make_url(self.text).set(database=str(file)).render_as_string(hide_password=False)
+        return read_address(self.key, text)
+
     def check_usable(self) -> None:
         """Raise UserError where a database file can't be, or isn't one. Writes nothing."""
         if self.file is None:
