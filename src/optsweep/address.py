@@ -73,8 +73,7 @@ class Address:
             raise UserError(f"{self.key}: {self.shown} is a folder; give the path of a file")
         if self.file.exists():
             try:
-                with self.file.open("rb") as file:
-                    beginning = file.read(len(_SQLITE_MAGIC))
+                beginning = _beginning(self.file)
             except OSError as error:
                 raise UserError(f"{self.key}: {self.shown} can't be read ({error.strerror})") from None
             if beginning not in (b"", _SQLITE_MAGIC):
@@ -93,6 +92,19 @@ class Address:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 os.close(os.open(self.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+_LOOKED_AT: dict[tuple[int, int], int] = {}
+"""Descriptors of files by device and inode. They stay open: closing one would take SQLite's locks on its file away."""
+
+
+def _beginning(file: Path) -> bytes:
+    """What a database's file begins with."""
+    found = file.stat()
+    key = found.st_dev, found.st_ino
+    if key not in _LOOKED_AT:
+        _LOOKED_AT[key] = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    return os.pread(_LOOKED_AT[key], len(_SQLITE_MAGIC), 0)
 
 
 def read_address(key: str, text: str) -> Address:

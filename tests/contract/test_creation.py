@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.connection import Connection
@@ -123,6 +125,23 @@ def test_a_file_that_is_deleted_or_replaced_while_it_is_open_is_missed(tmp_path:
     file.unlink()
     with pytest.raises(StoreGoneError):
         files.check()
+
+
+def test_looking_at_an_address_leaves_sqlite_its_locks(tmp_path: Path) -> None:
+    """A process that closes a file has no locks on it any more: another one would take itself for the last that has
+    the database open, and remove the log that this one goes on writing to.
+    """
+    file = tmp_path / "a.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE found (x)")
+        read_address(STORAGE_KEY, f"sqlite:///{file}").check_usable()
+        other = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM found'); c.close()"
+        subprocess.run([sys.executable, "-c", other, file], check=True)
+        with connection:
+            connection.execute("INSERT INTO found VALUES (1)")
+        with closing(sqlite3.connect(file)) as again:
+            assert again.execute("SELECT x FROM found").fetchall() == [(1,)]
 
 
 ROUNDS, SIDES = 2, 3
