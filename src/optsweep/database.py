@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from pathlib import Path
 
-from optsweep.address import Address, read_address
+from optsweep.address import Address
 from optsweep.errors import UserError
 
 SQLITE_TIMEOUT = 60.0
@@ -56,7 +56,7 @@ def ensure(
         fresh = file.absolute().with_name(f"{file.name}.new")
         for path in (fresh, *_beside(fresh), *_beside(file)):  # of a process that was killed, of a database deleted
             path.unlink(missing_ok=True)
-        new = read_address(address.key, f"sqlite:///{fresh}")
+        new = address.at(fresh)
         new.make_file()
         make(new.text)
         write_ahead(fresh)

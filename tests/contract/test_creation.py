@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.connection import Connection
@@ -70,7 +72,9 @@ def test_a_storage_that_was_left_half_made_is_mended(tmp_path: Path, statement: 
     assert condition_of(tmp_path / "optuna.db", storage._condition) is Condition.WHOLE
 
 
-def test_a_tracking_store_whose_making_is_killed_is_made_by_the_next(tmp_path: Path) -> None:
+def test_a_tracking_store_whose_making_is_killed_is_made_by_the_next(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     uri, file = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlflow.db"
     for statement in (1, 40, 150):
         killed_at(statement, lambda: store.check(uri))
@@ -78,6 +82,7 @@ def test_a_tracking_store_whose_making_is_killed_is_made_by_the_next(tmp_path: P
     file.touch()  # as an earlier version left it
     file.with_name("mlflow.db-wal").write_bytes(b"of a database that was deleted")
     assert store.check(uri) is None
+    assert "mlflow" not in capfd.readouterr().err, "MLflow says nothing of its migrations"
     assert Tracker(uri, "s").sweep_run()
     assert condition_of(file, tables._condition) is Condition.WHOLE
 
@@ -120,6 +125,23 @@ def test_a_file_that_is_deleted_or_replaced_while_it_is_open_is_missed(tmp_path:
     file.unlink()
     with pytest.raises(StoreGoneError):
         files.check()
+
+
+def test_looking_at_an_address_leaves_sqlite_its_locks(tmp_path: Path) -> None:
+    """A process that closes a file has no locks on it any more: another one would take itself for the last that has
+    the database open, and remove the log that this one goes on writing to.
+    """
+    file = tmp_path / "a.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE found (x)")
+        read_address(STORAGE_KEY, f"sqlite:///{file}").check_usable()
+        other = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM found'); c.close()"
+        subprocess.run([sys.executable, "-c", other, file], check=True)
+        with connection:
+            connection.execute("INSERT INTO found VALUES (1)")
+        with closing(sqlite3.connect(file)) as again:
+            assert again.execute("SELECT x FROM found").fetchall() == [(1,)]
 
 
 ROUNDS, SIDES = 2, 3

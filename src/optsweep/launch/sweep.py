@@ -314,6 +314,7 @@ def _conclude(
 
     Raises UserError if runs of finished trials were lost while the sweep ran.
     """
+    opened.files.check()
     tracker, first = opened.tracker, prepared.arms[0]
     if trained and (lost := _reconcile(prepared, tracker, opened.seat, observe).again):
         raise UserError(

@@ -67,8 +67,6 @@ def _holds_something(connection: sqlite3.Connection) -> bool:
 
 
 def _make(url: str) -> None:
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
     file = read_address(TRACKING_KEY, url).file
     assert file is not None
     _finish_left_over(file)
@@ -79,6 +77,8 @@ def disconnect(url: str, file: Path) -> None:
     """Let MLflow add the tables that are missing, by its own migrations, and close this process's connections."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+    for noisy in ("mlflow", "alembic"):  # only now: importing it sets the level too
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     opened: Any = SqlAlchemyStore  # which has no types
     opened(url, (file.resolve().parent / ARTIFACTS).as_uri()).engine.dispose()
 
