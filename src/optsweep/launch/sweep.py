@@ -86,6 +86,7 @@ def run_sweep(
         with _pool(prepared) as pool:
             seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
             files = until_the_end.enter_context(_files(prepared, seat))
+            prepared.spool.make_home()
             deliver(prepared.spool)
             opened = waiting(prepared.arms[0], lambda: _open(prepared, seat, files, pool, command, observe))
             for text in notes(prepared.arms, prepared.built, prepared.labels):

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, near, read_address
 from optsweep.errors import first_line, without_secrets
+from optsweep.tracking.spool import make_folder
 
 T = TypeVar("T")
 
@@ -155,7 +156,7 @@ class Outage:
         if self.voice is None:
             return True
         try:
-            self.voice.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.voice.parent)
             held = os.open(self.voice, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError:
             return True

@@ -43,6 +43,10 @@ class Spool:
         folder = beside / "spool" / hashlib.sha256(of.encode()).hexdigest()[:12]
         return Spool(tracking_uri, storage, sweep, folder.absolute())  # a user's model may change the working folder
 
+    def make_home(self) -> None:
+        """The folder that the spools of all sweeps are in, once. Beside a local store it is there."""
+        self.folder.parent.parent.mkdir(parents=True, exist_ok=True)
+
     def trials(self) -> list[str]:
         """Ids of trials that wait, or are being written."""
         try:
@@ -100,6 +104,12 @@ class Spool:
         with suppress(OSError):
             self.folder.rmdir()
             self.folder.parent.rmdir()
+
+
+def make_folder(folder: Path) -> None:
+    """A sweep's folder. Its home isn't made: a store that was deleted must not seem to be there again."""
+    for path in (folder.parent, folder):
+        path.mkdir(exist_ok=True)
 
 
 def _locked(number: int, path: Path) -> bool:
@@ -186,9 +196,12 @@ class TrialFile(SpoolFile):
 
     def _make(self) -> None:
         """Open the file, and lock it; somebody may just be taking its folder away, or what a dead writer left there."""
+        home = self._unnamed.parent.parent.parent
         for _ in range(TRIES_TO_MAKE):
+            if not home.is_dir():  # which waiting doesn't mend
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(home))
             with suppress(FileNotFoundError):
-                self._unnamed.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self._unnamed.parent)
                 number = os.open(self._unnamed, os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_CLOEXEC, 0o600)
                 if _locked(number, self._unnamed):
                     self.number = number
