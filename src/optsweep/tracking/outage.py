@@ -140,7 +140,12 @@ class Outage:
         """A call has worked."""
         if self._said:
             self.say(self.over)
-        self.reason, self._said = "", False
+        self.reason = ""
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Look no longer whether it works: another process may speak."""
+        self._said = False
         if self._voice is not None:
             os.close(self._voice)
             self._voice = None
@@ -206,6 +211,7 @@ def patiently(call: Callable[[], T], outage: Outage, stopping: Callable[[], bool
                 raise
             outage.failed(error)
             if outage.over_patience or stopping():
+                outage.give_up()
                 raise StoreFailureError(f"{outage.reason}, for {_minutes()} now") from error
             sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
