@@ -210,9 +210,9 @@ def patiently(call: Callable[[], T], outage: Outage, stopping: Callable[[], bool
             if not passes(error):
                 raise
             outage.failed(error)
-            if outage.over_patience or stopping():
+            if (over := outage.over_patience) or stopping():
                 outage.give_up()
-                raise StoreFailureError(f"{outage.reason}, for {_minutes()} now") from error
+                raise StoreFailureError(f"{outage.reason}, for {_minutes()} now" if over else outage.reason) from error
             sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         else:
