@@ -180,7 +180,7 @@ def test_after_ten_minutes_nobody_waits_any_longer(clock: list[float]) -> None:
 
 
 def test_who_is_asked_to_stop_does_not_wait(clock: list[float]) -> None:
-    with pytest.raises(StoreFailureError, match="by another process$"):
+    with pytest.raises(StoreFailureError, match=r"by another process$"):
         patiently(failing(10**6), heard([]), lambda: True)
     assert clock == []
 
