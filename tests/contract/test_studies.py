@@ -226,7 +226,7 @@ def test_trials_are_known_by_their_arm_whatever_its_name_is(url: str, studies: S
         (found,) = studies.known([arm])
         assert (found.arm, found.phase, found.repeat, found.slot, found.told) == (arm, Phase.CONFIRM, 2, 0, False)
         assert found.id == studies.trials(arm, Phase.CONFIRM, 2)[0].user_attrs["id"]
-    assert Studies.open(url, "s | a").known(["b", "search"]) == []
+    assert Studies.open(url, "t").known(arms) == []
 
 
 def test_a_result_is_taken_back_by_the_arm_s_planner_only(url: str, studies: Studies, seat: Seat) -> None:
