@@ -144,11 +144,11 @@ def test_looking_at_an_address_leaves_sqlite_its_locks(tmp_path: Path) -> None:
             assert again.execute("SELECT x FROM found").fetchall() == [(1,)]
 
 
-ROUNDS, SIDES = 2, 3
+ROUNDS, SIDES = 3, 3
 
 
 def test_sweeps_that_start_together_in_a_fresh_folder_all_work(tmp_path: Path) -> None:
-    context = mp.get_context("spawn")
+    context = mp.get_context("fork")  # without the seconds of imports
     barrier = context.Barrier(SIDES)
     pipes = [context.Pipe(duplex=False) for _ in range(SIDES)]
     processes = [
