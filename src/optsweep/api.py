@@ -79,20 +79,25 @@ def run(
 
     Raises what `run_sweep` raises.
     """
-    from optsweep.launch.environment import num_cores
-    from optsweep.launch.events import silent
-    from optsweep.launch.sweep import note_report, run_sweep, stopping_said
+    from optsweep.launch.pools.local import LocalPool
 
-    observe = observe or silent
     index = REPORTS / arms[0].sweep / "index.html"
     with contextlib.ExitStack() as until_trained:
-        heard = observe
+        pool = None
+        if workers != 0:
+            pool = until_trained.enter_context(LocalPool(arms[0].trainer.threads))
+            pool.start_one()  # it imports what it needs while this process does
+        from optsweep.launch.environment import num_cores
+        from optsweep.launch.events import silent
+        from optsweep.launch.sweep import note_report, run_sweep, stopping_said
+
+        heard = observe = observe or silent
         if report and arms[0].most_repeats > 1:
             from optsweep.launch.provisional import pages
 
             aside = workers != 0
             heard = until_trained.enter_context(pages(arms[0].tracking_uri, arms[0].sweep, index, observe, aside=aside))
-        result = run_sweep(arms, workers=workers, command=command, observe=heard)
+        result = run_sweep(arms, workers=workers, pool=pool, command=command, observe=heard)
     if not report:
         return Finished(result, None, None)
     if result.reported and index.is_file():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from optsweep.build.assemble import Built, build_arm, check_arm, device_of
+from optsweep.build.assemble import Built, algorithm_of, build_arm, check_arm, device_of
 from optsweep.build.named_task import task_for
 from optsweep.build.stated import stated
 from optsweep.config.arm import Arm
@@ -81,9 +81,13 @@ class _Check:
         known = [arm for arm in self.arms if arm.name in self.built]
         warned = [self._warned(arm) for arm in known]
         everybody = f" ({', '.join(self.labels.values())})"
-        self.told.remarks += [note.removesuffix(everybody) for note in notes(known, warned, self.labels)]
+        self.told.remarks += [note.removesuffix(everybody) for note in self._notes(known, warned)]
         cost = self._cost(workers) if len(known) == len(self.arms) else None
         return Checked(tuple(self.tasks), cost, _once(self.told.remarks), _once(self.told.findings))
+
+    def _notes(self, arms: Sequence[Arm], built: Sequence[Built]) -> Iterator[str]:
+        labels = [self.labels[arm.name] for arm in arms]
+        return notes(labels, [algorithm_of(b) for b in built], [b.warnings for b in built])
 
     # -- a task -------------------------------------------------------------------------------------------------------
 

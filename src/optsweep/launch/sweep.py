@@ -12,22 +12,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
-from optsweep.build.assemble import Built
 from optsweep.build.fingerprint import fingerprint_of
 from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
+from optsweep.launch.builds import Builds
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.describe import describe_arm, describe_chosen, describe_session, describe_sweep
+from optsweep.launch.description import Description
 from optsweep.launch.devices import deal
 from optsweep.launch.events import Note, Observer, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
 from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
+from optsweep.launch.requests import Asker, Here
 from optsweep.launch.status import first_failure
-from optsweep.launch.timing import time_arms
-from optsweep.launch.together import build_all, check_together, notes, without_looks
+from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
+from optsweep.launch.together import check_together, describe_all, notes, without_looks
 from optsweep.launch.work import work
 from optsweep.launch.worker import Job
 from optsweep.search.seats import Seat
@@ -58,28 +60,32 @@ def run_sweep(
     arms: Sequence[Arm],
     *,
     workers: int | None = None,
+    pool: Pool | None = None,
     alone: bool = False,
     command: str = "",
     observe: Observer = silent,
 ) -> SweepResult:
     """Run all arms to the end. `workers` 0: in this process; None: one per `trainer.threads` cores, or per GPU.
 
-    `alone`: a stock launcher's job, which knows one arm only of those that the sweep has. `command` repeats the call.
+    `pool`: workers that the caller has started already. `alone`: a stock launcher's job, which knows one arm only of
+    those that the sweep has. `command` repeats the call.
 
     Raises UserError before anything is written or trained if an arm, the store or the plan is not right, and
     KeyboardInterrupt when the user stops it.
     """
     begin = time.time()
-    prepared = _prepare(arms, workers, alone, observe)
     with contextlib.ExitStack() as until_the_end:
-        with _pool(prepared) as pool:
-            seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
-            opened = _open(prepared, seat, pool, command, observe)
-            for text in notes(prepared.arms, prepared.built, prepared.labels):
-                observe(Note(text))
-            trained = _train(prepared, opened, pool, begin, command, observe)
+        if workers != 0 and pool is None:
+            pool = until_the_end.enter_context(LocalPool(arms[0].trainer.threads))
+        prepared = _prepare(arms, workers, pool, alone, observe)
+        seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
+        opened = _open(prepared, seat, command, observe)
+        labels, known = [prepared.labels[arm.name] for arm in prepared.arms], prepared.known
+        for text in notes(labels, [its.algorithm for its in known], [its.warnings for its in known]):
+            observe(Note(text))
+        trained = _train(prepared, opened, begin, command, observe)
         with stopping_said(opened.planner.num_done(), command, observe):
-            timed = _time_steps(prepared, opened)
+            timed = _time_steps(prepared, opened, observe)
             return _conclude(prepared, opened, trained, timed, begin)
 
 
@@ -88,11 +94,13 @@ class _Prepared:
     """Arms that were found right, and stores that can hold them; nothing of the sweep is written yet."""
 
     arms: Sequence[Arm]
-    built: Sequence[Built]
+    known: Sequence[Description]
     labels: dict[str, str]  # by arm
     baseline: str | None
     workers: int
     devices: Sequence[str]
+    pool: Pool | None  # None: the trials run in this process
+    asker: Asker  # whoever runs the arms' own code
     studies: Studies
 
     @property
@@ -113,26 +121,33 @@ class _Opened:
     seat: Seat
 
 
-def _prepare(arms: Sequence[Arm], workers: int | None, alone: bool, observe: Observer) -> _Prepared:
+def _prepare(arms: Sequence[Arm], workers: int | None, pool: Pool | None, alone: bool, observe: Observer) -> _Prepared:
     NUM_WORKERS("hydra.launcher.workers", workers)
     check_together(arms)
     if alone:
         arms, note = without_looks(arms)
         if note:
             observe(Note(note))
-    built = build_all(arms)
     labels = labels_of(arms)
     count, devices = deal(arms[0], workers)
     baseline = baseline_of(arms, labels, all_arms=not alone)
-    return _Prepared(arms, built, labels, baseline, count, devices, _stores(arms, built))
+    if pool is not None:
+        pool.deal([devices[i % len(devices)] for i in range(count)])
+    asker = pool or Here(Builds())
+    known = describe_all(asker, arms, labels)
+    studies = _stores(arms, known)
+    prepared = _Prepared(arms, known, labels, baseline, count, devices, pool, asker, studies)
+    if pool is not None and any(studies.note(arm.name, "finished") != prepared.size for arm in arms):
+        pool.start()  # the others import while the sweep is described
+    return prepared
 
 
 def open_stores(arms: Sequence[Arm]) -> Studies:
     """Open the stores of arms that others are going to run. Raises UserError as a sweep does, before any is made."""
-    return _prepare(arms, 0, True, silent).studies
+    return _prepare(arms, 0, None, True, silent).studies
 
 
-def _stores(arms: Sequence[Arm], built: Sequence[Built]) -> Studies:
+def _stores(arms: Sequence[Arm], known: Sequence[Description]) -> Studies:
     """Open both stores. One that is missing is made only when nothing can be refused any more."""
     tracking, storage = arms[0].tracking_uri, arms[0].storage
     runs = read_address(TRACKING_KEY, tracking)
@@ -142,19 +157,9 @@ def _stores(arms: Sequence[Arm], built: Sequence[Built]) -> Studies:
         store.check(tracking)  # waits for another process that makes its tables
         store.check_sweep(tracking, arms[0].sweep)
     studies = Studies.open(storage, arms[0].sweep)
-    check_history(studies, arms, built)
+    check_history(studies, arms, known)
     store.check(tracking)
     return studies
-
-
-@contextlib.contextmanager
-def _pool(prepared: _Prepared) -> Iterator[Pool | None]:
-    """The workers, or None where the trials run in this process."""
-    with LocalPool(prepared.workers, prepared.devices, prepared.arms[0].trainer.threads) as pool:
-        unfinished = any(prepared.studies.note(arm.name, "finished") != prepared.size for arm in prepared.arms)
-        if prepared.workers and unfinished:
-            pool.start()  # they import while the sweep is described
-        yield pool if prepared.workers else None
 
 
 def _seat(prepared: _Prepared, *, whole: bool) -> AbstractContextManager[Seat]:
@@ -162,18 +167,18 @@ def _seat(prepared: _Prepared, *, whole: bool) -> AbstractContextManager[Seat]:
     return prepared.studies.take_seat([arm.name for arm in prepared.arms], whole=whole)
 
 
-def _open(prepared: _Prepared, seat: Seat, pool: Pool | None, command: str, observe: Observer) -> _Opened:
+def _open(prepared: _Prepared, seat: Seat, command: str, observe: Observer) -> _Opened:
     """Tell the stores what is going to be run."""
-    arms, built, first = prepared.arms, prepared.built, prepared.arms[0]
-    note_content(prepared.studies, seat, arms, built)
+    arms, known, first, pool = prepared.arms, prepared.known, prepared.arms[0], prepared.pool
+    note_content(prepared.studies, seat, arms, known)
     tracker = Tracker(first.tracking_uri, first.sweep)
     run, plan = describe_sweep(tracker, arms, prepared.labels, prepared.baseline, prepared.devices[0], command)
-    jobs = [describe_arm(tracker, arm, b, prepared.labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
+    jobs = [describe_arm(tracker, arm, its, prepared.labels[arm.name]) for arm, its in zip(arms, known, strict=True)]
     planner = Planner(
         [
-            PlannedArm(job, search_plan(job.arm, repeat), b.space, repeat)
+            PlannedArm(job, search_plan(job.arm, repeat), its.space, repeat)
             for repeat in range(first.most_repeats)
-            for job, b in zip(jobs, built, strict=True)
+            for job, its in zip(jobs, known, strict=True)
         ],
         prepared.studies,
         seat,
@@ -191,14 +196,12 @@ def _open(prepared: _Prepared, seat: Seat, pool: Pool | None, command: str, obse
     return _Opened(tracker, run, plan, jobs, planner, seat)
 
 
-def _train(
-    prepared: _Prepared, opened: _Opened, pool: Pool | None, begin: float, command: str, observe: Observer
-) -> int:
+def _train(prepared: _Prepared, opened: _Opened, begin: float, command: str, observe: Observer) -> int:
     """Train what is missing; returns the number of trials that ended. The session is noted however this ends."""
     planner, workers = opened.planner, max(1, prepared.workers)
     observe(Started(prepared.arms[0].sweep, workers))
     try:
-        trained = work(planner, opened.jobs, pool, command, observe)
+        trained = work(planner, opened.jobs, prepared.pool, command, observe)
     finally:
         if not opened.seat.lost and planner.num_done() > planner.done_before:
             describe_session(opened.tracker, opened.run, begin, time.time(), workers, planner)
@@ -208,14 +211,21 @@ def _train(
     return trained
 
 
-def _time_steps(prepared: _Prepared, opened: _Opened) -> bool:
+def _time_steps(prepared: _Prepared, opened: _Opened, observe: Observer) -> bool:
     """Describe what was chosen, and time its steps where there is no timing yet; returns whether there was one."""
-    for job, built in zip(opened.jobs, prepared.built, strict=True):
-        describe_chosen(opened.tracker, job, built)
-    timings = time_arms(opened.jobs, prepared.built, opened.tracker)
-    for run, timing in timings.items():
-        opened.tracker.note_timing(run, timing)
-    return bool(timings)
+    tracker, pairs = opened.tracker, list(zip(opened.jobs, prepared.known, strict=True))
+    wanted = [to_measure(prepared.studies, tracker, job, known) for job, known in pairs]
+    if prepared.pool is not None:
+        prepared.pool.retire()
+    found = measure_all(prepared.asker, [arm for arm in wanted if arm is not None])
+    for job, known in pairs:
+        measured = found.get(job.arm.name, Measured())
+        describe_chosen(tracker, job, known, measured.facts if known.space.program else None)
+        if measured.timing is not None:
+            tracker.note_timing(job.parent_run, measured.timing)
+        elif measured.trouble:
+            observe(Note(f"{job.label}: {note_untimed(prepared.studies, job, measured.trouble)}"))
+    return any(measured.timing is not None for measured in found.values())
 
 
 def _conclude(prepared: _Prepared, opened: _Opened, trained: int, timed: bool, begin: float) -> SweepResult:
