@@ -298,15 +298,28 @@ def check(
     catalogue is begun; `tell` hears what is being tried. Nothing is written. What would fail in training stands in the
     result's `findings`; raises UserError for what can't be built.
     """
+    if isinstance(task, Sequence) and not isinstance(task, str):
+        return _check_aside(task, workers, seconds, tell)
     from optsweep.build.named_task import task_of
     from optsweep.launch.check import SECONDS, check_arms
 
     seconds = SECONDS if seconds is None else seconds
-    if isinstance(task, Sequence) and not isinstance(task, str):
-        return check_arms(task, workers=workers, seconds=seconds, tell=tell)
     given = task_of(task)
     built = _arms_on(given, arms, "check", search, confirm, repeats, settings)
     return check_arms(built, task=given.sent, workers=workers, seconds=seconds, tell=tell)
+
+
+def _check_aside(
+    arms: Sequence[Arm], workers: int | None, seconds: float | None, tell: Callable[[str], None]
+) -> Checked:
+    """Try arms of a config in a process of its own, which their code may end."""
+    from optsweep.launch.pools.local import LocalPool
+
+    with LocalPool(arms[0].trainer.threads, needs="optsweep.launch.check") as pool:
+        pool.start_one()  # it imports what it needs while this process does
+        from optsweep.launch.check import SECONDS, ToCheck, check_aside
+
+        return check_aside(pool, ToCheck(arms, workers, SECONDS if seconds is None else seconds), tell)
 
 
 def suggest(arm: Arm) -> Suggested:

@@ -18,6 +18,8 @@ from optsweep.launch.checked import Checked, CheckedTask, TriedOptimizer
 from optsweep.launch.cost import Cost, Evaluations, cost_of
 from optsweep.launch.devices import deal
 from optsweep.launch.labels import labels_of
+from optsweep.launch.pool import Pool
+from optsweep.launch.requests import PATIENCE_SECONDS, Bench, DiedError
 from optsweep.launch.together import check_together, notes
 from optsweep.launch.trying import Line, Told, Trier, memory_said, trier_of
 from optsweep.tasks.base import Trainable
@@ -48,6 +50,31 @@ def check_arms(
         for key in dict.fromkeys(repr(arm.task) for arm in arms):
             trial.check_task([arm for arm in arms if repr(arm.task) == key])
     return trial.result(workers)
+
+
+@dataclass(frozen=True)
+class ToCheck:
+    """The request to try what a sweep of these arms would do."""
+
+    arms: Sequence[Arm]
+    workers: int | None
+    seconds: float
+
+    def run(self, bench: Bench) -> Checked:
+        """As `check_arms` has it."""
+
+        def tell(what: str) -> None:
+            bench.begin(what, PATIENCE_SECONDS)
+
+        return check_arms(self.arms, workers=self.workers, seconds=self.seconds, tell=tell)
+
+
+def check_aside(pool: Pool, request: ToCheck, tell: Callable[[str], None]) -> Checked:
+    """Have it tried by a worker. Raises UserError also where the arms' own code ends that."""
+    try:
+        return pool.ask(request, tell)
+    except DiedError as error:
+        raise UserError(f"task: {error.at or 'building it'}: {error.how}: the task's own code does that") from None
 
 
 @dataclass(frozen=True)

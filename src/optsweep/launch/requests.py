@@ -25,7 +25,7 @@ Answer = TypeVar("Answer", covariant=True)
 class Bench:
     """What a process that answers has at hand: what it has built, and whom to tell what it is at."""
 
-    builds: Builds
+    builds: Callable[[], Builds]
     begin: Callable[[str, float], None] = lambda what, patience: None  # what is begun, and seconds that it may take
 
 
@@ -70,19 +70,19 @@ def exit_name(code: int | None) -> str:
 class Asker(Protocol):
     """Whoever has requests answered."""
 
-    def ask(self, request: Request[Answer]) -> Answer:
-        """The answer. Raises UserError, and DiedError if the process that was to answer has ended."""
+    def ask(self, request: Request[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
+        """The answer; `tell` hears what is begun. Raises UserError, and DiedError if who was to answer has ended."""
 
 
 class Here:
     """This process answers, as it does without workers."""
 
     def __init__(self, builds: Builds) -> None:
-        self.bench = Bench(builds)
+        self._builds = builds
 
-    def ask(self, request: Request[Answer]) -> Answer:
+    def ask(self, request: Request[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
         """The answer."""
-        return request.run(self.bench)
+        return request.run(Bench(lambda: self._builds, lambda what, patience: tell(what)))
 
 
 def patience_of(arm: Arm) -> float:

@@ -76,7 +76,7 @@ class _Running:
         self.trouble = ""
         self._samples: list[float] = []
         with self._crashing():
-            built = bench.builds.of(wanted.arm)
+            built = bench.builds().of(wanted.arm)
             self.facts = facts_of(wanted.arm, built.program_for(wanted.params))
             self._workload = built.workload_for(wanted.params)
             self._trial = Trial(built.space.hyper(wanted.params), seed=0)

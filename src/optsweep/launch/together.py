@@ -74,7 +74,7 @@ class Describe:
             bench.begin(self.labels[arm.name], patience_of(arm))
             with _in_a_line():
                 check_combination(arm)  # before its data is read
-                built = bench.builds.of(arm)
+                built = bench.builds().of(arm)
                 notes_of_it = check_arm(built)
                 known = described(arm, built)
                 found.append(replace(known, warnings=(*known.warnings, *notes_of_it)))

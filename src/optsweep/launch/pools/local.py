@@ -85,11 +85,13 @@ class _Member:
 class LocalPool:
     """Workers of `threads` threads each; a dead one is replaced. A context manager: leaving it ends them all.
 
-    Workers take seconds to import what they need, so they may be started before it is known what they are to do.
+    Workers take seconds to import the module that they need, so they may be started before their jobs are known.
     """
 
-    def __init__(self, threads: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._threads, self._clock = threads, clock
+    def __init__(
+        self, threads: int, clock: Callable[[], float] = time.monotonic, needs: str = "optsweep.launch.worker"
+    ) -> None:
+        self._threads, self._clock, self._needs = threads, clock, needs
         self._devices: Sequence[str | None] = [None]
         self._jobs: Sequence[Job] | None = None
         self._context = mp.get_context("spawn")
@@ -120,8 +122,11 @@ class LocalPool:
         for member in self._members:
             member.tell(ToWork(self._jobs, member.device))
 
-    def ask(self, request: Request[Answer]) -> Answer:
-        """The answer of one of the workers. Raises what answering raised, and DiedError if the worker has ended."""
+    def ask(self, request: Request[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
+        """The answer of one of the workers. Raises what answering raised, and DiedError if the worker has ended.
+
+        `tell` hears what is begun.
+        """
         self._jobs, self._waiting = None, []
         self.start_one()
         member = self._members[0]
@@ -136,8 +141,9 @@ class LocalPool:
                         if error is not None:
                             raise error
                         return answer  # type: ignore[no-any-return]
-                    case Began():
+                    case Began(what):
                         began, since = said, self._clock()
+                        tell(what)
                     case Overran(place):
                         pass
             late = self._clock() - since > began.patience + LATE_SECONDS
@@ -242,7 +248,7 @@ class LocalPool:
         threads = str(self._threads)
         with _environment(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, HYDRA_FULL_ERROR=None):
             ours, theirs = self._context.Pipe()
-            process = self._context.Process(target=main, args=(theirs, os.getpid()), daemon=True)
+            process = self._context.Process(target=main, args=(theirs, os.getpid(), self._needs), daemon=True)
             with _interrupts_blocked():
                 process.start()
         theirs.close()

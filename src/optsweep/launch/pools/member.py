@@ -86,12 +86,13 @@ class Answered:
     error: Exception | None = None
 
 
-def main(line: Connection, parent: int) -> None:
-    """Serve the planner at the other end of the line, until it says so or is gone."""
+def main(line: Connection, parent: int, needs: str) -> None:
+    """Serve the planner at the other end of the line, until it says so or is gone; `needs` is a module."""
     mp.current_process().daemon = False  # a daemon may have no children, as a DataLoader's workers are
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the planner decides what it means
     watchdog = Watchdog(parent)
     watchdog.start()
+    import_module(needs)  # takes seconds, in which the planner has other things to do
     from optsweep.tracking.store import StoreFailureError
 
     member = _Serving(line, watchdog)
@@ -107,7 +108,6 @@ class _Serving:
     """What a worker's process keeps between two orders: what it has built."""
 
     def __init__(self, line: Connection, watchdog: Watchdog) -> None:
-        import_module("optsweep.launch.worker")  # takes seconds, in which the planner has other things to do
         self._line, self._watchdog = line, watchdog
         self._builds: Builds | None = None
         self._until: float | None = None  # when what was begun is overdue
@@ -147,7 +147,7 @@ class _Serving:
     def _answer(self, request: Request[Any], device: str | None) -> None:
         with self._watchdog.watching(self._overdue, lambda place: self._say(Overran(place))):
             try:
-                found = Answered(request.run(Bench(self._builds_for(device), self._begin)))
+                found = Answered(request.run(Bench(lambda: self._builds_for(device), self._begin)))
             except Exception as error:
                 found = Answered(error=_sendable_error(error))
             self._until = None
@@ -177,7 +177,9 @@ class _Serving:
 
 def _sendable_error(error: Exception) -> Exception:
     """The error as it may travel: one of the user's own classes would have their code run by who receives it."""
-    if type(error).__module__ not in (UserError.__module__, "builtins"):
+    if isinstance(error, UserError):
+        return UserError(str(error))
+    if type(error).__module__ != "builtins":
         return RuntimeError("in a worker:\n" + "".join(traceback.format_exception(error)))
     error.add_note("in a worker:\n" + "".join(traceback.format_exception(error)))
     return error
