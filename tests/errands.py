@@ -7,20 +7,20 @@ import threading
 from dataclasses import dataclass
 
 from optsweep.errors import UserError
-from optsweep.launch.requests import Bench
+from optsweep.launch.requests import Workbench
 
 
 @dataclass(frozen=True)
 class Echo:
     what: object
 
-    def run(self, bench: Bench) -> object:
+    def run(self, bench: Workbench) -> object:
         return self.what
 
 
 @dataclass(frozen=True)
 class Refusal:
-    def run(self, bench: Bench) -> None:
+    def run(self, bench: Workbench) -> None:
         raise UserError("task.width: it is wrong")
 
 
@@ -30,7 +30,7 @@ class OwnError(Exception):
 
 @dataclass(frozen=True)
 class Mistake:
-    def run(self, bench: Bench) -> None:
+    def run(self, bench: Workbench) -> None:
         raise OwnError("a mistake")
 
 
@@ -38,7 +38,7 @@ class Mistake:
 class Leaving:
     code: int
 
-    def run(self, bench: Bench) -> None:
+    def run(self, bench: Workbench) -> None:
         bench.begin("an arm", 1000.0)
         os._exit(self.code)
 
@@ -50,13 +50,13 @@ class Dying:
     number: int
     unless: str = ""
 
-    def run(self, bench: Bench) -> str:
+    def run(self, bench: Workbench) -> str:
         bench.begin("an arm", 1000.0)
         if self.unless and os.path.exists(self.unless):  # noqa: PTH110
             return "alive"
         if self.unless:
             open(self.unless, "w").close()  # noqa: PTH123
-        os.kill(os.getpid(), self.number)
+        os.kill(os.getpid(), self.number)  # dies here
         return "not reached"
 
 
@@ -66,7 +66,7 @@ class Hanging:
 
     patience: float
 
-    def run(self, bench: Bench) -> None:
+    def run(self, bench: Workbench) -> None:
         if os.fork() == 0:
             threading.Event().wait()
         print(os.getpid(), *_children(), flush=True)

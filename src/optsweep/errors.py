@@ -99,6 +99,15 @@ def place_of(frame: FrameType) -> str:
     return _place((_own(frames) or frames)[-1])
 
 
+def place_in(dump: str) -> str:
+    """Where a thread was that a signal has killed, of the user's own code: in what faulthandler has written of it."""
+    for file, line, name in _FATAL_FRAME.findall(dump.rpartition("Current thread")[2].partition("\n\n")[0]):
+        if not file.startswith("<") and is_own(Path(file).resolve()):
+            return f"{Path(file).name}:{line}, in {name}"
+    return ""
+
+
+_FATAL_FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 _STARTED_BY = ("<string>", "<module>")
 """The outermost frame of a process that multiprocessing started."""
 

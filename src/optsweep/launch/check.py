@@ -19,7 +19,7 @@ from optsweep.launch.cost import Cost, Evaluations, cost_of
 from optsweep.launch.devices import deal
 from optsweep.launch.labels import labels_of
 from optsweep.launch.pool import Pool
-from optsweep.launch.requests import PATIENCE_SECONDS, Bench, DiedError
+from optsweep.launch.requests import PATIENCE_SECONDS, DiedError, Workbench
 from optsweep.launch.together import check_together, notes
 from optsweep.launch.trying import Line, Told, Trier, memory_said, trier_of
 from optsweep.tasks.base import Trainable
@@ -60,7 +60,7 @@ class ToCheck:
     workers: int | None
     seconds: float
 
-    def run(self, bench: Bench) -> Checked:
+    def run(self, bench: Workbench) -> Checked:
         """As `check_arms` has it."""
 
         def tell(what: str) -> None:

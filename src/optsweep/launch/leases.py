@@ -115,6 +115,14 @@ class LeaseWatch:
         """Whether its worker is known to be dead."""
         return is_alive(lease.worker) is False
 
+    def out_of_sight(self, lease: Lease) -> bool:
+        """Whether nobody here can tell if its worker lives: another host's, or another container's."""
+        return is_alive(lease.worker) is None
+
+    def seconds_until_silent(self, lease: Lease) -> float:
+        """How long it is until then, if its worker doesn't renew it."""
+        return max(0.0, lease.left) + self._patience
+
     def silent(self, lease: Lease) -> bool:
         """Whether its worker has had its chance to renew a lease that ran out."""
         if not lease.expired:

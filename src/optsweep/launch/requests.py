@@ -22,7 +22,7 @@ Answer = TypeVar("Answer", covariant=True)
 
 
 @dataclass(frozen=True)
-class Bench:
+class Workbench:
     """What a process that answers has at hand: what it has built, and whom to tell what it is at."""
 
     builds: Callable[[], Builds]
@@ -32,7 +32,7 @@ class Bench:
 class Request(Protocol[Answer]):
     """Something to be done by a process that may run the user's code."""
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Workbench) -> Answer:
         """Do it. Raises UserError with one line."""
 
 
@@ -82,7 +82,7 @@ class Here:
 
     def ask(self, request: Request[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
         """The answer."""
-        return request.run(Bench(lambda: self._builds, lambda what, patience: tell(what)))
+        return request.run(Workbench(lambda: self._builds, lambda what, patience: tell(what)))
 
 
 def patience_of(arm: Arm) -> float:

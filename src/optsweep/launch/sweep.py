@@ -83,6 +83,8 @@ def run_sweep(
         labels, known = [prepared.labels[arm.name] for arm in prepared.arms], prepared.known
         for text in notes(labels, [its.algorithm for its in known], [its.warnings for its in known]):
             observe(Note(text))
+        for text in opened.planner.out_of_sight():
+            observe(Note(text))
         trained = _train(prepared, opened, begin, command, observe)
         with stopping_said(opened.planner.num_done(), command, observe):
             timed = _time_steps(prepared, opened, observe)

@@ -14,7 +14,7 @@ from statistics import quantiles
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, located
 from optsweep.launch.description import Description, facts_of
-from optsweep.launch.requests import Asker, Bench, DiedError, patience_of
+from optsweep.launch.requests import Asker, DiedError, Workbench, patience_of
 from optsweep.launch.worker import Job
 from optsweep.search.space import Params
 from optsweep.search.studies import Studies
@@ -31,7 +31,7 @@ MOST_TRIES, UNTIMED = 3, "untimed"
 """Calls of a sweep that try to time an arm whose steps can't be timed, and where it is noted how many did."""
 
 MOST_DEATHS = 3
-"""Arms whose steps may end the worker that takes them before the rest are left alone: each costs a worker's start."""
+"""Workers that may end in it before the arms that are left are left alone: each costs a worker's start."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Measure:
 
     arms: Sequence[ToMeasure]
 
-    def run(self, bench: Bench) -> list[Measured]:
+    def run(self, bench: Workbench) -> list[Measured]:
         """One answer for each."""
         running = [_Running(arm, bench) for arm in self.arms]
         for _ in range(ROUNDS):
@@ -70,7 +70,7 @@ class Measure:
 class _Running:
     """An arm whose steps are being timed."""
 
-    def __init__(self, wanted: ToMeasure, bench: Bench) -> None:
+    def __init__(self, wanted: ToMeasure, bench: Workbench) -> None:
         self.wanted, self.bench = wanted, bench
         self.facts: ArmFacts | None = None
         self.trouble = ""
@@ -136,11 +136,13 @@ def _tries(studies: Studies, job: Job) -> int:
 def measure_all(asker: Asker, arms: Sequence[ToMeasure]) -> Mapping[str, Measured]:
     """What was found of the arms, by name. One whose code ends the worker, or hangs in it, costs its own timing."""
     lost: dict[str, Measured] = {}
+    deaths = 0
     while left := [wanted for wanted in arms if wanted.arm.name not in lost]:
         names = [wanted.arm.name for wanted in left]
         try:
             return {**lost, **dict(zip(names, asker.ask(Measure(left)), strict=True))}
         except DiedError as error:
-            alone = error.at in names and len(lost) + 1 < MOST_DEATHS
-            lost |= dict.fromkeys([error.at] if alone else names, Measured(trouble=error.how))
+            deaths += 1
+            guilty = names if deaths == MOST_DEATHS else [error.at] if error.at in names else []
+            lost |= dict.fromkeys(guilty, Measured(trouble=error.how))
     return lost

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from optsweep.build.assemble import check_arm
+from optsweep.build.assemble import check_arm, foreign_default_dtype
 from optsweep.build.combination import check_combination
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, is_of_own_code, located
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
 from optsweep.launch.description import Description, described
-from optsweep.launch.requests import Asker, Bench, DiedError, patience_of
+from optsweep.launch.requests import Asker, DiedError, Workbench, exit_name, patience_of
 
 _SHARED = {  # field of an Arm: its key
     "sweep": "sweep.name",
@@ -67,7 +67,7 @@ class Describe:
     arms: Sequence[Arm]
     labels: Mapping[str, str]  # by arm
 
-    def run(self, bench: Bench) -> list[Description]:
+    def run(self, bench: Workbench) -> list[Description]:
         """The arms, as they are to be known. Raises UserError with one line."""
         found = []
         for arm in self.arms:
@@ -83,12 +83,16 @@ class Describe:
 
 def describe_all(asker: Asker, arms: Sequence[Arm], labels: Mapping[str, str]) -> list[Description]:
     """Have every arm built and checked. Raises UserError with one line, also where the arms' code ends its process."""
-    request = Describe(arms, labels)
     try:
-        return _asked_twice(asker, request)
+        found = _asked_twice(asker, Describe(arms, labels))
     except DiedError as error:
-        of = f"building {error.at}: " if error.at else ""
-        raise UserError(f"task: {of}{error.how}{_advice(error)}") from None
+        if not error.at:
+            raise UserError(
+                f"a worker ended at its start ({exit_name(error.exit_code)}); its message is above"
+            ) from None
+        raise UserError(f"task: building {error.at}: {error.how}{_advice(error)}") from None
+    here = foreign_default_dtype()
+    return [replace(known, warnings=tuple(dict.fromkeys((*known.warnings, *here)))) for known in found]
 
 
 def _asked_twice(asker: Asker, request: Describe) -> list[Description]:

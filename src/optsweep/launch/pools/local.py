@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any
 
-from optsweep.errors import UserError
+from optsweep.errors import UserError, place_in
 from optsweep.launch.pools.member import (
     STORE_FAILED,
     Answered,
@@ -52,6 +52,7 @@ LOOK_SECONDS = 1.0
 class _Member:
     process: SpawnProcess
     line: Connection
+    last_words: Connection
     device: str | None = None
     name: str = ""  # once it is ready
 
@@ -70,6 +71,14 @@ class _Member:
         with contextlib.suppress(EOFError, OSError):
             while self.line.poll():
                 yield self.line.recv()
+
+    @property
+    def place(self) -> str:
+        """Where it was, in the user's code, when a signal that it could still hear has killed it."""
+        os.set_blocking(self.last_words.fileno(), False)
+        with contextlib.suppress(OSError):  # it said none
+            return place_in(os.read(self.last_words.fileno(), 65_536).decode(errors="replace"))
+        return ""
 
     def kill(self) -> None:
         """End it, and all that it has started."""
@@ -152,7 +161,7 @@ class LocalPool:
                 member.process.join()
             if late or not alive:
                 self._members.remove(member)
-                code = member.process.exitcode
+                code, place = member.process.exitcode, place or member.place
                 raise DiedError(began.what, code, place, began.patience if late or code == OVERDUE else None)
 
     def retire(self) -> None:
@@ -232,7 +241,8 @@ class LocalPool:
         pause = PAUSE_SECONDS * 2 ** min(self._deaths, 20)
         self._deaths += 1
         self._waiting.append((self._clock() + min(pause, LONGEST_PAUSE_SECONDS), member.device))
-        return [(member.name, f"its worker died ({exit_name(code)})")] if member.ready else []
+        where = f" at {place}" if (place := member.place) else ""
+        return [(member.name, f"its worker died ({exit_name(code)}{where})")] if member.ready else []
 
     def _note_killed_start(self, code: int | None) -> None:
         """A worker ended before it was ready: killed from outside it is replaced, within reason."""
@@ -247,12 +257,14 @@ class LocalPool:
     def _started(self, device: str | None) -> _Member:
         threads = str(self._threads)
         with _environment(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, HYDRA_FULL_ERROR=None):
-            ours, theirs = self._context.Pipe()
-            process = self._context.Process(target=main, args=(theirs, os.getpid(), self._needs), daemon=True)
+            (ours, theirs), (reader, writer) = self._context.Pipe(), self._context.Pipe(duplex=False)
+            arguments = (theirs, writer, os.getpid(), self._needs)
+            process = self._context.Process(target=main, args=arguments, daemon=True)
             with _interrupts_blocked():
                 process.start()
         theirs.close()
-        member = _Member(process, ours, device)
+        writer.close()
+        member = _Member(process, ours, reader, device)
         if self._jobs is not None:
             member.tell(ToWork(self._jobs, device))
         return member

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing as mp
 import signal
 import sys
@@ -15,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from optsweep.errors import UserError
-from optsweep.launch.requests import Bench, Request
+from optsweep.launch.requests import Request, Workbench
 from optsweep.launch.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -86,8 +87,12 @@ class Answered:
     error: Exception | None = None
 
 
-def main(line: Connection, parent: int, needs: str) -> None:
-    """Serve the planner at the other end of the line, until it says so or is gone; `needs` is a module."""
+def main(line: Connection, last_words: Connection, parent: int, needs: str) -> None:
+    """Serve the planner at the other end of the line, until it says so or is gone; `needs` is a module.
+
+    `last_words` get where this process is if a signal kills it.
+    """
+    faulthandler.enable(last_words.fileno())
     mp.current_process().daemon = False  # a daemon may have no children, as a DataLoader's workers are
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the planner decides what it means
     watchdog = Watchdog(parent)
@@ -147,7 +152,7 @@ class _Serving:
     def _answer(self, request: Request[Any], device: str | None) -> None:
         with self._watchdog.watching(self._overdue, lambda place: self._say(Overran(place))):
             try:
-                found = Answered(request.run(Bench(lambda: self._builds_for(device), self._begin)))
+                found = Answered(request.run(Workbench(lambda: self._builds_for(device), self._begin)))
             except Exception as error:
                 found = Answered(error=_sendable_error(error))
             self._until = None
