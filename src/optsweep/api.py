@@ -248,9 +248,14 @@ def verify(results: str | Path, share: float = 0.1, seed: int = 0, tolerance: fl
 
     Raises UserError for a file that doesn't say how its trials were trained.
     """
-    from optsweep.launch import verify as again
+    from optsweep.launch.pools.local import LocalPool
 
-    return again.verify(Path(results), share, seed, again.TOLERANCE if tolerance is None else tolerance)
+    with LocalPool(1, needs="optsweep.launch.verify") as pool:
+        pool.start_one()  # it imports what it needs while this process does
+        from optsweep.launch.verify import TOLERANCE, ToVerify, verify_aside
+
+        wanted = ToVerify(Path(results), share, seed, TOLERANCE if tolerance is None else tolerance)
+        return verify_aside(pool, wanted)
 
 
 def status(storage: str, sweep: str) -> tuple[PhaseStatus, ...]:
