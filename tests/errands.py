@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 
 from optsweep.errors import UserError
-from optsweep.launch.requests import Workbench
+from optsweep.launch.inquiries import Workbench
 
 
 @dataclass(frozen=True)

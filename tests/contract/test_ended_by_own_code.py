@@ -15,7 +15,7 @@ from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 from optsweep.launch.builds import Builds
 from optsweep.launch.events import Event, Note
-from optsweep.launch.requests import DiedError, Here
+from optsweep.launch.inquiries import DiedError, Here
 from optsweep.launch.sweep import run_sweep
 from optsweep.launch.timing import MOST_TRIES, Measure, Measured, ToMeasure, measure_all, note_untimed
 from optsweep.launch.together import Describe, describe_all

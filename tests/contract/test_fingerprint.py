@@ -283,5 +283,6 @@ def test_a_search_is_not_continued_by_other_rules(sweep: Sweep) -> None:
 
 
 def test_only_the_user_s_own_files_are_the_user_s(sweep: Sweep) -> None:
-    task = type(sweep.built().task)
+    sweep.built()
+    task = type(build_arm(sweep.arm).task)
     assert list(source_digests([task, torch.nn.Linear, Path])) == ["layers_of_a_user.py", f"{MODULE}.py"]

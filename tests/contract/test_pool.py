@@ -15,10 +15,10 @@ import pytest
 
 from errands import Dying, Echo, Hanging, Leaving, Mistake, Refusal
 from optsweep.errors import UserError
+from optsweep.launch.inquiries import DiedError
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LONGEST_PAUSE_SECONDS, LocalPool, _Member
 from optsweep.launch.pools.member import Ready, Worked
-from optsweep.launch.requests import DiedError
 from optsweep.launch.watchdog import ORPHANED
 
 LIGHT = "errands"
@@ -98,7 +98,7 @@ def test_a_worker_whose_planner_was_killed_ends_whatever_it_is_doing_and_so_do_i
 # -- replacing the dead, by workers that are none ----------------------------------------------------------------------
 
 
-class Clock:
+class SettableClock:
     now = 0.0
 
     def __call__(self) -> float:
@@ -163,19 +163,19 @@ class NoProcesses(LocalPool):
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> SettableClock:
+    return SettableClock()
 
 
 @pytest.fixture
-def seeming(clock: Clock) -> NoProcesses:
+def seeming(clock: SettableClock) -> NoProcesses:
     pool = NoProcesses(1, clock)
     pool.deal(["cpu", "cpu"])
     pool.assign([])
     return pool
 
 
-def pause(pool: NoProcesses, clock: Clock) -> float:
+def pause(pool: NoProcesses, clock: SettableClock) -> float:
     """Seconds until the next worker has come."""
     before, count = clock.now, len(pool._members)
     while len(pool._members) == count:
@@ -185,7 +185,7 @@ def pause(pool: NoProcesses, clock: Clock) -> float:
 
 
 def test_a_worker_that_dies_in_a_trial_is_replaced_with_pauses_that_grow_until_a_trial_ends(
-    seeming: NoProcesses, clock: Clock
+    seeming: NoProcesses, clock: SettableClock
 ) -> None:
     pauses = []
     for number in range(10):
@@ -201,7 +201,9 @@ def test_a_worker_that_dies_in_a_trial_is_replaced_with_pauses_that_grow_until_a
     assert pause(seeming, clock) == 0.5
 
 
-def test_workers_killed_at_their_start_end_the_sweep_only_where_none_trains(seeming: NoProcesses, clock: Clock) -> None:
+def test_workers_killed_at_their_start_end_the_sweep_only_where_none_trains(
+    seeming: NoProcesses, clock: SettableClock
+) -> None:
     seeming.say(0, Ready("trains"))
     for _ in range(6):
         assert seeming.die(1) == []

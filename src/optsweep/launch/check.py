@@ -17,9 +17,9 @@ from optsweep.errors import UserError, located
 from optsweep.launch.checked import Checked, CheckedTask, TriedOptimizer
 from optsweep.launch.cost import Cost, Evaluations, cost_of
 from optsweep.launch.devices import deal
+from optsweep.launch.inquiries import PATIENCE_SECONDS, DiedError, Workbench
 from optsweep.launch.labels import labels_of
 from optsweep.launch.pool import Pool
-from optsweep.launch.requests import PATIENCE_SECONDS, DiedError, Workbench
 from optsweep.launch.together import check_together, notes
 from optsweep.launch.trying import Line, Told, Trier, memory_said, trier_of
 from optsweep.tasks.base import Trainable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, Self
 
-from optsweep.launch.requests import Asker
+from optsweep.launch.inquiries import Asker
 from optsweep.launch.worker import Job
 
 

@@ -22,11 +22,11 @@ from optsweep.launch.describe import describe_arm, describe_chosen, describe_ses
 from optsweep.launch.description import Description
 from optsweep.launch.devices import deal
 from optsweep.launch.events import Note, Observer, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
+from optsweep.launch.inquiries import Asker, Here
 from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
-from optsweep.launch.requests import Asker, Here
 from optsweep.launch.status import first_failure
 from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
 from optsweep.launch.together import check_together, describe_all, notes, without_looks

@@ -14,7 +14,7 @@ from statistics import quantiles
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, located
 from optsweep.launch.description import Description, facts_of
-from optsweep.launch.requests import Asker, DiedError, Workbench, patience_of
+from optsweep.launch.inquiries import Asker, DiedError, Workbench, patience_of
 from optsweep.launch.worker import Job
 from optsweep.search.space import Params
 from optsweep.search.studies import Studies

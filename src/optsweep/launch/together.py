@@ -12,7 +12,7 @@ from optsweep.config.arm import Arm
 from optsweep.errors import UserError, is_of_own_code, located
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
 from optsweep.launch.description import Description, described
-from optsweep.launch.requests import Asker, DiedError, Workbench, exit_name, patience_of
+from optsweep.launch.inquiries import Asker, DiedError, Workbench, exit_name, patience_of
 
 _SHARED = {  # field of an Arm: its key
     "sweep": "sweep.name",

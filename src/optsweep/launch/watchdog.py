@@ -29,7 +29,7 @@ ORPHANED, OVERDUE = 4, 5
 
 
 @dataclass(frozen=True)
-class _Watched:
+class _Limit:
     overdue: Callable[[], bool]
     tell: Callable[[str], None]
 
@@ -39,7 +39,7 @@ class Watchdog:
 
     def __init__(self, parent: int, seconds: float = LOOK_SECONDS) -> None:
         self._parent, self._seconds = parent, seconds
-        self._watched: _Watched | None = None
+        self._watched: _Limit | None = None
         self._orphan_since: float | None = None
 
     def start(self) -> None:
@@ -60,7 +60,7 @@ class Watchdog:
     @contextlib.contextmanager
     def watching(self, overdue: Callable[[], bool], tell: Callable[[str], None]) -> Iterator[None]:
         """Within it the process ends once it is overdue; `tell` hears before where it is, in the user's code."""
-        self._watched = _Watched(overdue, tell)
+        self._watched = _Limit(overdue, tell)
         try:
             yield
         finally:

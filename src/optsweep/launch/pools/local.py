@@ -14,6 +14,7 @@ from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any
 
 from optsweep.errors import UserError, place_in
+from optsweep.launch.inquiries import Answer, DiedError, Inquiry, exit_name
 from optsweep.launch.pools.member import (
     STORE_FAILED,
     Answered,
@@ -25,7 +26,6 @@ from optsweep.launch.pools.member import (
     Worked,
     main,
 )
-from optsweep.launch.requests import Answer, DiedError, Request, exit_name
 from optsweep.launch.watchdog import OVERDUE
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class LocalPool:
         for member in self._members:
             member.tell(ToWork(self._jobs, member.device))
 
-    def ask(self, request: Request[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
+    def ask(self, request: Inquiry[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
         """The answer of one of the workers. Raises what answering raised, and DiedError if the worker has ended.
 
         `tell` hears what is begun.

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from optsweep.errors import UserError
-from optsweep.launch.requests import Request, Workbench
+from optsweep.launch.inquiries import Inquiry, Workbench
 from optsweep.launch.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ToWork:
 class ToAnswer:
     """Answer this, with what is built for this device."""
 
-    request: Request[Any]
+    request: Inquiry[Any]
     device: str | None
 
 
@@ -149,7 +149,7 @@ class _Serving:
             else:
                 self._line.poll(IDLE_SECONDS)
 
-    def _answer(self, request: Request[Any], device: str | None) -> None:
+    def _answer(self, request: Inquiry[Any], device: str | None) -> None:
         with self._watchdog.watching(self._overdue, lambda place: self._say(Overran(place))):
             try:
                 found = Answered(request.run(Workbench(lambda: self._builds_for(device), self._begin)))

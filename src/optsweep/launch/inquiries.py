@@ -29,7 +29,7 @@ class Workbench:
     begin: Callable[[str, float], None] = lambda what, patience: None  # what is begun, and seconds that it may take
 
 
-class Request(Protocol[Answer]):
+class Inquiry(Protocol[Answer]):
     """Something to be done by a process that may run the user's code."""
 
     def run(self, bench: Workbench) -> Answer:
@@ -70,7 +70,7 @@ def exit_name(code: int | None) -> str:
 class Asker(Protocol):
     """Whoever has requests answered."""
 
-    def ask(self, request: Request[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
+    def ask(self, request: Inquiry[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
         """The answer; `tell` hears what is begun. Raises UserError, and DiedError if who was to answer has ended."""
 
 
@@ -80,7 +80,7 @@ class Here:
     def __init__(self, builds: Builds) -> None:
         self._builds = builds
 
-    def ask(self, request: Request[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
+    def ask(self, request: Inquiry[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
         """The answer."""
         return request.run(Workbench(lambda: self._builds, lambda what, patience: tell(what)))
 
