@@ -289,6 +289,7 @@ def check(
     task: Pieces | Loop | Callable[..., Any] | Sequence[Arm],
     arms: Sequence[Spoken] = ("adamw + cosine",),
     *,
+    name: str = "check",
     search: int | Mapping[str, Any] = 16,
     confirm: int | str = 8,
     repeats: int = 1,
@@ -299,9 +300,9 @@ def check(
 ) -> Checked:
     """Try a comparison before it is started: model, data, every optimizer for some steps; and what it would cost.
 
-    The arguments are those of `compare`, or the arms of a sweep. After `seconds` (120) no further optimizer of the
-    catalogue is begun; `tell` hears what is being tried. Nothing is written. What would fail in training stands in the
-    result's `findings`; raises UserError for what can't be built.
+    The arguments are those of `compare`, so that its name is all that changes in a script, or the arms of a sweep.
+    After `seconds` (120) no further optimizer of the catalogue is begun; `tell` hears what is being tried. Nothing is
+    written. What would fail in training stands in the result's `findings`; raises UserError for what can't be built.
     """
     if isinstance(task, Sequence) and not isinstance(task, str):
         return _check_aside(task, workers, seconds, tell)
@@ -310,7 +311,7 @@ def check(
 
     seconds = SECONDS if seconds is None else seconds
     given = task_of(task)
-    built = _arms_on(given, arms, "check", search, confirm, repeats, settings)
+    built = _arms_on(given, arms, name, search, confirm, repeats, settings)
     return check_arms(built, task=given.sent, workers=workers, seconds=seconds, tell=tell)
 
 

@@ -19,6 +19,7 @@ from optsweep.launch.cost import Cost, Evaluations, cost_of
 from optsweep.launch.devices import deal
 from optsweep.launch.inquiries import PATIENCE_SECONDS, DiedError, Workbench
 from optsweep.launch.labels import labels_of
+from optsweep.launch.neighbours import Neighbours
 from optsweep.launch.pool import Pool
 from optsweep.launch.together import check_together, notes
 from optsweep.launch.trying import Line, Told, Trier, memory_said, trier_of
@@ -102,6 +103,7 @@ class _Check:
 
     def __post_init__(self) -> None:
         self.labels: Mapping[str, str] = labels_of(self.arms)
+        self.neighbours = Neighbours()
 
     def result(self, workers: int | None) -> Checked:
         """All of it."""
@@ -109,6 +111,8 @@ class _Check:
         warned = [self._warned(arm) for arm in known]
         everybody = f" ({', '.join(self.labels.values())})"
         self.told.remarks += [note.removesuffix(everybody) for note in self._notes(known, warned)]
+        if busy := self.neighbours.said():
+            self.told.remarks.append(busy)
         cost = self._cost(workers) if len(known) == len(self.arms) else None
         return Checked(tuple(self.tasks), cost, _once(self.told.remarks), _once(self.told.findings))
 

@@ -83,13 +83,14 @@ def facts_of(arm: Arm, program: ArmProgram) -> ArmFacts:
 
 
 def optimizer_terms(arm: Arm, program: ArmProgram) -> OptimizerTerms:
-    """What the config doesn't say of the optimizer; a loop of one's own has its groups in its code."""
+    """What the config doesn't say of the optimizer; a loop of one's own says its groups where it asks for one."""
     left = [key for key, value in arm.schedule.options.items() if value == "suggested"]
     options = program.schedule.options
     terms = OptimizerTerms({key: value for key in left if isinstance(value := options.get(key), (int, float))})
-    if not isinstance(program.task, Task):
-        return terms
-    return replace(terms, groups=_sendable(program.task.groups), heads=tuple(program.task.head_modules))
+    if isinstance(program.task, Task):
+        return replace(terms, groups=_sendable(program.task.groups), heads=tuple(program.task.head_modules))
+    start = program.task.rehearsed.start
+    return replace(terms, groups=_sendable(start.groups), heads=start.heads)
 
 
 def schedule_trace(program: ArmProgram, most: int = MOST_TRACED) -> ScheduleTrace | None:
