@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from optsweep.build.assemble import Built
 from optsweep.config.arm import Arm
+from optsweep.launch.builds import Builds
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.launch.worker import Job, Worker, _Reporter, trial_of
 from optsweep.search.slots import Slot
@@ -203,4 +204,4 @@ def _worker(a: Arm, b: Built, device: torch.device) -> Iterator[Worker]:
         store.check(uri)
         tracker = Tracker(uri, a.sweep)
         job = Job(a, "adamw + cosine", b.fingerprint, tracker.arm_run(a.name, "adamw + cosine"))
-        yield Worker([job], device=str(device))
+        yield Worker([job], builds=Builds(str(device)))

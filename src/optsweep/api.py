@@ -88,20 +88,25 @@ def run(
 
     Raises what `run_sweep` raises.
     """
-    from optsweep.launch.environment import num_cores
-    from optsweep.launch.events import silent
-    from optsweep.launch.sweep import note_report, run_sweep, spool_of, stopping_said, waiting
+    from optsweep.launch.pools.local import LocalPool
 
-    observe = observe or silent
     index = REPORTS / arms[0].sweep / "index.html"
     with contextlib.ExitStack() as until_trained:
-        heard = observe
+        pool = None
+        if workers != 0:
+            pool = until_trained.enter_context(LocalPool(arms[0].trainer.threads))
+            pool.start_one()  # it imports what it needs while this process does
+        from optsweep.launch.environment import num_cores
+        from optsweep.launch.events import silent
+        from optsweep.launch.sweep import note_report, run_sweep, spool_of, stopping_said, waiting
+
+        heard = observe = observe or silent
         if report and arms[0].most_repeats > 1:
             from optsweep.launch.provisional import pages
 
             aside = workers != 0
             heard = until_trained.enter_context(pages(spool_of(arms[0]), index, observe, aside=aside))
-        result = run_sweep(arms, workers=workers, command=command, observe=heard)
+        result = run_sweep(arms, workers=workers, pool=pool, command=command, observe=heard)
     if not report:
         return Finished(result, None, None)
     if result.reported and index.is_file():
@@ -257,9 +262,14 @@ def verify(results: str | Path, share: float = 0.1, seed: int = 0, tolerance: fl
 
     Raises UserError for a file that doesn't say how its trials were trained.
     """
-    from optsweep.launch import verify as again
+    from optsweep.launch.pools.local import LocalPool
 
-    return again.verify(Path(results), share, seed, again.TOLERANCE if tolerance is None else tolerance)
+    with LocalPool(1, needs="optsweep.launch.verify") as pool:
+        pool.start_one()  # it imports what it needs while this process does
+        from optsweep.launch.verify import TOLERANCE, ToVerify, verify_aside
+
+        wanted = ToVerify(Path(results), share, seed, TOLERANCE if tolerance is None else tolerance)
+        return verify_aside(pool, wanted)
 
 
 def status(storage: str, sweep: str) -> tuple[PhaseStatus, ...]:
@@ -338,15 +348,28 @@ def check(
     After `seconds` (120) no further optimizer of the catalogue is begun; `tell` hears what is being tried. Nothing is
     written. What would fail in training stands in the result's `findings`; raises UserError for what can't be built.
     """
+    if isinstance(task, Sequence) and not isinstance(task, str):
+        return _check_aside(task, workers, seconds, tell)
     from optsweep.build.named_task import task_of
     from optsweep.launch.check import SECONDS, check_arms
 
     seconds = SECONDS if seconds is None else seconds
-    if isinstance(task, Sequence) and not isinstance(task, str):
-        return check_arms(task, workers=workers, seconds=seconds, tell=tell)
     given = task_of(task)
     built = _arms_on(given, arms, name, search, confirm, repeats, settings)
     return check_arms(built, task=given.sent, workers=workers, seconds=seconds, tell=tell)
+
+
+def _check_aside(
+    arms: Sequence[Arm], workers: int | None, seconds: float | None, tell: Callable[[str], None]
+) -> Checked:
+    """Try arms of a config in a process of its own, which their code may end."""
+    from optsweep.launch.pools.local import LocalPool
+
+    with LocalPool(arms[0].trainer.threads, needs="optsweep.launch.check") as pool:
+        pool.start_one()  # it imports what it needs while this process does
+        from optsweep.launch.check import SECONDS, ToCheck, check_aside
+
+        return check_aside(pool, ToCheck(arms, workers, SECONDS if seconds is None else seconds), tell)
 
 
 def suggest(arm: Arm) -> Suggested:

@@ -48,7 +48,10 @@ def _words(text: str) -> list[str]:
 
 LISTED = listed()
 
-BASE = ["task=digits_mlp", "search.trials=2", "confirm.seeds=1", "sweep.name=bad", "trainer.steps=10"]
+BASE = [
+    *("task=digits_mlp", "search.trials=2", "confirm.seeds=1", "sweep.name=bad", "trainer.steps=10"),
+    "hydra.launcher.workers=0",  # what a worker would refuse is refused here, and sooner
+]
 
 NO_NUMBERS = ("two", "null", "true", "[1]", "{a:1}", "''", "1e", "nan", "inf", "-1", "0.5.0", "１２x", "1_0x")
 NO_WHOLES = ("1.5", "1e-3", "99999999999999999999", "1e400", "-99999999999999999999")
@@ -168,7 +171,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(found)
         patch.setattr(sys, "dont_write_bytecode", True)
         patch.syspath_prepend(found)
-        patch.setattr(sweep, "_pool", lambda _: (_ for _ in ()).throw(NOTHING_RAN))
+        patch.setattr(sweep, "_seat", lambda *_, **__: (_ for _ in ()).throw(NOTHING_RAN))
         yield found
         for name in ("syntax", "raises", "quits", "latin", "nul", "fn"):
             sys.modules.pop(name, None)
@@ -270,7 +273,9 @@ def test_code_and_combinations(
         return composed[-1]
 
     monkeypatch.setattr(doorman, "compose", remembered)
-    monkeypatch.setattr(doorman, "_main", lambda command: sweep.run_sweep([arm_of(composed[-1], command.axes)]))
+    monkeypatch.setattr(
+        doorman, "_main", lambda command: sweep.run_sweep([arm_of(composed[-1], command.axes)], workers=0)
+    )
     check(LISTED["built"], folder, capfd)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from arms import arm_with
 from optsweep.launch.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
-from optsweep.launch.worker import Job, Worker, _Reporter
+from optsweep.launch.worker import Job, Worker, _Reporter, _unwatched
 from optsweep.search.heartbeat import Heartbeat
 from optsweep.search.ownership import Claim, Lease, LeaseLostError
 from optsweep.search.process import process_name
@@ -90,6 +91,26 @@ def test_short_rungs_may_be_followed_by_a_pause() -> None:
     assert not renewed(leases, studies)
 
 
+def test_a_trial_hangs_when_it_is_given_no_longer_and_what_the_stores_take_is_none_of_its_time() -> None:
+    studies, clock = Renewals(), FakeClock()
+    leases = LeaseKeeper(cast(Studies, studies), [Claim(0, 1)], clock, timeout=30.0)
+    with leases.storing():  # its run is opened
+        clock.now = 100.0
+        assert not leases.overdue()
+        assert renewed(leases, studies)
+    clock.now = 130.0
+    assert not leases.overdue()
+    clock.now = 131.0
+    assert leases.overdue()
+    assert not renewed(leases, studies)
+    leases.rung(0)
+    with leases.storing():
+        clock.now = 200.0
+        assert not leases.overdue()
+    clock.now = 229.0
+    assert not leases.overdue()
+
+
 def test_a_lost_lease_is_noted_and_the_others_are_kept() -> None:
     studies, clock = Renewals(gone={0}), FakeClock()
     leases = keeper(studies, clock, count=3)
@@ -133,9 +154,30 @@ def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(
             seen.append(renewed.wait(60.0))
 
     worker = Slow.__new__(Slow)
-    worker.studies = studies
+    worker.studies, worker.watch = studies, _unwatched
     worker._train(Job(arm_with({}), "", "", ""), works)
     assert seen == [True]
+
+
+def test_a_trial_that_hangs_has_failed_by_its_own_fault_where_it_hangs(tmp_path: Path) -> None:
+    _, studies, works, _ = reporter(tmp_path, 1, "none")
+
+    class HangsInTraining(Worker):
+        def _train_held(self, job: Job, works: Sequence[Work], observer: _Reporter) -> None:
+            pass
+
+    @contextmanager
+    def watch(overdue: Callable[[], bool], tell: Callable[[str], None]) -> Iterator[None]:
+        assert not overdue()
+        tell("own.py:3, in forward")
+        yield
+
+    worker = HangsInTraining.__new__(HangsInTraining)
+    worker.studies, worker.watch = studies, watch
+    worker._train(Job(arm_with({}, trainer__timeout=60), "", "", ""), works)
+    (trial,) = studies.trials(works[0].arm, Phase.SEARCH)
+    assert trial.user_attrs["error"] == "own.py:3, in forward: no progress for 60 s (trainer.timeout)"
+    assert (trial.user_attrs["died"], trial.user_attrs["excused"]) == (False, False), "it counts"
 
 
 @pytest.mark.parametrize("found_by", ["report", "heartbeat", "tell"])

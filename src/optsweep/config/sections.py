@@ -169,6 +169,7 @@ class TrainerConfig(Keyed):
     divergence_factor: Annotated[float, Key("trainer.divergence_factor", checked(number, above=1.0))] = 2.0
     eval_batch_size: Annotated[int, Key("trainer.eval_batch_size", checked(whole, most=10**6))] = 64
     deterministic: Annotated[bool, Key("trainer.deterministic", flag)] = False
+    timeout: Annotated[float | None, Key("trainer.timeout", optional(number, above=0.0))] = None  # seconds
 
 
 @dataclass(frozen=True)

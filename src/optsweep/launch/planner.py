@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -19,8 +19,10 @@ from optsweep.launch.events import ArmProgress
 from optsweep.launch.leases import LeaseWatch
 from optsweep.launch.standing import FIXED, Standing, pooled
 from optsweep.launch.worker import Job
+from optsweep.report.wording import plural
 from optsweep.search.history import History
 from optsweep.search.ownership import Lease
+from optsweep.search.process import in_words
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Choice, SearchPlan, Slot, choose, ready, suggest
 from optsweep.search.space import Space, number_of
@@ -191,6 +193,19 @@ class Planner:
     def train_seconds(self) -> float:
         """Pure training time of all trials so far."""
         return sum((p.mean_seconds or 0.0) * p.done for p in self.progress)
+
+    def out_of_sight(self) -> Iterator[str]:
+        """Who holds trials and can't be seen from here, and when the sweep goes on if they are gone: a line each."""
+        held: dict[str, list[Lease]] = {}
+        for lease in self._leases():
+            if lease.worker and self._watch.out_of_sight(lease):
+                held.setdefault(lease.worker, []).append(lease)
+        for worker, leases in held.items():
+            seconds = max(self._watch.seconds_until_silent(lease) for lease in leases)
+            yield (
+                f"{plural(len(leases), 'trial')} in the hands of {in_words(worker)}, which can't be seen from here; if "
+                f"it is gone (a container that was replaced), the sweep goes on with them in {seconds:.0f} s"
+            )
 
     def lose_worker(self, worker: str, reason: str) -> None:
         """A worker of this machine died: its trials are free again at once."""

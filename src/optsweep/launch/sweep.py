@@ -14,26 +14,28 @@ from functools import partial
 from typing import TypeVar
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
-from optsweep.build.assemble import Built
 from optsweep.build.fingerprint import fingerprint_of
 from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
 from optsweep.database import OpenFiles, StoreGoneError
 from optsweep.errors import UserError
+from optsweep.launch.builds import Builds
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.deferred import Deferred
 from optsweep.launch.describe import describe_arm, describe_chosen, describe_session, describe_sweep
+from optsweep.launch.description import Description
 from optsweep.launch.devices import deal
 from optsweep.launch.events import Note, Observer, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
+from optsweep.launch.inquiries import Asker, Here
 from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.reconcile import Found, reconcile
 from optsweep.launch.status import first_failure
-from optsweep.launch.timing import time_arms
-from optsweep.launch.together import build_all, check_together, notes, without_looks
+from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
+from optsweep.launch.together import check_together, describe_all, notes, without_looks
 from optsweep.launch.work import work
 from optsweep.launch.worker import Job
 from optsweep.search.seats import Seat
@@ -69,35 +71,43 @@ def run_sweep(
     arms: Sequence[Arm],
     *,
     workers: int | None = None,
+    pool: Pool | None = None,
     alone: bool = False,
     command: str = "",
     observe: Observer = silent,
 ) -> SweepResult:
     """Run all arms to the end. `workers` 0: in this process; None: one per `trainer.threads` cores, or per GPU.
 
-    `alone`: a stock launcher's job, which knows one arm only of those that the sweep has. `command` repeats the call.
+    `pool`: workers that the caller has started already. `alone`: a stock launcher's job, which knows one arm only of
+    those that the sweep has. `command` repeats the call.
 
     Raises UserError before anything is written or trained if an arm, the store or the plan is not right, and
     KeyboardInterrupt when the user stops it.
     """
     begin = time.time()
-    prepared = _prepare(arms, workers, alone, observe)
     with contextlib.ExitStack() as until_the_end:
-        with _pool(prepared) as pool:
-            seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
-            files = until_the_end.enter_context(_files(prepared, seat))
-            prepared.spool.make_home()
-            deliver(prepared.spool)
-            opened = waiting(prepared.arms[0], lambda: _open(prepared, seat, files, pool, command, observe))
-            for text in notes(prepared.arms, prepared.built, prepared.labels):
-                observe(Note(text))
-            trained = _train(prepared, opened, pool, begin, command, observe)
+        if workers != 0 and pool is None:
+            pool = until_the_end.enter_context(LocalPool(arms[0].trainer.threads))
+        prepared = _prepare(arms, workers, pool, alone, observe)
+        seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
+        files = until_the_end.enter_context(_files(prepared, seat))
+        prepared.spool.make_home()
+        deliver(prepared.spool)
+        opened = waiting(prepared.arms[0], lambda: _open(prepared, seat, files, command, observe))
+        labels, known = [prepared.labels[arm.name] for arm in prepared.arms], prepared.known
+        for text in notes(labels, [its.algorithm for its in known], [its.warnings for its in known]):
+            observe(Note(text))
+        for text in opened.planner.out_of_sight():
+            observe(Note(text))
+        trained = _train(prepared, opened, begin, command, observe)
         with stopping_said(opened.planner.num_done(), command, observe):
+            if prepared.pool is not None:
+                prepared.pool.retire()
             deliver(prepared.spool)
             first = prepared.arms[0]
             waiting(first, opened.planner.deferred.send)
             waiting(first, lambda: _note_session(prepared, opened, begin))
-            timed = waiting(first, lambda: _time_steps(prepared, opened))
+            timed = waiting(first, lambda: _time_steps(prepared, opened, observe))
             return waiting(first, lambda: _conclude(prepared, opened, trained, timed, begin, observe))
 
 
@@ -106,11 +116,13 @@ class _Prepared:
     """Arms that were found right, and stores that can hold them; nothing of the sweep is written yet."""
 
     arms: Sequence[Arm]
-    built: Sequence[Built]
+    known: Sequence[Description]
     labels: dict[str, str]  # by arm
     baseline: str | None
     workers: int
     devices: Sequence[str]
+    pool: Pool | None  # None: the trials run in this process
+    asker: Asker  # whoever runs the arms' own code
     studies: Studies
 
     @property
@@ -137,26 +149,33 @@ class _Opened:
     files: SweepFiles
 
 
-def _prepare(arms: Sequence[Arm], workers: int | None, alone: bool, observe: Observer) -> _Prepared:
+def _prepare(arms: Sequence[Arm], workers: int | None, pool: Pool | None, alone: bool, observe: Observer) -> _Prepared:
     NUM_WORKERS("hydra.launcher.workers", workers)
     check_together(arms)
     if alone:
         arms, note = without_looks(arms)
         if note:
             observe(Note(note))
-    built = build_all(arms)
     labels = labels_of(arms)
     count, devices = deal(arms[0], workers)
     baseline = baseline_of(arms, labels, all_arms=not alone)
-    return _Prepared(arms, built, labels, baseline, count, devices, _stores(arms, built, observe))
+    if pool is not None:
+        pool.deal([devices[i % len(devices)] for i in range(count)])
+    asker = pool or Here(Builds())
+    known = describe_all(asker, arms, labels)
+    studies = _stores(arms, known, observe)
+    prepared = _Prepared(arms, known, labels, baseline, count, devices, pool, asker, studies)
+    if pool is not None and any(studies.note(arm.name, "finished") != prepared.size for arm in arms):
+        pool.start()  # the others import while the sweep is described
+    return prepared
 
 
 def open_stores(arms: Sequence[Arm]) -> Studies:
     """Open the stores of arms that others are going to run. Raises UserError as a sweep does, before any is made."""
-    return _prepare(arms, 0, True, silent).studies
+    return _prepare(arms, 0, None, True, silent).studies
 
 
-def _stores(arms: Sequence[Arm], built: Sequence[Built], observe: Observer) -> Studies:
+def _stores(arms: Sequence[Arm], known: Sequence[Description], observe: Observer) -> Studies:
     """Open both stores. One that is missing is made only when nothing can be refused any more."""
     tracking, storage = arms[0].tracking_uri, arms[0].storage
     runs = read_address(TRACKING_KEY, tracking)
@@ -166,7 +185,7 @@ def _stores(arms: Sequence[Arm], built: Sequence[Built], observe: Observer) -> S
         _check_tracking(tracking, observe)  # waits for another process that makes its tables
         store.check_sweep(tracking, arms[0].sweep)
     studies = Studies.open(storage, arms[0].sweep)
-    check_history(studies, arms, built)
+    check_history(studies, arms, known)
     _check_tracking(tracking, observe)
     return studies
 
@@ -174,16 +193,6 @@ def _stores(arms: Sequence[Arm], built: Sequence[Built], observe: Observer) -> S
 def _check_tracking(uri: str, observe: Observer) -> None:
     if (text := store.check(uri)) is not None:
         observe(Note(text))
-
-
-@contextlib.contextmanager
-def _pool(prepared: _Prepared) -> Iterator[Pool | None]:
-    """The workers, or None where the trials run in this process."""
-    with LocalPool(prepared.workers, prepared.devices, prepared.arms[0].trainer.threads) as pool:
-        unfinished = any(prepared.studies.note(arm.name, "finished") != prepared.size for arm in prepared.arms)
-        if prepared.workers and unfinished:
-            pool.start()  # they import while the sweep is described
-        yield pool if prepared.workers else None
 
 
 def _seat(prepared: _Prepared, *, whole: bool) -> AbstractContextManager[Seat]:
@@ -231,21 +240,19 @@ def _reconcile(prepared: _Prepared, tracker: Tracker, seat: Seat, observe: Obser
     return found
 
 
-def _open(
-    prepared: _Prepared, seat: Seat, files: SweepFiles, pool: Pool | None, command: str, observe: Observer
-) -> _Opened:
+def _open(prepared: _Prepared, seat: Seat, files: SweepFiles, command: str, observe: Observer) -> _Opened:
     """Tell the stores what is going to be run."""
-    arms, built, first = prepared.arms, prepared.built, prepared.arms[0]
-    note_content(prepared.studies, seat, arms, built)
+    arms, known, first, pool = prepared.arms, prepared.known, prepared.arms[0], prepared.pool
+    note_content(prepared.studies, seat, arms, known)
     tracker = Tracker(first.tracking_uri, first.sweep)
     _reconcile(prepared, tracker, seat, observe)
     run, plan = describe_sweep(tracker, arms, prepared.labels, prepared.baseline, prepared.devices[0], command)
-    jobs = [describe_arm(tracker, arm, b, prepared.labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
+    jobs = [describe_arm(tracker, arm, its, prepared.labels[arm.name]) for arm, its in zip(arms, known, strict=True)]
     planner = Planner(
         [
-            PlannedArm(job, search_plan(job.arm, repeat), b.space, repeat)
+            PlannedArm(job, search_plan(job.arm, repeat), its.space, repeat)
             for repeat in range(first.most_repeats)
-            for job, b in zip(jobs, built, strict=True)
+            for job, its in zip(jobs, known, strict=True)
         ],
         prepared.studies,
         seat,
@@ -265,15 +272,13 @@ def _open(
     return _Opened(tracker, run, plan, jobs, planner, seat, files)
 
 
-def _train(
-    prepared: _Prepared, opened: _Opened, pool: Pool | None, begin: float, command: str, observe: Observer
-) -> int:
+def _train(prepared: _Prepared, opened: _Opened, begin: float, command: str, observe: Observer) -> int:
     """Train what is missing; returns the number of trials that ended. The session is noted however this ends."""
     planner, workers, first = opened.planner, max(1, prepared.workers), prepared.arms[0]
     storage = storage_outage(first.storage, prepared.spool.folder)
     observe(Started(first.sweep, workers))
     try:
-        trained = work(planner, opened.jobs, pool, command, observe, storage)
+        trained = work(planner, opened.jobs, prepared.pool, command, observe, storage)
     except BaseException:
         with contextlib.suppress(Exception):  # what went wrong is said, and not that this did too
             _note_session(prepared, opened, begin)
@@ -298,14 +303,19 @@ def waiting(arm: Arm, call: Callable[[], T]) -> T:
     return patiently(call, tracking_outage(spool.tracking_uri, spool.folder))
 
 
-def _time_steps(prepared: _Prepared, opened: _Opened) -> bool:
+def _time_steps(prepared: _Prepared, opened: _Opened, observe: Observer) -> bool:
     """Describe what was chosen, and time its steps where there is no timing yet; returns whether there was one."""
-    for job, built in zip(opened.jobs, prepared.built, strict=True):
-        describe_chosen(opened.tracker, job, built)
-    timings = time_arms(opened.jobs, prepared.built, opened.tracker)
-    for run, timing in timings.items():
-        opened.tracker.note_timing(run, timing)
-    return bool(timings)
+    tracker, pairs = opened.tracker, list(zip(opened.jobs, prepared.known, strict=True))
+    wanted = [to_measure(prepared.studies, tracker, job, known) for job, known in pairs]
+    found = measure_all(prepared.asker, [arm for arm in wanted if arm is not None])
+    for job, known in pairs:
+        measured = found.get(job.arm.name, Measured())
+        describe_chosen(tracker, job, known, measured.facts if known.space.program else None)
+        if measured.timing is not None:
+            tracker.note_timing(job.parent_run, measured.timing)
+        elif measured.trouble:
+            observe(Note(f"{job.label}: {note_untimed(prepared.studies, job, measured.trouble)}"))
+    return any(measured.timing is not None for measured in found.values())
 
 
 def _conclude(

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from optsweep.build.assemble import Built, build_arm, device_of
-from optsweep.build.named_task import task_for
-from optsweep.build.resplit import redraws
+from optsweep.build.assemble import Built
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, located
 from optsweep.inference.repeats import seed_index
+from optsweep.launch.builds import Builds
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.search.ownership import Claim, LeaseLostError
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot, seed_of
 from optsweep.search.space import Value
 from optsweep.search.studies import Studies, Work
-from optsweep.tasks.base import Trainable
 from optsweep.tracking import store
 from optsweep.tracking.courier import Courier
 from optsweep.tracking.outage import StoreFailureError, passes, patiently, storage_outage
@@ -49,6 +47,15 @@ class InterruptedTrainingError(Exception):
     """The worker was asked to stop in the middle of a trial."""
 
 
+Watch = Callable[[Callable[[], bool], Callable[[str], None]], AbstractContextManager[None]]
+"""Within it the process ends once the first says so; the second hears before where in the user's code it is."""
+
+
+def _unwatched(overdue: Callable[[], bool], tell: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Trials in the user's own process may take as long as they like: a debugger may be at work."""
+    return nullcontext()
+
+
 class Worker:
     """Works trials of the given jobs until there is nothing left to do, in this process.
 
@@ -57,18 +64,22 @@ class Worker:
     """
 
     def __init__(
-        self, jobs: Sequence[Job], *, device: str | None = None, stopping: Callable[[], bool] = lambda: False
+        self,
+        jobs: Sequence[Job],
+        *,
+        builds: Builds | None = None,  # what this process has built already
+        stopping: Callable[[], bool] = lambda: False,
+        watch: Watch = _unwatched,
     ) -> None:
         first = jobs[0].arm
-        self.jobs, self.stopping, self.device = jobs, stopping, device
+        self.jobs, self.stopping, self.watch = jobs, stopping, watch
+        self.builds = builds or Builds()
         spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
         self._storage = storage_outage(first.storage, spool.folder)
         self.studies = self.waiting(lambda: opened(first.storage, first.sweep))
         store.preload()
         self.courier = Courier(spool)
         self.name = process_name()
-        self._tasks: dict[str, Trainable] = {}
-        self._built: dict[tuple[str, int], Built] = {}
         self._next = os.getpid() % len(jobs)
 
     def close(self) -> None:
@@ -104,12 +115,21 @@ class Worker:
 
     def _train(self, job: Job, works: Sequence[Work]) -> None:
         """Train popped trials together; a crash fails them all, and each is run again."""
-        with LeaseKeeper(self.studies, [work.claim for work in works]) as leases:
-            self._train_held(job, works, _Reporter(self, job, leases))
+        claims, timeout = [work.claim for work in works], job.arm.trainer.timeout
+        with LeaseKeeper(self.studies, claims, timeout=timeout) as leases:
+            observer = _Reporter(self, job, leases)
+
+            def hung(place: str) -> None:
+                reason = f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)"
+                self._give_up(works, observer, reason, excused=False)
+                observer.crash(reason)
+
+            with self.watch(leases.overdue, hung):
+                self._train_held(job, works, observer)
 
     def _train_held(self, job: Job, works: Sequence[Work], observer: _Reporter) -> None:
         try:
-            built = self._build(job.arm, works[0].repeat)
+            built = self.builds.of(job.arm, works[0].repeat)
             observer.open(works, built)
             workload = built.workload_for(works[0].slot.params)
             with threads(job.arm.trainer.threads):
@@ -132,18 +152,6 @@ class Worker:
         for work in works:
             if work.claim not in observer.told:
                 self.waiting(partial(self.studies.fail, work.claim, reason, excused=excused))
-
-    def _build(self, arm: Arm, repeat: int) -> Built:
-        """The arm as the repeat has it, which is another one where the split is drawn anew."""
-        key = repr(arm.task)
-        if key not in self._tasks:
-            self._tasks[key] = task_for(arm)
-        task = self._tasks[key]
-        of = arm.name, repeat if redraws(arm, task) else 0
-        if of not in self._built:
-            device = device_of(arm.trainer.device if self.device is None else self.device)
-            self._built[of] = build_arm(arm, task, device, repeat)
-        return self._built[of]
 
 
 def opened(storage: str, sweep: str) -> Studies:
@@ -178,6 +186,10 @@ class _Reporter:
 
     def open(self, works: Sequence[Work], built: Built) -> None:
         """Open one run per trial."""
+        with self.leases.storing():
+            self._open(works, built)
+
+    def _open(self, works: Sequence[Work], built: Built) -> None:
         self.works = works
         self.logs += [self._log(work, built) for work in works]
 
@@ -204,6 +216,10 @@ class _Reporter:
         if self.worker.stopping():
             raise InterruptedTrainingError
         self.leases.rung(rung.step)
+        with self.leases.storing():
+            self._note(place, rung)
+
+    def _note(self, place: int, rung: Rung) -> None:
         work = self.works[place]
         if place in self.leases.lost:
             self._drop(place)
@@ -219,6 +235,10 @@ class _Reporter:
 
     def on_end(self, place: int, outcome: Outcome) -> None:
         """Write the end first, then tell the study: a told trial is complete in MLflow or in the spool."""
+        with self.leases.storing():
+            self._tell(place, outcome)
+
+    def _tell(self, place: int, outcome: Outcome) -> None:
         work = self.works[place]
         if work.claim in self.dropped:
             return

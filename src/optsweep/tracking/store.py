@@ -123,8 +123,9 @@ def client(uri: str) -> MlflowClient:
     if address.is_server:
         _tell_who_asks(address.credentials)
     if address.file is not None:
-        address = address.at(address.file.absolute())  # MLflow would keep the working folder of now
-        _leave_deleted(address, address.file)
+        file = address.file.absolute()  # MLflow would keep the working folder of now
+        address = address.at(file)
+        _leave_deleted(address, file)
     return MlflowClient(tracking_uri=address.text, registry_uri=address.text)
 
 
