@@ -173,7 +173,8 @@ def test_a_trial_that_hangs_has_failed_by_its_own_fault_where_it_hangs(tmp_path:
         yield
 
     worker = HangsInTraining.__new__(HangsInTraining)
-    worker.studies, worker.watch = studies, watch
+    worker.studies, worker.watch, worker.stopping = studies, watch, lambda: False
+    worker._storage = storage_outage(f"sqlite:///{tmp_path}/optuna.db")
     worker._train(Job(arm_with({}, trainer__timeout=60), "", "", ""), works)
     (trial,) = studies.trials(works[0].arm, Phase.SEARCH)
     assert trial.user_attrs["error"] == "own.py:3, in forward: no progress for 60 s (trainer.timeout)"
