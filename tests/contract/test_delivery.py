@@ -34,7 +34,8 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def held(tmp_path: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(empty, tmp_path / "mlruns")
-    return Spool.of("sqlite:///mlruns/mlflow.db", "sqlite:///mlruns/optuna.db", "s")
+    # absolute, since MLflow keeps an engine for each address as it is written
+    return Spool.of(f"sqlite:///{tmp_path}/mlruns/mlflow.db", f"sqlite:///{tmp_path}/mlruns/optuna.db", "s")
 
 
 def found(held: Spool) -> Sequence[Run]:
@@ -133,7 +134,7 @@ def test_a_page_states_what_waits_and_sync_says_how_much(held: Spool, capsys: py
     api.report(held.tracking_uri, ["s"])
     assert len(found(held)) == before + 1
     left_by_a_dead_worker(held, "b")
-    assert run(["sync", "s"]) == 0
+    assert run(["sync", "s", "--tracking-uri", held.tracking_uri, "--storage", held.storage]) == 0
     said = ["sweep s: 1 trial was delivered", "its own command goes on with what is left to train"]
     assert capsys.readouterr().out.splitlines() == said
     assert len(found(held)) == before + 2

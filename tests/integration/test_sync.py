@@ -17,7 +17,10 @@ def test_it_trains_to_its_end_says_what_waits_and_sync_delivers_and_reports(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    arm = arm_with({}, trainer__steps=6, task__width=8, confirm__seeds=2)
+    tracking, storage = (f"sqlite:///{folder}/mlruns/{name}.db" for name in ("mlflow", "optuna"))
+    arm = arm_with(
+        {}, trainer__steps=6, task__width=8, confirm__seeds=2, tracking__uri=tracking, tracking__storage=storage
+    )
 
     def away(uri: str, sweep: str) -> None:
         raise ConnectionRefusedError
@@ -33,7 +36,7 @@ def test_it_trains_to_its_end_says_what_waits_and_sync_delivers_and_reports(
     assert len(said) == 1
     assert "training goes on, curves wait in mlruns/spool/" in said[0]
     assert not Path("reports").exists()
-    assert run(["sync", arm.sweep]) == 0
+    assert run(["sync", arm.sweep, "--tracking-uri", tracking, "--storage", storage]) == 0
     assert capsys.readouterr().out.startswith(f"sweep {arm.sweep}: 2 trials were delivered\n")
     assert Path("reports", arm.sweep, "index.html").is_file()
     assert not Path("mlruns/spool").exists()
