@@ -19,6 +19,7 @@ from optsweep.search.heartbeat import Heartbeat
 from optsweep.search.ownership import Claim, Lease, LeaseLostError
 from optsweep.search.process import process_name
 from optsweep.search.studies import Studies, Work
+from optsweep.tracking.outage import storage_outage
 from optsweep.train.trial import Phase, Rung
 from reporting import GIVEN_UP, OUTCOME, RUNG, reporter
 
