@@ -203,7 +203,11 @@ class Tracker:
         for run in self.trials(arm):
             phase = run.data.tags.get(names.PHASE)
             if phase in (Phase.CONFIRM.value, names.SUPERSEDED) and _repeat(run) == repeat:
-                wanted = names.SUPERSEDED if TrialHead.of(run.data.tags, run.data.params).slot in slots else Phase.CONFIRM.value
+                wanted = (
+                    names.SUPERSEDED
+                    if TrialHead.of(run.data.tags, run.data.params).slot in slots
+                    else Phase.CONFIRM.value
+                )
                 if wanted != phase:
                     self.set_tags(str(run.info.run_id), {names.PHASE: wanted})
 
