@@ -12,6 +12,7 @@ from optsweep.build.resplit import redraws
 from optsweep.config.arm import Arm
 from optsweep.errors import located
 from optsweep.inference.repeats import seed_index
+from optsweep.launch.checkpoints import BatchCheckpoints, Checkpoints, InterruptedTrainingError
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.search.ownership import Claim, LeaseLostError
 from optsweep.search.process import process_name
@@ -38,10 +39,6 @@ class Job:
     program_keys: tuple[str, ...] = ()  # searched keys in which trials that train together are alike
 
 
-class InterruptedTrainingError(Exception):
-    """The worker was asked to stop in the middle of a trial."""
-
-
 class Worker:
     """Works trials of the given jobs until there is nothing left to do, in this process."""
 
@@ -52,6 +49,7 @@ class Worker:
         self.jobs, self.stopping, self.device = jobs, stopping, device
         self.studies = Studies.open(first.storage, first.sweep)
         self.tracker = Tracker(first.tracking_uri, first.sweep)
+        self.checkpoints = Checkpoints.of(first.storage, first.sweep)
         self.name = process_name()
         self._tasks: dict[str, Trainable] = {}
         self._built: dict[tuple[str, int], Built] = {}
@@ -87,10 +85,18 @@ class Worker:
     def _train_held(self, job: Job, works: Sequence[Work], observer: _Reporter) -> None:
         try:
             built = self._build(job.arm, works[0].repeat)
-            observer.open(works, built)
+            kept = BatchCheckpoints(
+                self.checkpoints,
+                works,
+                job.fingerprint,
+                seconds=job.arm.trainer.checkpoint_seconds,
+                stopping=self.stopping,
+            )
+            kept.look(built.program.device)
+            observer.open(works, built, kept)
             workload = built.workload_for(works[0].slot.params)
             with threads(job.arm.trainer.threads):
-                workload.train([trial_of(job.arm, built, work) for work in works], observer)
+                workload.train([trial_of(job.arm, built, work) for work in works], observer, kept)
         except LeaseLostError:
             return
         except InterruptedTrainingError:
@@ -135,6 +141,8 @@ def trial_of(arm: Arm, built: Built, work: Work) -> Trial:
 class _Reporter:
     """Tells MLflow and the study what happens to the trials of one batch."""
 
+    kept: BatchCheckpoints
+
     def __init__(self, worker: Worker, job: Job, leases: LeaseKeeper) -> None:
         self.worker, self.job, self.leases = worker, job, leases
         self.logs: list[TrialLog] = []
@@ -142,16 +150,18 @@ class _Reporter:
         self.told: set[Claim] = set()
         self.dropped: set[Claim] = set()
 
-    def open(self, works: Sequence[Work], built: Built) -> None:
-        """Open one run per trial."""
-        self.works = works
-        for work in works:
-            if work.attempt:
+    def open(self, works: Sequence[Work], built: Built, kept: BatchCheckpoints) -> None:
+        """Open one run per trial; one that goes on goes on with its run."""
+        self.works, self.kept = works, kept
+        for place, work in enumerate(works):
+            before = kept.goes_on_from(place)
+            if work.attempt and before is None:
                 reason = "cut off before its end; it was run again"
                 self.worker.tracker.lost_trials(work.arm, work.phase, work.slot.number, reason, work.repeat)
-            self.logs.append(self._log(work, built))
+            self.logs.append(self._log(work, built, before))
+            kept.take_over(place)
 
-    def _log(self, work: Work, built: Built) -> TrialLog:
+    def _log(self, work: Work, built: Built, before: str | None) -> TrialLog:
         slot = work.slot
         head = TrialHead(
             arm=work.arm,
@@ -165,12 +175,11 @@ class _Reporter:
         )
         repeat = f"repeat {work.repeat}, " if work.repeat else ""
         name = f"{self.job.label} · {repeat}{work.phase.value} {slot.number}"
-        return TrialLog(self.worker.tracker, self.job.parent_run, name, head, built.program.task.metric)
+        metric = built.program.task.metric
+        return TrialLog(self.worker.tracker, self.job.parent_run, name, head, metric, resume=before)
 
     def on_rung(self, place: int, rung: Rung) -> None:
         """Log the rung, which is the progress that keeps the lease."""
-        if self.worker.stopping():
-            raise InterruptedTrainingError
         self.leases.rung(rung.step)
         work = self.works[place]
         if place in self.leases.lost:
@@ -198,6 +207,7 @@ class _Reporter:
         else:
             self.leases.ended(place)
             self.told.add(work.claim)
+            self.kept.ended(place)
 
     def _drop(self, place: int) -> None:
         """Leave a trial that was given up to whoever has it now. Raises LeaseLostError if none of the batch is left."""
@@ -206,12 +216,14 @@ class _Reporter:
             return
         self.dropped.add(work.claim)
         self.leases.ended(place)
+        self.kept.leave(place)
         self.logs[place].crash("given up by the planner; it was run again")
         if len(self.told) + len(self.dropped) == len(self.works):
             raise LeaseLostError
 
     def crash(self, reason: str) -> None:
         """Close the runs of all trials that have no result."""
-        for log, work in zip(self.logs, self.works, strict=False):
+        for place, (log, work) in enumerate(zip(self.logs, self.works, strict=False)):
             if work.claim not in self.told | self.dropped:
+                self.kept.ended(place)
                 log.crash(reason)

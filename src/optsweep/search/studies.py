@@ -57,6 +57,7 @@ class Work:
     attempt: int
     repeat: int = 0
     id: str = ""  # the trial's own in all stores, unlike its number, which SQLite gives out again
+    earlier: tuple[str, ...] = ()  # attempts that it can go on from, by their ids
 
 
 class Studies:
@@ -143,7 +144,16 @@ class Studies:
         self.storage = optuna.storages.get_storage(self._database)  # which remembers trials that have ended
         return forgiven
 
-    def enqueue(self, seat: Seat, arm: str, phase: Phase, slot: Slot, attempt: int = 0, repeat: int = 0) -> None:
+    def enqueue(
+        self,
+        seat: Seat,
+        arm: str,
+        phase: Phase,
+        slot: Slot,
+        attempt: int = 0,
+        repeat: int = 0,
+        earlier: Sequence[str] = (),
+    ) -> None:
         """Make a trial that waits for a worker. Raises SeatLostError if another process plans this arm by now."""
         study = self.ensure(arm, phase, repeat)
         attributes = {
@@ -153,6 +163,7 @@ class Studies:
             "seed": slot.seed,
             "origin": slot.origin,
             "attempt": attempt,
+            "earlier": list(earlier),
             "prune_above": {str(step): value for step, value in slot.prune_above.items()},
         }
         number = select(func.count()).select_from(TRIALS).where(TRIALS.c.study_id == study).scalar_subquery()
@@ -228,7 +239,8 @@ class Studies:
                 continue
             with suppress(LeaseLostError):  # another worker was faster
                 claim = self._ownership.claim(trial_id, worker, lease)
-                taken.append(Work(arm, phase, claim, slot, attempt, repeat, str(trial.user_attrs["id"])))
+                earlier = tuple(trial.user_attrs.get("earlier", ()))
+                taken.append(Work(arm, phase, claim, slot, attempt, repeat, str(trial.user_attrs["id"]), earlier))
                 if failed_before:
                     break
         return taken

@@ -140,8 +140,10 @@ def _together(program: Program, trials: Sequence[Trial], observer: Observer, che
         state = saved[trial.key]
         runs.setdefault(tuple(state["at"]) if state else (), []).append(trial)
     for members in runs.values():
-        states = [state for trial in members if (state := saved[trial.key])]
-        _run(program, members, observer, checkpointer, states).run()
+        states = [state for trial in members if (state := saved.pop(trial.key))]
+        run = _run(program, members, observer, checkpointer, states)
+        states.clear()  # which may be large
+        run.run()
 
 
 def _alone(
@@ -155,8 +157,9 @@ def _alone(
 
     The set begins anew with every trial, so a trial's numbers don't depend on those before it.
     """
-    saved = checkpointer.saved(trial.key)
-    run = _run(program, [trial], observer, checkpointer, [saved] if saved else [])
+    states = [state] if (state := checkpointer.saved(trial.key)) else []
+    run = _run(program, [trial], observer, checkpointer, states)
+    del state, states  # which may be large
     while True:
         try:
             return work(run)

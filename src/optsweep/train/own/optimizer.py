@@ -95,8 +95,11 @@ class TrialOptimizer(RowOptimizer):
         if theirs:  # their state is inside
             state = {key: {name: own[name] for name in PROGRESS} for key, own in state.items()}
         self.load_state_dict({**saved, "state": state})
-        for row in (row for rows in self._rows for row in rows.rows if theirs):
-            row.update.take_up([theirs[tuple(row.parameters)]])
+        for index, rows in enumerate(self._rows if theirs else ()):
+            self._hyper(index)  # from which the updates know whether they decay
+            for row in rows.rows:
+                row.update.init(row.row)
+                row.update.take_up([theirs[tuple(row.parameters)]])
 
     def _advance(self, taken: Sequence[Taken]) -> None:
         if not self._watched(self._steps + 1):

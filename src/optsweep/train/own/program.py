@@ -94,8 +94,7 @@ def train_loop(
     program: LoopProgram, trial: Trial, observer: Observer, checkpointer: Checkpointer = NO_CHECKPOINTS
 ) -> Outcome:
     """Train one trial to its end. Raises what the loop raises, and LoopError for what it does wrong."""
-    saved = checkpointer.saved(trial.key)
-    referee = _called(program, trial, observer, checkpointer, saved)
+    referee = _called(program, trial, observer, checkpointer, checkpointer.saved(trial.key))
     if (error := referee.running.unfit) is not None:
         checkpointer.unfit([trial.key], error)
         referee = _called(program, trial, observer, checkpointer, None)
@@ -249,7 +248,7 @@ class _Referee:
         return points
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Keeping:
     """Keeps a trial of a loop with what its referee knows."""
 
@@ -266,6 +265,7 @@ class _Keeping:
         """The loop took up its part, so the referee takes up its own."""
         assert self.whole is not None
         self.referee.restore(self.whole["referee"])
+        self.whole = None  # it may be large
 
     def pause(self, state: Callable[[], Saved] | None) -> None:
         """Let the checkpointer have both parts."""
