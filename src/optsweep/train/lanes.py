@@ -54,14 +54,10 @@ class Lane:
     def state(self, *, past: Past) -> dict[str, Any]:
         """What goes on with it, as plain data; the numbers of the steps after `past` are computed again."""
         numbers = {name: vars(self)[name] for name in _NUMBERS}
-        multipliers = self.multipliers
-        # Those of a schedule that doesn't listen are a function of the step.
-        applied = multipliers.values if multipliers.schedule.listens else multipliers.values[:0]
         return {
             **numbers,
             "rungs": list(self.rungs),
-            "multipliers": torch.tensor(applied, dtype=torch.float64),
-            "observed": list(multipliers.observed),
+            "observed": list(self.multipliers.observed),  # of which, and the step, the coming multipliers are a function
             "past": [past.steps, past.largest, past.total],
             "last": dict(self.last),
             "points": [list(vars(point).values()) for point in self.points],
@@ -72,8 +68,8 @@ class Lane:
         for name in _NUMBERS:
             setattr(self, name, saved[name])
         schedule, num_steps = self.multipliers.schedule, self.multipliers.num_steps
-        applied = {"values": saved["multipliers"].numpy(), "observed": saved["observed"]}
-        self.multipliers = Multipliers.restored(schedule, num_steps, applied)
+        observed = {"values": [], "observed": saved["observed"]}
+        self.multipliers = Multipliers.restored(schedule, num_steps, observed)
         self.rungs, self.last = list(saved["rungs"]), dict(saved["last"])
         self.past = self.before = Past(*saved["past"])
         self.points = [Point(*numbers) for numbers in saved["points"]]
