@@ -65,6 +65,15 @@ class Freed:
     arguments: tuple[str, ...]  # of the command that runs the sweep; empty where it isn't known whole
 
 
+@dataclass(frozen=True)
+class Synced:
+    """What `sync` has delivered."""
+
+    trials: int
+    complete: bool  # whether all trials of the sweep are trained: its report can be written
+    arguments: tuple[str, ...] = ()  # of the command that runs the sweep; empty where it isn't known whole
+
+
 def run(
     arms: Sequence[Arm],
     *,
@@ -81,7 +90,7 @@ def run(
     """
     from optsweep.launch.environment import num_cores
     from optsweep.launch.events import silent
-    from optsweep.launch.sweep import note_report, run_sweep, stopping_said
+    from optsweep.launch.sweep import note_report, run_sweep, spool_of, stopping_said, waiting
 
     observe = observe or silent
     index = REPORTS / arms[0].sweep / "index.html"
@@ -91,7 +100,7 @@ def run(
             from optsweep.launch.provisional import pages
 
             aside = workers != 0
-            heard = until_trained.enter_context(pages(arms[0].tracking_uri, arms[0].sweep, index, observe, aside=aside))
+            heard = until_trained.enter_context(pages(spool_of(arms[0]), index, observe, aside=aside))
         result = run_sweep(arms, workers=workers, command=command, observe=heard)
     if not report:
         return Finished(result, None, None)
@@ -100,8 +109,11 @@ def run(
     from optsweep.report import write_report
 
     with stopping_said(result.done, command, observe):
-        written = write_report(result.tracking_uri, [result.sweep], index.parent, processes=num_cores())
-        note_report(result)
+        cores = num_cores()
+        written = waiting(
+            arms[0], lambda: write_report(result.tracking_uri, [result.sweep], index.parent, processes=cores)
+        )
+        waiting(arms[0], lambda: note_report(result))
     return Finished(result, written, index)
 
 
@@ -210,6 +222,8 @@ def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None) ->
     from optsweep.tracking.store import check
 
     check(tracking_uri, create=False)
+    for sweep in sweeps:
+        _delivered(tracking_uri, Arm.storage, sweep)
     return write_report(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), processes=num_cores())
 
 
@@ -255,13 +269,45 @@ def status(storage: str, sweep: str) -> tuple[PhaseStatus, ...]:
     return tuple(status_of(storage, sweep))
 
 
+def sync(storage: str, tracking_uri: str, sweep: str) -> Synced:
+    """Deliver what waits of a sweep for its way into the tracking store.
+
+    Raises UserError for a sweep that isn't there, and StoreFailureError, with what waits, if the store is still away.
+    """
+    from optsweep.launch.status import is_trained
+    from optsweep.tracking.store import check, client, find_experiment
+    from optsweep.tracking.writer import Tracker
+
+    check(tracking_uri, create=False)
+    delivered = _delivered(tracking_uri, storage, sweep)
+    find_experiment(client(tracking_uri), sweep)  # looking makes none
+    tracker = Tracker(tracking_uri, sweep)
+    sheet = tracker.sweep_sheet(tracker.sweep_run())
+    if sheet is None or not is_trained(storage, sweep, sheet.plan):
+        return Synced(delivered, complete=False)
+    return Synced(delivered, complete=True, arguments=_arguments(sheet.command))
+
+
+def _delivered(tracking_uri: str, storage: str, sweep: str) -> int:
+    """Deliver what waits of a sweep; how many trials that were."""
+    from optsweep.tracking.postman import deliver
+    from optsweep.tracking.spool import Spool
+
+    return deliver(Spool.of(tracking_uri, storage, sweep), lambda: True)
+
+
+def _arguments(command: str) -> tuple[str, ...]:
+    """Of a sweep's command; none where a password in it is starred out."""
+    import shlex
+
+    return () if "***" in command else tuple(shlex.split(command)[1:])
+
+
 def retry(storage: str, tracking_uri: str, sweep: str) -> Freed:
     """Free what a sweep has given up: its own command, or `run`, runs it again.
 
     Raises UserError for a sweep that isn't there, or that is being run.
     """
-    import shlex
-
     from optsweep.launch.status import forgive
     from optsweep.tracking.store import check
     from optsweep.tracking.writer import Tracker
@@ -270,9 +316,7 @@ def retry(storage: str, tracking_uri: str, sweep: str) -> Freed:
     failures = forgive(storage, sweep)
     tracker = Tracker(tracking_uri, sweep)
     sheet = tracker.sweep_sheet(tracker.sweep_run())
-    command = sheet.command if sheet is not None else ""
-    whole = "***" not in command  # no password was starred out
-    return Freed(failures, tuple(shlex.split(command)[1:]) if whole else ())
+    return Freed(failures, _arguments(sheet.command if sheet is not None else ""))
 
 
 def check(

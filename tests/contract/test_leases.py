@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -21,6 +21,8 @@ from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies, Work
 from optsweep.tracking.trial_log import TrialLog
 from optsweep.train.trial import End, Outcome, Phase, Rung
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -135,6 +137,9 @@ class Log:
     def crash(self, reason: str) -> None:
         self.ends.append(reason)
 
+    def close(self) -> None:
+        pass
+
 
 @dataclass
 class OneWorker:
@@ -145,6 +150,9 @@ class OneWorker:
 
     def stopping(self) -> bool:
         return False
+
+    def waiting(self, call: Callable[[], T]) -> T:
+        return call()
 
 
 RUNG: Mapping[str, Any] = {

@@ -14,6 +14,7 @@ from optsweep.launch import stop, work
 from optsweep.launch.planner import Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool, _Member
+from optsweep.tracking.outage import storage_outage
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,8 @@ class Losses(list[str]):
 def watch(pool: DeadPool, *, asked: bool) -> list[str]:
     planner, request = Losses(), stop.StopRequest(at_a_rung=False)
     request.asked = asked
-    work._watch(cast(Pool, pool), cast(Planner, cast(Any, planner)), request)
+    storage = storage_outage("sqlite:///optuna.db")
+    work._watch(cast(Pool, pool), cast(Planner, cast(Any, planner)), request, storage)
     return planner
 
 

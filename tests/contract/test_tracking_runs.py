@@ -25,6 +25,7 @@ from optsweep.report.comparison import compare
 from optsweep.report.verdict import verdict
 from optsweep.search.studies import Studies
 from optsweep.tracking import names, store
+from optsweep.tracking.delivery import AtOnce
 from optsweep.tracking.names import Status
 from optsweep.tracking.reader import load_sweep
 from optsweep.tracking.schema import Chosen, Timing, TrialHead
@@ -60,8 +61,8 @@ def test_an_arm_is_found_again_whatever_its_name_is(uri: str) -> None:
     tracker.sweep_run()
     created = {name: tracker.arm_run(name, name) for name in NAMES}
     for name, run in created.items():
-        TrialLog(tracker, run, "t", head(name, 0), "accuracy")
-        TrialLog(tracker, run, "t", head(name, 1), "accuracy")
+        TrialLog(AtOnce(tracker), run, "t", head(name, 0), "accuracy").write()
+        TrialLog(AtOnce(tracker), run, "t", head(name, 1), "accuracy").write()
     again = Tracker(uri, "names")  # as a worker, or a later call
     assert {name: again.arm_run(name, name) for name in NAMES} == created
     for name in NAMES:
@@ -126,9 +127,9 @@ def test_people_see_six_short_tags_at_most(uri: str, pair: list[tuple[Arm, Built
     tracker = Tracker(uri, "tags")
     describe_sweep(tracker, [arm for arm, _ in pair], {arm.name: arm.name for arm, _ in pair}, None, "cpu", "optsweep")
     job = describe_arm(tracker, *pair[0], "adamw + cosine")
-    diverged = TrialLog(tracker, job.parent_run, "t", head(job.arm.name, 0), "accuracy")
+    diverged = TrialLog(AtOnce(tracker), job.parent_run, "t", head(job.arm.name, 0), "accuracy")
     diverged.end(Outcome(End.DIVERGED, 4, 9.0, 0.0, None, None, 1.0, 8, "training loss was not finite at step 4"))
-    TrialLog(tracker, job.parent_run, "t", head(job.arm.name, 1), "accuracy").crash("OSError: the disk is gone")
+    TrialLog(AtOnce(tracker), job.parent_run, "t", head(job.arm.name, 1), "accuracy").crash("OSError: the disk is gone")
     runs = store.runs(tracker.client, tracker.experiment_id)
     assert len(runs) == 4
     for run in runs:

@@ -31,7 +31,7 @@ from optsweep.config.sections import NUM_WORKERS
 from optsweep.config.wrong import of_hydra
 from optsweep.errors import SweepFailedError, UserError, first_line, nearest, without_secrets
 from optsweep.imported import check_trusted
-from optsweep.tracking.store import StoreFailureError
+from optsweep.tracking.outage import StoreFailureError
 from optsweep.yaml_files import circles_of_defaults, in_words
 
 CONFIG = "pkg://optsweep.conf"

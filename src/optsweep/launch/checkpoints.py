@@ -118,11 +118,6 @@ class Checkpoints:
             os.replace(path, aside)
             say(f"checkpoint {aside} is set aside, because {reason}; the trial starts anew")
 
-    def hand_on(self, before: str, trial: str) -> None:
-        """Let what was kept of one attempt be the next one's."""
-        with contextlib.suppress(OSError):
-            os.replace(self._path(before), self._path(trial))
-
     def remove(self, trials: Collection[str]) -> None:
         """Forget trials, and the folder with the last one."""
         with contextlib.suppress(OSError):
@@ -145,7 +140,6 @@ class BatchCheckpoints:
         files: Checkpoints,
         works: Sequence[Work],
         fingerprint: str,
-        *,
         seconds: float,
         stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.perf_counter,
@@ -156,30 +150,26 @@ class BatchCheckpoints:
         self._owners = [Owner.of(work, fingerprint) for work in works]
         self._open = set(range(len(works)))
         self._since = clock()
-        self._found: dict[int, tuple[str, Saved]] = {}  # by place: whose it was, and what was kept
+        self._found: dict[int, Saved] = {}  # by place
+        self._before: dict[int, str] = {}  # the attempts that it is of
+        self._to_be_kept: Callable[[int], None] = lambda place: None
 
-    def look(self, device: torch.device) -> None:
-        """Look for what earlier attempts have left, the last one first."""
+    def look(self, device: torch.device, to_be_kept: Callable[[int], None]) -> None:
+        """Look for what earlier attempts have left, the last one first.
+
+        `to_be_kept` is called before a trial, by its place, is: whoever goes on from there doesn't tell again what was
+        told before.
+        """
+        self._to_be_kept = to_be_kept
         for place, work in enumerate(self._works):
             for before in reversed(work.earlier):
                 if (state := self._files.read(before, self._owners[place], device)) is not None:
-                    self._found[place] = (before, state)
+                    self._found[place], self._before[place] = state, before
                     break
 
-    def goes_on_from(self, place: int) -> str | None:
-        """The attempt that a trial goes on from."""
-        return self._found[place][0] if place in self._found else None
-
-    def take_over(self, place: int) -> None:
-        """What the earlier attempt has left is this one's from now on."""
-        if place in self._found:
-            before, state = self._found[place]
-            self._files.hand_on(before, self._works[place].id)
-            self._found[place] = (self._works[place].id, state)
-
-    def start_anew(self, place: int) -> None:
-        """Take nothing over."""
-        self._found.pop(place, None)
+    def goes_on(self, place: int) -> bool:
+        """Whether a trial goes on from something."""
+        return place in self._before
 
     def ended(self, place: int) -> None:
         """A trial has a result, or can't go on from what it came to."""
@@ -199,12 +189,12 @@ class BatchCheckpoints:
 
     def saved(self, key: int) -> Saved | None:
         """What was found; it is handed out once."""
-        return self._found.pop(key)[1] if key in self._found else None
+        return self._found.pop(key, None)
 
     def unfit(self, keys: Collection[int], error: Exception) -> None:
         """Set aside what was found."""
         for key in keys:
-            self._files.set_aside(self._works[key].id, f"it doesn't fit ({first_line(error)})")
+            self._files.set_aside(self._before[key], f"it doesn't fit ({first_line(error)})")
 
     def pause(self, states: Callable[[], Mapping[int, Saved]]) -> None:
         """Write what is due. Raises InterruptedTrainingError if trials are to stop."""
@@ -221,7 +211,9 @@ class BatchCheckpoints:
         try:
             for place, state in states.items():
                 if place in self._open:
+                    self._to_be_kept(place)
                     self._files.write(self._works[place].id, self._owners[place], state)
+                    self._files.remove(self._works[place].earlier)
         except NotPlainError as error:
             self._seconds = math.inf
             say(f"trials of {self._works[0].arm} can't be kept, because {error}")

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
 from optsweep.build.assemble import Built
@@ -18,6 +20,7 @@ from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
+from optsweep.launch.deferred import Deferred
 from optsweep.launch.describe import describe_arm, describe_chosen, describe_session, describe_sweep
 from optsweep.launch.devices import deal
 from optsweep.launch.events import Note, Observer, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
@@ -35,8 +38,13 @@ from optsweep.search.slots import SearchPlan, seed_of
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
 from optsweep.tracking.codec import to_json
+from optsweep.tracking.outage import patiently, storage_outage, tracking_outage
+from optsweep.tracking.postman import deliver
 from optsweep.tracking.schema import SweepPlan
+from optsweep.tracking.spool import Spool
 from optsweep.tracking.writer import Tracker
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,13 +82,18 @@ def run_sweep(
     with contextlib.ExitStack() as until_the_end:
         with _pool(prepared) as pool:
             seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
+            deliver(prepared.spool)
             opened = _open(prepared, seat, pool, command, observe)
             for text in notes(prepared.arms, prepared.built, prepared.labels):
                 observe(Note(text))
             trained = _train(prepared, opened, pool, begin, command, observe)
         with stopping_said(opened.planner.num_done(), command, observe):
-            timed = _time_steps(prepared, opened)
-            return _conclude(prepared, opened, trained, timed, begin)
+            deliver(prepared.spool)
+            first = prepared.arms[0]
+            waiting(first, opened.planner.deferred.send)
+            waiting(first, lambda: _note_session(prepared, opened, begin))
+            timed = waiting(first, lambda: _time_steps(prepared, opened))
+            return waiting(first, lambda: _conclude(prepared, opened, trained, timed, begin))
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,11 @@ class _Prepared:
     workers: int
     devices: Sequence[str]
     studies: Studies
+
+    @property
+    def spool(self) -> Spool:
+        """Where trials wait for their way into MLflow."""
+        return spool_of(self.arms[0])
 
     @property
     def size(self) -> list[object]:
@@ -187,6 +205,7 @@ def _open(prepared: _Prepared, seat: Seat, pool: Pool | None, command: str, obse
         on_done=lambda label, phase, slot: observe(TrialEnded(label, phase, slot)),
         on_hung=pool.kill if pool else lambda worker: None,
         on_repeat=lambda complete: observe(RepeatEnded(complete, first.repeats)),
+        deferred=Deferred(tracking_outage(first.tracking_uri, prepared.spool.folder)),
     )
     return _Opened(tracker, run, plan, jobs, planner, seat)
 
@@ -195,17 +214,33 @@ def _train(
     prepared: _Prepared, opened: _Opened, pool: Pool | None, begin: float, command: str, observe: Observer
 ) -> int:
     """Train what is missing; returns the number of trials that ended. The session is noted however this ends."""
-    planner, workers = opened.planner, max(1, prepared.workers)
-    observe(Started(prepared.arms[0].sweep, workers))
+    planner, workers, first = opened.planner, max(1, prepared.workers), prepared.arms[0]
+    storage = storage_outage(first.storage, prepared.spool.folder)
+    observe(Started(first.sweep, workers))
     try:
-        trained = work(planner, opened.jobs, pool, command, observe)
-    finally:
-        if not opened.seat.lost and planner.num_done() > planner.done_before:
-            describe_session(opened.tracker, opened.run, begin, time.time(), workers, planner)
+        trained = work(planner, opened.jobs, pool, command, observe, storage)
+    except BaseException:
+        with contextlib.suppress(Exception):  # what went wrong is said, and not that this did too
+            _note_session(prepared, opened, begin)
         observe(Trained())
+        raise
+    observe(Trained())
     for arm in prepared.arms:
-        prepared.studies.set_note(arm.name, "finished", prepared.size)
+        patiently(partial(prepared.studies.set_note, arm.name, "finished", prepared.size), storage)
     return trained
+
+
+def _note_session(prepared: _Prepared, opened: _Opened, begin: float) -> None:
+    """Add this call to the sweep's sessions, unless it trained nothing."""
+    planner = opened.planner
+    if not opened.seat.lost and planner.num_done() > planner.done_before:
+        describe_session(opened.tracker, opened.run, begin, time.time(), max(1, prepared.workers), planner)
+
+
+def waiting(arm: Arm, call: Callable[[], T]) -> T:
+    """A call that may be repeated, which waits for the tracking store of an arm's sweep. Raises StoreFailureError."""
+    spool = spool_of(arm)
+    return patiently(call, tracking_outage(spool.tracking_uri, spool.folder))
 
 
 def _time_steps(prepared: _Prepared, opened: _Opened) -> bool:
@@ -252,6 +287,11 @@ def stopping_said(done: int, command: str, observe: Observer) -> Iterator[None]:
     except KeyboardInterrupt:
         observe(Stopped(done, done, command))
         raise
+
+
+def spool_of(arm: Arm) -> Spool:
+    """Where the trials of an arm's sweep wait for their way into MLflow."""
+    return Spool.of(arm.tracking_uri, arm.storage, arm.sweep)
 
 
 def note_report(result: SweepResult) -> None:

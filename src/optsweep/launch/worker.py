@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from optsweep.build.assemble import Built, build_arm, device_of
 from optsweep.build.named_task import task_for
 from optsweep.build.resplit import redraws
 from optsweep.config.arm import Arm
-from optsweep.errors import located
+from optsweep.errors import UserError, located
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.checkpoints import BatchCheckpoints, Checkpoints, InterruptedTrainingError
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
@@ -20,12 +23,16 @@ from optsweep.search.slots import Slot, seed_of
 from optsweep.search.space import Value
 from optsweep.search.studies import Studies, Work
 from optsweep.tasks.base import Trainable
+from optsweep.tracking import store
+from optsweep.tracking.courier import Courier
+from optsweep.tracking.outage import StoreFailureError, passes, patiently, storage_outage
 from optsweep.tracking.schema import TrialHead
-from optsweep.tracking.store import StoreFailureError
+from optsweep.tracking.spool import Spool
 from optsweep.tracking.trial_log import TrialLog
-from optsweep.tracking.writer import Tracker
 from optsweep.train.process import threads
 from optsweep.train.trial import Outcome, Phase, Rung, Trial
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,20 +47,35 @@ class Job:
 
 
 class Worker:
-    """Works trials of the given jobs until there is nothing left to do, in this process."""
+    """Works trials of the given jobs until there is nothing left to do, in this process.
+
+    It waits for the studies' storage where that fails, for as long as anybody does, and never for MLflow. Raises
+    StoreFailureError when nobody waits any longer. `close` it: its courier has a thread.
+    """
 
     def __init__(
         self, jobs: Sequence[Job], *, device: str | None = None, stopping: Callable[[], bool] = lambda: False
     ) -> None:
         first = jobs[0].arm
         self.jobs, self.stopping, self.device = jobs, stopping, device
-        self.studies = Studies.open(first.storage, first.sweep)
-        self.tracker = Tracker(first.tracking_uri, first.sweep)
+        spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
+        self._storage = storage_outage(first.storage, spool.folder)
+        self.studies = self.waiting(lambda: opened(first.storage, first.sweep))
         self.checkpoints = Checkpoints.of(first.storage, first.sweep)
+        store.preload()
+        self.courier = Courier(spool)
         self.name = process_name()
         self._tasks: dict[str, Trainable] = {}
         self._built: dict[tuple[str, int], Built] = {}
         self._next = os.getpid() % len(jobs)
+
+    def close(self) -> None:
+        """Deliver what is written, within moments; the rest is left to others."""
+        self.courier.close()
+
+    def waiting(self, call: Callable[[], T]) -> T:
+        """What a call of the studies' storage gives, however long that fails."""
+        return patiently(call, self._storage, self.stopping)
 
     def work_once(self) -> bool:
         """Pop and train the trials of one arm, those of early repeats first; false if none was waiting."""
@@ -75,34 +97,32 @@ class Worker:
             return [slot.params[key] for key in job.program_keys]
 
         lanes = job.arm.trainer.lanes
-        return self.studies.pop(job.arm.name, phase, self.name, LEASE_SECONDS, lanes, program, repeat)
+        name = job.arm.name
+        return self.waiting(lambda: self.studies.pop(name, phase, self.name, LEASE_SECONDS, lanes, program, repeat))
 
     def _train(self, job: Job, works: Sequence[Work]) -> None:
         """Train popped trials together; a crash fails them all, and each is run again."""
         with LeaseKeeper(self.studies, [work.claim for work in works]) as leases:
-            self._train_held(job, works, _Reporter(self, job, leases))
+            self._train_held(job, works, _Reporter(self, job, leases, self._kept(job, works)))
+
+    def _kept(self, job: Job, works: Sequence[Work]) -> BatchCheckpoints:
+        seconds = job.arm.trainer.checkpoint_seconds
+        return BatchCheckpoints(self.checkpoints, works, job.fingerprint, seconds, self.stopping)
 
     def _train_held(self, job: Job, works: Sequence[Work], observer: _Reporter) -> None:
         try:
             built = self._build(job.arm, works[0].repeat)
-            kept = BatchCheckpoints(
-                self.checkpoints,
-                works,
-                job.fingerprint,
-                seconds=job.arm.trainer.checkpoint_seconds,
-                stopping=self.stopping,
-            )
-            kept.look(built.program.device)
-            observer.open(works, built, kept)
+            observer.open(works, built)
             workload = built.workload_for(works[0].slot.params)
             with threads(job.arm.trainer.threads):
-                workload.train([trial_of(job.arm, built, work) for work in works], observer, kept)
+                workload.train([trial_of(job.arm, built, work) for work in works], observer, observer.kept)
         except LeaseLostError:
             return
         except InterruptedTrainingError:
             self._give_up(works, observer, "its sweep was stopped, or its planner is gone", excused=True)
         except StoreFailureError:
-            self._give_up(works, observer, "the store failed", excused=True)
+            with suppress(StoreFailureError):
+                self._give_up(works, observer, "the store failed", excused=True)
             raise
         except Exception as error:
             reason = located(error)[:500]
@@ -113,7 +133,7 @@ class Worker:
         """Free the slots of trials without a result."""
         for work in works:
             if work.claim not in observer.told:
-                self.studies.fail(work.claim, reason, excused=excused)
+                self.waiting(partial(self.studies.fail, work.claim, reason, excused=excused))
 
     def _build(self, arm: Arm, repeat: int) -> Built:
         """The arm as the repeat has it, which is another one where the split is drawn anew."""
@@ -126,6 +146,16 @@ class Worker:
             device = device_of(arm.trainer.device if self.device is None else self.device)
             self._built[of] = build_arm(arm, task, device, repeat)
         return self._built[of]
+
+
+def opened(storage: str, sweep: str) -> Studies:
+    """The studies. Raises what the storage raises where that may pass, and UserError where it doesn't."""
+    try:
+        return Studies.open(storage, sweep)
+    except UserError as error:
+        if error.__context__ is not None and passes(error.__context__):
+            raise error.__context__ from None
+        raise
 
 
 def trial_of(arm: Arm, built: Built, work: Work) -> Trial:
@@ -141,27 +171,20 @@ def trial_of(arm: Arm, built: Built, work: Work) -> Trial:
 class _Reporter:
     """Tells MLflow and the study what happens to the trials of one batch."""
 
-    kept: BatchCheckpoints
-
-    def __init__(self, worker: Worker, job: Job, leases: LeaseKeeper) -> None:
-        self.worker, self.job, self.leases = worker, job, leases
+    def __init__(self, worker: Worker, job: Job, leases: LeaseKeeper, kept: BatchCheckpoints) -> None:
+        self.worker, self.job, self.leases, self.kept = worker, job, leases, kept
         self.logs: list[TrialLog] = []
         self.works: Sequence[Work] = ()
         self.told: set[Claim] = set()
         self.dropped: set[Claim] = set()
 
-    def open(self, works: Sequence[Work], built: Built, kept: BatchCheckpoints) -> None:
+    def open(self, works: Sequence[Work], built: Built) -> None:
         """Open one run per trial; one that goes on goes on with its run."""
-        self.works, self.kept = works, kept
-        for place, work in enumerate(works):
-            before = kept.goes_on_from(place)
-            if work.attempt and before is None:
-                reason = "cut off before its end; it was run again"
-                self.worker.tracker.lost_trials(work.arm, work.phase, work.slot.number, reason, work.repeat)
-            self.logs.append(self._log(work, built, before))
-            kept.take_over(place)
+        self.works = works
+        self.kept.look(built.program.device, lambda place: self.logs[place].write())
+        self.logs += [self._log(work, built, self.kept.goes_on(place)) for place, work in enumerate(works)]
 
-    def _log(self, work: Work, built: Built, before: str | None) -> TrialLog:
+    def _log(self, work: Work, built: Built, goes_on: bool) -> TrialLog:
         slot = work.slot
         head = TrialHead(
             arm=work.arm,
@@ -176,7 +199,9 @@ class _Reporter:
         repeat = f"repeat {work.repeat}, " if work.repeat else ""
         name = f"{self.job.label} · {repeat}{work.phase.value} {slot.number}"
         metric = built.program.task.metric
-        return TrialLog(self.worker.tracker, self.job.parent_run, name, head, metric, resume=before)
+        letter = self.worker.courier.open(work.id)
+        resume = " ".join(reversed(work.earlier)) if goes_on else None
+        return TrialLog(letter, self.job.parent_run, name, head, metric, again=work.attempt > 0, resume=resume)
 
     def on_rung(self, place: int, rung: Rung) -> None:
         """Log the rung, which is the progress that keeps the lease."""
@@ -189,25 +214,28 @@ class _Reporter:
         self.logs[place].rung(rung)
         if self.job.arm.search.pruner != "none":
             try:
-                self.worker.studies.report(work.claim, rung.step, rung.val_loss, LEASE_SECONDS)
+                report = partial(self.worker.studies.report, work.claim, rung.step, rung.val_loss, LEASE_SECONDS)
+                self.worker.waiting(report)
             except LeaseLostError:
                 self._drop(place)
 
     def on_end(self, place: int, outcome: Outcome) -> None:
-        """Close the run first, then tell the study: a told trial is complete in MLflow."""
+        """Write the end first, then tell the study: a told trial is complete in MLflow or in the spool."""
         work = self.works[place]
         if work.claim in self.dropped:
             return
         self.logs[place].end(outcome)
         told = (outcome.end, outcome.val_loss, outcome.train_seconds, outcome.test_loss, outcome.test_blocks)
         try:
-            self.worker.studies.tell(work.claim, *told)
+            self.worker.waiting(lambda: self.worker.studies.tell(work.claim, *told))
         except LeaseLostError:
-            self._drop(place)
-        else:
-            self.leases.ended(place)
-            self.told.add(work.claim)
-            self.kept.ended(place)
+            if not self.worker.waiting(lambda: self.worker.studies.was_told(work.claim)):
+                self._drop(place)
+                return
+        self.leases.ended(place)
+        self.told.add(work.claim)
+        self.kept.ended(place)
+        self.logs[place].close()
 
     def _drop(self, place: int) -> None:
         """Leave a trial that was given up to whoever has it now. Raises LeaseLostError if none of the batch is left."""

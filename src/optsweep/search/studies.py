@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb.models import TrialSystemAttributeModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import func, insert, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from optsweep.address import STORAGE_KEY, read_address
 from optsweep.errors import UserError, first_line, without_secrets
@@ -231,18 +232,24 @@ class Studies:
         for trial_id in found:
             if len(taken) == count:
                 break
-            trial = self.storage.get_trial(trial_id)
-            slot = slot_of(trial)
-            attempt = int(trial.user_attrs["attempt"])
-            failed_before = attempt >= AFTER_FAILURE
-            if taken and (failed_before or alike(slot) != alike(taken[0].slot)):
-                continue
-            with suppress(LeaseLostError):  # another worker was faster
+            try:
+                trial = self.storage.get_trial(trial_id)
+                slot = slot_of(trial)
+                attempt = int(trial.user_attrs["attempt"])
+                failed_before = attempt >= AFTER_FAILURE
+                if taken and (failed_before or alike(slot) != alike(taken[0].slot)):
+                    continue
                 claim = self._ownership.claim(trial_id, worker, lease)
-                earlier = tuple(trial.user_attrs.get("earlier", ()))
-                taken.append(Work(arm, phase, claim, slot, attempt, repeat, str(trial.user_attrs["id"]), earlier))
-                if failed_before:
-                    break
+            except LeaseLostError:  # another worker was faster
+                continue
+            except (SQLAlchemyError, StorageInternalError):
+                if not taken:
+                    raise
+                break  # what was taken is trained
+            earlier = tuple(trial.user_attrs.get("earlier", ()))
+            taken.append(Work(arm, phase, claim, slot, attempt, repeat, str(trial.user_attrs["id"]), earlier))
+            if failed_before:
+                break
         return taken
 
     def renew(self, claim: Claim, lease: float) -> None:
@@ -270,6 +277,12 @@ class Studies:
             self._ownership.end(claim, TrialState.COMPLETE, attributes, value)
         else:
             self._ownership.end(claim, TrialState.PRUNED, attributes)
+
+    def was_told(self, claim: Claim) -> bool:
+        """Whether the trial of a claim has a result: telling it may have got through although it seemed to fail."""
+        with self._engine.connect() as connection:
+            state = connection.scalar(select(TRIALS.c.state).where(TRIALS.c.trial_id == claim.trial_id))
+        return state in (TrialState.COMPLETE, TrialState.PRUNED)
 
     def fail(
         self, claim: Claim, reason: str, *, excused: bool = False, died: bool = False, if_expired: bool = False

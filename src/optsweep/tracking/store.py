@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 # MLflow is set by its environment, which whoever starts this may set otherwise.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # who asks again must know that it is again: outage.py
 
 SERVER_TIMEOUT = 5.0
 """Seconds to wait for a tracking server's first answer."""
@@ -38,23 +39,6 @@ RUNS_PER_CALL = 1000
 
 class SweepNotFound(ValueError):  # noqa: N818 – a mistake of the user, said in one line; nothing is broken
     """There is no such sweep in the store; the message names the nearest."""
-
-
-class StoreFailureError(Exception):
-    """The store stopped working (a dead server, a full disk): no fault of the trial, which is to be run again."""
-
-
-@contextlib.contextmanager
-def failures_told_apart() -> Iterator[None]:
-    """Tell failures of the store from failures of training: raises StoreFailureError."""
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
-        raise StoreFailureError(first_line(error)[:300]) from error
 
 
 def check(uri: str, *, create: bool = True) -> None:
@@ -134,8 +118,8 @@ def client(uri: str) -> MlflowClient:
 
     from mlflow import MlflowClient
 
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for noisy in ("mlflow", "alembic"):  # MLflow logs the traceback of every error that it raises
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     address = read_address(TRACKING_KEY, uri)
     if address.is_server:
         _tell_who_asks(address.credentials)
@@ -155,6 +139,12 @@ def _tell_who_asks(credentials: Mapping[str, str]) -> None:
     _BEFORE.clear()
     _BEFORE.update({name: os.environ.get(name) for name in credentials})
     os.environ.update(credentials)
+
+
+def preload() -> None:
+    """Import what a client needs, here and not in a thread beside others that import."""
+    import mlflow.store.tracking.rest_store
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 def check_store(uri: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from optsweep.tracking.names import Status
 from optsweep.tracking.schema import SCHEMA_VERSION, ArmSheet, Chosen, Session, SweepSheet, Timing, TrialEnd, TrialHead
 from optsweep.tracking.sheets import Sheet, read_sheet, write_sheet
 from optsweep.tracking.source import source_tags
-from optsweep.tracking.store import client, failures_told_apart, runs
+from optsweep.tracking.store import client, runs
 from optsweep.train.trial import Phase
 
 if TYPE_CHECKING:
@@ -62,6 +62,10 @@ class Tracker:
     def arm_run(self, arm: str, label: str) -> str:
         """The parent run of an arm, found or created."""
         return self._run("arm", arm, label)
+
+    def known_arm_run(self, arm: str) -> str | None:
+        """The parent run of an arm; None if there is none."""
+        return self._runs("arm").get(arm)
 
     def _run(self, kind: str, arm: str, name: str) -> str:
         known = self._runs(kind)
@@ -189,14 +193,19 @@ class Tracker:
             conditions.append(f"params.slot = '{slot}'")
         return runs(self.client, self.experiment_id, " and ".join(conditions))
 
-    def lost_trials(self, arm: str, phase: Phase, slot: int, reason: str, repeat: int = 0) -> None:
-        """Mark what earlier attempts at a slot left open as crashed."""
-        with failures_told_apart():
-            for run in self.trials(arm, phase, slot):
-                if run.data.tags.get(names.STATUS) == Status.RUNNING and _repeat(run) == repeat:
-                    run_id = str(run.info.run_id)
-                    self.set_tags(run_id, TrialEnd(Status.CRASHED, reason).tags())
-                    self.client.set_terminated(run_id, "FAILED")
+    def lost_trials(
+        self, arm: str, phase: Phase, slot: int, reason: str, repeat: int = 0, but: Container[str] = ()
+    ) -> None:
+        """Mark what earlier attempts at a slot left as crashed: no study was told of it, whatever it ended with.
+
+        Runs of trials in `but` are left as they are.
+        """
+        for run in self.trials(arm, phase, slot):
+            counts = run.data.tags.get(names.STATUS) != Status.CRASHED and run.data.tags.get(names.TRIAL, "") not in but
+            if counts and _repeat(run) == repeat:
+                run_id = str(run.info.run_id)
+                self.set_tags(run_id, TrialEnd(Status.CRASHED, reason).tags())
+                self.client.set_terminated(run_id, "FAILED")
 
     def supersede(self, arm: str, slots: Sequence[int], repeat: int = 0) -> None:
         """Take confirm trials at these slots, and no others, out of the phase: their setting is not the chosen one."""

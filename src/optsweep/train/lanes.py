@@ -57,7 +57,9 @@ class Lane:
         return {
             **numbers,
             "rungs": list(self.rungs),
-            "observed": list(self.multipliers.observed),  # of which, and the step, the coming multipliers are a function
+            "observed": list(
+                self.multipliers.observed
+            ),  # of which, and the step, the coming multipliers are a function
             "past": [past.steps, past.largest, past.total],
             "last": dict(self.last),
             "points": [list(vars(point).values()) for point in self.points],

@@ -6,7 +6,6 @@ import contextlib
 import multiprocessing as mp
 import os
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -14,7 +13,7 @@ from multiprocessing.context import SpawnProcess
 
 from optsweep.errors import UserError
 from optsweep.launch.worker import Job
-from optsweep.tracking.store import StoreFailureError
+from optsweep.tracking.outage import PATIENCE_SECONDS, StoreFailureError
 
 IDLE_SECONDS = 0.1
 """Between two looks at the storage of a worker without work."""
@@ -112,8 +111,8 @@ class LocalPool:
             code = member.process.exitcode
             if code == STORE_FAILED:
                 raise UserError(
-                    "the store stopped working (the message is above); what is finished is kept, and the same "
-                    "command goes on when it works again"
+                    f"a store has failed for {PATIENCE_SECONDS / 60:.0f} minutes; what is finished is kept, and the "
+                    f"same command goes on when it works again"
                 )
             if member.ready:
                 dead.append((member.name, f"its worker died ({_exit_name(code)})"))
@@ -176,18 +175,16 @@ def _main(receiver: Connection, device: str, stop: Connection, sender: Connectio
         jobs: list[Job] = receiver.recv()
     except EOFError:  # the planner is gone
         return
-    worker = Worker(jobs, device=device, stopping=stopping)
-    _send(sender, (os.getpid(), worker.name))
-    while not stop.poll(0) and not stopping():
-        try:
-            worked = worker.work_once()
-        except StoreFailureError as error:
-            sys.stderr.write(f"optsweep: {error}\n")
-            raise SystemExit(STORE_FAILED) from None
-        if worked:
+    try:
+        with contextlib.closing(Worker(jobs, device=device, stopping=stopping)) as worker:
             _send(sender, (os.getpid(), worker.name))
-        else:
-            stop.poll(IDLE_SECONDS)
+            while not stop.poll(0) and not stopping():
+                if worker.work_once():
+                    _send(sender, (os.getpid(), worker.name))
+                else:
+                    stop.poll(IDLE_SECONDS)
+    except StoreFailureError:  # which its planner says
+        raise SystemExit(STORE_FAILED) from None
 
 
 def _exit_name(code: int | None) -> str:
