@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from arms import arm_with
+from optsweep.launch.checkpoints import BatchCheckpoints, Checkpoints
 from optsweep.launch.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
 from optsweep.launch.worker import Job, Worker, _Reporter
 from optsweep.search.heartbeat import Heartbeat
@@ -174,7 +175,8 @@ def reporter(folder: Path, count: int, pruner: str) -> tuple[_Reporter, Studies,
         studies.enqueue(seat, arm.name, Phase.SEARCH, Slot(number, {}, 0, "fixed"))
     works = studies.pop(arm.name, Phase.SEARCH, "a", 60.0, count)
     leases = LeaseKeeper(studies, [work.claim for work in works])
-    made = _Reporter(cast(Worker, OneWorker(studies)), Job(arm, "", "", ""), leases)
+    kept = BatchCheckpoints(Checkpoints(folder / "checkpoints"), works, "", 0.0)
+    made = _Reporter(cast(Worker, OneWorker(studies)), Job(arm, "", "", ""), leases, kept)
     logs = [Log() for _ in works]
     made.works, made.logs = works, cast(list[TrialLog], logs)
     return made, studies, works, logs
@@ -195,7 +197,7 @@ def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(
             seen.append(renewed.wait(60.0))
 
     worker = Slow.__new__(Slow)
-    worker.studies = studies
+    worker.studies, worker.checkpoints, worker.stopping = studies, Checkpoints(tmp_path), lambda: False
     worker._train(Job(arm_with({}), "", "", ""), works)
     assert seen == [True]
 

@@ -92,7 +92,7 @@ class Checkpoints:
                 file.write(_head(owner, hashed.digest.hexdigest()))
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
+            beside.replace(path)
             _sync(self.folder)
         finally:
             beside.unlink(missing_ok=True)
@@ -115,7 +115,7 @@ class Checkpoints:
         path = self._path(trial)
         aside = path.with_suffix(".set-aside")
         with contextlib.suppress(OSError):
-            os.replace(path, aside)
+            path.replace(aside)
             say(f"checkpoint {aside} is set aside, because {reason}; the trial starts anew")
 
     def remove(self, trials: Collection[str]) -> None:
