@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,6 +130,16 @@ def test_a_loop_goes_on_with_an_optimizer_of_torch_s(cls: Any) -> None:
 
 def test_a_loop_with_batches_of_its_own_goes_on_from_the_steps_that_it_is_told() -> None:
     check(program(Loop(by_hand, steps=20), num_steps=20, num_rungs=5), HYPER, 3)
+
+
+def test_the_loop_of_the_documentation_goes_on() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "own-model.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    (whole,) = (block for block in blocks if 'name="loop"' in block)
+    (resuming,) = (block for block in blocks if "trial.resume(" in block)
+    names: dict[str, Any] = {}
+    exec(compile(whole.partition("result =")[0] + resuming, "own-model.md", "exec"), names)
+    check(program(Loop(names["train"], steps=20), num_steps=20, num_rungs=5), HYPER, 3)
 
 
 def silent(trial: RunningTrial) -> None:
