@@ -35,6 +35,7 @@ class FakeRun:
     files: dict[str, str] = field(default_factory=dict)
     status: str = "RUNNING"
     deleted: bool = False
+    start: int = 0
 
     def curve(self, key: str) -> list[tuple[int, float]]:
         return [(step, value) for held, value, _, step in self.points if held == key]
@@ -74,7 +75,7 @@ class FakeStore:
     def create_run(self, experiment: str, start: int, tags: dict[str, str], name: str) -> Any:
         def create() -> Any:
             run_id = f"r{next(self._numbers)}"
-            self.runs[run_id] = FakeRun({**tags, names.RUN_NAME: name})
+            self.runs[run_id] = FakeRun({**tags, names.RUN_NAME: name}, start=start)
             return SimpleNamespace(info=SimpleNamespace(run_id=run_id))
 
         return self._call("create_run", create)
@@ -82,7 +83,7 @@ class FakeStore:
     def log_batch(self, run_id: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
         def log() -> None:
             run = self._run(run_id)
-            fresh = [(m.key, m.value, m.timestamp, m.step) for m in metrics]
+            fresh = dict.fromkeys((m.key, m.value, m.timestamp, m.step) for m in metrics)
             run.points += [point for point in fresh if point not in run.points]
             for param in params:
                 assert run.params.setdefault(param.key, param.value) == param.value, "MLflow refuses to change one"
@@ -119,16 +120,19 @@ class FakeStore:
         data = SimpleNamespace(tags=run.tags, params=run.params, metrics={key: 0.0 for key, *_ in run.points})
         return SimpleNamespace(info=SimpleNamespace(run_id=run_id, lifecycle_stage="active"), data=data)
 
+    def get_experiment(self, experiment: str) -> Any:
+        return SimpleNamespace(lifecycle_stage="active")
+
     def get_metric_history(self, run_id: str, key: str) -> list[Any]:
         return [SimpleNamespace(step=step) for held, _, _, step in self._run(run_id).points if held == key]
 
     def known_arm_run(self, arm: str) -> str | None:
         return None
 
-    def lost_trials(self, arm: str, phase: Phase, slot: int, reason: str, repeat: int, but: Any) -> None:
+    def lost_trials(self, arm: str, phase: Phase, slot: int, reason: str, repeat: int, but: Any, before: float) -> None:
         """As the tracker does it."""
         for run in self.runs.values():
-            if run.tags[names.TRIAL] not in but and not run.deleted:
+            if run.tags[names.TRIAL] not in but and not run.deleted and run.start <= before:
                 run.tags |= {names.STATUS: "crashed", names.ERROR: reason}
                 run.status = "FAILED"
 
@@ -152,7 +156,7 @@ def rung(step: int, loss: float | None = None) -> Rung:
     return Rung(step, value, 0.5, (Point(step, value, 1e-3, 1.0, 1e-4),), 1.0, 7, step / 100)
 
 
-OUTCOME = Outcome(End.FINISHED, 30, 3.0, 0.5, 3.5, 0.5, 0.3, 8, artifacts={"path.csv": "step,x,y\n"})
+OUTCOME = Outcome(End.FINISHED, 30, 3.0, 0.5, 3.5, 0.5, 0.4, 8, artifacts={"path.csv": "step,x,y\n"})
 
 
 def write(sink: Sink, trial: str, steps: Sequence[int] = (10, 20, 30), **log: Any) -> TrialLog:

@@ -78,7 +78,7 @@ class Address:
         folder = next(path for path in self.file.absolute().parents if path.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             reason = "Permission denied" if folder.is_dir() else "it is no folder"
-            raise UserError(f"{self.key}: {self.shown} can't be written ({_near(folder)}: {reason})")
+            raise UserError(f"{self.key}: {self.shown} can't be written ({near(folder)}: {reason})")
 
     def make_file(self) -> None:
         """Make the file that is missing, and the folders to it: a new database is its owner's alone (0600)."""
@@ -156,6 +156,6 @@ def _database(key: str, text: str, scheme: str) -> Address:
     return Address(key, text, plain if make_url(plain).database == name else text, file=Path(name))
 
 
-def _near(folder: Path) -> Path:
+def near(folder: Path) -> Path:
     """A path as it is seen from the working folder."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import cast
 
 import pytest
 
 from arms import arm_with
-from optsweep.launch.checkpoints import BatchCheckpoints, Checkpoints
+from optsweep.launch.checkpoints import Checkpoints
 from optsweep.launch.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
 from optsweep.launch.worker import Job, Worker, _Reporter
 from optsweep.search.heartbeat import Heartbeat
 from optsweep.search.ownership import Claim, Lease, LeaseLostError
 from optsweep.search.process import process_name
-from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies, Work
-from optsweep.tracking.trial_log import TrialLog
-from optsweep.train.trial import End, Outcome, Phase, Rung
-
-T = TypeVar("T")
+from optsweep.train.trial import Phase, Rung
+from reporting import GIVEN_UP, OUTCOME, RUNG, reporter
 
 
 @dataclass
@@ -120,66 +117,6 @@ def test_a_silent_worker_is_given_a_second_chance_and_then_up(worker: str) -> No
 
 def test_a_dead_worker_of_this_host_is_known_at_once() -> None:
     assert LeaseWatch().dead(Lease(Claim(1, 1), process_name() + "1", 0, expired=False))
-
-
-@dataclass
-class Log:
-    """A trial's run, as far as is asked."""
-
-    steps: list[int] = field(default_factory=list)
-    ends: list[str] = field(default_factory=list)
-
-    def rung(self, rung: Rung) -> None:
-        self.steps.append(rung.step)
-
-    def end(self, outcome: Outcome) -> None:
-        self.ends.append(outcome.end.value)
-
-    def crash(self, reason: str) -> None:
-        self.ends.append(reason)
-
-    def close(self) -> None:
-        pass
-
-
-@dataclass
-class OneWorker:
-    """What the reporter needs of a worker."""
-
-    studies: Studies
-    name: str = "a"
-
-    def stopping(self) -> bool:
-        return False
-
-    def waiting(self, call: Callable[[], T]) -> T:
-        return call()
-
-
-RUNG: Mapping[str, Any] = {
-    "val_score": 0.0,
-    "points": (),
-    "ms_per_step": 1.0,
-    "peak_bytes": 0,
-    "train_seconds": 0.0,
-}
-OUTCOME = Outcome(End.FINISHED, 20, 1.0, 0.0, 2.0, 0.0, 0.1, 0)
-GIVEN_UP = "given up by the planner; it was run again"
-
-
-def reporter(folder: Path, count: int, pruner: str) -> tuple[_Reporter, Studies, Sequence[Work], Sequence[Log]]:
-    studies = Studies.open(f"sqlite:///{folder}/optuna.db", "s")
-    arm = arm_with({}, search__pruner=pruner)
-    seat = studies.take_seat([arm.name], whole=True)
-    for number in range(count):
-        studies.enqueue(seat, arm.name, Phase.SEARCH, Slot(number, {}, 0, "fixed"))
-    works = studies.pop(arm.name, Phase.SEARCH, "a", 60.0, count)
-    leases = LeaseKeeper(studies, [work.claim for work in works])
-    kept = BatchCheckpoints(Checkpoints(folder / "checkpoints"), works, "", 0.0)
-    made = _Reporter(cast(Worker, OneWorker(studies)), Job(arm, "", "", ""), leases, kept)
-    logs = [Log() for _ in works]
-    made.works, made.logs = works, cast(list[TrialLog], logs)
-    return made, studies, works, logs
 
 
 def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(

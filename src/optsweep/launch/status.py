@@ -135,7 +135,9 @@ def first_failure(studies: Studies) -> str | None:
 
 
 def is_trained(storage: str, sweep: str, plan: SweepPlan) -> bool:
-    """Whether a sweep has all trials of its plan. Raises UserError for one that isn't there."""
+    """Whether a sweep has all trials of its plan, as far as the storage tells."""
+    if not read_address("--storage", storage).is_there:
+        return False
     studies = _existing(storage, sweep)
     size = [plan.search.trials, plan.confirm.seeds, plan.repeats]
     return all(studies.note(title.name, "finished") == size for title in plan.arms)

@@ -83,7 +83,7 @@ def run_sweep(
         with _pool(prepared) as pool:
             seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
             deliver(prepared.spool)
-            opened = _open(prepared, seat, pool, command, observe)
+            opened = waiting(prepared.arms[0], lambda: _open(prepared, seat, pool, command, observe))
             for text in notes(prepared.arms, prepared.built, prepared.labels):
                 observe(Note(text))
             trained = _train(prepared, opened, pool, begin, command, observe)
@@ -205,7 +205,7 @@ def _open(prepared: _Prepared, seat: Seat, pool: Pool | None, command: str, obse
         on_done=lambda label, phase, slot: observe(TrialEnded(label, phase, slot)),
         on_hung=pool.kill if pool else lambda worker: None,
         on_repeat=lambda complete: observe(RepeatEnded(complete, first.repeats)),
-        deferred=Deferred(tracking_outage(first.tracking_uri, prepared.spool.folder)),
+        deferred=Deferred(tracking_outage(first.tracking_uri, prepared.spool.folder, training=True)),
     )
     return _Opened(tracker, run, plan, jobs, planner, seat)
 

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from optsweep.tracking.delivery import Delivery
 from optsweep.tracking.outage import (
@@ -23,7 +22,7 @@ from optsweep.tracking.outage import (
 )
 from optsweep.tracking.postman import Postman, as_refused, until_it_stays
 from optsweep.tracking.records import Record
-from optsweep.tracking.spool import Spool, TrialFile, opened, trial_of
+from optsweep.tracking.spool import Spool, TrialFile, opened
 
 ABANDONED_SECONDS = 5.0
 """Between two looks for files whose writers are gone."""
@@ -38,8 +37,8 @@ CLOSING_SECONDS = 2.0
 class Letter:
     """A trial's records on their way through the spool: what is written is delivered by the courier."""
 
-    def __init__(self, courier: Courier, file: TrialFile, disk: Outage) -> None:
-        self.file = file
+    def __init__(self, courier: Courier, trial: str, file: TrialFile, disk: Outage) -> None:
+        self.trial, self.file = trial, file
         self.delivery: Delivery | None = None  # None: nothing of it was sent
         self.offset = 0
         self.sent = time.monotonic()
@@ -83,11 +82,11 @@ class Courier:
     def __init__(self, spool: Spool, say: Callable[[str], None] = complain, *, start: bool = True) -> None:
         self._postman = Postman(spool)
         self._spool, self._say = spool, say
-        self._outage = tracking_outage(spool.tracking_uri, spool.folder)
+        self._outage = tracking_outage(spool.tracking_uri, spool.folder, training=True)
         self._disk = disk_outage(spool.folder)
         self._outage.say = self._disk.say = say
         self.letters: list[Letter] = []  # that are being written, or partly delivered
-        self._closed: deque[Path] = deque()  # files of this process that nothing was sent of
+        self._closed: deque[str] = deque()  # trials of this process that nothing was sent of
         self._ending: set[Letter] = set()
         self._busy: Letter | None = None
         self._lock = threading.Lock()
@@ -101,7 +100,7 @@ class Courier:
 
     def open(self, trial: str) -> Letter:
         """A letter for a trial that begins."""
-        letter = Letter(self, self._spool.open(trial), self._disk)
+        letter = Letter(self, trial, self._spool.open(trial), self._disk)
         with self._lock:
             self.letters.append(letter)
         return letter
@@ -118,7 +117,7 @@ class Courier:
             if letter.delivery is None and letter is not self._busy:
                 self.letters.remove(letter)
                 letter.file.close()
-                self._closed.append(letter.file.path)
+                self._closed.append(letter.trial)
             else:
                 self._ending.add(letter)
         self.wake()
@@ -169,30 +168,30 @@ class Courier:
     def _round(self) -> None:
         for letter in list(self.letters):
             if letter in self._ending or letter.is_due():
-                self._of_one(letter.file.path, partial(self._bring, letter))
+                self._of_one(letter.trial, partial(self._bring, letter))
         while self._closed:
-            path = self._closed[0]
-            self._of_one(path, partial(self._postman.deliver, path))
+            trial = self._closed[0]
+            self._of_one(trial, partial(self._postman.deliver, trial))
             self._closed.popleft()
         now = time.monotonic()
         if now - self._looked >= ABANDONED_SECONDS or self._stopping:
+            own = {letter.trial for letter in self.letters}
+            for trial in self._spool.trials():
+                if trial not in own:
+                    self._of_one(trial, partial(self._postman.deliver, trial))
             self._looked = now
-            own = {trial_of(letter.file.path) for letter in self.letters}
-            for path in self._spool.paths():
-                if trial_of(path) not in own:
-                    self._of_one(path, partial(self._postman.deliver, path))
 
-    def _of_one(self, path: Path, send: Callable[[], object]) -> None:
-        """Send a trial's; one that the store refuses stays, and the others go on."""
-        if trial_of(path) in self._refused:
+    def _of_one(self, trial: str, send: Callable[[], object]) -> None:
+        """Send a trial; one that the store refuses stays, and the others go on."""
+        if trial in self._refused:
             return
         try:
             send()
         except Exception as error:
             if passes(error):
                 raise
-            self._refused.add(trial_of(path))
-            self._say(as_refused(path, error))
+            self._refused.add(trial)
+            self._say(as_refused(trial, error))
 
     def _bring(self, letter: Letter) -> None:
         """Deliver what is new of a letter; remove it when nothing more comes."""
@@ -231,7 +230,7 @@ class Courier:
         for letter in [letter for letter in self.letters if letter in self._ending]:
             self._drop(letter)
             if not self._stopping:
-                self._closed.append(letter.file.path)
+                self._closed.append(letter.trial)
 
     def _drop(self, letter: Letter) -> None:
         with self._lock:

@@ -20,6 +20,9 @@ from optsweep.train.trial import Phase
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+POINTS_PER_CALL = METRICS_PER_CALL - 100
+"""MLflow splits a call of more than 1,000 points, params and tags together, and would send the tags first."""
+
 CUT_OFF = "cut off before its end; it was run again"
 
 
@@ -32,7 +35,7 @@ class Delivery:
 
     def __init__(self, tracker: Tracker, *, begun: bool) -> None:
         self.tracker, self.run_id = tracker, ""
-        self._begun, self._failed = begun, False
+        self._doubt = begun  # whether a call was made of which nobody knows what became
         self._opened: Opened | None = None
         self._params: Mapping[str, str] = {}  # still to be sent
         self._last: Mapping[str, int] = {}  # step of the last point by key, of a run that goes on
@@ -48,7 +51,7 @@ class Delivery:
         try:
             self._send(self._opened, records)
         except Exception as error:
-            self._failed = True
+            self._doubt = True
             if self._is_gone(error):
                 raise RunGoneError from error
             raise
@@ -65,7 +68,7 @@ class Delivery:
             self._open(trial)
         points = [point for record in records if isinstance(record, Points) for point in record.points]
         ends = [record for record in records if isinstance(record, Ended)]
-        params, tags = dict(self._params), {}
+        params, tags = dict(self._params), dict[str, str]()
         for end in ends:
             params |= end.params
             tags |= end.tags
@@ -77,7 +80,7 @@ class Delivery:
         if ends:
             status = "FAILED" if ends[-1].failed else "FINISHED"
             self.tracker.client.set_terminated(self.run_id, status, ends[-1].time)
-            if self._failed and trial.id:  # a call that was thought lost may have made a run after all
+            if self._doubt and trial.id:  # a call that was thought lost may have made a run after all
                 self._find(trial.id)
 
     def _log(self, points: Sequence[MetricPoint], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
@@ -85,7 +88,7 @@ class Delivery:
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(key, value, time, step) for key, value, time, step in points]
-        parts = [metrics[i : i + METRICS_PER_CALL] for i in range(0, len(metrics), METRICS_PER_CALL)] or [[]]
+        parts = [metrics[i : i + POINTS_PER_CALL] for i in range(0, len(metrics), POINTS_PER_CALL)] or [[]]
         for part in parts[:-1]:
             self.tracker.client.log_batch(self.run_id, metrics=part)
         self.tracker.client.log_batch(
@@ -100,16 +103,15 @@ class Delivery:
     def _open(self, trial: Opened) -> None:
         """Find the trial's run where there may be one, else make it."""
         if trial.again:
-            own = {trial.id, *trial.resume.split()}
-            self.tracker.lost_trials(trial.arm, Phase(trial.phase), trial.slot, CUT_OFF, trial.repeat, own)
-        if trial.id and (self._begun or trial.resume):
+            place, own = (trial.arm, Phase(trial.phase), trial.slot), {trial.id, *trial.resume.split()}
+            self.tracker.lost_trials(*place, CUT_OFF, trial.repeat, own, trial.time)
+        if trial.id and (self._doubt or trial.resume):
             found = self._find(trial.id)
             for attempt in trial.resume.split() if found is None else ():
                 found = found or self._find(attempt)
             if found is not None:
                 self._go_on(trial, found)
                 return
-        self._begun = True
         parent = self.tracker.known_arm_run(trial.arm) or trial.tags[names.PARENT]
         tags = {**trial.tags, names.PARENT: parent}
         run = self.tracker.client.create_run(self.tracker.experiment_id, trial.time, tags, trial.name)
@@ -148,7 +150,7 @@ class Delivery:
             experiment = self.tracker.client.get_experiment(self.tracker.experiment_id)
             return bool(experiment.lifecycle_stage != "active")
         except MlflowException as failure:
-            return failure.error_code == "RESOURCE_DOES_NOT_EXIST"
+            return bool(failure.error_code == "RESOURCE_DOES_NOT_EXIST")
 
 
 class AtOnce:

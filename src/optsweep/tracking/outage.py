@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TypeVar
 
-from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, read_address
+from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, near, read_address
 from optsweep.errors import first_line, without_secrets
 
 T = TypeVar("T")
@@ -79,15 +80,15 @@ def what_failed(error: BaseException, address: Address) -> str:
     """In a few words, of the store at an address: 'mlruns/mlflow.db is locked by another process'."""
     chain = list(_causes(error))
     said = " ".join(str(held) for held in chain).lower()
-    shown = str(address.file) if address.file is not None else address.shown
+    shown = f"the server at {address.shown}" if address.is_server else str(address.file or address.shown)
     if any(isinstance(held, OSError) and held.errno in _FULL for held in chain) or _says_full(said):
-        folder = shown if address.file is None else str(address.file.parent)
+        folder = shown if address.file is None else near(address.file.parent)
         return f"the disk is full at {folder}"
     if "locked" in said or "deadlock" in said:
-        return f"{shown} is locked by another process"
+        return f"the database of {shown} is locked" if address.is_server else f"{shown} is locked by another process"
     if address.is_server:
-        code = next((code for code in ("500", "502", "503", "504", "429") if f"code {code}" in said), "")
-        return f"the server at {shown} " + (f"answers with error {code}" if code else "doesn't answer")
+        code = re.search(r"error code (\d{3})\b", said)
+        return f"{shown} " + (f"answers with error {code[1]}" if code else "doesn't answer")
     if address.file is None:
         return f"the database at {shown} doesn't answer"
     return f"{shown} fails ({without_secrets(first_line(chain[-1]))[:120]})"
@@ -175,18 +176,19 @@ def storage_outage(url: str, folder: Path | None = None) -> Outage:
     return Outage(address, meanwhile, f"{address.file or address.shown} works again", voice)
 
 
-def tracking_outage(uri: str, folder: Path) -> Outage:
-    """Of the tracking store, whose records wait in a folder."""
+def tracking_outage(uri: str, folder: Path, *, training: bool = False) -> Outage:
+    """Of the tracking store, whose records wait in a folder: while trials train, or when nothing else is left to do."""
     address = read_address(TRACKING_KEY, uri)
     over = f"{address.file or address.shown} works again, and gets what waits"
-    return Outage(address, f"training goes on, curves wait in {folder}", over, folder / "tracking.voice")
+    what = "training goes on" if training else f"it is tried again for {_minutes()}"
+    return Outage(address, f"{what}, curves wait in {near(folder)}", over, folder / "tracking.voice")
 
 
 def disk_outage(folder: Path) -> Outage:
     """Of the disk that the spool is on."""
     address = Address(TRACKING_KEY, "", "", file=folder / "curves")
     meanwhile = "training goes on, curves wait in memory"
-    return Outage(address, meanwhile, f"curves are written to {folder} again", folder / "disk.voice")
+    return Outage(address, meanwhile, f"curves are written to {near(folder)} again", folder / "disk.voice")
 
 
 def _minutes() -> str:

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
+from optsweep.address import near
 from optsweep.errors import first_line, without_secrets
 from optsweep.tracking.delivery import Delivery, RunGoneError
 from optsweep.tracking.outage import StoreFailureError, patiently, tracking_outage
 from optsweep.tracking.records import Ended, Opened, Record
-from optsweep.tracking.spool import Spool, SpoolFile, begun_in, has_ended, opened, trial_of
+from optsweep.tracking.spool import Spool, SpoolFile, opened
 from optsweep.tracking.writer import Tracker
 
 TRIES_ANEW = 5
@@ -21,6 +21,9 @@ TRIES_ANEW = 5
 
 BUSY_SECONDS = 0.1
 """Between two looks at files that another process is delivering."""
+
+MOST_BUSY_SECONDS = 60.0
+"""How long another process may take for them: one that is stopped takes for ever."""
 
 T = TypeVar("T")
 
@@ -43,14 +46,17 @@ class Postman:
         """Look everything up again: somebody deleted a run, or the experiment."""
         self._tracker = None
 
-    def deliver(self, path: Path) -> bool:
-        """Deliver a file whole, and remove it; false where another process has it, or an earlier attempt's comes first.
+    def deliver(self, trial: str) -> bool:
+        """Deliver a trial's file whole, and remove it; false where another process has it, or an earlier attempt's.
 
         A trial that hasn't ended was cut off: nobody who could end it has its file.
         """
+        path = self.spool.path(trial)
+        if path is None:
+            return True
         with self.spool.held(path) as file:
             if file is None:
-                return self.spool.of_trial(trial_of(path)) is None
+                return self.spool.path(trial) is None
             records, _ = file.read()
             begun = opened(records)
             if begun is not None:
@@ -71,12 +77,11 @@ class Postman:
     def may_go(self, trial: Opened) -> bool:
         """Deliver what earlier attempts at the trial's slot have left; whether those of which it resumes one are."""
         if trial.again:
-            for path in self.spool.paths():
-                begun = begun_in(path)
-                if begun is not None and begun.id != trial.id and begun.place == trial.place:
-                    self.deliver(path)
-        left = [path for attempt in trial.resume.split() if (path := self.spool.of_trial(attempt)) is not None]
-        return all(map(self.deliver, reversed(left)))
+            for other in self.spool.trials():
+                begun = self.spool.beginning(other)
+                if begun is not None and other != trial.id and begun.place == trial.place:
+                    self.deliver(other)
+        return all(map(self.deliver, reversed(trial.resume.split())))
 
 
 def until_it_stays(send: Callable[[], T], anew: Callable[[], None]) -> T:
@@ -97,21 +102,23 @@ def deliver(spool: Spool, stopping: Callable[[], bool] = lambda: False) -> int:
     postman = Postman(spool)
     outage = tracking_outage(spool.tracking_uri, spool.folder)
     refused: dict[str, str] = {}
-    done = 0
-    while paths := [path for path in spool.paths() if trial_of(path) not in refused]:
+    done, until = 0, time.monotonic() + MOST_BUSY_SECONDS
+    while trials := [trial for trial in spool.trials() if trial not in refused]:
         left = []
-        for path in paths:
+        for trial in trials:
             try:
-                gone = patiently(partial(postman.deliver, path), outage, stopping)
+                gone = patiently(partial(postman.deliver, trial), outage, stopping)
             except StoreFailureError as error:
                 raise StoreFailureError(_waits(spool, str(error))) from error
             except Exception as error:
-                refused[trial_of(path)] = as_refused(path, error)
+                refused[trial] = as_refused(trial, error)
             else:
                 done += gone
-                left += [] if gone else [path]
-        if not any(now is not None and has_ended(now) for now in map(spool.of_trial, map(trial_of, left))):
+                left += [] if gone else [trial]
+        if not any(map(spool.has_ended, left)):
             break
+        if time.monotonic() > until:
+            raise StoreFailureError(_waits(spool, "another process has them, and doesn't deliver them"))
         time.sleep(BUSY_SECONDS)
     if refused:
         raise StoreFailureError(_waits(spool, next(iter(refused.values()))))
@@ -119,12 +126,12 @@ def deliver(spool: Spool, stopping: Callable[[], bool] = lambda: False) -> int:
     return done
 
 
-def as_refused(path: Path, error: Exception) -> str:
+def as_refused(trial: str, error: Exception) -> str:
     """What is said of a trial that the store doesn't take, whatever one waits."""
-    return f"{path.name}: the tracking store refuses it ({without_secrets(first_line(error))[:200]})"
+    return f"the tracking store refuses trial {trial} ({without_secrets(first_line(error))[:200]})"
 
 
 def _waits(spool: Spool, why: str) -> str:
-    count = len(spool.paths())
+    count = len(spool.trials())
     trials = "1 trial waits" if count == 1 else f"{count} trials wait"
-    return f"{why}; {trials} in {spool.folder}, and `optsweep sync {spool.sweep}` delivers"
+    return f"{why}; {trials} in {near(spool.folder)}, and `optsweep sync {spool.sweep}` delivers"

@@ -40,21 +40,39 @@ class Spool:
         file = runs.file or read_address(STORAGE_KEY, storage).file
         beside = file.parent if file is not None else Path("mlruns")
         of = f"{runs.file.name if runs.file is not None else runs.shown} {sweep}"  # the same after a move
-        return Spool(tracking_uri, storage, sweep, beside / "spool" / hashlib.sha256(of.encode()).hexdigest()[:12])
+        folder = beside / "spool" / hashlib.sha256(of.encode()).hexdigest()[:12]
+        return Spool(tracking_uri, storage, sweep, folder.absolute())  # a user's model may change the working folder
 
-    def paths(self) -> list[Path]:
-        """Files that wait, or are being written."""
+    def trials(self) -> list[str]:
+        """Ids of trials that wait, or are being written."""
         try:
-            return sorted(path for path in self.folder.iterdir() if path.name.endswith(FRESH))
+            return sorted({path.name.partition(".")[0] for path in self.folder.iterdir() if path.name.endswith(FRESH)})
         except FileNotFoundError:
             return []
 
-    def of_trial(self, trial: str) -> Path | None:
+    def path(self, trial: str) -> Path | None:
         """The file of a trial; None if there is none."""
-        return next((path for path in self._names(trial) if path.exists()), None)
+        names = self.folder / f"{trial}{FRESH}", self.folder / f"{trial}{BEGUN}"
+        return next((path for path in names if path.exists()), None)
 
-    def _names(self, trial: str) -> Sequence[Path]:
-        return self.folder / f"{trial}{FRESH}", self.folder / f"{trial}{BEGUN}"
+    def has_ended(self, trial: str) -> bool:
+        """Whether the file of a trial has its end, whoever has the file."""
+        lines = self._lines(trial)
+        return bool(lines) and isinstance(from_line(lines[-1]), Ended)
+
+    def beginning(self, trial: str) -> Opened | None:
+        """How a trial began, whoever has its file."""
+        first = from_line(next(iter(self._lines(trial)), b""))
+        return first if isinstance(first, Opened) else None
+
+    def _lines(self, trial: str) -> list[bytes]:
+        """The whole lines of a file."""
+        path = self.path(trial)
+        try:
+            content = b"" if path is None else path.read_bytes()
+        except FileNotFoundError:  # renamed, or delivered
+            content = b""
+        return content[: content.rfind(b"\n") + 1].splitlines()
 
     def open(self, trial: str) -> TrialFile:
         """The file of a trial that begins."""
@@ -82,31 +100,6 @@ class Spool:
         with suppress(OSError):
             self.folder.rmdir()
             self.folder.parent.rmdir()
-
-
-def trial_of(path: Path) -> str:
-    """The id of the trial whose file it is."""
-    return path.name.partition(".")[0]
-
-
-def has_ended(path: Path) -> bool:
-    """Whether the trial of a file has ended, whoever has the file."""
-    lines = _whole_lines(path)
-    return bool(lines) and isinstance(from_line(lines[-1]), Ended)
-
-
-def begun_in(path: Path) -> Opened | None:
-    """How the trial of a file began, whoever has the file."""
-    first = from_line(next(iter(_whole_lines(path)), b""))
-    return first if isinstance(first, Opened) else None
-
-
-def _whole_lines(path: Path) -> list[bytes]:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    return content[: content.rfind(b"\n") + 1].splitlines()
 
 
 def _locked(number: int, path: Path) -> bool:

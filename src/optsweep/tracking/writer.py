@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -194,15 +195,23 @@ class Tracker:
         return runs(self.client, self.experiment_id, " and ".join(conditions))
 
     def lost_trials(
-        self, arm: str, phase: Phase, slot: int, reason: str, repeat: int = 0, but: Container[str] = ()
+        self,
+        arm: str,
+        phase: Phase,
+        slot: int,
+        reason: str,
+        repeat: int = 0,
+        but: Container[str] = (),
+        before: float = math.inf,
     ) -> None:
-        """Mark what earlier attempts at a slot left as crashed: no study was told of it, whatever it ended with.
+        """Mark what attempts at a slot left as crashed: no study was told of it, whatever it ended with.
 
-        Runs of trials in `but` are left as they are.
+        Runs of trials in `but` are left as they are, and those that began later than `before` (in milliseconds).
         """
         for run in self.trials(arm, phase, slot):
-            counts = run.data.tags.get(names.STATUS) != Status.CRASHED and run.data.tags.get(names.TRIAL, "") not in but
-            if counts and _repeat(run) == repeat:
+            tags, started = run.data.tags, run.info.start_time or 0
+            lost = tags.get(names.STATUS) != Status.CRASHED and tags.get(names.TRIAL, "") not in but
+            if lost and started <= before and _repeat(run) == repeat:
                 run_id = str(run.info.run_id)
                 self.set_tags(run_id, TrialEnd(Status.CRASHED, reason).tags())
                 self.client.set_terminated(run_id, "FAILED")
