@@ -264,7 +264,7 @@ def test_training_goes_on_without_room(
 
 def test_what_can_not_be_kept_is_said_once(files: Checkpoints, said: list[str]) -> None:
     batch = Batch(files, work())
-    batch._states = lambda: {0: {"held": {1, 2}}}  # type: ignore[method-assign, dict-item]
+    batch._states = lambda: {0: {"held": {1, 2}}}  # type: ignore[method-assign]
     batch.at(60.0)
     batch.at(1e6)
     assert said == ["trials of arm can't be kept, because ['held'] is set"]

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -87,7 +87,7 @@ class Checkpoints:
             with os.fdopen(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
                 hashed = _Hashed(file)
                 hashed.write(_head(owner, NO_DIGEST))
-                torch.save(plain, hashed)
+                torch.save(plain, cast(IO[bytes], hashed))
                 file.seek(0)
                 file.write(_head(owner, hashed.digest.hexdigest()))
                 file.flush()
