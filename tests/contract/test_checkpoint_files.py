@@ -67,7 +67,7 @@ class Evil:
 
 def with_code(content: bytes) -> bytes:
     """A pickle that runs something when it is loaded, with the digest that it should have."""
-    head, payload = checkpoints._head(OWNER, checkpoints.NO_DIGEST), pickle.dumps({"at": Evil()})
+    head, payload = checkpoints._head(OWNER, checkpoints.NO_DIGEST), pickle.dumps({"at": Evil()}, protocol=2)
     return checkpoints._head(OWNER, hashlib.sha256(head + payload).hexdigest()) + payload
 
 
@@ -209,10 +209,13 @@ def test_a_trial_that_is_stopped_is_kept_if_it_is_long(
 
 
 def test_a_later_attempt_goes_on_and_what_it_leaves_takes_the_place(files: Checkpoints) -> None:
-    Batch(files, work()).at(60.0)
+    first = Batch(files, work())
+    first.kept.rungs[0][10] = 0.5
+    first.at(60.0)
     second = Batch(files, work(0, ("t0.0",)))
     assert second.kept.goes_on(0)
     assert second.kept.saved(0) == {"at": [60.0, 0]}
+    assert second.kept.rungs == [{10: 0.5}], "which a pruner is told again"
     assert names(files) == ["t0.0.pt"], "it may die before it has anything better"
     second.at(60.0)
     assert names(files) == ["t0.1.pt"]
@@ -267,7 +270,7 @@ def test_what_can_not_be_kept_is_said_once(files: Checkpoints, said: list[str]) 
     batch._states = lambda: {0: {"held": {1, 2}}}  # type: ignore[method-assign]
     batch.at(60.0)
     batch.at(1e6)
-    assert said == ["trials of arm can't be kept, because ['held'] is set"]
+    assert said == ["trials of arm can't be kept, because ['training']['held'] is set"]
 
 
 # -- which attempts ------------------------------------------------------------------------------------------------

@@ -153,6 +153,7 @@ class BatchCheckpoints:
         self._found: dict[int, Saved] = {}  # by place
         self._before: dict[int, str] = {}  # the attempts that it is of
         self._to_be_kept: Callable[[int], None] = lambda place: None
+        self.rungs: list[dict[int, float]] = [{} for _ in works]  # what was told of each trial, by step
 
     def look(self, device: torch.device, to_be_kept: Callable[[int], None]) -> None:
         """Look for what earlier attempts have left, the last one first.
@@ -164,7 +165,8 @@ class BatchCheckpoints:
         for place, work in enumerate(self._works):
             for before in reversed(work.earlier):
                 if (state := self._files.read(before, self._owners[place], device)) is not None:
-                    self._found[place], self._before[place] = state, before
+                    self._found[place], self._before[place] = state["training"], before
+                    self.rungs[place] = dict(state["rungs"])
                     break
 
     def goes_on(self, place: int) -> bool:
@@ -212,7 +214,8 @@ class BatchCheckpoints:
             for place, state in states.items():
                 if place in self._open:
                     self._to_be_kept(place)
-                    self._files.write(self._works[place].id, self._owners[place], state)
+                    kept = {"training": state, "rungs": self.rungs[place]}
+                    self._files.write(self._works[place].id, self._owners[place], kept)
                     self._files.remove(self._works[place].earlier)
         except NotPlainError as error:
             self._seconds = math.inf

@@ -183,6 +183,9 @@ class _Reporter:
         self.works = works
         self.kept.look(built.program.device, lambda place: self.logs[place].write())
         self.logs += [self._log(work, built, self.kept.goes_on(place)) for place, work in enumerate(works)]
+        for place, rungs in enumerate(self.kept.rungs):  # that an earlier attempt has told
+            for step, value in rungs.items():
+                self._report(place, step, value)
 
     def _log(self, work: Work, built: Built, goes_on: bool) -> TrialLog:
         slot = work.slot
@@ -212,10 +215,16 @@ class _Reporter:
         if work.claim in self.dropped:
             return
         self.logs[place].rung(rung)
+        self.kept.rungs[place][rung.step] = rung.val_loss
+        self._report(place, rung.step, rung.val_loss)
+
+    def _report(self, place: int, step: int, value: float) -> None:
+        """Tell the study of a rung, if a pruner wants to know."""
         if self.job.arm.search.pruner != "none":
             try:
-                report = partial(self.worker.studies.report, work.claim, rung.step, rung.val_loss, LEASE_SECONDS)
-                self.worker.waiting(report)
+                self.worker.waiting(
+                    partial(self.worker.studies.report, self.works[place].claim, step, value, LEASE_SECONDS)
+                )
             except LeaseLostError:
                 self._drop(place)
 
