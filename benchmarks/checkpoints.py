@@ -1,16 +1,16 @@
-"""What it costs that trials are kept and held: whole trials as a worker trains them, with checkpoints and without.
+"""What it costs that trials are kept and held: the loop with checkpoints and without.
 
-With the default, no trial of these lengths is kept: what is measured is the look at the clock after each step. So they
-are also kept ten times each, from which the cost of a checkpoint follows, and its share of the time between two. A
-lease is renewed from a thread every few seconds; what one renewal takes is held against that.
+By default nothing is written in the first minute: what is measured is the look at the clock after each step. What a
+checkpoint takes is timed by itself, ten in a row of steps, by the wall's clock, and stated as a share of the time from
+one to the next; a lease, which a thread renews every few seconds, likewise.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -25,28 +25,29 @@ from optsweep.search.heartbeat import BEAT_SECONDS
 from optsweep.search.ownership import Claim
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies, Work
-from optsweep.train.checkpoint import NoCheckpoints, Saved
-from optsweep.train.loop import train_all
+from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer, NoCheckpoints, Saved
 from optsweep.train.program import Program
+from optsweep.train.run import Run, Silent
 from optsweep.train.trial import Phase, Trial
 
-TASKS = {"digits_mlp": 12, "charlm": 4}
-"""Rounds; a round is a trial, evaluated three times."""
+TASKS = {"digits_mlp": (200, 38), "charlm": (40, 25)}
+"""Rounds, and the steps of one: from one rung to the next in a trial of default length."""
 
-STEPS = {"digits_mlp": 2000, "charlm": 60}
-"""Of a trial."""
+KEPT = 10
+"""Checkpoints that are timed."""
 
 SECONDS = TrainerConfig(steps=2).checkpoint_seconds
 
 
 def run(device: torch.device) -> Iterator[Figure]:
     """The default against none, the cost of one checkpoint, and that of a lease."""
-    for task, rounds in TASKS.items():
-        b = built(arm(task, "trainer.rungs=2", steps=STEPS[task]), device)
+    for task, (rounds, steps) in TASKS.items():
+        b = built(arm(task), device)
         program, given = program_of(b), trial(b)
         with tempfile.TemporaryDirectory() as folder:
-            yield _default(task, program, given, rounds, Checkpoints(Path(folder)), device)
-            yield _kept(task, program, given, rounds, Checkpoints(Path(folder)), device)
+            files = Checkpoints(Path(folder))
+            yield _default(task, program, given, rounds, steps, files, device)
+            yield _kept(task, program, given, files, device)
     yield _lease()
 
 
@@ -54,54 +55,56 @@ def _work() -> Work:
     return Work("benchmark", Phase.SEARCH, Claim(0, 0), Slot(0, {}, 0, "fixed"), 0, id="benchmark")
 
 
+def _begun(program: Program, given: Trial, checkpointer: Checkpointer) -> Run:
+    """A trial before its first step."""
+    checkpointer.begin()
+    return Run(program, [given], Silent(), rare=program.traits.missing, checkpointer=checkpointer)
+
+
 def _default(
-    task: str, program: Program, given: Trial, rounds: int, files: Checkpoints, device: torch.device
+    task: str, program: Program, given: Trial, rounds: int, steps: int, files: Checkpoints, device: torch.device
 ) -> Figure:
-    """Trials shorter than `checkpoint_seconds`: the look at the clock alone."""
+    """Nothing is written: the look at the clock alone."""
+    kept = BatchCheckpoints(files, [_work()], "benchmark", 1e6)
+    runs = [_begun(program, given, checkpointer) for checkpointer in (kept, NO_CHECKPOINTS)]
+    ours, theirs = (partial(_advance, run, steps, device) for run in runs)
+    what = f"{task}, checkpoints every {SECONDS:g} s, between two"
+    ratio = compare(ours, {"": theirs}, rounds=rounds)[""]
+    return ratio.figure(what, "without", steps=steps, expected="1.000", target=1.01)
 
-    def with_() -> float:
-        kept = BatchCheckpoints(files, [_work()], "benchmark", SECONDS)
-        return timed(lambda: train_all(program, [given], None, kept), device)
 
-    ratio = compare(with_, {"": lambda: timed(lambda: train_all(program, [given]), device)}, rounds=rounds)[""]
-    what = f"{task}, a trial with checkpoints by default, never written"
-    return ratio.figure(what, "without", steps=program.num_steps, expected="1.000", target=1.01)
+def _advance(run: Run, steps: int, device: torch.device) -> float:
+    return timed(lambda: run.advance(run.tick + steps), device)
 
 
 @dataclass
 class _Often(NoCheckpoints):
-    """Keeps a trial `count` times, and notes what that takes."""
+    """Keeps a trial after every step, and notes what that takes."""
 
     files: Checkpoints
     device: torch.device
-    every: int
     seconds: list[float] = field(default_factory=list)
     due: float = 0.0
-    asked: int = 0
 
     def pause(self, states: Callable[[], Mapping[int, Saved]]) -> None:
-        """Write the state each `every`-th time."""
-        self.asked += 1
-        if self.asked % self.every == 0 and (found := states()):
-            self.seconds.append(wall(lambda: self._write(found), self.device))
+        """Take the state, and write it."""
+        self.seconds.append(wall(lambda: self._write(states), self.device))
 
-    def _write(self, states: Mapping[int, Saved]) -> None:
-        for state in states.values():
+    def _write(self, states: Callable[[], Mapping[int, Saved]]) -> None:
+        for state in states().values():
             self.files.write("benchmark", Owner("benchmark", "trial"), state)
 
 
-def _kept(task: str, program: Program, given: Trial, rounds: int, files: Checkpoints, device: torch.device) -> Figure:
-    """Seconds of a checkpoint, by the wall's clock, waiting for the disk included, as a share of those between two."""
-    often = _Often(files, device, every=max(1, program.num_steps // 10))
-    begin = time.perf_counter()
-    train_all(program, [given], None, often)
-    seconds = time.perf_counter() - begin
+def _kept(task: str, program: Program, given: Trial, files: Checkpoints, device: torch.device) -> Figure:
+    """Seconds of a checkpoint, waiting for the disk included, as a share of those between two."""
+    often = _Often(files, device)
+    _begun(program, given, often).advance(KEPT + 1)
     low, middle, high = spread([100 * value / SECONDS for value in often.seconds])
-    size = (files.folder / "benchmark.pt").stat().st_size if (files.folder / "benchmark.pt").exists() else 0
+    size = (files.folder / "benchmark.pt").stat().st_size
     return Figure(
-        what=f"{task}, a checkpoint every {SECONDS:g} s, share of the time",
-        ours=f"{1000 * median(often.seconds):.1f} ms each, {size / 2**20:.2f} MiB",
-        against=f"{len(often.seconds)} in a trial of {seconds:.1f} s",
+        what=f"{task}, a checkpoint, of the {SECONDS:g} s from one to the next",
+        ours=f"{1000 * median(often.seconds):.1f} ms, {size / 2**20:.2f} MiB",
+        against="on the wall's clock",
         value=middle,
         low=low,
         high=high,
@@ -123,8 +126,8 @@ def _lease(rounds: int = 50) -> Figure:
         seconds = [wall(lambda: studies.renew(work.claim, LEASE_SECONDS), cpu) for _ in range(rounds)]
     low, middle, high = spread([100 * value / BEAT_SECONDS for value in seconds])
     return Figure(
-        what=f"a lease, renewed every {BEAT_SECONDS:g} s beside the training, share of the time",
-        ours=f"{1000 * median(seconds):.1f} ms each",
+        what=f"a lease, renewed beside the training, of the {BEAT_SECONDS:g} s from one renewal to the next",
+        ours=f"{1000 * median(seconds):.1f} ms",
         against="SQLite on this disk",
         value=middle,
         low=low,

@@ -51,8 +51,9 @@ def test_a_state_comes_back_and_a_later_one_takes_its_place(files: Checkpoints, 
     assert found == {**STATE, "arena": {}}
     assert names(files) == ["a.pt"]
     assert (files.folder / "a.pt").stat().st_mode & 0o777 == 0o600
+    (files.folder / "a.123.part").write_bytes(b"of a worker that was killed while it wrote")
     files.remove(["a", "never"])
-    assert not files.folder.exists()
+    assert not files.folder.parent.exists()
     assert not said
 
 

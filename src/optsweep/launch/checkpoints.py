@@ -32,6 +32,9 @@ FORMAT = 1
 SHARE = 0.01
 """Of the time that trials may spend on being kept."""
 
+TRIES_TO_MAKE = 10
+"""A file in a folder that others may take away."""
+
 NO_DIGEST = "0" * 64
 LONGEST_HEAD = 1000
 
@@ -80,11 +83,10 @@ class Checkpoints:
     def write(self, trial: str, owner: Owner, state: Saved) -> None:
         """Keep a trial's state in place of what was kept before. Raises OSError and NotPlainError."""
         plain = as_plain(state)
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(trial)
         beside = path.with_suffix(f".{os.getpid()}.part")
         try:
-            with os.fdopen(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+            with os.fdopen(self._made(beside), "wb") as file:
                 hashed = _Hashed(file)
                 hashed.write(_head(owner, NO_DIGEST))
                 torch.save(plain, cast(IO[bytes], hashed))
@@ -119,11 +121,21 @@ class Checkpoints:
             say(f"checkpoint {aside} is set aside, because {reason}; the trial starts anew")
 
     def remove(self, trials: Collection[str]) -> None:
-        """Forget trials, and the folder with the last one."""
+        """Forget trials, what was being written of them too, and the folder with the last one."""
         with contextlib.suppress(OSError):
             for trial in trials:
-                self._path(trial).unlink(missing_ok=True)
+                for path in (self._path(trial), *self.folder.glob(f"{trial}.*.part")):
+                    path.unlink(missing_ok=True)
             self.folder.rmdir()
+            self.folder.parent.rmdir()
+
+    def _made(self, path: Path) -> int:
+        """A new file, its owner's alone; somebody may just be taking the folder away."""
+        for _ in range(TRIES_TO_MAKE):
+            with contextlib.suppress(FileNotFoundError):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                return os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+        raise FileNotFoundError(f"{path} is taken away")
 
     def _path(self, trial: str) -> Path:
         return self.folder / f"{trial}.pt"
