@@ -27,14 +27,13 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with its tables, which take seconds to make."""
     folder = tmp_path_factory.mktemp("store")
     store.check(f"sqlite:///{folder}/mlflow.db")
-    return folder / "mlflow.db"
+    return folder
 
 
 @pytest.fixture
 def held(tmp_path: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mlruns").mkdir()
-    shutil.copy(empty, tmp_path / "mlruns" / "mlflow.db")
+    shutil.copytree(empty, tmp_path / "mlruns")
     return Spool.of("sqlite:///mlruns/mlflow.db", "sqlite:///mlruns/optuna.db", "s")
 
 
@@ -138,3 +137,21 @@ def test_a_page_states_what_waits_and_sync_says_how_much(held: Spool, capsys: py
     said = ["sweep s: 1 trial was delivered", "its own command goes on with what is left to train"]
     assert capsys.readouterr().out.splitlines() == said
     assert len(found(held)) == before + 2
+
+
+def test_sync_of_a_store_that_is_away_or_of_no_sweep_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["sync", "mine"]) == 2
+    assert capsys.readouterr().err.startswith("optsweep: tracking.uri: there is no store at mlruns/mlflow.db")
+    assert run(["sync", "mine", "--tracking-uri", "http://127.0.0.1:1"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("optsweep: tracking.uri: no MLflow server answers at http://127.0.0.1:1")
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_that_waits_is_no_trouble(tmp_path: Path) -> None:
+    assert deliver(Spool.of("http://127.0.0.1:1", f"sqlite:///{tmp_path}/o.db", "s")) == 0
+    assert not list(tmp_path.iterdir())

@@ -25,7 +25,6 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from arms import arm_with
 from optsweep.address import TRACKING_KEY, read_address
-from optsweep.cli.doorman import run
 from optsweep.launch import work
 from optsweep.launch.deferred import Deferred
 from optsweep.launch.planner import PlannedArm, Planner
@@ -37,8 +36,6 @@ from optsweep.search.space import Space
 from optsweep.search.studies import Studies
 from optsweep.tracking import outage
 from optsweep.tracking.outage import Outage, StoreFailureError, passes, patiently, storage_outage, what_failed
-from optsweep.tracking.postman import deliver
-from optsweep.tracking.spool import Spool
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
 from reporting import OUTCOME, reporter
@@ -180,7 +177,7 @@ def test_after_ten_minutes_nobody_waits_any_longer(clock: list[float]) -> None:
 
 
 def test_who_is_asked_to_stop_does_not_wait(clock: list[float]) -> None:
-    with pytest.raises(StoreFailureError):
+    with pytest.raises(StoreFailureError, match=r"by another process$"):
         patiently(failing(10**6), heard([]), lambda: True)
     assert clock == []
 
@@ -204,6 +201,19 @@ def test_of_several_processes_one_speaks_and_when_it_is_gone_another_may(tmp_pat
     assert said[1:] == ["over"]
     second.failed(locked())
     assert len(said) == 3
+
+
+def test_one_that_takes_over_says_only_when_it_is_over(tmp_path: Path) -> None:
+    said: list[str] = []
+    first, second, third = (heard(said, tmp_path / "voice") for _ in range(3))
+    first.failed(locked())
+    first.give_up()  # its process ends
+    second.failed(locked())
+    assert len(said) == 1
+    second.worked()
+    assert said[1:] == ["over"]
+    third.failed(locked())
+    assert len(said) == 3, "that is another outage"
 
 
 # -- planner and workers -----------------------------------------------------------------------------------------------
@@ -369,24 +379,3 @@ def test_a_worker_waits_for_the_storage_at_its_start(
     worker.close()
     assert clock == [0.5, 1.0]
     assert not (tmp_path / "m.db").exists(), "it asks nothing of MLflow"
-
-
-# -- the command line --------------------------------------------------------------------------------------------------
-
-
-def test_sync_of_a_store_that_is_away_or_of_no_sweep_is_a_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run(["sync", "mine"]) == 2
-    assert capsys.readouterr().err.startswith("optsweep: tracking.uri: there is no store at mlruns/mlflow.db")
-    assert run(["sync", "mine", "--tracking-uri", "http://127.0.0.1:1"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("optsweep: tracking.uri: no MLflow server answers at http://127.0.0.1:1")
-    assert said.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_nothing_that_waits_is_no_trouble(tmp_path: Path) -> None:
-    assert deliver(Spool.of("http://127.0.0.1:1", f"sqlite:///{tmp_path}/o.db", "s")) == 0
-    assert not list(tmp_path.iterdir())

@@ -144,6 +144,7 @@ class Courier:
         self.once()
         self._ending.update(self.letters)
         self._let_go()
+        self._outage.give_up()
 
     def once(self) -> bool:
         """Deliver what there is to deliver now; false where the store fails."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import TypeVar
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, near, read_address
@@ -28,6 +28,9 @@ PATIENCE_SECONDS = 600.0
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 """Seconds between two tries, doubled with each."""
+
+STALE_SECONDS = 120.0
+"""After so long without a failure a further one is another outage."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PASSING = _FULL | {errno.EIO, errno.ETIMEDOUT, errno.ESTALE, errno.EAGAIN, errno.EBUSY}
@@ -134,13 +137,21 @@ class Outage:
         self.reason = what_failed(error, self.address)
         if not self._said and self._may_speak():
             self._said = True
-            self.say(f"{self.reason}; {self.meanwhile}")
+            if not self._was_said():
+                self.say(f"{self.reason}; {self.meanwhile}")
+        self._mark(b"said")
 
     def worked(self) -> None:
         """A call has worked."""
         if self._said:
             self.say(self.over)
-        self.reason, self._said = "", False
+            self._mark(b"")
+        self.reason = ""
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Look no longer whether it works: another process may speak."""
+        self._said = False
         if self._voice is not None:
             os.close(self._voice)
             self._voice = None
@@ -149,6 +160,20 @@ class Outage:
     def over_patience(self) -> bool:
         """Whether it has been failing for longer than anyone waits."""
         return bool(self.reason) and monotonic() - self._since >= PATIENCE_SECONDS
+
+    def _was_said(self) -> bool:
+        """Whether one that has ended since has said it: the outage goes on, and isn't another one."""
+        if self._voice is None:
+            return False
+        found = os.fstat(self._voice)
+        return found.st_size > 0 and time() - found.st_mtime < STALE_SECONDS
+
+    def _mark(self, text: bytes) -> None:
+        """Leave behind whether it was said."""
+        if self._voice is not None:
+            with suppress(OSError):  # the disk may be what is full
+                os.ftruncate(self._voice, 0)
+                os.pwrite(self._voice, text, 0)
 
     def _may_speak(self) -> bool:
         """Whether no other process speaks already; where that can't be known, this one does."""
@@ -205,8 +230,9 @@ def patiently(call: Callable[[], T], outage: Outage, stopping: Callable[[], bool
             if not passes(error):
                 raise
             outage.failed(error)
-            if outage.over_patience or stopping():
-                raise StoreFailureError(f"{outage.reason}, for {_minutes()} now") from error
+            if (over := outage.over_patience) or stopping():
+                outage.give_up()
+                raise StoreFailureError(f"{outage.reason}, for {_minutes()} now" if over else outage.reason) from error
             sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         else:
