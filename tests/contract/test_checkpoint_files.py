@@ -282,6 +282,16 @@ def studies(tmp_path: Path) -> Studies:
     return Studies.open(f"sqlite:///{tmp_path}/optuna.db", "s")
 
 
+def test_what_dead_workers_have_left_is_forgotten_at_the_end(studies: Studies, files: Checkpoints) -> None:
+    seat = studies.take_seat(["arm"], whole=True)
+    studies.enqueue(seat, "arm", Phase.CONFIRM, Slot(0, {}, 0, "fixed"), repeat=1)
+    (popped,) = studies.pop("arm", Phase.CONFIRM, "worker", 60.0, 1, repeat=1)
+    for trial in (popped.id, "other"):
+        files.write(trial, OWNER, STATE)
+    files.forget(studies, {("arm", 0), ("arm", 1)})
+    assert names(files) == ["other.pt"]
+
+
 def test_an_attempt_goes_on_from_those_that_no_error_of_their_own_ended(studies: Studies) -> None:
     seat = studies.take_seat(["arm"], whole=True)
     ways: list[dict[str, bool]] = [{"died": True}, {}, {"excused": True}, {"died": True}]

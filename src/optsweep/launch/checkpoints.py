@@ -23,8 +23,9 @@ import torch
 from optsweep.address import STORAGE_KEY, read_address
 from optsweep.build.fingerprint import fingerprint_of
 from optsweep.errors import first_line
-from optsweep.search.studies import Work
+from optsweep.search.studies import Studies, Work
 from optsweep.train.checkpoint import NotPlainError, Saved, as_plain
+from optsweep.train.trial import Phase
 
 FORMAT = 1
 """Bumped when a checkpoint of before can't be gone on from."""
@@ -128,6 +129,13 @@ class Checkpoints:
                     path.unlink(missing_ok=True)
             self.folder.rmdir()
             self.folder.parent.rmdir()
+
+    def forget(self, studies: Studies, arms: Collection[tuple[str, int]]) -> None:
+        """Remove what dead workers have left of trials of these searches, which are at their end."""
+        if not (left := {path.stem for path in self.folder.glob("*.pt")}):
+            return
+        trials = (trial for arm, repeat in arms for phase in Phase for trial in studies.trials(arm, phase, repeat))
+        self.remove(left & {str(trial.user_attrs.get("id")) for trial in trials})
 
     def _made(self, path: Path) -> int:
         """A new file, its owner's alone; somebody may just be taking the folder away."""

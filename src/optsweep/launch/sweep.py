@@ -18,6 +18,7 @@ from optsweep.build.assemble import Built
 from optsweep.build.fingerprint import fingerprint_of
 from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
+from optsweep.launch.checkpoints import Checkpoints
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.deferred import Deferred
@@ -227,6 +228,8 @@ def _train(
     observe(Trained())
     for arm in prepared.arms:
         patiently(partial(prepared.studies.set_note, arm.name, "finished", prepared.size), storage)
+    searches = {task.key for task in planner.tasks}
+    patiently(partial(Checkpoints.of(first.storage, first.sweep).forget, prepared.studies, searches), storage)
     return trained
 
 
