@@ -164,9 +164,10 @@ class Studies:
             "seed": slot.seed,
             "origin": slot.origin,
             "attempt": attempt,
-            "earlier": list(earlier),
             "prune_above": {str(step): value for step, value in slot.prune_above.items()},
         }
+        if earlier:
+            attributes["earlier"] = list(earlier)
         number = select(func.count()).select_from(TRIALS).where(TRIALS.c.study_id == study).scalar_subquery()
         with seat.writing(arm) as connection:
             trial = insert(TRIALS).values(study_id=study, state=TrialState.WAITING, number=number)
