@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import deque
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -75,12 +77,12 @@ def going(trial: RunningTrial, inside: bool = False) -> None:
 
 
 def by_hand(trial: RunningTrial) -> None:
-    """Batches of its own, from torch's generator; two models, one of which no optimizer of the trial's trains."""
+    """Batches of its own, from all generators; two models, one of which no optimizer of the trial's trains."""
     model, teacher = nn.Sequential(nn.Linear(4, 2)), nn.Linear(4, 2)
     optimizer = trial.optimizer(model)
     own = torch.optim.SGD(teacher.parameters(), lr=0.1, momentum=0.9)
     for step in range(trial.resume(teacher, own) + 1, trial.steps + 1):
-        inputs = torch.randn(8, 4)
+        inputs = torch.randn(8, 4) + random.gauss(0, 1) + np.random.normal()  # noqa: NPY002
         own.zero_grad()
         (teacher(inputs) - inputs[:, :2]).square().mean().backward()
         own.step()
