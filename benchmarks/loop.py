@@ -163,7 +163,7 @@ def _whole(task: str, device: torch.device) -> Figure:
             begin = time.perf_counter()
             (work,) = worker.studies.pop(a.name, Phase.SEARCH, worker.name, LEASE_SECONDS, 1)
             with LeaseKeeper(worker.studies, [work.claim]) as leases, _evaluation_clock(device) as evaluation:
-                reporter = _Reporter(worker, job, leases)
+                reporter = _Reporter(worker, job, leases, worker._kept(job, [work]))
                 reporter.open([work], b)
                 train_all(program, [trial_of(a, b, work)], reporter)
             return time.perf_counter() - begin - sum(evaluation)

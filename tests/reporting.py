@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from arms import arm_with
+from optsweep.launch.checkpoints import BatchCheckpoints, Checkpoints
 from optsweep.launch.leases import LeaseKeeper
 from optsweep.launch.worker import Job, Worker, _Reporter
 from optsweep.search.slots import Slot
@@ -71,7 +72,8 @@ def reporter(folder: Path, count: int, pruner: str) -> tuple[_Reporter, Studies,
         studies.enqueue(seat, arm.name, Phase.SEARCH, Slot(number, {}, 0, "fixed"))
     works = studies.pop(arm.name, Phase.SEARCH, "a", 60.0, count)
     leases = LeaseKeeper(studies, [work.claim for work in works])
-    made = _Reporter(cast(Worker, OneWorker(studies)), Job(arm, "", "", ""), leases)
+    kept = BatchCheckpoints(Checkpoints(folder / "checkpoints"), works, "", 0.0)
+    made = _Reporter(cast(Worker, OneWorker(studies)), Job(arm, "", "", ""), leases, kept)
     logs = [Log() for _ in works]
     made.works, made.logs = works, cast(list[TrialLog], logs)
     return made, studies, works, logs

@@ -103,6 +103,7 @@ def quickly() -> list[str]:
         f"{key}=5" for key in ("task", "sweep", "confirm", "search", "trainer", "tracking", "suggest", "hydra.launcher")
     ]
     found += [f"{key}=[1]" for key in ("sweep", "confirm", "trainer", "tracking", "suggest")]
+    found += [f"trainer.checkpoint_seconds={v}" for v in (*NO_NUMBERS, "-1") if v != "null"]
     found += [f"task.resplit={v}" for v in NO_TRUTHS] + [f"sweep.baseline={v}" for v in ("5", "[a]", "{a:b}", "true")]
     found += [f"warmup.steps={v}" for v in ("-1", "two", "nan", "2.5", "[1]", "true", "10", "1.0", "inf")]
     wrong = ("5", "[a]", "{a:b}", "null", "''", "'a\u202eb'", "x" * 101)

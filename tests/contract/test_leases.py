@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 
 from arms import arm_with
+from optsweep.launch.checkpoints import Checkpoints
 from optsweep.launch.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
 from optsweep.launch.worker import Job, Worker, _Reporter, _unwatched
 from optsweep.search.heartbeat import Heartbeat
@@ -156,6 +157,7 @@ def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(
 
     worker = Slow.__new__(Slow)
     worker.studies, worker.watch = studies, _unwatched
+    worker.checkpoints, worker.stopping = Checkpoints(tmp_path), lambda: False
     worker._train(Job(arm_with({}), "", "", ""), works)
     assert seen == [True]
 
@@ -175,7 +177,7 @@ def test_a_trial_that_hangs_has_failed_by_its_own_fault_where_it_hangs(tmp_path:
 
     worker = HangsInTraining.__new__(HangsInTraining)
     worker.studies, worker.watch, worker.stopping = studies, watch, lambda: False
-    worker._storage = storage_outage(f"sqlite:///{tmp_path}/optuna.db")
+    worker.checkpoints, worker._storage = Checkpoints(tmp_path), storage_outage(f"sqlite:///{tmp_path}/optuna.db")
     worker._train(Job(arm_with({}, trainer__timeout=60), "", "", ""), works)
     (trial,) = studies.trials(works[0].arm, Phase.SEARCH)
     assert trial.user_attrs["error"] == "own.py:3, in forward: no progress for 60 s (trainer.timeout)"

@@ -373,7 +373,7 @@ def _content(arm: Arm, program: ArmProgram, space: Space) -> dict[str, Any]:
     """The settings that decide a trial's numbers beside what is searched and its seed."""
     task, schedule = program.task, program.schedule
     trainer = asdict(arm.trainer)
-    for key in ("device", "log_every", "lanes", "timeout"):
+    for key in ("device", "log_every", "lanes", "timeout", "checkpoint_seconds"):
         trainer.pop(key)
     parts: dict[str, Any] = {
         "task": {

@@ -298,7 +298,8 @@ class Planner:
             found = self.studies.history(arm, phase, self.retries, repeat)
         for number, slot in found.lost.items():
             bare = replace(slot, value=None, pruned=False, rungs={})
-            self.studies.enqueue(self.seat, arm, phase, bare, found.attempts.get(number, 0) + 1, repeat)
+            attempt, earlier = found.attempts.get(number, 0) + 1, found.earlier.get(number, ())
+            self.studies.enqueue(self.seat, arm, phase, bare, attempt, repeat, earlier)
         if found.lost:
             found = self.studies.history(arm, phase, self.retries, repeat)
         for number, slot in found.slots.items():

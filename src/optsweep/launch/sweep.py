@@ -20,6 +20,7 @@ from optsweep.config.sections import NUM_WORKERS
 from optsweep.database import OpenFiles, StoreGoneError
 from optsweep.errors import UserError
 from optsweep.launch.builds import Builds
+from optsweep.launch.checkpoints import Checkpoints
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.deferred import Deferred
@@ -287,6 +288,8 @@ def _train(prepared: _Prepared, opened: _Opened, begin: float, command: str, obs
     observe(Trained())
     for arm in prepared.arms:
         patiently(partial(prepared.studies.set_note, arm.name, "finished", prepared.size), storage)
+    searches = {task.key for task in planner.tasks}
+    patiently(partial(Checkpoints.of(first.storage, first.sweep).forget, prepared.studies, searches), storage)
     return trained
 
 

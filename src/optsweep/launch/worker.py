@@ -14,6 +14,7 @@ from optsweep.config.arm import Arm
 from optsweep.errors import UserError, located
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.builds import Builds
+from optsweep.launch.checkpoints import BatchCheckpoints, Checkpoints, InterruptedTrainingError
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.search.ownership import Claim, LeaseLostError
 from optsweep.search.process import process_name
@@ -41,10 +42,6 @@ class Job:
     fingerprint: str
     parent_run: str
     program_keys: tuple[str, ...] = ()  # searched keys in which trials that train together are alike
-
-
-class InterruptedTrainingError(Exception):
-    """The worker was asked to stop in the middle of a trial."""
 
 
 Watch = Callable[[Callable[[], bool], Callable[[str], None]], AbstractContextManager[None]]
@@ -77,6 +74,7 @@ class Worker:
         spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
         self._storage = storage_outage(first.storage, spool.folder)
         self.studies = self.waiting(lambda: opened(first.storage, first.sweep))
+        self.checkpoints = Checkpoints.of(first.storage, first.sweep)
         store.preload()
         self.courier = Courier(spool)
         self.name = process_name()
@@ -117,7 +115,7 @@ class Worker:
         """Train popped trials together; a crash fails them all, and each is run again."""
         claims, timeout = [work.claim for work in works], job.arm.trainer.timeout
         with LeaseKeeper(self.studies, claims, timeout=timeout) as leases:
-            observer = _Reporter(self, job, leases)
+            observer = _Reporter(self, job, leases, self._kept(job, works))
 
             def hung(place: str) -> None:
                 reason = f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)"
@@ -127,13 +125,17 @@ class Worker:
             with self.watch(leases.overdue, hung):
                 self._train_held(job, works, observer)
 
+    def _kept(self, job: Job, works: Sequence[Work]) -> BatchCheckpoints:
+        seconds = job.arm.trainer.checkpoint_seconds
+        return BatchCheckpoints(self.checkpoints, works, job.fingerprint, seconds, self.stopping)
+
     def _train_held(self, job: Job, works: Sequence[Work], observer: _Reporter) -> None:
         try:
             built = self.builds.of(job.arm, works[0].repeat)
             observer.open(works, built)
             workload = built.workload_for(works[0].slot.params)
             with threads(job.arm.trainer.threads):
-                workload.train([trial_of(job.arm, built, work) for work in works], observer)
+                workload.train([trial_of(job.arm, built, work) for work in works], observer, observer.kept)
         except LeaseLostError:
             return
         except InterruptedTrainingError:
@@ -177,23 +179,27 @@ def trial_of(arm: Arm, built: Built, work: Work) -> Trial:
 class _Reporter:
     """Tells MLflow and the study what happens to the trials of one batch."""
 
-    def __init__(self, worker: Worker, job: Job, leases: LeaseKeeper) -> None:
-        self.worker, self.job, self.leases = worker, job, leases
+    def __init__(self, worker: Worker, job: Job, leases: LeaseKeeper, kept: BatchCheckpoints) -> None:
+        self.worker, self.job, self.leases, self.kept = worker, job, leases, kept
         self.logs: list[TrialLog] = []
         self.works: Sequence[Work] = ()
         self.told: set[Claim] = set()
         self.dropped: set[Claim] = set()
 
     def open(self, works: Sequence[Work], built: Built) -> None:
-        """Open one run per trial."""
+        """Open one run per trial; one that goes on goes on with its run."""
         with self.leases.storing():
             self._open(works, built)
 
     def _open(self, works: Sequence[Work], built: Built) -> None:
         self.works = works
-        self.logs += [self._log(work, built) for work in works]
+        self.kept.look(built.program.device, lambda place: self.logs[place].write())
+        self.logs += [self._log(work, built, self.kept.goes_on(place)) for place, work in enumerate(works)]
+        for place, rungs in enumerate(self.kept.rungs):  # that an earlier attempt has told
+            for step, value in rungs.items():
+                self._report(place, step, value)
 
-    def _log(self, work: Work, built: Built) -> TrialLog:
+    def _log(self, work: Work, built: Built, goes_on: bool) -> TrialLog:
         slot = work.slot
         head = TrialHead(
             arm=work.arm,
@@ -209,12 +215,11 @@ class _Reporter:
         name = f"{self.job.label} · {repeat}{work.phase.value} {slot.number}"
         metric = built.program.task.metric
         letter = self.worker.courier.open(work.id)
-        return TrialLog(letter, self.job.parent_run, name, head, metric, again=work.attempt > 0)
+        resume = " ".join(reversed(work.earlier)) if goes_on else None
+        return TrialLog(letter, self.job.parent_run, name, head, metric, again=work.attempt > 0, resume=resume)
 
     def on_rung(self, place: int, rung: Rung) -> None:
         """Log the rung, which is the progress that keeps the lease."""
-        if self.worker.stopping():
-            raise InterruptedTrainingError
         self.leases.rung(rung.step)
         with self.leases.storing():
             self._note(place, rung)
@@ -226,10 +231,16 @@ class _Reporter:
         if work.claim in self.dropped:
             return
         self.logs[place].rung(rung)
+        self.kept.rungs[place][rung.step] = rung.val_loss
+        self._report(place, rung.step, rung.val_loss)
+
+    def _report(self, place: int, step: int, value: float) -> None:
+        """Tell the study of a rung, if a pruner wants to know."""
         if self.job.arm.search.pruner != "none":
             try:
-                report = partial(self.worker.studies.report, work.claim, rung.step, rung.val_loss, LEASE_SECONDS)
-                self.worker.waiting(report)
+                self.worker.waiting(
+                    partial(self.worker.studies.report, self.works[place].claim, step, value, LEASE_SECONDS)
+                )
             except LeaseLostError:
                 self._drop(place)
 
@@ -252,6 +263,7 @@ class _Reporter:
                 return
         self.leases.ended(place)
         self.told.add(work.claim)
+        self.kept.ended(place)
         self.logs[place].close()
 
     def _drop(self, place: int) -> None:
@@ -261,12 +273,14 @@ class _Reporter:
             return
         self.dropped.add(work.claim)
         self.leases.ended(place)
+        self.kept.leave(place)
         self.logs[place].crash("given up by the planner; it was run again")
         if len(self.told) + len(self.dropped) == len(self.works):
             raise LeaseLostError
 
     def crash(self, reason: str) -> None:
         """Close the runs of all trials that have no result."""
-        for log, work in zip(self.logs, self.works, strict=False):
+        for place, (log, work) in enumerate(zip(self.logs, self.works, strict=False)):
             if work.claim not in self.told | self.dropped:
+                self.kept.ended(place)
                 log.crash(reason)

@@ -64,6 +64,7 @@ class Work:
     attempt: int
     repeat: int = 0
     id: str = ""  # the trial's own in all stores, unlike its number, which SQLite gives out again
+    earlier: tuple[str, ...] = ()  # attempts that it can go on from, by their ids
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,16 @@ class Studies:
         self._forget_ended()
         return forgiven
 
-    def enqueue(self, seat: Seat, arm: str, phase: Phase, slot: Slot, attempt: int = 0, repeat: int = 0) -> None:
+    def enqueue(
+        self,
+        seat: Seat,
+        arm: str,
+        phase: Phase,
+        slot: Slot,
+        attempt: int = 0,
+        repeat: int = 0,
+        earlier: Sequence[str] = (),
+    ) -> None:
         """Make a trial that waits for a worker. Raises SeatLostError if another process plans this arm by now."""
         study = self.ensure(arm, phase, repeat)
         attributes = {
@@ -181,6 +191,8 @@ class Studies:
             "attempt": attempt,
             "prune_above": {str(step): value for step, value in slot.prune_above.items()},
         }
+        if earlier:
+            attributes["earlier"] = list(earlier)
         number = select(func.count()).select_from(TRIALS).where(TRIALS.c.study_id == study).scalar_subquery()
         with seat.writing(arm) as connection:
             trial = insert(TRIALS).values(study_id=study, state=TrialState.WAITING, number=number)
@@ -308,7 +320,8 @@ class Studies:
                 if not taken:
                     raise
                 break  # what was taken is trained
-            taken.append(Work(arm, phase, claim, slot, attempt, repeat, str(trial.user_attrs["id"])))
+            earlier = tuple(trial.user_attrs.get("earlier", ()))
+            taken.append(Work(arm, phase, claim, slot, attempt, repeat, str(trial.user_attrs["id"]), earlier))
             if failed_before:
                 break
         return taken

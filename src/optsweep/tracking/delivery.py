@@ -103,12 +103,12 @@ class Delivery:
     def _open(self, trial: Opened) -> None:
         """Find the trial's run where there may be one, else make it."""
         if trial.again:
-            place, own = (trial.arm, Phase(trial.phase), trial.slot), {trial.id, trial.resume}
+            place, own = (trial.arm, Phase(trial.phase), trial.slot), {trial.id, *trial.resume.split()}
             self.tracker.lost_trials(*place, CUT_OFF, trial.repeat, own, trial.time)
         if trial.id and (self._doubt or trial.resume):
             found = self._find(trial.id)
-            if found is None and trial.resume:
-                found = self._find(trial.resume)
+            for attempt in trial.resume.split() if found is None else ():
+                found = found or self._find(attempt)
             if found is not None:
                 self._go_on(trial, found)
                 return
@@ -130,7 +130,8 @@ class Delivery:
         """Write to a run that is there: of this trial, or of the attempt that it resumes."""
         client, run_id = self.tracker.client, str(run.info.run_id)
         if run.data.tags.get(names.TRIAL) != trial.id:
-            self.tracker.set_tags(run_id, {names.STATUS: Status.RUNNING.value, names.ERROR: "", names.TRIAL: trial.id})
+            own = {key: text for key, text in trial.tags.items() if key != names.PARENT}
+            self.tracker.set_tags(run_id, {**own, names.ERROR: ""})  # its phase too: it may have been set aside
             client.update_run(run_id, status="RUNNING")
         if trial.resume:
             history = {key: client.get_metric_history(run_id, key) for key in run.data.metrics}

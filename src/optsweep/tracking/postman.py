@@ -75,13 +75,13 @@ class Postman:
             delivery.cut_off(int(file.path.stat().st_mtime * 1000))
 
     def may_go(self, trial: Opened) -> bool:
-        """Deliver what earlier attempts at the trial's slot have left; whether that of the one that it resumes is."""
+        """Deliver what earlier attempts at the trial's slot have left; whether those of which it resumes one are."""
         if trial.again:
             for other in self.spool.trials():
                 begun = self.spool.beginning(other)
                 if begun is not None and other != trial.id and begun.place == trial.place:
                     self.deliver(other)
-        return not trial.resume or self.deliver(trial.resume)
+        return all(map(self.deliver, reversed(trial.resume.split())))
 
 
 def until_it_stays(send: Callable[[], T], anew: Callable[[], None]) -> T:

@@ -25,7 +25,7 @@ class Opened:
     params: Mapping[str, str]
     time: int  # milliseconds since 1970
     again: bool = False  # an earlier attempt at the slot was cut off
-    resume: str = ""  # id of the attempt whose run goes on
+    resume: str = ""  # ids of the attempts whose run goes on, the last one first
 
     @property
     def place(self) -> tuple[str, str, int, int]:

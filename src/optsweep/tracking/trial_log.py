@@ -42,8 +42,8 @@ class Sink(Protocol):
 class TrialLog:
     """One trial's run: opened at its start, written at rungs, ended before its study is told, closed afterwards.
 
-    `resume` is the id of an earlier attempt whose run goes on: it keeps its points, and what it has of a curve up to a
-    step isn't written again. `again` tells that earlier attempts at the slot were cut off.
+    `resume` are the ids of earlier attempts whose run goes on, the last one first: it keeps its points, and what it
+    has of a curve up to a step isn't written again. `again` tells that earlier attempts at the slot were cut off.
     """
 
     def __init__(

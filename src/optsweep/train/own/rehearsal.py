@@ -21,7 +21,8 @@ from optsweep.tasks.pieces import facts_of_model
 from optsweep.train.own.batches import Seen
 from optsweep.train.own.faults import LoopError, TrialOver
 from optsweep.train.own.optimizer import TrialOptimizer
-from optsweep.train.own.running import Listener, Reported, RunningTrial
+from optsweep.train.own.report import Listener, Reported
+from optsweep.train.own.running import RunningTrial
 from optsweep.train.own.terms import Terms
 from optsweep.train.probe import Probe, TensorFacts, norm_of_value, norms_of_module, tensors_of_module
 from optsweep.train.process import isolated
