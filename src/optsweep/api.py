@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from optsweep.config.spoken import Spoken
     from optsweep.launch.checked import Checked
     from optsweep.launch.events import Observer
-    from optsweep.launch.status import PhaseStatus
+    from optsweep.launch.status import SweepStatus
     from optsweep.launch.sweep import SweepResult
     from optsweep.launch.verify import Verified
     from optsweep.report import Report
@@ -272,11 +272,11 @@ def verify(results: str | Path, share: float = 0.1, seed: int = 0, tolerance: fl
         return verify_aside(pool, wanted)
 
 
-def status(storage: str, sweep: str) -> tuple[PhaseStatus, ...]:
-    """How far every arm of a sweep is, phase by phase. Raises UserError for a sweep that isn't there."""
+def status(storage: str, sweep: str) -> SweepStatus:
+    """How far a sweep is, arm by arm, who is at work, and the last error. Raises UserError for one that isn't there."""
     from optsweep.launch.status import status_of
 
-    return tuple(status_of(storage, sweep))
+    return status_of(storage, sweep)
 
 
 def sync(storage: str, tracking_uri: str, sweep: str) -> Synced:

@@ -18,7 +18,7 @@ from optsweep.cli.doorman import run
 from optsweep.inference.repeats import SEEDS_PER_REPEAT
 from optsweep.launch.display import Display
 from optsweep.launch.events import ArmProgress, Progressed, Started, Trained, TrialEnded
-from optsweep.launch.status import PhaseStatus, short_names, status_table
+from optsweep.launch.status import PhaseStatus, SweepStatus, short_names, status_table
 from optsweep.report.comparison import Group, compare
 from optsweep.report.figures import canvas, curves, outcome, ranks
 from optsweep.report.figures.runs import runs
@@ -149,7 +149,7 @@ def test_a_trial_that_ends_badly_is_named_with_its_repeat(capsys: pytest.Capture
 
 def test_brackets_of_a_name_are_letters(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     row = PhaseStatus("optimizer=mine[bold] schedule=cosine", Phase.SEARCH, 1, 0, 0, 0, 0, 0, 0.5)
-    monkeypatch.setattr("optsweep.api.status", lambda storage, sweep: (row,))
+    monkeypatch.setattr("optsweep.api.status", lambda storage, sweep: SweepStatus((row,), None, 0.0, (), None))
     assert run(["status", "a[red] :x:"]) == 0
     said = capsys.readouterr().out
     assert "mine[bold] + cosine" in said

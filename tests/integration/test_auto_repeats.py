@@ -162,7 +162,7 @@ def test_every_complete_repeat_is_told_but_the_last(studies: Studies) -> None:
 def test_status_counts_the_trials_of_all_repeats(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'optuna.db'}"
     work(Studies.open(storage, "s"), {"a": BASE, "b": CLEAR}, 3, stop_after=9)
-    found = {(of.arm, of.phase): of for of in status_of(storage, "s")}
+    found = {(of.arm, of.phase): of for of in status_of(storage, "s").phases}
     confirm = [of for (_, phase), of in found.items() if phase is Phase.CONFIRM]
     assert sum(of.done for of in confirm) == 9
     assert sum(of.done + of.waiting for of in confirm) == 2 * 3 * SEEDS

@@ -38,16 +38,18 @@ def _report(arguments: Sequence[str]) -> None:
 
 
 def _status(arguments: Sequence[str]) -> None:
-    parser = Parser("optsweep status", description="How far a sweep is.")
+    parser = Parser("optsweep status", description="How far a sweep is, who is at work, and the last error.")
     parser.add_argument("sweep", metavar="NAME")
     parser.add_argument("--storage", default=Arm.storage)
     options = parser.parse_args(arguments)
     from optsweep import api
     from optsweep.launch.status import status_table
 
-    Console(highlight=False, markup=False, emoji=False).print(
-        status_table(options.sweep, api.status(options.storage, options.sweep))
-    )
+    found = api.status(options.storage, options.sweep)
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(status_table(options.sweep, found.phases))
+    for line in found.lines():
+        console.print(line, soft_wrap=True)
 
 
 def _suggest(arguments: Sequence[str]) -> None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from optsweep.address import read_address
 from optsweep.errors import UserError, nearest
+from optsweep.launch.leases import LEASE_SECONDS
+from optsweep.report.wording import duration, plural
+from optsweep.search.signs import Sign
 from optsweep.search.studies import Studies
 from optsweep.tracking.schema import SweepPlan
 from optsweep.train.trial import Phase
+
+PLANNED = "planned"
+"""The note of an arm's size: search trials, confirm seeds, repeats."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,49 @@ class PhaseStatus:
         counts = {"running": self.running, "waiting": self.waiting, "diverged": self.diverged, "pruned": self.pruned}
         crashes = [f"{self.crashed} crash{'' if self.crashed == 1 else 'es'}"] if self.crashed else []
         return ", ".join([f"{count} {what}" for what, count in counts.items() if count] + crashes)
+
+
+@dataclass(frozen=True)
+class LastError:
+    """What went wrong last."""
+
+    what: str  # with file and line
+    where: str  # which trial
+    when: datetime
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """How far a sweep is, and who is at work."""
+
+    phases: tuple[PhaseStatus, ...]
+    planned: int | None  # trials; None: `auto` decides, or nobody has said yet
+    train_seconds: float  # spent in training, by all workers
+    signs: tuple[Sign, ...]
+    last_error: LastError | None
+
+    @property
+    def done(self) -> int:
+        """Trials with a result, or given up."""
+        return sum(phase.done for phase in self.phases)
+
+    def lines(self) -> Iterator[str]:
+        """What isn't of an arm, in words."""
+        told = f"{self.done} trials done" if self.planned is None else f"{self.done} of {self.planned} trials done"
+        spent = f"{told}; {duration(self.train_seconds)} of training spent"
+        if self.planned is not None and 0 < self.done < self.planned:
+            left = self.train_seconds / self.done * (self.planned - self.done)
+            spent += f", about {duration(left)} left, by one worker"
+        yield spent
+        for sign in self.signs:
+            role = "planner" if sign.trials is None else f"worker with {plural(sign.trials, 'trial')}"
+            state = "" if sign.alive is not False else "; it is dead, and what it had is run again"
+            yield f"{role}: {sign.process}, last heard of {duration(sign.seconds)} ago{state}"
+        if not self.signs:
+            yield "nobody is at work"
+        if self.last_error is not None:
+            error = self.last_error
+            yield f"last error ({error.where}, {error.when.astimezone():%Y-%m-%d %H:%M:%S}): {error.what}"
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -87,9 +137,46 @@ def status_table(sweep: str, found: Sequence[PhaseStatus]) -> Table:
     return table
 
 
-def status_of(storage: str, sweep: str) -> Iterator[PhaseStatus]:
-    """Every arm's phases, in order. Raises UserError for a sweep that isn't there, naming the nearest."""
+def status_of(storage: str, sweep: str) -> SweepStatus:
+    """How far a sweep is. Raises UserError for a sweep that isn't there, naming the nearest."""
     studies = _existing(storage, sweep)
+    repeats = repeats_of(studies)
+    every = [(arm, phase, n) for arm, count in repeats.items() for phase in Phase for n in range(count)]
+    trials = [(arm, phase, trial) for arm, phase, n in every for trial in studies.trials(arm, phase, n)]
+    seconds = sum(float(trial.user_attrs.get("train_seconds", 0.0)) for _, _, trial in trials)
+    phases = tuple(_phases(studies))
+    return SweepStatus(
+        phases, _planned(studies, repeats), seconds, tuple(studies.signs_of_life(LEASE_SECONDS)), _last_error(trials)
+    )
+
+
+def _planned(studies: Studies, arms: Collection[str]) -> int | None:
+    """Trials of all arms; None where a number isn't fixed."""
+    total = 0
+    for arm in arms:
+        size = studies.note(arm, PLANNED)
+        if size is None or not all(isinstance(part, int) for part in size):
+            return None
+        trials, seeds, repeats = size
+        total += repeats * (trials + seeds)
+    return total
+
+
+def _last_error(trials: Sequence[tuple[str, Phase, FrozenTrial]]) -> LastError | None:
+    """The latest, of a trial's own or a worker's death; None where nothing went wrong."""
+    arms = list(dict.fromkeys(arm for arm, _, _ in trials))
+    names = dict(zip(arms, short_names(arms), strict=True))
+    found = []
+    for arm, phase, trial in trials:
+        said, when = trial.user_attrs, trial.datetime_complete
+        if trial.state is TrialState.FAIL and not said.get("excused") and when is not None:
+            where = f"{names[arm]} · {phase.value} {said.get('slot')}"
+            found.append(LastError(str(said.get("error", "")), where, when.replace(tzinfo=UTC)))
+    return max(found, key=lambda error: error.when, default=None)
+
+
+def _phases(studies: Studies) -> Iterator[PhaseStatus]:
+    """Every arm's phases, in order."""
     for arm, count in repeats_of(studies).items():
         for phase in Phase:
             found = [studies.history(arm, phase, 0, repeat) for repeat in range(count)]

@@ -34,7 +34,7 @@ from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.reconcile import Found, reconcile
-from optsweep.launch.status import first_failure
+from optsweep.launch.status import PLANNED, first_failure
 from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
 from optsweep.launch.together import check_together, describe_all, notes, without_looks
 from optsweep.launch.work import work
@@ -245,6 +245,9 @@ def _open(prepared: _Prepared, seat: Seat, files: SweepFiles, command: str, obse
     """Tell the stores what is going to be run."""
     arms, known, first, pool = prepared.arms, prepared.known, prepared.arms[0], prepared.pool
     note_content(prepared.studies, seat, arms, known)
+    for arm in arms:
+        if prepared.studies.note(arm.name, PLANNED) != prepared.size:
+            prepared.studies.set_note(arm.name, PLANNED, prepared.size)
     tracker = Tracker(first.tracking_uri, first.sweep)
     _reconcile(prepared, tracker, seat, observe)
     run, plan = describe_sweep(tracker, arms, prepared.labels, prepared.baseline, prepared.devices[0], command)

@@ -35,6 +35,7 @@ from optsweep.search.ownership import (
     Ownership,
 )
 from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
+from optsweep.search.signs import Sign, signs_of_life
 from optsweep.search.slots import Slot
 from optsweep.search.storage import open_storage
 from optsweep.train.trial import End, Phase
@@ -262,6 +263,10 @@ class Studies:
         running = any(trial.state is TrialState.RUNNING for trial in trials)
         leases = self._ownership.leases(self.ensure(arm, phase, repeat)) if running else {}
         return read_history(trials, leases, retries)
+
+    def signs_of_life(self, lease_seconds: float) -> list[Sign]:
+        """Who plans the sweep and who trains for it; a trial's lease is renewed for `lease_seconds`."""
+        return signs_of_life(self._engine, self.sweep, lease_seconds)
 
     def states(self, arms: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], States]:
         """How many trials each (arm, repeat) has in each state: cheap, and another once a trial was made or changed."""

@@ -1,0 +1,48 @@
+"""Signs of life: who plans a sweep and who trains for it, and how long ago the storage heard of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from optuna.storages._rdb.models import StudyModel
+from sqlalchemy import Engine, func, select
+
+from optsweep.search.ownership import LEASES, SEATS, TRIALS, clock
+from optsweep.search.process import in_words, is_alive
+from optsweep.search.seats import SEAT_SECONDS
+
+STUDIES = StudyModel.__table__
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A process that holds something of a sweep."""
+
+    process: str  # in words
+    trials: int | None  # that it trains; None: it plans
+    seconds: float  # since it renewed its lease
+    alive: bool | None  # None: it is on another host
+
+
+def signs_of_life(engine: Engine, sweep: str, lease_seconds: float) -> list[Sign]:
+    """The planner first, then the workers with a trial; a trial's lease is renewed for `lease_seconds`."""
+    now = clock(engine)
+    seats = (
+        select(SEATS.c.holder, func.max(SEATS.c.expires - now))
+        .where(SEATS.c.sweep == sweep, SEATS.c.holder.is_not(None))
+        .group_by(SEATS.c.holder)
+    )
+    joined = LEASES.join(TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id).join(STUDIES)
+    leases = (
+        select(LEASES.c.worker, func.count(), func.max(LEASES.c.expires - now))
+        .select_from(joined)
+        .where(STUDIES.c.study_name.startswith(f"{sweep} | ", autoescape=True), LEASES.c.worker.is_not(None))
+        .group_by(LEASES.c.worker)
+        .order_by(LEASES.c.worker)
+    )
+    with engine.connect() as connection:
+        planners = [(holder, None, SEAT_SECONDS - left) for holder, left in connection.execute(seats)]
+        workers = [(worker, count, lease_seconds - left) for worker, count, left in connection.execute(leases)]
+    return [
+        Sign(in_words(name), count, max(0.0, since), is_alive(name)) for name, count, since in (*planners, *workers)
+    ]
