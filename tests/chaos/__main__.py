@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     def spent(tally: Tally) -> bool:
         return bool(tally.counted["kill"] >= options.kills and tally.counted["outage"] >= options.outages)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # what is mounted is unmounted, what runs is ended
     place = Path(tempfile.mkdtemp(prefix="optsweep-chaos-"))
     with Run(place, (lambda tally: False) if options.replay else spent) as run:
         if not run.disk.small:

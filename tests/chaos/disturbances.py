@@ -23,7 +23,7 @@ SAFE_DEATHS = 2
 """A trial that three workers in a row die of is given up, which is promised: so no third one is killed."""
 
 STARTING = (AfterStart(6.0), StoreAppears(), WorkerBorn())
-WORKING = (TrialHeld(), TrialsTold(2), TrialsTold(5))
+WORKING = (TrialHeld(), TrialHeld(), TrialsTold(2), TrialsTold(5))
 ANY = (*STARTING, *WORKING, AllTold())
 
 
@@ -95,6 +95,8 @@ def send(call: Call, number: int, group: bool, *, stops: bool = False) -> None:
     """Send a signal to a command or its whole group."""
     call.told_to_stop |= stops
     (call.signal_group if group else call.signal)(number)
+    if number == signal.SIGKILL:
+        call.process.wait()
 
 
 @dataclass(frozen=True)

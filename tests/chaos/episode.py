@@ -36,6 +36,10 @@ class Plans(Protocol):
     with_server: bool
     fresh: bool
 
+    def opening(self, call: int) -> Step | None:
+        """What befalls the n-th call at its start."""
+        ...
+
     def step(self, number: int) -> Step:
         """The n-th disturbance of commands."""
         ...
@@ -119,8 +123,7 @@ class Episode:
             calm = 0 if call.disturbed or hung else calm + 1
             self._judge()
             if any(ended):
-                self._compare()
-                if not self._damage(self.plan.after(self.scene.typed)):
+                if not (self._compare() and self._damage(self.plan.after(self.scene.typed))):
                     return
                 calm = 0
             elif self._damage(self.plan.between(self.scene.typed)):
@@ -129,29 +132,34 @@ class Episode:
 
     def _disturb(self) -> None:
         """Disturb the command until it ends, or this episode's share is spent."""
-        while (call := self.scene.call) is not None:
-            if self.disturbances >= self.plan.most or self.around.spent:
-                return
-            step, self.steps = self.plan.step(self.steps), self.steps + 1
+        step = self.plan.opening(self.scene.typed)
+        while not self._calm:
+            if step is None:
+                step, self.steps = self.plan.step(self.steps), self.steps + 1
             if not step.moment.wait(self.scene, step.rng) or (call := self.scene.call) is None:
                 return
             if (fell_on := step.disturbance.do(self.scene, step.rng)) is not None:
                 call.disturbed.append(step.disturbance.name)
-                self.disturbances += 1
                 self._note(step.disturbance, fell_on)
+            step = None
+
+    @property
+    def _calm(self) -> bool:
+        """Whether nothing is to be disturbed any more."""
+        return self.disturbances >= self.plan.most or self.around.spent
 
     def _damage(self, drawn: tuple[Disturbance, Random] | None) -> bool:
         """Damage the folder between two calls; whether there was anything to damage."""
-        if drawn is None or self.disturbances >= self.plan.most or self.around.spent:
+        if drawn is None or self._calm:
             return False
         disturbance, rng = drawn
         fell_on = disturbance.do(self.scene, rng)
         if fell_on is not None:
-            self.disturbances += 1
             self._note(disturbance, fell_on)
         return fell_on is not None
 
     def _note(self, disturbance: Disturbance, fell_on: str) -> None:
+        self.disturbances += 1
         self.last = disturbance.name
         self.tally.done[disturbance.name] += 1
         self.tally.fell_on[disturbance.name, fell_on] += 1
@@ -186,15 +194,18 @@ class Episode:
                 self.around.say(f"  {self.name}: an undisturbed call failed: {call.last_line[:200]}")
         self.scene.calls.clear()
 
-    def _compare(self) -> None:
+    def _compare(self) -> bool:
+        """Hold what was found against the undisturbed sweep; whether all is well."""
         self.tally.compared += 1
+        broken: dict[str, list[str]] = {}
         try:
-            found = find(self.scene.folder, self.scene.sweep.name)
+            for kind, what in compare(find(self.scene.folder, self.scene.sweep.name), self.reference):
+                broken.setdefault(kind, []).append(what)
         except sqlite3.Error as error:
-            self._violated("lost", f"exit 0, and a store can't be read: {error}")
-            return
-        for kind, what in compare(found, self.reference):
-            self._violated(kind, what)
+            broken["lost"] = [f"exit 0, and a store can't be read: {error}"]
+        for kind, held in broken.items():
+            self._violated(kind, f"{len(held)}: {held[0]}" + (f"; … {held[-1]}" if len(held) > 1 else ""))
+        return not broken
 
     def _violated(self, kind: str, what: str) -> None:
         self.tally.violations.append(Violation(kind, what, self.name, self.scene.typed, self.last))

@@ -26,7 +26,7 @@ from chaos.disturbances import (
     Signal,
     Twin,
 )
-from chaos.scene import Moment
+from chaos.scene import AfterStart, Moment
 from chaos.stores import MLFLOW, OPTUNA
 from chaos.sweeps import SWEEPS, Sweep
 
@@ -36,8 +36,6 @@ KILLS: Weighed = (
     (KillWorker(), 15.0),
     (Signal("SIGKILL, the planner", signal.SIGKILL, group=False, counts="kill"), 2.0),
     (Signal("SIGKILL, the group", signal.SIGKILL, group=True, counts="kill"), 2.0),
-    (Signal("SIGKILL, planner at start", signal.SIGKILL, group=False, moments=STARTING, counts="kill"), 0.7),
-    (Signal("SIGKILL, group at start", signal.SIGKILL, group=True, moments=STARTING, counts="kill"), 0.8),
 )
 
 IN_A_CALL: Weighed = (
@@ -60,8 +58,14 @@ OUTAGES: Weighed = (
     (Outage("the server frozen", frozen=True), 2.0),
 )
 
-AT_THE_BEGINNING: Weighed = ((Twin(), 1.0), (Neighbour(), 1.0))
-"""In a fresh folder, with the first call."""
+AT_THE_START: Weighed = (
+    (Signal("SIGKILL at start, the planner", signal.SIGKILL, group=False, moments=STARTING, counts="kill"), 2.0),
+    (Signal("SIGKILL at start, the group", signal.SIGKILL, group=True, moments=STARTING, counts="kill"), 2.0),
+    (Signal("Ctrl-C at start", signal.SIGINT, group=True, stops=True, moments=STARTING), 1.0),
+    (Twin(moments=(AfterStart(0.5), AfterStart(6.0))), 1.0),
+    (Neighbour(), 1.0),
+)
+"""Of a call."""
 
 BETWEEN_CALLS: Weighed = (
     (Damage("a checkpoint cut short", "mlruns/checkpoint*/**/*", flip=False), 1.0),
@@ -81,7 +85,7 @@ AFTER_THE_END: Weighed = (
     (Move(), 1.0),
 )
 
-SHARE_BETWEEN, SHARE_AFTER, SHARE_WITH_SERVER, SHARE_FRESH = 0.4, 0.5, 0.4, 0.5
+SHARE_AT_START, SHARE_BETWEEN, SHARE_AFTER, SHARE_WITH_SERVER, SHARE_FRESH = 0.35, 0.4, 0.5, 0.4, 0.5
 
 
 @dataclass(frozen=True)
@@ -108,13 +112,18 @@ class Plan:
     def _rng(self, *of: object) -> Random:
         return Random("/".join(map(str, (self._of, *of))))
 
+    def opening(self, call: int) -> Step | None:
+        """What befalls the n-th call at its start."""
+        rng = self._rng("start", call)
+        return self._step(AT_THE_START, rng) if rng.random() < SHARE_AT_START else None
+
     def step(self, number: int) -> Step:
         """The n-th disturbance of commands."""
-        rng = self._rng("call", number)
-        kinds = AT_THE_BEGINNING if number == 0 and self.fresh and rng.random() < 0.6 else self.in_a_call
+        return self._step(self.in_a_call, self._rng("call", number))
+
+    def _step(self, kinds: Weighed, rng: Random) -> Step:
         disturbance = _drawn(kinds, rng)
-        moments = disturbance.moments if number else STARTING if disturbance.moments else ()
-        return Step(disturbance, rng.choice(moments), rng)
+        return Step(disturbance, rng.choice(disturbance.moments), rng)
 
     def between(self, call: int) -> tuple[Disturbance, Random] | None:
         """What befalls the folder after the n-th call, which did not end well."""

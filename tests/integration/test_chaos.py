@@ -37,6 +37,9 @@ class ThreeKills:
         (Signal("the planner", signal.SIGKILL, group=False), TrialHeld()),
     )
 
+    def opening(self, call: int) -> None:
+        return None
+
     def step(self, number: int) -> Step:
         return Step(*self.kills[number % len(self.kills)], Random(number))
 
