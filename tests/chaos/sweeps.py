@@ -100,19 +100,19 @@ def task():
 
 
 def _own(target: str, source: str) -> Mapping[str, str]:
-    task = f"name: mine\n_target_: mine.{target}\nbatch_size: 16\nsteps: 300\n"
+    task = f"name: mine\n_target_: mine.{target}\nbatch_size: 16\nsteps: 600\n"
     return {"mine.py": source, "conf/task/mine.yaml": task}
 
 
 SWEEPS = (
     Sweep(
         "pruned, two searches",
-        f"task=iris_mlp optimizer=adamw,momentum {SHORT} trainer.steps=800 search.trials=4 search.pruner=median "
+        f"task=iris_mlp optimizer=adamw,momentum {SHORT} trainer.steps=2000 search.trials=4 search.pruner=median "
         "sweep.repeats=2 hydra.launcher.workers=2",
     ),
     Sweep(
         "in lanes",
-        f"task=iris_mlp optimizer=adamw,soap averaging=ema weight_decay=decoupled {SHORT} trainer.steps=400 "
+        f"task=iris_mlp optimizer=adamw,soap averaging=ema weight_decay=decoupled {SHORT} trainer.steps=1000 "
         "search.trials=6 search.over=[lr,weight_decay] trainer.lanes=2 hydra.launcher.workers=2",
     ),
     Sweep(
@@ -127,7 +127,7 @@ SWEEPS = (
     ),
     Sweep(
         "in the command's own process",
-        f"task=iris_mlp optimizer=adamw,lion {SHORT} trainer.steps=800 search.trials=4 hydra.launcher.workers=0",
+        f"task=iris_mlp optimizer=adamw,lion {SHORT} trainer.steps=2000 search.trials=4 hydra.launcher.workers=0",
     ),
 )
 
