@@ -62,6 +62,12 @@ class Call:
                         found.append(child)
         return sorted(found, key=lambda process: process.pid)
 
+    def owns(self, pid: int) -> bool:
+        """Whether a process is the command itself or a living child of it: cheaper than to look for all."""
+        with suppress(psutil.Error):
+            return pid == self.process.pid or psutil.Process(pid).ppid() == self.process.pid
+        return False
+
     def signal(self, number: int) -> None:
         """Send a signal to the command alone."""
         with suppress(ProcessLookupError):

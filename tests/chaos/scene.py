@@ -14,7 +14,7 @@ from chaos.stores import MLFLOW, OPTUNA, counts, holds
 from chaos.surroundings import Disk, Server
 from chaos.sweeps import Sweep
 
-LOOK_SECONDS = 0.03
+LOOK_SECONDS = 0.05
 LONGEST_WAIT = 60.0
 """For a moment to come; then the disturbance falls where it falls."""
 
@@ -52,7 +52,7 @@ class Scene:
         call = self.call
         if call is None:
             return "ended"
-        if {call.process.pid, *(worker.pid for worker in call.workers())} & set(holds(self.folder)):
+        if any(call.owns(pid) for pid in holds(self.folder)):
             return "training"
         return "reporting" if counts(self.folder).ended >= self.planned else "starting"
 

@@ -99,8 +99,8 @@ def task():
 '''
 
 
-def _own(target: str, source: str) -> Mapping[str, str]:
-    task = f"name: mine\n_target_: mine.{target}\nbatch_size: 16\nsteps: 600\n"
+def _own(target: str, source: str, steps: int) -> Mapping[str, str]:
+    task = f"name: mine\n_target_: mine.{target}\nbatch_size: 16\nsteps: {steps}\n"
     return {"mine.py": source, "conf/task/mine.yaml": task}
 
 
@@ -118,12 +118,12 @@ SWEEPS = (
     Sweep(
         "a loop of the user's",
         f"task=mine optimizer=adamw,soap schedule=schedule_free {SHORT} search.trials=4 hydra.launcher.workers=2",
-        _own("train", LOOP),
+        _own("train", LOOP, 1500),
     ),
     Sweep(
         "a Dataset, on plateaus",
         f"task=mine optimizer=adam schedule=plateau,cosine {SHORT} search.trials=4 hydra.launcher.workers=3",
-        _own("task", PIECES),
+        _own("task", PIECES, 800),
     ),
     Sweep(
         "in the command's own process",
