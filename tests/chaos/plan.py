@@ -33,7 +33,7 @@ from chaos.sweeps import SWEEPS, Sweep
 Weighed = Sequence[tuple[Disturbance, float]]
 
 KILLS: Weighed = (
-    (KillWorker(), 15.0),
+    (KillWorker(), 20.0),
     (Signal("SIGKILL, the planner", signal.SIGKILL, group=False, counts="kill"), 2.0),
     (Signal("SIGKILL, the group", signal.SIGKILL, group=True, counts="kill"), 2.0),
 )
