@@ -157,7 +157,7 @@ def _runs(connection: sqlite3.Connection, sweep: str) -> tuple[Any, Any, Any]:
     for run, of in status.items():
         states[of] = states.get(of, 0) + 1
         held, kind = tags.get(run, {}), tags.get(run, {}).get("optsweep.kind")
-        if kind == "arm":
+        if kind == "arm" and "optsweep.phase" not in held:  # and not set aside
             curves[held.get("optsweep.arm", "")] = points.get(run, {})
         if kind == "trial" and held.get("optsweep.phase") in ("search", "confirm"):
             own = params.get(run, {})
