@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from optsweep.build.assemble import Built
 from optsweep.config.arm import Arm
+from optsweep.launch.builds import Builds
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.launch.worker import Job, Worker, _Reporter, trial_of
 from optsweep.search.slots import Slot
@@ -162,7 +163,7 @@ def _whole(task: str, device: torch.device) -> Figure:
             begin = time.perf_counter()
             (work,) = worker.studies.pop(a.name, Phase.SEARCH, worker.name, LEASE_SECONDS, 1)
             with LeaseKeeper(worker.studies, [work.claim]) as leases, _evaluation_clock(device) as evaluation:
-                reporter = _Reporter(worker, job, leases)
+                reporter = _Reporter(worker, job, leases, worker._kept(job, [work]))
                 reporter.open([work], b)
                 train_all(program, [trial_of(a, b, work)], reporter)
             return time.perf_counter() - begin - sum(evaluation)
@@ -203,4 +204,4 @@ def _worker(a: Arm, b: Built, device: torch.device) -> Iterator[Worker]:
         store.check(uri)
         tracker = Tracker(uri, a.sweep)
         job = Job(a, "adamw + cosine", b.fingerprint, tracker.arm_run(a.name, "adamw + cosine"))
-        yield Worker([job], device=str(device))
+        yield Worker([job], builds=Builds(str(device)))

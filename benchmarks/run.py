@@ -19,7 +19,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.side_by_side import Figure, SkippedError
 from benchmarks.table import line, save, write_table
 
-NAMES = ("startup", "loop", "own", "rules", "library", "lanes", "sampler", "gpu", "aa", "sweep", "report")
+NAMES = (
+    "startup",
+    "loop",
+    "own",
+    "checkpoints",
+    "rules",
+    "library",
+    "lanes",
+    "sampler",
+    "gpu",
+    "aa",
+    "sweep",
+    "report",
+)
 MINUTES = ("aa", "sweep", "report")
 """Run only by name or with --all."""
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from optsweep.tracking.delivery import AtOnce
 from optsweep.tracking.names import Status
 from optsweep.tracking.schema import (
     ArmFacts,
@@ -241,7 +242,7 @@ class _Maker:
         """A trial as its worker would have written it, up to where it ended."""
         a, num_steps = self.arm, self.num_steps
         name = f"{a.label} · {head.phase.value} {head.slot}"
-        log = TrialLog(self.tracker, self.parent, name, head, FACTS.metric)
+        log = TrialLog(AtOnce(self.tracker), self.parent, name, head, FACTS.metric)
         # seeds are shared by all arms, so part of the noise is too: what pairing is for
         shared = float(np.random.default_rng([3, head.seed]).normal()) * 3 * a.noise
         confirm = head.phase is Phase.CONFIRM
@@ -250,6 +251,7 @@ class _Maker:
         for rung in rungs:
             log.rung(rung)
         if status is Status.RUNNING:
+            log.write()
             return
         if status is Status.CRASHED:
             log.crash("OutOfMemoryError: tried to allocate <2 GiB>")

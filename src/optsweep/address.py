@@ -58,6 +58,13 @@ class Address:
         """Whether opening it makes nothing new, as far as that can be seen from here."""
         return self.file is None or (self.file.is_file() and self.file.stat().st_size > 0)
 
+    def at(self, file: Path) -> Address:
+        """That of another file, or of this one as it is seen from elsewhere."""
+        from sqlalchemy.engine import make_url
+
+        text = make_url(self.text).set(database=str(file)).render_as_string(hide_password=False)
+        return read_address(self.key, text)
+
     def check_usable(self) -> None:
         """Raise UserError where a database file can't be, or isn't one. Writes nothing."""
         if self.file is None:
@@ -66,8 +73,7 @@ class Address:
             raise UserError(f"{self.key}: {self.shown} is a folder; give the path of a file")
         if self.file.exists():
             try:
-                with self.file.open("rb") as file:
-                    beginning = file.read(len(_SQLITE_MAGIC))
+                beginning = _beginning(self.file)
             except OSError as error:
                 raise UserError(f"{self.key}: {self.shown} can't be read ({error.strerror})") from None
             if beginning not in (b"", _SQLITE_MAGIC):
@@ -78,7 +84,7 @@ class Address:
         folder = next(path for path in self.file.absolute().parents if path.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             reason = "Permission denied" if folder.is_dir() else "it is no folder"
-            raise UserError(f"{self.key}: {self.shown} can't be written ({_near(folder)}: {reason})")
+            raise UserError(f"{self.key}: {self.shown} can't be written ({near(folder)}: {reason})")
 
     def make_file(self) -> None:
         """Make the file that is missing, and the folders to it: a new database is its owner's alone (0600)."""
@@ -86,6 +92,19 @@ class Address:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 os.close(os.open(self.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+_LOOKED_AT: dict[tuple[int, int], int] = {}
+"""Descriptors of files by device and inode. They stay open: closing one would take SQLite's locks on its file away."""
+
+
+def _beginning(file: Path) -> bytes:
+    """What a database's file begins with."""
+    found = file.stat()
+    key = found.st_dev, found.st_ino
+    if key not in _LOOKED_AT:
+        _LOOKED_AT[key] = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    return os.pread(_LOOKED_AT[key], len(_SQLITE_MAGIC), 0)
 
 
 def read_address(key: str, text: str) -> Address:
@@ -156,6 +175,6 @@ def _database(key: str, text: str, scheme: str) -> Address:
     return Address(key, text, plain if make_url(plain).database == name else text, file=Path(name))
 
 
-def _near(folder: Path) -> Path:
+def near(folder: Path) -> Path:
     """A path as it is seen from the working folder."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

@@ -65,6 +65,15 @@ class Freed:
     arguments: tuple[str, ...]  # of the command that runs the sweep; empty where it isn't known whole
 
 
+@dataclass(frozen=True)
+class Synced:
+    """What `sync` has delivered."""
+
+    trials: int
+    complete: bool  # whether all trials of the sweep are trained: its report can be written
+    arguments: tuple[str, ...] = ()  # of the command that runs the sweep; empty where it isn't known whole
+
+
 def run(
     arms: Sequence[Arm],
     *,
@@ -79,20 +88,25 @@ def run(
 
     Raises what `run_sweep` raises.
     """
-    from optsweep.launch.environment import num_cores
-    from optsweep.launch.events import silent
-    from optsweep.launch.sweep import note_report, run_sweep, stopping_said
+    from optsweep.launch.pools.local import LocalPool
 
-    observe = observe or silent
     index = REPORTS / arms[0].sweep / "index.html"
     with contextlib.ExitStack() as until_trained:
-        heard = observe
+        pool = None
+        if workers != 0:
+            pool = until_trained.enter_context(LocalPool(arms[0].trainer.threads))
+            pool.start_one()  # it imports what it needs while this process does
+        from optsweep.launch.environment import num_cores
+        from optsweep.launch.events import silent
+        from optsweep.launch.sweep import note_report, run_sweep, spool_of, stopping_said, waiting
+
+        heard = observe = observe or silent
         if report and arms[0].most_repeats > 1:
             from optsweep.launch.provisional import pages
 
             aside = workers != 0
-            heard = until_trained.enter_context(pages(arms[0].tracking_uri, arms[0].sweep, index, observe, aside=aside))
-        result = run_sweep(arms, workers=workers, command=command, observe=heard)
+            heard = until_trained.enter_context(pages(spool_of(arms[0]), index, observe, aside=aside))
+        result = run_sweep(arms, workers=workers, pool=pool, command=command, observe=heard)
     if not report:
         return Finished(result, None, None)
     if result.reported and index.is_file():
@@ -100,8 +114,11 @@ def run(
     from optsweep.report import write_report
 
     with stopping_said(result.done, command, observe):
-        written = write_report(result.tracking_uri, [result.sweep], index.parent, processes=num_cores())
-        note_report(result)
+        cores = num_cores()
+        written = waiting(
+            arms[0], lambda: write_report(result.tracking_uri, [result.sweep], index.parent, processes=cores)
+        )
+        waiting(arms[0], lambda: note_report(result))
     return Finished(result, written, index)
 
 
@@ -210,6 +227,8 @@ def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None) ->
     from optsweep.tracking.store import check
 
     check(tracking_uri, create=False)
+    for sweep in sweeps:
+        _delivered(tracking_uri, Arm.storage, sweep)
     return write_report(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), processes=num_cores())
 
 
@@ -243,9 +262,14 @@ def verify(results: str | Path, share: float = 0.1, seed: int = 0, tolerance: fl
 
     Raises UserError for a file that doesn't say how its trials were trained.
     """
-    from optsweep.launch import verify as again
+    from optsweep.launch.pools.local import LocalPool
 
-    return again.verify(Path(results), share, seed, again.TOLERANCE if tolerance is None else tolerance)
+    with LocalPool(1, needs="optsweep.launch.verify") as pool:
+        pool.start_one()  # it imports what it needs while this process does
+        from optsweep.launch.verify import TOLERANCE, ToVerify, verify_aside
+
+        wanted = ToVerify(Path(results), share, seed, TOLERANCE if tolerance is None else tolerance)
+        return verify_aside(pool, wanted)
 
 
 def status(storage: str, sweep: str) -> tuple[PhaseStatus, ...]:
@@ -255,13 +279,45 @@ def status(storage: str, sweep: str) -> tuple[PhaseStatus, ...]:
     return tuple(status_of(storage, sweep))
 
 
+def sync(storage: str, tracking_uri: str, sweep: str) -> Synced:
+    """Deliver what waits of a sweep for its way into the tracking store.
+
+    Raises UserError for a sweep that isn't there, and StoreFailureError, with what waits, if the store is still away.
+    """
+    from optsweep.launch.status import is_trained
+    from optsweep.tracking.store import check, client, find_experiment
+    from optsweep.tracking.writer import Tracker
+
+    check(tracking_uri, create=False)
+    delivered = _delivered(tracking_uri, storage, sweep)
+    find_experiment(client(tracking_uri), sweep)  # looking makes none
+    tracker = Tracker(tracking_uri, sweep)
+    sheet = tracker.sweep_sheet(tracker.sweep_run())
+    if sheet is None or not is_trained(storage, sweep, sheet.plan):
+        return Synced(delivered, complete=False)
+    return Synced(delivered, complete=True, arguments=_arguments(sheet.command))
+
+
+def _delivered(tracking_uri: str, storage: str, sweep: str) -> int:
+    """Deliver what waits of a sweep; how many trials that were."""
+    from optsweep.tracking.postman import deliver
+    from optsweep.tracking.spool import Spool
+
+    return deliver(Spool.of(tracking_uri, storage, sweep), lambda: True)
+
+
+def _arguments(command: str) -> tuple[str, ...]:
+    """Of a sweep's command; none where a password in it is starred out."""
+    import shlex
+
+    return () if "***" in command else tuple(shlex.split(command)[1:])
+
+
 def retry(storage: str, tracking_uri: str, sweep: str) -> Freed:
     """Free what a sweep has given up: its own command, or `run`, runs it again.
 
     Raises UserError for a sweep that isn't there, or that is being run.
     """
-    import shlex
-
     from optsweep.launch.status import forgive
     from optsweep.tracking.store import check
     from optsweep.tracking.writer import Tracker
@@ -270,15 +326,14 @@ def retry(storage: str, tracking_uri: str, sweep: str) -> Freed:
     failures = forgive(storage, sweep)
     tracker = Tracker(tracking_uri, sweep)
     sheet = tracker.sweep_sheet(tracker.sweep_run())
-    command = sheet.command if sheet is not None else ""
-    whole = "***" not in command  # no password was starred out
-    return Freed(failures, tuple(shlex.split(command)[1:]) if whole else ())
+    return Freed(failures, _arguments(sheet.command if sheet is not None else ""))
 
 
 def check(
     task: Pieces | Loop | Callable[..., Any] | Sequence[Arm],
     arms: Sequence[Spoken] = ("adamw + cosine",),
     *,
+    name: str = "check",
     search: int | Mapping[str, Any] = 16,
     confirm: int | str = 8,
     repeats: int = 1,
@@ -289,19 +344,32 @@ def check(
 ) -> Checked:
     """Try a comparison before it is started: model, data, every optimizer for some steps; and what it would cost.
 
-    The arguments are those of `compare`, or the arms of a sweep. After `seconds` (120) no further optimizer of the
-    catalogue is begun; `tell` hears what is being tried. Nothing is written. What would fail in training stands in the
-    result's `findings`; raises UserError for what can't be built.
+    The arguments are those of `compare`, so that its name is all that changes in a script, or the arms of a sweep.
+    After `seconds` (120) no further optimizer of the catalogue is begun; `tell` hears what is being tried. Nothing is
+    written. What would fail in training stands in the result's `findings`; raises UserError for what can't be built.
     """
+    if isinstance(task, Sequence) and not isinstance(task, str):
+        return _check_aside(task, workers, seconds, tell)
     from optsweep.build.named_task import task_of
     from optsweep.launch.check import SECONDS, check_arms
 
     seconds = SECONDS if seconds is None else seconds
-    if isinstance(task, Sequence) and not isinstance(task, str):
-        return check_arms(task, workers=workers, seconds=seconds, tell=tell)
     given = task_of(task)
-    built = _arms_on(given, arms, "check", search, confirm, repeats, settings)
+    built = _arms_on(given, arms, name, search, confirm, repeats, settings)
     return check_arms(built, task=given.sent, workers=workers, seconds=seconds, tell=tell)
+
+
+def _check_aside(
+    arms: Sequence[Arm], workers: int | None, seconds: float | None, tell: Callable[[str], None]
+) -> Checked:
+    """Try arms of a config in a process of its own, which their code may end."""
+    from optsweep.launch.pools.local import LocalPool
+
+    with LocalPool(arms[0].trainer.threads, needs="optsweep.launch.check") as pool:
+        pool.start_one()  # it imports what it needs while this process does
+        from optsweep.launch.check import SECONDS, ToCheck, check_aside
+
+        return check_aside(pool, ToCheck(arms, workers, SECONDS if seconds is None else seconds), tell)
 
 
 def suggest(arm: Arm) -> Suggested:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from types import FrameType
 
 _PRODUCT = Path(__file__).resolve().parent
 _INSTALLED = tuple(
@@ -83,10 +84,36 @@ def is_of_own_code(error: BaseException) -> bool:
 
 
 def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
-    frames = traceback.extract_tb(error.__traceback__)
+    return _own(traceback.extract_tb(error.__traceback__))
+
+
+def _own(frames: Iterable[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
     return [
         frame for frame in frames if not frame.filename.startswith("<frozen") and is_own(Path(frame.filename).resolve())
     ]
+
+
+def place_of(frame: FrameType) -> str:
+    """Where a thread is: 'model.py:12, in forward', of the user's own code if it is in some."""
+    frames = [found for found in traceback.extract_stack(frame) if (found.filename, found.name) != _STARTED_BY]
+    return _place((_own(frames) or frames)[-1])
+
+
+def place_in(dump: str) -> str:
+    """Where a thread was that a signal has killed, of the user's own code: in what faulthandler has written of it."""
+    for file, line, name in _FATAL_FRAME.findall(dump.rpartition("Current thread")[2].partition("\n\n")[0]):
+        if not file.startswith("<") and is_own(Path(file).resolve()):
+            return f"{Path(file).name}:{line}, in {name}"
+    return ""
+
+
+_FATAL_FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
+_STARTED_BY = ("<string>", "<module>")
+"""The outermost frame of a process that multiprocessing started."""
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    return f"{Path(frame.filename).name}:{frame.lineno}, in {frame.name}"
 
 
 def located(error: BaseException) -> str:
@@ -97,4 +124,4 @@ def located(error: BaseException) -> str:
     own = _own_frames(error)
     text = " ".join((str(error).strip().splitlines() or [""])[0].split())[:200]
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return f"{Path(own[-1].filename).name}:{own[-1].lineno}, in {own[-1].name}: {said}" if own else said
+    return f"{_place(own[-1])}: {said}" if own else said

@@ -48,7 +48,10 @@ def _words(text: str) -> list[str]:
 
 LISTED = listed()
 
-BASE = ["task=digits_mlp", "search.trials=2", "confirm.seeds=1", "sweep.name=bad", "trainer.steps=10"]
+BASE = [
+    *("task=digits_mlp", "search.trials=2", "confirm.seeds=1", "sweep.name=bad", "trainer.steps=10"),
+    "hydra.launcher.workers=0",  # what a worker would refuse is refused here, and sooner
+]
 
 NO_NUMBERS = ("two", "null", "true", "[1]", "{a:1}", "''", "1e", "nan", "inf", "-1", "0.5.0", "１２x", "1_0x")
 NO_WHOLES = ("1.5", "1e-3", "99999999999999999999", "1e400", "-99999999999999999999")
@@ -100,6 +103,7 @@ def quickly() -> list[str]:
         f"{key}=5" for key in ("task", "sweep", "confirm", "search", "trainer", "tracking", "suggest", "hydra.launcher")
     ]
     found += [f"{key}=[1]" for key in ("sweep", "confirm", "trainer", "tracking", "suggest")]
+    found += [f"trainer.checkpoint_seconds={v}" for v in (*NO_NUMBERS, "-1") if v != "null"]
     found += [f"task.resplit={v}" for v in NO_TRUTHS] + [f"sweep.baseline={v}" for v in ("5", "[a]", "{a:b}", "true")]
     found += [f"warmup.steps={v}" for v in ("-1", "two", "nan", "2.5", "[1]", "true", "10", "1.0", "inf")]
     wrong = ("5", "[a]", "{a:b}", "null", "''", "'a\u202eb'", "x" * 101)
@@ -168,7 +172,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(found)
         patch.setattr(sys, "dont_write_bytecode", True)
         patch.syspath_prepend(found)
-        patch.setattr(sweep, "_pool", lambda _: (_ for _ in ()).throw(NOTHING_RAN))
+        patch.setattr(sweep, "_seat", lambda *_, **__: (_ for _ in ()).throw(NOTHING_RAN))
         yield found
         for name in ("syntax", "raises", "quits", "latin", "nul", "fn"):
             sys.modules.pop(name, None)
@@ -270,7 +274,9 @@ def test_code_and_combinations(
         return composed[-1]
 
     monkeypatch.setattr(doorman, "compose", remembered)
-    monkeypatch.setattr(doorman, "_main", lambda command: sweep.run_sweep([arm_of(composed[-1], command.axes)]))
+    monkeypatch.setattr(
+        doorman, "_main", lambda command: sweep.run_sweep([arm_of(composed[-1], command.axes)], workers=0)
+    )
     check(LISTED["built"], folder, capfd)
 
 

@@ -19,17 +19,21 @@ from optsweep.config.arm import Arm
 from optsweep.config.spoken import arms_of
 from optsweep.errors import UserError
 from optsweep.inference.repeats import SEEDS_PER_REPEAT
-from optsweep.launch.describe import facts_of, optimizer_terms
+from optsweep.launch.description import facts_of, optimizer_terms
 from optsweep.optim import SOAP
 from optsweep.report.comparison import compare
 from optsweep.result.best import Best, best_of
 from optsweep.tasks.base import Split
 from optsweep.tracking.reader import ArmRecord
 from optsweep.tracking.schema import Chosen, ConfirmTerms, OptimizerTerms, SearchTerms
+from optsweep.train.own.loop import Loop
+from optsweep.train.own.running import RunningTrial
 from optsweep.train.program import Program
 from optsweep.train.randomness import step_seeds
 from optsweep.train.run import Run, Silent
 from optsweep.train.trial import Trial
+from own_loops import finish, loader, program, stepped, told
+from own_pieces import net
 
 STEPS = 5
 
@@ -163,6 +167,20 @@ def test_suggested_options_are_those_of_the_sweep() -> None:
     program, record = program_of("adamw + step + schedule.step_size=suggested")
     assert record.optimizer.schedule_options == {"step_size": program.schedule.options["step_size"]}
     assert f'"step_size": {program.schedule.options["step_size"]!r}' in str(best(record))
+
+
+def test_groups_that_a_loop_gives_its_optimizer_are_part_of_it() -> None:
+    def grouped(trial: RunningTrial) -> None:
+        model = net()
+        optimizer = trial.optimizer(model, groups={"*.bias": {"weight_decay": 0}}, heads=("2",))
+        for step, batch in trial.batches(loader()):
+            stepped(model, optimizer, batch)
+            if trial.rung(step):
+                told(trial, model)
+        finish(trial, model)
+
+    terms = optimizer_terms(arm_of(SPOKEN[0]), program(Loop(grouped, steps=STEPS), num_steps=STEPS))
+    assert (terms.groups, terms.heads) == ({"*.bias": {"weight_decay": 0.0}}, ("2",))
 
 
 # -- of several searches -----------------------------------------------------------------------------------------------

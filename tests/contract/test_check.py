@@ -18,6 +18,7 @@ from optsweep.config.compose import cells
 from optsweep.config.spoken import Spoken
 from optsweep.launch.checked import Checked
 from optsweep.launch.cost import Evaluations, cost_of
+from optsweep.launch.neighbours import said_of
 from optsweep.tasks.pieces import Pieces
 from optsweep.train.own.running import RunningTrial
 from own_loops import finish, loader, stepped, told, train
@@ -28,7 +29,7 @@ NOISE = torch.Generator().manual_seed(0)
 
 
 def checked(task: Pieces, arms: Sequence[Spoken] = ("adamw + cosine",), **options: Any) -> Checked:
-    return optsweep.check(task, arms, **{"seconds": 0.0, "trainer": FEW, **options})
+    return optsweep.check(task, arms, **{"name": "small", "seconds": 0.0, "trainer": FEW, **options})
 
 
 def fact(found: Checked, what: str) -> str:
@@ -255,3 +256,12 @@ def test_a_grid_is_all_its_cells() -> None:
         ("adamw", 10), ("adamw", 20), ("soap", 10), ("soap", 20),
     ]  # fmt: skip
     assert len(cells([], "soap_vs_adamw")) == 4  # two batch sizes
+
+
+@pytest.mark.parametrize(
+    ("busy", "own", "said"),
+    [(1.0, 1.0, "1.0 of this machine's 2 cores"), (1.0, 2.0, ""), (0.6, 0.2, ""), (0.95, 1.8, "")],
+)
+def test_times_of_a_busy_machine_are_called_too_long(busy: float, own: float, said: str) -> None:
+    found = said_of(busy, own, cores=2)
+    assert said in found if said else not found

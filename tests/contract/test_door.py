@@ -22,7 +22,10 @@ from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
 from optsweep.errors import UserError
 
-BASE = ["task=digits_mlp", "search.trials=2", "confirm.seeds=1", "sweep.name=bad", "trainer.steps=10"]
+BASE = [
+    *("task=digits_mlp", "search.trials=2", "confirm.seeds=1", "sweep.name=bad", "trainer.steps=10"),
+    "hydra.launcher.workers=0",  # what a worker would refuse is refused here, and sooner
+]
 
 MISTAKES = [
     (["optimzer=adamw"], "optimzer", "did you mean optimizer?"),

@@ -13,12 +13,13 @@ import torch
 
 from arms import arm_with
 from optsweep.build import fingerprint
-from optsweep.build.assemble import Built, build_arm
+from optsweep.build.assemble import build_arm
 from optsweep.build.fingerprint import Identity
 from optsweep.build.sources import source_digests
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 from optsweep.launch.continuity import CONTENT, SEARCH_RULE, _settings, check_history, note_content
+from optsweep.launch.description import Description, described
 from optsweep.search.slots import RULES_VERSION, Slot
 from optsweep.search.studies import Studies
 from optsweep.train.trial import End, Phase
@@ -63,14 +64,14 @@ class Sweep:
         arm = arm_with({"weight_decay": "none"})
         self.arm: Arm = replace(arm, task=replace(arm.task, target=f"{MODULE}.Mine", options={}, batch_size=64))
 
-    def built(self, source: str = SOURCE, head: str = HEAD) -> Built:
+    def built(self, source: str = SOURCE, head: str = HEAD) -> Description:
         """The arm with the user's files as they are now."""
         for name, text in ((MODULE, source), ("layers_of_a_user", head)):
             (self.folder / f"{name}.py").write_text(text)
             sys.modules.pop(name, None)
         importlib.invalidate_caches()
         sys.dont_write_bytecode = True
-        return build_arm(self.arm)
+        return described(self.arm, build_arm(self.arm))
 
     def begin(self) -> None:
         """Note what the arm is, and finish a trial."""
@@ -90,7 +91,7 @@ class Sweep:
     def enqueue(self) -> None:
         self.studies.enqueue(self.seat, self.arm.name, Phase.SEARCH, Slot(0, {"lr": 1e-3}, 0, "model"))
 
-    def refusal(self, built: Built) -> str:
+    def refusal(self, built: Description) -> str:
         """What is said when it goes on as `built`."""
         with pytest.raises(UserError) as raised:
             check_history(self.studies, [self.arm], [built])
@@ -120,7 +121,7 @@ def test_code_that_crashed_in_all_trials_may_be_mended_and_they_run_again(
     sweep = Sweep(tmp_path)
     sweep.crash()
 
-    def given_up(built: Built) -> bool:
+    def given_up(built: Description) -> bool:
         check_history(sweep.studies, [sweep.arm], [built])
         note_content(sweep.studies, sweep.seat, [sweep.arm], [built])
         slots = sweep.studies.history(sweep.arm.name, Phase.SEARCH, 0).slots
@@ -144,7 +145,7 @@ def test_the_same_arm_goes_on(sweep: Sweep) -> None:
 
 def test_a_model_edited_from_8970_to_385_parameters_is_refused(sweep: Sweep) -> None:
     before, after = sweep.built(), sweep.built(SOURCE.replace(FOUR, "nn.Linear(64, 5), nn.ReLU(), head(5)"))
-    assert (before.program.layout.num_parameters, after.program.layout.num_parameters) == (8970, 385)
+    assert (before.facts.num_parameters, after.facts.num_parameters) == (8970, 385)
     assert before.fingerprint != after.fingerprint
     text = sweep.refusal(after)
     assert (
@@ -202,7 +203,7 @@ def test_trials_are_deterministic_on_demand_only_and_neither_kind_goes_on_with_t
     assert before.content["trainer.deterministic"] is False
     sweep.arm = replace(sweep.arm, trainer=replace(sweep.arm.trainer, deterministic=True))
     after = sweep.built()
-    assert after.program.deterministic
+    assert after.content["trainer.deterministic"] is True
     assert after.fingerprint != before.fingerprint
     assert "trainer.deterministic was False, is True" in sweep.refusal(after)
 
@@ -235,7 +236,6 @@ def test_a_default_dtype_of_the_calling_program_changes_no_trial_and_is_told_of(
         built = sweep.built()
     finally:
         torch.set_default_dtype(torch.float32)
-    assert built.program.dtype is torch.float32
     assert built.fingerprint == expected.fingerprint
     (note,) = set(built.warnings) - set(expected.warnings)
     assert note.startswith("torch's default dtype is torch.float64 in this process, and torch.float32 for the trials")
@@ -283,5 +283,6 @@ def test_a_search_is_not_continued_by_other_rules(sweep: Sweep) -> None:
 
 
 def test_only_the_user_s_own_files_are_the_user_s(sweep: Sweep) -> None:
-    task = type(sweep.built().task)
+    sweep.built()
+    task = type(build_arm(sweep.arm).task)
     assert list(source_digests([task, torch.nn.Linear, Path])) == ["layers_of_a_user.py", f"{MODULE}.py"]

@@ -129,3 +129,13 @@ def test_trials_of_a_stopped_sweep_train_together_again(bench: Bench) -> None:
     for work in bench.pop(2):
         bench.studies.fail(work.claim, "interrupted", excused=True)
     assert [work.slot.number for work in bench.pop(2)] == [0, 1]
+
+
+def test_a_worker_that_can_t_be_seen_is_named_with_the_seconds_until_the_sweep_goes_on_without_it(bench: Bench) -> None:
+    bench.planner.step()
+    assert list(bench.planner.out_of_sight()) == []
+    bench.studies.pop(bench.arm, Phase.CONFIRM, "b1946ac9/12/0", 300.0, 2)
+    (line,) = bench.planner.out_of_sight()
+    assert line.startswith("2 trials in the hands of process 12 on host b1946ac9, which can't be seen from here")
+    seconds = float(line.split()[-2])
+    assert 320.0 <= seconds <= 330.0

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from arms import arm_with
+from optsweep.launch.checkpoints import Checkpoints
 from optsweep.launch.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
-from optsweep.launch.worker import Job, Worker, _Reporter
+from optsweep.launch.worker import Job, Worker, _Reporter, _unwatched
 from optsweep.search.heartbeat import Heartbeat
 from optsweep.search.ownership import Claim, Lease, LeaseLostError
 from optsweep.search.process import process_name
-from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies, Work
-from optsweep.tracking.trial_log import TrialLog
-from optsweep.train.trial import End, Outcome, Phase, Rung
+from optsweep.tracking.outage import storage_outage
+from optsweep.train.trial import Phase, Rung
+from reporting import GIVEN_UP, OUTCOME, RUNG, reporter
 
 
 @dataclass
@@ -91,6 +93,26 @@ def test_short_rungs_may_be_followed_by_a_pause() -> None:
     assert not renewed(leases, studies)
 
 
+def test_a_trial_hangs_when_it_is_given_no_longer_and_what_the_stores_take_is_none_of_its_time() -> None:
+    studies, clock = Renewals(), FakeClock()
+    leases = LeaseKeeper(cast(Studies, studies), [Claim(0, 1)], clock, timeout=30.0)
+    with leases.storing():  # its run is opened
+        clock.now = 100.0
+        assert not leases.overdue()
+        assert renewed(leases, studies)
+    clock.now = 130.0
+    assert not leases.overdue()
+    clock.now = 131.0
+    assert leases.overdue()
+    assert not renewed(leases, studies)
+    leases.rung(0)
+    with leases.storing():
+        clock.now = 200.0
+        assert not leases.overdue()
+    clock.now = 229.0
+    assert not leases.overdue()
+
+
 def test_a_lost_lease_is_noted_and_the_others_are_kept() -> None:
     studies, clock = Renewals(gone={0}), FakeClock()
     leases = keeper(studies, clock, count=3)
@@ -119,59 +141,6 @@ def test_a_dead_worker_of_this_host_is_known_at_once() -> None:
     assert LeaseWatch().dead(Lease(Claim(1, 1), process_name() + "1", 0, expired=False))
 
 
-@dataclass
-class Log:
-    """A trial's run, as far as is asked."""
-
-    steps: list[int] = field(default_factory=list)
-    ends: list[str] = field(default_factory=list)
-
-    def rung(self, rung: Rung) -> None:
-        self.steps.append(rung.step)
-
-    def end(self, outcome: Outcome) -> None:
-        self.ends.append(outcome.end.value)
-
-    def crash(self, reason: str) -> None:
-        self.ends.append(reason)
-
-
-@dataclass
-class OneWorker:
-    """What the reporter needs of a worker."""
-
-    studies: Studies
-    name: str = "a"
-
-    def stopping(self) -> bool:
-        return False
-
-
-RUNG: Mapping[str, Any] = {
-    "val_score": 0.0,
-    "points": (),
-    "ms_per_step": 1.0,
-    "peak_bytes": 0,
-    "train_seconds": 0.0,
-}
-OUTCOME = Outcome(End.FINISHED, 20, 1.0, 0.0, 2.0, 0.0, 0.1, 0)
-GIVEN_UP = "given up by the planner; it was run again"
-
-
-def reporter(folder: Path, count: int, pruner: str) -> tuple[_Reporter, Studies, Sequence[Work], Sequence[Log]]:
-    studies = Studies.open(f"sqlite:///{folder}/optuna.db", "s")
-    arm = arm_with({}, search__pruner=pruner)
-    seat = studies.take_seat([arm.name], whole=True)
-    for number in range(count):
-        studies.enqueue(seat, arm.name, Phase.SEARCH, Slot(number, {}, 0, "fixed"))
-    works = studies.pop(arm.name, Phase.SEARCH, "a", 60.0, count)
-    leases = LeaseKeeper(studies, [work.claim for work in works])
-    made = _Reporter(cast(Worker, OneWorker(studies)), Job(arm, "", "", ""), leases)
-    logs = [Log() for _ in works]
-    made.works, made.logs = works, cast(list[TrialLog], logs)
-    return made, studies, works, logs
-
-
 def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,9 +156,32 @@ def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(
             seen.append(renewed.wait(60.0))
 
     worker = Slow.__new__(Slow)
-    worker.studies = studies
+    worker.studies, worker.watch = studies, _unwatched
+    worker.checkpoints, worker.stopping = Checkpoints(tmp_path), lambda: False
     worker._train(Job(arm_with({}), "", "", ""), works)
     assert seen == [True]
+
+
+def test_a_trial_that_hangs_has_failed_by_its_own_fault_where_it_hangs(tmp_path: Path) -> None:
+    _, studies, works, _ = reporter(tmp_path, 1, "none")
+
+    class HangsInTraining(Worker):
+        def _train_held(self, job: Job, works: Sequence[Work], observer: _Reporter) -> None:
+            pass
+
+    @contextmanager
+    def watch(overdue: Callable[[], bool], tell: Callable[[str], None]) -> Iterator[None]:
+        assert not overdue()
+        tell("own.py:3, in forward")
+        yield
+
+    worker = HangsInTraining.__new__(HangsInTraining)
+    worker.studies, worker.watch, worker.stopping = studies, watch, lambda: False
+    worker.checkpoints, worker._storage = Checkpoints(tmp_path), storage_outage(f"sqlite:///{tmp_path}/optuna.db")
+    worker._train(Job(arm_with({}, trainer__timeout=60), "", "", ""), works)
+    (trial,) = studies.trials(works[0].arm, Phase.SEARCH)
+    assert trial.user_attrs["error"] == "own.py:3, in forward: no progress for 60 s (trainer.timeout)"
+    assert (trial.user_attrs["died"], trial.user_attrs["excused"]) == (False, False), "it counts"
 
 
 @pytest.mark.parametrize("found_by", ["report", "heartbeat", "tell"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from optsweep.build.named_task import build_task
 from optsweep.build.resplit import divided
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
-from optsweep.launch.worker import Job, Worker
+from optsweep.launch.builds import Builds
 from optsweep.tasks.base import Split, Task
 from optsweep.tasks.classification import redrawn, stratified
 from optsweep.tasks.shipped import table
@@ -78,13 +77,9 @@ def test_it_belongs_to_what_identifies_a_trial() -> None:
 
 
 @pytest.mark.parametrize(("resplit", "same"), [(None, False), (False, True)])
-def test_a_worker_trains_each_repeat_on_its_own_split(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, resplit: bool | None, same: bool
-) -> None:
-    arm = iris(**{"task.resplit": resplit, "tracking.storage": f"sqlite:///{tmp_path}/optuna.db"})
-    monkeypatch.setattr("optsweep.launch.worker.Tracker", lambda *_: None)
-    worker = Worker([Job(arm, "a", "", "")])
-    digests = [worker._build(arm, repeat).program.task.digest() for repeat in (1, 0, 1, 2)]
+def test_a_worker_trains_each_repeat_on_its_own_split(resplit: bool | None, same: bool) -> None:
+    arm, builds = iris(**{"task.resplit": resplit}), Builds()
+    digests = [builds.of(arm, repeat).program.task.digest() for repeat in (1, 0, 1, 2)]
     assert digests[0] == digests[2]
     assert (digests[0] == digests[1]) is same
     assert (digests[0] == digests[3]) is same

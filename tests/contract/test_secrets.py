@@ -161,9 +161,9 @@ def test_an_address_is_one_file_to_everybody(name: str, tmp_path: Path, monkeypa
     assert str(address.file) == make_url(address.text).database
     Studies.open(address.text, "one")
     assert address.is_there
-    assert [file.name for file in tmp_path.rglob("*") if file.name[-3:] not in ("wal", "shm") and file.is_file()] == [
-        Path(unquote(name.partition("?")[0])).name
-    ]
+    assert [
+        file.name for file in tmp_path.rglob("*") if file.name[-3:] not in ("wal", "shm", "ock") and file.is_file()
+    ] == [Path(unquote(name.partition("?")[0])).name]
     assert stat.S_IMODE(Path(str(address.file)).stat().st_mode) == 0o600
 
 

@@ -13,7 +13,7 @@ from optsweep.errors import UserError
 from optsweep.launch import stop, work
 from optsweep.launch.planner import Planner
 from optsweep.launch.pool import Pool
-from optsweep.launch.pools.local import LocalPool, _Member
+from optsweep.tracking.outage import storage_outage
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,8 @@ class Losses(list[str]):
 def watch(pool: DeadPool, *, asked: bool) -> list[str]:
     planner, request = Losses(), stop.StopRequest(at_a_rung=False)
     request.asked = asked
-    work._watch(cast(Pool, pool), cast(Planner, cast(Any, planner)), request)
+    storage = storage_outage("sqlite:///optuna.db")
+    work._watch(cast(Pool, pool), cast(Planner, cast(Any, planner)), request, storage)
     return planner
 
 
@@ -81,47 +82,3 @@ def test_a_worker_that_dies_of_the_signal_that_stops_the_sweep_is_no_crash() -> 
     assert watch(DeadPool(early=True), asked=True) == []
     with pytest.raises(UserError, match="at its start"):
         watch(DeadPool(early=True), asked=False)
-
-
-class Process:
-    """A worker's process, which notes that it was killed."""
-
-    killed = False
-
-    def kill(self) -> None:
-        self.killed = True
-
-
-def test_a_worker_that_hangs_is_ended_by_its_name_and_no_other() -> None:
-    pool: Pool = LocalPool(0, ["cpu"], 1)
-    assert isinstance(pool, LocalPool)
-    processes = {name: Process() for name in ("a", "b", "")}
-    pool._members = [_Member(cast(Any, process), "cpu", cast(Any, None), name) for name, process in processes.items()]
-    pool.kill("b")
-    pool.kill("elsewhere/1/1")
-    assert {name: process.killed for name, process in processes.items()} == {"a": False, "b": True, "": False}
-
-
-def kill_at_its_start(pool: LocalPool) -> None:
-    (member,) = pool._members
-    member.process.kill()
-    member.process.join()
-    assert pool.wait(0.0) == []
-
-
-def test_a_worker_that_is_killed_at_its_start_is_replaced_within_reason() -> None:
-    with LocalPool(1, ["cpu"], 1) as pool:
-        pool.start()
-        for _ in range(3):
-            kill_at_its_start(pool)
-            assert pool._members[0].process.is_alive()
-        with pytest.raises(UserError, match=r"4 workers in a row were killed at their start \(SIGKILL\)"):
-            kill_at_its_start(pool)
-
-
-def test_one_that_fails_at_its_start_ends_the_sweep() -> None:
-    with LocalPool(1, ["cpu"], 1) as pool:
-        pool.assign([])  # nothing that a worker could be made of
-        pool._members[0].process.join()
-        with pytest.raises(UserError, match=r"ended at its start \(exit code 1\)"):
-            pool.wait(0.0)

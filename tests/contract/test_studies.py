@@ -74,7 +74,9 @@ def test_optuna_numbers_and_reads_the_trials_that_are_made_here(studies: Studies
     trials = studies.trials("arm", Phase.SEARCH)
     assert [trial.number for trial in trials] == [0, 1, 2]
     assert [trial.state.name for trial in trials] == ["COMPLETE", "WAITING", "WAITING"]
+    assert len({trial.user_attrs["id"] for trial in trials}) == 3
     assert trials[1].user_attrs == {
+        "id": trials[1].user_attrs["id"],
         "slot": 1,
         "params": {"lr": 1e-3},
         "seed": 7,
@@ -213,3 +215,30 @@ def test_the_seat_of_a_dead_process_of_this_host_is_free_at_once(
             with pytest.raises(UserError, match="process 1 on host elsewhere"):
                 Studies.open(url, "s").take_seat(["arm"], whole=True)
         seat.release()
+
+
+def test_trials_are_known_by_their_arm_whatever_its_name_is(url: str, studies: Studies) -> None:
+    arms = ["it's 100%", "a | b", "a | search", "a\nb", "b"]
+    seat = studies.take_seat(arms, whole=True)
+    for arm in arms:
+        studies.enqueue(seat, arm, Phase.CONFIRM, SLOT, repeat=2)
+    for arm in arms:
+        (found,) = studies.known([arm])
+        assert (found.arm, found.phase, found.repeat, found.slot, found.told) == (arm, Phase.CONFIRM, 2, 0, False)
+        assert found.id == studies.trials(arm, Phase.CONFIRM, 2)[0].user_attrs["id"]
+    assert Studies.open(url, "t").known(arms) == []
+
+
+def test_a_result_is_taken_back_by_the_arm_s_planner_only(url: str, studies: Studies, seat: Seat) -> None:
+    studies.enqueue(seat, "arm", Phase.SEARCH, SLOT)
+    studies.tell(take(studies), End.FINISHED, 1.0, 1.0)
+    known = studies.known(["arm"])
+    seat.renew(-1.0)
+    second = Studies.open(url, "s").take_seat(["arm"], whole=True)
+    with pytest.raises(SeatLostError):
+        studies.run_again(seat, "arm", known, "why")
+    assert studies.known(["arm"]) == known
+    studies.run_again(second, "arm", known, "why")
+    assert [trial.state.name for trial in studies.trials("arm", Phase.SEARCH)] == ["FAIL"]
+    studies.run_again(second, "arm", known, "why")  # as it was seen it isn't there any more
+    assert studies.trials("arm", Phase.SEARCH)[0].user_attrs["error"] == "why"

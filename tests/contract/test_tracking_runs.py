@@ -15,16 +15,20 @@ import pytest
 from mlflow import MlflowClient
 
 from arms import arm_with
-from optsweep.build.assemble import Built, build_arm
+from optsweep.build.assemble import Built
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
-from optsweep.launch.describe import describe_arm, describe_sweep, schedule_trace
+from optsweep.launch.builds import Builds
+from optsweep.launch.curves import summarise_arms
+from optsweep.launch.describe import describe_arm, describe_sweep
+from optsweep.launch.description import Description, described, schedule_trace
 from optsweep.launch.sweep import run_sweep
 from optsweep.optim.schedules import Schedule
 from optsweep.report.comparison import compare
 from optsweep.report.verdict import verdict
 from optsweep.search.studies import Studies
 from optsweep.tracking import names, store
+from optsweep.tracking.delivery import AtOnce
 from optsweep.tracking.names import Status
 from optsweep.tracking.reader import load_sweep
 from optsweep.tracking.schema import Chosen, Timing, TrialHead
@@ -44,11 +48,16 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def pair() -> list[tuple[Arm, Built]]:
+def built() -> list[tuple[Arm, Built]]:
     """Two arms of one task."""
-    first, second = arm_with({}), arm_with({"optimizer": "lion"})
-    built = build_arm(first)
-    return [(first, built), (second, build_arm(second, built.program.task))]
+    builds, arms = Builds(), (arm_with({}), arm_with({"optimizer": "lion"}))
+    return [(arm, builds.of(arm)) for arm in arms]
+
+
+@pytest.fixture(scope="module")
+def pair(built: list[tuple[Arm, Built]]) -> list[tuple[Arm, Description]]:
+    """The same, as their planner knows them."""
+    return [(arm, described(arm, b)) for arm, b in built]
 
 
 def head(arm: str, slot: int, phase: Phase = Phase.CONFIRM) -> TrialHead:
@@ -60,8 +69,8 @@ def test_an_arm_is_found_again_whatever_its_name_is(uri: str) -> None:
     tracker.sweep_run()
     created = {name: tracker.arm_run(name, name) for name in NAMES}
     for name, run in created.items():
-        TrialLog(tracker, run, "t", head(name, 0), "accuracy")
-        TrialLog(tracker, run, "t", head(name, 1), "accuracy")
+        TrialLog(AtOnce(tracker), run, "t", head(name, 0), "accuracy").write()
+        TrialLog(AtOnce(tracker), run, "t", head(name, 1), "accuracy").write()
     again = Tracker(uri, "names")  # as a worker, or a later call
     assert {name: again.arm_run(name, name) for name in NAMES} == created
     for name in NAMES:
@@ -78,7 +87,7 @@ def test_an_arm_is_found_again_whatever_its_name_is(uri: str) -> None:
     }
 
 
-def test_an_arm_of_the_plan_that_has_not_started_is_named(uri: str, pair: list[tuple[Arm, Built]]) -> None:
+def test_an_arm_of_the_plan_that_has_not_started_is_named(uri: str, pair: list[tuple[Arm, Description]]) -> None:
     """By what the product writes, and in the report's words."""
     tracker = Tracker(uri, "absent")
     arms = [arm for arm, _ in pair]
@@ -95,7 +104,7 @@ def test_an_arm_of_the_plan_that_has_not_started_is_named(uri: str, pair: list[t
     assert [arm.label for arm in sweep.arms] == ["zebra", "ant"], "in the order of the plan"
 
 
-def test_a_later_call_keeps_what_an_earlier_one_left(uri: str, pair: list[tuple[Arm, Built]]) -> None:
+def test_a_later_call_keeps_what_an_earlier_one_left(uri: str, pair: list[tuple[Arm, Description]]) -> None:
     """Arms that it doesn't know, planned looks, the baseline, choices and timings."""
     tracker = Tracker(uri, "again")
     (first, built), (second, _) = pair
@@ -122,13 +131,13 @@ def test_a_later_call_keeps_what_an_earlier_one_left(uri: str, pair: list[tuple[
     assert (whole.reported, whole.plan) == ("results", plan)
 
 
-def test_people_see_six_short_tags_at_most(uri: str, pair: list[tuple[Arm, Built]]) -> None:
+def test_people_see_six_short_tags_at_most(uri: str, pair: list[tuple[Arm, Description]]) -> None:
     tracker = Tracker(uri, "tags")
     describe_sweep(tracker, [arm for arm, _ in pair], {arm.name: arm.name for arm, _ in pair}, None, "cpu", "optsweep")
     job = describe_arm(tracker, *pair[0], "adamw + cosine")
-    diverged = TrialLog(tracker, job.parent_run, "t", head(job.arm.name, 0), "accuracy")
+    diverged = TrialLog(AtOnce(tracker), job.parent_run, "t", head(job.arm.name, 0), "accuracy")
     diverged.end(Outcome(End.DIVERGED, 4, 9.0, 0.0, None, None, 1.0, 8, "training loss was not finite at step 4"))
-    TrialLog(tracker, job.parent_run, "t", head(job.arm.name, 1), "accuracy").crash("OSError: the disk is gone")
+    TrialLog(AtOnce(tracker), job.parent_run, "t", head(job.arm.name, 1), "accuracy").crash("OSError: the disk is gone")
     runs = store.runs(tracker.client, tracker.experiment_id)
     assert len(runs) == 4
     for run in runs:
@@ -140,6 +149,29 @@ def test_people_see_six_short_tags_at_most(uri: str, pair: list[tuple[Arm, Built
     assert "parameters" in by_kind["arm"]["mlflow.note.content"]
 
 
+def test_median_curves_have_a_slot_that_ran_twice_once(uri: str, pair: list[tuple[Arm, Description]]) -> None:
+    """The first attempt's result was never told, so its run is no result of the sweep's."""
+    tracker = Tracker(uri, "medians")
+    job = describe_arm(tracker, *pair[0], "a")
+    for loss in (5.0, 1.0):
+        log = TrialLog(AtOnce(tracker), job.parent_run, "t", head(job.arm.name, 0), "accuracy")
+        log.end(Outcome(End.FINISHED, 4, loss, 0.5, loss, 0.5, 1.0, 8, ""))
+    summarise_arms(tracker, [job])
+    found = tracker.client.get_metric_history(job.parent_run, names.TEST_LOSS)
+    assert [point.value for point in found] == [1.0]
+
+
+def test_what_was_said_of_an_arm_of_other_settings_is_not_kept(uri: str, pair: list[tuple[Arm, Description]]) -> None:
+    tracker = Tracker(uri, "other settings")
+    (arm, built), (_, other) = pair
+    job = describe_arm(tracker, arm, other, "a")
+    tracker.note_timing(job.parent_run, Timing(2.0, 1.0, 3.0, 5))
+    describe_arm(tracker, arm, built, "a")
+    sheet = tracker.arm_sheet(job.parent_run)
+    assert sheet is not None
+    assert (sheet.timing, sheet.fingerprint) == (None, built.fingerprint)
+
+
 # -- versions ------------------------------------------------------------------------------------------------------
 
 
@@ -147,7 +179,7 @@ def test_people_see_six_short_tags_at_most(uri: str, pair: list[tuple[Arm, Built
     ("tags", "age"), [({"optsweep.plan": "{}"}, "an older"), ({}, "an older"), ({"optsweep.schema": "99"}, "a newer")]
 )
 def test_a_sweep_of_another_version_is_neither_read_nor_gone_on_with(
-    uri: str, tmp_path: Path, pair: list[tuple[Arm, Built]], tags: Mapping[str, str], age: str
+    uri: str, tmp_path: Path, pair: list[tuple[Arm, Description]], tags: Mapping[str, str], age: str
 ) -> None:
     name = f"old {sorted(tags)}"
     client = store.client(uri)
@@ -167,7 +199,7 @@ def test_a_sweep_of_another_version_is_neither_read_nor_gone_on_with(
 
 
 def test_a_second_call_for_a_sweep_that_runs_is_refused_and_writes_nothing(
-    uri: str, tmp_path: Path, pair: list[tuple[Arm, Built]]
+    uri: str, tmp_path: Path, pair: list[tuple[Arm, Description]]
 ) -> None:
     storage = f"sqlite:///{tmp_path}/optuna.db"
     arm = replace(pair[0][0], sweep="runs", tracking_uri=uri, storage=storage)
@@ -184,12 +216,12 @@ def test_a_second_call_for_a_sweep_that_runs_is_refused_and_writes_nothing(
 # -- schedules -----------------------------------------------------------------------------------------------------
 
 
-def test_every_step_of_a_schedule_is_stored_and_read(uri: str, pair: list[tuple[Arm, Built]]) -> None:
+def test_every_step_of_a_schedule_is_stored_and_read(uri: str, built: list[tuple[Arm, Built]]) -> None:
     tracker = Tracker(uri, "schedule")
-    arm, built = pair[0]
-    program = replace(built.program, num_steps=40, schedule=Schedule("linear", {}, "linear", 10))
+    arm, b = built[0]
+    program = replace(b.program, num_steps=40, schedule=Schedule("linear", {}, "linear", 10))
     describe_sweep(tracker, [arm], {arm.name: "a"}, None, "cpu", "optsweep")
-    describe_arm(tracker, arm, replace(built, program=program), "a")
+    describe_arm(tracker, arm, described(arm, replace(b, program=program)), "a")
     (record,) = load_sweep(tracker.client, "schedule", tracker.experiment_id).arms
     assert record.schedule is not None
     assert record.schedule.steps.tolist() == list(range(40))
@@ -198,8 +230,8 @@ def test_every_step_of_a_schedule_is_stored_and_read(uri: str, pair: list[tuple[
     assert record.facts["samples_seen"] == 40 * program.batch_size
 
 
-def test_a_long_schedule_is_thinned_and_keeps_its_ends_and_its_corner(pair: list[tuple[Arm, Built]]) -> None:
-    program = replace(pair[0][1].program, num_steps=30_011, schedule=Schedule("linear", {}, "linear", 1_237))
+def test_a_long_schedule_is_thinned_and_keeps_its_ends_and_its_corner(built: list[tuple[Arm, Built]]) -> None:
+    program = replace(built[0][1].program, num_steps=30_011, schedule=Schedule("linear", {}, "linear", 1_237))
     trace = schedule_trace(program)
     assert trace is not None
     assert 2_000 <= len(trace.steps) <= 2_003
@@ -209,8 +241,8 @@ def test_a_long_schedule_is_thinned_and_keeps_its_ends_and_its_corner(pair: list
     assert trace.multipliers == pytest.approx(np.where(trace.steps < 1_237, (trace.steps + 1) / 1_237, after))
 
 
-def test_a_schedule_that_listens_has_no_trace(pair: list[tuple[Arm, Built]]) -> None:
-    assert schedule_trace(replace(pair[0][1].program, schedule=Schedule("plateau"))) is None
+def test_a_schedule_that_listens_has_no_trace(built: list[tuple[Arm, Built]]) -> None:
+    assert schedule_trace(replace(built[0][1].program, schedule=Schedule("plateau"))) is None
 
 
 def test_two_processes_never_make_one_database_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from mlflow.entities import FileInfo, RunInfo
 from optsweep import report
 from optsweep.tracking import names, schema, store
 from optsweep.tracking.codec import UnreadableError, from_json, to_json
+from optsweep.tracking.delivery import AtOnce
 from optsweep.tracking.names import Status
 from optsweep.tracking.reader import load_sweep
 from optsweep.tracking.schema import ArmFacts, ArmSheet, ScheduleTrace, SweepSheet, TrialEnd, TrialHead
@@ -216,10 +217,11 @@ SECONDS, BYTES, REASON = st.floats(0, 1e9), st.integers(0, 2**50), TEXT.map(lamb
 def test_every_field_of_a_trial_comes_back(
     planner: Tracker, head: TrialHead, end: End, seconds: float, size: int, reason: str, found: tuple[float, ...]
 ) -> None:
-    log = TrialLog(planner, planner.arm_run(head.arm, ""), "a trial", head, "accuracy")
+    sink = AtOnce(planner)
+    log = TrialLog(sink, planner.arm_run(head.arm, ""), "a trial", head, "accuracy")
     log.rung(Rung(3, found[0], found[1], (Point(3, found[2], 1e-3, found[3], found[4]),), 1.0, 7, seconds / 2))
     log.end(Outcome(end, 5, found[0], found[1], found[5], found[1], seconds, size, reason))
-    data = planner.client.get_run(log.run_id).data
+    data = planner.client.get_run(sink.run_id).data
     assert not list(differences(head, TrialHead.of(data.tags, data.params)))
     back = TrialEnd.of(data.tags, data.params, data.metrics)
     assert back == TrialEnd(Status(end.value), reason, seconds, size)
@@ -231,7 +233,7 @@ def test_losses_come_back_zero_and_infinity_included(uri: str) -> None:
     parent = tracker.arm_run("a", "")
     for seed, loss in enumerate([0.0, math.inf, 2.5]):
         head = TrialHead("a", Phase.CONFIRM, seed, seed, "chosen", {"lr": 1e-3})
-        log = TrialLog(tracker, parent, "t", head, "accuracy")
+        log = TrialLog(AtOnce(tracker), parent, "t", head, "accuracy")
         log.rung(Rung(4, loss, 0.0, (Point(4, loss, 0.0, 0.0, 0.0),), 1.0, 0, 1.0))
         log.end(Outcome(End.FINISHED, 4, loss, 0.0, loss, 0.0, 1.0, 0, test_blocks=(loss, 1.5)))
     (arm,) = load_sweep(tracker.client, "losses", tracker.experiment_id).arms
@@ -248,10 +250,11 @@ def test_where_a_metric_decides_it_is_read_as_the_loss_and_the_loss_beside_it(ur
     tracker = Tracker(uri, "decided")
     tracker.sweep_run()
     head = TrialHead("a", Phase.CONFIRM, 0, 0, "chosen", {"lr": 1e-3})
-    log = TrialLog(tracker, tracker.arm_run("a", ""), "t", head, "auc")
+    sink = AtOnce(tracker)
+    log = TrialLog(sink, tracker.arm_run("a", ""), "t", head, "auc")
     log.rung(Rung(4, 0.25, 0.75, (), 1.0, 0, 1.0, val_aside=3.0))
     log.end(Outcome(End.FINISHED, 4, 0.25, 0.75, 0.5, 0.5, 1.0, 0, test_aside=4.0))
-    written = tracker.client.get_run(log.run_id).data.metrics
+    written = tracker.client.get_run(sink.run_id).data.metrics
     assert (written[names.VAL_LOSS], written[names.TEST_LOSS]) == (3.0, 4.0)
     assert (written["val/objective"], written["val/auc"]) == (0.25, 0.75)
     ((trial,),) = (arm.trials for arm in load_sweep(tracker.client, "decided", tracker.experiment_id).arms)
@@ -267,7 +270,7 @@ def test_a_loss_of_zero_is_the_best_and_not_the_worst(uri: str) -> None:
     tracker.sweep_run()
     for slot, loss in enumerate([0.5, 0.0]):
         head = TrialHead("a", Phase.SEARCH, slot, 0, "model", {"lr": 1e-3})
-        log = TrialLog(tracker, tracker.arm_run("a", ""), "t", head, "accuracy")
+        log = TrialLog(AtOnce(tracker), tracker.arm_run("a", ""), "t", head, "accuracy")
         log.rung(Rung(4, loss, 0.0, (), 1.0, 0, 1.0))
         log.end(Outcome(End.FINISHED, 4, loss, 0.0, None, None, 1.0, 0))
     (arm,) = load_sweep(tracker.client, "zero", tracker.experiment_id).arms

@@ -27,6 +27,7 @@ from optsweep.search.slots import SearchPlan
 from optsweep.search.space import Space
 from optsweep.search.studies import Studies, Work
 from optsweep.tracking.schema import Chosen
+from optsweep.tracking.spool import Spool
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import End, Phase
 
@@ -217,7 +218,7 @@ def test_a_page_follows_every_complete_repeat_stays_after_a_stop_and_is_replaced
 def test_beside_workers_a_process_writes_it_and_one_that_is_begun_is_waited_for(arms: list[Arm]) -> None:
     result = api.run(arms, workers=0, report=False).result
     index, heard = Path("reports/p/index.html"), list[Event]()
-    with pages(result.tracking_uri, "p", index, heard.append, aside=True) as observe:
+    with pages(Spool.of(result.tracking_uri, arms[0].storage, "p"), index, heard.append, aside=True) as observe:
         for event in (RepeatEnded(1, 3), RepeatEnded(2, 3), Stopped(1, 2, ""), Trained()):
             observe(event)
     written = [event for event in heard if isinstance(event, PageWritten)]
@@ -231,7 +232,8 @@ def test_a_page_that_fails_costs_the_sweep_nothing(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(provisional, "write_report", fail)
     heard: list[Event] = []
-    with pages("sqlite://", "p", Path("index.html"), heard.append, aside=False) as observe:
+    nowhere = "sqlite:///nowhere/at.db"
+    with pages(Spool.of(nowhere, nowhere, "p"), Path("index.html"), heard.append, aside=False) as observe:
         observe(RepeatEnded(1, 3))
     assert heard == [RepeatEnded(1, 3)]
 

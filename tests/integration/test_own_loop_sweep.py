@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,7 @@ def test_a_sweep_of_a_loop_survives_its_worker(folder: Path, monkeypatch: pytest
 
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # another test's
     (arm,) = arms_of(["adamw"], SETTINGS)
     built = build_arm(arm)
     name = next(name for name, _, _ in found)

@@ -11,6 +11,7 @@ import optsweep
 from optsweep.cli.doorman import run
 from optsweep.errors import UserError
 from optsweep.report import write_report
+from optsweep.tracking.delivery import AtOnce
 from optsweep.tracking.names import Status
 from optsweep.tracking.schema import TrialHead
 from optsweep.tracking.trial_log import TrialLog
@@ -72,5 +73,5 @@ def _one_more(uri: str) -> None:
     """A further confirm trial of the first arm."""
     tracker, arm = Tracker(uri, "demo"), DEFAULT[0]
     head = TrialHead(arm.name, Phase.CONFIRM, 2, 2, "chosen", {"lr": 1e-3})
-    log = TrialLog(tracker, tracker.arm_run(arm.name, arm.label), "more", head, "accuracy")
+    log = TrialLog(AtOnce(tracker), tracker.arm_run(arm.name, arm.label), "more", head, "accuracy")
     log.end(Outcome(End(Status.FINISHED.value), 400, 2.0, 0.5, 2.0, 0.5, 1.0, 1, ""))

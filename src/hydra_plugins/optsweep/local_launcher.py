@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -14,6 +15,10 @@ from optsweep.address import STORAGE_KEY, TRACKING_KEY
 from optsweep.command import Command
 from optsweep.errors import SweepFailedError, without_secrets
 from optsweep.written import Written
+
+if TYPE_CHECKING:
+    from optsweep.launch.display import Display
+    from optsweep.launch.events import Event
 
 
 class LocalLauncher(Launcher):
@@ -33,25 +38,18 @@ class LocalLauncher(Launcher):
         """Run the whole sweep; one JobReturn per arm."""
         from optsweep import api
         from optsweep.config.door import arm_of
-        from optsweep.launch.display import Display
-        from optsweep.launch.events import Event, Started
 
-        started = []
-
-        def observe(event: Event) -> None:
-            started.extend([event] * isinstance(event, Started))
-            display(event)
-
+        terminal = _Terminal()
         loader = self.hydra_context.config_loader
         try:
             configs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
             arms = [arm_of(config, self.command.axes) for config in configs]
-            with Display() as display:
+            with terminal:
                 finished = api.run(
-                    arms, workers=self.workers, report=self.report, command=self.command.line, observe=observe
+                    arms, workers=self.workers, report=self.report, command=self.command.line, observe=terminal
                 )
         except Exception:
-            if not started:
+            if not terminal.started:
                 self.written.undo()
             raise
         print(finished.summary)
@@ -63,6 +61,30 @@ class LocalLauncher(Launcher):
             done.return_value = finished.result
             returns.append(done)
         return returns
+
+
+class _Terminal:
+    """Shows a sweep. What that takes is imported when there is something to show, and workers are being started."""
+
+    def __init__(self) -> None:
+        self.started = False  # training
+        self._display: Display | None = None
+
+    def __call__(self, event: Event) -> None:
+        from optsweep.launch.display import Display
+        from optsweep.launch.events import Started
+
+        self.started = self.started or isinstance(event, Started)
+        if self._display is None:
+            self._display = Display()
+        self._display(event)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        if self._display is not None:
+            self._display.__exit__(*error)
 
 
 def _star_out(config: DictConfig) -> None:

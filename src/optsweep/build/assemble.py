@@ -100,7 +100,7 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _foreign_default_dtype() -> list[str]:
+def foreign_default_dtype() -> list[str]:
     """A line if the calling program has set torch's default dtype: trials don't follow it."""
     if (found := torch.get_default_dtype()) is DEFAULT_DTYPE:
         return []
@@ -117,7 +117,7 @@ def build_arm(arm: Arm, task: Trainable | None = None, device: torch.device | No
     device = device or device_of(arm.trainer.device)
     whole = (task or build_task(arm.task)).on(device)
     task = divided(arm, whole, repeat)
-    warnings = [*task.notes, *not_counted(arm.task, task), *_unknown_architecture(task), *_foreign_default_dtype()]
+    warnings = [*task.notes, *not_counted(arm.task, task), *_unknown_architecture(task), *foreign_default_dtype()]
     _, floats, switched_off, _ = _updater(arm)
     space = space_of(arm, task_facts(arm, task), floats, switched_off, warnings)
     tasks = {_task_key(arm.task): task}
@@ -373,7 +373,7 @@ def _content(arm: Arm, program: ArmProgram, space: Space) -> dict[str, Any]:
     """The settings that decide a trial's numbers beside what is searched and its seed."""
     task, schedule = program.task, program.schedule
     trainer = asdict(arm.trainer)
-    for key in ("device", "log_every", "lanes"):
+    for key in ("device", "log_every", "lanes", "timeout", "checkpoint_seconds"):
         trainer.pop(key)
     parts: dict[str, Any] = {
         "task": {

@@ -31,7 +31,7 @@ from optsweep.config.sections import NUM_WORKERS
 from optsweep.config.wrong import of_hydra
 from optsweep.errors import SweepFailedError, UserError, first_line, nearest, without_secrets
 from optsweep.imported import check_trusted
-from optsweep.tracking.store import StoreFailureError
+from optsweep.tracking.outage import StoreFailureError
 from optsweep.yaml_files import circles_of_defaults, in_words
 
 CONFIG = "pkg://optsweep.conf"
@@ -231,7 +231,7 @@ def _one_line(error: BaseException) -> str | None:
     if text.startswith("Invalid loaded object type"):
         return f"a config file holds no group of keys: {text}"
     if type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "mlflow", "optuna"):
-        return f"the store failed: {first_line(error)[:300]}; what is finished is kept"
+        return f"the store failed: {first_line(error.__cause__ or error)[:300]}; what is finished is kept"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return of_hydra(error)
     return None

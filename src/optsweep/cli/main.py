@@ -28,6 +28,7 @@ Look
                                          export, mlflow:EXPERIMENT; optsweep judge --help, docs/judge.md
   optsweep verify reports/NAME/results.json [--share 0.1]                   runs some of its trials again and compares
   optsweep retry NAME                           run again what a sweep has given up
+  optsweep sync NAME                            deliver trials that wait for a store that was away, and report
   optsweep suggest task=TASK optimizer=NAME …   suggested learning rates, warm-up and weight decay, with their sources
 
 Keys (all of them: optsweep --cfg job)

@@ -92,11 +92,36 @@ def _retry(arguments: Sequence[str]) -> Sequence[str] | None:
     return freed.arguments if freed.failures and freed.arguments else None
 
 
+def _sync(arguments: Sequence[str]) -> Sequence[str] | None:
+    """Deliver what waits, and write the report by the sweep's own command, where that is known whole."""
+    parser = Parser("optsweep sync", description="Deliver trials that wait for the tracking store, and report.")
+    parser.add_argument("sweep", metavar="NAME")
+    parser.add_argument("--storage", default=Arm.storage)
+    parser.add_argument("--tracking-uri", default=tracking_address())
+    options = parser.parse_args(arguments)
+    from optsweep import api
+
+    try:
+        synced = api.sync(options.storage, options.tracking_uri, options.sweep)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    trials = "1 trial was" if synced.trials == 1 else f"{synced.trials} trials were"
+    print(f"sweep {options.sweep}: {trials} delivered")
+    if not synced.complete:
+        print("its own command goes on with what is left to train")
+    elif synced.arguments:
+        return synced.arguments
+    else:
+        print(api.report(options.tracking_uri, [options.sweep]).summary)
+    return None
+
+
 VERBS: Mapping[str, Callable[[Sequence[str]], Sequence[str] | None]] = {
     "report": _report,
     "retry": _retry,
     "status": _status,
     "suggest": _suggest,
+    "sync": _sync,
     "check": check,
     "judge": judge,
     "new": new,

@@ -51,6 +51,10 @@ def _decay(key: str, value: object) -> float | None:
     return number(key, value, least=0.0, also=", or null (searched or suggested)")
 
 
+def _seconds(key: str, value: object) -> float:
+    return 0.0 if value is None else number(key, value, least=0.0, also=", or null (never)")
+
+
 def _device(key: str, value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         raise refuse(key, value, "one of auto, cpu, cuda, cuda:N, mps")
@@ -169,6 +173,8 @@ class TrainerConfig(Keyed):
     divergence_factor: Annotated[float, Key("trainer.divergence_factor", checked(number, above=1.0))] = 2.0
     eval_batch_size: Annotated[int, Key("trainer.eval_batch_size", checked(whole, most=10**6))] = 64
     deterministic: Annotated[bool, Key("trainer.deterministic", flag)] = False
+    timeout: Annotated[float | None, Key("trainer.timeout", optional(number, above=0.0))] = None  # seconds
+    checkpoint_seconds: Annotated[float, Key("trainer.checkpoint_seconds", _seconds)] = 60.0  # 0: never
 
 
 @dataclass(frozen=True)

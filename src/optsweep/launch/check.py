@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from optsweep.build.assemble import Built, build_arm, check_arm, device_of
+from optsweep.build.assemble import Built, algorithm_of, build_arm, check_arm, device_of
 from optsweep.build.named_task import task_for
 from optsweep.build.stated import stated
 from optsweep.config.arm import Arm
@@ -17,7 +17,10 @@ from optsweep.errors import UserError, located
 from optsweep.launch.checked import Checked, CheckedTask, TriedOptimizer
 from optsweep.launch.cost import Cost, Evaluations, cost_of
 from optsweep.launch.devices import deal
+from optsweep.launch.inquiries import PATIENCE_SECONDS, DiedError, Workbench
 from optsweep.launch.labels import labels_of
+from optsweep.launch.neighbours import Neighbours
+from optsweep.launch.pool import Pool
 from optsweep.launch.together import check_together, notes
 from optsweep.launch.trying import Line, Told, Trier, memory_said, trier_of
 from optsweep.tasks.base import Trainable
@@ -51,6 +54,31 @@ def check_arms(
 
 
 @dataclass(frozen=True)
+class ToCheck:
+    """The request to try what a sweep of these arms would do."""
+
+    arms: Sequence[Arm]
+    workers: int | None
+    seconds: float
+
+    def run(self, bench: Workbench) -> Checked:
+        """As `check_arms` has it."""
+
+        def tell(what: str) -> None:
+            bench.begin(what, PATIENCE_SECONDS)
+
+        return check_arms(self.arms, workers=self.workers, seconds=self.seconds, tell=tell)
+
+
+def check_aside(pool: Pool, request: ToCheck, tell: Callable[[str], None]) -> Checked:
+    """Have it tried by a worker. Raises UserError also where the arms' own code ends that."""
+    try:
+        return pool.ask(request, tell)
+    except DiedError as error:
+        raise UserError(f"task: {error.at or 'building it'}: {error.how}: the task's own code does that") from None
+
+
+@dataclass(frozen=True)
 class Subject:
     """An optimizer as it is tried: an arm's own, or one of the catalogue's."""
 
@@ -75,15 +103,22 @@ class _Check:
 
     def __post_init__(self) -> None:
         self.labels: Mapping[str, str] = labels_of(self.arms)
+        self.neighbours = Neighbours()
 
     def result(self, workers: int | None) -> Checked:
         """All of it."""
         known = [arm for arm in self.arms if arm.name in self.built]
         warned = [self._warned(arm) for arm in known]
         everybody = f" ({', '.join(self.labels.values())})"
-        self.told.remarks += [note.removesuffix(everybody) for note in notes(known, warned, self.labels)]
+        self.told.remarks += [note.removesuffix(everybody) for note in self._notes(known, warned)]
+        if busy := self.neighbours.said():
+            self.told.remarks.append(busy)
         cost = self._cost(workers) if len(known) == len(self.arms) else None
         return Checked(tuple(self.tasks), cost, _once(self.told.remarks), _once(self.told.findings))
+
+    def _notes(self, arms: Sequence[Arm], built: Sequence[Built]) -> Iterator[str]:
+        labels = [self.labels[arm.name] for arm in arms]
+        return notes(labels, [algorithm_of(b) for b in built], [b.warnings for b in built])
 
     # -- a task -------------------------------------------------------------------------------------------------------
 

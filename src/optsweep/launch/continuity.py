@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optsweep.build.assemble import Built
 from optsweep.build.fingerprint import NUMERICS, SHOWN, Identity, heading
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
+from optsweep.launch.description import Description
 from optsweep.search.seats import Seat
 from optsweep.search.slots import RULES_VERSION
 from optsweep.search.studies import Studies
@@ -22,7 +22,7 @@ _UNKNOWN = Identity({NUMERICS: 1}, {})
 """Of trials of the versions that noted settings only."""
 
 
-def _settings(arm: Arm, built: Built) -> dict[str, Any]:
+def _settings(arm: Arm, built: Description) -> dict[str, Any]:
     """What was set and must not change while a sweep grows, as it comes back from the storage."""
     search = arm.search
     content = {
@@ -38,7 +38,7 @@ def _settings(arm: Arm, built: Built) -> dict[str, Any]:
     return found
 
 
-def check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Built]) -> None:
+def check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Description]) -> None:
     """Raise UserError, in words, where an arm's trials are of other settings, another model, other code or data.
 
     Trials that came to no result are of no model yet: code that crashed in all of them may be mended.
@@ -61,7 +61,7 @@ def check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Built])
             )
 
 
-def note_content(studies: Studies, seat: Seat, arms: Sequence[Arm], built: Sequence[Built]) -> None:
+def note_content(studies: Studies, seat: Seat, arms: Sequence[Arm], built: Sequence[Description]) -> None:
     """Remember what arms without results are; where that has changed, crashes before are none of it."""
     for arm, b in zip(arms, built, strict=True):
         if studies.has_results(arm.name, arm.most_repeats):

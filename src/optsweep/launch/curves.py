@@ -11,6 +11,7 @@ from statistics import median
 from optsweep.launch.worker import Job
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
+from optsweep.tracking.schema import TrialHead
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
 
@@ -18,8 +19,13 @@ from optsweep.train.trial import Phase
 def summarise_arms(tracker: Tracker, jobs: Sequence[Job]) -> None:
     """Log every arm's median curves; sent again they change nothing: timestamps are the arm's start and the step."""
     for job in jobs:
-        trials = tracker.trials(job.arm.name, Phase.CONFIRM)
-        runs = [run for run in trials if run.data.tags.get(names.STATUS) == Status.FINISHED]
+        finished = {
+            (head.repeat, head.slot): run  # of a slot that ran twice, the last
+            for run in tracker.trials(job.arm.name, Phase.CONFIRM)
+            if run.data.tags.get(names.STATUS) == Status.FINISHED
+            for head in [TrialHead.of(run.data.tags, run.data.params)]
+        }
+        runs = list(finished.values())
         if not runs:
             continue
         started = int(tracker.client.get_run(job.parent_run).info.start_time)

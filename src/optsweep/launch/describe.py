@@ -6,29 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from optsweep.build.assemble import Built
-from optsweep.build.combination import ships_average
-from optsweep.build.resplit import redraws
-from optsweep.build.stated import stated
 from optsweep.config.arm import Arm
 from optsweep.errors import without_secrets
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS, in_words, searches_in_words
+from optsweep.launch.description import Description
 from optsweep.launch.environment import environment
 from optsweep.launch.planner import Planner
 from optsweep.launch.worker import Job
 from optsweep.search.space import Dimension, Space
-from optsweep.tasks.base import Split, Task
 from optsweep.tracking import names
 from optsweep.tracking.schema import (
     ArmFacts,
     ArmSheet,
     ArmTitle,
     ConfirmTerms,
-    OptimizerTerms,
     RangeRecord,
-    ScheduleTrace,
     SearchTerms,
     Session,
     Setting,
@@ -37,10 +29,6 @@ from optsweep.tracking.schema import (
     SweepSheet,
 )
 from optsweep.tracking.writer import Tracker
-from optsweep.train.workload import ArmProgram, workload_of
-
-MOST_TRACED = 2_000
-"""Steps of a schedule that are stored; of a longer run evenly thinned."""
 
 
 def describe_sweep(
@@ -98,50 +86,49 @@ def _grown(arm: Arm, before: SweepSheet) -> tuple[Size, ...]:
     return plan.grown if same or not before.reported or size in plan.grown else (*plan.grown, size)
 
 
-def describe_arm(tracker: Tracker, arm: Arm, built: Built, label: str) -> Job:
+def describe_arm(tracker: Tracker, arm: Arm, known: Description, label: str) -> Job:
     """The parent run of an arm: what it is, what is searched, from which source. Returns the arm as workers get it.
 
     What an earlier call found, its choice and its timing, stays.
     """
     run = tracker.arm_run(arm.name, label)
-    before = tracker.arm_sheet(run) or ArmSheet(arm.name, label)
-    said = stated(built.program.task)
+    before = tracker.arm_sheet(run)
+    if before is None or before.fingerprint != known.fingerprint:  # of an arm that came to no result yet
+        before = ArmSheet(arm.name, label)
     sheet = replace(
         before,
         label=label,
         choices=arm.combination,
-        fingerprint=built.fingerprint,
-        space=_ranges(built.space),
-        fixed=built.space.fixed,
-        facts=before.facts if before.chosen and built.space.program else facts_of(arm, built.program),
-        schedule=schedule_trace(built.program),
+        fingerprint=known.fingerprint,
+        space=_ranges(known.space),
+        fixed=known.space.fixed,
+        facts=before.facts if before.chosen and known.space.program else known.facts,
+        schedule=known.schedule,
         config=without_secrets(arm.yaml),
-        optimizer=optimizer_terms(arm, built.program),
-        warnings=tuple(built.warnings),
+        optimizer=known.optimizer,
+        warnings=known.warnings,
     )
     tracker.write_sheet(run, sheet)
     # the label too: a grid that grew may tell its arms apart by more than before
-    tracker.set_tags(run, {names.NOTE: _note(arm, built, label, built.program), names.RUN_NAME: label})
-    tracker.set_params(run, {key: value for key, value in built.content.items() if value is not None})
-    tracker.set_dataset(run, arm.task.name, said.digest, arm.task.target, {"num_train": said.sizes[Split.TRAIN]})
+    tracker.set_tags(run, {names.NOTE: _note(arm, known, label, known.facts), names.RUN_NAME: label})
+    tracker.set_params(run, {key: value for key, value in known.content.items() if value is not None})
+    tracker.set_dataset(run, arm.task.name, known.facts.data, arm.task.target, {"num_train": known.num_train})
     tracker.log_text(run, without_secrets(arm.yaml), "config.yaml")
-    return Job(arm, label, built.fingerprint, run, tuple(built.space.program))
+    return Job(arm, label, known.fingerprint, run, tuple(known.space.program))
 
 
-def describe_chosen(tracker: Tracker, job: Job, built: Built) -> None:
-    """The facts of the chosen setting's program, where the search chose among programs, and the setting in the note."""
+def describe_chosen(tracker: Tracker, job: Job, known: Description, facts: ArmFacts | None) -> None:
+    """The chosen setting in the note, and the facts of its program, where the search chose among programs."""
     sheet = tracker.arm_sheet(job.parent_run)
     if sheet is None or sheet.chosen is None:
         return
-    params = built.space.restored({**sheet.chosen.params, **sheet.chosen.choices})
-    program = built.program_for(params)
-    if built.space.program and (facts := facts_of(job.arm, program)) != sheet.facts:
+    if facts is not None and facts != sheet.facts:
         tracker.write_sheet(job.parent_run, replace(sheet, facts=facts))
-    if params:
-        found = [sheet.chosen, *sheet.chosen_again]
-        said = [_setting(built.space.restored({**held.params, **held.choices})) for held in found if held is not None]
+    found = [sheet.chosen, *sheet.chosen_again]
+    said = [_setting(known.space.restored({**held.params, **held.choices})) for held in found if held is not None]
+    if said[0]:
         chosen = f"Chosen: {said[0]}" if len(said) == 1 else "\n".join(["Chosen by each search:", "", *_listed(said)])
-        note = _note(job.arm, built, job.label, program)
+        note = _note(job.arm, known, job.label, facts or sheet.facts or known.facts)
         tracker.set_tags(job.parent_run, {names.NOTE: f"{note}\n\n{chosen}"})
 
 
@@ -156,42 +143,6 @@ def _listed(items: Sequence[str]) -> list[str]:
 
 def _value(value: Setting) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def facts_of(arm: Arm, program: ArmProgram) -> ArmFacts:
-    """What the arm's numbers mean."""
-    said, facts = stated(program.task), workload_of(program).facts
-    return ArmFacts(
-        num_parameters=facts.num_parameters,
-        num_steps=facts.num_steps,
-        batch_size=facts.batch_size,
-        samples_seen=facts.batch_size * facts.num_steps,
-        metric=said.metric,
-        higher_is_better=said.higher_is_better,
-        loss_unit=said.loss_unit,
-        chance_loss=said.chance_loss,
-        target_loss=said.target_loss,
-        warmup_steps=program.schedule.length,
-        device=arm.trainer.device,
-        precision=program.precision,
-        lanes=arm.trainer.lanes,
-        threads=arm.trainer.threads,
-        data=said.digest,
-        num_test=said.sizes.get(Split.TEST),
-        resplit=redraws(arm, program.task),
-        averaged=ships_average(arm),
-        decides=program.task.decides,
-    )
-
-
-def optimizer_terms(arm: Arm, program: ArmProgram) -> OptimizerTerms:
-    """What the config doesn't say of the optimizer; a loop of one's own has its groups in its code."""
-    left = [key for key, value in arm.schedule.options.items() if value == "suggested"]
-    options = program.schedule.options
-    terms = OptimizerTerms({key: value for key in left if isinstance(value := options.get(key), (int, float))})
-    if not isinstance(program.task, Task):
-        return terms
-    return replace(terms, groups=program.task.groups, heads=tuple(program.task.head_modules))
 
 
 def _ranges(space: Space) -> dict[str, RangeRecord]:
@@ -210,22 +161,6 @@ def _values(dimension: Dimension) -> str:
     return ", ".join(map(str, dimension.choices)) if found is None else f"{found.low:g} – {found.high:g}"
 
 
-def schedule_trace(program: ArmProgram, most: int = MOST_TRACED) -> ScheduleTrace | None:
-    """The multipliers of every step, of more than `most` steps so many, first, last and the warm-up's corner included.
-
-    None for a schedule that listens to evaluations: each trial has its own.
-    """
-    schedule, num_steps = program.schedule, program.num_steps
-    if schedule.listens:
-        return None
-    steps = np.arange(num_steps)
-    if num_steps > most:
-        evenly = np.linspace(0, num_steps - 1, most).round().astype(np.int64)
-        corner = schedule.length + np.arange(-1, 2)
-        steps = np.union1d(evenly, corner[(corner >= 0) & (corner < num_steps)])
-    return ScheduleTrace(steps, schedule.multipliers(num_steps, num_steps)[steps])
-
-
 def _sweep_note(plan: SweepPlan, command: str) -> str:
     """Markdown shown on the sweep's page in MLflow."""
     arms = "\n".join(f"- {title.label}" for title in plan.arms)
@@ -234,17 +169,17 @@ def _sweep_note(plan: SweepPlan, command: str) -> str:
     return f"{budget}\n\n{arms}" + (f"\n\n```\n{command}\n```" if command else "")
 
 
-def _note(arm: Arm, built: Built, label: str, program: ArmProgram) -> str:
+def _note(arm: Arm, known: Description, label: str, facts: ArmFacts) -> str:
     """Markdown shown on the arm's page in MLflow."""
     times = f"{searches_in_words(arm.repeats)}, each " if arm.repeats != 1 else ""
-    rows = [f"| {key} | {_values(found)} | {found.source} |" for key, found in built.space.dimensions.items()]
-    fixed = ", ".join(f"{key} = {value:g}" for key, value in built.space.fixed.items())
+    rows = [f"| {key} | {_values(found)} | {found.source} |" for key, found in known.space.dimensions.items()]
+    fixed = ", ".join(f"{key} = {value:g}" for key, value in known.space.fixed.items())
     return "\n".join(
         [
             f"### {label}",
             f"{times}{arm.search.trials} search trials, "
-            f"{in_words(arm.confirm_seeds)}, {program.num_steps} steps of {program.batch_size} samples, "
-            f"{program.layout.num_parameters:,} parameters.",
+            f"{in_words(arm.confirm_seeds)}, {facts.num_steps} steps of {facts.batch_size} samples, "
+            f"{facts.num_parameters:,} parameters.",
             "",
             *(["| searched | range | source |", "| --- | --- | --- |", *rows, ""] if rows else []),
             f"Fixed: {fixed}" if fixed else "",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from optsweep.search.heartbeat import BEAT_SECONDS, Heartbeat
 from optsweep.search.ownership import Claim, Lease, LeaseLostError
@@ -31,9 +32,16 @@ class LeaseKeeper:
     that hangs is renewed no more, so that it is taken from its worker, whose thread may well be alive.
     """
 
-    def __init__(self, studies: Studies, claims: Sequence[Claim], clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        studies: Studies,
+        claims: Sequence[Claim],
+        clock: Clock = time.monotonic,
+        timeout: float | None = None,  # seconds without progress; None: as long as its rungs suggest
+    ) -> None:
         self.lost: set[int] = set()  # places whose trial somebody else has by now
-        self._studies, self._clock = studies, clock
+        self._studies, self._clock, self._timeout = studies, clock, timeout
+        self._storing = 0
         self._held = dict(enumerate(claims))
         self._last = clock()
         self._longest: float | None = None  # seconds between two rungs
@@ -59,7 +67,7 @@ class LeaseKeeper:
 
     def beat(self) -> None:
         """Renew, unless the batch hangs."""
-        if self._clock() - self._last > self._patience():
+        if self.overdue():
             return
         for place, claim in list(self._held.items()):
             try:
@@ -68,7 +76,25 @@ class LeaseKeeper:
                 if self._held.pop(place, None) is not None:  # and not told just now
                     self.lost.add(place)
 
-    def _patience(self) -> float:
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Within it the stores are written: what that takes, an outage included, is none of the batch's time."""
+        self._storing += 1
+        try:
+            yield
+        finally:
+            self._last = self._clock()
+            self._storing -= 1
+
+    def overdue(self) -> bool:
+        """Whether the batch hangs: no rung of any of its trials for longer than its patience."""
+        return not self._storing and self._clock() - self._last > self.patience
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the batch may be without progress."""
+        if self._timeout is not None:
+            return self._timeout
         if self._longest is None:
             return FIRST_RUNG_SECONDS
         return max(RUNGS_WITHOUT * self._longest, LEAST_PROGRESS_SECONDS)
@@ -88,6 +114,14 @@ class LeaseWatch:
     def dead(self, lease: Lease) -> bool:
         """Whether its worker is known to be dead."""
         return is_alive(lease.worker) is False
+
+    def out_of_sight(self, lease: Lease) -> bool:
+        """Whether nobody here can tell if its worker lives: another host's, or another container's."""
+        return is_alive(lease.worker) is None
+
+    def seconds_until_silent(self, lease: Lease) -> float:
+        """How long it is until then, if its worker doesn't renew it."""
+        return max(0.0, lease.left) + self._patience
 
     def silent(self, lease: Lease) -> bool:
         """Whether its worker has had its chance to renew a lease that ran out."""

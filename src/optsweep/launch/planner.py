@@ -5,19 +5,24 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from optsweep.inference.comparison import judge
 from optsweep.inference.groups import Peers, group
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS, Level, Repeats, Seeds, num_seeds
+from optsweep.launch.deferred import Deferred
 from optsweep.launch.events import ArmProgress
 from optsweep.launch.leases import LeaseWatch
 from optsweep.launch.standing import FIXED, Standing, pooled
 from optsweep.launch.worker import Job
+from optsweep.report.wording import plural
 from optsweep.search.history import History
 from optsweep.search.ownership import Lease
+from optsweep.search.process import in_words
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Choice, SearchPlan, Slot, choose, ready, suggest
 from optsweep.search.space import Space, number_of
@@ -62,6 +67,7 @@ class _Seen:
     standing: Standing = field(default_factory=Standing)
     chosen: Choice | None = None
     num_seeds: int = 0
+    superseded: Sequence[int] = ()  # that are written, or going to be
     finished: bool = False
     states: States | None = None  # at the last look
     progress: ArmProgress = field(default_factory=lambda: ArmProgress("", 0))
@@ -90,11 +96,14 @@ class Planner:
         on_hung: Callable[[str], None] = lambda worker: None,
         on_repeat: Callable[[int], None] = lambda complete: None,
         watch: LeaseWatch | None = None,
+        deferred: Deferred | None = None,
+        check_files: Callable[[], None] = lambda: None,  # raises if a store is gone
     ) -> None:
         self.tasks, self.studies, self.seat, self.tracker, self.retries = tasks, studies, seat, tracker, retries
         self.seeds, self.delta, self.on_done, self.on_hung = seeds, delta, on_done, on_hung
-        self.repeats, self.on_repeat = repeats, on_repeat
+        self.repeats, self.on_repeat, self._check_files = repeats, on_repeat, check_files
         self._watch = watch or LeaseWatch()
+        self.deferred = deferred or Deferred()  # writes to MLflow, which training doesn't wait for
         of = [[task for task in tasks if task.repeat == repeat] for repeat in sorted({t.repeat for t in tasks})]
         self._groups = list(zip(*(group(held, baseline) for held in of), strict=True))  # each by repeat
         self._seen = {task.key: _Seen() for task in tasks}
@@ -108,11 +117,17 @@ class Planner:
     def step(self) -> bool:
         """Look at the arms that changed and enqueue what can be decided; true when the sweep is finished.
 
-        Raises SeatLostError if another planner has taken over.
+        Raises SeatLostError if another planner has taken over, and what the storage raises; then call it again.
         """
-        self.seat.check()
-        while self._look():
-            pass
+        try:
+            self._check_files()
+            self.seat.check()
+            while self._look():
+                pass
+        except Exception:
+            self._full_look = -math.inf  # what was looked at in vain counts as not looked at
+            raise
+        self.deferred.try_to_send()
         finished = all(seen.finished for seen in self._active.values())
         complete = self._num_complete()
         if complete > self._complete and not (finished or self._first):
@@ -178,6 +193,19 @@ class Planner:
     def train_seconds(self) -> float:
         """Pure training time of all trials so far."""
         return sum((p.mean_seconds or 0.0) * p.done for p in self.progress)
+
+    def out_of_sight(self) -> Iterator[str]:
+        """Who holds trials and can't be seen from here, and when the sweep goes on if they are gone: a line each."""
+        held: dict[str, list[Lease]] = {}
+        for lease in self._leases():
+            if lease.worker and self._watch.out_of_sight(lease):
+                held.setdefault(lease.worker, []).append(lease)
+        for worker, leases in held.items():
+            seconds = max(self._watch.seconds_until_silent(lease) for lease in leases)
+            yield (
+                f"{plural(len(leases), 'trial')} in the hands of {in_words(worker)}, which can't be seen from here; if "
+                f"it is gone (a container that was replaced), the sweep goes on with them in {seconds:.0f} s"
+            )
 
     def lose_worker(self, worker: str, reason: str) -> None:
         """A worker of this machine died: its trials are free again at once."""
@@ -270,14 +298,16 @@ class Planner:
             found = self.studies.history(arm, phase, self.retries, repeat)
         for number, slot in found.lost.items():
             bare = replace(slot, value=None, pruned=False, rungs={})
-            self.studies.enqueue(self.seat, arm, phase, bare, found.attempts.get(number, 0) + 1, repeat)
+            attempt, earlier = found.attempts.get(number, 0) + 1, found.earlier.get(number, ())
+            self.studies.enqueue(self.seat, arm, phase, bare, attempt, repeat, earlier)
         if found.lost:
             found = self.studies.history(arm, phase, self.retries, repeat)
         for number, slot in found.slots.items():
             if slot.done and (task.key, phase, number) not in self._told:
                 self._told.add((task.key, phase, number))
                 if slot.crashed:  # no further attempt closes the run of the last one
-                    self.tracker.lost_trials(arm, phase, number, found.errors.get(number, ""), repeat)
+                    error = found.errors.get(number, "")
+                    self.deferred.add(partial(self.tracker.lost_trials, arm, phase, number, error, repeat))
                 if not self._first:
                     self.on_done(task.job.label, phase, slot)
         return found
@@ -300,7 +330,8 @@ class Planner:
         choice, confirm = seen.standing.choice, seen.standing.confirm
         if choice != seen.chosen or choice is None:
             seen.chosen = choice
-            self.tracker.note_chosen(task.job.parent_run, _chosen(choice, task.space), task.repeat)
+            chosen = _chosen(choice, task.space)
+            self.deferred.add(partial(self.tracker.note_chosen, task.job.parent_run, chosen, task.repeat))
         if choice is None:  # every search trial diverged or crashed: there is nothing to confirm
             return True
         others = sorted(s.number for s in confirm.slots.values() if s.params != choice.params and s.done)
@@ -308,10 +339,15 @@ class Planner:
         for number, seed in enumerate(missing, max(confirm.slots, default=-1) + 1):
             slot = Slot(number, choice.params, seed, "chosen" if task.plan.trials else "fixed")
             self.studies.enqueue(self.seat, task.name, Phase.CONFIRM, slot, repeat=task.repeat)
-        if (self.studies.note(task.name, "superseded", task.repeat) or []) != others:
-            self.tracker.supersede(task.name, others, task.repeat)
-            self.studies.set_note(task.name, "superseded", others, task.repeat)
+        if (self.studies.note(task.name, "superseded", task.repeat) or []) != others and seen.superseded != others:
+            seen.superseded = others
+            self.deferred.add(partial(self._supersede, task, others))
         return not missing and all(slot.done for slot in confirm.slots.values())
+
+    def _supersede(self, task: PlannedArm, others: Sequence[int]) -> None:
+        """Take the confirm trials of another setting out of the phase."""
+        self.tracker.supersede(task.name, others, task.repeat)
+        self.studies.set_note(task.name, "superseded", others, task.repeat)
 
 
 def _chosen(choice: Choice | None, space: Space) -> Chosen | None:

@@ -5,27 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, Self
 
+from optsweep.launch.inquiries import Asker
 from optsweep.launch.worker import Job
 
 
-class Pool(Protocol):
-    """Workers that the planner deals jobs to and watches; a dead one is replaced.
+class Pool(Asker, Protocol):
+    """Workers that the planner deals jobs to, asks, and watches; a dead one is replaced.
 
     Use as a context manager: leaving it ends them all, in the middle of their trials if an error is the reason.
     """
 
+    def start_one(self) -> None:
+        """Start a worker, if there is none."""
+
+    def deal(self, devices: Sequence[str]) -> None:
+        """As many workers are wanted as there are devices in this list."""
+
     def start(self) -> None:
-        """Start the workers, unless they are. They take seconds, so this may come before their jobs are known."""
+        """Start the workers that are not there yet. They take seconds, so this may come before their jobs are known."""
 
     def assign(self, jobs: Sequence[Job]) -> None:
         """Tell the workers what to work on."""
 
     def wait(self, seconds: float) -> list[tuple[str, str]]:
-        """Wait until a trial ends, a worker dies, or time is up; returns (name, reason) of dead workers, replaced.
+        """Wait until a trial ends, a worker dies, or time is up; returns (name, reason) of dead workers.
 
-        Raises UserError if a worker fails before it is ready, if several in a row are killed then, or if one can no
-        longer write.
+        They are replaced, after a pause that grows until trials end again. Raises UserError if a worker fails before it
+        is ready, if several in a row are killed then while none trains, or if one can no longer write.
         """
+
+    def retire(self) -> None:
+        """Keep one worker, which is to answer alone on the machine."""
 
     def kill(self, worker: str) -> None:
         """End one worker, by its name; `wait` finds it dead. One that isn't of this pool is left alone."""

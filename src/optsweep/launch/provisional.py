@@ -14,6 +14,8 @@ from pathlib import Path
 
 from optsweep.launch.events import Event, Observer, PageWritten, Progressed, RepeatEnded, Stopped, Trained
 from optsweep.report import write_report
+from optsweep.tracking.postman import deliver
+from optsweep.tracking.spool import Spool
 
 NICENESS = 10
 """The page's process gets what the workers leave."""
@@ -23,8 +25,7 @@ NICENESS = 10
 class _Pages:
     """Hears a sweep's events, passes them on, and has a page written after each complete repeat."""
 
-    tracking_uri: str
-    sweep: str
+    spool: Spool
     index: Path
     aside: bool  # in a process of its own, while workers train; else here, between two trials
     observe: Observer
@@ -57,11 +58,11 @@ class _Pages:
 
     def _begin(self, repeat: RepeatEnded) -> None:
         if not self.aside:
-            if _written(self.tracking_uri, self.sweep, self.index.parent):
+            if _written(self.spool, self.index.parent):
                 self._say(repeat)
             return
         process = mp.get_context("spawn").Process(
-            target=_aside, args=(self.tracking_uri, self.sweep, self.index.parent), name="provisional page", daemon=True
+            target=_aside, args=(self.spool, self.index.parent), name="provisional page", daemon=True
         )
         process.start()
         self.writing = process, repeat
@@ -78,24 +79,25 @@ class _Pages:
 
 
 @contextlib.contextmanager
-def pages(tracking_uri: str, sweep: str, index: Path, observe: Observer, *, aside: bool) -> Iterator[Observer]:
+def pages(spool: Spool, index: Path, observe: Observer, *, aside: bool) -> Iterator[Observer]:
     """An observer of the sweep that keeps the page `index` up to date; at the end no page is being written any more."""
-    held = _Pages(tracking_uri, sweep, index, aside, observe)
+    held = _Pages(spool, index, aside, observe)
     try:
         yield held
     finally:
         held.join()
 
 
-def _written(tracking_uri: str, sweep: str, out: Path) -> bool:
+def _written(spool: Spool, out: Path) -> bool:
     """Write the page; false if that went wrong, which costs the sweep nothing: the last page comes yet."""
     with contextlib.suppress(Exception):
-        write_report(tracking_uri, [sweep], out, attach=False)
+        deliver(spool, lambda: True)
+        write_report(spool.tracking_uri, [spool.sweep], out, attach=False)
         return True
     return False
 
 
-def _aside(tracking_uri: str, sweep: str, out: Path) -> None:
+def _aside(spool: Spool, out: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the sweep, and leaves no page half written
     os.nice(NICENESS)
-    sys.exit(0 if _written(tracking_uri, sweep, out) else 1)
+    sys.exit(0 if _written(spool, out) else 1)

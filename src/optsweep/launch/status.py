@@ -13,6 +13,7 @@ from rich.table import Table
 from optsweep.address import read_address
 from optsweep.errors import UserError, nearest
 from optsweep.search.studies import Studies
+from optsweep.tracking.schema import SweepPlan
 from optsweep.train.trial import Phase
 
 
@@ -131,6 +132,15 @@ def first_failure(studies: Studies) -> str | None:
         failed = (t for t in trials if t.state is TrialState.FAIL and not t.user_attrs.get("excused"))
         errors |= {t._trial_id: str(t.user_attrs.get("error", "")) for t in failed}
     return errors[min(errors)] if errors else None
+
+
+def is_trained(storage: str, sweep: str, plan: SweepPlan) -> bool:
+    """Whether a sweep has all trials of its plan, as far as the storage tells."""
+    if not read_address("--storage", storage).is_there:
+        return False
+    studies = _existing(storage, sweep)
+    size = [plan.search.trials, plan.confirm.seeds, plan.repeats]
+    return all(studies.note(title.name, "finished") == size for title in plan.arms)
 
 
 def forgive(storage: str, sweep: str) -> int:

@@ -7,27 +7,36 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
-from optsweep.build.assemble import Built
 from optsweep.build.fingerprint import fingerprint_of
 from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
+from optsweep.database import OpenFiles, StoreGoneError
+from optsweep.errors import UserError
+from optsweep.launch.builds import Builds
+from optsweep.launch.checkpoints import Checkpoints
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
+from optsweep.launch.deferred import Deferred
 from optsweep.launch.describe import describe_arm, describe_chosen, describe_session, describe_sweep
+from optsweep.launch.description import Description
 from optsweep.launch.devices import deal
 from optsweep.launch.events import Note, Observer, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
+from optsweep.launch.inquiries import Asker, Here
 from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
+from optsweep.launch.reconcile import Found, reconcile
 from optsweep.launch.status import first_failure
-from optsweep.launch.timing import time_arms
-from optsweep.launch.together import build_all, check_together, notes, without_looks
+from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
+from optsweep.launch.together import check_together, describe_all, notes, without_looks
 from optsweep.launch.work import work
 from optsweep.launch.worker import Job
 from optsweep.search.seats import Seat
@@ -35,8 +44,13 @@ from optsweep.search.slots import SearchPlan, seed_of
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
 from optsweep.tracking.codec import to_json
+from optsweep.tracking.outage import patiently, storage_outage, tracking_outage
+from optsweep.tracking.postman import deliver
 from optsweep.tracking.schema import SweepPlan
+from optsweep.tracking.spool import Spool
 from optsweep.tracking.writer import Tracker
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,29 +72,44 @@ def run_sweep(
     arms: Sequence[Arm],
     *,
     workers: int | None = None,
+    pool: Pool | None = None,
     alone: bool = False,
     command: str = "",
     observe: Observer = silent,
 ) -> SweepResult:
     """Run all arms to the end. `workers` 0: in this process; None: one per `trainer.threads` cores, or per GPU.
 
-    `alone`: a stock launcher's job, which knows one arm only of those that the sweep has. `command` repeats the call.
+    `pool`: workers that the caller has started already. `alone`: a stock launcher's job, which knows one arm only of
+    those that the sweep has. `command` repeats the call.
 
     Raises UserError before anything is written or trained if an arm, the store or the plan is not right, and
     KeyboardInterrupt when the user stops it.
     """
     begin = time.time()
-    prepared = _prepare(arms, workers, alone, observe)
     with contextlib.ExitStack() as until_the_end:
-        with _pool(prepared) as pool:
-            seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
-            opened = _open(prepared, seat, pool, command, observe)
-            for text in notes(prepared.arms, prepared.built, prepared.labels):
-                observe(Note(text))
-            trained = _train(prepared, opened, pool, begin, command, observe)
+        if workers != 0 and pool is None:
+            pool = until_the_end.enter_context(LocalPool(arms[0].trainer.threads))
+        prepared = _prepare(arms, workers, pool, alone, observe)
+        seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
+        files = until_the_end.enter_context(_files(prepared, seat))
+        prepared.spool.make_home()
+        deliver(prepared.spool)
+        opened = waiting(prepared.arms[0], lambda: _open(prepared, seat, files, command, observe))
+        labels, known = [prepared.labels[arm.name] for arm in prepared.arms], prepared.known
+        for text in notes(labels, [its.algorithm for its in known], [its.warnings for its in known]):
+            observe(Note(text))
+        for text in opened.planner.out_of_sight():
+            observe(Note(text))
+        trained = _train(prepared, opened, begin, command, observe)
         with stopping_said(opened.planner.num_done(), command, observe):
-            timed = _time_steps(prepared, opened)
-            return _conclude(prepared, opened, trained, timed, begin)
+            if prepared.pool is not None:
+                prepared.pool.retire()
+            deliver(prepared.spool)
+            first = prepared.arms[0]
+            waiting(first, opened.planner.deferred.send)
+            waiting(first, lambda: _note_session(prepared, opened, begin))
+            timed = waiting(first, lambda: _time_steps(prepared, opened, observe))
+            return waiting(first, lambda: _conclude(prepared, opened, trained, timed, begin, observe))
 
 
 @dataclass(frozen=True)
@@ -88,12 +117,19 @@ class _Prepared:
     """Arms that were found right, and stores that can hold them; nothing of the sweep is written yet."""
 
     arms: Sequence[Arm]
-    built: Sequence[Built]
+    known: Sequence[Description]
     labels: dict[str, str]  # by arm
     baseline: str | None
     workers: int
     devices: Sequence[str]
+    pool: Pool | None  # None: the trials run in this process
+    asker: Asker  # whoever runs the arms' own code
     studies: Studies
+
+    @property
+    def spool(self) -> Spool:
+        """Where trials wait for their way into MLflow."""
+        return spool_of(self.arms[0])
 
     @property
     def size(self) -> list[object]:
@@ -111,50 +147,53 @@ class _Opened:
     jobs: Sequence[Job]
     planner: Planner
     seat: Seat
+    files: SweepFiles
 
 
-def _prepare(arms: Sequence[Arm], workers: int | None, alone: bool, observe: Observer) -> _Prepared:
+def _prepare(arms: Sequence[Arm], workers: int | None, pool: Pool | None, alone: bool, observe: Observer) -> _Prepared:
     NUM_WORKERS("hydra.launcher.workers", workers)
     check_together(arms)
     if alone:
         arms, note = without_looks(arms)
         if note:
             observe(Note(note))
-    built = build_all(arms)
     labels = labels_of(arms)
     count, devices = deal(arms[0], workers)
     baseline = baseline_of(arms, labels, all_arms=not alone)
-    return _Prepared(arms, built, labels, baseline, count, devices, _stores(arms, built))
+    if pool is not None:
+        pool.deal([devices[i % len(devices)] for i in range(count)])
+    asker = pool or Here(Builds())
+    known = describe_all(asker, arms, labels)
+    studies = _stores(arms, known, observe)
+    prepared = _Prepared(arms, known, labels, baseline, count, devices, pool, asker, studies)
+    if pool is not None and any(studies.note(arm.name, "finished") != prepared.size for arm in arms):
+        pool.start()  # the others import while the sweep is described
+    return prepared
 
 
 def open_stores(arms: Sequence[Arm]) -> Studies:
     """Open the stores of arms that others are going to run. Raises UserError as a sweep does, before any is made."""
-    return _prepare(arms, 0, True, silent).studies
+    return _prepare(arms, 0, None, True, silent).studies
 
 
-def _stores(arms: Sequence[Arm], built: Sequence[Built]) -> Studies:
+def _stores(arms: Sequence[Arm], known: Sequence[Description], observe: Observer) -> Studies:
     """Open both stores. One that is missing is made only when nothing can be refused any more."""
     tracking, storage = arms[0].tracking_uri, arms[0].storage
     runs = read_address(TRACKING_KEY, tracking)
     store.check_usable(read_address(STORAGE_KEY, storage))
     store.check_usable(runs)
     if runs.is_there:
-        store.check(tracking)  # waits for another process that makes its tables
+        _check_tracking(tracking, observe)  # waits for another process that makes its tables
         store.check_sweep(tracking, arms[0].sweep)
     studies = Studies.open(storage, arms[0].sweep)
-    check_history(studies, arms, built)
-    store.check(tracking)
+    check_history(studies, arms, known)
+    _check_tracking(tracking, observe)
     return studies
 
 
-@contextlib.contextmanager
-def _pool(prepared: _Prepared) -> Iterator[Pool | None]:
-    """The workers, or None where the trials run in this process."""
-    with LocalPool(prepared.workers, prepared.devices, prepared.arms[0].trainer.threads) as pool:
-        unfinished = any(prepared.studies.note(arm.name, "finished") != prepared.size for arm in prepared.arms)
-        if prepared.workers and unfinished:
-            pool.start()  # they import while the sweep is described
-        yield pool if prepared.workers else None
+def _check_tracking(uri: str, observe: Observer) -> None:
+    if (text := store.check(uri)) is not None:
+        observe(Note(text))
 
 
 def _seat(prepared: _Prepared, *, whole: bool) -> AbstractContextManager[Seat]:
@@ -162,18 +201,59 @@ def _seat(prepared: _Prepared, *, whole: bool) -> AbstractContextManager[Seat]:
     return prepared.studies.take_seat([arm.name for arm in prepared.arms], whole=whole)
 
 
-def _open(prepared: _Prepared, seat: Seat, pool: Pool | None, command: str, observe: Observer) -> _Opened:
+@contextlib.contextmanager
+def _files(prepared: _Prepared, seat: Seat) -> Iterator[SweepFiles]:
+    """The files of the stores; what fails while one is gone is its fault."""
+    arm = prepared.arms[0]
+    addresses = [read_address(TRACKING_KEY, arm.tracking_uri), read_address(STORAGE_KEY, arm.storage)]
+    files = SweepFiles(OpenFiles(addresses), seat)
+    try:
+        yield files
+    except Exception:
+        files.check()
+        raise
+
+
+@dataclass(frozen=True)
+class SweepFiles:
+    """The files that a sweep's planner has open. A seat in one that is gone can't be given up any more."""
+
+    open_files: OpenFiles
+    seat: Seat
+
+    def check(self) -> None:
+        """Raises StoreGoneError."""
+        try:
+            self.open_files.check()
+        except StoreGoneError:
+            self.seat.lost = True
+            raise
+
+
+def _reconcile(prepared: _Prepared, tracker: Tracker, seat: Seat, observe: Observer) -> Found:
+    """Let MLflow hold just what the studies know, and say what it didn't."""
+    first = prepared.arms[0]
+    found = reconcile(prepared.studies, seat, tracker, [arm.name for arm in prepared.arms])
+    stores = [read_address(TRACKING_KEY, first.tracking_uri).file, read_address(STORAGE_KEY, first.storage).file]
+    tracking, storage = (file.name if file else name for file, name in zip(stores, ("MLflow", "Optuna"), strict=True))
+    for text in found.sentences(tracking, storage):
+        observe(Note(text))
+    return found
+
+
+def _open(prepared: _Prepared, seat: Seat, files: SweepFiles, command: str, observe: Observer) -> _Opened:
     """Tell the stores what is going to be run."""
-    arms, built, first = prepared.arms, prepared.built, prepared.arms[0]
-    note_content(prepared.studies, seat, arms, built)
+    arms, known, first, pool = prepared.arms, prepared.known, prepared.arms[0], prepared.pool
+    note_content(prepared.studies, seat, arms, known)
     tracker = Tracker(first.tracking_uri, first.sweep)
+    _reconcile(prepared, tracker, seat, observe)
     run, plan = describe_sweep(tracker, arms, prepared.labels, prepared.baseline, prepared.devices[0], command)
-    jobs = [describe_arm(tracker, arm, b, prepared.labels[arm.name]) for arm, b in zip(arms, built, strict=True)]
+    jobs = [describe_arm(tracker, arm, its, prepared.labels[arm.name]) for arm, its in zip(arms, known, strict=True)]
     planner = Planner(
         [
-            PlannedArm(job, search_plan(job.arm, repeat), b.space, repeat)
+            PlannedArm(job, search_plan(job.arm, repeat), its.space, repeat)
             for repeat in range(first.most_repeats)
-            for job, b in zip(jobs, built, strict=True)
+            for job, its in zip(jobs, known, strict=True)
         ],
         prepared.studies,
         seat,
@@ -187,43 +267,79 @@ def _open(prepared: _Prepared, seat: Seat, pool: Pool | None, command: str, obse
         on_done=lambda label, phase, slot: observe(TrialEnded(label, phase, slot)),
         on_hung=pool.kill if pool else lambda worker: None,
         on_repeat=lambda complete: observe(RepeatEnded(complete, first.repeats)),
+        deferred=Deferred(tracking_outage(first.tracking_uri, prepared.spool.folder, training=True)),
+        check_files=files.check,
     )
-    return _Opened(tracker, run, plan, jobs, planner, seat)
+    return _Opened(tracker, run, plan, jobs, planner, seat, files)
 
 
-def _train(
-    prepared: _Prepared, opened: _Opened, pool: Pool | None, begin: float, command: str, observe: Observer
-) -> int:
+def _train(prepared: _Prepared, opened: _Opened, begin: float, command: str, observe: Observer) -> int:
     """Train what is missing; returns the number of trials that ended. The session is noted however this ends."""
-    planner, workers = opened.planner, max(1, prepared.workers)
-    observe(Started(prepared.arms[0].sweep, workers))
+    planner, workers, first = opened.planner, max(1, prepared.workers), prepared.arms[0]
+    storage = storage_outage(first.storage, prepared.spool.folder)
+    observe(Started(first.sweep, workers))
     try:
-        trained = work(planner, opened.jobs, pool, command, observe)
-    finally:
-        if not opened.seat.lost and planner.num_done() > planner.done_before:
-            describe_session(opened.tracker, opened.run, begin, time.time(), workers, planner)
+        trained = work(planner, opened.jobs, prepared.pool, command, observe, storage)
+    except BaseException:
+        with contextlib.suppress(Exception):  # what went wrong is said, and not that this did too
+            _note_session(prepared, opened, begin)
         observe(Trained())
+        raise
+    observe(Trained())
     for arm in prepared.arms:
-        prepared.studies.set_note(arm.name, "finished", prepared.size)
+        patiently(partial(prepared.studies.set_note, arm.name, "finished", prepared.size), storage)
+    searches = {task.key for task in planner.tasks}
+    patiently(partial(Checkpoints.of(first.storage, first.sweep).forget, prepared.studies, searches), storage)
     return trained
 
 
-def _time_steps(prepared: _Prepared, opened: _Opened) -> bool:
+def _note_session(prepared: _Prepared, opened: _Opened, begin: float) -> None:
+    """Add this call to the sweep's sessions, unless it trained nothing."""
+    planner = opened.planner
+    if not opened.seat.lost and planner.num_done() > planner.done_before:
+        describe_session(opened.tracker, opened.run, begin, time.time(), max(1, prepared.workers), planner)
+
+
+def waiting(arm: Arm, call: Callable[[], T]) -> T:
+    """A call that may be repeated, which waits for the tracking store of an arm's sweep. Raises StoreFailureError."""
+    spool = spool_of(arm)
+    return patiently(call, tracking_outage(spool.tracking_uri, spool.folder))
+
+
+def _time_steps(prepared: _Prepared, opened: _Opened, observe: Observer) -> bool:
     """Describe what was chosen, and time its steps where there is no timing yet; returns whether there was one."""
-    for job, built in zip(opened.jobs, prepared.built, strict=True):
-        describe_chosen(opened.tracker, job, built)
-    timings = time_arms(opened.jobs, prepared.built, opened.tracker)
-    for run, timing in timings.items():
-        opened.tracker.note_timing(run, timing)
-    return bool(timings)
+    tracker, pairs = opened.tracker, list(zip(opened.jobs, prepared.known, strict=True))
+    wanted = [to_measure(prepared.studies, tracker, job, known) for job, known in pairs]
+    found = measure_all(prepared.asker, [arm for arm in wanted if arm is not None])
+    for job, known in pairs:
+        measured = found.get(job.arm.name, Measured())
+        describe_chosen(tracker, job, known, measured.facts if known.space.program else None)
+        if measured.timing is not None:
+            tracker.note_timing(job.parent_run, measured.timing)
+        elif measured.trouble:
+            observe(Note(f"{job.label}: {note_untimed(prepared.studies, job, measured.trouble)}"))
+    return any(measured.timing is not None for measured in found.values())
 
 
-def _conclude(prepared: _Prepared, opened: _Opened, trained: int, timed: bool, begin: float) -> SweepResult:
-    """Summarise the arms in MLflow, close their runs, and say what all came to."""
+def _conclude(
+    prepared: _Prepared, opened: _Opened, trained: int, timed: bool, begin: float, observe: Observer
+) -> SweepResult:
+    """Summarise the arms in MLflow, close their runs, and say what all came to.
+
+    Raises UserError if runs of finished trials were lost while the sweep ran.
+    """
+    opened.files.check()
     tracker, first = opened.tracker, prepared.arms[0]
+    if trained and (lost := _reconcile(prepared, tracker, opened.seat, observe).again):
+        raise UserError(
+            f"sweep.name={first.sweep}: runs of {len(lost)} finished trials have vanished from {TRACKING_KEY} while "
+            f"the sweep ran; the same command runs these trials again"
+        )
     states = prepared.studies.states([task.key for task in opened.planner.tasks])
     counts = sorted((key, sorted(map(str, found))) for key, found in states.items())
-    results = fingerprint_of({"plan": to_json(opened.plan), "results": counts})
+    known = prepared.studies.known([arm.name for arm in prepared.arms])
+    trials = [trial.id for trial in known if trial.told]
+    results = fingerprint_of({"plan": to_json(opened.plan), "results": counts, "trials": trials})
     sheet = tracker.sweep_sheet(opened.run)
     reported = sheet is not None and sheet.reported == results
     if timed or not reported:
@@ -252,6 +368,11 @@ def stopping_said(done: int, command: str, observe: Observer) -> Iterator[None]:
     except KeyboardInterrupt:
         observe(Stopped(done, done, command))
         raise
+
+
+def spool_of(arm: Arm) -> Spool:
+    """Where the trials of an arm's sweep wait for their way into MLflow."""
+    return Spool.of(arm.tracking_uri, arm.storage, arm.sweep)
 
 
 def note_report(result: SweepResult) -> None:

@@ -1,18 +1,24 @@
 """The timing pass: milliseconds per step of every arm, one lane, arms in turn, nothing else running.
 
-It runs in the planner's process, when the workers are gone: timings taken while workers share a machine, or lanes a
-computation, say nothing about an optimizer.
+It runs in a worker of its own, when the others are gone: timings taken while workers share a machine, or lanes a
+computation, say nothing about an optimizer. The facts of a chosen program, which the user's code decides, come with it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import quantiles
 
-from optsweep.build.assemble import Built
+from optsweep.config.arm import Arm
+from optsweep.errors import UserError, located
+from optsweep.launch.description import Description, facts_of
+from optsweep.launch.inquiries import Asker, DiedError, Workbench, patience_of
 from optsweep.launch.worker import Job
-from optsweep.tracking.schema import Timing
+from optsweep.search.space import Params
+from optsweep.search.studies import Studies
+from optsweep.tracking.schema import ArmFacts, Timing
 from optsweep.tracking.writer import Tracker
 from optsweep.train.process import threads
 from optsweep.train.trial import Trial
@@ -21,27 +27,122 @@ ROUNDS = 5
 STEPS = 20
 """Steps per arm and round; a multiple of SOAP's refresh interval, so that each round has the same number."""
 
+MOST_TRIES, UNTIMED = 3, "untimed"
+"""Calls of a sweep that try to time an arm whose steps can't be timed, and where it is noted how many did."""
 
-def time_arms(jobs: Sequence[Job], built: Sequence[Built], tracker: Tracker) -> dict[str, Timing]:
-    """Timing by parent run, of the arms that have none yet. An arm that crashes here gets none."""
-    samples: dict[str, list[float]] = {}
-    work = []
-    for job, arm_built in zip(jobs, built, strict=True):
-        sheet = tracker.arm_sheet(job.parent_run)
-        if sheet is not None and sheet.timing is None:
-            # Without a choice every trial diverged; the time of a step does not depend on the numbers.
-            space, chosen = arm_built.space, sheet.chosen
-            params = space.restored({**chosen.params, **chosen.choices}) if chosen else space.first
-            trial = Trial(arm_built.space.hyper(params), seed=0)
-            work.append((job, arm_built.workload_for(params), trial))
-            samples[job.parent_run] = []
-    for _ in range(ROUNDS):
-        for job, workload, trial in work:
-            with threads(job.arm.trainer.threads), contextlib.suppress(Exception):  # told as crashed trials already
-                samples[job.parent_run].append(workload.time_steps(trial, STEPS))
-    result: dict[str, Timing] = {}
-    for run, values in samples.items():
-        if len(values) == ROUNDS:
-            first, median, third = quantiles(values, n=4, method="inclusive")
-            result[run] = Timing(median, first, third, len(values))
-    return result
+MOST_DEATHS = 3
+"""Workers that may end in it before the arms that are left are left alone: each costs a worker's start."""
+
+
+@dataclass(frozen=True)
+class ToMeasure:
+    """An arm with the setting whose program is wanted."""
+
+    arm: Arm
+    params: Params
+    timed: bool  # whether its steps are to be timed
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found of an arm."""
+
+    facts: ArmFacts | None = None
+    timing: Timing | None = None
+    trouble: str = ""  # why it has no timing, where one was wanted
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The request to time arms' steps, and to say what their programs are. An arm that crashes gets no timing."""
+
+    arms: Sequence[ToMeasure]
+
+    def run(self, bench: Workbench) -> list[Measured]:
+        """One answer for each."""
+        running = [_Running(arm, bench) for arm in self.arms]
+        for _ in range(ROUNDS):
+            for one in running:
+                one.take_steps()
+        return [one.found for one in running]
+
+
+class _Running:
+    """An arm whose steps are being timed."""
+
+    def __init__(self, wanted: ToMeasure, bench: Workbench) -> None:
+        self.wanted, self.bench = wanted, bench
+        self.facts: ArmFacts | None = None
+        self.trouble = ""
+        self._samples: list[float] = []
+        with self._crashing():
+            built = bench.builds().of(wanted.arm)
+            self.facts = facts_of(wanted.arm, built.program_for(wanted.params))
+            self._workload = built.workload_for(wanted.params)
+            self._trial = Trial(built.space.hyper(wanted.params), seed=0)
+
+    def take_steps(self) -> None:
+        """One round."""
+        if self.wanted.timed and not self.trouble:
+            with threads(self.wanted.arm.trainer.threads), self._crashing():
+                self._samples.append(self._workload.time_steps(self._trial, STEPS))
+
+    @contextlib.contextmanager
+    def _crashing(self) -> Iterator[None]:
+        """Whatever the user's code raises costs this arm's timing."""
+        self.bench.begin(self.wanted.arm.name, patience_of(self.wanted.arm))
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            self.trouble = str(error) if isinstance(error, UserError) else located(error)
+
+    @property
+    def found(self) -> Measured:
+        """What is known now."""
+        if len(self._samples) < ROUNDS:
+            return Measured(self.facts, None, self.trouble)
+        first, median, third = quantiles(self._samples, n=4, method="inclusive")
+        return Measured(self.facts, Timing(median, first, third, len(self._samples)))
+
+
+def to_measure(studies: Studies, tracker: Tracker, job: Job, known: Description) -> ToMeasure | None:
+    """What is to be found out of an arm by now; None: nothing."""
+    sheet = tracker.arm_sheet(job.parent_run)
+    if sheet is None:
+        return None
+    timed = sheet.timing is None and _tries(studies, job) < MOST_TRIES
+    if not timed and not (sheet.chosen and known.space.program):
+        return None
+    # Without a choice every trial diverged; the time of a step does not depend on the numbers.
+    space, chosen = known.space, sheet.chosen
+    params = space.restored({**chosen.params, **chosen.choices}) if chosen else space.first
+    return ToMeasure(job.arm, params, timed)
+
+
+def note_untimed(studies: Studies, job: Job, trouble: str) -> str:
+    """Remember that an arm's steps couldn't be timed; returns what to say of it."""
+    tries = _tries(studies, job) + 1
+    studies.set_note(job.arm.name, UNTIMED, [job.fingerprint, tries])
+    again = "the same command tries again" if tries < MOST_TRIES else f"it was tried {tries} times, and isn't any more"
+    return f"no timing of its steps ({trouble}); {again}"
+
+
+def _tries(studies: Studies, job: Job) -> int:
+    """How often the arm, as it is, couldn't be timed."""
+    fingerprint, tries = studies.note(job.arm.name, UNTIMED) or ("", 0)
+    return int(tries) if fingerprint == job.fingerprint else 0
+
+
+def measure_all(asker: Asker, arms: Sequence[ToMeasure]) -> Mapping[str, Measured]:
+    """What was found of the arms, by name. One whose code ends the worker, or hangs in it, costs its own timing."""
+    lost: dict[str, Measured] = {}
+    deaths = 0
+    while left := [wanted for wanted in arms if wanted.arm.name not in lost]:
+        names = [wanted.arm.name for wanted in left]
+        try:
+            return {**lost, **dict(zip(names, asker.ask(Measure(left)), strict=True))}
+        except DiedError as error:
+            deaths += 1
+            guilty = names if deaths == MOST_DEATHS else [error.at] if error.at in names else []
+            lost |= dict.fromkeys(guilty, Measured(trouble=error.how))
+    return lost

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from optsweep.build.assemble import Built, algorithm_of, build_arm, check_arm
+from optsweep.build.assemble import check_arm, foreign_default_dtype
+from optsweep.build.combination import check_combination
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, is_of_own_code, located
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
-from optsweep.tasks.base import Trainable
+from optsweep.launch.description import Description, described
+from optsweep.launch.inquiries import Asker, DiedError, Workbench, exit_name, patience_of
 
 _SHARED = {  # field of an Arm: its key
     "sweep": "sweep.name",
@@ -58,17 +60,57 @@ def without_looks(arms: Sequence[Arm]) -> tuple[Sequence[Arm], str]:
     return arms, ""
 
 
-def build_all(arms: Sequence[Arm]) -> list[Built]:
-    """Build and check every arm; arms of one task share its data. Raises UserError with one line."""
-    tasks: dict[str, Trainable] = {}
-    built = []
-    for arm in arms:
-        key = repr(arm.task)
-        with _in_a_line():
-            built.append(build_arm(arm, tasks.get(key)))
-            tasks[key] = built[-1].task
-            built[-1] = replace(built[-1], warnings=(*built[-1].warnings, *check_arm(built[-1])))
-    return built
+@dataclass(frozen=True)
+class Describe:
+    """The request to build and check every arm; arms of one task share its data."""
+
+    arms: Sequence[Arm]
+    labels: Mapping[str, str]  # by arm
+
+    def run(self, bench: Workbench) -> list[Description]:
+        """The arms, as they are to be known. Raises UserError with one line."""
+        found = []
+        for arm in self.arms:
+            bench.begin(self.labels[arm.name], patience_of(arm))
+            with _in_a_line():
+                check_combination(arm)  # before its data is read
+                built = bench.builds().of(arm)
+                notes_of_it = check_arm(built)
+                known = described(arm, built)
+                found.append(replace(known, warnings=(*known.warnings, *notes_of_it)))
+        return found
+
+
+def describe_all(asker: Asker, arms: Sequence[Arm], labels: Mapping[str, str]) -> list[Description]:
+    """Have every arm built and checked. Raises UserError with one line, also where the arms' code ends its process."""
+    try:
+        found = _asked_twice(asker, Describe(arms, labels))
+    except DiedError as error:
+        if not error.at:
+            raise UserError(
+                f"a worker ended at its start ({exit_name(error.exit_code)}); its message is above"
+            ) from None
+        raise UserError(f"task: building {error.at}: {error.how}{_advice(error)}") from None
+    here = foreign_default_dtype()
+    return [replace(known, warnings=tuple(dict.fromkeys((*known.warnings, *here)))) for known in found]
+
+
+def _asked_twice(asker: Asker, request: Describe) -> list[Description]:
+    """Once more where the process was killed from outside, which may have had nothing to do with it."""
+    try:
+        return asker.ask(request)
+    except DiedError as error:
+        if not error.killed:
+            raise
+    return asker.ask(request)
+
+
+def _advice(error: DiedError) -> str:
+    if error.killed:
+        return ", twice: is there memory enough?"
+    if error.patience is not None:
+        return ": the task's own code hangs, or trainer.timeout should give it longer"
+    return ": the task's own code does that"
 
 
 @contextmanager
@@ -90,17 +132,17 @@ _TOO_LARGE = ("allocat", "out of memory", "overflow", "too large", "too big", "m
 """Words of numpy and torch about sizes that can't be."""
 
 
-def notes(arms: Sequence[Arm], built: Sequence[Built], labels: Mapping[str, str]) -> Iterator[str]:
+def notes(labels: Sequence[str], algorithms: Sequence[str], warnings: Sequence[Sequence[str]]) -> Iterator[str]:
     """What a user should know of the arms: twins first, then each warning once, with the arms it concerns."""
     same: dict[str, list[str]] = {}
-    for arm, b in zip(arms, built, strict=True):
-        same.setdefault(algorithm_of(b), []).append(labels[arm.name])
+    for label, algorithm in zip(labels, algorithms, strict=True):
+        same.setdefault(algorithm, []).append(label)
     for twins in same.values():
         if len(twins) > 1:
             yield f"{' and '.join(twins)} are the same algorithm under different names"
     concerned: dict[str, list[str]] = {}
-    for arm, b in zip(arms, built, strict=True):
-        for warning in b.warnings:
-            concerned.setdefault(warning, []).append(labels[arm.name])
+    for label, of_arm in zip(labels, warnings, strict=True):
+        for warning in of_arm:
+            concerned.setdefault(warning, []).append(label)
     for warning, labels_of_arms in concerned.items():
         yield f"{warning} ({', '.join(labels_of_arms)})"

@@ -18,6 +18,8 @@ from optsweep.config.arm import GROUPS, Arm
 from optsweep.config.door import read_arm
 from optsweep.errors import UserError
 from optsweep.launch.environment import environment
+from optsweep.launch.inquiries import DiedError, Workbench
+from optsweep.launch.pool import Pool
 from optsweep.search.slots import seed_of
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
@@ -107,6 +109,29 @@ def verify(results: Path, share: float = 0.1, seed: int = 0, tolerance: float = 
         reruns.append(_run_again(*built[key], sheet["label"], trial))
     arm = next(iter(built.values()))[0]
     return Verified(tuple(reruns), len(found), tolerance, tuple(_elsewhere(content, arm)))
+
+
+@dataclass(frozen=True)
+class ToVerify:
+    """The request to do so; its arguments."""
+
+    results: Path
+    share: float
+    seed: int
+    tolerance: float
+
+    def run(self, bench: Workbench) -> Verified:
+        """As `verify` has it, for as long as its trials take."""
+        bench.begin("running its trials again", math.inf)
+        return verify(self.results, self.share, self.seed, self.tolerance)
+
+
+def verify_aside(pool: Pool, request: ToVerify) -> Verified:
+    """Have it done by a worker, which the code of the results' task may end. Raises UserError for that too."""
+    try:
+        return pool.ask(request)
+    except DiedError as error:
+        raise UserError(f"{request.results}: {error.at or 'it'}: {error.how}: its task's own code does that") from None
 
 
 def _read(path: Path) -> Mapping[str, Any]:

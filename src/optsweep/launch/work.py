@@ -1,10 +1,11 @@
-"""Runs planner and workers until nothing is left, or the user stops them."""
+"""Runs planner and workers until nothing is left, or the user stops them. A storage that fails is waited for."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from optsweep.errors import UserError
 from optsweep.launch.events import Observer, Progressed, Stopped
@@ -12,17 +13,21 @@ from optsweep.launch.planner import Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.stop import StopRequest
 from optsweep.launch.worker import Job, Worker
+from optsweep.tracking.outage import Outage, StoreFailureError, passes, patiently
 
 POLL_SECONDS = 1.0
 """The planner wakes up when a trial ends, and this often."""
 
 
-def work(planner: Planner, jobs: Sequence[Job], pool: Pool | None, command: str, observe: Observer) -> int:
+def work(
+    planner: Planner, jobs: Sequence[Job], pool: Pool | None, command: str, observe: Observer, storage: Outage
+) -> int:
     """Run until the planner has nothing left, here if there is no pool; returns the number of trials that ended.
 
     Raises KeyboardInterrupt when the user stopped it; what ran is given up then, and free for the next call.
+    StoreFailureError when the studies' `storage` was away for too long.
     """
-    finished = planner.step()
+    finished = patiently(planner.step, storage)
     planner.done_before = before = planner.num_done()
     observe(Progressed(planner.progress))
     if finished:
@@ -30,24 +35,39 @@ def work(planner: Planner, jobs: Sequence[Job], pool: Pool | None, command: str,
     with StopRequest(at_a_rung=pool is None) as stop:
         try:
             if pool is None:
-                _work_here(planner, jobs, observe, stop)
+                _work_here(planner, jobs, observe, stop, storage)
             else:
                 pool.assign(jobs)
-                while not stop.asked and not planner.step():
+                while not stop.asked and not _step(planner, storage):
                     observe(Progressed(planner.progress))
-                    _watch(pool, planner, stop)
+                    _watch(pool, planner, stop, storage)
         except KeyboardInterrupt:  # the second one
             with contextlib.suppress(Exception):  # of a write that it cut off
-                _stop(planner, pool, command, observe)
+                _stop(planner, pool, command, observe, storage)
             raise
         if stop.asked:
-            _stop(planner, pool, command, observe)
+            _stop(planner, pool, command, observe, storage)
             raise KeyboardInterrupt
     observe(Progressed(planner.progress))
     return planner.num_done() - before
 
 
-def _watch(pool: Pool, planner: Planner, stop: StopRequest) -> None:
+def _step(planner: Planner, storage: Outage) -> bool:
+    """One step, which comes again where the storage fails: workers are watched meanwhile, and the user is heard."""
+    try:
+        finished = planner.step()
+    except Exception as error:
+        if not passes(error):
+            raise
+        storage.failed(error)
+        if storage.over_patience:
+            raise StoreFailureError(storage.reason) from error
+        return False
+    storage.worked()
+    return finished
+
+
+def _watch(pool: Pool, planner: Planner, stop: StopRequest, storage: Outage) -> None:
     """Wait for something to happen. A worker that dies while the sweep is stopped got the same signal: no crash."""
     try:
         dead = pool.wait(POLL_SECONDS)
@@ -57,20 +77,21 @@ def _watch(pool: Pool, planner: Planner, stop: StopRequest) -> None:
         raise
     if not stop.asked:
         for worker, reason in dead:
-            planner.lose_worker(worker, reason)
+            patiently(partial(planner.lose_worker, worker, reason), storage, lambda: stop.asked)
 
 
-def _stop(planner: Planner, pool: Pool | None, command: str, observe: Observer) -> None:
+def _stop(planner: Planner, pool: Pool | None, command: str, observe: Observer, storage: Outage) -> None:
     """Give up what runs, and say how to go on."""
     if pool is not None:
         pool.stop()
-    planner.release_all("interrupted by the user")
+    with contextlib.suppress(StoreFailureError):  # the next call finds that its workers are gone
+        patiently(lambda: planner.release_all("interrupted by the user"), storage, lambda: True)
     observe(Stopped(sum(p.done for p in planner.progress), sum(p.total for p in planner.progress), command))
 
 
-def _work_here(planner: Planner, jobs: Sequence[Job], observe: Observer, stop: StopRequest) -> None:
-    worker = Worker(jobs, stopping=lambda: stop.asked)
-    while not stop.asked and not planner.step():
-        observe(Progressed(planner.progress))
-        if not worker.work_once():
-            time.sleep(POLL_SECONDS)
+def _work_here(planner: Planner, jobs: Sequence[Job], observe: Observer, stop: StopRequest, storage: Outage) -> None:
+    with contextlib.closing(Worker(jobs, stopping=lambda: stop.asked)) as worker:
+        while not stop.asked and not _step(planner, storage):
+            observe(Progressed(planner.progress))
+            if not worker.work_once():
+                time.sleep(POLL_SECONDS)

@@ -123,6 +123,24 @@ class ExternalUpdate:
         self._optimizers = optimizers
         self._bound = (0, 0)
 
+    def held(self, lane: int) -> Any:
+        """A lane's optimizer: its groups' numbers, and the state of each parameter.
+
+        Not its `state_dict`: loading that casts a state to the parameter's dtype.
+        """
+        optimizer = self._optimizers[lane]
+        groups = [{key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups]
+        return {"groups": groups, "state": [optimizer.state.get(leaf) for leaf in _leaves(optimizer)]}
+
+    def take_up(self, held: Sequence[Any]) -> None:
+        """Give the lanes' optimizers what `held` has said."""
+        for optimizer, theirs in zip(self._optimizers, held, strict=True):
+            for group, saved in zip(optimizer.param_groups, theirs["groups"], strict=True):
+                group |= copy.deepcopy(saved)
+            for leaf, state in zip(_leaves(optimizer), theirs["state"], strict=True):
+                if state is not None:
+                    optimizer.state[leaf] = copy.deepcopy(state)  # two lanes may take up the same
+
     def state_bytes(self, state: State) -> int:
         """Bytes of one lane's state, once it has taken a step."""
         tensors = [t for s in self._optimizers[0].state.values() for t in _tensors(s)]
@@ -131,10 +149,9 @@ class ExternalUpdate:
     def pieces(self, state: State) -> dict[str, State]:
         """The tensors that the one lane's optimizer keeps by parameter, but for its counts of steps."""
         (optimizer,) = self._optimizers
-        leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
         return {
             slot.name: {key: v for key, v in optimizer.state[leaf].items() if isinstance(v, Tensor) and v.ndim}
-            for slot, leaf in zip(self.layout.slots, leaves, strict=True)
+            for slot, leaf in zip(self.layout.slots, _leaves(optimizer), strict=True)
         }
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -153,7 +170,7 @@ class ExternalUpdate:
 
     def _double(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         """A second optimizer in the same state. (Deep copies of optimizers lose their attributes.)"""
-        old = [leaf for group in optimizer.param_groups for leaf in group["params"]]
+        old = _leaves(optimizer)
         new = [leaf.detach().clone().requires_grad_() for leaf in old]
         double = self._build(new)
         for theirs, ours in zip(optimizer.param_groups, double.param_groups, strict=True):
@@ -168,8 +185,7 @@ class ExternalUpdate:
         for k, optimizer in enumerate(self._optimizers):
             values = self.layout.views(params[k : k + 1].detach())
             gradients = self.layout.views(grads[k : k + 1])
-            leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
-            for leaf, (_, value), (_, gradient) in zip(leaves, values, gradients, strict=True):
+            for leaf, (_, value), (_, gradient) in zip(_leaves(optimizer), values, gradients, strict=True):
                 leaf.data = value[0]
                 leaf.grad = gradient[0]
         self._bound = (params.data_ptr(), grads.data_ptr())
@@ -230,6 +246,11 @@ def _constructor(
     except Exception as error:
         raise ValueError(f"optimizer._target_={name} can't take a plain step: {first_line(error)}") from error
     return build
+
+
+def _leaves(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Its parameters, in order."""
+    return [leaf for group in optimizer.param_groups for leaf in group["params"]]
 
 
 def _name_of(cls: object) -> str:

@@ -92,6 +92,12 @@ class Update:
     def keep(self, lanes: Sequence[int]) -> None:
         """Nothing: all state is in `state`."""
 
+    def held(self, lane: int) -> None:
+        """Nothing."""
+
+    def take_up(self, held: Sequence[None]) -> None:
+        """Nothing."""
+
     def state_bytes(self, state: State) -> int:
         """Bytes of one lane's state."""
         return sum(tensor[0].numel() * tensor.element_size() for tensor in state.values())

@@ -111,7 +111,7 @@ def _news(client: MlflowClient, sweep: Mapping[str, Any], content: Mapping[str, 
     ended = {
         (head.arm, head.phase, head.repeat, head.slot)
         for run in runs
-        if run.data.tags.get(names.STATUS) in _RESULTS and run.data.tags.get(names.PHASE) != names.SUPERSEDED
+        if run.data.tags.get(names.STATUS) in _RESULTS and run.data.tags.get(names.PHASE) not in names.NOT_REPORTED
         for head in [TrialHead.of(run.data.tags, run.data.params)]
     }
     arms = [arm for group in content["groups"] if group["sweep"] == sweep["name"] for arm in group["arms"]]

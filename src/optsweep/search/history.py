@@ -35,6 +35,7 @@ class History:
     train_seconds: float
     errors: Mapping[int, str]  # last error per crashed slot
     lost: Mapping[int, Slot]  # slots to be enqueued again
+    earlier: Mapping[int, tuple[str, ...]]  # per slot, attempts that it can go on from: no error of its own came after
 
     def prefix(self) -> list[Slot]:
         """Slots 0, 1, … up to the first that is missing."""
@@ -49,7 +50,7 @@ class History:
         return sum(slot.done for slot in self.slots.values())
 
 
-NO_HISTORY = History({}, {}, (), 0, 0.0, {}, {})
+NO_HISTORY = History({}, {}, (), 0, 0.0, {}, {}, {})
 
 
 def read_history(trials: Sequence[FrozenTrial], leases: Mapping[int, Lease], retries: int) -> History:
@@ -61,6 +62,7 @@ def read_history(trials: Sequence[FrozenTrial], leases: Mapping[int, Lease], ret
     errors: dict[int, str] = {}
     running: list[Running] = []
     lost: dict[int, Slot] = {}
+    earlier: dict[int, tuple[str, ...]] = {}
     waiting, seconds = 0, 0.0
     for trial in trials:
         if "slot" not in trial.user_attrs:
@@ -68,6 +70,8 @@ def read_history(trials: Sequence[FrozenTrial], leases: Mapping[int, Lease], ret
         slot = slot_of(trial)
         seconds += float(trial.user_attrs.get("train_seconds", 0.0))
         if trial.state is TrialState.FAIL:
+            cut_off = bool(trial.user_attrs.get("excused") or trial.user_attrs.get("died"))
+            earlier[slot.number] = (*earlier.get(slot.number, ()), str(trial.user_attrs.get("id"))) if cut_off else ()
             if not trial.user_attrs.get("excused"):
                 died = bool(trial.user_attrs.get("died"))
                 attempts[slot.number] = attempts.get(slot.number, 0) + 1
@@ -86,7 +90,7 @@ def read_history(trials: Sequence[FrozenTrial], leases: Mapping[int, Lease], ret
             running.append(Running(slot.number, leases.get(trial._trial_id, ended)))
     for number in [n for n in lost if own_errors.get(n, 0) > retries or deaths.get(n, 0) >= DEATHS]:
         slots[number] = _crashed(lost.pop(number))
-    return History(slots, attempts, running, waiting, seconds, errors, lost)
+    return History(slots, attempts, running, waiting, seconds, errors, lost, earlier)
 
 
 def _crashed(slot: Slot) -> Slot:

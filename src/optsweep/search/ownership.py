@@ -92,6 +92,7 @@ class Lease:
     worker: str
     step: int
     expired: bool  # by the database's clock
+    left: float = 0.0  # seconds until then
 
 
 def create_tables(engine: Engine) -> None:
@@ -189,14 +190,14 @@ class Ownership:
         """The leases of a study's trials that are in somebody's hands, by trial."""
         columns = (LEASES.c.trial_id, LEASES.c.token, LEASES.c.worker, LEASES.c.step)
         query = (
-            select(*columns, LEASES.c.expires < self._clock)
+            select(*columns, LEASES.c.expires - self._clock)
             .join(TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)
             .where(TRIALS.c.study_id == study, LEASES.c.worker.is_not(None))
         )
         with self._engine.connect() as connection:
             return {
-                trial: Lease(Claim(trial, token), worker, step, bool(expired))
-                for trial, token, worker, step, expired in connection.execute(query)
+                trial: Lease(Claim(trial, token), worker, step, left < 0, float(left))
+                for trial, token, worker, step, left in connection.execute(query)
             }
 
     @contextmanager

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, exists, func, insert, literal, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from optsweep.errors import UserError
 from optsweep.search.heartbeat import Heartbeat
@@ -68,7 +68,8 @@ class Seat:
 
     def __exit__(self, *error: object) -> None:
         self._heartbeat.__exit__()
-        self.release()
+        with suppress(SQLAlchemyError):  # the lease ends by itself
+            self.release()
 
     def _beat(self) -> None:
         with suppress(SeatLostError):  # which the planner finds at its next step

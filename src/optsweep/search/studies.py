@@ -9,37 +9,44 @@ diverged), FAIL for a crash. What changes a trial's state or owner is in ownersh
 from __future__ import annotations
 
 import json
-import sqlite3
+import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._rdb.models import TrialSystemAttributeModel
+from optuna.storages._rdb.models import StudyModel, TrialSystemAttributeModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import func, insert, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
-from optsweep.address import STORAGE_KEY, read_address
 from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.search.history import History, read_history, slot_of
-from optsweep.search.ownership import TRIALS, USER_ATTRIBUTES, Claim, LeaseLostError, Ownership, create_tables
+from optsweep.search.ownership import (
+    TRIALS,
+    USER_ATTRIBUTES,
+    VALUES,
+    Claim,
+    LeaseLostError,
+    Ownership,
+)
 from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
 from optsweep.search.slots import Slot
+from optsweep.search.storage import open_storage
 from optsweep.train.trial import End, Phase
-
-SQLITE_TIMEOUT = 60.0
-"""Seconds to wait for another process's write."""
-
-TRIES_TO_CREATE = 20
-"""Tables are made one by one, and two processes that make them get in each other's way at any of them."""
 
 AFTER_FAILURE = 2
 """From this attempt on an error or a worker's death ended one before; the first is 0, and 1 follows a stopped sweep."""
 
+RESULT = ("end", "train_seconds", "test_loss", "test_blocks")
+"""The attributes that a trial gets with its result."""
+
+STUDIES = StudyModel.__table__
+_STUDY_NAME = re.compile(rf"(?P<arm>.*) \| (?P<phase>{'|'.join(Phase)})( \| (?P<repeat>\d+))?", re.DOTALL)
 SYSTEM_ATTRIBUTES = TrialSystemAttributeModel.__table__
 
 States = frozenset[tuple[Phase, TrialState, int]]
@@ -57,6 +64,26 @@ class Work:
     attempt: int
     repeat: int = 0
     id: str = ""  # the trial's own in all stores, unlike its number, which SQLite gives out again
+    earlier: tuple[str, ...] = ()  # attempts that it can go on from, by their ids
+
+
+@dataclass(frozen=True)
+class Known:
+    """A trial of an arm as the storage has it: what it is, and how it ended."""
+
+    number: int  # in the storage, which may give it out again
+    id: str
+    arm: str
+    phase: Phase
+    repeat: int
+    slot: int
+    state: TrialState
+    end: End | None  # of one that came to a result
+
+    @property
+    def told(self) -> bool:
+        """Whether it came to a result."""
+        return self.end is not None
 
 
 class Studies:
@@ -75,7 +102,7 @@ class Studies:
         """Open, and create where it is missing. Raises UserError if that can't be done."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            return Studies(_opened(url), sweep)
+            return Studies(open_storage(url), sweep)
         except UserError:
             raise
         except Exception as error:
@@ -140,10 +167,19 @@ class Studies:
         with seat.writing(arm) as connection:
             change = update(USER_ATTRIBUTES).where(USER_ATTRIBUTES.c.trial_id.in_(failed), *counted)
             forgiven = connection.execute(change.values(value_json="true")).rowcount
-        self.storage = optuna.storages.get_storage(self._database)  # which remembers trials that have ended
+        self._forget_ended()
         return forgiven
 
-    def enqueue(self, seat: Seat, arm: str, phase: Phase, slot: Slot, attempt: int = 0, repeat: int = 0) -> None:
+    def enqueue(
+        self,
+        seat: Seat,
+        arm: str,
+        phase: Phase,
+        slot: Slot,
+        attempt: int = 0,
+        repeat: int = 0,
+        earlier: Sequence[str] = (),
+    ) -> None:
         """Make a trial that waits for a worker. Raises SeatLostError if another process plans this arm by now."""
         study = self.ensure(arm, phase, repeat)
         attributes = {
@@ -155,6 +191,8 @@ class Studies:
             "attempt": attempt,
             "prune_above": {str(step): value for step, value in slot.prune_above.items()},
         }
+        if earlier:
+            attributes["earlier"] = list(earlier)
         number = select(func.count()).select_from(TRIALS).where(TRIALS.c.study_id == study).scalar_subquery()
         with seat.writing(arm) as connection:
             trial = insert(TRIALS).values(study_id=study, state=TrialState.WAITING, number=number)
@@ -169,6 +207,54 @@ class Studies:
         """All trials of a phase, in order of creation."""
         study = self._existing(arm, phase, repeat)
         return [] if study is None else self.storage.get_all_trials(study, deepcopy=False)
+
+    def known(self, arms: Collection[str]) -> list[Known]:
+        """All trials of arms, of all their repeats, in order of creation, by one query."""
+        said = {key: USER_ATTRIBUTES.alias() for key in ("id", "slot", "end")}
+        found = select(
+            STUDIES.c.study_name, TRIALS.c.trial_id, TRIALS.c.state, *(a.c.value_json for a in said.values())
+        )
+        joined = TRIALS.join(STUDIES, STUDIES.c.study_id == TRIALS.c.study_id)
+        for key, table in said.items():
+            joined = joined.outerjoin(table, and_(table.c.trial_id == TRIALS.c.trial_id, table.c.key == key))
+        mine = STUDIES.c.study_name.startswith(f"{self.sweep} | ", autoescape=True)
+        with self._engine.connect() as connection:
+            rows = connection.execute(found.select_from(joined).where(mine).order_by(TRIALS.c.trial_id)).all()
+        found_in = {name: self._read_name(name) for name in {name for name, *_ in rows}}
+        known = [(found_in[name], *values) for name, *values in rows]
+        return [_known(study, *values) for study, *values in known if study is not None and study[0] in arms]
+
+    def _read_name(self, name: str) -> tuple[str, Phase, int] | None:
+        """What `_name` made a study's name of; None if somebody else did."""
+        parts = _STUDY_NAME.fullmatch(name.removeprefix(f"{self.sweep} | "))
+        return None if parts is None else (parts["arm"], Phase(parts["phase"]), int(parts["repeat"] or 0))
+
+    def run_again(self, seat: Seat, arm: str, trials: Sequence[Known], reason: str) -> None:
+        """Take back the results of an arm's trials, which are then as if they had been stopped: their slots are free.
+
+        One transaction for all of them. Raises SeatLostError, and nothing is changed, if another process plans the arm.
+        """
+        attributes = {"error": reason, "excused": True, "died": False}
+        with seat.writing(arm) as connection:
+            for trial in trials:
+                ended = (TRIALS.c.trial_id == trial.number, TRIALS.c.state == trial.state)
+                if (
+                    not trial.told
+                    or connection.execute(update(TRIALS).where(*ended).values(state=TrialState.FAIL)).rowcount != 1
+                ):
+                    continue  # another process has changed it by now
+                of = USER_ATTRIBUTES.c.trial_id == trial.number
+                connection.execute(delete(USER_ATTRIBUTES).where(of, USER_ATTRIBUTES.c.key.in_(RESULT)))
+                connection.execute(delete(VALUES).where(VALUES.c.trial_id == trial.number))
+                rows = [
+                    {"trial_id": trial.number, "key": k, "value_json": json.dumps(v)} for k, v in attributes.items()
+                ]
+                connection.execute(insert(USER_ATTRIBUTES), rows)
+        self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        """Read trials that have ended anew: Optuna takes it that they don't change any more."""
+        self.storage = optuna.storages.get_storage(self._database)
 
     def history(self, arm: str, phase: Phase, retries: int, repeat: int = 0) -> History:
         """A phase as it stands; `read_history` says which slots are given up."""
@@ -220,17 +306,24 @@ class Studies:
         for trial_id in found:
             if len(taken) == count:
                 break
-            trial = self.storage.get_trial(trial_id)
-            slot = slot_of(trial)
-            attempt = int(trial.user_attrs["attempt"])
-            failed_before = attempt >= AFTER_FAILURE
-            if taken and (failed_before or alike(slot) != alike(taken[0].slot)):
-                continue
-            with suppress(LeaseLostError):  # another worker was faster
+            try:
+                trial = self.storage.get_trial(trial_id)
+                slot = slot_of(trial)
+                attempt = int(trial.user_attrs["attempt"])
+                failed_before = attempt >= AFTER_FAILURE
+                if taken and (failed_before or alike(slot) != alike(taken[0].slot)):
+                    continue
                 claim = self._ownership.claim(trial_id, worker, lease)
-                taken.append(Work(arm, phase, claim, slot, attempt, repeat, str(trial.user_attrs["id"])))
-                if failed_before:
-                    break
+            except LeaseLostError:  # another worker was faster
+                continue
+            except (SQLAlchemyError, StorageInternalError):
+                if not taken:
+                    raise
+                break  # what was taken is trained
+            earlier = tuple(trial.user_attrs.get("earlier", ()))
+            taken.append(Work(arm, phase, claim, slot, attempt, repeat, str(trial.user_attrs["id"]), earlier))
+            if failed_before:
+                break
         return taken
 
     def renew(self, claim: Claim, lease: float) -> None:
@@ -259,6 +352,12 @@ class Studies:
         else:
             self._ownership.end(claim, TrialState.PRUNED, attributes)
 
+    def was_told(self, claim: Claim) -> bool:
+        """Whether the trial of a claim has a result: telling it may have got through although it seemed to fail."""
+        with self._engine.connect() as connection:
+            state = connection.scalar(select(TRIALS.c.state).where(TRIALS.c.trial_id == claim.trial_id))
+        return state in (TrialState.COMPLETE, TrialState.PRUNED)
+
     def fail(
         self, claim: Claim, reason: str, *, excused: bool = False, died: bool = False, if_expired: bool = False
     ) -> bool:
@@ -276,27 +375,10 @@ class Studies:
         return True
 
 
-def _opened(url: str) -> RDBStorage:
-    """The storage with all its tables, which other processes may be making at the same time."""
-    for _ in range(TRIES_TO_CREATE):
-        try:
-            return _created(url)
-        except (sqlite3.OperationalError, DBAPIError) as error:
-            reason = str(error)
-            if not any(word in reason for word in ("already exists", "UNIQUE", "unique", "locked")):
-                raise
-    return _created(url)
-
-
-def _created(url: str) -> RDBStorage:
-    kwargs: dict[str, Any] = {}
-    address = read_address(STORAGE_KEY, url)
-    address.check_usable()
-    if address.file is not None:
-        address.make_file()
-        with sqlite3.connect(address.file, timeout=SQLITE_TIMEOUT) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-        kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT}}
-    storage = RDBStorage(url, engine_kwargs=kwargs)
-    create_tables(storage.engine)
-    return storage
+def _known(
+    study: tuple[str, Phase, int], number: int, state: TrialState, id_: str | None, slot: str | None, end: str | None
+) -> Known:
+    ended = state in (TrialState.COMPLETE, TrialState.PRUNED) and end is not None
+    return Known(
+        number, json.loads(id_ or '""'), *study, int(slot or 0), state, End(json.loads(end or "")) if ended else None
+    )

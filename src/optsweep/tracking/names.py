@@ -14,7 +14,7 @@ PREFIX = "optsweep."
 KIND = PREFIX + "kind"  # sweep | arm | trial
 SCHEMA = PREFIX + "schema"  # of sweep and arm: the version of the sheets
 ARM = PREFIX + "arm"  # of arm and trial: the arm's name, unique in its sweep
-PHASE = PREFIX + "phase"  # of a trial: search | confirm | superseded
+PHASE = PREFIX + "phase"  # of a trial: search | confirm | superseded; set aside, as an arm may be too
 TRIAL = PREFIX + "trial"  # of a trial: its id in the studies
 STATUS = PREFIX + "status"  # of a trial
 ERROR = PREFIX + "error"  # why a trial crashed or diverged, one line
@@ -55,6 +55,11 @@ def test_metric(metric: str) -> str:
 
 SUPERSEDED = "superseded"
 """PHASE of a confirm trial whose setting is no longer the chosen one; reports leave it out."""
+
+SET_ASIDE = "set aside"
+"""PHASE of a run that no trial of the studies has: whoever looks at results leaves it out."""
+
+NOT_REPORTED = (SUPERSEDED, SET_ASIDE)
 
 
 class Status(StrEnum):

@@ -170,7 +170,8 @@ def load_sweep(client: MlflowClient, name: str, experiment_id: str) -> SweepReco
     """
     by_kind: dict[str, list[Run]] = {"sweep": [], "arm": [], "trial": []}
     for run in runs(client, experiment_id):
-        by_kind.get(run.data.tags.get(names.KIND, ""), []).append(run)
+        if run.data.tags.get(names.PHASE) not in names.NOT_REPORTED:
+            by_kind.get(run.data.tags.get(names.KIND, ""), []).append(run)
     if not by_kind["sweep"]:
         raise SweepNotFound(f"experiment '{name}' exists in the store but is no sweep: it has no runs of optsweep")
     sweep_run = by_kind["sweep"][0]
@@ -181,8 +182,7 @@ def load_sweep(client: MlflowClient, name: str, experiment_id: str) -> SweepReco
         raise UserError(f"tracking.uri: sweep {name} has a run {sweep_run.info.run_id} with a broken {error}") from None
     trials: dict[str, list[TrialRecord]] = {}
     for run in by_kind["trial"]:
-        if run.data.tags.get(names.PHASE) != names.SUPERSEDED:
-            trials.setdefault(run.data.tags.get(names.ARM, ""), []).append(_trial(run))
+        trials.setdefault(run.data.tags.get(names.ARM, ""), []).append(_trial(run))
     arms = [_arm(client, run, trials.get(run.data.tags.get(names.ARM, ""), [])) for run in by_kind["arm"]]
     order = {title.name: place for place, title in enumerate(sheet.plan.arms)}
     arms.sort(key=lambda arm: (order.get(arm.name, len(order)), _natural(arm.name)))
@@ -270,12 +270,13 @@ def _arm(client: MlflowClient, run: Run, trials: Sequence[TrialRecord]) -> ArmRe
 
 
 def _one_per_slot(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """A slot that ran twice counts once: the run that has a result, else the last one tried."""
+    """A slot that ran twice counts once: the last run that has a result, else the last one tried."""
     chosen: dict[tuple[str, int, int], TrialRecord] = {}
-    for trial in trials:
+    without = (Status.CRASHED, Status.RUNNING)
+    for trial in trials:  # oldest first
         key = (trial.phase.value, trial.repeat, trial.slot)
         held = chosen.get(key)
-        if held is None or held.status in (Status.CRASHED, Status.RUNNING):
+        if held is None or held.status in without or trial.status not in without:
             chosen[key] = trial
     return [chosen[key] for key in sorted(chosen, key=lambda key: (key[0] != Phase.SEARCH.value, *key[1:]))]
 

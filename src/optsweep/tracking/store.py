@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import http.client
 import os
@@ -14,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optsweep.address import TRACKING_KEY, Address, read_address
+from optsweep.database import alone, identity
 from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.tracking import names
+from optsweep.tracking.moved import settle
 from optsweep.tracking.schema import SCHEMA_VERSION
+from optsweep.tracking.tables import check_writable, disconnect, ensure_tables, holds_nothing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,13 +27,11 @@ if TYPE_CHECKING:
 # MLflow is set by its environment, which whoever starts this may set otherwise.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # who asks again must know that it is again: outage.py
 
 SERVER_TIMEOUT = 5.0
 """Seconds to wait for a tracking server's first answer."""
-
-CREATION_TIMEOUT = 120.0
-"""Seconds to wait for another process that makes the same database."""
 
 RUNS_PER_CALL = 1000
 
@@ -40,44 +40,39 @@ class SweepNotFound(ValueError):  # noqa: N818 – a mistake of the user, said i
     """There is no such sweep in the store; the message names the nearest."""
 
 
-class StoreFailureError(Exception):
-    """The store stopped working (a dead server, a full disk): no fault of the trial, which is to be run again."""
+def check(uri: str, *, create: bool = True) -> str | None:
+    """Make sure that the store can be written, with its schema whole and its artifacts where it is.
 
-
-@contextlib.contextmanager
-def failures_told_apart() -> Iterator[None]:
-    """Tell failures of the store from failures of training: raises StoreFailureError."""
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
-        raise StoreFailureError(first_line(error)[:300]) from error
-
-
-def check(uri: str, *, create: bool = True) -> None:
-    """Make sure that the store can be written, creating its schema once. Raises UserError with one line.
-
-    With `create` false a store that isn't there is an error.
+    With `create` false a store that isn't there is an error. Returns what the user should know, in a line. Raises
+    UserError with one line.
     """
     address = read_address(TRACKING_KEY, uri)
     if not create and address.file is not None and not address.file.is_file():
         raise UserError(f"tracking.uri: there is no store at {address.file}; run a sweep first, or name another one")
     check_usable(address)
     if address.file is not None:
-        try:
-            address.make_file()
-            with sqlite3.connect(address.file, timeout=60) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("CREATE TABLE IF NOT EXISTS optsweep_writable (x)")
-        except (OSError, sqlite3.Error) as error:
-            raise UserError(f"tracking.uri: {address.shown} can't be written ({error})") from None
-        with _alone(address.file):
-            _look(address)
-    elif not address.is_server:
+        return _check_file(address, address.file, create)
+    if not address.is_server:
         _look(address)
+    return None
+
+
+def _check_file(address: Address, file: Path, create: bool) -> str | None:
+    try:
+        if not create and holds_nothing(file):
+            raise UserError(f"tracking.uri: {file} was left half-made, without a run; run a sweep first")
+        aside = ensure_tables(address)
+        check_writable(file)
+        with alone(file):
+            settle(file)
+            _look(address)  # MLflow adds the tables of a newer version
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(f"tracking.uri: {address.shown} can't be written ({error})") from None
+    except UserError:
+        raise
+    except Exception as error:  # of a migration
+        raise UserError(f"tracking.uri: {address.shown} can't be opened ({_first(error)})") from None
+    return f"{file} was left half-made, without a run: it is {aside.name} now, and a new one is made" if aside else None
 
 
 def check_usable(address: Address) -> None:
@@ -116,30 +111,34 @@ def _first(error: BaseException) -> str:
     return without_secrets(first_line(error))[:200]
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time makes a database: MLflow's migrations fail where two of them run.
-
-    The lock is SQLite's, on a file beside, so it ends with its holder.
-    """
-    beside = path.with_name(f"{path.name}.lock")
-    with contextlib.closing(sqlite3.connect(beside, timeout=CREATION_TIMEOUT, isolation_level=None)) as lock:
-        lock.execute("BEGIN EXCLUSIVE")
-        yield
-
-
 def client(uri: str) -> MlflowClient:
     """MLflow's client; imported here because the import takes seconds."""
     import logging
 
     from mlflow import MlflowClient
 
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for noisy in ("mlflow", "alembic"):  # MLflow logs the traceback of every error that it raises
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     address = read_address(TRACKING_KEY, uri)
     if address.is_server:
         _tell_who_asks(address.credentials)
+    if address.file is not None:
+        file = address.file.absolute()  # MLflow would keep the working folder of now
+        address = address.at(file)
+        _leave_deleted(address, file)
     return MlflowClient(tracking_uri=address.text, registry_uri=address.text)
+
+
+_OPENED: dict[str, tuple[int, int] | None] = {}
+"""The files behind addresses, when this process opened them last."""
+
+
+def _leave_deleted(address: Address, file: Path) -> None:
+    """Let go of a file that was deleted, or replaced, since: MLflow keeps its connections as long as the process."""
+    before, now = _OPENED.get(address.text), identity(file)
+    if before not in (None, now):
+        disconnect(address.text, file)
+    _OPENED[address.text] = now
 
 
 _BEFORE: dict[str, str | None] = {}
@@ -155,6 +154,12 @@ def _tell_who_asks(credentials: Mapping[str, str]) -> None:
     _BEFORE.clear()
     _BEFORE.update({name: os.environ.get(name) for name in credentials})
     os.environ.update(credentials)
+
+
+def preload() -> None:
+    """Import what a client needs, here and not in a thread beside others that import."""
+    import mlflow.store.tracking.rest_store
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 def check_store(uri: str) -> None:
@@ -202,15 +207,16 @@ def check_sweep(uri: str, sweep: str) -> None:
             check_version(run.data.tags, sweep)
 
 
-def runs(client: MlflowClient, experiment_id: str, condition: str = "") -> list[Run]:
-    """Runs of an experiment, oldest first.
+def runs(client: MlflowClient, experiment_id: str, condition: str = "", *, deleted: bool = False) -> list[Run]:
+    """Runs of an experiment, oldest first; `deleted` ones, which can be restored, only where they are asked for.
 
     `condition` is MLflow's; it has no way to quote every text, so only what is chosen here may stand in it: words,
     numbers, ids.
     """
-    found = pages(
-        lambda token: client.search_runs([experiment_id], condition, max_results=RUNS_PER_CALL, page_token=token)
-    )
+    from mlflow.entities import ViewType
+
+    kind = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+    found = pages(lambda token: client.search_runs([experiment_id], condition, kind, RUNS_PER_CALL, page_token=token))
     return sorted(found, key=lambda run: (run.info.start_time or 0, run.info.run_id))
 
 

@@ -1,54 +1,82 @@
-"""A trial's run in MLflow, which its worker writes.
+"""What a worker says of a trial while it trains, so that it comes to stand in MLflow.
 
-Curves are buffered and sent at rungs, every two seconds at most. A trial's run is closed before its study is told, so
-a told trial is always complete here.
+Nothing here waits for MLflow: records go into the trial's file in the spool, at rungs, every two seconds at most, and a
+courier delivers them. A trial's end is on the disk before its study is told, so a told trial is complete in MLflow or
+in the spool.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
+from optsweep.tracking.records import Ended, MetricPoint, Opened, Points, Record, TextFile
 from optsweep.tracking.schema import TrialEnd, TrialHead
 from optsweep.tracking.source import source_tags
-from optsweep.tracking.store import failures_told_apart
-from optsweep.tracking.writer import METRICS_PER_CALL, TAG_CHARACTERS, Tracker
+from optsweep.tracking.writer import TAG_CHARACTERS
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
-
     from optsweep.train.trial import Outcome, Rung
 
-FLUSH_SECONDS = 2.0
+WRITE_SECONDS = 2.0
+
+
+class Sink(Protocol):
+    """Where a trial's records go: the spool, or MLflow at once."""
+
+    def add(self, *records: Record) -> None:
+        """Keep records for the next write."""
+
+    def write(self) -> None:
+        """Write what was kept, as far as that can be done now."""
+
+    def secure(self) -> None:
+        """Write what was kept so that it can't be lost. Raises StoreFailureError when nobody waits any longer."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
 
 
 class TrialLog:
-    """One trial's run: opened at its start, written at rungs, closed before its study is told.
+    """One trial's run: opened at its start, written at rungs, ended before its study is told, closed afterwards.
 
-    A write costs about 10 ms on SQLite whatever it holds, so rungs that follow each other faster than
-    `FLUSH_SECONDS` are sent together.
+    `resume` are the ids of earlier attempts whose run goes on, the last one first: it keeps its points, and what it
+    has of a curve up to a step isn't written again. `again` tells that earlier attempts at the slot were cut off.
     """
 
-    def __init__(self, tracker: Tracker, parent: str, name: str, head: TrialHead, metric: str) -> None:
-        from mlflow.entities import Param, RunTag
-
-        self.tracker, self.metric = tracker, metric
-        self._pending: list[Metric] = []
+    def __init__(
+        self,
+        sink: Sink,
+        parent: str,
+        name: str,
+        head: TrialHead,
+        metric: str,
+        *,
+        resume: str | None = None,
+        again: bool = False,
+    ) -> None:
+        self.metric, self._sink = metric, sink
+        self._points: list[MetricPoint] = []
         self._written = time.monotonic()
-        tags = {names.PARENT: parent, **head.tags(), **source_tags()}
-        with failures_told_apart():
-            run = tracker.client.create_run(tracker.experiment_id, run_name=name, tags={})
-            self.run_id = str(run.info.run_id)
-            tracker.client.log_batch(
-                self.run_id,
-                params=[Param(key, value) for key, value in head.params().items()],
-                tags=[RunTag(key, value) for key, value in tags.items()],
-            )
+        begun = Opened(
+            id=head.id,
+            name=name,
+            arm=head.arm,
+            phase=head.phase.value,
+            slot=head.slot,
+            repeat=head.repeat,
+            tags={names.PARENT: parent, **head.tags(), **source_tags()},
+            params=head.params(),
+            time=_now(),
+            again=again,
+            resume=resume or "",
+        )
+        self._sink.add(begun)
 
     def rung(self, rung: Rung) -> None:
-        """Keep everything since the rung before, and send it if the last write is long enough ago."""
+        """Keep everything since the rung before, and write it if the last write is long enough ago."""
         if rung.val_aside is None:
             self._add(names.VAL_LOSS, rung.val_loss, rung.step)
         else:
@@ -64,11 +92,17 @@ class TrialLog:
         if rung.step:
             self._add(names.TRAIN_SECONDS, rung.train_seconds, rung.step)
             self._add(names.PEAK_BYTES, float(rung.peak_bytes), rung.step)
-        if time.monotonic() - self._written > FLUSH_SECONDS:
-            self._send()
+        if time.monotonic() - self._written > WRITE_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write what was kept: what a checkpoint takes as done must be there."""
+        self._keep_points()
+        self._written = time.monotonic()
+        self._sink.write()
 
     def end(self, outcome: Outcome) -> None:
-        """Write the result and close the run."""
+        """Write the result: it can't be lost any more. `close` follows when the study has been told."""
         if outcome.test_loss is not None and outcome.test_score is not None:
             if outcome.test_aside is None:
                 self._add(names.TEST_LOSS, outcome.test_loss, outcome.step)
@@ -79,32 +113,41 @@ class TrialLog:
             for block, loss in enumerate(outcome.test_blocks):
                 self._add(names.TEST_BLOCKS, loss, block)
         self._add(names.TRAIN_SECONDS, outcome.train_seconds, outcome.step)
-        self._send(TrialEnd(Status(outcome.end.value), outcome.reason, outcome.train_seconds, outcome.state_bytes))
-        with failures_told_apart():
-            for name, text in outcome.artifacts.items():
-                self.tracker.client.log_text(self.run_id, text, name)
-            self.tracker.client.set_terminated(self.run_id, "FINISHED")
+        self._keep_points()
+        self._sink.add(*(TextFile(name, text) for name, text in outcome.artifacts.items()))
+        end = TrialEnd(Status(outcome.end.value), outcome.reason, outcome.train_seconds, outcome.state_bytes)
+        self._sink.add(_ended(end, failed=False))
+        self._sink.secure()
 
     def crash(self, reason: str) -> None:
-        """Close the run as crashed."""
-        self._send(TrialEnd(Status.CRASHED, reason))
-        with failures_told_apart():
-            self.tracker.client.set_terminated(self.run_id, "FAILED")
+        """Write that it crashed, or that its result doesn't count; nothing more comes."""
+        self._keep_points()
+        self._sink.add(_ended(TrialEnd(Status.CRASHED, reason), failed=True))
+        self._sink.write()
+        self._sink.close()
+
+    def close(self) -> None:
+        """Its study has been told."""
+        self._sink.close()
 
     def _add(self, key: str, value: float, step: int) -> None:
-        from mlflow.entities import Metric
+        self._points.append((key, float(value), _now(), int(step)))
 
-        self._pending.append(Metric(key, value, int(time.time() * 1000), step))
+    def _keep_points(self) -> None:
+        if self._points:
+            self._sink.add(Points(tuple(self._points)))
+            self._points = []
 
-    def _send(self, end: TrialEnd | None = None) -> None:
-        """Write what is pending, in as few calls as MLflow allows, the trial's end with the last."""
-        from mlflow.entities import Param, RunTag
 
-        pending, self._pending, self._written = self._pending, [], time.monotonic()
-        parts = [pending[i : i + METRICS_PER_CALL] for i in range(0, len(pending), METRICS_PER_CALL)] or [[]]
-        tags = [RunTag(key, text[:TAG_CHARACTERS]) for key, text in end.tags().items()] if end else []
-        params = [Param(key, text) for key, text in end.params().items()] if end else []
-        with failures_told_apart():
-            for part in parts[:-1]:
-                self.tracker.client.log_batch(self.run_id, metrics=part)
-            self.tracker.client.log_batch(self.run_id, metrics=parts[-1], tags=tags, params=params)
+def _ended(end: TrialEnd, *, failed: bool) -> Ended:
+    tags = {key: _writable(text)[:TAG_CHARACTERS] for key, text in end.tags().items()}
+    return Ended(tags, end.params(), failed, _now())
+
+
+def _writable(text: str) -> str:
+    """As any database takes it: names of files may hold bytes that are no text."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

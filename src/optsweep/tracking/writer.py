@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from optsweep.errors import UserError
 from optsweep.tasks.base import digest_of
 from optsweep.tracking import names
 from optsweep.tracking.codec import UnreadableError
+from optsweep.tracking.heads import RunHead, run_heads
 from optsweep.tracking.names import Status
 from optsweep.tracking.schema import SCHEMA_VERSION, ArmSheet, Chosen, Session, SweepSheet, Timing, TrialEnd, TrialHead
 from optsweep.tracking.sheets import Sheet, read_sheet, write_sheet
 from optsweep.tracking.source import source_tags
-from optsweep.tracking.store import client, failures_told_apart, runs
+from optsweep.tracking.store import client, runs
+from optsweep.tracking.tables import ARTIFACTS
 from optsweep.train.trial import Phase
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ class Tracker:
         location = None
         if (file := read_address(TRACKING_KEY, self.uri).file) is not None:
             folder = hashlib.sha256(self.sweep.encode()).hexdigest()[:12]
-            location = (file.resolve().parent / "artifacts" / folder).as_uri()
+            location = (file.resolve().parent / ARTIFACTS / folder).as_uri()
         tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's pages for training, not for agents
         return str(self.client.create_experiment(self.sweep, artifact_location=location, tags=tags))
 
@@ -63,6 +66,10 @@ class Tracker:
         """The parent run of an arm, found or created."""
         return self._run("arm", arm, label)
 
+    def known_arm_run(self, arm: str) -> str | None:
+        """The parent run of an arm; None if there is none."""
+        return self._runs("arm").get(arm)
+
     def _run(self, kind: str, arm: str, name: str) -> str:
         known = self._runs(kind)
         if arm not in known:
@@ -75,7 +82,8 @@ class Tracker:
         """Run ids by arm; the oldest, where two processes created an arm's at the same time."""
         if kind not in self._found:
             found = runs(self.client, self.experiment_id, f"tags.`{names.KIND}` = '{kind}'")
-            self._found[kind] = {run.data.tags.get(names.ARM, ""): str(run.info.run_id) for run in reversed(found)}
+            own = [run for run in reversed(found) if run.data.tags.get(names.PHASE) != names.SET_ASIDE]
+            self._found[kind] = {run.data.tags.get(names.ARM, ""): str(run.info.run_id) for run in own}
         return self._found[kind]
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
@@ -123,6 +131,31 @@ class Tracker:
     def end(self, run_id: str, failed: bool = False) -> None:
         """Close a run of the planner."""
         self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+
+    # -- all runs --------------------------------------------------------------------------------------------------
+
+    def every_run(self) -> list[RunHead]:
+        """All runs of the sweep, deleted ones included and those set aside not, oldest first, by one query."""
+        found = run_heads(self.client, read_address(TRACKING_KEY, self.uri), self.experiment_id)
+        return [run for run in found if run.tags.get(names.PHASE) != names.SET_ASIDE]
+
+    def set_aside(self, run: RunHead, reason: str) -> None:
+        """Take a run out of all results; it is kept, and says why."""
+        if run.is_open:
+            self.end(run.run_id, failed=True)
+        ended = TrialEnd(Status.CRASHED).tags() if run.tags.get(names.STATUS) == Status.RUNNING else {}
+        self.set_tags(run.run_id, {names.PHASE: names.SET_ASIDE, names.ERROR: reason, **ended})
+        self._found.clear()
+
+    def close(self, run_id: str, reason: str) -> None:
+        """Close a trial's run that was left open, as crashed."""
+        self.set_tags(run_id, TrialEnd(Status.CRASHED, reason).tags())
+        self.end(run_id, failed=True)
+
+    def restore(self, run: RunHead) -> None:
+        """Bring back a run that somebody deleted."""
+        self.client.restore_run(run.run_id)
+        self._found.clear()
 
     # -- sheets ----------------------------------------------------------------------------------------------------
 
@@ -189,21 +222,33 @@ class Tracker:
             conditions.append(f"params.slot = '{slot}'")
         return runs(self.client, self.experiment_id, " and ".join(conditions))
 
-    def lost_trials(self, arm: str, phase: Phase, slot: int, reason: str, repeat: int = 0) -> None:
-        """Mark what earlier attempts at a slot left open as crashed."""
-        with failures_told_apart():
-            for run in self.trials(arm, phase, slot):
-                if run.data.tags.get(names.STATUS) == Status.RUNNING and _repeat(run) == repeat:
-                    run_id = str(run.info.run_id)
-                    self.set_tags(run_id, TrialEnd(Status.CRASHED, reason).tags())
-                    self.client.set_terminated(run_id, "FAILED")
+    def lost_trials(
+        self,
+        arm: str,
+        phase: Phase,
+        slot: int,
+        reason: str,
+        repeat: int = 0,
+        but: Container[str] = (),
+        before: float = math.inf,
+    ) -> None:
+        """Mark what attempts at a slot left as crashed: no study was told of it, whatever it ended with.
+
+        Runs of trials in `but` are left as they are, and those that began later than `before` (in milliseconds).
+        """
+        for run in self.trials(arm, phase, slot):
+            tags, started = run.data.tags, run.info.start_time or 0
+            lost = tags.get(names.STATUS) != Status.CRASHED and tags.get(names.TRIAL, "") not in but
+            if lost and started <= before and _repeat(run) == repeat:
+                self.close(str(run.info.run_id), reason)
 
     def supersede(self, arm: str, slots: Sequence[int], repeat: int = 0) -> None:
         """Take confirm trials at these slots, and no others, out of the phase: their setting is not the chosen one."""
         for run in self.trials(arm):
             phase = run.data.tags.get(names.PHASE)
             if phase in (Phase.CONFIRM.value, names.SUPERSEDED) and _repeat(run) == repeat:
-                wanted = names.SUPERSEDED if TrialHead.of(run.data.tags, run.data.params).slot in slots else Phase.CONFIRM.value
+                slot = TrialHead.of(run.data.tags, run.data.params).slot
+                wanted = names.SUPERSEDED if slot in slots else Phase.CONFIRM.value
                 if wanted != phase:
                     self.set_tags(str(run.info.run_id), {names.PHASE: wanted})
 

@@ -7,13 +7,15 @@ after every step it is known which parameters got none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from optsweep.optim.layout import Layout, flatten
 from optsweep.optim.rule import State
+from optsweep.train.checkpoint import module_state, of_lane, restore_module, stacked
 from optsweep.train.forward import Tensors
 
 
@@ -66,6 +68,23 @@ class Arena:
         self.buffers = {name: buffer.index_select(0, index) for name, buffer in self.buffers.items()}
         self.state = {name: tensor.index_select(0, index) for name, tensor in self.state.items()}
         self._bind()
+
+    def state_of(self, lane: int) -> dict[str, Any]:
+        """Everything that a lane's model and optimizer hold, copied to the host, but for gradients."""
+        own = {"params": self.params[lane].to("cpu", copy=True), "state": of_lane(self.state, lane)}
+        if self.stacked:
+            return {**own, "frozen": of_lane(self.frozen, lane), "buffers": of_lane(self.buffers, lane)}
+        return {**own, "module": module_state(self.module, without=self.leaves)}
+
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Give every lane what `state_of` has kept of it."""
+        self.params.copy_(torch.stack([state["params"] for state in states]))
+        self.state = stacked([state["state"] for state in states], self.device)
+        if self.stacked:
+            self.frozen = stacked([state["frozen"] for state in states], self.device)
+            self.buffers = stacked([state["buffers"] for state in states], self.device)
+        else:
+            restore_module(self.module, states[0]["module"])
 
     def views(self, row: Tensor) -> Tensors:
         """The model's parameters in `row [K, P]`, by name: `[K, *shape]`, or `[*shape]` on the plain path."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class Lane:
     step: int = 0
     train_seconds: float = 0.0
     past: Past = BEGINNING  # the steps that it has numbers for
+    before: Past = BEGINNING  # those before its last numbers
     last: Coefficients = field(default_factory=dict)  # of the last step
     points: list[Point] = field(default_factory=list)  # since the last rung
 
@@ -48,6 +50,31 @@ class Lane:
     def shadow(self) -> Lane:
         """A lane that does the same, as padding."""
         return replace(self, padding=True, multipliers=self.multipliers.copy(), rungs=list(self.rungs), points=[])
+
+    def state(self, *, past: Past) -> dict[str, Any]:
+        """What goes on with it, as plain data; the numbers of the steps after `past` are computed again."""
+        numbers = {name: vars(self)[name] for name in _NUMBERS}
+        return {
+            **numbers,
+            "rungs": list(self.rungs),
+            "observed": list(
+                self.multipliers.observed
+            ),  # of which, and the step, the coming multipliers are a function
+            "past": [past.steps, past.largest, past.total],
+            "last": dict(self.last),
+            "points": [list(vars(point).values()) for point in self.points],
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `state` has kept."""
+        for name in _NUMBERS:
+            setattr(self, name, saved[name])
+        schedule, num_steps = self.multipliers.schedule, self.multipliers.num_steps
+        observed = {"values": [], "observed": saved["observed"]}
+        self.multipliers = Multipliers.restored(schedule, num_steps, observed)
+        self.rungs, self.last = list(saved["rungs"]), dict(saved["last"])
+        self.past = self.before = Past(*saved["past"])
+        self.points = [Point(*numbers) for numbers in saved["points"]]
 
     def verdict(self, program: Program, val_loss: float, points: Sequence[Point]) -> tuple[End, str] | None:
         """Whether, how and why it ends at this rung."""
@@ -67,6 +94,10 @@ class Lane:
         return None
 
 
+_NUMBERS = ("start", "initial_loss", "best_loss", "spread", "step", "train_seconds")
+"""What else of a lane changes in training."""
+
+
 def open_lane(program: Program, trial: Trial, start: int = 0) -> Lane:
     """A lane before its first step, at a rung of the others and a multiple of the update's period."""
     return Lane(trial, program.schedule.start(program.num_steps), [0, *program.rung_steps()], start)
@@ -81,7 +112,7 @@ def coefficients(
         lane.multipliers.extend(end - lane.start)
         now = lane.multipliers.values[first - lane.start : end - lane.start]
         table = update.coefficients(lane.trial.hyper, now, lane.past)
-        lane.past = lane.past.after(now)
+        lane.before, lane.past = lane.past, lane.past.after(now)
         lane.last = {name: float(values[-1]) for name, values in table.items()}
         tables.append(table)
     names = list(tables[0])

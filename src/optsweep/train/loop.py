@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer, Saved
 from optsweep.train.device import peak_bytes, reset_peak
 from optsweep.train.process import deterministic, isolated
 from optsweep.train.program import Program
@@ -45,7 +46,14 @@ class Listed:
         return taken
 
 
-def train(program: Program, source: Source, observer: Observer, *, lanes: int = 1) -> None:
+def train(
+    program: Program,
+    source: Source,
+    observer: Observer,
+    *,
+    lanes: int = 1,
+    checkpointer: Checkpointer = NO_CHECKPOINTS,
+) -> None:
     """Train the trials of one arm that `source` hands out, and tell `observer` how each goes and ends.
 
     With `program.stacked`, `lanes` of them are one computation (a single trial is padded to two, so that its numbers
@@ -56,17 +64,22 @@ def train(program: Program, source: Source, observer: Observer, *, lanes: int = 
     with _surroundings(program):
         while trials := source.take(free):
             if program.stacked:
-                Run(program, trials, observer).run()
+                _together(program, trials, observer, checkpointer)
             else:
                 for trial in trials:
-                    _alone(program, trial, observer, Run.run)
+                    _alone(program, trial, observer, Run.run, checkpointer)
 
 
-def train_all(program: Program, trials: Sequence[Trial], observer: Observer | None = None) -> list[Outcome]:
+def train_all(
+    program: Program,
+    trials: Sequence[Trial],
+    observer: Observer | None = None,
+    checkpointer: Checkpointer = NO_CHECKPOINTS,
+) -> list[Outcome]:
     """Train these trials together and return how each ended, in their order; a trial's key is its place there."""
     gathered = _Gathered(observer or Silent(), {})
     keyed = [replace(trial, key=place) for place, trial in enumerate(trials)]
-    train(program, Listed(keyed), gathered, lanes=max(len(keyed), 1))
+    train(program, Listed(keyed), gathered, lanes=max(len(keyed), 1), checkpointer=checkpointer)
     return [gathered.outcomes[place] for place in range(len(trials))]
 
 
@@ -119,22 +132,64 @@ def _surroundings(program: Program) -> Iterator[None]:
         yield
 
 
-def _alone(program: Program, trial: Trial, observer: Observer, work: Callable[[Run], T]) -> T:
+def _together(program: Program, trials: Sequence[Trial], observer: Observer, checkpointer: Checkpointer) -> None:
+    """Train trials in lanes: those that go on from one step are one run, those that begin another."""
+    saved = {trial.key: checkpointer.saved(trial.key) for trial in trials}
+    runs: dict[tuple[int, ...], list[Trial]] = {}
+    for trial in trials:
+        state = saved[trial.key]
+        runs.setdefault(tuple(state["at"]) if state else (), []).append(trial)
+    for members in runs.values():
+        states = [state for trial in members if (state := saved.pop(trial.key))]
+        run = _run(program, members, observer, checkpointer, states)
+        states.clear()  # which may be large
+        run.run()
+
+
+def _alone(
+    program: Program,
+    trial: Trial,
+    observer: Observer,
+    work: Callable[[Run], T],
+    checkpointer: Checkpointer = NO_CHECKPOINTS,
+) -> T:
     """Work on a run of one trial, from the start again with every parameter that turns out to be rare.
 
     The set begins anew with every trial, so a trial's numbers don't depend on those before it.
     """
-    rare, told = set(program.traits.missing), -1
-    for attempt in range(RESTARTS + 1):
-        run = Run(program, [trial], observer, rare=rare, told=told)
+    states = [state] if (state := checkpointer.saved(trial.key)) else []
+    run = _run(program, [trial], observer, checkpointer, states)
+    del state, states  # which may be large
+    while True:
         try:
             return work(run)
         except MissedGradientError as missed:
-            rare |= set(missed.names)
-            told = run.told
-            if attempt == RESTARTS - 1:
+            restarts, told = run.restarts + 1, run.told
+            assert restarts <= RESTARTS, "a run of rare parameters misses no gradient"
+            rare = {*(one.name for one in run.rare), *missed.names}
+            if restarts == RESTARTS:
                 rare = {name for name, _ in program.model(0).named_parameters()}
-    raise AssertionError("a run of rare parameters misses no gradient")
+            run = Run(program, [trial], observer, rare=rare, told=told, restarts=restarts, checkpointer=checkpointer)
+
+
+def _run(
+    program: Program,
+    trials: Sequence[Trial],
+    observer: Observer,
+    checkpointer: Checkpointer,
+    saved: Sequence[Saved],
+) -> Run:
+    """A run that goes on from what was kept of all its trials, or from the beginning where that doesn't fit."""
+    if saved:
+        try:
+            rare, told, restarts = saved[0]["rare"], saved[0]["told"], saved[0]["restarts"]
+            run = Run(program, trials, observer, rare=rare, told=told, restarts=restarts, checkpointer=checkpointer)
+            run.restore(saved)
+            return run
+        except Exception as error:
+            checkpointer.unfit([trial.key for trial in trials], error)
+    rare = () if program.stacked else program.traits.missing
+    return Run(program, trials, observer, rare=rare, checkpointer=checkpointer)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ augmentation are the same whether a trial is resumed, which lane it has, and whi
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,9 +34,9 @@ def step_seeds(seed: int, first: int, end: int) -> list[int]:
     return numbers
 
 
-def seed_stream(seed: int, block: int = 64) -> Iterator[int]:
-    """Those of all steps, one after the other."""
-    for first in count(0, block):
+def seed_stream(seed: int, start: int = 0, block: int = 64) -> Iterator[int]:
+    """Those of all steps from `start` on, one after the other."""
+    for first in count(start, block):
         yield from step_seeds(seed, first, first + block)
 
 
@@ -71,6 +72,30 @@ def seed_construction(seed: int, device: torch.device) -> None:
     As torch.manual_seed does, which without CUDA formats a traceback in each call: the deeper the stack, the slower.
     """
     Generators(device).everything().seeder()(seed)
+
+
+def generator_states(device: torch.device) -> dict[str, Any]:
+    """The states of all generators that a loop may draw from, as plain data."""
+    kind, key, *rest = np.random.get_state()  # noqa: NPY002 - the global generator is what users' loops draw from
+    states = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    states["numpy"] = [str(kind), torch.from_numpy(np.asarray(key).astype(np.int64)), *rest]
+    if device.type == "cuda":
+        states["device"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["device"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_generators(device: torch.device, states: Mapping[str, Any]) -> None:
+    """Put generators into these states."""
+    torch.set_rng_state(states["torch"])
+    random.setstate(states["python"])
+    kind, key, *rest = states["numpy"]
+    np.random.set_state((kind, key.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["device"], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(states["device"])
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -7,13 +7,16 @@ included. So each is a row of its own with an update of its own, which counts th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from optsweep.optim.iterate import Past
 from optsweep.optim.layout import Layout
-from optsweep.optim.row import Row
+from optsweep.optim.row import Numbers, Row
 from optsweep.optim.updater import Updater
+from optsweep.train.checkpoint import of_lane, stacked
 
 
 class Rare(Row):
@@ -46,6 +49,27 @@ class Rare(Row):
     def shipped(self) -> Tensor:
         """The weights one would ship, in the parameter's shape."""
         return self._view(self.weights(self._hyper))
+
+    def saved(self) -> dict[str, Any]:
+        """What it has come to, as plain data, but for the parameter itself, which is the module's."""
+        last = self.numbers.last
+        return {
+            "last": None if last is None else [last[0].steps, last[0].largest, last[0].total, last[1]],
+            "hyper": dict(self._hyper),
+            "state": None if self._state is None else of_lane(self._state, 0),
+            "held": None if self._state is None else self.update.held(0),
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._hyper = dict(saved["hyper"])
+        if saved["last"] is not None:
+            steps, largest, total, multiplier = saved["last"]
+            self.numbers = Numbers(self.update, Past(steps, largest, total), multiplier)
+        if saved["state"] is not None:
+            self.update.init(self.row)
+            self.update.take_up([saved["held"]])
+            self._state = stacked([saved["state"]], self.row.device)
 
     def _view(self, row: Tensor) -> Tensor:
         ((_, view),) = self.layout.views(row[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -34,6 +34,24 @@ class Record:
         """Keep ‖Δθ‖/‖θ‖ of every lane; rows as those of the gradients."""
         changes = [new - old for old, new in zip(before, after, strict=True)]
         self._ratios.append(norm_of(changes) / norm_of(before))
+
+    def state(self, lane: int) -> dict[str, Tensor]:
+        """What one lane's steps so far have left."""
+        kept = {"losses": self._losses, "norms": self._norms, "ratios": self._ratios}
+        return {
+            name: torch.stack(tensors).reshape(len(tensors), self.lanes)[:, lane].cpu() if tensors else torch.empty(0)
+            for name, tensors in kept.items()
+        }
+
+    def restore(self, states: Sequence[Mapping[str, Tensor]], device: torch.device) -> None:
+        """Go on from what the steps of all lanes have left."""
+
+        def steps(name: str) -> list[Tensor]:
+            together = torch.stack([state[name] for state in states], 1).to(device)
+            return list(together.unbind())
+
+        self._losses = steps("losses") if self.lanes > 1 else [loss[0] for loss in steps("losses")]
+        self._norms, self._ratios = steps("norms"), steps("ratios")
 
     def points(self, lrs: Sequence[Floats], starts: Sequence[int]) -> list[list[Point]]:
         """Points of every lane; `lrs` are each lane's learning rates, whose step 0 was tick `starts`."""

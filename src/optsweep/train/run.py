@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from optsweep.tasks.base import Split
 from optsweep.tasks.data import Stretch
 from optsweep.tasks.nest import Nest
 from optsweep.train.arena import Arena
+from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer, Saved
 from optsweep.train.device import peak_bytes, reset_peak, synchronize
 from optsweep.train.evaluate import block_losses, evaluate, spread
 from optsweep.train.forward import Tensors
@@ -49,6 +51,15 @@ class Silent:
         """Nothing."""
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """A stretch from one rung to the next in which some steps are done."""
+
+    record: Record
+    steps: int = 0
+    seconds: float = 0.0
+
+
 class MissedGradientError(Exception):
     """A step gave no gradient to parameters that every step before had: they are rare, and the trial begins again."""
 
@@ -61,7 +72,8 @@ class Run:
     """One arena and the trials in its lanes.
 
     `rare` are the parameters that not every step uses; `told` is the last step of which the observer has heard already.
-    With one trial in lanes there is a second that pads, so that its numbers don't depend on company.
+    `restarts` says how often the trial began again for a rare one. With one trial in lanes there is a second that pads,
+    so that its numbers don't depend on company.
     """
 
     def __init__(
@@ -72,8 +84,11 @@ class Run:
         *,
         rare: Collection[str] = (),
         told: int = -1,
+        restarts: int = 0,
+        checkpointer: Checkpointer = NO_CHECKPOINTS,
     ) -> None:
-        self.program, self.observer, self.told = program, observer, told
+        self.program, self.observer, self.told, self.checkpointer = program, observer, told, checkpointer
+        self.restarts = restarts
         self.data = program.task.data(Split.TRAIN)
         layout = program.layout if program.stacked else program.layout_without(rare)
         # Where every parameter is rare, the row is empty: then this update lends only its numbers.
@@ -98,6 +113,8 @@ class Run:
             for update in (self.update, *(one.update for one in self.rare)):
                 update.clip_norm = None
         self.tick = 0
+        self._begun: _Begun | None = None  # a stretch that was cut off
+        self._goes_on = False
 
     def _rare(self, names: Collection[str]) -> list[Rare]:
         """Rows and updates of the rare parameters."""
@@ -108,11 +125,15 @@ class Run:
     def run(self) -> None:
         """Train to the end of the last trial. Raises MissedGradientError."""
         reset_peak(self.program.device)
-        self._rung(None, 0.0)
+        self.checkpointer.begin()
+        if not self._goes_on:
+            self._rung(None, 0.0)
+            self.checkpointer.pause(self.states)
         while self.lanes:
             first = self.tick
             seconds = self.advance(min(lane.next_tick for lane in self.lanes))
             self._rung(1000 * seconds / (self.tick - first), seconds)
+            self.checkpointer.pause(self.states)
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -120,25 +141,29 @@ class Run:
         """Train all lanes up to tick `end`; returns seconds."""
         program, arena, first = self.program, self.arena, self.tick
         numbers = coefficients(program, self.lanes, self.update, first, end)
-        spans = [Stretch(lane.trial.seed, first - lane.start, end - lane.start) for lane in self.lanes]
+        begun, self._begun = self._begun or _Begun(Record(first, end, program.log_every, arena.lanes)), None
+        record, done = begun.record, begun.steps
+        spans = [Stretch(lane.trial.seed, first + done - lane.start, end - lane.start) for lane in self.lanes]
         batches = self.data.training(spans, program.batch_size, program.accumulate, program.device)
         # In lanes nothing is drawn, as far as the model was seen; if it is, it doesn't depend on company.
         seeds = step_seeds(0 if program.stacked else self.lanes[0].trial.seed, first, end)
-        program.traits.generators.everything().seeder()(seeds[0])
+        program.traits.generators.everything().seeder()(seeds[done])
         seed = program.traits.generators.seeder()
-        record = Record(first, end, program.log_every, arena.lanes)
         step = self._rarely if self.rare else self._step
         synchronize(program.device)
-        begin = time.perf_counter()
+        clock, due, last = time.perf_counter, self.checkpointer.due, end - first - 1
+        begin = clock() - begun.seconds
         backward = self._backward()
-        for offset, c in enumerate(numbers):
+        for offset in range(done, end - first):
             seed(seeds[offset])
             record.loss(backward(batches))
             if missing := arena.gather(program.accumulate):
                 self._miss(missing, first + offset)
-            step(c, first + offset, record)
+            step(numbers[offset], first + offset, record)
+            if clock() >= due and offset < last:  # the rung that follows the last step is a pause itself
+                begin, due = self._pause(record, offset + 1, begin)
         synchronize(program.device)
-        seconds = time.perf_counter() - begin
+        seconds = clock() - begin
         arena.check()
         self.tick = end
         lrs = [
@@ -148,6 +173,14 @@ class Run:
         for lane, points in zip(self.lanes, record.points(lrs, [lane.start for lane in self.lanes]), strict=True):
             lane.points += points
         return seconds
+
+    def _pause(self, record: Record, steps: int, begin: float) -> tuple[float, float]:
+        """Pause within a stretch; returns its beginning, put off by as long as that takes, and when the next is due."""
+        synchronize(self.program.device)
+        since = time.perf_counter()
+        begun = _Begun(record, steps, since - begin)
+        self.checkpointer.pause(lambda: self.states(begun))
+        return begin + time.perf_counter() - since, self.checkpointer.due
 
     def _backward(self) -> Callable[[Iterator[Nest]], Tensor]:
         """A function of the step's batches that leaves gradients at the leaves and returns the mean loss, `[K]`."""
@@ -305,6 +338,44 @@ class Run:
             row = self.update.weights(row, arena.state, last_coefficients(self.program, self.lanes))
         views = arena.views(row.clone() if arena.low is None else row.to(arena.low))
         return views | {one.name: one.shipped().clone() for one in self.rare}
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def states(self, begun: _Begun | None = None) -> dict[int, dict[str, Any]]:
+        """What every trial has come to, by key: at a rung, or within a stretch that has begun."""
+        found: dict[int, dict[str, Any]] = {}
+        for k, lane in enumerate(self.lanes):
+            if lane.padding:
+                continue
+            found[lane.trial.key] = {
+                "at": [self.tick, begun.steps if begun else 0],
+                "told": self.told,
+                "restarts": self.restarts,
+                "lane": lane.state(past=lane.before if begun else lane.past),
+                "arena": self.arena.state_of(k),
+                "held": self.update.held(k) if self.arena.layout.slots else None,
+                "rare": {one.name: one.saved() for one in self.rare},
+                "begun": {"seconds": begun.seconds, **begun.record.state(k)} if begun else None,
+            }
+        return found
+
+    def restore(self, saved: Sequence[Saved]) -> None:
+        """Go on from what the trials had come to, all at one step."""
+        saved = saved if len(saved) == len(self.lanes) else [*saved, saved[0]]  # the last one is padding
+        for lane, state in zip(self.lanes, saved, strict=True):
+            lane.restore(state["lane"])
+        self._goes_on = True
+        self.arena.restore([state["arena"] for state in saved])
+        if self.arena.layout.slots:
+            self.update.take_up([state["held"] for state in saved])
+        for one in self.rare:
+            one.restore(saved[0]["rare"][one.name])
+        self.tick, steps = saved[0]["at"]
+        if steps:
+            end = min(lane.next_tick for lane in self.lanes)
+            record = Record(self.tick, end, self.program.log_every, self.arena.lanes)
+            record.restore([state["begun"] for state in saved], self.program.device)
+            self._begun = _Begun(record, steps, max(state["begun"]["seconds"] for state in saved))
 
     def state_bytes(self) -> int:
         """Bytes of optimizer state of one lane."""

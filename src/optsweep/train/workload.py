@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer
 from optsweep.train.loop import time_steps, train_all
 from optsweep.train.own.program import LoopProgram, time_loop, train_loop
 from optsweep.train.probe import Probe, probe
@@ -47,10 +48,12 @@ class Workload(Protocol):
     def time_steps(self, trial: Trial, num_steps: int) -> float:
         """Milliseconds per optimizer step of one trial alone, after as many steps of warming up."""
 
-    def train(self, trials: Sequence[Trial], observer: Observer) -> Sequence[Outcome]:
+    def train(
+        self, trials: Sequence[Trial], observer: Observer, checkpointer: Checkpointer = NO_CHECKPOINTS
+    ) -> Sequence[Outcome]:
         """Train trials to their ends, side by side where it can, and return how each ended, in their order.
 
-        The observer is told of each by its place. Raises whatever the model raises.
+        Observer and checkpointer are told of each by its place. Raises whatever the model, or one of them, raises.
         """
 
 
@@ -83,9 +86,11 @@ class TaskWorkload:
         """Evaluation excluded, in one lane."""
         return time_steps(replace(self.program, vmapped=False), trial, num_steps)
 
-    def train(self, trials: Sequence[Trial], observer: Observer) -> Sequence[Outcome]:
+    def train(
+        self, trials: Sequence[Trial], observer: Observer, checkpointer: Checkpointer = NO_CHECKPOINTS
+    ) -> Sequence[Outcome]:
         """In optsweep's loop, in lanes if the program is stacked."""
-        return train_all(self.program, trials, observer)
+        return train_all(self.program, trials, observer, checkpointer)
 
 
 @dataclass(frozen=True)
@@ -111,10 +116,12 @@ class LoopWorkload:
         """Of everything that the loop does in a step."""
         return time_loop(self.program, trial, num_steps)
 
-    def train(self, trials: Sequence[Trial], observer: Observer) -> Sequence[Outcome]:
+    def train(
+        self, trials: Sequence[Trial], observer: Observer, checkpointer: Checkpointer = NO_CHECKPOINTS
+    ) -> Sequence[Outcome]:
         """One after the other."""
         keyed = [replace(trial, key=place) for place, trial in enumerate(trials)]
-        return [train_loop(self.program, trial, observer) for trial in keyed]
+        return [train_loop(self.program, trial, observer, checkpointer) for trial in keyed]
 
 
 ArmProgram = Program | LoopProgram

@@ -6,195 +6,272 @@ import contextlib
 import multiprocessing as mp
 import os
 import signal
-import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING, Any
 
-from optsweep.errors import UserError
-from optsweep.launch.worker import Job
-from optsweep.tracking.store import StoreFailureError
+from optsweep.errors import UserError, place_in
+from optsweep.launch.inquiries import Answer, DiedError, Inquiry, exit_name
+from optsweep.launch.pools.member import (
+    STORE_FAILED,
+    Answered,
+    Began,
+    Overran,
+    Ready,
+    ToAnswer,
+    ToRest,
+    ToWork,
+    Worked,
+    main,
+)
+from optsweep.launch.watchdog import OVERDUE
+from optsweep.tracking.outage import PATIENCE_SECONDS
 
-IDLE_SECONDS = 0.1
-"""Between two looks at the storage of a worker without work."""
+if TYPE_CHECKING:
+    from optsweep.launch.worker import Job
 
 TERMINATE_SECONDS = 3.0
 
 STARTS = 4
-"""How many workers in a row may be killed before they are ready. Memory that runs out now and then leaves some."""
+"""How many workers in a row may be killed before they are ready while none trains. Memory that runs out now and then
+leaves some."""
 
-PAUSE_SECONDS = 0.5
-"""Before a worker whose forerunner was killed at its start begins; doubled with each further one."""
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
+"""Before a worker that has died is replaced; doubled with each further one until trials end again, up to this."""
 
-STORE_FAILED = 3
-"""Exit code of a worker that can't write any more."""
+LATE_SECONDS = 60.0
+"""A worker that doesn't end itself when an answer is overdue is given so much longer: it can't, in a call that holds
+the interpreter."""
+
+LOOK_SECONDS = 1.0
+"""Between two looks at a worker that is to answer: whether it lives."""
 
 
 @dataclass
 class _Member:
     process: SpawnProcess
-    device: str
-    jobs: Connection  # through which it gets its jobs
-    name: str = ""
-    ready: bool = False
+    line: Connection
+    last_words: Connection
+    device: str | None = None
+    name: str = ""  # once it is ready
+
+    @property
+    def ready(self) -> bool:
+        """Whether it works trials."""
+        return bool(self.name)
+
+    def tell(self, what: ToWork | ToRest | ToAnswer | None) -> None:
+        """Tell it what to do; that it is dead by now is found out elsewhere."""
+        with contextlib.suppress(OSError):
+            self.line.send(what)
+
+    def heard(self) -> Iterator[Any]:
+        """What it has said. One that died in the middle of a word has said no more."""
+        with contextlib.suppress(EOFError, OSError):
+            while self.line.poll():
+                yield self.line.recv()
+
+    @property
+    def place(self) -> str:
+        """Where it was, in the user's code, when a signal that it could still hear has killed it."""
+        os.set_blocking(self.last_words.fileno(), False)
+        with contextlib.suppress(OSError):  # it said none
+            return place_in(os.read(self.last_words.fileno(), 65_536).decode(errors="replace"))
+        return ""
+
+    def kill(self) -> None:
+        """End it, and all that it has started."""
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    child.kill()
+        self.process.kill()
 
 
 class LocalPool:
-    """`count` workers; a dead one is replaced. Use as a context manager: leaving it ends them all.
+    """Workers of `threads` threads each; a dead one is replaced. A context manager: leaving it ends them all.
 
-    Workers take seconds to import what they need, so they may be started before their jobs are known.
+    Workers take seconds to import the module that they need, so they may be started before their jobs are known.
     """
 
-    def __init__(self, count: int, devices: Sequence[str], threads: int) -> None:
-        self.threads = threads
-        self._devices = [devices[i % len(devices)] for i in range(count)]
-        self._jobs: list[Job] | None = None
+    def __init__(
+        self, threads: int, clock: Callable[[], float] = time.monotonic, needs: str = "optsweep.launch.worker"
+    ) -> None:
+        self._threads, self._clock, self._needs = threads, clock, needs
+        self._devices: Sequence[str | None] = [None]
+        self._jobs: Sequence[Job] | None = None
         self._context = mp.get_context("spawn")
-        # Closed: stop. No lock or event: a process that is killed while it holds one would block the others for ever.
-        self._stop_reader, self._stop_writer = self._context.Pipe(duplex=False)
-        self._receiver, self._sender = self._context.Pipe(duplex=False)
         self._members: list[_Member] = []
-        self._killed_starts = 0  # since a worker was ready
+        self._waiting: list[tuple[float, str | None]] = []  # replacements: when they are to start, and their device
+        self._deaths = self._killed_starts = 0  # in a row, since trials have ended
+
+    def start_one(self) -> None:
+        """Start a worker, if there is none."""
+        if not self._members:
+            self._members.append(self._started(self._devices[0]))
+
+    def deal(self, devices: Sequence[str]) -> None:
+        """As many workers are wanted as there are devices in this list."""
+        self._devices = devices
+        for member, device in zip(self._members, devices, strict=False):
+            member.device = device
 
     def start(self) -> None:
-        """Start the workers, unless they are."""
-        if not self._members:
-            self._members = [self._start(device) for device in self._devices]
+        """Start the workers that are not there yet."""
+        for device in self._devices[len(self._members) + len(self._waiting) :]:
+            self._members.append(self._started(device))
 
     def assign(self, jobs: Sequence[Job]) -> None:
         """Tell the workers what to work on."""
         self.start()
         self._jobs = list(jobs)
         for member in self._members:
-            _send(member.jobs, self._jobs)
+            member.tell(ToWork(self._jobs, member.device))
+
+    def ask(self, request: Inquiry[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
+        """The answer of one of the workers. Raises what answering raised, and DiedError if the worker has ended.
+
+        `tell` hears what is begun.
+        """
+        self._jobs, self._waiting = None, []
+        self.start_one()
+        member = self._members[0]
+        member.tell(ToAnswer(request, member.device))
+        began, since, place = Began("", LATE_SECONDS * 10), self._clock(), ""
+        while True:
+            wait([member.line, member.process.sentinel], LOOK_SECONDS)
+            alive = member.process.is_alive()
+            for said in member.heard():
+                match said:
+                    case Answered(answer, error):
+                        if error is not None:
+                            raise error
+                        return answer  # type: ignore[no-any-return]
+                    case Began(what):
+                        began, since = said, self._clock()
+                        tell(what)
+                    case Overran(place):
+                        pass
+            late = self._clock() - since > began.patience + LATE_SECONDS
+            if late and alive:
+                member.kill()
+                member.process.join()
+            if late or not alive:
+                self._members.remove(member)
+                code, place = member.process.exitcode, place or member.place
+                raise DiedError(began.what, code, place, began.patience if late or code == OVERDUE else None)
+
+    def retire(self) -> None:
+        """Keep one worker, which is to answer alone on the machine."""
+        leaving, self._members = self._members[1:], self._members[:1]
+        for member in self._members:
+            member.tell(ToRest())
+        self._end(leaving)
 
     def __enter__(self) -> LocalPool:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if error[0] is not None or self._jobs is None:
+        if error[0] is not None:
             self.stop()
-        self._stop_writer.close()
-        self._join()
+        leaving, self._members = self._members, []
+        self._end(leaving)
 
     def stop(self) -> None:
         """End all workers at once, in the middle of their trials."""
         for member in self._members:
-            member.process.terminate()
-        self._join()
+            member.kill()
+        self._end(self._members)
 
-    def _join(self) -> None:
-        for member in self._members:
+    def _end(self, members: Sequence[_Member]) -> None:
+        for member in members:
+            member.tell(None)
+        for member in members:
             member.process.join(TERMINATE_SECONDS)
             if member.process.is_alive():
-                member.process.kill()
+                member.kill()
                 member.process.join()
 
     def kill(self, worker: str) -> None:
         """End one worker, which `wait` then finds dead and replaces."""
         for member in self._members:
             if member.name == worker:
-                member.process.kill()
+                member.kill()
 
     def wait(self, seconds: float) -> list[tuple[str, str]]:
-        """Wait until a trial ends, a worker dies, or time is up; returns (name, reason) of dead workers, replaced.
+        """Wait until a trial ends, a worker dies, or time is up; returns (name, reason) of dead workers.
 
-        Raises UserError if a worker fails before it is ready, if several in a row are killed then, or if one can no
-        longer write.
+        They are replaced, after a pause that grows until trials end again. Raises UserError if a worker fails before it
+        is ready, if several in a row are killed then while none trains, or if one can no longer write.
         """
-        wait([self._receiver, *(member.process.sentinel for member in self._members)], seconds)
-        ended = [i for i, member in enumerate(self._members) if not member.process.is_alive()]
-        self._listen()  # only now: what the dead had to say is known
+        wait([place for m in self._members for place in (m.line, m.process.sentinel)], seconds)
         dead: list[tuple[str, str]] = []
-        for i in ended:
-            member = self._members[i]
-            code = member.process.exitcode
-            if code == STORE_FAILED:
-                raise UserError(
-                    "the store stopped working (the message is above); what is finished is kept, and the same "
-                    "command goes on when it works again"
-                )
-            if member.ready:
-                dead.append((member.name, f"its worker died ({_exit_name(code)})"))
-            else:
-                self._note_killed_start(code)
-            self._members[i] = self._start(member.device)
+        for member in list(self._members):
+            alive = member.process.is_alive()
+            self._listen(member)  # only now: what the dead had to say is known
+            if not alive:
+                self._members.remove(member)
+                dead += self._buried(member)
+        for due, device in list(self._waiting):
+            if self._clock() >= due:
+                self._waiting.remove((due, device))
+                self._members.append(self._started(device))
         return dead
 
-    def _listen(self) -> None:
-        """Take in which workers are ready, or have ended a trial."""
-        while self._receiver.poll():
-            place, name = self._receiver.recv()
-            for member in self._members:
-                if member.process.pid == place:
-                    member.name, member.ready, self._killed_starts = name, True, 0
+    def _listen(self, member: _Member) -> None:
+        """Take in whether it is ready, or has ended a trial."""
+        for said in member.heard():
+            match said:
+                case Ready(name):
+                    member.name = name
+                case Worked():
+                    self._deaths = self._killed_starts = 0
+
+    def _buried(self, member: _Member) -> list[tuple[str, str]]:
+        """Plan for its replacement; returns its name and what it died of, if it was working."""
+        code = member.process.exitcode
+        if code == STORE_FAILED:
+            raise UserError(
+                f"a store has failed for {PATIENCE_SECONDS / 60:.0f} minutes; what is finished is kept, and the same "
+                f"command goes on when it works again"
+            )
+        if not member.ready:
+            self._note_killed_start(code)
+        pause = PAUSE_SECONDS * 2 ** min(self._deaths, 20)
+        self._deaths += 1
+        self._waiting.append((self._clock() + min(pause, LONGEST_PAUSE_SECONDS), member.device))
+        where = f" at {place}" if (place := member.place) else ""
+        return [(member.name, f"its worker died ({exit_name(code)}{where})")] if member.ready else []
 
     def _note_killed_start(self, code: int | None) -> None:
         """A worker ended before it was ready: killed from outside it is replaced, within reason."""
         self._killed_starts += 1
         if code is None or code >= 0:
-            raise UserError(f"a worker ended at its start ({_exit_name(code)}); its message is above")
-        if self._killed_starts == STARTS:
+            raise UserError(f"a worker ended at its start ({exit_name(code)}); its message is above")
+        if self._killed_starts >= STARTS and not any(member.ready for member in self._members):
             raise UserError(
-                f"{STARTS} workers in a row were killed at their start ({_exit_name(code)}): is there memory enough?"
+                f"{STARTS} workers in a row were killed at their start ({exit_name(code)}): is there memory enough?"
             )
 
-    def _start(self, device: str) -> _Member:
-        pause = PAUSE_SECONDS * 2 ** (self._killed_starts - 1) if self._killed_starts else 0.0
-        with _environment(OMP_NUM_THREADS=str(self.threads), MKL_NUM_THREADS=str(self.threads), HYDRA_FULL_ERROR=None):
-            receiver, sender = self._context.Pipe(duplex=False)
-            process = self._context.Process(
-                target=_main, args=(receiver, device, self._stop_reader, self._sender, os.getpid(), pause), daemon=True
-            )
+    def _started(self, device: str | None) -> _Member:
+        threads = str(self._threads)
+        with _environment(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, HYDRA_FULL_ERROR=None):
+            (ours, theirs), (reader, writer) = self._context.Pipe(), self._context.Pipe(duplex=False)
+            arguments = (theirs, writer, os.getpid(), self._needs)
+            process = self._context.Process(target=main, args=arguments, daemon=True)
             with _interrupts_blocked():
                 process.start()
-        receiver.close()
+        theirs.close()
+        writer.close()
+        member = _Member(process, ours, reader, device)
         if self._jobs is not None:
-            _send(sender, self._jobs)
-        return _Member(process, device, sender)
-
-
-def _send(other: Connection, told: object) -> None:
-    """Tell the other side something; that it is dead by now each of them finds out by itself."""
-    with contextlib.suppress(BrokenPipeError):
-        other.send(told)
-
-
-def _main(receiver: Connection, device: str, stop: Connection, sender: Connection, parent: int, pause: float) -> None:
-    """A worker process: works until told that the sweep is done or its parent is gone."""
-    mp.current_process().daemon = False  # a daemon may have no children, as a DataLoader's workers are
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the planner decides what it means
-    if stop.poll(pause):
-        return
-    from optsweep.launch.worker import Worker
-
-    def stopping() -> bool:
-        return os.getppid() != parent
-
-    try:
-        jobs: list[Job] = receiver.recv()
-    except EOFError:  # the planner is gone
-        return
-    worker = Worker(jobs, device=device, stopping=stopping)
-    _send(sender, (os.getpid(), worker.name))
-    while not stop.poll(0) and not stopping():
-        try:
-            worked = worker.work_once()
-        except StoreFailureError as error:
-            sys.stderr.write(f"optsweep: {error}\n")
-            raise SystemExit(STORE_FAILED) from None
-        if worked:
-            _send(sender, (os.getpid(), worker.name))
-        else:
-            stop.poll(IDLE_SECONDS)
-
-
-def _exit_name(code: int | None) -> str:
-    if code is not None and code < 0:
-        with contextlib.suppress(ValueError):
-            return signal.Signals(-code).name
-    return f"exit code {code}"
+            member.tell(ToWork(self._jobs, device))
+        return member
 
 
 @contextlib.contextmanager

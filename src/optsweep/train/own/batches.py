@@ -23,25 +23,42 @@ EPOCH_SEED = 0x0E90
 """Added to a trial's seed for generators that a loader has of its own, which are seeded once an epoch."""
 
 
-def endless(loader: Iterable[Any], seed: int, device: torch.device) -> Iterator[Nest]:
-    """Batches on `device`; before each is fetched all generators are seeded, so what a sampler draws is too."""
-    seeder, numbers = Generators(device).everything().seeder(), seed_stream(seed)
+@dataclass(frozen=True)
+class Place:
+    """Where a series of batches stands."""
+
+    epoch: int = 0
+    seeds: int = 0  # that were used before the epoch
+    taken: int = 0  # batches of the epoch
+
+
+def endless(
+    loader: Iterable[Any], seed: int, device: torch.device, place: Place | None = None
+) -> Iterator[tuple[Place, Nest]]:
+    """Batches on `device`, and where each leaves off; before each is fetched all generators are seeded, so what a
+    sampler draws is too. From `place` on: the batches of its epoch before are drawn again, and dropped.
+    """
+    begin = place or Place()
+    seeder, numbers, used = Generators(device).everything().seeder(), seed_stream(seed, begin.seeds), begin.seeds
     own = generators_of(loader)
-    for epoch in count():
+    for epoch in count(begin.epoch):
         for generator in own:
             generator.manual_seed(step_seeds(seed + EPOCH_SEED, epoch, epoch + 1)[0])
         number = next(numbers)
         seeder(number)
-        batches, first = iter(loader), True
+        batches, taken = iter(loader), 0
         while True:
             seeder(number)
             try:
                 batch = next(batches)
             except StopIteration:
                 break
-            yield moved(batch, device)
-            number, first = next(numbers), False
-        if first:
+            taken += 1
+            if epoch > begin.epoch or taken > begin.taken:
+                yield Place(epoch, used, taken), moved(batch, device)
+            number = next(numbers)
+        used += taken + 1
+        if not taken:
             again = "begins no second time; give a DataLoader or a list" if epoch else "has no batch"
             raise LoopError(f"trial.batches(loader): {type(loader).__name__} {again}")
 

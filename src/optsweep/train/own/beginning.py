@@ -10,7 +10,8 @@ from optsweep.train.device import peak_bytes, reset_peak
 from optsweep.train.own.faults import LoopError
 from optsweep.train.own.program import LoopProgram
 from optsweep.train.own.rehearsal import called, returned_early
-from optsweep.train.own.running import Listener, Reported, RunningTrial
+from optsweep.train.own.report import Listener, Reported
+from optsweep.train.own.running import RunningTrial
 from optsweep.train.own.terms import Terms
 from optsweep.train.process import deterministic
 from optsweep.train.trial import Trial

@@ -23,6 +23,11 @@ class Clock:
             synchronize(self._device)
             self._since = time.perf_counter()
 
+    def go_on(self, seconds: float) -> None:
+        """Start from so many seconds."""
+        self._seconds, self._since = seconds, None
+        self.start()
+
     def stop(self) -> float:
         """Stand still; returns the seconds so far."""
         if self._since is not None:

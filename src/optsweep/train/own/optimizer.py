@@ -13,6 +13,7 @@ from torch.nn.utils import get_total_norm
 
 from optsweep.groups import Grouped, Patterns, checked_groups, grouped
 from optsweep.optim.composition import Composition
+from optsweep.optim.group_rows import PROGRESS
 from optsweep.optim.layout import parameter_roles
 from optsweep.optim.torch_optimizer import RowOptimizer, Taken
 from optsweep.optim.update import norm_of
@@ -79,6 +80,26 @@ class TrialOptimizer(RowOptimizer):
     def state_bytes(self) -> int:
         """Bytes of its state."""
         return sum(row.state_bytes() for rows in self._rows for row in rows.rows)
+
+    def saved(self) -> dict[str, Any]:
+        """Its `state_dict`, and what the updates of its rows hold beside their state."""
+        rows = [
+            [{"names": list(row.parameters), "held": row.update.held(0)} for row in rows.rows] for rows in self._rows
+        ]
+        return {**self.state_dict(), "rows": rows}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from there, with the same rows. Raises what `load_state_dict` does, KeyError for other rows."""
+        theirs = {tuple(row["names"]): row["held"] for rows in saved["rows"] for row in rows if row["held"] is not None}
+        state = saved["state"]
+        if theirs:  # their state is inside
+            state = {key: {name: own[name] for name in PROGRESS} for key, own in state.items()}
+        self.load_state_dict({**saved, "state": state})
+        for index, rows in enumerate(self._rows if theirs else ()):
+            self._hyper(index)  # from which the updates know whether they decay
+            for row in rows.rows:
+                row.update.init(row.row)
+                row.update.take_up([theirs[tuple(row.parameters)]])
 
     def _advance(self, taken: Sequence[Taken]) -> None:
         if not self._watched(self._steps + 1):

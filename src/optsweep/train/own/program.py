@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import torch
 
@@ -14,13 +15,15 @@ from optsweep.optim.composition import Composition
 from optsweep.optim.layout import Layout
 from optsweep.optim.schedules import Schedule
 from optsweep.optim.updater import Updater
+from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer, Saved
 from optsweep.train.device import peak_bytes, reset_peak
 from optsweep.train.divergence import limit
 from optsweep.train.forward import Precision
 from optsweep.train.own.faults import LoopError
 from optsweep.train.own.loop import Loop
 from optsweep.train.own.rehearsal import called, returned_early
-from optsweep.train.own.running import Reported, RunningTrial
+from optsweep.train.own.report import Reported
+from optsweep.train.own.running import RunningTrial
 from optsweep.train.own.terms import Terms
 from optsweep.train.process import deterministic
 from optsweep.train.program import rung_steps
@@ -87,18 +90,32 @@ class LoopProgram:
         )
 
 
-def train_loop(program: LoopProgram, trial: Trial, observer: Observer) -> Outcome:
+def train_loop(
+    program: LoopProgram, trial: Trial, observer: Observer, checkpointer: Checkpointer = NO_CHECKPOINTS
+) -> Outcome:
     """Train one trial to its end. Raises what the loop raises, and LoopError for what it does wrong."""
-    referee = _Referee(program, trial, observer)
-    running = RunningTrial(program.terms(trial), program.composition, referee.hear)
-    referee.running = running
-    reset_peak(program.device)
-    with deterministic(program.deterministic):
-        called(program.task, running)
+    referee = _called(program, trial, observer, checkpointer, checkpointer.saved(trial.key))
+    if (error := referee.running.unfit) is not None:
+        checkpointer.unfit([trial.key], error)
+        referee = _called(program, trial, observer, checkpointer, None)
     outcome = referee.outcome()
-    running.release()
+    referee.running.release()
     observer.on_end(trial.key, outcome)
     return outcome
+
+
+def _called(
+    program: LoopProgram, trial: Trial, observer: Observer, checkpointer: Checkpointer, saved: Saved | None
+) -> _Referee:
+    """The loop run to its end, and who was told of it."""
+    referee = _Referee(program, trial, observer)
+    keeping = _Keeping(referee, checkpointer, saved)
+    referee.running = RunningTrial(program.terms(trial), program.composition, referee.hear, keeping)
+    reset_peak(program.device)
+    checkpointer.begin()
+    with deterministic(program.deterministic):
+        called(program.task, referee.running)
+    return referee
 
 
 def time_loop(program: LoopProgram, trial: Trial, num_steps: int) -> float:
@@ -148,6 +165,18 @@ class _Referee:
         self.first = report.loss if self.first is None else self.first
         self.best = min(self.best, report.loss)
         return self._ends(report, points)
+
+    def state(self) -> dict[str, Any]:
+        """What it knows of the trial, which has not ended."""
+        assert self.last is not None
+        last = [self.last.step, self.last.loss, dict(self.last.metrics)]
+        return {"first": self.first, "best": self.best, "last": last, "seconds": self._seconds}
+
+    def restore(self, saved: Saved) -> None:
+        """Go on from there."""
+        self.last = Reported(*saved["last"])
+        self.first, self.best = saved["first"], saved["best"]
+        self._step, self._seconds = self.last.step, saved["seconds"]
 
     def outcome(self) -> Outcome:
         """How it ended. Raises LoopError for a loop that is not at its end."""
@@ -217,3 +246,28 @@ class _Referee:
             first = end
             points.append(Point(found.step, mean, found.lr, float(found.grad_norm), float(found.update_ratio)))
         return points
+
+
+@dataclass
+class _Keeping:
+    """Keeps a trial of a loop with what its referee knows."""
+
+    referee: _Referee
+    checkpointer: Checkpointer
+    whole: Saved | None
+
+    @property
+    def saved(self) -> Saved | None:
+        """The loop's part."""
+        return None if self.whole is None else self.whole["loop"]
+
+    def went_on(self) -> None:
+        """The loop took up its part, so the referee takes up its own."""
+        assert self.whole is not None
+        self.referee.restore(self.whole["referee"])
+        self.whole = None  # it may be large
+
+    def pause(self, state: Callable[[], Saved] | None) -> None:
+        """Let the checkpointer have both parts."""
+        key = self.referee.trial.key
+        self.checkpointer.pause(lambda: {key: {"loop": state(), "referee": self.referee.state()}} if state else {})

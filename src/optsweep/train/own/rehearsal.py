@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from optsweep.errors import UserError, located
+from optsweep.groups import Patterns, checked_groups
 from optsweep.optim.composition import Composition
 from optsweep.optim.layout import Role, parameter_roles
 from optsweep.optim.sgd import SGD
@@ -20,7 +21,8 @@ from optsweep.tasks.pieces import facts_of_model
 from optsweep.train.own.batches import Seen
 from optsweep.train.own.faults import LoopError, TrialOver
 from optsweep.train.own.optimizer import TrialOptimizer
-from optsweep.train.own.running import Listener, Reported, RunningTrial
+from optsweep.train.own.report import Listener, Reported
+from optsweep.train.own.running import RunningTrial
 from optsweep.train.own.terms import Terms
 from optsweep.train.probe import Probe, TensorFacts, norm_of_value, norms_of_module, tensors_of_module
 from optsweep.train.process import isolated
@@ -148,7 +150,8 @@ class _Rehearsal(RunningTrial):
         """Look at the first model."""
         made = super().optimizer(model, **options)
         if self.start is None:
-            self.start = Start.of(model, tuple(options.get("heads", ())), self.batch_size)
+            groups = checked_groups(options.get("groups"))
+            self.start = Start.of(model, groups, tuple(options.get("heads", ())), self.batch_size)
         return made
 
     def _before_step(self, place: int, done: int) -> None:
@@ -175,9 +178,11 @@ class Start:
     classes: tuple[type[nn.Module], ...]
     facts: Facts
     dtype: torch.dtype
+    groups: Patterns  # of parameters, that its optimizer was given
+    heads: tuple[str, ...]
 
     @classmethod
-    def of(cls, model: nn.Module, heads: Sequence[str], batch_size: int) -> Start:
+    def of(cls, model: nn.Module, groups: Patterns, heads: tuple[str, ...], batch_size: int) -> Start:
         """Look at it."""
         return cls(
             tensors_of_module(model),
@@ -186,4 +191,6 @@ class Start:
             tuple({type(module): None for module in model.modules()}),
             facts_of_model(model, batch_size),
             next(parameter.dtype for parameter in model.parameters() if parameter.requires_grad),
+            groups,
+            heads,
         )

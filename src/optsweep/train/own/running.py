@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -18,6 +18,7 @@ from optsweep.optim.composition import Composition
 from optsweep.optim.torch_optimizer import RECALIBRATION_BATCHES
 from optsweep.tasks.nest import Nest, moved
 from optsweep.train.own.batches import (
+    Place,
     Seen,
     begins_again,
     endless,
@@ -28,29 +29,15 @@ from optsweep.train.own.batches import (
 )
 from optsweep.train.own.clock import Clock
 from optsweep.train.own.faults import LoopError, Pruned, Stop, TrialOver
+from optsweep.train.own.keeping import NOT_KEPT, Held, Keeping, Stateful
 from optsweep.train.own.optimizer import TrialOptimizer, groups_of
+from optsweep.train.own.report import REQUIRED, Listener, Number, Reported, number_of, numbers_of
 from optsweep.train.own.terms import Terms
 from optsweep.train.process import isolated
 from optsweep.train.randomness import EVALUATION_SEED, RECALIBRATION_SEED, Generators
 
 MOST_IDLE = 1000
 """Batches without a step after which a loop is taken to have none."""
-
-Number = Tensor | float
-REQUIRED: Any = object()
-
-
-@dataclass(frozen=True)
-class Reported:
-    """What a loop says at a rung, or of the test split at its end."""
-
-    step: int
-    loss: float
-    metrics: Mapping[str, float]
-
-
-Listener = Callable[[Reported], bool]
-"""Hears a report, and says whether the trial ends there."""
 
 
 class RunningTrial:
@@ -61,7 +48,7 @@ class RunningTrial:
     whether everything fits.
     """
 
-    def __init__(self, terms: Terms, composition: Composition, listen: Listener) -> None:
+    def __init__(self, terms: Terms, composition: Composition, listen: Listener, keeping: Keeping = NOT_KEPT) -> None:
         self._terms, self._composition, self._listen = terms, composition, listen
         self.steps, self.rungs, self.hyper = terms.steps, terms.rungs, terms.hyper
         self.seed = terms.seed % 2**32  # numpy's generators take no more, and so whoever seeds them
@@ -77,6 +64,12 @@ class RunningTrial:
         self.finished = False
         self.marks: dict[int, float] = {}  # seconds of training, by the steps at which they are asked for
         self.failure: BaseException | None = None  # that the loop is not to keep
+        self.unfit: Exception | None = None  # what was raised when it was to go on
+        self._keeping = keeping
+        self._held: Held | None = None
+        self._places: list[Place] = []  # where each series of batches stands
+        self._begun: list[Place] = []  # where they stood when the trial was kept
+        self._evaluating = self._paused = False
         self._due = list(terms.rungs)
         self._budgets: list[int] = []
         self._reported = -1
@@ -96,6 +89,8 @@ class RunningTrial:
         with self._watched():
             if not isinstance(model, nn.Module):
                 raise LoopError(f"trial.optimizer(model): it is {type(model).__name__}; give an nn.Module")
+            if self._held is not None:
+                raise LoopError("trial.optimizer(model): trial.resume() was called before it; call that after it")
             model.to(self.device)
             place, budget = len(self.optimizers), self.steps if steps is None else steps
             leads = self.lead is None and self._counts(budget)
@@ -114,6 +109,31 @@ class RunningTrial:
             self.clock.start()
             return made
 
+    def resume(self, *others: Stateful) -> int:
+        """Go on from where the trial was kept, if it was, and let it be kept at reports; returns the steps done.
+
+        Called once, after `optimizer` and before the first step. Kept are the models and optimizers of `optimizer`, the
+        place of `batches`, the generators, and `others`: whatever else the loop would miss, each with `state_dict` and
+        `load_state_dict`. A loop that doesn't call it starts from its beginning again.
+        """
+        with self._watched():
+            if self._held is not None or not self.optimizers or self.done or self._places:
+                raise LoopError("trial.resume(): call it once, after trial.optimizer(model) and before the first batch")
+            self._held = Held(self.models, self.optimizers, others, self.device)
+            if self.rehearsal:
+                self._held.check()
+        if (saved := self._keeping.saved) is not None:
+            try:
+                self._held.restore(saved)
+            except Exception as error:
+                self.unfit = error
+                raise Stop from error
+            self._begun = [Place(*numbers) for numbers in saved["places"]]
+            self._reported, self._due = self.done, [rung for rung in self._due if rung > self.done]
+            self.clock.go_on(saved["seconds"])
+            self._keeping.went_on()
+        return self.done
+
     def batches(self, loader: Iterable[Any]) -> Iterator[tuple[int, Nest]]:
         """(number of the coming step, batch on the device), epoch after epoch, until the budget is used up.
 
@@ -123,10 +143,13 @@ class RunningTrial:
             if self.rehearsal:
                 refuse_unseeded(loader, self.device)
             self._loader = loader if begins_again(loader) else None
-        coming = endless(loader, self.seed, self.device)
+        series = len(self._places)
+        begin = self._begun[series] if series < len(self._begun) else Place()
+        self._places.append(begin)
+        coming = endless(loader, self.seed, self.device, begin)
         while not self.over:
             with self._watched():
-                batch = next(coming)
+                self._places[series], batch = next(coming)
                 if self.seen is None:
                     self.seen = seen(loader, batch)
                 self._idle += 1
@@ -150,7 +173,7 @@ class RunningTrial:
             self._losses.append((self.done, train_loss.detach()))
             return
         with self._watched():
-            self._losses.append((self.done, _number("trial.log(): train_loss", train_loss)))
+            self._losses.append((self.done, number_of("trial.log(): train_loss", train_loss)))
 
     @property
     def done(self) -> int:
@@ -211,7 +234,13 @@ class RunningTrial:
             some = (moved(batch, self.device) for batch in islice(batches, RECALIBRATION_BATCHES)) if norms else ()
             stack.enter_context(recomputed(model, some, call))
             seed(EVALUATION_SEED)
-            yield
+            self._evaluating = True
+            try:
+                yield
+            finally:
+                self._evaluating = False
+        if self._paused:  # the report was inside, where the model isn't as it trains
+            self._pause()
         if not self.over and self.done != next(iter(self._due), None):
             self.clock.start()
 
@@ -226,13 +255,18 @@ class RunningTrial:
                 raise LoopError(f"trial.report(): step {done} was reported already")
             if done and (not self._due or done != self._due[0]):
                 raise LoopError(f"trial.report(): step {done} is no rung; report where trial.rung(step) is true")
-            said = Reported(done, _number("trial.report(): val_loss", val_loss), _numbers("trial.report()", metrics))
+            said = Reported(
+                done, number_of("trial.report(): val_loss", val_loss), numbers_of("trial.report()", metrics)
+            )
             self._reported, self._due = done, [rung for rung in self._due if rung > done]
             if self._heard(said):
                 raise Pruned
             for made in self.optimizers:
                 made.observe(said.loss)
             if not self.over:
+                self._paused = self._evaluating
+                if not self._paused:
+                    self._pause()
                 self.clock.start()
 
     def finish(self, *, test_loss: Number | None = None, **metrics: Number) -> None:
@@ -248,7 +282,7 @@ class RunningTrial:
             self.finished = True
             if test_loss is not None:
                 self.tested = Reported(
-                    self.done, _number("trial.finish(): test_loss", test_loss), _numbers("trial.finish()", metrics)
+                    self.done, number_of("trial.finish(): test_loss", test_loss), numbers_of("trial.finish()", metrics)
                 )
 
     def release(self) -> None:
@@ -271,9 +305,28 @@ class RunningTrial:
         return steps, torch.stack([tensor.to(tensors[0].device) for tensor in tensors]).tolist()
 
     def _heard(self, said: Reported) -> bool:
-        """Whether the trial ends with this report. What the listener raises leaves the loop as `Stop`."""
-        try:
+        """Whether the trial ends with this report."""
+        with self._leaving():
             return self._listen(said)
+
+    def _pause(self) -> None:
+        """After a report: let the trial be kept."""
+        self._paused = False
+        self.clock.stop()
+        with self._leaving():
+            self._keeping.pause(None if self._held is None else self._state)
+
+    def _state(self) -> dict[str, Any]:
+        """All that it goes on from."""
+        assert self._held is not None
+        places = [[place.epoch, place.seeds, place.taken] for place in self._places]
+        return {**self._held.state(), "places": places, "seconds": self.clock.stop()}
+
+    @contextmanager
+    def _leaving(self) -> Iterator[None]:
+        """What others raise leaves the loop as `Stop`, whatever it does."""
+        try:
+            yield
         except LoopError:  # of the loop's own line
             raise
         except Exception as error:
@@ -340,18 +393,3 @@ class RunningTrial:
 
     def _composed(self, steps: int) -> Composition:
         return replace(self._composition, num_steps=steps)
-
-
-def _number(name: str, value: Number) -> float:
-    """A scalar as a float. Raises LoopError."""
-    value = value.detach() if isinstance(value, Tensor) else value
-    if isinstance(value, Tensor) and value.numel() != 1:
-        raise LoopError(f"{name} has shape {list(value.shape)}; give a scalar, such as its mean")
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise LoopError(f"{name} is {type(value).__name__}; give a number") from None
-
-
-def _numbers(call: str, values: Mapping[str, Number]) -> dict[str, float]:
-    return {name: _number(f"{call}: {name}", value) for name, value in values.items()}

@@ -1,0 +1,313 @@
+"""Checkpoints of trials in training: a file each, written whole or not at all, and read only if it is what it says.
+
+A file is a line of JSON (format, whose it is, digest) and what torch.save makes of the state, which is loaded with
+`weights_only`. It lies beside the storage of the studies, and in ./mlruns where that is a server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+
+from optsweep.address import STORAGE_KEY, read_address
+from optsweep.build.fingerprint import fingerprint_of
+from optsweep.errors import first_line
+from optsweep.search.studies import Studies, Work
+from optsweep.train.checkpoint import NotPlainError, Saved, as_plain
+from optsweep.train.trial import Phase
+
+FORMAT = 1
+"""Bumped when a checkpoint of before can't be gone on from."""
+
+SHARE = 0.01
+"""Of the time that trials may spend on being kept."""
+
+TRIES_TO_MAKE = 10
+"""A file in a folder that others may take away."""
+
+NO_DIGEST = "0" * 64
+LONGEST_HEAD = 1000
+
+
+class InterruptedTrainingError(Exception):
+    """The worker was asked to stop in the middle of a trial."""
+
+
+class _UnusableError(Exception):
+    """A file isn't what is looked for; says why."""
+
+
+def say(line: str) -> None:
+    """A line for whoever watches."""
+    sys.stderr.write(f"optsweep: {line}\n")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose a checkpoint is: the arm's fingerprint, and which of its trials, however often that was attempted."""
+
+    fingerprint: str
+    trial: str
+
+    @classmethod
+    def of(cls, work: Work, fingerprint: str) -> Owner:
+        """The owner of a popped trial's."""
+        slot = work.slot
+        trial = [work.arm, work.phase.value, work.repeat, slot.number, slot.seed, sorted(slot.params.items())]
+        return cls(fingerprint, fingerprint_of({"trial": trial}))
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of a sweep, by the ids of its trials."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, storage: str, sweep: str) -> Checkpoints:
+        """Those of the sweep of that name in a storage. Makes nothing."""
+        file = read_address(STORAGE_KEY, storage).file
+        base = Path("mlruns") if file is None else file.parent
+        return cls(base / "checkpoints" / hashlib.sha256(sweep.encode()).hexdigest()[:16])
+
+    def write(self, trial: str, owner: Owner, state: Saved) -> None:
+        """Keep a trial's state in place of what was kept before. Raises OSError and NotPlainError."""
+        plain = as_plain(state)
+        path = self._path(trial)
+        beside = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            with os.fdopen(self._made(beside), "wb") as file:
+                hashed = _Hashed(file)
+                hashed.write(_head(owner, NO_DIGEST))
+                torch.save(plain, cast(IO[bytes], hashed))
+                file.seek(0)
+                file.write(_head(owner, hashed.digest.hexdigest()))
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+            _sync(self.folder)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def read(self, trial: str, owner: Owner, device: torch.device) -> Saved | None:
+        """What was kept of a trial; None if nothing was, or nothing that can be used: that is set aside."""
+        try:
+            with self._path(trial).open("rb") as file:
+                return _read(file, owner, device)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            say(f"{self._path(trial)} can't be read ({error.strerror}); the trial starts anew")
+        except _UnusableError as error:
+            self.set_aside(trial, str(error))
+        return None
+
+    def set_aside(self, trial: str, reason: str) -> None:
+        """Leave a trial's checkpoint under another name."""
+        path = self._path(trial)
+        aside = path.with_suffix(".set-aside")
+        with contextlib.suppress(OSError):
+            path.replace(aside)
+            say(f"checkpoint {aside} is set aside, because {reason}; the trial starts anew")
+
+    def remove(self, trials: Collection[str]) -> None:
+        """Forget trials, what was being written of them too, and the folder with the last one."""
+        with contextlib.suppress(OSError):
+            for trial in trials:
+                for path in (self._path(trial), *self.folder.glob(f"{trial}.*.part")):
+                    path.unlink(missing_ok=True)
+            self.folder.rmdir()
+            self.folder.parent.rmdir()
+
+    def forget(self, studies: Studies, arms: Collection[tuple[str, int]]) -> None:
+        """Remove what dead workers have left of trials of these searches, which are at their end."""
+        if not (left := {path.stem for path in self.folder.glob("*.pt")}):
+            return
+        trials = (trial for arm, repeat in arms for phase in Phase for trial in studies.trials(arm, phase, repeat))
+        self.remove(left & {str(trial.user_attrs.get("id")) for trial in trials})
+
+    def _made(self, path: Path) -> int:
+        """A new file, its owner's alone; somebody may just be taking the folder away."""
+        for _ in range(TRIES_TO_MAKE):
+            with contextlib.suppress(FileNotFoundError):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                return os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+        raise FileNotFoundError(f"{path} is taken away")
+
+    def _path(self, trial: str) -> Path:
+        return self.folder / f"{trial}.pt"
+
+
+class BatchCheckpoints:
+    """Keeps the trials of a batch, by their places, from `seconds` of training on and every `seconds`; 0: never.
+
+    So rarely, at least, that it costs a hundredth of the time. Where trials pause they are also told to stop.
+    """
+
+    def __init__(
+        self,
+        files: Checkpoints,
+        works: Sequence[Work],
+        fingerprint: str,
+        seconds: float,
+        stopping: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.due = math.inf
+        self._files, self._works, self._stopping, self._clock = files, works, stopping, clock
+        self._seconds = seconds or math.inf
+        self._owners = [Owner.of(work, fingerprint) for work in works]
+        self._open = set(range(len(works)))
+        self._since = clock()
+        self._found: dict[int, Saved] = {}  # by place
+        self._before: dict[int, str] = {}  # the attempts that it is of
+        self._to_be_kept: Callable[[int], None] = lambda place: None
+        self.rungs: list[dict[int, float]] = [{} for _ in works]  # what was told of each trial, by step
+
+    def look(self, device: torch.device, to_be_kept: Callable[[int], None]) -> None:
+        """Look for what earlier attempts have left, the last one first.
+
+        `to_be_kept` is called before a trial, by its place, is: whoever goes on from there doesn't tell again what was
+        told before.
+        """
+        self._to_be_kept = to_be_kept
+        for place, work in enumerate(self._works):
+            for before in reversed(work.earlier):
+                if (state := self._files.read(before, self._owners[place], device)) is not None:
+                    self._found[place], self._before[place] = state["training"], before
+                    self.rungs[place] = dict(state["rungs"])
+                    break
+
+    def goes_on(self, place: int) -> bool:
+        """Whether a trial goes on from something."""
+        return place in self._before
+
+    def ended(self, place: int) -> None:
+        """A trial has a result, or can't go on from what it came to."""
+        self._open.discard(place)
+        self._files.remove([self._works[place].id, *self._works[place].earlier])
+
+    def leave(self, place: int) -> None:
+        """A trial is somebody else's."""
+        self._open.discard(place)
+
+    # -- as train/checkpoint.py has it ---------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Count seconds from now on."""
+        self._since = self._clock()
+        self.due = self._since + self._seconds
+
+    def saved(self, key: int) -> Saved | None:
+        """What was found; it is handed out once."""
+        return self._found.pop(key, None)
+
+    def unfit(self, keys: Collection[int], error: Exception) -> None:
+        """Set aside what was found."""
+        for key in keys:
+            self._files.set_aside(self._before[key], f"it doesn't fit ({first_line(error)})")
+
+    def pause(self, states: Callable[[], Mapping[int, Saved]]) -> None:
+        """Write what is due. Raises InterruptedTrainingError if trials are to stop."""
+        now, stopping = self._clock(), self._stopping()
+        if now >= self.due or (stopping and now - self._since >= self._seconds):
+            self._write(states())
+            after = self._clock()
+            self.due = after + max(self._seconds, (after - now) / SHARE)
+        if stopping:
+            raise InterruptedTrainingError
+
+    def _write(self, states: Mapping[int, Saved]) -> None:
+        """Training goes on whether or not that is possible."""
+        try:
+            for place, state in states.items():
+                if place in self._open:
+                    self._to_be_kept(place)
+                    kept = {"training": state, "rungs": self.rungs[place]}
+                    self._files.write(self._works[place].id, self._owners[place], kept)
+                    self._files.remove(self._works[place].earlier)
+        except NotPlainError as error:
+            self._seconds = math.inf
+            say(f"trials of {self._works[0].arm} can't be kept, because {error}")
+        except (OSError, RuntimeError) as error:  # torch raises one for the other
+            say(f"a checkpoint can't be written in {self._files.folder} ({first_line(error)}); training goes on")
+
+
+class _Hashed:
+    """A file that is hashed as it is written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        """Write and hash."""
+        self.digest.update(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        """Let the file see to that."""
+
+
+def _head(owner: Owner, digest: str) -> bytes:
+    """The first line, as long with any digest."""
+    head = {"checkpoint": FORMAT, "fingerprint": owner.fingerprint, "trial": owner.trial, "digest": digest}
+    return json.dumps(head).encode() + b"\n"
+
+
+def _read(file: IO[bytes], owner: Owner, device: torch.device) -> Saved:
+    """The state in a file. Raises _UnusableError for one that isn't this owner's, or isn't whole."""
+    line = file.readline(LONGEST_HEAD)
+    try:
+        head = json.loads(line)
+        version, found, digest = head["checkpoint"], Owner(head["fingerprint"], head["trial"]), head["digest"]
+    except (ValueError, KeyError, TypeError):
+        raise _UnusableError("it is damaged") from None
+    if version != FORMAT:
+        raise _UnusableError("it is of another version of optsweep")
+    if found != owner:
+        raise _UnusableError("it is another trial's" if found.trial != owner.trial else "the arm is another by now")
+    found_digest = hashlib.sha256(_head(owner, NO_DIGEST))
+    for content in _chunks(file):
+        found_digest.update(content)
+    if found_digest.hexdigest() != digest:
+        raise _UnusableError("it is damaged")
+    file.seek(len(line))
+    try:
+        state: Any = torch.load(file, map_location=_places(device), weights_only=True)
+    except Exception as error:  # whatever a pickle can do wrong
+        raise _UnusableError(f"it can't be loaded ({first_line(error)})") from None
+    if not isinstance(state, dict):
+        raise _UnusableError("it holds no state")
+    return state
+
+
+def _chunks(file: IO[bytes], size: int = 1 << 20) -> Iterator[bytes]:
+    while content := file.read(size):
+        yield content
+
+
+def _places(device: torch.device) -> dict[str, str]:
+    """What lay on a GPU goes to this worker's; what lay on the host stays there, as optimizers want it."""
+    return {f"cuda:{number}": str(device) for number in range(64)} if device.type == "cuda" else {}
+
+
+def _sync(folder: Path) -> None:
+    """Let the renaming last, where a folder can be asked for that."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

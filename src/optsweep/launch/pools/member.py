@@ -1,0 +1,196 @@
+"""A worker's process: answers its planner's requests, and works trials between them."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import multiprocessing as mp
+import signal
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from optsweep.errors import UserError
+from optsweep.launch.inquiries import Inquiry, Workbench
+from optsweep.launch.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from optsweep.launch.builds import Builds
+    from optsweep.launch.worker import Job
+
+IDLE_SECONDS = 0.1
+"""Between two looks at the storage of a worker without work."""
+
+STORE_FAILED = 3
+"""Exit code of a worker that can't write any more."""
+
+
+# -- what a planner tells a worker; None: end ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ToWork:
+    """Work these jobs on this device, until there is something else to do."""
+
+    jobs: Sequence[Job]
+    device: str | None
+
+
+@dataclass(frozen=True)
+class ToRest:
+    """Work no more, and wait for the next order."""
+
+
+@dataclass(frozen=True)
+class ToAnswer:
+    """Answer this, with what is built for this device."""
+
+    request: Inquiry[Any]
+    device: str | None
+
+
+# -- what a worker tells its planner ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ready:
+    """It works trials from now on, under this name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Worked:
+    """Trials of it have ended."""
+
+
+@dataclass(frozen=True)
+class Began:
+    """It has begun to run the user's code for this, which may take so many seconds."""
+
+    what: str
+    patience: float
+
+
+@dataclass(frozen=True)
+class Overran:
+    """It took longer, and is there now; the process ends."""
+
+    place: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a request came to: its answer, or what it raised."""
+
+    answer: Any = None
+    error: Exception | None = None
+
+
+def main(line: Connection, last_words: Connection, parent: int, needs: str) -> None:
+    """Serve the planner at the other end of the line, until it says so or is gone; `needs` is a module.
+
+    `last_words` get where this process is if a signal kills it.
+    """
+    faulthandler.enable(last_words.fileno())
+    mp.current_process().daemon = False  # a daemon may have no children, as a DataLoader's workers are
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the planner decides what it means
+    watchdog = Watchdog(parent)
+    watchdog.start()
+    import_module(needs)  # takes seconds, in which the planner has other things to do
+    from optsweep.tracking.outage import StoreFailureError
+
+    member = _Serving(line, watchdog)
+    try:
+        while (order := member.next()) is not None:
+            member.obey(order)
+    except StoreFailureError:  # which its planner says
+        raise SystemExit(STORE_FAILED) from None
+
+
+class _Serving:
+    """What a worker's process keeps between two orders: what it has built."""
+
+    def __init__(self, line: Connection, watchdog: Watchdog) -> None:
+        self._line, self._watchdog = line, watchdog
+        self._builds: Builds | None = None
+        self._until: float | None = None  # when what was begun is overdue
+
+    def next(self) -> ToWork | ToRest | ToAnswer | None:
+        """The planner's next order; None to end, or where it is gone."""
+        try:
+            order: ToWork | ToRest | ToAnswer | None = self._line.recv()
+        except (EOFError, OSError):
+            return None
+        return order
+
+    def obey(self, order: ToWork | ToRest | ToAnswer) -> None:
+        """Do it."""
+        match order:
+            case ToWork(jobs, device):
+                self._work(jobs, device)
+            case ToAnswer(request, device):
+                self._answer(request, device)
+            case ToRest():
+                pass
+
+    def _work(self, jobs: Sequence[Job], device: str | None) -> None:
+        from optsweep.launch.worker import Worker
+
+        worker = Worker(
+            jobs,
+            builds=self._builds_for(device),
+            stopping=lambda: self._watchdog.orphaned,
+            watch=self._watchdog.watching,
+        )
+        with contextlib.closing(worker):
+            self._say(Ready(worker.name))
+            while not self._line.poll(0) and not self._watchdog.orphaned:
+                if worker.work_once():
+                    self._say(Worked())
+                else:
+                    self._line.poll(IDLE_SECONDS)
+
+    def _answer(self, request: Inquiry[Any], device: str | None) -> None:
+        with self._watchdog.watching(self._overdue, lambda place: self._say(Overran(place))):
+            try:
+                found = Answered(request.run(Workbench(lambda: self._builds_for(device), self._begin)))
+            except Exception as error:
+                found = Answered(error=_sendable_error(error))
+            self._until = None
+        self._say(found)
+
+    def _builds_for(self, device: str | None) -> Builds:
+        """What was built for the device; for another one all is built anew."""
+        from optsweep.launch.builds import Builds
+
+        if self._builds is None or self._builds.device != device:
+            self._builds = Builds(device)
+        return self._builds
+
+    def _begin(self, what: str, patience: float) -> None:
+        self._until = time.monotonic() + patience
+        self._say(Began(what, patience))
+
+    def _overdue(self) -> bool:
+        until = self._until
+        return until is not None and time.monotonic() > until
+
+    def _say(self, what: Ready | Worked | Began | Overran | Answered) -> None:
+        """Tell the planner; that it is gone by now is found out elsewhere."""
+        with contextlib.suppress(OSError):
+            self._line.send(what)
+
+
+def _sendable_error(error: Exception) -> Exception:
+    """The error as it may travel: one of the user's own classes would have their code run by who receives it."""
+    if isinstance(error, UserError):
+        return UserError(str(error))
+    if type(error).__module__ != "builtins":
+        return RuntimeError("in a worker:\n" + "".join(traceback.format_exception(error)))
+    error.add_note("in a worker:\n" + "".join(traceback.format_exception(error)))
+    return error

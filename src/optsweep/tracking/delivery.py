@@ -1,0 +1,183 @@
+"""Brings one trial's records to MLflow: in order, in as few calls as it allows, and again without harm.
+
+A run is made once, since it is looked for where an earlier try may have got through. What else is sent may be sent
+twice: points are told by key, time, step and value; params and tags by their keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from optsweep.tracking import names
+from optsweep.tracking.names import Status
+from optsweep.tracking.outage import passes
+from optsweep.tracking.records import Ended, MetricPoint, Opened, Points, Record, TextFile
+from optsweep.tracking.spool import opened
+from optsweep.tracking.writer import METRICS_PER_CALL, TAG_CHARACTERS, Tracker
+from optsweep.train.trial import Phase
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+POINTS_PER_CALL = METRICS_PER_CALL - 100
+"""MLflow splits a call of more than 1,000 points, params and tags together, and would send the tags first."""
+
+CUT_OFF = "cut off before its end; it was run again"
+
+
+class RunGoneError(Exception):
+    """Somebody deleted the run, or its experiment: the trial is to be delivered from its beginning."""
+
+
+class Delivery:
+    """One trial's way into MLflow. `begun`: an earlier delivery may have got through."""
+
+    def __init__(self, tracker: Tracker, *, begun: bool) -> None:
+        self.tracker, self.run_id = tracker, ""
+        self._doubt = begun  # whether a call was made of which nobody knows what became
+        self._opened: Opened | None = None
+        self._params: Mapping[str, str] = {}  # still to be sent
+        self._last: Mapping[str, int] = {}  # step of the last point by key, of a run that goes on
+
+    def bring(self, records: Sequence[Record]) -> None:
+        """Send records; the first call's first one says how the trial began. The same ones again where this failed.
+
+        Raises RunGoneError, and what MLflow raises.
+        """
+        self._opened = self._opened or opened(records)
+        if self._opened is None or not records:
+            return
+        try:
+            self._send(self._opened, records)
+        except Exception as error:
+            self._doubt = True
+            if self._is_gone(error):
+                raise RunGoneError from error
+            raise
+
+    def cut_off(self, time: int) -> None:
+        """Close the run of a trial whose worker is gone, unless somebody has closed it."""
+        status = self.tracker.client.get_run(self.run_id).data.tags.get(names.STATUS)
+        if status == Status.RUNNING:
+            tags = {names.STATUS: Status.CRASHED.value, names.ERROR: CUT_OFF}
+            self.bring([Ended(tags, {}, failed=True, time=time)])
+
+    def _send(self, trial: Opened, records: Sequence[Record]) -> None:
+        if not self.run_id:
+            self._open(trial)
+        points = [point for record in records if isinstance(record, Points) for point in record.points]
+        ends = [record for record in records if isinstance(record, Ended)]
+        params, tags = dict(self._params), dict[str, str]()
+        for end in ends:
+            params |= end.params
+            tags |= end.tags
+        self._log([point for point in points if point[3] > self._last.get(point[0], -1)], params, tags)
+        self._params = {}
+        for record in records:
+            if isinstance(record, TextFile):
+                self.tracker.client.log_text(self.run_id, record.text, record.name)
+        if ends:
+            status = "FAILED" if ends[-1].failed else "FINISHED"
+            self.tracker.client.set_terminated(self.run_id, status, ends[-1].time)
+            if self._doubt and trial.id:  # a call that was thought lost may have made a run after all
+                self._find(trial.id)
+
+    def _log(self, points: Sequence[MetricPoint], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """The tags with the last points: they say that the run is complete."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [Metric(key, value, time, step) for key, value, time, step in points]
+        parts = [metrics[i : i + POINTS_PER_CALL] for i in range(0, len(metrics), POINTS_PER_CALL)] or [[]]
+        for part in parts[:-1]:
+            self.tracker.client.log_batch(self.run_id, metrics=part)
+        self.tracker.client.log_batch(
+            self.run_id,
+            metrics=parts[-1],
+            params=[Param(key, text) for key, text in params.items()],
+            tags=[RunTag(key, text[:TAG_CHARACTERS]) for key, text in tags.items()],
+        )
+
+    # -- the run ---------------------------------------------------------------------------------------------------
+
+    def _open(self, trial: Opened) -> None:
+        """Find the trial's run where there may be one, else make it."""
+        if trial.again:
+            place, own = (trial.arm, Phase(trial.phase), trial.slot), {trial.id, *trial.resume.split()}
+            self.tracker.lost_trials(*place, CUT_OFF, trial.repeat, own, trial.time)
+        if trial.id and (self._doubt or trial.resume):
+            found = self._find(trial.id)
+            for attempt in trial.resume.split() if found is None else ():
+                found = found or self._find(attempt)
+            if found is not None:
+                self._go_on(trial, found)
+                return
+        parent = self.tracker.known_arm_run(trial.arm) or trial.tags[names.PARENT]
+        tags = {**trial.tags, names.PARENT: parent}
+        run = self.tracker.client.create_run(self.tracker.experiment_id, trial.time, tags, trial.name)
+        self.run_id, self._params, self._last = str(run.info.run_id), trial.params, {}
+
+    def _find(self, trial: str) -> Run | None:
+        """The run of a trial; further ones are deleted, which a call that was thought lost has made."""
+        condition = f"tags.`{names.TRIAL}` = '{trial}'"
+        found = list(self.tracker.client.search_runs([self.tracker.experiment_id], condition))
+        found.sort(key=lambda run: (run.info.run_id != self.run_id, -len(run.data.metrics), run.info.run_id))
+        for run in found[1:]:
+            self.tracker.client.delete_run(run.info.run_id)
+        return found[0] if found else None
+
+    def _go_on(self, trial: Opened, run: Run) -> None:
+        """Write to a run that is there: of this trial, or of the attempt that it resumes."""
+        client, run_id = self.tracker.client, str(run.info.run_id)
+        if run.data.tags.get(names.TRIAL) != trial.id:
+            own = {key: text for key, text in trial.tags.items() if key != names.PARENT}
+            self.tracker.set_tags(run_id, {**own, names.ERROR: ""})  # its phase too: it may have been set aside
+            client.update_run(run_id, status="RUNNING")
+        if trial.resume:
+            history = {key: client.get_metric_history(run_id, key) for key in run.data.metrics}
+            self._last = {key: max(point.step for point in points) for key, points in history.items()}
+        self.run_id = run_id
+        self._params = {key: text for key, text in trial.params.items() if key not in run.data.params}
+
+    def _is_gone(self, error: BaseException) -> bool:
+        """Whether a call failed because the run isn't there any more."""
+        from mlflow.exceptions import MlflowException
+
+        if passes(error) or not isinstance(error, MlflowException):
+            return False
+        try:
+            if self.run_id:
+                return bool(self.tracker.client.get_run(self.run_id).info.lifecycle_stage != "active")
+            experiment = self.tracker.client.get_experiment(self.tracker.experiment_id)
+            return bool(experiment.lifecycle_stage != "active")
+        except MlflowException as failure:
+            return bool(failure.error_code == "RESOURCE_DOES_NOT_EXIST")
+
+
+class AtOnce:
+    """Takes a trial's records to MLflow as they are written, with nothing in between."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._delivery = Delivery(tracker, begun=False)
+        self._waiting: list[Record] = []
+
+    @property
+    def run_id(self) -> str:
+        """Of the run in MLflow."""
+        return self._delivery.run_id
+
+    def add(self, *records: Record) -> None:
+        """Keep records for the next write."""
+        self._waiting += records
+
+    def write(self) -> None:
+        """Send what was kept."""
+        self._delivery.bring(self._waiting)
+        self._waiting.clear()
+
+    def secure(self) -> None:
+        """Send what was kept."""
+        self.write()
+
+    def close(self) -> None:
+        """Nothing more comes."""

@@ -1,0 +1,137 @@
+"""Takes files of the spool to MLflow, whoever wrote them: the call for what waits, and what a courier does for one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+
+from optsweep.address import near
+from optsweep.errors import first_line, without_secrets
+from optsweep.tracking.delivery import Delivery, RunGoneError
+from optsweep.tracking.outage import StoreFailureError, patiently, tracking_outage
+from optsweep.tracking.records import Ended, Opened, Record
+from optsweep.tracking.spool import Spool, SpoolFile, opened
+from optsweep.tracking.writer import Tracker
+
+TRIES_ANEW = 5
+"""How often in a row a run may be deleted while it is delivered."""
+
+BUSY_SECONDS = 0.1
+"""Between two looks at files that another process is delivering."""
+
+MOST_BUSY_SECONDS = 60.0
+"""How long another process may take for them: one that is stopped takes for ever."""
+
+T = TypeVar("T")
+
+
+class Postman:
+    """Brings files of a spool to MLflow. Opens the store when there is something to deliver, and again when it must."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.spool = spool
+        self._tracker: Tracker | None = None
+
+    @property
+    def tracker(self) -> Tracker:
+        """The sweep's experiment, made if it is missing."""
+        if self._tracker is None:
+            self._tracker = Tracker(self.spool.tracking_uri, self.spool.sweep)
+        return self._tracker
+
+    def anew(self) -> None:
+        """Look everything up again: somebody deleted a run, or the experiment."""
+        self._tracker = None
+
+    def deliver(self, trial: str) -> bool:
+        """Deliver a trial's file whole, and remove it; false where another process has it, or an earlier attempt's.
+
+        A trial that hasn't ended was cut off: nobody who could end it has its file.
+        """
+        path = self.spool.path(trial)
+        if path is None:
+            return True
+        with self.spool.held(path) as file:
+            if file is None:
+                return self.spool.path(trial) is None
+            records, _ = file.read()
+            begun = opened(records)
+            if begun is not None:
+                if not self.may_go(begun):
+                    return False
+                ends = any(isinstance(record, Ended) for record in records)
+                until_it_stays(lambda: self._deliver(file, records, ends=ends), self.anew)
+            file.remove()
+        return True
+
+    def _deliver(self, file: SpoolFile, records: list[Record], *, ends: bool) -> None:
+        delivery = Delivery(self.tracker, begun=file.begun)
+        file.begin()
+        delivery.bring(records)
+        if not ends:
+            delivery.cut_off(int(file.path.stat().st_mtime * 1000))
+
+    def may_go(self, trial: Opened) -> bool:
+        """Deliver what earlier attempts at the trial's slot have left; whether those of which it resumes one are."""
+        if trial.again:
+            for other in self.spool.trials():
+                begun = self.spool.beginning(other)
+                if begun is not None and other != trial.id and begun.place == trial.place:
+                    self.deliver(other)
+        return all(map(self.deliver, reversed(trial.resume.split())))
+
+
+def until_it_stays(send: Callable[[], T], anew: Callable[[], None]) -> T:
+    """Send something again where its run is deleted meanwhile. Raises RunGoneError where that has no end."""
+    for _ in range(TRIES_ANEW):
+        with suppress(RunGoneError):
+            return send()
+        anew()
+    return send()
+
+
+def deliver(spool: Spool, stopping: Callable[[], bool] = lambda: False) -> int:
+    """Deliver all that waits in a spool, whoever wrote it; returns how many trials that were.
+
+    Trials that others still train stay. Raises StoreFailureError where the store is away for too long or refuses one,
+    with how many wait and where.
+    """
+    postman = Postman(spool)
+    outage = tracking_outage(spool.tracking_uri, spool.folder)
+    refused: dict[str, str] = {}
+    done, until = 0, time.monotonic() + MOST_BUSY_SECONDS
+    while trials := [trial for trial in spool.trials() if trial not in refused]:
+        left = []
+        for trial in trials:
+            try:
+                gone = patiently(partial(postman.deliver, trial), outage, stopping)
+            except StoreFailureError as error:
+                raise StoreFailureError(_waits(spool, str(error))) from error
+            except Exception as error:
+                refused[trial] = as_refused(trial, error)
+            else:
+                done += gone
+                left += [] if gone else [trial]
+        if not any(map(spool.has_ended, left)):
+            break
+        if time.monotonic() > until:
+            raise StoreFailureError(_waits(spool, "another process has them, and doesn't deliver them"))
+        time.sleep(BUSY_SECONDS)
+    if refused:
+        raise StoreFailureError(_waits(spool, next(iter(refused.values()))))
+    spool.clean()
+    return done
+
+
+def as_refused(trial: str, error: Exception) -> str:
+    """What is said of a trial that the store doesn't take, whatever one waits."""
+    return f"the tracking store refuses trial {trial} ({without_secrets(first_line(error))[:200]})"
+
+
+def _waits(spool: Spool, why: str) -> str:
+    count = len(spool.trials())
+    trials = "1 trial waits" if count == 1 else f"{count} trials wait"
+    return f"{why}; {trials} in {near(spool.folder)}, and `optsweep sync {spool.sweep}` delivers"

@@ -1,0 +1,158 @@
+"""The spool's way into a real MLflow store, which a fake one may get wrong; and what `sync` and pages do of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Run, ViewType
+
+from optsweep import api
+from optsweep.cli.doorman import run
+from optsweep.tracking import names, store
+from optsweep.tracking.postman import deliver
+from optsweep.tracking.spool import BEGUN, Spool
+from optsweep.tracking.writer import Tracker
+from optsweep.train.trial import Phase
+from spooling import OUTCOME, StillCourier, finish, rung, write
+from synthetic_store import fill
+
+CURVE = [(10, 1.0), (20, 2.0), (30, 3.0)]
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with its tables, which take seconds to make."""
+    folder = tmp_path_factory.mktemp("store")
+    store.check(f"sqlite:///{folder}/mlflow.db")
+    return folder
+
+
+@pytest.fixture
+def held(tmp_path: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(empty, tmp_path / "mlruns")
+    # absolute, since MLflow keeps an engine for each address as it is written
+    return Spool.of(f"sqlite:///{tmp_path}/mlruns/mlflow.db", f"sqlite:///{tmp_path}/mlruns/optuna.db", "s")
+
+
+def found(held: Spool) -> Sequence[Run]:
+    tracker = Tracker(held.tracking_uri, held.sweep)
+    return store.runs(tracker.client, tracker.experiment_id)
+
+
+def curve(held: Spool, run: Run, key: str = names.VAL_LOSS) -> list[tuple[int, float]]:
+    history = store.client(held.tracking_uri).get_metric_history(run.info.run_id, key)
+    return [(point.step, point.value) for point in sorted(history, key=lambda point: point.step)]
+
+
+def left_by_a_dead_worker(held: Spool, trial: str, *, ended: bool = True) -> None:
+    courier = StillCourier(held, [])
+    log = write(courier.open(trial), trial)
+    if ended:
+        log.end(OUTCOME)
+    for letter in courier.letters:
+        letter.file.close()
+
+
+def test_what_is_delivered_again_from_its_beginning_is_there_once(held: Spool) -> None:
+    """Its deliverer died before it took the file away."""
+    left_by_a_dead_worker(held, "a")
+    path = held.path("a")
+    assert path is not None
+    kept = path.read_bytes()
+    for _ in range(2):
+        assert deliver(held) == 1
+        (one,) = found(held)
+        assert curve(held, one) == CURVE
+        assert one.info.status == "FINISHED"
+        assert (one.data.tags[names.STATUS], one.data.params["lr"]) == ("finished", "0.001")
+        held.folder.mkdir(parents=True, exist_ok=True)
+        (held.folder / f"a{BEGUN}").write_bytes(kept)
+
+
+def test_a_run_that_is_resumed_is_open_again_and_goes_on(held: Spool) -> None:
+    left_by_a_dead_worker(held, "a", ended=False)
+    assert deliver(held) == 1
+    assert [(run.data.tags[names.STATUS], run.info.status) for run in found(held)] == [("crashed", "FAILED")]
+    courier = StillCourier(held, [])
+    log = write(courier.open("b"), "b", steps=(30,), resume="a", again=True)
+    courier.go()
+    assert [(run.data.tags[names.STATUS], run.info.status) for run in found(held)] == [("running", "RUNNING")]
+    log.rung(rung(40))
+    finish(log)
+    courier.go()
+    (one,) = found(held)
+    assert curve(held, one) == [*CURVE, (40, 4.0)]
+    assert [one.data.tags[key] for key in (names.TRIAL, names.STATUS, names.ERROR)] == ["b", "finished", ""]
+
+
+@pytest.mark.parametrize("what", ["run", "experiment"])
+def test_what_was_deleted_meanwhile_is_made_anew(held: Spool, what: str) -> None:
+    courier = StillCourier(held, [])
+    log = write(courier.open("a"), "a", steps=(10, 20))
+    courier.go()
+    (before,) = found(held)
+    client = store.client(held.tracking_uri)
+    if what == "run":
+        client.delete_run(before.info.run_id)
+    else:
+        client.delete_experiment(before.info.experiment_id)
+    log.rung(rung(30))
+    finish(log)
+    assert courier.once()
+    assert held.trials() == []
+    (one,) = [run for run in found(held) if run.data.tags[names.STATUS] == "finished"]
+    assert curve(held, one) == CURVE
+    everything = client.search_runs([one.info.experiment_id], run_view_type=ViewType.ALL)
+    assert len(everything) == (2 if what == "run" else 1)
+
+
+def test_an_earlier_attempt_at_the_slot_counts_as_crashed_and_other_slots_do_not(held: Spool) -> None:
+    left_by_a_dead_worker(held, "a")
+    deliver(held)
+    tracker = Tracker(held.tracking_uri, held.sweep)
+    parent = tracker.arm_run("arm", "arm")
+    for one in tracker.client.search_runs([tracker.experiment_id], f"tags.`{names.TRIAL}` = 'a'"):
+        tracker.set_tags(one.info.run_id, {names.PARENT: parent})
+    courier = StillCourier(held, [])
+    finish(write(courier.open("b"), "b", again=True))
+    courier.go()
+    assert {one.data.tags[names.TRIAL]: one.data.tags[names.STATUS] for one in tracker.trials("arm")} == {
+        "a": "crashed",
+        "b": "finished",
+    }
+    assert tracker.trials("arm", Phase.SEARCH, 1) == []
+
+
+def test_a_page_states_what_waits_and_sync_says_how_much(held: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(held.tracking_uri, "s", trials=2, seeds=2)
+    before = len(found(held))
+    left_by_a_dead_worker(held, "a")
+    api.report(held.tracking_uri, ["s"])
+    assert len(found(held)) == before + 1
+    left_by_a_dead_worker(held, "b")
+    assert run(["sync", "s", "--tracking-uri", held.tracking_uri, "--storage", held.storage]) == 0
+    said = ["sweep s: 1 trial was delivered", "its own command goes on with what is left to train"]
+    assert capsys.readouterr().out.splitlines() == said
+    assert len(found(held)) == before + 2
+
+
+def test_sync_of_a_store_that_is_away_or_of_no_sweep_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["sync", "mine"]) == 2
+    assert capsys.readouterr().err.startswith("optsweep: tracking.uri: there is no store at mlruns/mlflow.db")
+    assert run(["sync", "mine", "--tracking-uri", "http://127.0.0.1:1"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("optsweep: tracking.uri: no MLflow server answers at http://127.0.0.1:1")
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_that_waits_is_no_trouble(tmp_path: Path) -> None:
+    assert deliver(Spool.of("http://127.0.0.1:1", f"sqlite:///{tmp_path}/o.db", "s")) == 0
+    assert not list(tmp_path.iterdir())
