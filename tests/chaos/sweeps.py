@@ -8,6 +8,8 @@ from pathlib import Path
 
 NAME = "chaos"
 SHORT = "confirm.seeds=2 trainer.rungs=6 trainer.log_every=50"
+KEPT = "trainer.checkpoint_seconds=0.2"
+"""At the default, a minute, no trial of a second would go on from a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -107,17 +109,17 @@ def _own(target: str, source: str, steps: int) -> Mapping[str, str]:
 SWEEPS = (
     Sweep(
         "pruned, two searches",
-        f"task=iris_mlp optimizer=adamw,momentum {SHORT} trainer.steps=2000 search.trials=4 search.pruner=median "
+        f"task=iris_mlp optimizer=adamw,momentum {SHORT} {KEPT} trainer.steps=2000 search.trials=4 search.pruner=median "
         "sweep.repeats=2 hydra.launcher.workers=2",
     ),
     Sweep(
         "in lanes",
-        f"task=iris_mlp optimizer=adamw,soap averaging=ema weight_decay=decoupled {SHORT} trainer.steps=1000 "
+        f"task=iris_mlp optimizer=adamw,soap averaging=ema weight_decay=decoupled {SHORT} {KEPT} trainer.steps=1000 "
         "search.trials=6 search.over=[lr,weight_decay] trainer.lanes=2 hydra.launcher.workers=2",
     ),
     Sweep(
         "a loop of the user's",
-        f"task=mine optimizer=adamw,soap schedule=schedule_free {SHORT} search.trials=4 hydra.launcher.workers=2",
+        f"task=mine optimizer=adamw,soap schedule=schedule_free {SHORT} {KEPT} search.trials=4 hydra.launcher.workers=2",
         _own("train", LOOP, 1500),
     ),
     Sweep(
