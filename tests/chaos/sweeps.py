@@ -109,8 +109,8 @@ def _own(target: str, source: str, steps: int) -> Mapping[str, str]:
 SWEEPS = (
     Sweep(
         "pruned, two searches",
-        f"task=iris_mlp optimizer=adamw,momentum {SHORT} {KEPT} trainer.steps=2000 search.trials=4 search.pruner=median "
-        "sweep.repeats=2 hydra.launcher.workers=2",
+        f"task=iris_mlp optimizer=adamw,momentum {SHORT} {KEPT} trainer.steps=2000 search.trials=4 "
+        "search.pruner=median sweep.repeats=2 hydra.launcher.workers=2",
     ),
     Sweep(
         "in lanes",
@@ -119,7 +119,8 @@ SWEEPS = (
     ),
     Sweep(
         "a loop of the user's",
-        f"task=mine optimizer=adamw,soap schedule=schedule_free {SHORT} {KEPT} search.trials=4 hydra.launcher.workers=2",
+        f"task=mine optimizer=adamw,soap schedule=schedule_free {SHORT} {KEPT} search.trials=4 "
+        "hydra.launcher.workers=2",
         _own("train", LOOP, 1500),
     ),
     Sweep(
