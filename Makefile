@@ -4,12 +4,16 @@ SWEEP ?= soap_schedulefree_vs_adamw_cosine
 ARGS ?=
 BIN := .venv/bin
 PORT ?= 5000
+SEED ?= 1
+KILLS ?= 200
+OUTAGES ?= 20
+REPLAY ?=
 
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check ui report bench docs gallery clean
+.PHONY: help sweep test check chaos audit ui report bench docs gallery clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +37,15 @@ check: .venv/ready ## lint, directions of imports, and types
 	@$(BIN)/ruff format --check -q src tests benchmarks docs
 	@PYTHONPATH=src $(BIN)/lint-imports --no-cache --no-logo > .venv/imports.txt 2>&1 || { cat .venv/imports.txt; exit 1; }
 	@$(BIN)/mypy
+
+chaos: .venv/ready ## kill, freeze and starve small sweeps, and compare: make chaos [SEED=1] [KILLS=200] [REPLAY=1/7]
+	@PYTHONPATH=tests $(BIN)/python -m chaos --seed $(SEED) --kills $(KILLS) --outages $(OUTAGES) \
+	  $(if $(REPLAY),--replay $(REPLAY)) $(ARGS)
+
+audit: .venv/ready ## look for known vulnerabilities of the installed packages (asks a database on the network)
+	@$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[audit]'
+	@$(BIN)/pip freeze --exclude-editable | sed 's/+.*//' > .venv/installed.txt
+	@$(BIN)/pip-audit --strict --no-deps --disable-pip -r .venv/installed.txt $(ARGS)
 
 ui: .venv/ready ## browse every run in the MLflow UI on 127.0.0.1:5000 (PORT=…)
 	@echo "http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning"
