@@ -1,7 +1,7 @@
 """Runs with all that stands in them, and histories of many metrics: a server is asked as ever, a database at once.
 
-MLflow's client makes an object of every tag, param and value on the way, and reads one history a call, for each of which
-SQLite goes over all points that any run has of that metric.
+MLflow's client makes an object of every tag, param and value on the way, and reads one history a call, for each of
+which SQLite goes over all points that any run has of that metric.
 """
 
 from __future__ import annotations
