@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -25,6 +27,7 @@ class LocalLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands over."""
         assert isinstance(task_function, Command)
+        hydra_context.config_loader = ComposedOnce(hydra_context.config_loader.get_search_path())
         self.hydra_context, self.command, self.config = hydra_context, task_function, config
         _star_out(config)
         self.written = Written(Path(config.hydra.sweep.dir) / "multirun.yaml")  # by Hydra's sweeper, after this
@@ -63,6 +66,21 @@ class LocalLauncher(Launcher):
             done.return_value = finished.result
             returns.append(done)
         return returns
+
+
+class ComposedOnce(ConfigLoaderImpl):
+    """Keeps what it composes: Hydra's sweeper tries every job before the launcher is asked, which wants them again."""
+
+    def __init__(self, search_path: ConfigSearchPath) -> None:
+        super().__init__(search_path)
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """The config of a job of the one multirun that this is for."""
+        job = tuple(sweep_overrides)
+        if job not in self._composed:
+            self._composed[job] = super().load_sweep_config(master_config, sweep_overrides)
+        return self._composed[job]
 
 
 def _star_out(config: DictConfig) -> None:

@@ -91,7 +91,7 @@ def _done(
 
 def _next(taken: SynchronizedArray[int], side: int, count: int) -> int | None:
     with taken.get_lock():
-        if sum(taken) == count:
+        if taken[_FRONT] + taken[_BACK] == count:
             return None
         taken[side] += 1
         return taken[_FRONT] - 1 if side == _FRONT else count - taken[_BACK]
