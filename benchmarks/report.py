@@ -60,10 +60,10 @@ class Shape:
 
 
 SHAPES = (
-    Shape(tasks=1, arms=2, trials=500, seconds=20, mebibytes=1024, rounds=3),
-    Shape(tasks=1, arms=20, trials=50, seconds=20, mebibytes=1024, rounds=3),
-    Shape(tasks=1, arms=20, trials=500, seconds=120),
-    Shape(tasks=10, arms=20, trials=50, seconds=120),
+    Shape(tasks=1, arms=2, trials=500, seconds=10, mebibytes=1024, rounds=3),
+    Shape(tasks=1, arms=20, trials=50, seconds=10, mebibytes=1024, rounds=3),
+    Shape(tasks=1, arms=20, trials=500, seconds=90),
+    Shape(tasks=10, arms=20, trials=50, seconds=90),
 )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optsweep.address import TRACKING_KEY, read_address
 from optsweep.config.arm import Arm
 from optsweep.errors import SweepFailedError
 
@@ -111,12 +112,11 @@ def run(
         return Finished(result, None, None)
     if result.reported and index.is_file():
         return Finished(result, None, index)
-    from optsweep.report import write_report
+    from optsweep.report import helpers, write_report
 
-    with stopping_said(result.done, command, observe):
-        cores = num_cores()
+    with stopping_said(result.done, command, observe), helpers(num_cores()) as helped:
         written = waiting(
-            arms[0], lambda: write_report(result.tracking_uri, [result.sweep], index.parent, processes=cores)
+            arms[0], lambda: write_report(result.tracking_uri, [result.sweep], index.parent, helped=helped)
         )
         waiting(arms[0], lambda: note_report(result))
     return Finished(result, written, index)
@@ -223,13 +223,14 @@ def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None) ->
     Raises UserError for a store that can't be opened, and ValueError, naming the nearest, for a sweep that isn't there.
     """
     from optsweep.launch.environment import num_cores
-    from optsweep.report import write_report
+    from optsweep.report import helpers, write_report
     from optsweep.tracking.store import check
 
-    check(tracking_uri, create=False)
-    for sweep in sweeps:
-        _delivered(tracking_uri, Arm.storage, sweep)
-    return write_report(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), processes=num_cores())
+    with helpers(num_cores() if read_address(TRACKING_KEY, tracking_uri).is_there else 1) as helped:
+        check(tracking_uri, create=False)
+        for sweep in sweeps:
+            _delivered(tracking_uri, Arm.storage, sweep)
+        return write_report(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), helped=helped)
 
 
 def judge(

@@ -16,7 +16,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from optsweep.errors import UserError
-from optsweep.report import Report, SweepNotFound, write_report
+from optsweep.report import Report, SweepNotFound, helpers, write_report
 from optsweep.report import page as report_page
 from optsweep.report.figures import canvas
 from optsweep.tracking import names
@@ -290,7 +290,8 @@ def test_several_processes_draw_what_one_draws(store: str, tmp_path: Path) -> No
         seeds=2,
     )
     for folder, processes in (("by-several", 2), ("by-one", 1)):
-        write_report(store, ["many"], tmp_path / folder, attach=False, processes=processes)
+        with helpers(processes) as helped:
+            write_report(store, ["many"], tmp_path / folder, attach=False, helped=helped)
     files = {path.relative_to(tmp_path / "by-one") for path in (tmp_path / "by-one").rglob("*") if path.is_file()}
     assert len({path.name[:2] for path in files if path.suffix == ".svg"}) >= 2
     for file in files:

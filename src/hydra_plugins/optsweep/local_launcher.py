@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -30,6 +32,7 @@ class LocalLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands over."""
         assert isinstance(task_function, Command)
+        hydra_context.config_loader = ComposedOnce(hydra_context.config_loader.get_search_path())
         self.hydra_context, self.command, self.config = hydra_context, task_function, config
         _star_out(config)
         self.written = Written(Path(config.hydra.sweep.dir) / "multirun.yaml")  # by Hydra's sweeper, after this
@@ -85,6 +88,21 @@ class _Terminal:
     def __exit__(self, *error: object) -> None:
         if self._display is not None:
             self._display.__exit__(*error)
+
+
+class ComposedOnce(ConfigLoaderImpl):
+    """Keeps what it composes: Hydra's sweeper tries every job before the launcher is asked, which wants them again."""
+
+    def __init__(self, search_path: ConfigSearchPath) -> None:
+        super().__init__(search_path)
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """The config of a job of the one multirun that this is for."""
+        job = tuple(sweep_overrides)
+        if job not in self._composed:
+            self._composed[job] = super().load_sweep_config(master_config, sweep_overrides)
+        return self._composed[job]
 
 
 def _star_out(config: DictConfig) -> None:

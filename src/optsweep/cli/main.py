@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
 from optsweep.terminal import replace_what_cannot_be_shown
+
+YOUNG_OBJECTS = 20_000
+"""Between two searches for garbage: what imports make stays, and looking through it was a tenth of a short command."""
 
 HELP = """optsweep: which optimizer and learning-rate schedule should you use for your model?
 
@@ -55,6 +59,7 @@ def main() -> None:
 
         _say(f"optsweep {__version__}\n")
         raise SystemExit(0)
+    gc.set_threshold(YOUNG_OBJECTS)
     from optsweep.cli.doorman import run
 
     raise SystemExit(run(arguments))

@@ -1,6 +1,7 @@
 """The report of a sweep: reads MLflow, states the verdict, draws the figures, writes one page.
 
-`write_report` is the only door. mlflow and matplotlib are imported when it is called, because they take seconds.
+`write_report` is the only door; `helpers` are processes that draw with it. mlflow and matplotlib are imported when it
+is called, because they take seconds.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from optsweep.report.processes import Helpers, helpers
 from optsweep.tracking.store import SweepNotFound
 
-__all__ = ["Report", "SweepNotFound", "write_report"]
+__all__ = ["Helpers", "Report", "SweepNotFound", "helpers", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,11 @@ class Report:
 
 
 def write_report(
-    tracking_uri: str, sweeps: Sequence[str], out: Path, *, attach: bool = True, processes: int = 1
+    tracking_uri: str, sweeps: Sequence[str], out: Path, *, attach: bool = True, helped: Helpers | None = None
 ) -> Report:
     """Write index.html, figures/, results.json, results.csv and references.bib of `sweeps` into the folder `out`.
 
-    Figures of many arms are drawn by up to `processes` processes; from a script, more than 1 needs the guard
+    `helped` by `helpers(PROCESSES)`, figures are drawn by several processes; from a script that needs the guard
     `if __name__ == "__main__"`, as multiprocessing does.
 
     With `attach` the folder also goes to MLflow, as artifacts `report/` of the sweep's run; a report of several sweeps
@@ -49,12 +51,9 @@ def write_report(
         raise SweepNotFound("sweep.name: name at least one sweep to report")
     store.check_store(tracking_uri)
     client = store.client(tracking_uri)
-    wanted = [
-        (name, store.find_experiment(client, name)) for name in dict.fromkeys(sweeps)
-    ]  # before anything is started
-    with write.helpers(processes) as pool:
-        loaded = [load_sweep(client, name, experiment) for name, experiment in wanted]
-        report = write.write(loaded, tracking_uri, out, pool)
+    wanted = [(name, store.find_experiment(client, name)) for name in dict.fromkeys(sweeps)]
+    loaded = [load_sweep(client, name, experiment) for name, experiment in wanted]
+    report = write.write(loaded, tracking_uri, out, helped)
     if attach and len(loaded) == 1 and loaded[0].run_id:
         client.log_artifacts(loaded[0].run_id, str(out), "report")
     return report

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +30,7 @@ from optsweep.report.figures import (
     schedules,
     search,
 )
+from optsweep.report.processes import Helpers
 from optsweep.report.table import table
 from optsweep.report.verdict import verdict
 from optsweep.tracking.reader import SweepRecord
@@ -44,14 +42,14 @@ def stated(sweeps: Sequence[SweepRecord]) -> dict[str, Any]:
     return results.results(sweeps, [verdict(group) for group in groups], across(groups), [])
 
 
-def write(sweeps: Sequence[SweepRecord], tracking_uri: str, out: Path, pool: Executor | None = None) -> Report:
+def write(sweeps: Sequence[SweepRecord], tracking_uri: str, out: Path, helped: Helpers | None = None) -> Report:
     """Write the folder `out`; figures of an earlier report in it that no longer exist are removed."""
     groups = compare(sweeps)
     verdicts = [verdict(group) for group in groups]
     found = across(groups)
     out.mkdir(parents=True, exist_ok=True)
     _remove_old_figures(out)
-    drawings = _draw(groups, out / "figures", pool)
+    drawings = _draw(groups, out / "figures", helped)
     over = _draw_across(found, out / "figures")
     drawn = [drawing for held in (*drawings, *over) for drawing in held]
     cited = references.bibliography(sweeps, groups, [drawing.name for drawing in drawn])
@@ -63,24 +61,6 @@ def write(sweeps: Sequence[SweepRecord], tracking_uri: str, out: Path, pool: Exe
     index.write_text(page.render(sweeps, verdicts, drawings, found, over, cited, tracking_uri), encoding="utf-8")
     columns, rows = table(groups)
     return Report(index, (*found.texts, *(v.text for v in verdicts)), columns, rows, bool(content["partial"]))
-
-
-@contextmanager
-def helpers(processes: int) -> Iterator[Executor | None]:
-    """Processes that help to draw; the first one imports what it needs while the sweeps are still being read."""
-    if processes < 2:
-        yield None
-        return
-    # a fork of a process with threads may hang
-    with ProcessPoolExecutor(processes - 1, multiprocessing.get_context("spawn")) as pool:
-        pool.submit(_import_what_draws)
-        yield pool
-
-
-def _import_what_draws() -> None:
-    import matplotlib.backends.backend_agg
-    import matplotlib.backends.backend_svg
-    import matplotlib.figure  # noqa: F401
 
 
 def named_plans(groups: Sequence[Group], found: Across) -> dict[str, canvas.FigurePlan]:
@@ -109,32 +89,17 @@ def _across_prefixes(count: int) -> list[str]:
     return [f"across-{place:02d}-" if count > 1 else "across-" for place in range(1, count + 1)]
 
 
-def _draw(groups: Sequence[Group], folder: Path, pool: Executor | None) -> list[list[canvas.Drawing]]:
+def _draw(groups: Sequence[Group], folder: Path, helped: Helpers | None) -> list[list[canvas.Drawing]]:
     """All figures of all groups; with several groups their files start with the group's number and name."""
     prefixes = _prefixes(groups)
-    tasks = [(kind, group, prefix) for group, prefix in zip(groups, prefixes, strict=True) for kind in _FIGURES]
-    many = sum(len(group.arms) for group in groups) >= _MANY_ARMS
-    drawn = iter(_shared_out(partial(_draw_kind, folder=folder), tasks, pool if many else None))
+    tasks = [(place, kind) for place in range(len(groups)) for kind in _FIGURES]
+    draw = partial(_draw_kind, groups=groups, prefixes=prefixes, folder=folder)
+    drawn = iter([draw(task) for task in tasks] if helped is None else helped.share(draw, tasks))
     found = []
     for prefix in prefixes:
         held = [(drawing, prefix) for _ in _FIGURES for drawing in next(drawn)]
         found.append([drawing for drawing, _ in sorted(held, key=_on_the_page)])
     return found
-
-
-_MANY_ARMS = 8  # of fewer, this process has drawn all before another one is there
-
-
-def _shared_out(do: Callable[[_Task], _Drawings], tasks: Sequence[_Task], pool: Executor | None) -> list[_Drawings]:
-    """What `do` gives for each task. The pool begins at the front, this process meanwhile at the back."""
-    if pool is None:
-        return [do(task) for task in tasks]
-    futures = [pool.submit(do, task) for task in tasks]
-    own = {}
-    for place in reversed(range(len(tasks))):
-        if futures[place].cancel():  # nobody has begun it
-            own[place] = do(tasks[place])
-    return [own[place] if place in own else future.result() for place, future in enumerate(futures)]
 
 
 def _on_the_page(of: tuple[canvas.Drawing, str]) -> tuple[bool, int]:
@@ -147,9 +112,11 @@ def _prefix(group: Group, place: int) -> str:
     return f"{place:02d}-{slug}-"
 
 
-def _draw_kind(task: _Task, folder: Path) -> _Drawings:
-    kind, group, prefix = task
-    return [canvas.save(plan, prefix, folder) for plan in kind(group)]
+def _draw_kind(
+    task: tuple[int, _Kind], groups: Sequence[Group], prefixes: Sequence[str], folder: Path
+) -> list[canvas.Drawing]:
+    place, kind = task
+    return [canvas.save(plan, prefixes[place], folder) for plan in kind(groups[place])]
 
 
 def across_plans(found: Across) -> list[list[canvas.FigurePlan]]:
@@ -167,8 +134,6 @@ def _draw_across(found: Across, folder: Path) -> list[list[canvas.Drawing]]:
 
 
 _Kind = Callable[[Group], list[canvas.FigurePlan]]
-_Task = tuple[_Kind, Group, str]
-_Drawings = list[canvas.Drawing]
 _FIGURES: tuple[_Kind, ...] = (
     search.plans,  # half of the time, so begun first where several processes draw
     outcome.plans,

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from optsweep.search.brackets import LEAST_FACTOR, LR, SIDES, Axis, axes_of
 from optsweep.search.space import Dimension, Params, Space, Value, number_of
@@ -135,6 +134,8 @@ def seed_of(*parts: object) -> int:
 
 @lru_cache(maxsize=256)
 def _points(seed: int, dimensions: int, count: int) -> NDArray[np.float64]:
+    from scipy.stats import qmc  # who asks how far a sweep is has no use for half a second of scipy
+
     return np.asarray(qmc.Sobol(dimensions, scramble=True, rng=seed).random_base2(max(1, math.ceil(math.log2(count)))))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from optsweep.inference.looks import Seeds
 from optsweep.inference.repeats import repeat_of
 from optsweep.tracking import names
 from optsweep.tracking.codec import UnreadableError
+from optsweep.tracking.contents import History, histories, whole_runs
 from optsweep.tracking.names import Status
 from optsweep.tracking.paths import read_path, recorded_surface
 from optsweep.tracking.schema import (
@@ -36,7 +37,7 @@ from optsweep.tracking.schema import (
     trial_params,
 )
 from optsweep.tracking.sheets import read_sheet
-from optsweep.tracking.store import SweepNotFound, check_version, runs
+from optsweep.tracking.store import SweepNotFound, check_version
 from optsweep.train.trial import Phase
 
 if TYPE_CHECKING:  # importing mlflow costs seconds
@@ -169,7 +170,7 @@ def load_sweep(client: MlflowClient, name: str, experiment_id: str) -> SweepReco
     Raises SweepNotFound if the experiment is no sweep, UserError if another version wrote it.
     """
     by_kind: dict[str, list[Run]] = {"sweep": [], "arm": [], "trial": []}
-    for run in runs(client, experiment_id):
+    for run in whole_runs(client, experiment_id):
         if run.data.tags.get(names.PHASE) not in names.NOT_REPORTED:
             by_kind.get(run.data.tags.get(names.KIND, ""), []).append(run)
     if not by_kind["sweep"]:
@@ -194,7 +195,7 @@ def load_sweep(client: MlflowClient, name: str, experiment_id: str) -> SweepReco
         environment=sheet.environment,
         command=sheet.command,
         sessions=sheet.sessions,
-        arms=tuple(_with_curves(client, arm) for arm in arms),
+        arms=tuple(_with_path(client, arm) for arm in _with_curves(client, arms)),
     )
 
 
@@ -281,10 +282,25 @@ def _one_per_slot(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     return [chosen[key] for key in sorted(chosen, key=lambda key: (key[0] != Phase.SEARCH.value, *key[1:]))]
 
 
-def _with_curves(client: MlflowClient, arm: ArmRecord) -> ArmRecord:
-    """Curves of the confirm trials, or of the chosen (else best) search trials where there are none yet.
+def _with_curves(client: MlflowClient, arms: Sequence[ArmRecord]) -> list[ArmRecord]:
+    """The arms with the curves that figures draw, all read together."""
+    drawn = {trial.run_id: keys for arm in arms for trial, keys in _drawn(arm)}
+    found = histories(client, {run_id: list(keys) for run_id, keys in drawn.items()})
+    curves = {
+        run_id: {read: _curve(found.get((run_id, written), ())) for written, read in keys.items()}
+        for run_id, keys in drawn.items()
+    }
+    return [
+        replace(arm, trials=tuple(replace(t, curves=curves[t.run_id]) if t.run_id in curves else t for t in arm.trials))
+        for arm in arms
+    ]
 
-    All other trials need only their last values: reading every history would take minutes for thousands of trials.
+
+def _drawn(arm: ArmRecord) -> Iterator[tuple[TrialRecord, dict[str, str]]]:
+    """Confirm trials, or the chosen (else best) search trials where there are none yet, with the curves they need.
+
+    Those are metrics as they were written, with the key that each is read as. All other trials need only their last
+    values: reading every history would take minutes for thousands of trials.
     """
     drawn = {trial.run_id for trial in arm.of(Phase.CONFIRM)}
     if not drawn:
@@ -298,17 +314,13 @@ def _with_curves(client: MlflowClient, arm: ArmRecord) -> ArmRecord:
         key=lambda t: (t.status is not Status.FINISHED, t.slot),
         default=None,
     )
-    trials = []
     for trial in arm.trials:
         if trial.run_id in drawn:
             keys = (names.VAL_LOSS, names.VAL_ASIDE, names.TRAIN_LOSS, *((names.LR,) if trial is first else ()))
             written = {read: key for key, read in _DECIDED.items()} if names.VAL_ASIDE in trial.metrics else {}
-            curves = {key: _curve(client, trial.run_id, written.get(key, key)) for key in keys if key in trial.metrics}
-            if names.TEST_LOSS in trial.metrics:
-                curves[names.TEST_BLOCKS] = _curve(client, trial.run_id, names.TEST_BLOCKS)
-            trial = replace(trial, curves=curves)
-        trials.append(trial)
-    return _with_path(client, replace(arm, trials=tuple(trials)))
+            wanted = {written.get(key, key): key for key in keys if key in trial.metrics}
+            blocks = {names.TEST_BLOCKS: names.TEST_BLOCKS} if names.TEST_LOSS in trial.metrics else {}
+            yield trial, wanted | blocks
 
 
 def _with_path(client: MlflowClient, arm: ArmRecord) -> ArmRecord:
@@ -321,10 +333,9 @@ def _with_path(client: MlflowClient, arm: ArmRecord) -> ArmRecord:
     return replace(arm, trials=tuple(replace(t, path=path) if t is first else t for t in arm.trials))
 
 
-def _curve(client: MlflowClient, run_id: str, key: str) -> Curve:
-    """A metric's history by step; of a step that was logged twice (a resumed trial), the last."""
-    history = sorted(client.get_metric_history(run_id, key), key=lambda point: (point.step, point.timestamp))
-    points = {point.step: infinity(point.value) for point in history}
+def _curve(history: History) -> Curve:
+    """A metric by step; of a step that was logged twice (a resumed trial), the last."""
+    points = {step: infinity(value) for step, value in history}
     return Curve(np.array(list(points), dtype=np.int64), np.array(list(points.values()), dtype=np.float64))
 
 

@@ -1,0 +1,97 @@
+"""Processes that help to draw a report. They import while its sweeps are being read, and get what is drawn once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import SynchronizedArray
+
+Task = TypeVar("Task")
+Done = TypeVar("Done")
+
+_FRONT, _BACK = 0, 1
+_TASKS_PER_HELPER = 12
+"""Figures of one group take about as long as the start of another process."""
+
+
+@dataclass(frozen=True)
+class Helpers:
+    """Processes beside this one."""
+
+    most: int
+    pool: Executor
+    taken: SynchronizedArray[int]  # tasks begun at the front and at the back
+
+    def share(self, do: Callable[[Task], Done], tasks: Sequence[Task]) -> list[Done]:
+        """What `do` gives for each task. Helpers begin at the front, this process meanwhile at the back.
+
+        `do` travels once to each helper, with what it holds. A helper that dies has done nothing.
+        """
+        self.taken[:] = [0, 0]
+        wanted = min(self.most, 1 + (len(tasks) - 1) // _TASKS_PER_HELPER)
+        done: dict[int, Done] = {}
+        with suppress(BrokenProcessPool):
+            futures = [self.pool.submit(_at_the_front, do, tasks) for _ in range(wanted)]
+            done |= _done(do, tasks, self.taken, _BACK)
+            for future in futures:
+                done |= future.result()
+        return [done[place] if place in done else do(task) for place, task in enumerate(tasks)]
+
+
+@contextmanager
+def helpers(processes: int) -> Iterator[Helpers | None]:
+    """`processes` in all, this one included; of less than two there is none to help. The first begins to import."""
+    if processes < 2:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    taken = context.Array("i", 2)
+    with ProcessPoolExecutor(processes - 1, context, _remember, (taken,)) as pool:
+        with suppress(BrokenProcessPool):
+            pool.submit(_import_what_draws)
+        yield Helpers(processes - 1, pool, taken)
+
+
+_TAKEN: list[SynchronizedArray[int]] = []
+"""In a helper: how far it and the others are."""
+
+
+def _remember(taken: SynchronizedArray[int]) -> None:
+    _TAKEN.append(taken)
+
+
+def _import_what_draws() -> None:
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
+
+    import optsweep.report.write  # noqa: F401
+
+
+def _at_the_front(do: Callable[[Task], Done], tasks: Sequence[Task]) -> dict[int, Done]:
+    return _done(do, tasks, _TAKEN[0], _FRONT)
+
+
+def _done(
+    do: Callable[[Task], Done], tasks: Sequence[Task], taken: SynchronizedArray[int], side: int
+) -> dict[int, Done]:
+    """What `do` gives for the tasks that nobody else has begun, by their places."""
+    done = {}
+    while (place := _next(taken, side, len(tasks))) is not None:
+        done[place] = do(tasks[place])
+    return done
+
+
+def _next(taken: SynchronizedArray[int], side: int, count: int) -> int | None:
+    with taken.get_lock():
+        if taken[_FRONT] + taken[_BACK] == count:
+            return None
+        taken[side] += 1
+        return taken[_FRONT] - 1 if side == _FRONT else count - taken[_BACK]
