@@ -11,6 +11,8 @@ from typing import TypeVar
 from optsweep.inference.repeats import seed_index
 from optsweep.search.history import NO_HISTORY, History
 from optsweep.search.slots import Choice, Slot
+from optsweep.search.space import Space, number_of
+from optsweep.tracking.schema import Chosen
 
 T = TypeVar("T")
 
@@ -79,3 +81,19 @@ def pooled(searches: Sequence[Standing], seeds: int) -> Pooled:
 def _by_index(searches: Sequence[Mapping[int, T]]) -> dict[int, T]:
     """What each search has by seed, by the seeds' indices over all."""
     return {seed_index(repeat, seed): value for repeat, held in enumerate(searches) for seed, value in held.items()}
+
+
+def chosen_of(choice: Choice | None, space: Space) -> Chosen | None:
+    """The choice as the arm's sheet has it."""
+    if choice is None:
+        return None
+    among = {key for key, dimension in space.dimensions.items() if dimension.choices}
+    return Chosen(
+        params={key: number_of(choice.params, key) for key in choice.params if key not in among},
+        choices={key: value for key, value in choice.params.items() if key in among},
+        mean=choice.mean if choice.count else None,
+        n=choice.count,
+        bracketed=choice.sides,
+        searched=dict(choice.searched),
+        slots=tuple(choice.numbers),
+    )
