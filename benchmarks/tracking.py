@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,7 +31,7 @@ RUNGS, POINTS, STEPS = 10, 30, 600
 WARM_UP = 3
 CALLS = ("create_run", "log_batch", "set_terminated")
 
-Times = dict[str, list[tuple[float, float]]]
+Times = defaultdict[str, list[tuple[float, float]]]
 
 
 def timed(times: Times, name: str, call: Callable[[], Any]) -> Any:
@@ -45,8 +46,11 @@ def watch(tracker: Tracker, times: Times, way: str) -> None:
     """Note every call that the tracker's client makes."""
     for name in CALLS:
         call = getattr(tracker.client, name)
-        watched = lambda *a, call=call, name=name, **k: timed(times, f"{way}: {name}", lambda: call(*a, **k))  # noqa: E731
-        setattr(tracker.client, name, watched)
+        setattr(tracker.client, name, partial(_timed_call, times, f"{way}: {name}", call))
+
+
+def _timed_call(times: Times, name: str, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    return timed(times, name, partial(call, *args, **options))
 
 
 def train(log: TrialLog) -> None:
@@ -62,7 +66,7 @@ def train(log: TrialLog) -> None:
 
 def measure(folder: Path, trials: int) -> Times:
     """Times by way and call."""
-    uri, times = f"sqlite:///{folder}/mlflow.db", defaultdict(list)
+    uri, times = f"sqlite:///{folder}/mlflow.db", Times(list)
     store.check(uri)
     tracker = Tracker(uri, "made-up")
     parent = tracker.arm_run("arm", "arm")
@@ -75,10 +79,10 @@ def measure(folder: Path, trials: int) -> Times:
             for way in "ab"
         )
         at_once = TrialLog(AtOnce(tracker), parent, "a trial", next(heads), "accuracy")
-        timed(times, "at once: the training thread", lambda log=at_once: train(log))
+        timed(times, "at once: the training thread", partial(train, at_once))
         head = next(heads)
         spooled = TrialLog(courier.open(head.id), parent, "a trial", head, "accuracy")
-        timed(times, "by the courier: the training thread", lambda log=spooled: train(log))
+        timed(times, "by the courier: the training thread", partial(train, spooled))
         timed(times, "by the courier: its thread", courier.once)
     return times
 
