@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
+from optsweep.config.arm import Arm
 from optsweep.inference.repeats import seed_index
 from optsweep.search.history import NO_HISTORY, History
-from optsweep.search.slots import Choice, Slot
+from optsweep.search.slots import Choice, SearchPlan, Slot, seed_of
 
 T = TypeVar("T")
 
@@ -79,3 +80,16 @@ def pooled(searches: Sequence[Standing], seeds: int) -> Pooled:
 def _by_index(searches: Sequence[Mapping[int, T]]) -> dict[int, T]:
     """What each search has by seed, by the seeds' indices over all."""
     return {seed_index(repeat, seed): value for repeat, held in enumerate(searches) for seed, value in held.items()}
+
+
+def search_plan(arm: Arm, repeat: int) -> SearchPlan:
+    """What is decided of a repeat's search of an arm; its points and its sampler have a seed of their own."""
+    return SearchPlan(
+        trials=arm.search.trials,
+        lag=arm.search.lag,
+        sampler=arm.search.sampler,
+        pruner=arm.search.pruner,
+        reruns=arm.search.reruns,
+        seed=seed_of(arm.seed, "repeat", repeat) if repeat else arm.seed,
+        arm=arm.name,
+    )
