@@ -99,16 +99,19 @@ def test_trials_that_end_meanwhile_are_not_waited_for(
 ) -> None:
     """Of a sweep that goes on there are always some that have ended and that its couriers have."""
     courier = StillCourier(held, [])
-    finish(write(courier.open("a"), "a"))
+    busy = write(courier.open("a"), "a")
+    busy.end(OUTCOME)
     bring = postman.Postman.deliver
 
     def another_ends(self: postman.Postman, trial: str) -> bool:
         done = bring(self, trial)
         write(courier.open(f"{trial}-"), f"{trial}-").end(OUTCOME)
+        busy.close()
         return done
 
     monkeypatch.setattr(postman.Postman, "deliver", another_ends)
-    monkeypatch.setattr(postman, "MOST_BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(postman, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(postman, "MOST_BUSY_SECONDS", 1.0)
     assert deliver(held) == 1
 
 

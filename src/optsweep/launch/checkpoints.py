@@ -133,7 +133,8 @@ class Checkpoints:
 
     def forget(self, studies: Studies, arms: Collection[tuple[str, int]]) -> None:
         """Remove what dead workers have left of trials of these searches, which are at their end."""
-        if not (left := {path.name.partition(".")[0] for end in ("pt", "part") for path in self.folder.glob(f"*.{end}")}):
+        left = {path.name.partition(".")[0] for end in ("pt", "part") for path in self.folder.glob(f"*.{end}")}
+        if not left:
             return
         trials = (trial for arm, repeat in arms for phase in Phase for trial in studies.trials(arm, phase, repeat))
         self.remove(left & {str(trial.user_attrs.get("id")) for trial in trials})

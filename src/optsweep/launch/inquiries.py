@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Here:
 @contextmanager
 def staying() -> Iterator[None]:
     """The working folder afterwards is that of before, wherever the user's code goes: stores are found from it."""
-    before = os.getcwd()
+    before = Path.cwd()
     try:
         yield
     finally:

@@ -144,7 +144,8 @@ class Delivery:
         self._begins_late = run.data.tags.get(names.ERROR, "").startswith(BEGINNING_GONE)
         if run.data.tags.get(names.TRIAL) != trial.id:
             own = {key: text for key, text in trial.tags.items() if key != names.PARENT}
-            self.tracker.set_tags(run_id, {**own, names.ERROR: BEGINNING_GONE if self._begins_late else ""})  # its phase too: it may have been set aside
+            error = BEGINNING_GONE if self._begins_late else ""
+            self.tracker.set_tags(run_id, {**own, names.ERROR: error})  # its phase too: it may have been set aside
             client.update_run(run_id, status="RUNNING")
         if trial.resume:
             history = {key: client.get_metric_history(run_id, key) for key in run.data.metrics}
