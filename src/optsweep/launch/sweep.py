@@ -109,7 +109,9 @@ def run_sweep(
             waiting(first, opened.planner.deferred.send)
             waiting(first, lambda: _note_session(prepared, opened, begin))
             timed = waiting(first, lambda: _time_steps(prepared, opened, observe))
-            return waiting(first, lambda: _conclude(prepared, opened, trained, timed, begin, observe))
+            result = waiting(first, lambda: _conclude(prepared, opened, trained, timed, begin, observe))
+            prepared.spool.clean()  # of what outages have left since
+            return result
 
 
 @dataclass(frozen=True)
