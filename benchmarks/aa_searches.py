@@ -32,7 +32,7 @@ from optsweep.inference.comparison import Conclusion, Finding, judge
 from optsweep.inference.looks import Level
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.environment import num_cores
-from optsweep.launch.sweep import search_plan
+from optsweep.launch.standing import search_plan
 from optsweep.launch.worker import trial_of
 from optsweep.search.ownership import Claim
 from optsweep.search.slots import SearchPlan, Slot, choose, seed_of, suggest

@@ -140,7 +140,7 @@ def test_the_folder_lies_beside_the_storage(tmp_path: Path) -> None:
     beside = Checkpoints.of(f"sqlite:///{tmp_path}/optuna.db", "a").folder
     assert beside.parent == tmp_path / "checkpoints"
     assert beside != Checkpoints.of(f"sqlite:///{tmp_path}/optuna.db", "b").folder
-    assert Checkpoints.of("postgresql://host/db", "a").folder.parent == Path("mlruns/checkpoints")
+    assert Checkpoints.of("postgresql://host/db", "a").folder.parent == Path("mlruns/checkpoints").absolute()
 
 
 # -- a batch -------------------------------------------------------------------------------------------------------
@@ -289,6 +289,7 @@ def test_what_dead_workers_have_left_is_forgotten_at_the_end(studies: Studies, f
     (popped,) = studies.pop("arm", Phase.CONFIRM, "worker", 60.0, 1, repeat=1)
     for trial in (popped.id, "other"):
         files.write(trial, OWNER, STATE)
+    (files.folder / f"{popped.id}.pt").rename(files.folder / f"{popped.id}.123.part")  # killed while it wrote
     files.forget(studies, {("arm", 0), ("arm", 1)})
     assert names(files) == ["other.pt"]
 

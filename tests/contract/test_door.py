@@ -9,18 +9,22 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from optsweep import api
+from optsweep.cli import doorman
 from optsweep.cli.doorman import run
 from optsweep.command import Command
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
 from optsweep.errors import UserError
+from optsweep.tracking.outage import StoreFailureError
 
 BASE = [
     *("task=digits_mlp", "search.trials=2", "confirm.seeds=1", "sweep.name=bad", "trainer.steps=10"),
@@ -247,3 +251,26 @@ def test_help_is_instant_because_it_imports_nothing_heavy() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "optsweep report" in out
     assert out.endswith("[]\n")
+
+
+@pytest.mark.parametrize("broken", [True, False], ids=["jobs", "report"])
+def test_under_a_stock_launcher_the_first_error_is_said_and_no_report_is_none(
+    broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm = SimpleNamespace(tracking_uri="sqlite:///t.db", storage="sqlite:///s.db", sweep="s")
+    monkeypatch.setattr(doorman, "arm_of", lambda config, axes: arm)
+    monkeypatch.setattr("optsweep.launch.sweep.open_stores", lambda arms: None)
+    monkeypatch.setattr("optsweep.launch.status.first_failure", lambda studies: None)
+    monkeypatch.setattr("optsweep.tracking.writer.Tracker", MagicMock())
+
+    def jobs(command: Command) -> None:
+        if broken:
+            raise UserError("of a job")
+
+    def report(uri: str, sweeps: Sequence[str]) -> None:
+        raise StoreFailureError("of the report") if broken else UserError("of the report")
+
+    monkeypatch.setattr(doorman, "_main", jobs)
+    monkeypatch.setattr(api, "report", report)
+    with pytest.raises(UserError, match="of a job" if broken else "of the report"):
+        doorman._among_strangers(Command((), ()), OmegaConf.create())

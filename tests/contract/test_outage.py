@@ -289,6 +289,17 @@ def test_what_the_planner_has_to_write_to_mlflow_waits_in_order_and_does_not_sto
     assert clock == []
 
 
+def test_what_is_sent_at_last_ends_the_outage(tmp_path: Path) -> None:
+    """Who speaks of an outage lets go of what says so in the spool's folder, which is taken away."""
+    said: list[str] = []
+    (tmp_path / "spool").mkdir()
+    deferred = Deferred(heard(said, tmp_path / "spool" / "s" / "voice"))
+    deferred.add(failing(1))
+    deferred.try_to_send()
+    deferred.send()
+    assert said[1:] == ["over"]
+
+
 def test_a_step_that_failed_looks_at_everything_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was looked at before the failure had its effects; what wasn't would be taken for unchanged."""
 

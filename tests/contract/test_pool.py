@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from errands import Dying, Echo, Hanging, Leaving, Mistake, Refusal
+from errands import Dying, Echo, Hanging, Leaving, Mistake, Moving, Refusal
 from optsweep.errors import UserError
 from optsweep.launch.inquiries import DiedError
 from optsweep.launch.pool import Pool
@@ -39,6 +39,12 @@ def test_a_worker_answers_and_says_in_a_line_what_it_refuses(pool: LocalPool) ->
     with pytest.raises(RuntimeError, match=r"errands.py(.|\n)*OwnError: a mistake"):
         pool.ask(Mistake())
     assert pool._members == [member], "one worker has answered all of it"
+
+
+def test_the_user_s_code_leaves_a_worker_in_its_folder(pool: LocalPool, tmp_path: Path) -> None:
+    """From which it opens the stores next."""
+    here = str(Path.cwd())
+    assert [pool.ask(Moving(str(tmp_path))) for _ in range(2)] == [here, here]
 
 
 @pytest.mark.parametrize(

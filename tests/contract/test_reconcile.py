@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -87,8 +88,8 @@ class Stores:
         """Of its run: to MLflow, and to us."""
         return self.tracker.client.get_run(self.run_id(work)).info.status, self.tags(work)[names.STATUS]
 
-    def look(self, **known: list[str]) -> Found:
-        return reconcile(self.studies, self.seat, self.tracker, [ARM], **known)
+    def look(self, undelivered: Sequence[str] = ()) -> Found:
+        return reconcile(self.studies, self.seat, self.tracker, [ARM], lambda: undelivered)
 
     def states(self, phase: Phase = CONFIRM) -> list[TrialState]:
         return [trial.state for trial in self.studies.trials(ARM, phase)]
@@ -274,3 +275,22 @@ def test_repeats_that_this_call_does_not_ask_for_are_known(stores: Stores) -> No
     stores.close(work)
     stores.tell(work)
     assert not stores.look()
+
+
+def test_trials_to_be_run_again_are_found_until_they_are(
+    uri: str, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store fails in between, and whoever waits for it looks again: a sweep without curves isn't at its end."""
+    stores.train(0)
+    empty = Stores(stores.studies, stores.seat, Tracker(uri, "emptied"))
+    empty.tracker.write_sheet(empty.tracker.sweep_run(), SweepSheet())
+
+    def away(run_id: str, results: str) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(empty.tracker, "note_report", away)
+        with pytest.raises(ConnectionError):
+            empty.look()
+    assert len(empty.look().again) == 1
+    assert empty.states() == [TrialState.FAIL]

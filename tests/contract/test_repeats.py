@@ -18,7 +18,7 @@ from hand_sweeps import arm, seeds, sweep
 from hand_sweeps import trial as confirm_trial
 from optsweep.errors import UserError
 from optsweep.inference.repeats import SEEDS_PER_REPEAT, independent, repeat_of, seed_index
-from optsweep.launch.sweep import search_plan
+from optsweep.launch.standing import search_plan
 from optsweep.report.across.findings import across
 from optsweep.report.comparison import Conclusion, Group, compare
 from optsweep.report.results import as_json, results

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from optsweep.tracking import names, outage
+from optsweep.tracking import names, outage, postman
 from optsweep.tracking.outage import StoreFailureError
 from optsweep.tracking.postman import deliver
 from optsweep.tracking.records import Ended, Opened, Points, Record, TextFile, from_line, to_line
@@ -46,6 +46,20 @@ def killed(courier: StillCourier) -> None:
 # -- files that are not whole ------------------------------------------------------------------------------------------
 
 
+def test_a_store_that_is_opened_in_the_midst_of_training_is_that_of_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the user's code has gone meanwhile."""
+    opened: list[str] = []
+    monkeypatch.setattr(postman, "Tracker", lambda uri, sweep: opened.append(uri))
+    monkeypatch.chdir(tmp_path)
+    made = postman.Postman(Spool.of("sqlite:///mlruns/mlflow.db", "sqlite:///mlruns/optuna.db", "s"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert made.tracker is None
+    assert opened == [f"sqlite:///{tmp_path}/mlruns/mlflow.db"]
+
+
 @pytest.mark.parametrize("left", ["", "torn", "damaged"])
 def test_a_line_that_was_cut_off_is_dropped_and_the_others_are_not(held: Spool, store: FakeStore, left: str) -> None:
     courier = StillCourier(held, [])
@@ -65,6 +79,40 @@ def test_a_line_that_was_cut_off_is_dropped_and_the_others_are_not(held: Spool, 
     steps = [run.curve(names.VAL_LOSS) for run in store.alive]
     assert steps == {"": [], "torn": [[(10, 1.0)]], "damaged": [[]]}[left]
     assert held.trials() == []
+
+
+def test_a_result_whose_curves_lack_a_line_does_not_count(held: Spool, store: FakeStore) -> None:
+    courier = StillCourier(held, [])
+    finish(write(courier.open("a"), "a"))
+    path = held.path("a")
+    assert path is not None
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[2] = b"\0" * (len(lines[2]) - 1) + b"\n"
+    path.write_bytes(b"".join(lines))
+    assert deliver(held) == 1
+    (run,) = store.alive
+    assert run.tags[names.STATUS] == "crashed"
+
+
+def test_trials_that_end_meanwhile_are_not_waited_for(
+    held: Spool, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a sweep that goes on there are always some that have ended and that its couriers have."""
+    courier = StillCourier(held, [])
+    busy = write(courier.open("a"), "a")
+    busy.end(OUTCOME)
+    bring = postman.Postman.deliver
+
+    def another_ends(self: postman.Postman, trial: str) -> bool:
+        done = bring(self, trial)
+        write(courier.open(f"{trial}-"), f"{trial}-").end(OUTCOME)
+        busy.close()
+        return done
+
+    monkeypatch.setattr(postman.Postman, "deliver", another_ends)
+    monkeypatch.setattr(postman, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(postman, "MOST_BUSY_SECONDS", 1.0)
+    assert deliver(held) == 1
 
 
 def test_records_come_back_as_they_were() -> None:

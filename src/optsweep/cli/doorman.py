@@ -154,6 +154,7 @@ def _among_strangers(command: Command, config: DictConfig) -> None:
     from optsweep import api
     from optsweep.launch.status import first_failure
     from optsweep.launch.sweep import open_stores
+    from optsweep.tracking.store import SweepNotFound
     from optsweep.tracking.writer import Tracker
 
     arm = arm_of(config, command.axes)
@@ -161,9 +162,12 @@ def _among_strangers(command: Command, config: DictConfig) -> None:
     Tracker(arm.tracking_uri, arm.sweep).sweep_run()
     try:
         _main(command)
-    finally:  # failures included
-        with contextlib.suppress(ValueError):  # nothing ran
+    except BaseException:
+        with contextlib.suppress(Exception):  # what went wrong first is said
             print(api.report(arm.tracking_uri, [arm.sweep]).summary)
+        raise
+    with contextlib.suppress(SweepNotFound):  # nothing ran, which is said below
+        print(api.report(arm.tracking_uri, [arm.sweep]).summary)
     if (reason := first_failure(studies)) is not None:
         raise SweepFailedError(arm.sweep, reason)
 

@@ -80,7 +80,8 @@ class Checkpoints:
         """Those of the sweep of that name in a storage. Makes nothing."""
         file = read_address(STORAGE_KEY, storage).file
         base = Path("mlruns") if file is None else file.parent
-        return cls(base / "checkpoints" / hashlib.sha256(sweep.encode()).hexdigest()[:16])
+        folder = base / "checkpoints" / hashlib.sha256(sweep.encode()).hexdigest()[:16]
+        return cls(folder.absolute())  # a user's model may change the working folder
 
     def write(self, trial: str, owner: Owner, state: Saved) -> None:
         """Keep a trial's state in place of what was kept before. Raises OSError and NotPlainError."""
@@ -133,7 +134,8 @@ class Checkpoints:
 
     def forget(self, studies: Studies, arms: Collection[tuple[str, int]]) -> None:
         """Remove what dead workers have left of trials of these searches, which are at their end."""
-        if not (left := {path.stem for path in self.folder.glob("*.pt")}):
+        left = {path.name.partition(".")[0] for end in ("pt", "part") for path in self.folder.glob(f"*.{end}")}
+        if not left:
             return
         trials = (trial for arm, repeat in arms for phase in Phase for trial in studies.trials(arm, phase, repeat))
         self.remove(left & {str(trial.user_attrs.get("id")) for trial in trials})

@@ -24,6 +24,8 @@ class Deferred:
         while self._waiting:
             self._waiting[0]()
             self._waiting.popleft()
+        if self._outage is not None:
+            self._outage.worked()
 
     def try_to_send(self) -> None:
         """Do what waits, as far as the store lets it."""
@@ -35,6 +37,3 @@ class Deferred:
             if self._outage is None or not passes(error):
                 raise
             self._outage.failed(error)
-        else:
-            if self._outage is not None:
-                self._outage.worked()

@@ -7,7 +7,7 @@ of no result is set aside, or closed where it was left open. So a slot has one c
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from optsweep.search.seats import Seat
@@ -68,26 +68,31 @@ def _run_again(count: int) -> str:
 
 
 def reconcile(
-    studies: Studies, seat: Seat, tracker: Tracker, arms: Collection[str], undelivered: Collection[str] = ()
+    studies: Studies,
+    seat: Seat,
+    tracker: Tracker,
+    arms: Collection[str],
+    undelivered: Callable[[], Collection[str]] = tuple,
 ) -> Found:
     """Hold these arms' runs against their trials; one query of each store.
 
-    `undelivered`: ids of trials whose runs are known not to be in MLflow yet. Raises SeatLostError.
+    `undelivered` gives the ids of trials that wait for their way into MLflow. Raises SeatLostError. What it finds of
+    trials that are to be run again it finds until they are, however often it fails before.
     """
-    trials = studies.known(arms)  # first: what is told by now is complete in MLflow
-    runs = tracker.every_run()
+    trials = studies.known(arms)  # first: what is told by now is complete in MLflow,
+    waiting = undelivered()  # or waits,
+    runs = tracker.every_run()  # or has got there since
     found = Found()
     _compare(trials, [run for run in runs if run.arm in arms], found)
-    found.again = _asked_for(studies, [trial for trial in found.again if trial.id not in undelivered])
+    found.again = _asked_for(studies, [trial for trial in found.again if trial.id not in waiting])
     found.closed += [run for run in runs if _is_bare(run)]
     _look_at_parents(tracker, arms, trials, runs, found)
-    _mend(studies, seat, tracker, found)
+    _drop_notes(studies, tracker, trials, runs, found)  # before: what is mended isn't found again
+    _mend(tracker, found)
     _check_sheets(tracker, arms, trials, runs, found)
-    if found:
-        _drop_notes(studies, trials)
-        for run in runs:
-            if run.kind == "sweep" and (not run.is_deleted or run in found.restored):
-                tracker.note_report(run.run_id, "")
+    _drop_notes(studies, tracker, trials, runs, found)
+    for arm in dict.fromkeys(trial.arm for trial in found.again):
+        studies.run_again(seat, arm, [trial for trial in found.again if trial.arm == arm], NO_CURVES)
     return found
 
 
@@ -170,15 +175,13 @@ def _tells_of_trials(tracker: Tracker, run: RunHead) -> bool:
 # -- what is done ------------------------------------------------------------------------------------------------------
 
 
-def _mend(studies: Studies, seat: Seat, tracker: Tracker, found: Found) -> None:
+def _mend(tracker: Tracker, found: Found) -> None:
     for run in found.restored:
         tracker.restore(run)
     for run in found.aside:
         tracker.set_aside(run, NO_RESULT)
     for run in found.closed:
         tracker.close(run.run_id, CUT_OFF)
-    for arm in dict.fromkeys(trial.arm for trial in found.again):
-        studies.run_again(seat, arm, [trial for trial in found.again if trial.arm == arm], NO_CURVES)
 
 
 def _check_sheets(
@@ -206,9 +209,16 @@ def _check_sheets(
             found.arms.add(arm)
 
 
-def _drop_notes(studies: Studies, trials: Sequence[Known]) -> None:
-    """What was noted of finished work is found out anew."""
+def _drop_notes(
+    studies: Studies, tracker: Tracker, trials: Sequence[Known], runs: Sequence[RunHead], found: Found
+) -> None:
+    """What was noted of finished work is found out anew, and reported anew, where anything differed."""
+    if not found:
+        return
     for arm, repeat in dict.fromkeys((trial.arm, trial.repeat) for trial in trials):
         for key in ("finished", "superseded"):
             if studies.note(arm, key, repeat) is not None:
                 studies.set_note(arm, key, None, repeat)
+    for run in runs:
+        if run.kind == "sweep" and (not run.is_deleted or run in found.restored):
+            tracker.note_report(run.run_id, "")

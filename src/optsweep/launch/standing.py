@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
+from optsweep.config.arm import Arm
 from optsweep.inference.repeats import seed_index
 from optsweep.search.history import NO_HISTORY, History
-from optsweep.search.slots import Choice, Slot
+from optsweep.search.slots import Choice, SearchPlan, Slot, seed_of
 from optsweep.search.space import Space, number_of
 from optsweep.tracking.schema import Chosen
 
@@ -96,4 +97,17 @@ def chosen_of(choice: Choice | None, space: Space) -> Chosen | None:
         bracketed=choice.sides,
         searched=dict(choice.searched),
         slots=tuple(choice.numbers),
+    )
+
+
+def search_plan(arm: Arm, repeat: int) -> SearchPlan:
+    """What is decided of a repeat's search of an arm; its points and its sampler have a seed of their own."""
+    return SearchPlan(
+        trials=arm.search.trials,
+        lag=arm.search.lag,
+        sampler=arm.search.sampler,
+        pruner=arm.search.pruner,
+        reruns=arm.search.reruns,
+        seed=seed_of(arm.seed, "repeat", repeat) if repeat else arm.seed,
+        arm=arm.name,
     )

@@ -34,13 +34,13 @@ from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.reconcile import Found, reconcile
+from optsweep.launch.standing import search_plan
 from optsweep.launch.status import PLANNED, first_failure
 from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
 from optsweep.launch.together import check_together, describe_all, notes, without_looks
 from optsweep.launch.work import work
 from optsweep.launch.worker import Job
 from optsweep.search.seats import Seat
-from optsweep.search.slots import SearchPlan, seed_of
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
 from optsweep.tracking.codec import to_json
@@ -109,7 +109,9 @@ def run_sweep(
             waiting(first, opened.planner.deferred.send)
             waiting(first, lambda: _note_session(prepared, opened, begin))
             timed = waiting(first, lambda: _time_steps(prepared, opened, observe))
-            return waiting(first, lambda: _conclude(prepared, opened, trained, timed, begin, observe))
+            result = waiting(first, lambda: _conclude(prepared, opened, trained, timed, begin, observe))
+            prepared.spool.clean()  # of what outages have left since
+            return result
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ class SweepFiles:
 def _reconcile(prepared: _Prepared, tracker: Tracker, seat: Seat, observe: Observer) -> Found:
     """Let MLflow hold just what the studies know, and say what it didn't."""
     first = prepared.arms[0]
-    found = reconcile(prepared.studies, seat, tracker, [arm.name for arm in prepared.arms])
+    found = reconcile(prepared.studies, seat, tracker, [arm.name for arm in prepared.arms], prepared.spool.trials)
     stores = [read_address(TRACKING_KEY, first.tracking_uri).file, read_address(STORAGE_KEY, first.storage).file]
     tracking, storage = (file.name if file else name for file, name in zip(stores, ("MLflow", "Optuna"), strict=True))
     for text in found.sentences(tracking, storage):
@@ -289,11 +291,15 @@ def _train(prepared: _Prepared, opened: _Opened, begin: float, command: str, obs
         observe(Trained())
         raise
     observe(Trained())
-    for arm in prepared.arms:
-        patiently(partial(prepared.studies.set_note, arm.name, "finished", prepared.size), storage)
+    patiently(partial(_note_finished, prepared), storage)
     searches = {task.key for task in planner.tasks}
     patiently(partial(Checkpoints.of(first.storage, first.sweep).forget, prepared.studies, searches), storage)
     return trained
+
+
+def _note_finished(prepared: _Prepared) -> None:
+    for arm in prepared.arms:
+        prepared.studies.set_note(arm.name, "finished", prepared.size)
 
 
 def _note_session(prepared: _Prepared, opened: _Opened, begin: float) -> None:
@@ -333,11 +339,13 @@ def _conclude(
     """
     opened.files.check()
     tracker, first = opened.tracker, prepared.arms[0]
-    if trained and (lost := _reconcile(prepared, tracker, opened.seat, observe).again):
-        raise UserError(
-            f"sweep.name={first.sweep}: runs of {len(lost)} finished trials have vanished from {TRACKING_KEY} while "
-            f"the sweep ran; the same command runs these trials again"
-        )
+    if trained and (found := _reconcile(prepared, tracker, opened.seat, observe)):
+        if found.again:
+            raise UserError(
+                f"sweep.name={first.sweep}: runs of {len(found.again)} finished trials have vanished from "
+                f"{TRACKING_KEY} while the sweep ran; the same command runs these trials again"
+            )
+        _note_finished(prepared)  # what was mended changed no trial
     states = prepared.studies.states([task.key for task in opened.planner.tasks])
     counts = sorted((key, sorted(map(str, found))) for key, found in states.items())
     known = prepared.studies.known([arm.name for arm in prepared.arms])
@@ -382,19 +390,3 @@ def note_report(result: SweepResult) -> None:
     """Remember that a report states the sweep's present results."""
     tracker = Tracker(result.tracking_uri, result.sweep)
     tracker.note_report(tracker.sweep_run(), result.results)
-
-
-# -- details -------------------------------------------------------------------------------------------------------
-
-
-def search_plan(arm: Arm, repeat: int) -> SearchPlan:
-    """What is decided of a repeat's search of an arm; its points and its sampler have a seed of their own."""
-    return SearchPlan(
-        trials=arm.search.trials,
-        lag=arm.search.lag,
-        sampler=arm.search.sampler,
-        pruner=arm.search.pruner,
-        reruns=arm.search.reruns,
-        seed=seed_of(arm.seed, "repeat", repeat) if repeat else arm.seed,
-        arm=arm.name,
-    )

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from optsweep.address import near
+from optsweep.address import TRACKING_KEY, near, read_address
 from optsweep.errors import first_line, without_secrets
 from optsweep.tracking.delivery import Delivery, RunGoneError
 from optsweep.tracking.outage import StoreFailureError, patiently, tracking_outage
@@ -33,13 +33,16 @@ class Postman:
 
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
+        address = read_address(TRACKING_KEY, spool.tracking_uri)
+        # opened in the midst of training: a user's model may have changed the working folder by then
+        self._uri = address.given if address.file is None else address.at(address.file.absolute()).given
         self._tracker: Tracker | None = None
 
     @property
     def tracker(self) -> Tracker:
         """The sweep's experiment, made if it is missing."""
         if self._tracker is None:
-            self._tracker = Tracker(self.spool.tracking_uri, self.spool.sweep)
+            self._tracker = Tracker(self._uri, self.spool.sweep)
         return self._tracker
 
     def anew(self) -> None:
@@ -58,6 +61,8 @@ class Postman:
             if file is None:
                 return self.spool.path(trial) is None
             records, _ = file.read()
+            if file.is_damaged:  # its curves lack something: what it came to doesn't count
+                records = [record for record in records if not isinstance(record, Ended)]
             begun = opened(records)
             if begun is not None:
                 if not self.may_go(begun):
@@ -103,9 +108,10 @@ def deliver(spool: Spool, stopping: Callable[[], bool] = lambda: False) -> int:
     outage = tracking_outage(spool.tracking_uri, spool.folder)
     refused: dict[str, str] = {}
     done, until = 0, time.monotonic() + MOST_BUSY_SECONDS
-    while trials := [trial for trial in spool.trials() if trial not in refused]:
+    wanted = spool.trials()  # those that follow aren't waited for: a sweep that goes on has always some on their way
+    while wanted:
         left = []
-        for trial in trials:
+        for trial in wanted:
             try:
                 gone = patiently(partial(postman.deliver, trial), outage, stopping)
             except StoreFailureError as error:
@@ -115,7 +121,7 @@ def deliver(spool: Spool, stopping: Callable[[], bool] = lambda: False) -> int:
             else:
                 done += gone
                 left += [] if gone else [trial]
-        if not any(map(spool.has_ended, left)):
+        if not (wanted := [trial for trial in left if spool.has_ended(trial)]):
             break
         if time.monotonic() > until:
             raise StoreFailureError(_waits(spool, "another process has them, and doesn't deliver them"))

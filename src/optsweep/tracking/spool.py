@@ -126,6 +126,7 @@ class SpoolFile:
 
     def __init__(self, path: Path, number: int) -> None:
         self.path, self.number = path, number
+        self.is_damaged = False  # whether a line among those that were read is none
 
     @property
     def begun(self) -> bool:
@@ -147,7 +148,8 @@ class SpoolFile:
         size = os.fstat(self.number).st_size
         content = os.pread(self.number, size - start, start) if size > start else b""
         whole = content[: content.rfind(b"\n") + 1]
-        found = (from_line(line) for line in whole.splitlines())
+        found = [from_line(line) for line in whole.splitlines()]
+        self.is_damaged |= None in found
         return [record for record in found if record is not None], start + len(whole)
 
     def remove(self) -> None:

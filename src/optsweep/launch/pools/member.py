@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from optsweep.errors import UserError
-from optsweep.launch.inquiries import Inquiry, Workbench
+from optsweep.launch.inquiries import Inquiry, Workbench, staying
 from optsweep.launch.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -158,7 +158,8 @@ class _Serving:
     def _answer(self, request: Inquiry[Any], device: str | None) -> None:
         with self._watchdog.watching(self._overdue, lambda place: self._say(Overran(place))):
             try:
-                found = Answered(request.run(Workbench(lambda: self._builds_for(device), self._begin)))
+                with staying():  # the stores are opened next
+                    found = Answered(request.run(Workbench(lambda: self._builds_for(device), self._begin)))
             except Exception as error:
                 found = Answered(error=_sendable_error(error))
             self._until = None
