@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 from optsweep.errors import UserError
 from optsweep.launch.inquiries import Workbench
@@ -17,18 +16,6 @@ class Echo:
 
     def run(self, bench: Workbench) -> object:
         return self.what
-
-
-@dataclass(frozen=True)
-class Moving:
-    """Into another working folder."""
-
-    folder: str
-
-    def run(self, bench: Workbench) -> str:
-        before = str(Path.cwd())
-        os.chdir(self.folder)
-        return before
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,17 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pytest
 
-from errands import Dying, Echo, Hanging, Leaving, Mistake, Moving, Refusal
+from errands import Dying, Echo, Hanging, Leaving, Mistake, Refusal
 from optsweep.errors import UserError
 from optsweep.launch.inquiries import DiedError
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LONGEST_PAUSE_SECONDS, LocalPool, _Member
-from optsweep.launch.pools.member import Ready, Worked
-from optsweep.launch.watchdog import ORPHANED
+from optsweep.launch.pools.member import Ready, ToWork, Worked, _Serving
+from optsweep.launch.watchdog import ORPHANED, Watchdog
 
 LIGHT = "errands"
 """All that these workers import."""
@@ -41,10 +42,21 @@ def test_a_worker_answers_and_says_in_a_line_what_it_refuses(pool: LocalPool) ->
     assert pool._members == [member], "one worker has answered all of it"
 
 
-def test_the_user_s_code_leaves_a_worker_in_its_folder(pool: LocalPool, tmp_path: Path) -> None:
-    """From which it opens the stores next."""
-    here = str(Path.cwd())
-    assert [pool.ask(Moving(str(tmp_path))) for _ in range(2)] == [here, here]
+def test_a_worker_opens_the_stores_of_its_planner_wherever_the_user_s_code_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened_in: list[Path] = []
+
+    def opened(jobs: Any, **rest: Any) -> Any:
+        opened_in.append(Path.cwd())
+        return MagicMock()
+
+    monkeypatch.setattr("optsweep.launch.worker.Worker", opened)
+    here, line = Path.cwd(), MagicMock()  # which has the next order at once
+    serving = _Serving(line, Watchdog(os.getppid()))
+    monkeypatch.chdir(tmp_path)  # in which it goes on, and may have files
+    serving.obey(ToWork([], None))
+    assert (opened_in, Path.cwd()) == ([here], tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,10 @@ The user's code may crash that process, leave it, or hang in it; whoever asks a 
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -84,19 +82,7 @@ class Here:
 
     def ask(self, request: Inquiry[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
         """The answer."""
-        with staying():
-            return request.run(Workbench(lambda: self._builds, lambda what, patience: tell(what)))
-
-
-@contextmanager
-def staying() -> Iterator[None]:
-    """The working folder afterwards is that of before, wherever the user's code goes: stores are found from it."""
-    before = Path.cwd()
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            os.chdir(before)
+        return request.run(Workbench(lambda: self._builds, lambda what, patience: tell(what)))
 
 
 def patience_of(arm: Arm) -> float:

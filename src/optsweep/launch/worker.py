@@ -15,7 +15,6 @@ from optsweep.errors import UserError, located
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.builds import Builds
 from optsweep.launch.checkpoints import BatchCheckpoints, Checkpoints, InterruptedTrainingError
-from optsweep.launch.inquiries import staying
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.search.ownership import Claim, LeaseLostError
 from optsweep.search.process import process_name
@@ -123,7 +122,7 @@ class Worker:
                 self._give_up(works, observer, reason, excused=False)
                 observer.crash(reason)
 
-            with self.watch(leases.overdue, hung), staying():
+            with self.watch(leases.overdue, hung):
                 self._train_held(job, works, observer)
 
     def _kept(self, job: Job, works: Sequence[Work]) -> BatchCheckpoints:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optsweep.errors import UserError
-from optsweep.launch.inquiries import Inquiry, Workbench, staying
+from optsweep.launch.inquiries import Inquiry, Workbench
 from optsweep.launch.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class _Serving:
 
     def __init__(self, line: Connection, watchdog: Watchdog) -> None:
         self._line, self._watchdog = line, watchdog
+        self._folder = Path.cwd()  # the planner's, which the user's code may leave
         self._builds: Builds | None = None
         self._until: float | None = None  # when what was begun is overdue
 
@@ -141,12 +143,13 @@ class _Serving:
     def _work(self, jobs: Sequence[Job], device: str | None) -> None:
         from optsweep.launch.worker import Worker
 
-        worker = Worker(
-            jobs,
-            builds=self._builds_for(device),
-            stopping=lambda: self._watchdog.orphaned,
-            watch=self._watchdog.watching,
-        )
+        with contextlib.chdir(self._folder):  # from where the stores are found
+            worker = Worker(
+                jobs,
+                builds=self._builds_for(device),
+                stopping=lambda: self._watchdog.orphaned,
+                watch=self._watchdog.watching,
+            )
         with contextlib.closing(worker):
             self._say(Ready(worker.name))
             while not self._line.poll(0) and not self._watchdog.orphaned:
@@ -158,8 +161,7 @@ class _Serving:
     def _answer(self, request: Inquiry[Any], device: str | None) -> None:
         with self._watchdog.watching(self._overdue, lambda place: self._say(Overran(place))):
             try:
-                with staying():  # the stores are opened next
-                    found = Answered(request.run(Workbench(lambda: self._builds_for(device), self._begin)))
+                found = Answered(request.run(Workbench(lambda: self._builds_for(device), self._begin)))
             except Exception as error:
                 found = Answered(error=_sendable_error(error))
             self._until = None
