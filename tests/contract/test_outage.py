@@ -294,7 +294,12 @@ def test_what_is_sent_at_last_ends_the_outage(tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / "spool").mkdir()
     deferred = Deferred(heard(said, tmp_path / "spool" / "s" / "voice"))
-    deferred.add(failing(1))
+    attempts = failing(1)
+
+    def write() -> None:
+        attempts()
+
+    deferred.add(write)
     deferred.try_to_send()
     deferred.send()
     assert said[1:] == ["over"]
