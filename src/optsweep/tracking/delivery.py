@@ -7,7 +7,6 @@ twice: points are told by key, time, step and value; params and tags by their ke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from optsweep.tracking import names
@@ -25,7 +24,6 @@ POINTS_PER_CALL = METRICS_PER_CALL - 100
 """MLflow splits a call of more than 1,000 points, params and tags together, and would send the tags first."""
 
 CUT_OFF = "cut off before its end; it was run again"
-BEGINNING_GONE = "it went on from an earlier attempt whose curves are gone"
 
 
 class RunGoneError(Exception):
@@ -41,7 +39,6 @@ class Delivery:
         self._opened: Opened | None = None
         self._params: Mapping[str, str] = {}  # still to be sent
         self._last: Mapping[str, int] = {}  # step of the last point by key, of a run that goes on
-        self._begins_late = False  # the points of the attempt that it goes on from are nowhere
 
     def bring(self, records: Sequence[Record]) -> None:
         """Send records; the first call's first one says how the trial began. The same ones again where this failed.
@@ -70,7 +67,7 @@ class Delivery:
         if not self.run_id:
             self._open(trial)
         points = [point for record in records if isinstance(record, Points) for point in record.points]
-        ends = [self._as_it_counts(record) for record in records if isinstance(record, Ended)]
+        ends = [record for record in records if isinstance(record, Ended)]
         params, tags = dict(self._params), dict[str, str]()
         for end in ends:
             params |= end.params
@@ -85,14 +82,6 @@ class Delivery:
             self.tracker.client.set_terminated(self.run_id, status, ends[-1].time)
             if self._doubt and trial.id:  # a call that was thought lost may have made a run after all
                 self._find(trial.id)
-
-    def _as_it_counts(self, end: Ended) -> Ended:
-        """A result without its whole curves is none: its trial is found to have no run, and is run again."""
-        if not self._begins_late:
-            return end
-        error = "; ".join(filter(None, (BEGINNING_GONE, end.tags.get(names.ERROR))))
-        tags = {**end.tags, names.STATUS: Status.CRASHED.value, names.ERROR: error}
-        return replace(end, tags=tags, failed=True)
 
     def _log(self, points: Sequence[MetricPoint], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """The tags with the last points: they say that the run is complete."""
@@ -124,8 +113,7 @@ class Delivery:
                 self._go_on(trial, found)
                 return
         parent = self.tracker.known_arm_run(trial.arm) or trial.tags[names.PARENT]
-        self._begins_late = bool(trial.resume)
-        tags = {**trial.tags, names.PARENT: parent, **({names.ERROR: BEGINNING_GONE} if trial.resume else {})}
+        tags = {**trial.tags, names.PARENT: parent}
         run = self.tracker.client.create_run(self.tracker.experiment_id, trial.time, tags, trial.name)
         self.run_id, self._params, self._last = str(run.info.run_id), trial.params, {}
 
@@ -141,11 +129,9 @@ class Delivery:
     def _go_on(self, trial: Opened, run: Run) -> None:
         """Write to a run that is there: of this trial, or of the attempt that it resumes."""
         client, run_id = self.tracker.client, str(run.info.run_id)
-        self._begins_late = run.data.tags.get(names.ERROR, "").startswith(BEGINNING_GONE)
         if run.data.tags.get(names.TRIAL) != trial.id:
             own = {key: text for key, text in trial.tags.items() if key != names.PARENT}
-            error = BEGINNING_GONE if self._begins_late else ""
-            self.tracker.set_tags(run_id, {**own, names.ERROR: error})  # its phase too: it may have been set aside
+            self.tracker.set_tags(run_id, {**own, names.ERROR: ""})  # its phase too: it may have been set aside
             client.update_run(run_id, status="RUNNING")
         if trial.resume:
             history = {key: client.get_metric_history(run_id, key) for key in run.data.metrics}
