@@ -165,9 +165,9 @@ class Batch:
     """Trials that pause."""
 
     def __init__(self, files: Checkpoints, *works: Work, seconds: float = 60.0, fingerprint: str = "arm") -> None:
-        self.clock, self.stop, self.told = Clock(), False, list[int]()
+        self.clock, self.stop = Clock(), False
         self.kept = BatchCheckpoints(files, works, fingerprint, seconds, lambda: self.stop, self.clock)
-        self.kept.look(CPU, self.told.append)
+        self.kept.look(CPU, lambda place: [("val/loss", 0.5, 7, place)])
         self.kept.begin()
         self.count = len(works)
         self.asked = 0
@@ -187,7 +187,8 @@ class Batch:
 def test_a_trial_is_kept_from_so_many_seconds_on_and_every_so_many(files: Checkpoints) -> None:
     batch = Batch(files, work())
     assert [batch.at(now) for now in (0.0, 59.9, 60.0, 61.0, 119.9, 120.0)] == [False, False, True, False, False, True]
-    assert batch.told == [0, 0], "what an observer was told is written before"
+    again = Batch(files, work(earlier=("t0.0",)))
+    assert again.kept.points == [[("val/loss", 0.5, 7, 0)]], "where they were written may be gone"
     assert not Batch(files, work(), seconds=0.0).at(1e9)
 
 

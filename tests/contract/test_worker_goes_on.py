@@ -74,12 +74,16 @@ class Sweep:
         return {key: self.client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
 
 
-def test_a_trial_goes_on_in_its_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_trial_goes_on_in_its_run_and_has_all_points_if_that_is_lost(lost: bool, tmp_path: Path) -> None:
     whole, cut = Sweep(tmp_path, "whole", lanes=2), Sweep(tmp_path, "cut", lanes=2)
     whole.attempt(pauses=None)
     cut.attempt(pauses=2)  # at the second evaluation
     folder = next((tmp_path / "checkpoints").iterdir())
     assert len(list(folder.iterdir())) == 1
+    if lost:
+        for run in cut.runs():
+            cut.client.delete_run(run.info.run_id)
     cut.attempt(pauses=2)  # at the third: the first pause is after a step
     cut.attempt(pauses=None)
     assert cut.slot == whole.slot, "its rungs too, by which others are pruned"
@@ -113,4 +117,4 @@ def test_damage_and_errors_cost_an_attempt_and_not_the_trial(
     assert not sweep.studies.history(sweep.arm.name, Phase.SEARCH, 1).earlier.get(0)
     sweep.attempt(pauses=None)
     assert sweep.slot.value is not None
-    assert sorted(run.data.tags[names.STATUS] for run in sweep.runs()) == ["crashed", "crashed", "finished"]
+    assert sorted(run.data.tags[names.STATUS] for run in sweep.runs()) == ["crashed", "finished"]

@@ -24,6 +24,7 @@ from optsweep.address import STORAGE_KEY, read_address
 from optsweep.build.fingerprint import fingerprint_of
 from optsweep.errors import first_line
 from optsweep.search.studies import Studies, Work
+from optsweep.tracking.records import MetricPoint
 from optsweep.train.checkpoint import NotPlainError, Saved, as_plain
 from optsweep.train.trial import Phase
 
@@ -174,21 +175,23 @@ class BatchCheckpoints:
         self._since = clock()
         self._found: dict[int, Saved] = {}  # by place
         self._before: dict[int, str] = {}  # the attempts that it is of
-        self._to_be_kept: Callable[[int], None] = lambda place: None
+        self._points: Callable[[int], Sequence[MetricPoint]] = lambda place: ()
         self.rungs: list[dict[int, float]] = [{} for _ in works]  # what was told of each trial, by step
+        self.points: list[Sequence[MetricPoint]] = [() for _ in works]  # of each trial's curves, up to where it goes on
 
-    def look(self, device: torch.device, to_be_kept: Callable[[int], None]) -> None:
+    def look(self, device: torch.device, points: Callable[[int], Sequence[MetricPoint]]) -> None:
         """Look for what earlier attempts have left, the last one first.
 
-        `to_be_kept` is called before a trial, by its place, is: whoever goes on from there doesn't tell again what was
-        told before.
+        `points` are those of a trial's curves so far, by its place. They are kept with it: where they were written may
+        be gone by the time that it goes on.
         """
-        self._to_be_kept = to_be_kept
+        self._points = points
         for place, work in enumerate(self._works):
             for before in reversed(work.earlier):
                 if (state := self._files.read(before, self._owners[place], device)) is not None:
                     self._found[place], self._before[place] = state["training"], before
                     self.rungs[place] = dict(state["rungs"])
+                    self.points[place] = [(key, value, when, step) for key, value, when, step in state["points"]]
                     break
 
     def goes_on(self, place: int) -> bool:
@@ -235,8 +238,8 @@ class BatchCheckpoints:
         try:
             for place, state in states.items():
                 if place in self._open:
-                    self._to_be_kept(place)
-                    kept = {"training": state, "rungs": self.rungs[place]}
+                    points = [list(point) for point in self._points(place)]
+                    kept = {"training": state, "rungs": self.rungs[place], "points": points}
                     self._files.write(self._works[place].id, self._owners[place], kept)
                     self._files.remove(self._works[place].earlier)
         except NotPlainError as error:

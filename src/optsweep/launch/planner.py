@@ -17,7 +17,7 @@ from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS, Level, Repeats, 
 from optsweep.launch.deferred import Deferred
 from optsweep.launch.events import ArmProgress
 from optsweep.launch.leases import LeaseWatch
-from optsweep.launch.standing import FIXED, Standing, pooled
+from optsweep.launch.standing import FIXED, Standing, chosen_of, pooled
 from optsweep.launch.worker import Job
 from optsweep.report.wording import plural
 from optsweep.search.history import History
@@ -25,9 +25,8 @@ from optsweep.search.ownership import Lease
 from optsweep.search.process import in_words
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Choice, SearchPlan, Slot, choose, ready, suggest
-from optsweep.search.space import Space, number_of
+from optsweep.search.space import Space
 from optsweep.search.studies import States, Studies
-from optsweep.tracking.schema import Chosen
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
 
@@ -330,7 +329,7 @@ class Planner:
         choice, confirm = seen.standing.choice, seen.standing.confirm
         if choice != seen.chosen or choice is None:
             seen.chosen = choice
-            chosen = _chosen(choice, task.space)
+            chosen = chosen_of(choice, task.space)
             self.deferred.add(partial(self.tracker.note_chosen, task.job.parent_run, chosen, task.repeat))
         if choice is None:  # every search trial diverged or crashed: there is nothing to confirm
             return True
@@ -348,22 +347,6 @@ class Planner:
         """Take the confirm trials of another setting out of the phase."""
         self.tracker.supersede(task.name, others, task.repeat)
         self.studies.set_note(task.name, "superseded", others, task.repeat)
-
-
-def _chosen(choice: Choice | None, space: Space) -> Chosen | None:
-    """The choice as the arm's sheet has it."""
-    if choice is None:
-        return None
-    among = {key for key, dimension in space.dimensions.items() if dimension.choices}
-    return Chosen(
-        params={key: number_of(choice.params, key) for key in choice.params if key not in among},
-        choices={key: value for key, value in choice.params.items() if key in among},
-        mean=choice.mean if choice.count else None,
-        n=choice.count,
-        bracketed=choice.sides,
-        searched=dict(choice.searched),
-        slots=tuple(choice.numbers),
-    )
 
 
 def _progress(task: PlannedArm, seen: _Seen, may_grow: bool) -> ArmProgress:

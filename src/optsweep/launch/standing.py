@@ -12,6 +12,8 @@ from optsweep.config.arm import Arm
 from optsweep.inference.repeats import seed_index
 from optsweep.search.history import NO_HISTORY, History
 from optsweep.search.slots import Choice, SearchPlan, Slot, seed_of
+from optsweep.search.space import Space, number_of
+from optsweep.tracking.schema import Chosen
 
 T = TypeVar("T")
 
@@ -92,4 +94,20 @@ def search_plan(arm: Arm, repeat: int) -> SearchPlan:
         reruns=arm.search.reruns,
         seed=seed_of(arm.seed, "repeat", repeat) if repeat else arm.seed,
         arm=arm.name,
+    )
+
+
+def chosen_of(choice: Choice | None, space: Space) -> Chosen | None:
+    """The choice as the arm's sheet has it."""
+    if choice is None:
+        return None
+    among = {key for key, dimension in space.dimensions.items() if dimension.choices}
+    return Chosen(
+        params={key: number_of(choice.params, key) for key in choice.params if key not in among},
+        choices={key: value for key, value in choice.params.items() if key in among},
+        mean=choice.mean if choice.count else None,
+        n=choice.count,
+        bracketed=choice.sides,
+        searched=dict(choice.searched),
+        slots=tuple(choice.numbers),
     )

@@ -193,13 +193,14 @@ class _Reporter:
 
     def _open(self, works: Sequence[Work], built: Built) -> None:
         self.works = works
-        self.kept.look(built.program.device, lambda place: self.logs[place].write())
-        self.logs += [self._log(work, built, self.kept.goes_on(place)) for place, work in enumerate(works)]
+        self.kept.look(built.program.device, lambda place: self.logs[place].points)
+        self.logs += [self._log(place, built) for place in range(len(works))]
         for place, rungs in enumerate(self.kept.rungs):  # that an earlier attempt has told
             for step, value in rungs.items():
                 self._report(place, step, value)
 
-    def _log(self, work: Work, built: Built, goes_on: bool) -> TrialLog:
+    def _log(self, place: int, built: Built) -> TrialLog:
+        work, kept = self.works[place], self.kept
         slot = work.slot
         head = TrialHead(
             arm=work.arm,
@@ -215,8 +216,10 @@ class _Reporter:
         name = f"{self.job.label} · {repeat}{work.phase.value} {slot.number}"
         metric = built.program.task.metric
         letter = self.worker.courier.open(work.id)
-        resume = " ".join(reversed(work.earlier)) if goes_on else None
-        return TrialLog(letter, self.job.parent_run, name, head, metric, again=work.attempt > 0, resume=resume)
+        resume = " ".join(reversed(work.earlier)) if kept.goes_on(place) else None
+        before = kept.points[place]
+        parent, again = self.job.parent_run, work.attempt > 0
+        return TrialLog(letter, parent, name, head, metric, again=again, resume=resume, before=before)
 
     def on_rung(self, place: int, rung: Rung) -> None:
         """Log the rung, which is the progress that keeps the lease."""

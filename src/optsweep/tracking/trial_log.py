@@ -8,6 +8,7 @@ in the spool.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from optsweep.tracking import names
@@ -43,7 +44,8 @@ class TrialLog:
     """One trial's run: opened at its start, written at rungs, ended before its study is told, closed afterwards.
 
     `resume` are the ids of earlier attempts whose run goes on, the last one first: it keeps its points, and what it
-    has of a curve up to a step isn't written again. `again` tells that earlier attempts at the slot were cut off.
+    has of a curve up to a step isn't written again. `before` are the points up to there, in case that they are gone.
+    `again` tells that earlier attempts at the slot were cut off.
     """
 
     def __init__(
@@ -56,9 +58,11 @@ class TrialLog:
         *,
         resume: str | None = None,
         again: bool = False,
+        before: Sequence[MetricPoint] = (),
     ) -> None:
         self.metric, self._sink = metric, sink
-        self._points: list[MetricPoint] = []
+        self.points = list(before)  # of all curves
+        self._kept = 0  # how many of them the sink has
         self._written = time.monotonic()
         begun = Opened(
             id=head.id,
@@ -96,7 +100,7 @@ class TrialLog:
             self.write()
 
     def write(self) -> None:
-        """Write what was kept: what a checkpoint takes as done must be there."""
+        """Write what was kept."""
         self._keep_points()
         self._written = time.monotonic()
         self._sink.write()
@@ -131,12 +135,12 @@ class TrialLog:
         self._sink.close()
 
     def _add(self, key: str, value: float, step: int) -> None:
-        self._points.append((key, float(value), _now(), int(step)))
+        self.points.append((key, float(value), _now(), int(step)))
 
     def _keep_points(self) -> None:
-        if self._points:
-            self._sink.add(Points(tuple(self._points)))
-            self._points = []
+        if fresh := self.points[self._kept :]:
+            self._sink.add(Points(tuple(fresh)))
+            self._kept = len(self.points)
 
 
 def _ended(end: TrialEnd, *, failed: bool) -> Ended:
