@@ -160,7 +160,7 @@ def compare(
         if finished.result.failure is not None:
             raise SweepFailedError(name, finished.result.failure)
         if finished.report is None and not (REPORTS / name / "results.json").is_file():
-            report(built[0].tracking_uri, [name])
+            report(built[0].tracking_uri, [name], storage=built[0].storage)
     return load(REPORTS / name)
 
 
@@ -217,8 +217,10 @@ def _dotted(sections: Mapping[str, Any]) -> dict[str, Any]:
     return keys
 
 
-def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None) -> Report:
+def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None, *, storage: str = Arm.storage) -> Report:
     """Write the report of one or several sweeps, into reports/NAME unless told otherwise.
+
+    Where runs are on a server, trials that wait for it lie beside the `storage` of the studies.
 
     Raises UserError for a store that can't be opened, and ValueError, naming the nearest, for a sweep that isn't there.
     """
@@ -229,7 +231,7 @@ def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None) ->
     with helpers(num_cores() if read_address(TRACKING_KEY, tracking_uri).is_there else 1) as helped:
         check(tracking_uri, create=False)
         for sweep in sweeps:
-            _delivered(tracking_uri, Arm.storage, sweep)
+            _delivered(tracking_uri, storage, sweep)
         return write_report(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), helped=helped)
 
 

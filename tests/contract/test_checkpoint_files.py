@@ -80,7 +80,7 @@ DAMAGES: Mapping[str, tuple[Callable[[bytes], bytes], str]] = {
     "another bit in its digest": (flipped(110), "it is damaged"),
     "another bit": (flipped(700), "it is damaged"),
     "no checkpoint": (lambda content: b"\x80\x04" + content, "it is damaged"),
-    "another version's": (lambda content: content.replace(b'"checkpoint": 1', b'"checkpoint": 0'), "another version"),
+    "another version's": (lambda content: content.replace(b'"checkpoint": 2', b'"checkpoint": 0'), "another version"),
     "code": (with_code, "it can't be loaded"),
 }
 

@@ -267,10 +267,26 @@ def test_under_a_stock_launcher_the_first_error_is_said_and_no_report_is_none(
         if broken:
             raise UserError("of a job")
 
-    def report(uri: str, sweeps: Sequence[str]) -> None:
+    def report(uri: str, sweeps: Sequence[str], storage: str) -> None:
+        assert storage == arm.storage, "trials may wait beside it"
         raise StoreFailureError("of the report") if broken else UserError("of the report")
 
     monkeypatch.setattr(doorman, "_main", jobs)
     monkeypatch.setattr(api, "report", report)
     with pytest.raises(UserError, match="of a job" if broken else "of the report"):
         doorman._among_strangers(Command((), ()), OmegaConf.create())
+
+
+@pytest.mark.parametrize("asked", [[], ["--storage", "sqlite:///beside/optuna.db"]])
+def test_a_report_delivers_what_waits_beside_the_storage_that_is_named(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    def report(uri: str, sweeps: Sequence[str], out: Path, storage: str) -> SimpleNamespace:
+        heard.append(storage)
+        return SimpleNamespace(summary="")
+
+    monkeypatch.setattr(api, "report", report)
+    assert run(["report", "s", *asked]) == 0
+    assert heard == (asked[1:] or [Arm.storage])

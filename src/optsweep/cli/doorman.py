@@ -164,10 +164,10 @@ def _among_strangers(command: Command, config: DictConfig) -> None:
         _main(command)
     except BaseException:
         with contextlib.suppress(Exception):  # what went wrong first is said
-            print(api.report(arm.tracking_uri, [arm.sweep]).summary)
+            print(api.report(arm.tracking_uri, [arm.sweep], storage=arm.storage).summary)
         raise
     with contextlib.suppress(SweepNotFound):  # nothing ran, which is said below
-        print(api.report(arm.tracking_uri, [arm.sweep]).summary)
+        print(api.report(arm.tracking_uri, [arm.sweep], storage=arm.storage).summary)
     if (reason := first_failure(studies)) is not None:
         raise SweepFailedError(arm.sweep, reason)
 

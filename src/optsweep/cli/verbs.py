@@ -22,6 +22,7 @@ from optsweep.errors import UserError
 
 def _report(arguments: Sequence[str]) -> None:
     parser = Parser("optsweep report", description="Write the report of one or several sweeps again.")
+    parser.add_argument("--storage", default=Arm.storage)
     parser.add_argument("--tracking-uri", default=tracking_address())
     parser.add_argument("sweeps", nargs="+", metavar="NAME")
     parser.add_argument("--out", type=Path, help="folder (default: reports/NAME)")
@@ -30,7 +31,7 @@ def _report(arguments: Sequence[str]) -> None:
 
     out = options.out or api.REPORTS / "+".join(options.sweeps)
     try:
-        print(api.report(options.tracking_uri, options.sweeps, out).summary)
+        print(api.report(options.tracking_uri, options.sweeps, out, storage=options.storage).summary)
     except ValueError as error:
         raise UserError(str(error)) from None
     except OSError as error:
@@ -114,7 +115,7 @@ def _sync(arguments: Sequence[str]) -> Sequence[str] | None:
     elif synced.arguments:
         return synced.arguments
     else:
-        print(api.report(options.tracking_uri, [options.sweep]).summary)
+        print(api.report(options.tracking_uri, [options.sweep], storage=options.storage).summary)
     return None
 
 

@@ -28,7 +28,7 @@ from optsweep.tracking.records import MetricPoint
 from optsweep.train.checkpoint import NotPlainError, Saved, as_plain
 from optsweep.train.trial import Phase
 
-FORMAT = 1
+FORMAT = 2
 """Bumped when a checkpoint of before can't be gone on from."""
 
 SHARE = 0.01
