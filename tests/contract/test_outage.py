@@ -294,17 +294,8 @@ def test_what_is_sent_at_last_ends_the_outage(tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / "spool").mkdir()
     deferred = Deferred(heard(said, tmp_path / "spool" / "s" / "voice"))
-<<<<<<< HEAD
-    attempts = failing(1)
-
-    def write() -> None:
-        attempts()
-
-    deferred.add(write)
-=======
     first, sent = failing(1), list[str]()
     deferred.add(lambda: sent.append(first()))
->>>>>>> h/review
     deferred.try_to_send()
     deferred.send()
     assert (sent, said[1:]) == (["done"], ["over"])
