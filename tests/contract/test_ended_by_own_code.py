@@ -111,6 +111,15 @@ def test_an_arm_whose_steps_end_the_worker_costs_its_own_timing_and_no_other() -
     assert [len(request.arms) for request in asker.asked] == [3, 2]
 
 
+def test_a_worker_that_was_killed_costs_no_timing_the_first_time() -> None:
+    arms = wanted("a", "b")
+    first, second = [one.arm.name for one in arms]
+    killed = DiedError(second, -signal.SIGKILL)
+    assert measure_all(Ends(killed, answers={first: TIMED, second: TIMED}), arms) == {first: TIMED, second: TIMED}
+    found = measure_all(Ends(killed, killed, answers={first: TIMED}), arms)
+    assert found == {first: TIMED, second: Measured(trouble="its process ended with SIGKILL")}
+
+
 def test_when_every_arm_does_so_the_rest_is_left_alone() -> None:
     arms = wanted(*"abcde")
     asker = Ends(*(DiedError(one.arm.name, -signal.SIGSEGV) for one in arms))

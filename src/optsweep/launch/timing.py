@@ -134,14 +134,21 @@ def _tries(studies: Studies, job: Job) -> int:
 
 
 def measure_all(asker: Asker, arms: Sequence[ToMeasure]) -> Mapping[str, Measured]:
-    """What was found of the arms, by name. One whose code ends the worker, or hangs in it, costs its own timing."""
+    """What was found of the arms, by name. One whose code ends the worker, or hangs in it, costs its own timing.
+
+    A worker that was killed from outside is no arm's fault: once for each they are all asked again.
+    """
     lost: dict[str, Measured] = {}
+    killed: set[str] = set()  # what had begun then
     deaths = 0
     while left := [wanted for wanted in arms if wanted.arm.name not in lost]:
         names = [wanted.arm.name for wanted in left]
         try:
             return {**lost, **dict(zip(names, asker.ask(Measure(left)), strict=True))}
         except DiedError as error:
+            if error.killed and error.at not in killed:
+                killed.add(error.at)
+                continue
             deaths += 1
             guilty = names if deaths == MOST_DEATHS else [error.at] if error.at in names else []
             lost |= dict.fromkeys(guilty, Measured(trouble=error.how))
