@@ -111,6 +111,8 @@ class Episode:
         for orphan in orphans(self.scene.mark, ORPHANS_END):
             self._violated("orphans", orphan)
         self.tally.episodes += 1
+        if any(violation.episode == self.name for violation in self.tally.violations):
+            shutil.copytree(self.scene.folder, self.scene.logs / "folder")
         shutil.rmtree(self.scene.folder, ignore_errors=True)
 
     def _until_the_end(self) -> None:
