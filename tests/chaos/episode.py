@@ -192,8 +192,6 @@ class Episode:
             self.tally.calls += 1
             for fault in call.faults():
                 self._violated("exit", fault)
-            if code not in (0, None) and not call.disturbed and call is self.scene.calls[-1]:
-                self.around.say(f"  {self.name}: an undisturbed call failed: {call.last_line[:200]}")
         self.scene.calls.clear()
 
     def _compare(self) -> bool:
