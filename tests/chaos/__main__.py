@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     def spent(tally: Tally) -> bool:
         return bool(tally.counted["kill"] >= options.kills and tally.counted["outage"] >= options.outages)
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # what is mounted is unmounted, what runs is ended
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the table is of what was done by then
     place = Path(tempfile.mkdtemp(prefix="optsweep-chaos-"))
     with Run(place, (lambda tally: False) if options.replay else spent) as run:
         if not run.disk.small:
@@ -45,11 +46,12 @@ def main(arguments: Sequence[str]) -> int:
             episodes = iter([number])
         else:
             seed, episodes = options.seed, count()
-        for episode in episodes:
-            if run.spent or time.monotonic() - run.begin > options.minutes * 60:
-                break
-            plan = Plan(seed, episode, options.outages > 0)
-            run.episode(f"{seed}/{episode}", plan.sweep, plan)
+        with suppress(KeyboardInterrupt):
+            for episode in episodes:
+                if run.spent or time.monotonic() - run.begin > options.minutes * 60:
+                    break
+                plan = Plan(seed, episode, options.outages > 0)
+                run.episode(f"{seed}/{episode}", plan.sweep, plan)
     return _told(run, place, options.out)
 
 

@@ -111,6 +111,8 @@ class Episode:
         for orphan in orphans(self.scene.mark, ORPHANS_END):
             self._violated("orphans", orphan)
         self.tally.episodes += 1
+        if any(violation.episode == self.name for violation in self.tally.violations):
+            shutil.copytree(self.scene.folder, self.scene.logs / "folder")
         shutil.rmtree(self.scene.folder, ignore_errors=True)
 
     def _until_the_end(self) -> None:
@@ -190,8 +192,6 @@ class Episode:
             self.tally.calls += 1
             for fault in call.faults():
                 self._violated("exit", fault)
-            if code not in (0, None) and not call.disturbed and call is self.scene.calls[-1]:
-                self.around.say(f"  {self.name}: an undisturbed call failed: {call.last_line[:200]}")
         self.scene.calls.clear()
 
     def _compare(self) -> bool:
