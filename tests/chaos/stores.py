@@ -205,14 +205,11 @@ VOLATILE = frozenset(
 )
 """Keys of results.json that time, machine and addresses decide, and texts, which are made of the rest."""
 
-UNTIMED = "No timing pass of "
-"""Begins a caveat: the worker that timed an arm's steps was killed, and the page says that it lacks them."""
-
 
 def decided(content: Any) -> Any:
     """Without volatile keys, at any depth."""
     if isinstance(content, dict):
         return {key: decided(value) for key, value in content.items() if key not in VOLATILE}
     if isinstance(content, list):
-        return [decided(value) for value in content if not (isinstance(value, str) and value.startswith(UNTIMED))]
+        return [decided(value) for value in content]
     return content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +14,7 @@ from optsweep.tracking import names, outage, trial_log
 from optsweep.tracking.delivery import AtOnce
 from optsweep.tracking.postman import deliver
 from optsweep.tracking.spool import Spool
+from optsweep.tracking.writer import Tracker
 from spooling import OUTCOME, FakeStore, StillCourier, finish, rung, use, write
 
 STEPS = [(10, 1.0), (20, 2.0), (30, 3.0)]
@@ -262,6 +263,14 @@ def test_a_trial_that_is_resumed_goes_on_in_its_run_and_drops_what_is_there(held
     )
     log.rung(rung(30))
     finish(log)
+    courier.go()
+    assert one(store) == (STEPS, "finished", "FINISHED")
+
+
+def test_a_trial_whose_checkpoint_did_not_fit_tells_no_point_twice(held: Spool, store: FakeStore) -> None:
+    courier = StillCourier(held, [])
+    kept = write(AtOnce(cast(Tracker, FakeStore())), "a", (10, 20)).points
+    finish(write(courier.open("b"), "b", before=kept))  # from the beginning
     courier.go()
     assert one(store) == (STEPS, "finished", "FINISHED")
 

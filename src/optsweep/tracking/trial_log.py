@@ -62,6 +62,7 @@ class TrialLog:
     ) -> None:
         self.metric, self._sink = metric, sink
         self.points = list(before)  # of all curves
+        self._before = {key: max(p[3] for p in before if p[0] == key) for key in {p[0] for p in before}}
         self._kept = 0  # how many of them the sink has
         self._written = time.monotonic()
         begun = Opened(
@@ -135,7 +136,8 @@ class TrialLog:
         self._sink.close()
 
     def _add(self, key: str, value: float, step: int) -> None:
-        self.points.append((key, float(value), _now(), int(step)))
+        if step > self._before.get(key, -1):  # a checkpoint that didn't fit has it told from the beginning
+            self.points.append((key, float(value), _now(), int(step)))
 
     def _keep_points(self) -> None:
         if fresh := self.points[self._kept :]:
