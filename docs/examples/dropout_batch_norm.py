@@ -6,7 +6,7 @@ from torch import nn
 import optsweep
 
 x, y = load_digits(return_X_y=True)
-images = x.reshape(-1, 1, 8, 8) / 16
+x = x.reshape(-1, 1, 8, 8) / 16
 
 
 def cnn():
@@ -21,5 +21,4 @@ def cnn():
     )
 
 
-task = optsweep.Task(cnn, (images, y), steps=200)
-print(optsweep.compare(task, ["momentum + cosine", "adamw + schedule_free"], name="digits by a CNN"))
+print(optsweep.compare(optsweep.Task(cnn, (x, y), steps=200), ["adamw + cosine", "adamw + schedule_free"], name="CNN"))
