@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import http.client
 import os
+import random
 import sqlite3
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -156,10 +158,22 @@ def _tell_who_asks(credentials: Mapping[str, str]) -> None:
     os.environ.update(credentials)
 
 
+_CLIENTS = ("mlflow", "urllib3", "requests", "sqlalchemy", "alembic")
+
+
 def preload() -> None:
-    """Import what a client needs, here and not in a thread beside others that import."""
+    """Make ready for a client in a thread beside one that trains: import what it needs, here and not there.
+
+    Pauses between tries have random lengths. They get generators of their own, or they would draw from Python's global
+    one, which trials set and whose draws tell whether a model is random.
+    """
     import mlflow.store.tracking.rest_store
-    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    import mlflow.store.tracking.sqlalchemy_store
+    import mlflow.utils.request_utils  # noqa: F401
+
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in _CLIENTS and vars(module).get("random") is random:
+            vars(module)["random"] = random.Random()
 
 
 def check_store(uri: str) -> None:
