@@ -126,8 +126,8 @@ class FakeStore:
     def get_metric_history(self, run_id: str, key: str) -> list[Any]:
         return [SimpleNamespace(step=step) for held, _, _, step in self._run(run_id).points if held == key]
 
-    def known_arm_run(self, arm: str) -> str | None:
-        return None
+    def parent_run(self, arm: str, label: str) -> str:
+        return "parent"
 
     def lost_trials(self, arm: str, phase: Phase, slot: int, reason: str, repeat: int, but: Any, before: float) -> None:
         """As the tracker does it."""

@@ -40,7 +40,7 @@ def held(tmp_path: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
 
 def found(held: Spool) -> Sequence[Run]:
     tracker = Tracker(held.tracking_uri, held.sweep)
-    return store.runs(tracker.client, tracker.experiment_id)
+    return store.runs(tracker.client, tracker.experiment_id, f"tags.`{names.KIND}` = 'trial'")
 
 
 def curve(held: Spool, run: Run, key: str = names.VAL_LOSS) -> list[tuple[int, float]]:
@@ -71,6 +71,13 @@ def test_what_is_delivered_again_from_its_beginning_is_there_once(held: Spool) -
         assert (one.data.tags[names.STATUS], one.data.params["lr"]) == ("finished", "0.001")
         held.folder.mkdir(parents=True, exist_ok=True)
         (held.folder / f"a{BEGUN}").write_bytes(kept)
+
+
+def test_a_trial_whose_arm_has_no_run_any_more_is_one_of_its_arm_s(held: Spool) -> None:
+    """Its median curves were made without it."""
+    left_by_a_dead_worker(held, "a")
+    deliver(held)
+    assert len(Tracker(held.tracking_uri, held.sweep).trials("arm")) == 1
 
 
 def test_a_run_that_is_resumed_is_open_again_and_goes_on(held: Spool) -> None:
@@ -107,7 +114,7 @@ def test_what_was_deleted_meanwhile_is_made_anew(held: Spool, what: str) -> None
     (one,) = [run for run in found(held) if run.data.tags[names.STATUS] == "finished"]
     assert curve(held, one) == CURVE
     everything = client.search_runs([one.info.experiment_id], run_view_type=ViewType.ALL)
-    assert len(everything) == (2 if what == "run" else 1)
+    assert len(everything) == (3 if what == "run" else 2)  # the arm's too
 
 
 def test_an_earlier_attempt_at_the_slot_counts_as_crashed_and_other_slots_do_not(held: Spool) -> None:

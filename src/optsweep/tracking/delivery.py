@@ -112,7 +112,7 @@ class Delivery:
             if found is not None:
                 self._go_on(trial, found)
                 return
-        parent = self.tracker.known_arm_run(trial.arm) or trial.tags[names.PARENT]
+        parent = self.tracker.parent_run(trial.arm, trial.name.rpartition(" · ")[0] or trial.arm)
         tags = {**trial.tags, names.PARENT: parent}
         run = self.tracker.client.create_run(self.tracker.experiment_id, trial.time, tags, trial.name)
         self.run_id, self._params, self._last = str(run.info.run_id), trial.params, {}

@@ -66,9 +66,11 @@ class Tracker:
         """The parent run of an arm, found or created."""
         return self._run("arm", arm, label)
 
-    def known_arm_run(self, arm: str) -> str | None:
-        """The parent run of an arm; None if there is none."""
-        return self._runs("arm").get(arm)
+    def parent_run(self, arm: str, label: str) -> str:
+        """The parent run of an arm's trial. Made where it is gone: a trial without one isn't found among its arm's."""
+        if arm not in self._runs("arm"):
+            self._found.pop("arm")  # another process may have made it since
+        return self.arm_run(arm, label)
 
     def _run(self, kind: str, arm: str, name: str) -> str:
         known = self._runs(kind)
