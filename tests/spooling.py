@@ -156,6 +156,9 @@ def rung(step: int, loss: float | None = None) -> Rung:
     return Rung(step, value, 0.5, (Point(step, value, 1e-3, 1.0, 1e-4),), 1.0, 7, step / 100)
 
 
+STEPS = [(10, 1.0), (20, 2.0), (30, 3.0)]
+"""What `write` leaves of a loss."""
+
 OUTCOME = Outcome(End.FINISHED, 30, 3.0, 0.5, 3.5, 0.5, 0.4, 8, artifacts={"path.csv": "step,x,y\n"})
 
 
@@ -185,3 +188,17 @@ class StillCourier(Courier):
             for letter in self.letters:
                 letter.sent = float("-inf")
             self.once()
+
+
+def one(store: FakeStore) -> tuple[list[tuple[int, float]], str, str]:
+    """The one run that there may be: its curve, how it ended, and as what."""
+    (run,) = store.alive
+    assert run.curve(names.TRAIN_LOSS) == run.curve(names.VAL_LOSS)
+    assert len(run.points) == len(set(run.points))
+    return run.curve(names.VAL_LOSS), run.tags[names.STATUS], run.status
+
+
+def killed(courier: StillCourier) -> None:
+    """Its process is gone: the system closes its files."""
+    for letter in courier.letters:
+        letter.file.close()

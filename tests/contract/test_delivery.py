@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -163,3 +164,18 @@ def test_sync_of_a_store_that_is_away_or_of_no_sweep_is_a_line(
 def test_nothing_that_waits_is_no_trouble(tmp_path: Path) -> None:
     assert deliver(Spool.of("http://127.0.0.1:1", f"sqlite:///{tmp_path}/o.db", "s")) == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_pauses_between_tries_draw_from_no_generator_that_trials_set() -> None:
+    """One that a thread beside drew from made a model pass for random, which trained by another path then."""
+    from mlflow.utils.name_utils import _generate_random_name
+    from mlflow.utils.request_utils import JitteredRetry
+
+    store.preload()
+    before = random.getstate()
+    retry = JitteredRetry(total=5, backoff_factor=1.0, backoff_jitter=1.0)
+    for _ in range(3):
+        retry = retry.increment("GET", "/", error=ConnectionError())
+    assert retry.get_backoff_time() > 0.0
+    assert _generate_random_name()
+    assert random.getstate() == before

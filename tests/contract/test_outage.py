@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import random
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -35,7 +34,7 @@ from optsweep.search.ownership import Claim, LeaseLostError
 from optsweep.search.slots import SearchPlan, Slot
 from optsweep.search.space import Space
 from optsweep.search.studies import Studies
-from optsweep.tracking import outage, store
+from optsweep.tracking import outage
 from optsweep.tracking.outage import Outage, StoreFailureError, passes, patiently, storage_outage, what_failed
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
@@ -392,18 +391,3 @@ def test_a_worker_waits_for_the_storage_at_its_start(
     worker.close()
     assert clock == [0.5, 1.0]
     assert not (tmp_path / "m.db").exists(), "it asks nothing of MLflow"
-
-
-def test_pauses_between_tries_draw_from_no_generator_that_trials_set() -> None:
-    """One that a thread beside drew from made a model pass for random, which trained by another path then."""
-    from mlflow.utils.name_utils import _generate_random_name
-    from mlflow.utils.request_utils import JitteredRetry
-
-    store.preload()
-    before = random.getstate()
-    retry = JitteredRetry(total=5, backoff_factor=1.0, backoff_jitter=1.0)
-    for _ in range(3):
-        retry = retry.increment("GET", "/", error=ConnectionError())
-    assert retry.get_backoff_time() > 0.0
-    assert _generate_random_name()
-    assert random.getstate() == before

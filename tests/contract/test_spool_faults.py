@@ -13,9 +13,7 @@ from optsweep.tracking.outage import StoreFailureError
 from optsweep.tracking.postman import deliver
 from optsweep.tracking.records import Ended, Opened, Points, Record, TextFile, from_line, to_line
 from optsweep.tracking.spool import Spool
-from spooling import OUTCOME, FakeStore, StillCourier, finish, use, write
-
-STEPS = [(10, 1.0), (20, 2.0), (30, 3.0)]
+from spooling import OUTCOME, STEPS, FakeStore, StillCourier, finish, killed, one, use, write
 
 
 @pytest.fixture
@@ -27,20 +25,6 @@ def held(tmp_path: Path) -> Spool:
 def store(monkeypatch: pytest.MonkeyPatch) -> FakeStore:
     monkeypatch.setattr(outage, "sleep", lambda seconds: None)
     return use(FakeStore(), monkeypatch)
-
-
-def one(store: FakeStore) -> tuple[list[tuple[int, float]], str, str]:
-    """The one run that there may be: its curve, how it ended, and as what."""
-    (run,) = store.alive
-    assert run.curve(names.TRAIN_LOSS) == run.curve(names.VAL_LOSS)
-    assert len(run.points) == len(set(run.points))
-    return run.curve(names.VAL_LOSS), run.tags[names.STATUS], run.status
-
-
-def killed(courier: StillCourier) -> None:
-    """Its process is gone: the system closes its files."""
-    for letter in courier.letters:
-        letter.file.close()
 
 
 # -- files that are not whole ------------------------------------------------------------------------------------------
