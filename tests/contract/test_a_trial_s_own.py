@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -17,36 +17,14 @@ from torch.overrides import TorchFunctionMode
 
 import kinds
 from optsweep.errors import UserError
-from optsweep.optim.adam import Adam
-from optsweep.optim.layout import Layout
-from optsweep.optim.schedules import Schedule
-from optsweep.optim.update import Update
-from optsweep.optim.updater import Updater
 from optsweep.tasks.base import Split, Task
 from optsweep.train.flags import changed, flags
 from optsweep.train.loop import Listed, train, train_all
-from optsweep.train.probe import probe
 from optsweep.train.process import isolated
-from optsweep.train.program import Program
 from optsweep.train.randomness import step_seeds
 from optsweep.train.run import Silent
-from optsweep.train.trial import Outcome, Rung, Trial
-from optsweep.train.workload import TaskWorkload, run
-
-HYPER = {"lr": 1e-2, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-
-
-def adam(layout: Layout) -> Updater:
-    return Update(Adam(), layout)
-
-
-def program(task: Task, **changes: Any) -> Program:
-    return replace(Program(task, adam, Schedule("cosine"), 12, batch_size=32, num_rungs=3, log_every=2), **changes)
-
-
-def loss(p: Program, seed: int = 0) -> float:
-    (outcome,) = train_all(p, [Trial(HYPER, seed=seed)])
-    return outcome.val_loss
+from optsweep.train.trial import Rung, Trial
+from small_programs import HYPER, built_by, loss, program
 
 
 class Rungs(Silent):
@@ -57,16 +35,6 @@ class Rungs(Silent):
 
     def on_rung(self, key: int, rung: Rung) -> None:
         self.rungs.append((key, rung))
-
-
-def built_by(build: Callable[[], nn.Module]) -> Task:
-    """The plain task with another model."""
-
-    class Other(kinds.Plain):
-        def model(self) -> nn.Module:
-            return build()
-
-    return Other()
 
 
 # -- randomness ----------------------------------------------------------------------------------------------------
@@ -388,31 +356,3 @@ def test_a_source_is_asked_for_as_many_trials_as_there_are_lanes(kind: type[Task
     train(program(kind(), vmapped=True), source, listener, lanes=2)
     assert source.asked == asked
     assert sorted({key for key, _ in listener.rungs}) == [10, 11, 12]
-
-
-def test_a_workload_knows_itself_and_runs_a_trial() -> None:
-    p = program(kinds.Plain())
-    workload, rungs = TaskWorkload(p), list[Rung]()
-    assert (workload.facts.num_parameters, workload.facts.num_steps) == (4 * 16 + 16 + 16 + 1, 12)
-    outcome: Outcome = run(workload, Trial(HYPER, seed=3), rungs.append)
-    assert outcome.val_loss == loss(p, 3) == rungs[-1].val_loss
-    assert workload.digest() == probe(p)
-
-
-def variants() -> Iterator[Callable[[], nn.Module]]:
-    """The plain model, changed in what a fingerprint has to see."""
-    yield lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-    yield lambda: nn.Sequential(nn.Linear(4, 16), nn.Sigmoid(), nn.Linear(16, 1))
-    yield lambda: nn.Sequential(nn.Linear(4, 16).requires_grad_(False), nn.Tanh(), nn.Linear(16, 1))
-
-
-def test_a_probe_is_the_same_twice_and_sees_structure_function_and_freezing() -> None:
-    base = probe(program(kinds.Plain()))
-    assert probe(program(kinds.Plain())) == base == probe(program(kinds.Plain(), vmapped=True))
-    shape, function, freezing = (probe(program(built_by(build))) for build in variants())
-    assert shape.tensors != base.tensors
-    assert (function.tensors, function.norms) == (base.tensors, base.norms)
-    assert abs(function.loss - base.loss) > 1e-3
-    assert freezing.grad_norm < base.grad_norm - 1e-3
-    assert freezing.tensors != base.tensors
-    assert len({probe(program(kind())).first_batch for kind in (kinds.Plain, kinds.Buffer)}) == 2
