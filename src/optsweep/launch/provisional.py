@@ -14,6 +14,7 @@ from pathlib import Path
 
 from optsweep.launch.events import Event, Observer, PageWritten, Progressed, RepeatEnded, Stopped, Trained
 from optsweep.report import write_report
+from optsweep.report.processes import end_with_parent
 from optsweep.tracking.postman import deliver
 from optsweep.tracking.spool import Spool
 
@@ -99,5 +100,6 @@ def _written(spool: Spool, out: Path) -> bool:
 
 def _aside(spool: Spool, out: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the sweep, and leaves no page half written
+    end_with_parent()
     os.nice(NICENESS)
     sys.exit(0 if _written(spool, out) else 1)

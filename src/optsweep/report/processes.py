@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -64,7 +66,20 @@ _TAKEN: list[SynchronizedArray[int]] = []
 
 
 def _remember(taken: SynchronizedArray[int]) -> None:
+    end_with_parent()
     _TAKEN.append(taken)
+
+
+def end_with_parent() -> None:
+    """End this process, a child of another one, as soon as that is gone: a queue's reader never hears of it."""
+    threading.Thread(target=_end_with_parent, name="optsweep parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _import_what_draws() -> None:
