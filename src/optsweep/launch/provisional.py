@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import multiprocessing as mp
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+from optsweep.children import end_with_parent, ignore_interrupts, interrupts_blocked
 from optsweep.launch.events import Event, Observer, PageWritten, Progressed, RepeatEnded, Stopped, Trained
 from optsweep.report import write_report
-from optsweep.report.processes import end_with_parent
 from optsweep.tracking.postman import deliver
 from optsweep.tracking.spool import Spool
 
@@ -65,7 +64,8 @@ class _Pages:
         process = mp.get_context("spawn").Process(
             target=_aside, args=(self.spool, self.index.parent), name="provisional page", daemon=True
         )
-        process.start()
+        with interrupts_blocked():
+            process.start()
         self.writing = process, repeat
 
     def _ended(self) -> None:
@@ -99,7 +99,7 @@ def _written(spool: Spool, out: Path) -> bool:
 
 
 def _aside(spool: Spool, out: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the sweep, and leaves no page half written
+    ignore_interrupts()  # Ctrl-C stops the sweep, and leaves no page half written
     end_with_parent()
     os.nice(NICENESS)
     sys.exit(0 if _written(spool, out) else 1)

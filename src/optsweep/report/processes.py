@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+
+from optsweep.children import end_with_parent, ignore_interrupts, interrupts_blocked
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import SynchronizedArray
@@ -40,7 +40,8 @@ class Helpers:
         wanted = min(self.most, 1 + (len(tasks) - 1) // _TASKS_PER_HELPER)
         done: dict[int, Done] = {}
         with suppress(BrokenProcessPool):
-            futures = [self.pool.submit(_at_the_front, do, tasks) for _ in range(wanted)]
+            with interrupts_blocked():
+                futures = [self.pool.submit(_at_the_front, do, tasks) for _ in range(wanted)]
             done |= _done(do, tasks, self.taken, _BACK)
             for future in futures:
                 done |= future.result()
@@ -56,7 +57,7 @@ def helpers(processes: int) -> Iterator[Helpers | None]:
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     taken = context.Array("i", 2)
     with ProcessPoolExecutor(processes - 1, context, _remember, (taken,)) as pool:
-        with suppress(BrokenProcessPool):
+        with suppress(BrokenProcessPool), interrupts_blocked():
             pool.submit(_import_what_draws)
         yield Helpers(processes - 1, pool, taken)
 
@@ -66,20 +67,9 @@ _TAKEN: list[SynchronizedArray[int]] = []
 
 
 def _remember(taken: SynchronizedArray[int]) -> None:
+    ignore_interrupts()
     end_with_parent()
     _TAKEN.append(taken)
-
-
-def end_with_parent() -> None:
-    """End this process, a child of another one, as soon as that is gone: a queue's reader never hears of it."""
-    threading.Thread(target=_end_with_parent, name="optsweep parent", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _import_what_draws() -> None:

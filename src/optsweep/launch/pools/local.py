@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing as mp
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any
 
+from optsweep.children import interrupts_blocked
 from optsweep.errors import UserError, place_in
 from optsweep.launch.inquiries import Answer, DiedError, Inquiry, exit_name
 from optsweep.launch.pools.member import (
@@ -264,7 +264,7 @@ class LocalPool:
             (ours, theirs), (reader, writer) = self._context.Pipe(), self._context.Pipe(duplex=False)
             arguments = (theirs, writer, os.getpid(), self._needs)
             process = self._context.Process(target=main, args=arguments, daemon=True)
-            with _interrupts_blocked():
+            with interrupts_blocked():
                 process.start()
         theirs.close()
         writer.close()
@@ -272,16 +272,6 @@ class LocalPool:
         if self._jobs is not None:
             member.tell(ToWork(self._jobs, device))
         return member
-
-
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Processes started inside don't get SIGINT: Ctrl-C would kill them until they have come to ignore it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import multiprocessing as mp
-import signal
 import time
 import traceback
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optsweep.children import ignore_interrupts
 from optsweep.errors import UserError
 from optsweep.launch.inquiries import Inquiry, Workbench
 from optsweep.launch.watchdog import Watchdog
@@ -99,7 +99,7 @@ def main(line: Connection, last_words: Connection, parent: int, needs: str) -> N
     """
     faulthandler.enable(last_words.fileno())
     mp.current_process().daemon = False  # a daemon may have no children, as a DataLoader's workers are
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the planner decides what it means
+    ignore_interrupts()
     watchdog = Watchdog(parent)
     watchdog.start()
     import_module(needs)  # takes seconds, in which the planner has other things to do
