@@ -19,6 +19,9 @@ MARK = "OPTSWEEP_CHAOS"
 MOST_LINES = 8
 """On stderr of a call that fails: its line, and those of workers and of what went on without a store."""
 
+UNHEARD = "EOFError: Ran out of input"
+"""Of multiprocessing, in a process whose parent was killed before it had told it what to do."""
+
 
 class Call:
     """One typing of a command in a folder, in a process group of its own."""
@@ -106,6 +109,8 @@ def faults(code: int | None, err: Sequence[str], out: Sequence[str], told_to_sto
     found = []
     traces = [line for line in (*err, *out) if line.startswith("Traceback (most recent call last)")]
     last = (err or [""])[-1]
+    if code == -signal.SIGKILL and last == UNHEARD:
+        traces = []
     if traces:
         found.append(f"exit {code} with {len(traces)} tracebacks, which end in {last[:200]}")
     if code is None or code <= 0 or traces:
