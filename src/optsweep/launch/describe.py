@@ -122,6 +122,8 @@ def describe_chosen(tracker: Tracker, job: Job, known: Description, facts: ArmFa
     sheet = tracker.arm_sheet(job.parent_run)
     if sheet is None or sheet.chosen is None:
         return
+    if facts is not None:
+        facts = replace(facts, lanes_found=known.fitted.found)
     if facts is not None and facts != sheet.facts:
         tracker.write_sheet(job.parent_run, replace(sheet, facts=facts))
     found = [sheet.chosen, *sheet.chosen_again]

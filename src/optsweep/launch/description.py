@@ -14,6 +14,7 @@ from optsweep.build.fingerprint import Identity
 from optsweep.build.resplit import redraws
 from optsweep.build.stated import stated
 from optsweep.config.arm import Arm
+from optsweep.launch.fit import ONE_LANE, FittedLanes
 from optsweep.search.space import Space
 from optsweep.tasks.base import Split, Task
 from optsweep.tracking.schema import ArmFacts, OptimizerTerms, ScheduleTrace
@@ -37,10 +38,11 @@ class Description:
     schedule: ScheduleTrace | None
     optimizer: OptimizerTerms
     num_train: int  # samples
+    fitted: FittedLanes = ONE_LANE
 
 
-def described(arm: Arm, built: Built) -> Description:
-    """What is to be known of an arm. Probes its model."""
+def described(arm: Arm, built: Built, fitted: FittedLanes = ONE_LANE) -> Description:
+    """What is to be known of an arm that has the lanes that were found for it. Probes its model."""
     program = built.program
     return Description(
         fingerprint=built.fingerprint,
@@ -49,10 +51,11 @@ def described(arm: Arm, built: Built) -> Description:
         space=built.space,
         algorithm=algorithm_of(built),
         warnings=built.warnings,
-        facts=facts_of(arm, program),
+        facts=replace(facts_of(arm, program), lanes_found=fitted.found),
         schedule=schedule_trace(program),
         optimizer=optimizer_terms(arm, program),
         num_train=stated(program.task).sizes[Split.TRAIN],
+        fitted=fitted,
     )
 
 
@@ -72,7 +75,7 @@ def facts_of(arm: Arm, program: ArmProgram) -> ArmFacts:
         warmup_steps=program.schedule.length,
         device=arm.trainer.device,
         precision=program.precision,
-        lanes=arm.trainer.lanes,
+        lanes=arm.trainer.given_lanes or 1,
         threads=arm.trainer.threads,
         data=said.digest,
         num_test=said.sizes.get(Split.TEST),

@@ -34,10 +34,11 @@ from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.reconcile import Found, reconcile
+from optsweep.launch.settle import settle
 from optsweep.launch.standing import search_plan
 from optsweep.launch.status import PLANNED, first_failure
 from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
-from optsweep.launch.together import check_together, describe_all, notes, without_looks
+from optsweep.launch.together import check_together, notes, without_looks
 from optsweep.launch.work import work
 from optsweep.launch.worker import Job
 from optsweep.search.seats import Seat
@@ -165,8 +166,11 @@ def _prepare(arms: Sequence[Arm], workers: int | None, pool: Pool | None, alone:
     if pool is not None:
         pool.deal([devices[i % len(devices)] for i in range(count)])
     asker = pool or Here(Builds())
-    known = describe_all(asker, arms, labels)
+    settled = settle(asker, arms, labels)
+    arms, known = settled.arms, settled.known
     studies = _stores(arms, known, observe)
+    for text in settled.remember(labels):
+        observe(Note(text))
     prepared = _Prepared(arms, known, labels, baseline, count, devices, pool, asker, studies)
     if pool is not None and any(studies.note(arm.name, "finished") != prepared.size for arm in arms):
         pool.start()  # the others import while the sweep is described
