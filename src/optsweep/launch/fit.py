@@ -52,6 +52,7 @@ class FittedLanes:
     key: str = ""  # of the program on this device; empty: nothing was measured
     times: LaneTimes = field(default_factory=LaneTimes)
     gain: float | None = None  # time of all trials with one lane, over that with several; None: not measured
+    quiet: bool = False  # whether there is nothing in it that a user would ask about
 
     @property
     def found(self) -> str:
@@ -85,23 +86,28 @@ class Fitter:
         return replace(self, troubles={**self.troubles, arm: trouble})
 
     def fit(
-        self, arm: Arm, task: Trainable, device: torch.device, build: Callable[[Arm], Built], begin: Callable[[], None]
+        self,
+        arm: Arm,
+        task: Trainable,
+        device: torch.device,
+        build: Callable[[Arm], Built],
+        begin: Callable[[], None] = lambda: None,
     ) -> FittedLanes:
         """The lanes of an arm; `begin` is called before steps are taken. Raises what building the arm raises."""
         if (given := arm.trainer.given_lanes) is not None:
             return FittedLanes(given)
         several = self.begun.get(arm.name) == SEVERAL
         if arm.name in self.begun and not several:
-            return FittedLanes(1, True, "as the sweep began")
+            return FittedLanes(1, True, "as the sweep began", quiet=True)
         if not isinstance(task, Task):
-            return FittedLanes(1, True, "one trial after the other, because the loop is one's own")
+            return FittedLanes(1, True, "one after the other, because the loop is one's own", quiet=True)
         least = 2 if several else 1
         if trouble := self.troubles.get(arm.name):
             return FittedLanes(least, True, f"not measured ({trouble})")
         crowds = crowds_of(arm, self.processes)
         if not several and not may_gain(crowds, device):
             most = max(crowd.at_once for crowd in crowds)
-            return FittedLanes(1, True, f"at most {most} of an arm's trials wait for a worker at a time")
+            return FittedLanes(1, True, f"at most {most} of an arm's trials wait for a worker at a time", quiet=True)
         key = _key(arm, task, device)
         times = self.known.get(key)
         if times is None or times.upto < max(crowd.at_once for crowd in crowds):
@@ -138,11 +144,11 @@ def crowds_of(arm: Arm, processes: int) -> list[Crowd]:
     return [Crowd(trials, -(-at_once // shared)) for trials, at_once in parts if trials]
 
 
-def fitted_said(fitted: Sequence[tuple[str, FittedLanes]]) -> Iterator[str]:
-    """A line for arms, by label, whose lanes were measured, or can't be several."""
+def fitted_said(fitted: Sequence[tuple[str, FittedLanes]], *, every: bool = False) -> Iterator[str]:
+    """A line of the lanes that were found, for arms by label, where there is something to say; of `every` one for all."""
     alike: dict[tuple[int, str], list[tuple[str, FittedLanes]]] = {}
     for label, held in fitted:
-        if held.auto and (held.gain is not None or held.times.alone):
+        if held.auto and (every or not held.quiet):
             alike.setdefault((held.lanes, "" if held.gain is not None else held.why), []).append((label, held))
     parts = []
     for (lanes, why), members in alike.items():
