@@ -1,11 +1,11 @@
-"""`trainer.lanes=auto` in a sweep: what is remembered, what a begun sweep keeps, and that numbers don't depend on it."""
+"""`trainer.lanes=auto` in a sweep: what is remembered, what a begun sweep keeps, that numbers don't depend on it."""
 
 from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from optsweep.config.sections import AUTO_LANES, OptimizerConfig, SearchConfig, 
 from optsweep.errors import UserError
 from optsweep.launch import fit
 from optsweep.launch.builds import Builds
-from optsweep.launch.continuity import CONTENT
+from optsweep.launch.continuity import CONTENT, Begun, begun
 from optsweep.launch.events import Event, Note
 from optsweep.launch.fit import FittedLanes, Fitter, crowds_of, fitted_said
 from optsweep.launch.inquiries import DiedError, Here
 from optsweep.launch.lane_memory import LaneMemory
+from optsweep.launch.settle import _with_lag
 from optsweep.launch.sweep import run_sweep
 from optsweep.launch.together import Describe, describe_all
 from optsweep.search.slots import Slot
@@ -151,6 +152,15 @@ def test_trials_at_once_are_those_that_wait_for_nothing_shared_by_workers_and_pr
     assert crowds_of(replace(arm, search=SearchConfig(trials=0), confirm_seeds="auto"), 1) == [Crowd(5, 5)]
 
 
+def test_a_worker_has_an_arms_trials_for_itself_where_there_are_as_many_searches(tmp_path: Path) -> None:
+    arm = arm_at(tmp_path)
+    fitters = [Fitter.of([arm] * arms, 16) for arms in (1, 3, 16, 20)]
+    assert [fitter.processes for fitter in fitters] == [16, 6, 1, 1]
+    searched = replace(arm, search=SearchConfig(trials=4), optimizer=replace(arm.optimizer, lr=None), repeats=4)
+    assert Fitter.of([searched], 16).processes == 4
+    assert Fitter.of([replace(searched, repeats="auto")], 16).processes == 6
+
+
 def test_a_number_that_is_given_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = measuring(monkeypatch)
     assert fitted(arm_at(tmp_path, lanes=3)) == FittedLanes(3)
@@ -242,10 +252,10 @@ def lines_of(arms: Sequence[Arm]) -> list[str]:
     return said
 
 
-def test_a_sweep_with_auto_is_the_sweep_with_the_number_that_it_found(
+def test_a_sweep_with_auto_is_the_one_with_its_number_and_goes_on_as_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = measuring(monkeypatch, FAST)
+    asked = measuring(monkeypatch, FAST, SLOW)
     for name in ("auto", "given"):
         (tmp_path / name).mkdir()
     auto, given = arm_at(tmp_path / "auto"), arm_at(tmp_path / "given", lanes=16)
@@ -256,36 +266,47 @@ def test_a_sweep_with_auto_is_the_sweep_with_the_number_that_it_found(
     tracker = Tracker(auto.tracking_uri, auto.sweep)
     sheet = tracker.arm_sheet(tracker.arm_run(auto.name, "adam + cosine"))
     assert sheet is not None
+    assert sheet.facts is not None
     assert (sheet.facts.lanes, sheet.facts.lanes_found) == (16, "auto → 16: 8.0 × one lane; 0.0625 ms a trial-step")
-    assert asked == [8]
+    file = tmp_path / "auto" / "lanes.json"
+    file.write_text("{")  # so it is measured again, and one lane is faster by now
+    damaged, again = lines_of([arm_at(tmp_path / "auto", seeds=9)])
+    assert damaged.startswith(f"{file}: it can't be read (")
+    assert again == "lanes: adam + cosine 2 (0.50 × one lane; 2 ms a trial-step)"
+    assert (asked, list(LaneMemory.of(auto.storage).times.values())) == ([8, 9], [replace(SLOW, upto=9)])
+    lines_of([arm_at(tmp_path / "given", seeds=9, lanes=2)])
+    assert slots(auto) == slots(given)
+    assert len(slots(auto)) == 9
+    with pytest.raises(UserError, match=r"trainer\.lanes was 'several', is 'one'"):
+        run_sweep([arm_at(tmp_path / "auto", seeds=9, lanes=1)], workers=0)
 
 
-def test_a_sweep_goes_on_as_it_began_whatever_is_found_by_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = measuring(monkeypatch, FAST, SLOW)
-    lines_of([arm_at(tmp_path, seeds=8)])
-    (tmp_path / "lanes.json").write_text("{")
-    damaged, _ = lines_of([arm_at(tmp_path, seeds=9)])
-    assert damaged.endswith("so lanes are measured anew")
-    assert asked == [8, 9]
-    grown = slots(arm_at(tmp_path))
-    (tmp_path / "at once").mkdir()
-    whole = arm_at(tmp_path / "at once", seeds=9, lanes=2)
-    lines_of([whole])
-    assert grown == slots(whole)
-    with pytest.raises(UserError, match="trainer.lanes was 'several', is 'one'"):
-        run_sweep([arm_at(tmp_path, seeds=9, lanes=1)], workers=0)
+@dataclass(frozen=True)
+class Noted:
+    """Studies of an arm that has trials, or hasn't."""
+
+    content: Mapping[str, Any] | None
+    trials: bool = True
+
+    def note(self, arm: str, key: str) -> Mapping[str, Any] | None:
+        return self.content
+
+    def has_trials(self, arm: str) -> bool:
+        return self.trials
 
 
 def test_a_search_that_grows_keeps_the_lag_that_it_began_with(tmp_path: Path) -> None:
-    arm = replace(arm_at(tmp_path, lanes=1), confirm_seeds=1, task=replace(arm_at(tmp_path).task, steps=2))
-    arm = replace(arm, trainer=replace(arm.trainer, steps=2), optimizer=replace(arm.optimizer, lr=None))
-    searched = {"sampler": "quasi-random", "reruns": 0.0}
-    run_sweep([replace(arm, search=SearchConfig(trials=4, **searched))], workers=0)
-    grown = replace(arm, search=SearchConfig(trials=48, **searched))
-    assert grown.search.lag == 3
-    run_sweep([grown], workers=0)
-    with pytest.raises(UserError, match="search.lag was 2, is 3"):
-        run_sweep([replace(arm, search=SearchConfig(trials=48, lag=3, **searched))], workers=0)
+    arm = replace(arm_at(tmp_path), search=SearchConfig(trials=48))
+    noted = {"trainer.lanes": "one", "search.lag": 2}
+    held: Any = Noted(noted)
+    found = begun(held, [arm])
+    assert found == {arm.name: Begun("one", 2)}
+    others: Any = [Noted(None), Noted({}), Noted(noted, trials=False)]
+    assert all(begun(studies, [arm]) == {} for studies in others)
+    assert _with_lag(arm, None).search.lag == 3
+    assert _with_lag(arm, found[arm.name]).search.lag == 2
+    given = replace(arm, search=SearchConfig(trials=48, lag=5))
+    assert _with_lag(given, found[arm.name]).search.lag == 5
 
 
 def test_bad_numbers_are_a_line_and_nothing_is_written(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from optsweep.errors import UserError, located
 from optsweep.launch.checked import Checked, CheckedTask, TriedOptimizer
 from optsweep.launch.cost import Cost, Evaluations, cost_of
 from optsweep.launch.devices import deal
-from optsweep.launch.fit import Fitter, FittedLanes, fitted_said
+from optsweep.launch.fit import FittedLanes, Fitter, fitted_said
 from optsweep.launch.inquiries import PATIENCE_SECONDS, DiedError, Workbench
 from optsweep.launch.labels import labels_of
 from optsweep.launch.lane_memory import LaneMemory
@@ -107,7 +107,7 @@ class _Check:
     def __post_init__(self) -> None:
         self.labels: Mapping[str, str] = labels_of(self.arms)
         self.neighbours = Neighbours()
-        self.fitter = Fitter(deal(self.arms[0], None)[0], LaneMemory.of(self.arms[0].storage).times)
+        self.fitter = Fitter.of(self.arms, deal(self.arms[0], None)[0], known=LaneMemory.of(self.arms[0].storage).times)
 
     def result(self, workers: int | None) -> Checked:
         """All of it."""

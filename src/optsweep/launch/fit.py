@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ from optsweep.build.sources import source_digests
 from optsweep.config.arm import Arm
 from optsweep.config.search_space import ChoicesConfig
 from optsweep.errors import located
-from optsweep.inference.looks import AUTO, LOOKS
+from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
 from optsweep.launch.environment import processor
 from optsweep.launch.standing import search_plan
 from optsweep.report.wording import plural
@@ -76,10 +77,20 @@ ONE_LANE = FittedLanes(1)
 class Fitter:
     """Finds the lanes of arms, in a process that may run their code. What it is made of travels there."""
 
-    processes: int  # that the trials of an arm are shared by
+    workers: int  # that this machine has room for
+    processes: int = 1  # that the trials of a search are shared by
     known: Mapping[str, LaneTimes] = field(default_factory=dict)  # of earlier sweeps
     begun: Mapping[str, str] = field(default_factory=dict)  # one or several, by arm that has trials
     troubles: Mapping[str, str] = field(default_factory=dict)  # why an arm can't be measured
+
+    @classmethod
+    def of(cls, arms: Sequence[Arm], workers: int, **known: Any) -> Fitter:
+        """For the arms of a sweep. `workers` is a fact of the machine: another number in a call changes no trial.
+
+        A worker takes its share of all that waits, of one search at a time.
+        """
+        repeats = REPEAT_LOOKS[0] if arms[0].repeats == AUTO else arms[0].repeats
+        return cls(workers, -(-workers // (len(arms) * repeats)), **known)
 
     def without(self, arm: str, trouble: str) -> Fitter:
         """The same, which leaves an arm unmeasured."""
@@ -125,7 +136,7 @@ class Fitter:
         assert isinstance(program, Program)
         most = max(crowd.at_once for crowd in crowds)
         free = free_bytes(program.device)
-        budget = float("inf") if free is None else SHARE * free / self.processes
+        budget = float("inf") if free is None else SHARE * free / self.workers
         with threads(arm.trainer.threads):
             trial = Trial(built.space.hyper(built.space.first), seed=0)
             return measure(program, trial, most, budget)
@@ -145,7 +156,7 @@ def crowds_of(arm: Arm, processes: int) -> list[Crowd]:
 
 
 def fitted_said(fitted: Sequence[tuple[str, FittedLanes]], *, every: bool = False) -> Iterator[str]:
-    """A line of the lanes that were found, for arms by label, where there is something to say; of `every` one for all."""
+    """A line of the lanes that were found for arms, by label, where there is something to say, or of `every` one."""
     alike: dict[tuple[int, str], list[tuple[str, FittedLanes]]] = {}
     for label, held in fitted:
         if held.auto and (every or not held.quiet):

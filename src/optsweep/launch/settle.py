@@ -43,7 +43,7 @@ def settle(asker: Asker, arms: Sequence[Arm], labels: Mapping[str, str]) -> Sett
     arms = [_with_lag(arm, before.get(arm.name)) for arm in arms]
     memory = LaneMemory.of(arms[0].storage)
     kinds = {name: held.lanes for name, held in before.items()}
-    known = describe_all(asker, arms, labels, Fitter(deal(arms[0], None)[0], memory.times, kinds))
+    known = describe_all(asker, arms, labels, Fitter.of(arms, deal(arms[0], None)[0], known=memory.times, begun=kinds))
     return Settled([its.fitted.on(arm) for arm, its in zip(arms, known, strict=True)], known, memory)
 
 
