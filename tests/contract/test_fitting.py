@@ -38,6 +38,8 @@ FLAT = LaneTimes(2.0, {2: 4.9, 4: 8.3, 16: 31.0})
         (LaneTimes(1.0, {2: 1.0, 4: 1.0, 16: 3.9, 64: 15.5}), FULL, 4, 4.0),  # fewer do as well
         (LaneTimes(1.0, {2: 1.0}), FULL, 2, 2.0),  # memory ran out at four: more than two can't be
         (LaneTimes(1.0, {}), FULL, 1, 0.0),  # at two
+        (replace(IRIS, room=8), FULL, 8, 8 * 0.18 / 0.827),  # it ran out in training
+        (replace(IRIS, room=1), FULL, 1, 0.0),
         (LaneTimes(alone="it draws random numbers"), FULL, 1, 0.0),
     ],
 )

@@ -92,8 +92,16 @@ def test_what_was_measured_comes_back_and_others_keep_theirs(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["lanes.json"]
 
 
+def test_memory_that_ran_out_is_remembered_of_what_was_measured(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+    LaneMemory.of(storage).add({"a": FAST})
+    for key in ("a", "b", ""):
+        LaneMemory.of(storage).narrow(key, 8)
+    assert LaneMemory.of(storage).times == {"a": replace(FAST, room=8)}
+
+
 def program_in_a_file(**changes: Any) -> str:
-    held = {"one": 1.0, "several": {"2": 1.5}, "upto": 4, "alone": "", **changes}
+    held = {"one": 1.0, "several": {"2": 1.5}, "upto": 4, "alone": "", "room": 0, **changes}
     return json.dumps({"format": 1, "programs": {"a": held}})
 
 
@@ -119,6 +127,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         program_in_a_file(several={"1": 1.0}),
         program_in_a_file(several={"2": float("nan")}),
         program_in_a_file(upto=None),
+        program_in_a_file(room=-1),
         program_in_a_file(alone=3),
     ],
 )

@@ -58,6 +58,11 @@ class LaneMemory:
             return f"{self.file}: it can't be written ({first_line(error)}), so the next sweep measures lanes again"
         return ""
 
+    def narrow(self, key: str, most: int) -> None:
+        """Remember that a program has room for so many lanes only."""
+        if (times := self.times.get(key)) is not None:
+            self.add({key: replace(times, room=most)})
+
     @staticmethod
     def _there(file: Path) -> Mapping[str, LaneTimes]:
         try:
@@ -90,4 +95,5 @@ def _times(held: Mapping[str, Any]) -> LaneTimes:
     for lanes in several:
         whole("several", lanes, low=2)
     times = LaneTimes(several=several, upto=whole("upto", held["upto"]), alone=text("alone", held["alone"]))
+    times = replace(times, room=whole("room", held["room"], low=0))
     return replace(times, one=number("one", held["one"], least=0.0 if times.alone else 1e-9))

@@ -17,7 +17,8 @@ from torch import Tensor
 from optsweep.train.device import forget_freed, is_out_of_memory
 from optsweep.train.process import deterministic, isolated
 from optsweep.train.program import Program
-from optsweep.train.run import MissedGradientError, Run, Silent
+from optsweep.train.run import Run, Silent
+from optsweep.train.steps import MissedGradientError
 from optsweep.train.trial import Trial
 
 LADDER = (2, 4, 16, 64, 256)
@@ -56,6 +57,7 @@ class LaneTimes:
     several: Mapping[int, float] = field(default_factory=dict)
     upto: int = LADDER[-1]  # lanes up to which others than these would not be faster, or have no room
     alone: str = ""
+    room: int = 0  # lanes at most, since memory ran out with more; 0: it never did
 
     def of(self, lanes: int) -> float:
         """Of a step of so many lanes, between the numbers that were tried along a line; a lone one is padded."""
@@ -88,7 +90,8 @@ class LaneChoice:
 
 def choose(times: LaneTimes, crowds: Sequence[Crowd], *, several: bool = False) -> LaneChoice:
     """The number of lanes for these trials; `several`: at least two, for a sweep that began so."""
-    if not times.several:
+    possible = sorted(lanes for lanes in {*times.several, times.room} if 2 <= lanes <= (times.room or lanes))
+    if not (times.several and possible):
         return LaneChoice(2 if several else 1)
     total = sum(crowd.trials for crowd in crowds)
 
@@ -96,7 +99,7 @@ def choose(times: LaneTimes, crowds: Sequence[Crowd], *, several: bool = False) 
         filled = [(crowd.trials, min(lanes, crowd.at_once)) for crowd in crowds]
         return sum(trials * times.of(together) / together for trials, together in filled)
 
-    by_number = {lanes: seconds(lanes) for lanes in sorted(times.several)}
+    by_number = {lanes: seconds(lanes) for lanes in possible}
     fastest = min(by_number.values())
     best = next(lanes for lanes, found in by_number.items() if found <= ALIKE * fastest)
     gain = total * times.one / by_number[best]
