@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -24,23 +25,23 @@ from optsweep.train.trial import Trial
 LADDER = (2, 4, 16, 64, 256)
 """Numbers of lanes that are tried; between them the time of a step is taken along a line."""
 
-LEAST_GAIN = 1.15
+LEAST_GAIN = 1.25
 """Time with one lane over time with several from which on it is several: less may be noise, or lost at the edges."""
 
 ALIKE = 1.05
 """The fewest lanes that take at most so much longer than the fastest are taken: they need less memory."""
 
-LEAST_FALL = 0.95
-"""Time per trial of a number of lanes, over that of fewer, from which on no more are tried."""
+LEAST_FALL, DEAR_FALL = 0.85, 0.6
+"""Time per trial of a number of lanes, over that of fewer, from which on no more are tried, or none that are dear."""
 
 VMAP_STEPS: Mapping[str, float] = {"cpu": 3.0}
 """Plain steps that a step of any number of lanes takes at least: 3.3 to 4.3 for the small models of the catalogue."""
 
-ROUNDS, ROUND_SECONDS = 3, 0.01
-"""Rounds in which steps are timed, of which the fastest counts, and about how long one is, in steps of one lane."""
+ROUNDS, ONE_SECONDS, SEVERAL_SECONDS = 5, 0.01, 0.06
+"""Rounds in which steps of one lane and of several are timed in turns, and how long each is, as far as is known."""
 
-SLOW_SECONDS = 0.5
-"""A step of more lanes that would take so long is only tried where the last number gained enough."""
+DEAR_SECONDS, SLOW_SECONDS = 0.1, 0.5
+"""A step that would take so long at most is dear; one that is slow is only tried where fewer lanes gained enough."""
 
 ROOM = 1.5
 """Bytes that a lane takes, over those of its rows and of what its backward pass keeps."""
@@ -116,8 +117,7 @@ def may_gain(crowds: Sequence[Crowd], device: torch.device) -> bool:
 def measure(program: Program, trial: Trial, most: int, budget: float) -> LaneTimes:
     """Time a few steps at growing numbers of lanes, up to `most` and to `budget` bytes. Raises what the model raises.
 
-    The program is one for lanes. It stops where time per trial no longer falls. One lane is timed in the same rounds
-    as the others, so that what else the machine does tells for both.
+    The program is one for lanes. It stops where time per trial no longer falls.
     """
     if not program.stacked:
         return LaneTimes(alone=program.traits.alone)
@@ -157,22 +157,23 @@ class _Ladder:
         if last == 1:
             return True
         seconds = self.several[last]
-        gain = last * self.one / seconds
-        if gain < LEAST_GAIN and lanes / last * seconds > SLOW_SECONDS:
+        at_most = lanes / last * seconds
+        if last * self.one / seconds < LEAST_GAIN and at_most > SLOW_SECONDS:
             return False
         if not before:
             return True
         further = (seconds - self.several[before[0]]) / (last - before[0])  # that a further lane takes
         if further > self.one / LEAST_GAIN:
             return False
-        return seconds / last < LEAST_FALL * min(self.several[k] / k for k in before)
+        fall = seconds / last / min(self.several[k] / k for k in before)
+        return fall < (DEAR_FALL if at_most > DEAR_SECONDS else LEAST_FALL)
 
     def climb(self, lanes: int) -> None:
         """Try so many. Memory that runs out ends it."""
         try:
             steps = _Steps(self.program, [replace(self.trial, seed=seed, key=seed) for seed in range(lanes)])
             self.lane_bytes = steps.lane_bytes
-            one, several = self._in_turns(steps)
+            one, ratio = self._in_turns(steps, lanes)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -180,14 +181,19 @@ class _Ladder:
             forget_freed(self.program.device)
             return
         self.one = min(self.one, one)
-        self.several[lanes] = several * self.one / one
+        self.several[lanes] = ratio * self.one
 
-    def _in_turns(self, steps: _Steps) -> tuple[float, float]:
-        """Seconds of a step of one lane and of several, the fastest of rounds in turns."""
-        count = steps.count(self.one)
+    def _in_turns(self, steps: _Steps, lanes: int) -> tuple[float, float]:
+        """Seconds of a step of one lane at its fastest, and how many such a step of several takes, by the median round.
+
+        What else the machine does tells for both halves of a round.
+        """
+        last = max(self.several, default=0)
+        at_most = lanes / last * self.several[last] if last else self.one
+        count = steps.count(min(ONE_SECONDS / self.one, SEVERAL_SECONDS / at_most))
         slow = count * steps.first > SLOW_SECONDS
         found = [(self.plain.seconds(count), steps.seconds(count)) for _ in range(1 if slow else ROUNDS)]
-        return min(one for one, _ in found), min(several for _, several in found)
+        return min(one for one, _ in found), median(several / one for one, several in found)
 
 
 class _Steps:
@@ -209,9 +215,9 @@ class _Steps:
         self.run.advance(self.run.tick + steps)
         return (self._clock() - begin) / steps
 
-    def count(self, one: float) -> int:
-        """Steps of a round, given the seconds of one lane's: whole periods of the update, where a round has as many."""
-        wanted = max(1, round(ROUND_SECONDS / max(one, 1e-6)))
+    def count(self, wanted: float) -> int:
+        """Steps of a round that has about so many: whole periods of the update, where they are as long."""
+        wanted = max(1, round(wanted))
         return -(-wanted // self._period) * self._period if 2 * wanted >= self._period else wanted
 
 
