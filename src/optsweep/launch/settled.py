@@ -75,9 +75,16 @@ class _Settled:
         )
 
 
-def is_kept(arms: Sequence[Arm]) -> bool:
-    """Whether a call of these arms' sweep was complete once; much may have changed since."""
-    return (files := _Files.of(arms)) is not None and files.kept.is_file()
+def may_be_finished(arm: Arm) -> bool:
+    """Whether an arm's sweep was finished once, or can't be asked from here; much may have changed since."""
+    file = read_address(STORAGE_KEY, arm.storage).file
+    if file is None:
+        return True
+    try:
+        with connection_to(file) as studies:
+            return studies.execute(_FINISHED, {"prefix": f"{arm.sweep} | "}).fetchone() is not None
+    except sqlite3.Error:  # there is no such file yet
+        return False
 
 
 def settled(arms: Sequence[Arm], command: str, report: Path, observe: Observer | None = None) -> SweepResult | None:
@@ -264,6 +271,7 @@ _AT_WORK = (
     "SELECT 1 FROM optsweep_seats WHERE sweep = :sweep AND holder IS NOT NULL "
     f"UNION ALL SELECT 1 FROM optsweep_leases WHERE worker IS NOT NULL AND {_TRIALS}"
 )
+_FINISHED = f"SELECT 1 FROM study_user_attributes WHERE key = 'finished' AND value_json != 'null' AND {_STUDIES}"
 _OF_STUDIES = (
     f"SELECT study_id, study_name FROM studies WHERE {_STUDIES} ORDER BY 1",
     f"SELECT study_id, key, value_json FROM study_user_attributes WHERE {_STUDIES} ORDER BY 1, 2",

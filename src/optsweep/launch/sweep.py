@@ -35,7 +35,7 @@ from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.reconcile import Found, reconcile
-from optsweep.launch.settled import trials_digest
+from optsweep.launch.settled import may_be_finished, trials_digest
 from optsweep.launch.standing import search_plan
 from optsweep.launch.status import PLANNED, first_failure
 from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
@@ -151,10 +151,12 @@ def _prepare(arms: Sequence[Arm], workers: int | None, pool: Pool | None, alone:
         pool.deal([devices[i % len(devices)] for i in range(count)])
     asker = pool or Here(Builds())
     known = describe_all(asker, arms, labels)
+    if pool is not None and not may_be_finished(arms[0]):
+        pool.start()  # workers import while the stores are opened, and made
     studies = _stores(arms, known, observe)
     prepared = _Prepared(arms, known, labels, baseline, count, devices, pool, asker, studies)
     if pool is not None and any(studies.note(arm.name, "finished") != prepared.size for arm in arms):
-        pool.start()  # the others import while the sweep is described
+        pool.start()
     return prepared
 
 
