@@ -22,11 +22,11 @@ from optsweep.errors import UserError
 from optsweep.launch import fit
 from optsweep.launch.builds import Builds
 from optsweep.launch.continuity import CONTENT, Begun, begun
+from optsweep.launch.decided import _with_lag
 from optsweep.launch.events import Event, Note
 from optsweep.launch.fit import FittedLanes, Fitter, crowds_of, fitted_said
 from optsweep.launch.inquiries import DiedError, Here
 from optsweep.launch.lane_memory import LaneMemory
-from optsweep.launch.settle import _with_lag
 from optsweep.launch.sweep import run_sweep
 from optsweep.launch.together import Describe, describe_all
 from optsweep.search.slots import Slot

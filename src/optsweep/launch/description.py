@@ -38,6 +38,7 @@ class Description:
     schedule: ScheduleTrace | None
     optimizer: OptimizerTerms
     num_train: int  # samples
+    reads: tuple[str, ...] | None = None  # files that decide its numbers beside what is installed; None: nobody knows
     fitted: FittedLanes = ONE_LANE
 
 
@@ -55,8 +56,17 @@ def described(arm: Arm, built: Built, fitted: FittedLanes = ONE_LANE) -> Descrip
         schedule=schedule_trace(program),
         optimizer=optimizer_terms(arm, program),
         num_train=stated(program.task).sizes[Split.TRAIN],
+        reads=_reads(built),
         fitted=fitted,
     )
+
+
+def _reads(built: Built) -> tuple[str, ...] | None:
+    """What a task that comes with optsweep reads; code of the user's own may read anything."""
+    task, chosen = built.task, any(key.startswith("task.") for key in built.space.program)  # by trials
+    if not isinstance(task, Task) or not type(task).__module__.startswith("optsweep.tasks."):
+        return None
+    return None if chosen or built.identity.has_own_code else task.reads
 
 
 def facts_of(arm: Arm, program: ArmProgram) -> ArmFacts:

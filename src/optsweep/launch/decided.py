@@ -1,9 +1,9 @@
-"""What a config leaves open is settled before training: as the sweep began, as remembered, or as measured now."""
+"""What a config leaves open is decided before training: as the sweep began, as remembered, or as measured now."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from optsweep.address import STORAGE_KEY, read_address
 from optsweep.config.arm import Arm
@@ -18,33 +18,32 @@ from optsweep.search.studies import Studies
 from optsweep.tracking import store
 
 
-@dataclass(frozen=True)
-class Settled:
-    """Arms whose lanes and lags are numbers, with what is known of them."""
+def decide(
+    asker: Asker, arms: Sequence[Arm], labels: Mapping[str, str]
+) -> tuple[Sequence[Arm], Sequence[Description], LaneMemory]:
+    """Have the arms built and checked: they come back with numbers for lanes and lag, and with what is known of them.
 
-    arms: Sequence[Arm]
-    known: Sequence[Description]
-    memory: LaneMemory
-
-    def remember(self, labels: Mapping[str, str]) -> Iterator[str]:
-        """Keep what was measured, beside stores that are there by now; lines of what there is to say."""
-        if self.memory.trouble:
-            yield self.memory.trouble
-        measured = {its.fitted.key: its.fitted.times for its in self.known if its.fitted.key}
-        new = {key: times for key, times in measured.items() if self.memory.times.get(key) != times}
-        if trouble := self.memory.add(new):
-            yield trouble
-        yield from fitted_said([(labels[arm.name], its.fitted) for arm, its in zip(self.arms, self.known, strict=True)])
-
-
-def settle(asker: Asker, arms: Sequence[Arm], labels: Mapping[str, str]) -> Settled:
-    """Have the arms built, checked and settled. Raises UserError with one line, before anything is written."""
+    Last comes what was remembered of lanes. Raises UserError with one line, before anything is written.
+    """
     before = _begun(arms)
     arms = [_with_lag(arm, before.get(arm.name)) for arm in arms]
     memory = LaneMemory.of(arms[0].storage)
     kinds = {name: held.lanes for name, held in before.items()}
-    known = describe_all(asker, arms, labels, Fitter.of(arms, deal(arms[0], None)[0], known=memory.times, begun=kinds))
-    return Settled([its.fitted.on(arm) for arm, its in zip(arms, known, strict=True)], known, memory)
+    fitter = Fitter.of(arms, deal(arms[0], None)[0], known=memory.times, begun=kinds)
+    known = describe_all(asker, arms, labels, fitter)
+    return [its.fitted.on(arm) for arm, its in zip(arms, known, strict=True)], known, memory
+
+
+def remember(
+    memory: LaneMemory, arms: Sequence[Arm], known: Sequence[Description], labels: Mapping[str, str]
+) -> Iterator[str]:
+    """Keep what was measured, beside stores that are there by now; lines of what there is to say."""
+    if memory.trouble:
+        yield memory.trouble
+    measured = {its.fitted.key: its.fitted.times for its in known if its.fitted.key}
+    if trouble := memory.add({key: times for key, times in measured.items() if memory.times.get(key) != times}):
+        yield trouble
+    yield from fitted_said([(labels[arm.name], its.fitted) for arm, its in zip(arms, known, strict=True)])
 
 
 def _begun(arms: Sequence[Arm]) -> Mapping[str, Begun]:
