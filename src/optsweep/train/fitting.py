@@ -25,8 +25,8 @@ from optsweep.train.trial import Trial
 LADDER = (2, 4, 16, 64, 256)
 """Numbers of lanes that are tried; between them the time of a step is taken along a line."""
 
-LEAST_GAIN = 1.25
-"""Time with one lane over time with several from which on it is several: less may be noise, or lost at the edges."""
+LEAST_GAIN = 1.4
+"""Time with one lane over time with several from which on it is several: less may be noise of a busy machine."""
 
 ALIKE = 1.05
 """The fewest lanes that take at most so much longer than the fastest are taken: they need less memory."""
@@ -192,7 +192,10 @@ class _Ladder:
         at_most = lanes / last * self.several[last] if last else self.one
         count = steps.count(min(ONE_SECONDS / self.one, SEVERAL_SECONDS / at_most))
         slow = count * steps.first > SLOW_SECONDS
-        found = [(self.plain.seconds(count), steps.seconds(count)) for _ in range(1 if slow else ROUNDS)]
+        found = []
+        for _ in range(1 if slow else ROUNDS):
+            self.plain.seconds(1)  # several have taken its place in the caches
+            found.append((self.plain.seconds(count), steps.seconds(count)))
         return min(one for one, _ in found), median(several / one for one, several in found)
 
 
