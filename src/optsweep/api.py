@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from optsweep.config.spoken import Spoken
     from optsweep.launch.checked import Checked
     from optsweep.launch.events import Observer
+    from optsweep.launch.outcome import SweepResult
     from optsweep.launch.status import SweepStatus
-    from optsweep.launch.sweep import SweepResult
     from optsweep.launch.verify import Verified
     from optsweep.report import Report
     from optsweep.report.judged.write import JudgedReport
@@ -85,13 +85,18 @@ def run(
 ) -> Finished:
     """Run a sweep to its end and write its report into reports/NAME, unless one of just these results is there.
 
-    Of several repeats a provisional one is written whenever a further one is complete.
+    Of several repeats a provisional one is written whenever a further one is complete. A sweep that is finished, and
+    where nothing has changed since, isn't opened again.
 
     Raises what `run_sweep` raises.
     """
-    from optsweep.launch.pools.local import LocalPool
+    from optsweep.launch.settled import keep, settled
 
     index = REPORTS / arms[0].sweep / "index.html"
+    if report and (before := settled(arms, command, index.parent, observe)) is not None:
+        return Finished(before, None, index)
+    from optsweep.launch.pools.local import LocalPool
+
     with contextlib.ExitStack() as until_trained:
         pool = None
         if workers != 0:
@@ -111,6 +116,7 @@ def run(
     if not report:
         return Finished(result, None, None)
     if result.reported and index.is_file():
+        keep(arms, command, result, index.parent)
         return Finished(result, None, index)
     from optsweep.report import helpers, write_report
 
@@ -119,6 +125,7 @@ def run(
             arms[0], lambda: write_report(result.tracking_uri, [result.sweep], index.parent, helped=helped)
         )
         waiting(arms[0], lambda: note_report(result))
+    keep(arms, command, result, index.parent)
     return Finished(result, written, index)
 
 

@@ -66,7 +66,7 @@ def ensure(
 
 def write_ahead(file: Path) -> None:
     """Let readers of a database and its writer not wait for each other."""
-    with _opened(file) as connection:
+    with connection_to(file) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
 
 
@@ -74,7 +74,7 @@ def condition_of(file: Path, look: Callable[[sqlite3.Connection], Condition]) ->
     """How far the database in a file is made; nothing is written."""
     if not file.is_file() or file.stat().st_size == 0:
         return Condition.MISSING
-    with _opened(file) as connection:
+    with connection_to(file) as connection:
         return look(connection) if tables_of(connection) else Condition.MISSING
 
 
@@ -90,7 +90,8 @@ def has_rows(connection: sqlite3.Connection, table: str) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[sqlite3.Connection]:
+def connection_to(file: Path) -> Iterator[sqlite3.Connection]:
+    """An open database that is there already. Raises sqlite3.Error."""
     uri = f"{file.absolute().as_uri()}?mode=rw"  # which makes no file
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=SQLITE_TIMEOUT)) as connection:
         yield connection

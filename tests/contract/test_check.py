@@ -118,7 +118,7 @@ def test_numbers_that_differ_from_run_to_run_are_found() -> None:
 def test_dropout_is_why_trials_train_one_after_the_other() -> None:
     dropping = checked(Pieces(lambda: nn.Sequential(nn.Linear(4, 8), nn.Dropout(), nn.Linear(8, 2)), (X, Y)))
     assert fact(dropping, "lanes") == "one trial after the other, because it draws random numbers (torch's generator)"
-    assert fact(checked(Pieces(net, (X, Y))), "lanes") == "possible (trainer.lanes=4)"
+    assert fact(checked(Pieces(net, (X, Y))), "lanes") == "possible"
     assert dropping.ok
 
 

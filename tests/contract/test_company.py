@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from arms import arm_with
 from optsweep.build.assemble import build_arm
@@ -16,6 +17,7 @@ from optsweep.search.seats import Seat
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies
 from optsweep.tracking.writer import Tracker
+from optsweep.train.run import Run
 from optsweep.train.trial import Phase
 
 
@@ -112,3 +114,39 @@ def test_a_crash_fails_those_that_are_in_training(bench: Bench, monkeypatch: pyt
     work(worker)
     states = [trial.state.name for trial in bench.studies.trials(bench.arm.name, Phase.SEARCH)]
     assert states == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL", "WAITING"]
+
+
+def test_where_memory_runs_out_trials_go_on_in_half_as_many_lanes_and_no_retry_is_counted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, advance = [0, 1, 2], Run.advance
+
+    def crowded(run: Run, end: int) -> float:
+        if len(run.lanes) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return advance(run, end)
+
+    monkeypatch.setattr(Run, "advance", crowded)
+    bench.add(Phase.SEARCH, *whole)
+    worker = bench.worker()
+    assert worker.work_once()
+    assert "adamw: memory ran out with 2 trials in lanes, which go on one by one\n" in capsys.readouterr().err
+    history = bench.studies.history(bench.arm.name, Phase.SEARCH, 1)
+    assert (sorted(history.lost), history.attempts, bench.done(Phase.SEARCH)) == ([0, 1], {}, [])
+    bench.add(Phase.SEARCH, 0, 1, attempt=1)
+    for _ in whole:
+        assert worker.work_once()
+    worker.close()
+    assert sorted(bench.done(Phase.SEARCH)) == whole
+
+
+def test_what_one_trial_has_no_memory_for_is_its_own_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crowded(run: Run, end: int) -> float:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(Run, "advance", crowded)
+    bench.add(Phase.SEARCH, 0)
+    work(bench.worker())
+    history = bench.studies.history(bench.arm.name, Phase.SEARCH, 1)
+    assert history.attempts == {0: 1}
+    assert "DefaultCPUAllocator: can't allocate memory" in history.errors[0]

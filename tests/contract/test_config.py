@@ -53,7 +53,7 @@ def test_defaults_in_python_are_those_of_the_yaml() -> None:
     python = arm_in_python(choices=composed.choices, task=composed.task, optimizer=composed.optimizer)
     schedule = replace(python.schedule, options=composed.schedule.options)  # of the schedule: its function's defaults
     assert replace(python, schedule=schedule) == composed
-    assert (python.trainer.steps, python.search.lag) == (600, 2), "the task's own, and twice the lanes"
+    assert (python.trainer.steps, python.search.lag) == (600, 2), "the task's own, and at least two"
 
 
 def test_an_arm_made_in_python_is_called_as_it_is() -> None:
@@ -81,22 +81,22 @@ MISTAKES: list[tuple[str, Callable[[], object], str]] = [
     (
         "trainer.lanes=0",
         lambda: TrainerConfig(lanes=0),
-        "trainer.lanes: 0 is not allowed; give a whole number ≥ 1",
+        "trainer.lanes: 0 is not allowed; give a whole number ≥ 1, or auto",
     ),
     (
         "trainer.lanes=1.5",
         lambda: TrainerConfig(lanes=1.5),  # type: ignore[arg-type]
-        "trainer.lanes: 1.5 is not allowed; give a whole number ≥ 1",
+        "trainer.lanes: 1.5 is not allowed; give a whole number ≥ 1, or auto",
     ),
     (
         "trainer.lanes=true",
         lambda: TrainerConfig(lanes=True),
-        "trainer.lanes: True is not allowed; give a whole number ≥ 1",
+        "trainer.lanes: True is not allowed; give a whole number ≥ 1, or auto",
     ),
     (
         "trainer.lanes=null",
         lambda: TrainerConfig(lanes=None),  # type: ignore[arg-type]
-        "trainer.lanes: None is not allowed; give a whole number ≥ 1",
+        "trainer.lanes: None is not allowed; give a whole number ≥ 1, or auto",
     ),
     (
         "trainer.steps=1",
@@ -276,6 +276,11 @@ def test_words_that_stand_for_something_else() -> None:
     assert DecayConfig("none", 0.3).value == 0.0
     assert SearchConfig(space={"eps": RangeConfig(1e-9, 1e-7, True)}).over == ("lr", "eps")
     assert arm_in_python(trainer=TrainerConfig(lanes=3)).search.lag == 6
+    of_trials = [arm_in_python(search=SearchConfig(trials=trials)).search.lag for trials in (0, 16, 47, 48, 400)]
+    assert of_trials == [2, 2, 2, 3, 25], "whatever number of lanes is found"
+    found = arm_in_python(search=SearchConfig(trials=400))
+    found = replace(found, trainer=replace(found.trainer, lanes=64))
+    assert (found.search.lag, found.search.lag_found) == (25, True)
     both = SearchConfig(over=("lr", "weight_decay"))
     trials = [
         arm_in_python(search=search, repeats=n).search.trials for search in (SearchConfig(), both) for n in (1, 4)

@@ -13,6 +13,7 @@ import pytest
 from arms import arm_with
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
+from optsweep.launch import timing
 from optsweep.launch.builds import Builds
 from optsweep.launch.events import Event, Note
 from optsweep.launch.inquiries import DiedError, Here
@@ -144,6 +145,16 @@ def test_steps_that_crash_are_no_timing_and_say_why(tmp_path: Path) -> None:
     assert found.timing is None
     assert found.facts is not None
     assert found.trouble.startswith("own_ends.py:")
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(60.0, 5), (0.0, 3)])
+def test_steps_that_take_long_are_timed_in_fewer_rounds(
+    seconds: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "LONG_SECONDS", seconds)
+    (found,) = Here(Builds()).ask(Measure([ToMeasure(arm_with({}, task__width=8), {"lr": 0.1}, timed=True)]))
+    assert found.timing is not None
+    assert found.timing.n == rounds
 
 
 def test_a_sweep_whose_task_ends_the_timing_pass_ends_as_it_would_have(tmp_path: Path) -> None:

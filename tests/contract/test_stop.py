@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from hydra.types import HydraContext
+from sqlalchemy.exc import OperationalError
 
+from hydra_plugins.optsweep.local_launcher import LocalLauncher
+from optsweep import api
+from optsweep.command import Command
 from optsweep.errors import UserError
 from optsweep.launch import stop, work
+from optsweep.launch.events import Event, Stopped
 from optsweep.launch.planner import Planner
 from optsweep.launch.pool import Pool
-from optsweep.tracking.outage import storage_outage
+from optsweep.tracking.outage import StoreFailureError, storage_outage
+from optsweep.written import Written
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +56,56 @@ def test_a_background_job_goes_on_ignoring_ctrl_c() -> None:
     with stop.StopRequest(at_a_rung=False) as request:
         os.kill(os.getpid(), signal.SIGINT)
         assert not request.asked
+
+
+class IdlePlanner:
+    """A planner with work to do, and none done."""
+
+    done_before, progress = 0, ()
+
+    def step(self) -> bool:
+        return False
+
+    def num_done(self) -> int:
+        return 0
+
+    def release_all(self, reason: str) -> None:
+        raise locked_out()
+
+
+def locked_out() -> OperationalError:
+    return OperationalError("SELECT", None, sqlite3.OperationalError("database is locked"))
+
+
+def test_who_stops_a_sweep_whose_storage_is_away_has_stopped_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(jobs: object, *, stopping: Callable[[], bool]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopping()
+        raise StoreFailureError("the storage is away")
+
+    monkeypatch.setattr(work, "Worker", waits)
+    said: list[Event] = []
+    outage = storage_outage("sqlite:///nowhere.db")
+    with pytest.raises(KeyboardInterrupt):
+        work.work(cast(Planner, IdlePlanner()), (), None, "optsweep …", said.append, outage)
+    assert said[-1] == Stopped(0, 0, "optsweep …")
+
+
+def test_ctrl_c_before_a_sweep_has_begun_leaves_nothing_that_hydra_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "run", interrupted)
+    launcher = LocalLauncher()
+    launcher.hydra_context, launcher.command = HydraContext(None, None), Command((), ())
+    launcher.written = Written(tmp_path / "hydra" / "multirun.yaml")
+    launcher.written.file.parent.mkdir()
+    launcher.written.file.write_text("hydra: {}")
+    with pytest.raises(KeyboardInterrupt):
+        launcher.launch([], 0)
+    assert not list(tmp_path.iterdir())
 
 
 class DeadPool:

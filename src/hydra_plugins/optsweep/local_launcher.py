@@ -51,7 +51,7 @@ class LocalLauncher(Launcher):
                 finished = api.run(
                     arms, workers=self.workers, report=self.report, command=self.command.line, observe=terminal
                 )
-        except Exception:
+        except BaseException:  # Ctrl-C while a task is made too
             if not terminal.started:
                 self.written.undo()
             raise

@@ -175,7 +175,7 @@ def _program(arm: Arm, task: Trainable, device: torch.device, warnings: list[str
         accumulate=arm.trainer.accumulate,
         decay_all=arm.decay.apply_to == "all",
         precision=arm.trainer.precision,  # type: ignore[arg-type]
-        vmapped=arm.trainer.lanes > 1,
+        vmapped=arm.trainer.in_lanes,
         divergence_factor=arm.trainer.divergence_factor,
         eval_batch_size=arm.trainer.eval_batch_size,
         deterministic=arm.trainer.deterministic,
@@ -188,7 +188,7 @@ def _loop_program(arm: Arm, loop: Loop, device: torch.device, warnings: list[str
     for key, usual, instead in (("precision", "fp32", "use torch.autocast"), ("accumulate", 1, "accumulate")):
         if (value := vars(arm.trainer)[key]) != usual:
             raise UserError(f"trainer.{key}: {value} is for optsweep's loop; {instead} in yours, {loop.place}")
-    if arm.trainer.lanes > 1:
+    if arm.trainer.in_lanes:
         warnings.append("trainer.lanes: a loop of one's own trains one trial at a time")
     build, _, _, composition = _updater(arm)
     schedule = _schedule(arm, task_facts(arm, loop), warnings)

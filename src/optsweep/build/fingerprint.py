@@ -58,6 +58,11 @@ class Identity:
     approximate: Mapping[str, float]
     tolerance: float = TOLERANCE["fp32"]
 
+    @property
+    def has_own_code(self) -> bool:
+        """Whether source files of the user's are a part of it."""
+        return any(key.startswith(_SOURCE) for key in self.exact)
+
     def differences(self, before: Identity) -> list[str]:
         """What is no longer as it was, a few words each, what explains most first.
 

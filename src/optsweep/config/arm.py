@@ -94,7 +94,7 @@ class Arm(Keyed):
             self.fill(choices=self._section_names())
         if self.trainer.steps is FROM_TASK:
             self.fill(trainer=replace(self.trainer, steps=self.task.steps))
-        self.fill(search=self.search.resolved(lanes=self.trainer.lanes, one_search=self.repeats == 1))
+        self.fill(search=self.search.resolved(lanes=self.trainer.given_lanes, one_search=self.repeats == 1))
         _check_lengths(self)
         _check_combination(self)
 

@@ -24,6 +24,7 @@ from hydra_plugins.optsweep.own_files import OwnFiles
 from hydra_plugins.optsweep.search_path import OptsweepSearchPath
 from optsweep.checks import MOST_SHOWN, shown
 from optsweep.config.arm import GROUPS
+from optsweep.config.package_files import PackageFiles
 from optsweep.config.search_space import opened
 from optsweep.errors import UserError
 
@@ -116,6 +117,7 @@ def register(*plugins: type[Plugin]) -> None:
     for cls in wanted:
         if cls.__qualname__ not in known:
             Plugins.instance().register(cls)
+    PackageFiles.register()
 
 
 def _first_cell(overrides: Sequence[Override], loader: ConfigLoader) -> Iterator[str]:

@@ -12,6 +12,7 @@ from optsweep.config.arm import GROUPS, Arm
 from optsweep.config.compose import all_choices, axes_of
 from optsweep.config.fields import Keyed, Rest, keys_of, parts_of
 from optsweep.config.section import Section
+from optsweep.config.written_yaml import to_yaml
 
 K = TypeVar("K", bound=Keyed)
 
@@ -30,9 +31,7 @@ def arm_of(config: DictConfig, axes: Sequence[str] | None = None) -> Arm:
     assert isinstance(plain, dict)
     if isinstance(task := plain.get("task"), dict):  # a person's own, given as `own`, has a name of its own
         choices["task"] = str(task.get("name", choices["task"]))
-    return read_arm(
-        {str(key): value for key, value in plain.items()}, choices, values, OmegaConf.to_yaml(OmegaConf.create(plain))
-    )
+    return read_arm({str(key): value for key, value in plain.items()}, choices, values, to_yaml(plain))
 
 
 def _take_up_own_options(config: DictConfig, choices: Mapping[str, str]) -> None:

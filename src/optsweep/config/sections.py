@@ -17,7 +17,10 @@ FROM_TASK: Any = None
 """As `trainer.steps`: the task's own number, which the arm puts in its place."""
 
 AUTO_LAG: Any = "auto"
-"""As `search.lag`: twice `trainer.lanes`, which the arm puts in its place."""
+"""As `search.lag`: a number that the arm puts in its place, the same whatever number of lanes is found."""
+
+AUTO_LANES: Any = "auto"
+"""As `trainer.lanes`: as many as are found to be fastest, which is decided once for a sweep, by trying."""
 
 AUTO_TRIALS: Any = "auto"
 """As `search.trials`: one of the two numbers below, which the arm puts in its place."""
@@ -28,8 +31,13 @@ MOST_OF_A_NAME = 100
 NUM_WORKERS = optional(whole, low=0, most=1024)
 """The check of `hydra.launcher.workers`; 0: in this process, null: one per `trainer.threads` cores, or per GPU."""
 
+MOST_LANES = 10**4
+
 MOST_STEPS, MOST_TRIALS = 10**7, 10**5
 """Of a trial, and of an arm's phase: every step and every trial is planned before it is run."""
+
+LEAST_LAG, TRIALS_A_LAG = 2, 16
+"""Of a search whose lag is auto: two, or one for each so many trials."""
 
 ONE_SEARCH, TRIALS = 32, 16
 """Trials of a search of several keys that a verdict rests on alone, and of any other."""
@@ -163,7 +171,7 @@ class TrainerConfig(Keyed):
 
     steps: Annotated[int, Key("trainer.steps", optional(whole, low=2, most=MOST_STEPS))] = FROM_TASK
     device: Annotated[str, Key("trainer.device", _device)] = "auto"
-    lanes: Annotated[int, Key("trainer.lanes", checked(whole, most=10**4))] = 1
+    lanes: Annotated[int, Key("trainer.lanes", either("auto", whole, most=MOST_LANES))] = AUTO_LANES
     precision: Annotated[str, Key("trainer.precision", checked(choice, choices=("fp32", "bf16")))] = "fp32"
     clip_norm: Annotated[float | None, Key("trainer.clip_norm", optional(number, above=0.0))] = None
     rungs: Annotated[int, Key("trainer.rungs", checked(whole, most=10**5))] = 12
@@ -175,6 +183,16 @@ class TrainerConfig(Keyed):
     deterministic: Annotated[bool, Key("trainer.deterministic", flag)] = False
     timeout: Annotated[float | None, Key("trainer.timeout", optional(number, above=0.0))] = None  # seconds
     checkpoint_seconds: Annotated[float, Key("trainer.checkpoint_seconds", _seconds)] = 60.0  # 0: never
+
+    @property
+    def given_lanes(self) -> int | None:
+        """The number of lanes; None: it is yet to be found."""
+        return None if self.lanes == AUTO_LANES else self.lanes
+
+    @property
+    def in_lanes(self) -> bool:
+        """Whether trials are to train side by side."""
+        return (self.given_lanes or 1) > 1
 
 
 @dataclass(frozen=True)
@@ -198,16 +216,19 @@ class SearchConfig(Keyed):
     lag: Annotated[int, Key("search.lag", either("auto", whole, most=MOST_TRIALS))] = AUTO_LAG
     over: Annotated[tuple[str, ...], Key("search.over", _names)] = ("lr",)
     space: Annotated[SpaceConfig, Key("search.space", _space)] = field(default_factory=dict)
+    lag_found: bool = field(default=False, repr=False, compare=False)  # whether the lag was auto
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.fill(over=tuple(dict.fromkeys([*self.over, *self.space])))
 
-    def resolved(self, *, lanes: int, one_search: bool) -> SearchConfig:
-        """With numbers for what is auto; `one_search`: no repeat of it stands beside it in a verdict."""
-        trials = ONE_SEARCH if one_search and len(self.over) > 1 else TRIALS
-        return replace(
-            self,
-            trials=trials if self.trials == AUTO_TRIALS else self.trials,
-            lag=2 * lanes if self.lag == AUTO_LAG else self.lag,
-        )
+    def resolved(self, *, lanes: int | None, one_search: bool) -> SearchConfig:
+        """With numbers for what is auto; `lanes`, if that isn't; `one_search`: no repeat stands beside it in a verdict.
+
+        A lag that followed what auto finds for the lanes would make a search's trials depend on the machine.
+        """
+        trials = self.trials
+        if trials == AUTO_TRIALS:
+            trials = ONE_SEARCH if one_search and len(self.over) > 1 else TRIALS
+        lag = max(LEAST_LAG, trials // TRIALS_A_LAG, 2 * (lanes or 1)) if self.lag == AUTO_LAG else self.lag
+        return replace(self, trials=trials, lag=lag, lag_found=self.lag_found or self.lag == AUTO_LAG)

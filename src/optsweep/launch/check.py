@@ -17,8 +17,10 @@ from optsweep.errors import UserError, located
 from optsweep.launch.checked import Checked, CheckedTask, TriedOptimizer
 from optsweep.launch.cost import Cost, Evaluations, cost_of
 from optsweep.launch.devices import deal
+from optsweep.launch.fit import FittedLanes, Fitter, fitted_said
 from optsweep.launch.inquiries import PATIENCE_SECONDS, DiedError, Workbench
 from optsweep.launch.labels import labels_of
+from optsweep.launch.lane_memory import LaneMemory
 from optsweep.launch.neighbours import Neighbours
 from optsweep.launch.pool import Pool
 from optsweep.launch.together import check_together, notes
@@ -100,10 +102,12 @@ class _Check:
     built: dict[str, Built] = field(default_factory=dict)  # by arm, of tasks that can be trained
     times: dict[str, float] = field(default_factory=dict)  # ms per step, see _timed_as
     evaluations: dict[str, Evaluations] = field(default_factory=dict)  # by task
+    fitted: dict[str, FittedLanes] = field(default_factory=dict)  # by arm
 
     def __post_init__(self) -> None:
         self.labels: Mapping[str, str] = labels_of(self.arms)
         self.neighbours = Neighbours()
+        self.fitter = Fitter.of(self.arms, deal(self.arms[0], None)[0], known=LaneMemory.of(self.arms[0].storage).times)
 
     def result(self, workers: int | None) -> Checked:
         """All of it."""
@@ -111,6 +115,9 @@ class _Check:
         warned = [self._warned(arm) for arm in known]
         everybody = f" ({', '.join(self.labels.values())})"
         self.told.remarks += [note.removesuffix(everybody) for note in self._notes(known, warned)]
+        self.told.remarks += fitted_said(
+            [(self.labels[name], found) for name, found in self.fitted.items()], every=True
+        )
         if busy := self.neighbours.said():
             self.told.remarks.append(busy)
         cost = self._cost(workers) if len(known) == len(self.arms) else None
@@ -129,6 +136,7 @@ class _Check:
         task = task_for(first, self.task).on(device_of(first.trainer.device))
         losses = ""
         if self._says(task):
+            arms = [self._fitted(arm, task) for arm in arms]
             built = {arm.name: build_arm(arm, task) for arm in arms}
             contents = {n: found for n, found in contents_of("optimizer").items() if {"name", "_target_"} <= {*found}}
             catalogue = {name: _optimizer(found) for name, found in contents.items()}
@@ -148,6 +156,14 @@ class _Check:
         axes = [f"{key}={value}" for key, value in first.axes.items() if key.startswith("task.")]
         name = " ".join([first.task.name, *axes])
         self.tasks.append(CheckedTask(name, tuple(facts), tuple(tried), REFERENCE, losses))
+
+    def _fitted(self, arm: Arm, task: Trainable) -> Arm:
+        """The arm with the lanes that its sweep would have."""
+        label = self.labels[arm.name]
+        self.tell(f"trying lanes of {label}")
+        found = self.fitter.fit(arm, task, device_of(arm.trainer.device), lambda tried: build_arm(tried, task))
+        self.fitted[arm.name] = found
+        return found.on(arm)
 
     def _says(self, task: Trainable) -> bool:
         """Whether it says of itself what it has to, for which a loop is run for two steps."""
@@ -233,7 +249,8 @@ class _Check:
         costs = []
         for arm in self.arms:
             rungs, evaluations = len(self.built[arm.name].program.rung_steps()), self.evaluations[repr(arm.task)]
-            costs.append(cost_of(arm, self.labels[arm.name], self.times.get(_timed_as(arm)), rungs, evaluations))
+            ms, speedup = self.times.get(_timed_as(arm)), self.fitted[arm.name].speedup
+            costs.append(cost_of(arm, self.labels[arm.name], ms and ms / speedup, rungs, evaluations))
         return Cost(tuple(costs), max(1, deal(self.arms[0], workers)[0]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from optsweep.build.fingerprint import NUMERICS, SHOWN, Identity, heading
@@ -16,6 +17,7 @@ from optsweep.tracking.codec import plain
 
 CONTENT, IDENTITY = "content", "identity"
 SEARCH_RULE = "the version of the search's rules"
+LANES, LAG = "trainer.lanes", "search.lag"
 FIRST_RULES = {SEARCH_RULE: 1}
 """Of searches that didn't note it."""
 _UNKNOWN = Identity({NUMERICS: 1}, {})
@@ -30,12 +32,30 @@ def _settings(arm: Arm, built: Description) -> dict[str, Any]:
         "search.sampler": search.sampler,
         "search.pruner": search.pruner,
         "search.reruns": search.reruns,
-        "search.lag": search.lag,
+        LAG: search.lag,
         **({SEARCH_RULE: RULES_VERSION} if search.trials else {}),
         **{f"search.space.{key}": found.content for key, found in sorted(built.space.dimensions.items())},
     }
     found: dict[str, Any] = plain(content)
     return found
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What an arm's trials have had where its config leaves it open."""
+
+    lanes: str  # "one" or "several"
+    lag: int
+
+
+def begun(studies: Studies, arms: Sequence[Arm]) -> dict[str, Begun]:
+    """How those arms began that have trials, by name."""
+    found = {arm.name: studies.note(arm.name, CONTENT) or {} for arm in arms}
+    return {
+        name: Begun(str(noted[LANES]), int(noted[LAG]))
+        for name, noted in found.items()
+        if {LANES, LAG} <= noted.keys() and studies.has_trials(name)
+    }
 
 
 def check_history(studies: Studies, arms: Sequence[Arm], built: Sequence[Description]) -> None:

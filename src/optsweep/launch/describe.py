@@ -114,7 +114,7 @@ def describe_arm(tracker: Tracker, arm: Arm, known: Description, label: str) -> 
     tracker.set_params(run, {key: value for key, value in known.content.items() if value is not None})
     tracker.set_dataset(run, arm.task.name, known.facts.data, arm.task.target, {"num_train": known.num_train})
     tracker.log_text(run, without_secrets(arm.yaml), "config.yaml")
-    return Job(arm, label, known.fingerprint, run, tuple(known.space.program))
+    return Job(arm, label, known.fingerprint, run, tuple(known.space.program), known.fitted.key)
 
 
 def describe_chosen(tracker: Tracker, job: Job, known: Description, facts: ArmFacts | None) -> None:
@@ -122,6 +122,8 @@ def describe_chosen(tracker: Tracker, job: Job, known: Description, facts: ArmFa
     sheet = tracker.arm_sheet(job.parent_run)
     if sheet is None or sheet.chosen is None:
         return
+    if facts is not None:
+        facts = replace(facts, lanes_found=known.fitted.found)
     if facts is not None and facts != sheet.facts:
         tracker.write_sheet(job.parent_run, replace(sheet, facts=facts))
     found = [sheet.chosen, *sheet.chosen_again]

@@ -14,6 +14,7 @@ from optsweep.build.fingerprint import Identity
 from optsweep.build.resplit import redraws
 from optsweep.build.stated import stated
 from optsweep.config.arm import Arm
+from optsweep.launch.fit import ONE_LANE, FittedLanes
 from optsweep.search.space import Space
 from optsweep.tasks.base import Split, Task
 from optsweep.tracking.schema import ArmFacts, OptimizerTerms, ScheduleTrace
@@ -37,10 +38,12 @@ class Description:
     schedule: ScheduleTrace | None
     optimizer: OptimizerTerms
     num_train: int  # samples
+    reads: tuple[str, ...] | None = None  # files that decide its numbers beside what is installed; None: nobody knows
+    fitted: FittedLanes = ONE_LANE
 
 
-def described(arm: Arm, built: Built) -> Description:
-    """What is to be known of an arm. Probes its model."""
+def described(arm: Arm, built: Built, fitted: FittedLanes = ONE_LANE) -> Description:
+    """What is to be known of an arm that has the lanes that were found for it. Probes its model."""
     program = built.program
     return Description(
         fingerprint=built.fingerprint,
@@ -49,11 +52,21 @@ def described(arm: Arm, built: Built) -> Description:
         space=built.space,
         algorithm=algorithm_of(built),
         warnings=built.warnings,
-        facts=facts_of(arm, program),
+        facts=replace(facts_of(arm, program), lanes_found=fitted.found),
         schedule=schedule_trace(program),
         optimizer=optimizer_terms(arm, program),
         num_train=stated(program.task).sizes[Split.TRAIN],
+        reads=_reads(built),
+        fitted=fitted,
     )
+
+
+def _reads(built: Built) -> tuple[str, ...] | None:
+    """What a task that comes with optsweep reads; code of the user's own may read anything."""
+    task, chosen = built.task, any(key.startswith("task.") for key in built.space.program)  # by trials
+    if not isinstance(task, Task) or not type(task).__module__.startswith("optsweep.tasks."):
+        return None
+    return None if chosen or built.identity.has_own_code else task.reads
 
 
 def facts_of(arm: Arm, program: ArmProgram) -> ArmFacts:
@@ -72,7 +85,7 @@ def facts_of(arm: Arm, program: ArmProgram) -> ArmFacts:
         warmup_steps=program.schedule.length,
         device=arm.trainer.device,
         precision=program.precision,
-        lanes=arm.trainer.lanes,
+        lanes=arm.trainer.given_lanes or 1,
         threads=arm.trainer.threads,
         data=said.digest,
         num_test=said.sizes.get(Split.TEST),

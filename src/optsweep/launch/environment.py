@@ -39,7 +39,7 @@ def environment(device: str) -> Environment:
     return Environment(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        processor=_processor(),
+        processor=processor(),
         cores=num_cores(),
         memory_bytes=psutil.virtual_memory().total,
         device=torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
@@ -48,7 +48,7 @@ def environment(device: str) -> Environment:
     )
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, where the system tells it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

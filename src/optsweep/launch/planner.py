@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+
+from optuna.trial import TrialState
 
 from optsweep.inference.comparison import judge
 from optsweep.inference.groups import Peers, group
@@ -17,7 +19,7 @@ from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS, Level, Repeats, 
 from optsweep.launch.deferred import Deferred
 from optsweep.launch.events import ArmProgress
 from optsweep.launch.leases import LeaseWatch
-from optsweep.launch.standing import FIXED, Standing, chosen_of, pooled
+from optsweep.launch.standing import FIXED, Counts, Standing, chosen_of, counts_of, pooled
 from optsweep.launch.worker import Job
 from optsweep.report.wording import plural
 from optsweep.search.history import History
@@ -26,12 +28,12 @@ from optsweep.search.process import in_words
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Choice, SearchPlan, Slot, choose, ready, suggest
 from optsweep.search.space import Space
-from optsweep.search.studies import States, Studies
+from optsweep.search.studies import Studies
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
 
 FULL_LOOK_SECONDS = 10.0
-"""So often every unfinished arm is read, for leases that run out; between, those where a trial began or ended."""
+"""So often every unfinished arm is read, for leases that run out; between, where a trial was made or ended."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class _Seen:
     num_seeds: int = 0
     superseded: Sequence[int] = ()  # that are written, or going to be
     finished: bool = False
-    states: States | None = None  # at the last look
+    counts: Mapping[Phase, Counts] = field(default_factory=dict)  # at the last look
     progress: ArmProgress = field(default_factory=lambda: ArmProgress("", 0))
 
 
@@ -139,7 +141,7 @@ class Planner:
         stale = self._stale()
         for repeat in range(max(self._wanted)):
             for searches, wanted in zip(self._groups, self._wanted, strict=True):
-                if repeat < wanted and any(task.key in stale for task in searches[repeat].arms):
+                if repeat < wanted and any(stale.get(task.key) for task in searches[repeat].arms):
                     self._step_group(searches[repeat], stale)
         before = self._wanted
         self._wanted = [self._num_repeats(*held) for held in zip(self._groups, before, strict=True)]
@@ -229,31 +231,33 @@ class Planner:
             for running in self.studies.history(arm, phase, self.retries, repeat).running
         ]
 
-    def _stale(self) -> set[tuple[str, int]]:
-        """Searches to look at: those that something happened to since the last look, and now and then all."""
+    def _stale(self) -> Mapping[tuple[str, int], Collection[Phase]]:
+        """Phases of searches to read: those in which a trial was made or ended since, and now and then all."""
         active = self._active
         states = self.studies.states(list(active))
         now = time.monotonic()
         look_at_all = self._first or now - self._full_look > FULL_LOOK_SECONDS
         if look_at_all:
             self._full_look = now
-        stale = {key for key, seen in active.items() if not seen.finished}
-        if not look_at_all:
-            stale = {key for key in stale if states[key] != self._seen[key].states}
-        for key in stale:
-            self._seen[key].states = states[key]
+        stale: dict[tuple[str, int], Collection[Phase]] = {}
+        for key, seen in active.items():
+            if not seen.finished:
+                counts = {phase: counts_of(states[key], phase) for phase in Phase}
+                stale[key] = [phase for phase in Phase if look_at_all or counts[phase] != seen.counts.get(phase)]
+                seen.counts = counts
+                seen.progress.running = sum(n for _, state, n in states[key] if state is TrialState.RUNNING)
         return stale
 
     # -- one group -------------------------------------------------------------------------------------------------
 
-    def _step_group(self, peers: Peers[PlannedArm], stale: Container[tuple[str, int]]) -> None:
+    def _step_group(self, peers: Peers[PlannedArm], stale: Mapping[tuple[str, int], Collection[Phase]]) -> None:
         for task in peers.arms:
-            if task.key in stale:
-                self._seen[task.key].standing = self._search(task)
+            if phases := stale.get(task.key):
+                self._seen[task.key].standing = self._search(task, phases)
         wanted = self._num_seeds(peers)
         for task in peers.arms:
             seen = self._seen[task.key]
-            if task.key in stale or seen.num_seeds != wanted:
+            if stale.get(task.key) or seen.num_seeds != wanted:
                 seen.num_seeds = wanted
                 seen.finished = seen.standing.searched and self._confirm(task, seen)
                 may_grow = self.seeds == AUTO and wanted < LOOKS[-1] and len(peers.arms) > 1 and not seen.finished
@@ -273,15 +277,17 @@ class Planner:
 
     # -- one arm ---------------------------------------------------------------------------------------------------
 
-    def _search(self, task: PlannedArm) -> Standing:
-        """Read the arm's trials, and enqueue search trials that can be decided."""
-        search = self._history(task, Phase.SEARCH)
+    def _search(self, task: PlannedArm, phases: Collection[Phase]) -> Standing:
+        """Read these phases of the arm, and enqueue search trials that can be decided."""
+        before = self._seen[task.key].standing
+        anew = Phase.SEARCH in phases  # else all that could be decided was, at the look before
+        search = self._history(task, Phase.SEARCH) if anew else before.search
         slots = search.prefix()
-        while len(slots) < task.plan.trials and ready(task.plan, len(slots), slots):
+        while anew and len(slots) < task.plan.trials and ready(task.plan, len(slots), slots):
             slot = suggest(task.plan, task.space, len(slots), slots)
             self.studies.enqueue(self.seat, task.name, Phase.SEARCH, slot, repeat=task.repeat)
             slots.append(slot)
-        confirm = self._history(task, Phase.CONFIRM)
+        confirm = self._history(task, Phase.CONFIRM) if Phase.CONFIRM in phases else before.confirm
         searched = len(slots) >= task.plan.trials and all(slot.done for slot in slots)
         choice = None
         if searched:

@@ -22,7 +22,7 @@ class Pool(Asker, Protocol):
         """As many workers are wanted as there are devices in this list."""
 
     def start(self) -> None:
-        """Start the workers that are not there yet. They take seconds, so this may come before their jobs are known."""
+        """Start the workers that are not there yet. All import what trials take, which may be before there are jobs."""
 
     def assign(self, jobs: Sequence[Job]) -> None:
         """Tell the workers what to work on."""

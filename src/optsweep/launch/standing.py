@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
+from optuna.trial import TrialState
+
 from optsweep.config.arm import Arm
 from optsweep.inference.repeats import seed_index
 from optsweep.search.history import NO_HISTORY, History
 from optsweep.search.slots import Choice, SearchPlan, Slot, seed_of
 from optsweep.search.space import Space, number_of
+from optsweep.search.studies import States
 from optsweep.tracking.schema import Chosen
+from optsweep.train.trial import Phase
 
 T = TypeVar("T")
 
@@ -111,3 +115,17 @@ def search_plan(arm: Arm, repeat: int) -> SearchPlan:
         seed=seed_of(arm.seed, "repeat", repeat) if repeat else arm.seed,
         arm=arm.name,
     )
+
+
+Counts = Mapping[TrialState | None, int]
+"""How many trials have ended in which way; None: how many haven't."""
+
+
+def counts_of(states: States, phase: Phase) -> Counts:
+    """Those of a phase: another once a trial was made or ended. Who trains one decides nothing."""
+    counts: dict[TrialState | None, int] = {}
+    for of, state, number in states:
+        if of is phase:
+            kind = state if state.is_finished() else None
+            counts[kind] = counts.get(kind, 0) + number
+    return counts

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from optsweep.launch.builds import Builds
 from optsweep.launch.checkpoints import Checkpoints
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
+from optsweep.launch.decided import decide, remember
 from optsweep.launch.deferred import Deferred
 from optsweep.launch.describe import describe_arm, describe_chosen, describe_session, describe_sweep
 from optsweep.launch.description import Description
@@ -30,14 +31,16 @@ from optsweep.launch.devices import deal
 from optsweep.launch.events import Note, Observer, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
 from optsweep.launch.inquiries import Asker, Here
 from optsweep.launch.labels import baseline_of, labels_of
+from optsweep.launch.outcome import Basis, SweepResult
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.reconcile import Found, reconcile
+from optsweep.launch.settled import may_be_finished, trials_digest
 from optsweep.launch.standing import search_plan
 from optsweep.launch.status import PLANNED, first_failure
 from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
-from optsweep.launch.together import check_together, describe_all, notes, without_looks
+from optsweep.launch.together import check_together, notes, without_looks
 from optsweep.launch.work import work
 from optsweep.launch.worker import Job
 from optsweep.search.seats import Seat
@@ -51,21 +54,6 @@ from optsweep.tracking.spool import Spool
 from optsweep.tracking.writer import Tracker
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """What a call of `run_sweep` came to."""
-
-    sweep: str
-    tracking_uri: str = field(repr=False)
-    arms: tuple[str, ...]  # names
-    trials: int  # that ended in this call
-    done: int  # trials that the sweep has
-    seconds: float
-    results: str  # identifies what a report of the sweep states now
-    reported: bool  # whether the last report states just that
-    failure: str | None = None  # the first error, where every trial of the sweep crashed
 
 
 def run_sweep(
@@ -95,10 +83,7 @@ def run_sweep(
         prepared.spool.make_home()
         deliver(prepared.spool)
         opened = waiting(prepared.arms[0], lambda: _open(prepared, seat, files, command, observe))
-        labels, known = [prepared.labels[arm.name] for arm in prepared.arms], prepared.known
-        for text in notes(labels, [its.algorithm for its in known], [its.warnings for its in known]):
-            observe(Note(text))
-        for text in opened.planner.out_of_sight():
+        for text in opened.notes:
             observe(Note(text))
         trained = _train(prepared, opened, begin, command, observe)
         with stopping_said(opened.planner.num_done(), command, observe):
@@ -150,6 +135,7 @@ class _Opened:
     planner: Planner
     seat: Seat
     files: SweepFiles
+    notes: Sequence[str]  # what is said of the arms at each call
 
 
 def _prepare(arms: Sequence[Arm], workers: int | None, pool: Pool | None, alone: bool, observe: Observer) -> _Prepared:
@@ -165,11 +151,15 @@ def _prepare(arms: Sequence[Arm], workers: int | None, pool: Pool | None, alone:
     if pool is not None:
         pool.deal([devices[i % len(devices)] for i in range(count)])
     asker = pool or Here(Builds())
-    known = describe_all(asker, arms, labels)
+    arms, known, memory = decide(asker, arms, labels)
+    if pool is not None and not may_be_finished(arms[0]):
+        pool.start()  # workers import while the stores are opened, and made
     studies = _stores(arms, known, observe)
+    for text in remember(memory, arms, known, labels):
+        observe(Note(text))
     prepared = _Prepared(arms, known, labels, baseline, count, devices, pool, asker, studies)
     if pool is not None and any(studies.note(arm.name, "finished") != prepared.size for arm in arms):
-        pool.start()  # the others import while the sweep is described
+        pool.start()
     return prepared
 
 
@@ -275,7 +265,9 @@ def _open(prepared: _Prepared, seat: Seat, files: SweepFiles, command: str, obse
         deferred=Deferred(tracking_outage(first.tracking_uri, prepared.spool.folder, training=True)),
         check_files=files.check,
     )
-    return _Opened(tracker, run, plan, jobs, planner, seat, files)
+    labels = [prepared.labels[arm.name] for arm in arms]
+    said = notes(labels, [its.algorithm for its in known], [its.warnings for its in known])
+    return _Opened(tracker, run, plan, jobs, planner, seat, files, [*said, *planner.out_of_sight()])
 
 
 def _train(prepared: _Prepared, opened: _Opened, begin: float, command: str, observe: Observer) -> int:
@@ -358,6 +350,7 @@ def _conclude(
     for job in opened.jobs:
         tracker.end(job.parent_run)
     tracker.end(opened.run)
+    failure = first_failure(prepared.studies)
     return SweepResult(
         sweep=first.sweep,
         tracking_uri=first.tracking_uri,
@@ -367,8 +360,23 @@ def _conclude(
         seconds=time.time() - begin,
         results=results,
         reported=reported,
-        failure=first_failure(prepared.studies),
+        failure=failure,
+        basis=_basis(prepared, opened) if failure is None else None,
     )
+
+
+def _basis(prepared: _Prepared, opened: _Opened) -> Basis | None:
+    """What the next call would find again; None where it would do more than look, or may find what isn't known here."""
+    reads = [its.reads for its in prepared.known]
+    files = {file for its in reads for file in its or ()}
+    if None in reads:
+        return None
+    for job, known in zip(opened.jobs, prepared.known, strict=True):
+        wanted = to_measure(prepared.studies, opened.tracker, job, known)
+        if wanted is not None and wanted.timed:
+            return None
+    trials = trials_digest(prepared.arms[0])
+    return None if trials is None else Basis(tuple(opened.notes), tuple(sorted(files)), trials)
 
 
 @contextlib.contextmanager

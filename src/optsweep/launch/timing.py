@@ -7,6 +7,7 @@ computation, say nothing about an optimizer. The facts of a chosen program, whic
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
@@ -23,9 +24,13 @@ from optsweep.tracking.writer import Tracker
 from optsweep.train.process import threads
 from optsweep.train.trial import Trial
 
-ROUNDS = 5
+ROUNDS, FEWEST_ROUNDS = 5, 3
 STEPS = 20
 """Steps per arm and round; a multiple of SOAP's refresh interval, so that each round has the same number."""
+
+LONG_SECONDS = 10.0
+"""An arm whose steps have taken so long is asked for no more than the fewest rounds: quartiles of slow steps lie close
+together, and nothing else runs meanwhile."""
 
 MOST_TRIES, UNTIMED = 3, "untimed"
 """Calls of a sweep that try to time an arm whose steps can't be timed, and where it is noted how many did."""
@@ -75,6 +80,7 @@ class _Running:
         self.facts: ArmFacts | None = None
         self.trouble = ""
         self._samples: list[float] = []
+        self._seconds = 0.0
         with self._crashing():
             built = bench.builds().of(wanted.arm)
             self.facts = facts_of(wanted.arm, built.program_for(wanted.params))
@@ -83,9 +89,12 @@ class _Running:
 
     def take_steps(self) -> None:
         """One round."""
-        if self.wanted.timed and not self.trouble:
+        enough = len(self._samples) >= FEWEST_ROUNDS and self._seconds > LONG_SECONDS
+        if self.wanted.timed and not self.trouble and not enough:
+            begin = time.perf_counter()
             with threads(self.wanted.arm.trainer.threads), self._crashing():
                 self._samples.append(self._workload.time_steps(self._trial, STEPS))
+            self._seconds += time.perf_counter() - begin
 
     @contextlib.contextmanager
     def _crashing(self) -> Iterator[None]:
@@ -99,7 +108,7 @@ class _Running:
     @property
     def found(self) -> Measured:
         """What is known now."""
-        if len(self._samples) < ROUNDS:
+        if self.trouble or len(self._samples) < FEWEST_ROUNDS:
             return Measured(self.facts, None, self.trouble)
         first, median, third = quantiles(self._samples, n=4, method="inclusive")
         return Measured(self.facts, Timing(median, first, third, len(self._samples)))

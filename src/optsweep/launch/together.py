@@ -12,6 +12,7 @@ from optsweep.config.arm import Arm
 from optsweep.errors import UserError, is_of_own_code, located
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
 from optsweep.launch.description import Description, described
+from optsweep.launch.fit import NOTHING_KNOWN, FittedLanes, Fitter
 from optsweep.launch.inquiries import Asker, DiedError, Workbench, exit_name, patience_of
 
 _SHARED = {  # field of an Arm: its key
@@ -66,6 +67,7 @@ class Describe:
 
     arms: Sequence[Arm]
     labels: Mapping[str, str]  # by arm
+    fitter: Fitter = NOTHING_KNOWN  # of their lanes
 
     def run(self, bench: Workbench) -> list[Description]:
         """The arms, as they are to be known. Raises UserError with one line."""
@@ -74,22 +76,43 @@ class Describe:
             bench.begin(self.labels[arm.name], patience_of(arm))
             with _in_a_line():
                 check_combination(arm)  # before its data is read
+                fitted = self._fitted(arm, bench)
+                arm = fitted.on(arm)
                 built = bench.builds().of(arm)
                 notes_of_it = check_arm(built)
-                known = described(arm, built)
+                known = described(arm, built, fitted)
                 found.append(replace(known, warnings=(*known.warnings, *notes_of_it)))
         return found
 
+    def _fitted(self, arm: Arm, bench: Workbench) -> FittedLanes:
+        builds, label = bench.builds(), self.labels[arm.name]
+        found = self.fitter.fit(
+            arm,
+            builds.task_of(arm),
+            builds.device_of(arm),
+            builds.of,
+            lambda: bench.begin(_MEASURING + label, patience_of(arm)),
+        )
+        bench.begin(label, patience_of(arm))
+        return found
 
-def describe_all(asker: Asker, arms: Sequence[Arm], labels: Mapping[str, str]) -> list[Description]:
-    """Have every arm built and checked. Raises UserError with one line, also where the arms' code ends its process."""
+
+def describe_all(
+    asker: Asker, arms: Sequence[Arm], labels: Mapping[str, str], fitter: Fitter = NOTHING_KNOWN
+) -> list[Description]:
+    """Have every arm built and checked. Raises UserError with one line, also where the arms' code ends its process.
+
+    An arm whose code does that while lanes are measured is asked for again without.
+    """
     try:
-        found = _asked_twice(asker, Describe(arms, labels))
+        found = _asked_twice(asker, Describe(arms, labels, fitter))
     except DiedError as error:
         if not error.at:
             raise UserError(
                 f"a worker ended at its start ({exit_name(error.exit_code)}); its message is above"
             ) from None
+        if arm := next((arm for arm in arms if error.at == _MEASURING + labels[arm.name]), None):
+            return describe_all(asker, arms, labels, fitter.without(arm.name, error.how))
         raise UserError(f"task: building {error.at}: {error.how}{_advice(error)}") from None
     here = foreign_default_dtype()
     return [replace(known, warnings=tuple(dict.fromkeys((*known.warnings, *here)))) for known in found]
@@ -128,6 +151,7 @@ def _in_a_line() -> Iterator[None]:
         raise
 
 
+_MEASURING = "measuring lanes of "
 _TOO_LARGE = ("allocat", "out of memory", "overflow", "too large", "too big", "maximum allowed")
 """Words of numpy and torch about sizes that can't be."""
 

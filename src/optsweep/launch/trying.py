@@ -101,7 +101,7 @@ class TaskTrier:
         yield "same seed twice", twice.said(told)
         yield (
             "lanes",
-            f"one trial after the other, because {tried.alone}" if tried.alone else "possible (trainer.lanes=4)",
+            f"one trial after the other, because {tried.alone}" if tried.alone else "possible",
         )
 
     def begin(self, built: Built, params: Params) -> Begun:

@@ -6,7 +6,7 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,8 @@ def _built(sheet: Mapping[str, Any], results: Path) -> tuple[Arm, Built]:
     axes = {key: value for key, value in sheet["choices"].items() if key not in GROUPS}
     try:
         arm = read_arm(config, chosen, axes, sheet["config"])
+        if arm.trainer.given_lanes is None:
+            arm = replace(arm, trainer=replace(arm.trainer, lanes=sheet["facts"].get("lanes", 1)))
         return arm, build_arm(arm)
     except UserError as error:
         raise UserError(f"{results}: {sheet['label']} can't be built here ({error})") from None

@@ -45,6 +45,9 @@ def work(
             with contextlib.suppress(Exception):  # of a write that it cut off
                 _stop(planner, pool, command, observe, storage)
             raise
+        except StoreFailureError:
+            if not stop.asked:  # else nobody waits for the store any longer, which is no fault of it
+                raise
         if stop.asked:
             _stop(planner, pool, command, observe, storage)
             raise KeyboardInterrupt

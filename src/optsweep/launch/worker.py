@@ -19,6 +19,7 @@ from optsweep.launch.builds import Builds
 from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, TrialCheckpoints
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.launch.reporter import Reporter
+from optsweep.launch.room import LaneRoom
 from optsweep.search.ownership import LeaseLostError
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot, seed_of
@@ -46,6 +47,7 @@ class Job:
     fingerprint: str
     parent_run: str
     program_keys: tuple[str, ...] = ()  # searched keys in which trials that train together are alike
+    lanes_key: str = ""  # what is remembered of its lanes; empty: nothing
 
 
 Watch = Callable[[Callable[[], bool], Callable[[str], None]], AbstractContextManager[None]]
@@ -85,6 +87,7 @@ class Worker:
         self.checkpoints = Checkpoints.of(first.storage, first.sweep)
         store.preload()
         self.courier = Courier(spool)
+        self.room = LaneRoom()
         self.name = process_name()
         self._next = os.getpid() % len(jobs)
 
@@ -154,7 +157,7 @@ class Worker:
             workload = built.workload_for(work.slot.params)
             with threads(job.arm.trainer.threads):
                 source = _Company(self, job, built, reporter, key, work)
-                workload.work(source, reporter, reporter.kept, lanes=job.arm.trainer.lanes)
+                workload.work(source, reporter, reporter.kept, lanes=self.room.lanes(job))
         except LeaseLostError:
             return
         except InterruptedTrainingError:
@@ -164,8 +167,9 @@ class Worker:
                 self._give_up(reporter, "the store failed", excused=True)
             raise
         except Exception as error:
-            reason = located(error)[:500]
-            self._give_up(reporter, reason, excused=False)
+            short = self.room.ran_out(job, len(reporter.training), error)
+            reason = short or located(error)[:500]
+            self._give_up(reporter, reason, excused=bool(short))
             reporter.crash(reason)
 
     def _give_up(self, reporter: Reporter, reason: str, *, excused: bool) -> None:
@@ -184,7 +188,7 @@ class _Company:
         self._look_again = -math.inf  # when more may wait than did
         self._told = 0  # when that was said
         # One that failed before takes no other with it again.
-        self._alone = job.arm.trainer.lanes == 1 or first.attempt >= AFTER_FAILURE
+        self._alone = worker.room.lanes(job) == 1 or first.attempt >= AFTER_FAILURE
 
     def take(self, free_lanes: int) -> Sequence[Trial]:
         """The trial itself first."""

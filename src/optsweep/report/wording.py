@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from optsweep.inference.looks import Level
-from optsweep.inference.statistics import Interval, PairedT
+if TYPE_CHECKING:  # who says how long something took has no use for half a second of scipy
+    from optsweep.inference.looks import Level
+    from optsweep.inference.statistics import Interval, PairedT
 
 MINUS = "−"
 MOST_DECIMALS = 9

@@ -153,7 +153,10 @@ class Studies:
 
     def has_trials(self, arm: str) -> bool:
         """Whether any trial of an arm was ever made."""
-        return any(self.trials(arm, phase) for phase in Phase)
+        studies = [study for phase in Phase if (study := self._existing(arm, phase, 0)) is not None]
+        with self._engine.connect() as connection:
+            found = connection.execute(select(TRIALS.c.trial_id).where(TRIALS.c.study_id.in_(studies)).limit(1))
+            return found.first() is not None
 
     def has_results(self, arm: str, repeats: int = 1) -> bool:
         """Whether any trial of an arm came to a result, divergence and pruning included."""

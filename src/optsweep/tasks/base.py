@@ -115,6 +115,8 @@ class Task(Trainable):
 
     Whoever overrides `loss` states it anew, else it is None.
     """
+    reads: tuple[str, ...] | None = None
+    """Files that the data are read from, beside those of Python and of installed packages; None: that isn't known."""
     head_modules: tuple[str, ...] = ()
     """Names of the model's output layers; empty: its last `nn.Linear`."""
 

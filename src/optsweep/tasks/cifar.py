@@ -47,6 +47,7 @@ class CIFAR10(Task):
         images, targets, test_images, test_targets = read_archive(
             optional(text)("task.path", path), optional(text)("task.sha256", sha256)
         )
+        self.reads = (str(path),)
         rows = stratified(targets, val=VAL_SHARE, test=0.0)
         train, val = rows[Split.TRAIN], rows[Split.VAL]
         if not len(val):

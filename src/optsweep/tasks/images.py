@@ -19,6 +19,7 @@ class MNIST5k(Classification):
     """The images `[N, 1, 28, 28]`, standardised, split 60/20/20."""
 
     head_modules = ("head",)
+    reads = ()
 
     def __init__(self, *, target_loss: float | None) -> None:
         images, targets = mnist_5k()

@@ -81,6 +81,7 @@ class Landscape(Task):
     higher_is_better = False
     loss_unit = "height"
     loss_floor = 0.0
+    reads = ()
 
     def __init__(
         self,

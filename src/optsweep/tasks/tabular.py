@@ -18,6 +18,7 @@ class Table(Classification):
     """
 
     head_modules = ("head",)
+    reads = ()
 
     def __init__(
         self,

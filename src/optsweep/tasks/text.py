@@ -130,6 +130,8 @@ class ByteText(Task):
 class CharLM(ByteText):
     """Next byte of the source text of Python's standard library: real text that every machine has."""
 
+    reads = ()
+
     def __init__(
         self,
         *,
@@ -179,6 +181,7 @@ class Text(ByteText):
         target_loss: float | None = None,
         mup_base: int | None = None,
     ) -> None:
+        self.reads = (str(path),)
         super().__init__(
             text_file(optional(text)("task.path", path), whole("task.context", context)),
             width=width,

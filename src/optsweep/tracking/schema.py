@@ -191,6 +191,7 @@ class ArmFacts:
     resplit: bool = False  # further repeats divide training and validation anew
     averaged: bool = False  # what is evaluated is an average of the weights, so a run may stop anywhere
     decides: str = ""  # what settings are chosen by and verdicts are stated on, if not the loss: "1 − auc"
+    lanes_found: str = ""  # how `trainer.lanes=auto` came to its number; empty: it was given
 
 
 @dataclass(frozen=True, eq=False)

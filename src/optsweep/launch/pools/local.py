@@ -19,9 +19,11 @@ from optsweep.launch.pools.member import (
     STORE_FAILED,
     Answered,
     Began,
+    Order,
     Overran,
     Ready,
     ToAnswer,
+    ToPrepare,
     ToRest,
     ToWork,
     Worked,
@@ -63,7 +65,7 @@ class _Member:
         """Whether it works trials."""
         return bool(self.name)
 
-    def tell(self, what: ToWork | ToRest | ToAnswer | None) -> None:
+    def tell(self, what: Order | None) -> None:
         """Tell it what to do; that it is dead by now is found out elsewhere."""
         with contextlib.suppress(OSError):
             self.line.send(what)
@@ -122,9 +124,11 @@ class LocalPool:
             member.device = device
 
     def start(self) -> None:
-        """Start the workers that are not there yet."""
+        """Start the workers that are not there yet, and let all import what trials take."""
         for device in self._devices[len(self._members) + len(self._waiting) :]:
             self._members.append(self._started(device))
+        for member in self._members:
+            member.tell(ToPrepare())
 
     def assign(self, jobs: Sequence[Job]) -> None:
         """Tell the workers what to work on."""

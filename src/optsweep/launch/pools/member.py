@@ -43,6 +43,11 @@ class ToWork:
 
 
 @dataclass(frozen=True)
+class ToPrepare:
+    """Import what working takes beyond answering: there are going to be trials."""
+
+
+@dataclass(frozen=True)
 class ToRest:
     """Work no more, and wait for the next order."""
 
@@ -53,6 +58,9 @@ class ToAnswer:
 
     request: Inquiry[Any]
     device: str | None
+
+
+Order = ToWork | ToPrepare | ToRest | ToAnswer
 
 
 # -- what a worker tells its planner ---------------------------------------------------------------------------------
@@ -123,21 +131,25 @@ class _Serving:
         self._builds: Builds | None = None
         self._until: float | None = None  # when what was begun is overdue
 
-    def next(self) -> ToWork | ToRest | ToAnswer | None:
+    def next(self) -> Order | None:
         """The planner's next order; None to end, or where it is gone."""
         try:
-            order: ToWork | ToRest | ToAnswer | None = self._line.recv()
+            order: Order | None = self._line.recv()
         except (EOFError, OSError):
             return None
         return order
 
-    def obey(self, order: ToWork | ToRest | ToAnswer) -> None:
+    def obey(self, order: Order) -> None:
         """Do it."""
         match order:
             case ToWork(jobs, device, workers):
                 self._work(jobs, device, workers)
             case ToAnswer(request, device):
                 self._answer(request, device)
+            case ToPrepare():
+                from optsweep.tracking.store import preload
+
+                preload()
             case ToRest():
                 pass
 
