@@ -55,8 +55,9 @@ ui: .venv/ready ## browse every run in the MLflow UI on 127.0.0.1:5000 (PORT=…
 report: .venv/ready ## write the report of a sweep again: make report [SWEEP=name]
 	@$(BIN)/optsweep report $(SWEEP) $(ARGS)
 
-bench: .venv/ready ## run the benchmarks; results go to benchmarks/results/
+bench: .venv/ready ## run the benchmarks; results go to benchmarks/results/ and docs/performance.md
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+	@$(BIN)/python docs/performance.py
 
 docs: .venv/ready ## write docs/catalogue.md and its pictures from the code
 	@$(BIN)/python docs/catalogue.py
