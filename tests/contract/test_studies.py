@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -61,7 +62,31 @@ def test_looking_leaves_no_trace(studies: Studies) -> None:
     assert studies.note("arm", "content") is None
     assert not studies.has_trials("arm")
     assert not studies.has_results("arm", 3)
+    assert studies.history("arm", Phase.CONFIRM, 1).slots == {}
     assert optuna.get_all_study_names(studies.storage) == []
+
+
+def test_a_history_is_read_again_only_where_a_trial_s_state_has_changed(
+    studies: Studies, seat: Seat, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        studies.enqueue(seat, "arm", Phase.SEARCH, replace(SLOT, number=number))
+    assert studies.history("arm", Phase.SEARCH, 1).waiting == 30
+    worker = Studies.open(url, "s")
+    first, second = take(worker), take(worker)
+    worker.tell(first, End.FINISHED, 0.5, 1.0)
+    read, one = list[int](), studies.storage.get_trial
+    monkeypatch.setattr(studies.storage, "get_trial", lambda trial: read.append(trial) or one(trial))
+    monkeypatch.setattr(studies.storage, "get_all_trials", None)
+    for _ in range(2):
+        history = studies.history("arm", Phase.SEARCH, 1)
+        assert (history.waiting, history.slots[0].value, history.slots[1].done) == (28, 0.5, False)
+    assert read == [first.trial_id, second.trial_id]
+    worker.fail(second, "lost")
+    assert list(studies.history("arm", Phase.SEARCH, 1).lost) == [1]
+    assert studies.forgive(seat, "arm") == 1
+    monkeypatch.undo()
+    assert studies.history("arm", Phase.SEARCH, 1).attempts == {}
 
 
 def test_optuna_numbers_and_reads_the_trials_that_are_made_here(studies: Studies, seat: Seat) -> None:

@@ -25,7 +25,7 @@ from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from optsweep.errors import UserError, first_line, without_secrets
-from optsweep.search.history import History, read_history, slot_of
+from optsweep.search.history import NO_HISTORY, History, read_history, slot_of
 from optsweep.search.ownership import (
     TRIALS,
     USER_ATTRIBUTES,
@@ -34,6 +34,7 @@ from optsweep.search.ownership import (
     LeaseLostError,
     Ownership,
 )
+from optsweep.search.reading import Reading
 from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
 from optsweep.search.signs import Sign, signs_of_life
 from optsweep.search.slots import Slot
@@ -97,6 +98,7 @@ class Studies:
         self._engine = storage.engine
         self._ownership = Ownership(storage.engine)
         self._ids: dict[tuple[str, Phase, int], int] = {}
+        self._reading = Reading(self._engine, self.storage)
 
     @staticmethod
     def open(url: str, sweep: str) -> Studies:
@@ -256,13 +258,16 @@ class Studies:
     def _forget_ended(self) -> None:
         """Read trials that have ended anew: Optuna takes it that they don't change any more."""
         self.storage = optuna.storages.get_storage(self._database)
+        self._reading = Reading(self._engine, self.storage)
 
     def history(self, arm: str, phase: Phase, retries: int, repeat: int = 0) -> History:
         """A phase as it stands; `read_history` says which slots are given up."""
-        trials = self.trials(arm, phase, repeat)
+        study = self._existing(arm, phase, repeat)
+        if study is None:
+            return NO_HISTORY
+        trials = self._reading.trials(study)
         running = any(trial.state is TrialState.RUNNING for trial in trials)
-        leases = self._ownership.leases(self.ensure(arm, phase, repeat)) if running else {}
-        return read_history(trials, leases, retries)
+        return read_history(trials, self._ownership.leases(study) if running else {}, retries)
 
     def signs_of_life(self, lease_seconds: float) -> list[Sign]:
         """Who plans the sweep and who trains for it; a trial's lease is renewed for `lease_seconds`."""
