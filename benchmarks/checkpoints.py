@@ -19,7 +19,7 @@ from benchmarks.side_by_side import Figure, compare, spread, timed, wall
 from benchmarks.trials import arm, built, program_of, trial
 
 from optsweep.config.sections import TrainerConfig
-from optsweep.launch.checkpoints import BatchCheckpoints, Checkpoints, Owner
+from optsweep.launch.checkpoints import Checkpoints, Owner, TrialCheckpoints
 from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.search.heartbeat import BEAT_SECONDS
 from optsweep.search.ownership import Claim
@@ -65,7 +65,8 @@ def _default(
     task: str, program: Program, given: Trial, rounds: int, steps: int, files: Checkpoints, device: torch.device
 ) -> Figure:
     """Nothing is written: the look at the clock alone."""
-    kept = BatchCheckpoints(files, [_work()], "benchmark", 1e6)
+    kept = TrialCheckpoints(files, "benchmark", 1e6)
+    kept.add(given.key, _work(), device, lambda: ())
     runs = [_begun(program, given, checkpointer) for checkpointer in (kept, NO_CHECKPOINTS)]
     ours, theirs = (partial(_advance, run, steps, device) for run in runs)
     what = f"{task}, checkpoints every {SECONDS:g} s, between two"
@@ -98,7 +99,10 @@ class _Often(NoCheckpoints):
 def _kept(task: str, program: Program, given: Trial, files: Checkpoints, device: torch.device) -> Figure:
     """Seconds of a checkpoint, waiting for the disk included, as a share of those between two."""
     often = _Often(files, device)
-    _begun(program, given, often).advance(KEPT + 1)
+    run = _begun(program, given, often)
+    for _ in range(KEPT):
+        run.advance(run.tick + 1)
+        often.pause(run.states)
     low, middle, high = spread([100 * value / SECONDS for value in often.seconds])
     size = (files.folder / "benchmark.pt").stat().st_size
     return Figure(

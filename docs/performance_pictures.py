@@ -23,15 +23,15 @@ def peers_picture(result: Mapping[str, Any], mark: str) -> str:
     with style():
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(6.4, 0.8 + 0.42 * len(figures)), layout="constrained")
+        figure = Figure(figsize=(6.4, 0.8 + 0.5 * len(figures)), layout="constrained")
         axes = figure.subplots()
         for row, shown in enumerate(figures):
             ray = "Ray Tune" in shown.against
             axes.plot([shown.low, shown.high], [row, row], color=COLOURS[ray], linewidth=3, solid_capstyle="butt")
             axes.plot(shown.value, row, marker="s" if ray else "o", color=COLOURS[ray], markersize=7)
-            axes.annotate(f"{shown.value:.1f} ×", (shown.value, row), (0, 7), textcoords="offset points", ha="center")
+            axes.annotate(f"{shown.value:.1f} ×", (shown.value, row), (0, 8), textcoords="offset points", ha="center")
             if shown.target is not None:
-                axes.plot(shown.target, row, marker="|", color=INK, markersize=13, markeredgewidth=1.6)
+                axes.plot(shown.target, row, marker="|", color=INK, markersize=11, markeredgewidth=1.6)
         names = ["Ray Tune" if "Ray Tune" in shown.against else "plain Optuna, 2 processes" for shown in figures]
         axes.set_yticks(range(len(figures)), [f"{f.what}\n{name}" for f, name in zip(figures, names, strict=True)])
         axes.set_ylim(len(figures) - 0.5, -0.7)
@@ -67,6 +67,7 @@ def lanes_picture(result: Mapping[str, Any], mark: str) -> str:
         every = sorted({lanes for points in lines.values() for lanes, *_ in points})
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:,.0f}")
         axes.set_xticks(every, [str(lanes) for lanes in every])
         axes.set_xlim(0.9, every[-1] * 2.6)
         rounds = result["figures"][0]["rounds"]

@@ -8,6 +8,7 @@ after every step it is known which parameters got none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,34 @@ from optsweep.optim.layout import Layout, flatten
 from optsweep.optim.rule import State
 from optsweep.train.checkpoint import module_state, of_lane, restore_module, stacked
 from optsweep.train.forward import Tensors
+
+
+class _Selected(dict[str, Tensor]):
+    """Lanes of stacked tensors, copied when one is asked for: an optimizer's state is large, and little of it read."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], lanes: Tensor) -> None:
+        super().__init__()
+        self._tensors, self._lanes = tensors, lanes
+
+    def __missing__(self, name: str) -> Tensor:
+        self[name] = self._tensors[name].index_select(0, self._lanes)
+        return self[name]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some lanes of an arena, as it has them."""
+
+    module: nn.Module
+    params: Tensor
+    state: State
+    frozen: Tensors
+    buffers: Tensors
+
+    @property
+    def lanes(self) -> int:
+        """Number of lanes."""
+        return self.params.shape[0]
 
 
 class Arena:
@@ -60,14 +89,38 @@ class Arena:
         """Number of lanes, padding included."""
         return self.params.shape[0]
 
+    def part(self, lanes: Sequence[int]) -> Part:
+        """Copies of these lanes, to be looked at."""
+        index = torch.tensor(lanes, device=self.device)
+        return Part(
+            self.module,
+            self.params.index_select(0, index),
+            _Selected(self.state, index),
+            {name: value.index_select(0, index) for name, value in self.frozen.items()},
+            {name: buffer.index_select(0, index) for name, buffer in self.buffers.items()},
+        )
+
     def keep(self, lanes: Sequence[int]) -> None:
-        """Keep only the lanes at these places, in this order."""
+        """Keep only the lanes at these places, in this order; a lane may be kept twice."""
         index = torch.tensor(lanes, device=self.device)
         self.params = self.params.index_select(0, index)
-        self.frozen = {name: value.index_select(0, index) for name, value in self.frozen.items()}
-        self.buffers = {name: buffer.index_select(0, index) for name, buffer in self.buffers.items()}
-        self.state = {name: tensor.index_select(0, index) for name, tensor in self.state.items()}
+        for held in (self.frozen, self.buffers, self.state):
+            held.update({name: tensor.index_select(0, index) for name, tensor in held.items()})
         self._bind()
+
+    def put(self, lanes: Sequence[int], other: Arena) -> None:
+        """Take over the lanes of another arena of such models: the first in these places, the others behind all."""
+        index, count = torch.tensor(lanes, dtype=torch.long, device=self.device), len(lanes)
+        stacks = [(self.frozen, other.frozen), (self.buffers, other.buffers), (self.state, other.state)]
+        self.params.index_copy_(0, index, other.params[:count])
+        for ours, theirs in stacks:
+            for name, tensor in ours.items():
+                tensor.index_copy_(0, index, theirs[name][:count])
+        if other.lanes > count:
+            self.params = torch.cat([self.params, other.params[count:]])
+            for ours, theirs in stacks:
+                ours.update({name: torch.cat([tensor, theirs[name][count:]]) for name, tensor in ours.items()})
+            self._bind()
 
     def state_of(self, lane: int) -> dict[str, Any]:
         """Everything that a lane's model and optimizer hold, copied to the host, but for gradients."""
@@ -76,15 +129,15 @@ class Arena:
             return {**own, "frozen": of_lane(self.frozen, lane), "buffers": of_lane(self.buffers, lane)}
         return {**own, "module": module_state(self.module, without=self.leaves)}
 
-    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Give every lane what `state_of` has kept of it."""
-        self.params.copy_(torch.stack([state["params"] for state in states]))
-        self.state = stacked([state["state"] for state in states], self.device)
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Give the only lane what `state_of` has kept of one."""
+        self.params.copy_(saved["params"].unsqueeze(0))
+        self.state = stacked([saved["state"]], self.device)
         if self.stacked:
-            self.frozen = stacked([state["frozen"] for state in states], self.device)
-            self.buffers = stacked([state["buffers"] for state in states], self.device)
+            self.frozen = stacked([saved["frozen"]], self.device)
+            self.buffers = stacked([saved["buffers"]], self.device)
         else:
-            restore_module(self.module, states[0]["module"])
+            restore_module(self.module, saved["module"])
 
     def views(self, row: Tensor) -> Tensors:
         """The model's parameters in `row [K, P]`, by name: `[K, *shape]`, or `[*shape]` on the plain path."""

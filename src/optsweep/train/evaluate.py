@@ -13,7 +13,7 @@ from optsweep.tasks.base import Split
 from optsweep.tasks.data import Stretch
 from optsweep.tasks.meters import Means
 from optsweep.tasks.nest import Nest
-from optsweep.train.arena import Arena
+from optsweep.train.arena import Arena, Part
 from optsweep.train.forward import Tensors
 from optsweep.train.program import Program
 from optsweep.train.randomness import EVALUATION_SEED, RECALIBRATION_SEED, seed_stream, step_seeds
@@ -33,7 +33,7 @@ SPREAD_GROUPS = 16
 
 
 @torch.no_grad()
-def evaluate(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors, split: Split) -> Tensor:
+def evaluate(program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors, split: Split) -> Tensor:
     """What decides, the metric and the mean loss of every lane on a split, `[3, K]` in float64, on the host.
 
     `scratch` is a module like the one that trains, `weights` its parameters by name as `Arena.views` has them. Whatever
@@ -50,7 +50,7 @@ def evaluate(program: Program, arena: Arena, scratch: nn.Module, weights: Tensor
 
 
 @torch.no_grad()
-def spread(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors) -> Tensor:
+def spread(program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors) -> Tensor:
     """Standard deviation of the validation samples' losses in every lane, `[K]`; arguments as those of `evaluate`.
 
     Estimated from equal groups of two samples or more, as a loss is defined for batches; 0 where there is one only.
@@ -62,7 +62,7 @@ def spread(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors)
 
 
 @torch.no_grad()
-def block_losses(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors) -> Tensor:
+def block_losses(program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors) -> Tensor:
     """Mean losses of about equal parts of the test split, in its order, in every lane: `[blocks, K]`.
 
     None where a metric decides: that of a whole split is no mean of its parts'.
@@ -75,7 +75,9 @@ def block_losses(program: Program, arena: Arena, scratch: nn.Module, weights: Te
     return torch.stack([part.mean(0) for part in losses.each().tensor_split(min(TEST_BLOCKS, len(losses.counts)))])
 
 
-def _of_equal(program: Program, arena: Arena, scratch: nn.Module, weights: Tensors, split: Split, count: int) -> Means:
+def _of_equal(
+    program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors, split: Split, count: int
+) -> Means:
     """Losses of equal groups of two samples or more, as a loss is defined for batches; so many groups at least."""
     task, losses = program.task, Means(arena.lanes)
     size = min(max(2, task.size(split) // count), program.eval_batch_size)
@@ -86,7 +88,7 @@ def _of_equal(program: Program, arena: Arena, scratch: nn.Module, weights: Tenso
 
 
 def _scored(
-    program: Program, arena: Arena, scratch: nn.Module, weights: Tensors, batches: Iterable[tuple[Nest, int]]
+    program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors, batches: Iterable[tuple[Nest, int]]
 ) -> Iterator[tuple[Tensor, Nest, Nest, int]]:
     """Loss `[K]` and what the meter is to know of every batch, the batch, and its number of samples."""
     forward, generators = program.forward, program.traits.generators
@@ -107,7 +109,7 @@ def _scored(
 
 
 def _plain(
-    program: Program, arena: Arena, scratch: nn.Module, weights: Tensors
+    program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors
 ) -> Callable[[Nest], tuple[Tensor, Nest]]:
     """Scores by `scratch`, which takes up the weights and the state of the module that trains."""
     forward = program.forward
@@ -142,7 +144,7 @@ def load(scratch: nn.Module, trained: nn.Module, weights: Tensors) -> None:
 
 
 def _stacked(
-    program: Program, arena: Arena, scratch: nn.Module, weights: Tensors
+    program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors
 ) -> Callable[[Nest], tuple[Tensor, Nest]]:
     """Scores of all lanes by `scratch` as a template."""
     buffers = {name: buffer.clone() for name, buffer in arena.buffers.items()}
