@@ -42,7 +42,7 @@ def peers_picture(result: Mapping[str, Any], mark: str) -> str:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set_xlabel(
-            "times as fast, command to end (log scale); mark: median, bar: quartiles of the rounds, tick: target"
+            "times as fast, command to end (log scale)\nmark: median; bar: quartiles of the rounds; tick: target"
         )
         return _svg(figure, mark, "optsweep beside plain Optuna and Ray Tune")
 

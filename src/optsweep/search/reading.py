@@ -1,4 +1,4 @@
-"""Reading a study's trials again and again while it runs, at a cost of what has changed and not of all that there is."""
+"""Reading a study's trials again and again while it runs, for the price of those that have changed."""
 
 from __future__ import annotations
 

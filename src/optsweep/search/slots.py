@@ -40,8 +40,8 @@ MODEL_HISTORY = 200
 """Trials that the model sees at most, the best and the latest: TPE's time per suggestion grows with its history."""
 
 MOST_OF_GP = 100
-"""Results from which TPE suggests in the Gaussian process's place: what both miss is far below the noise of a trial there
-(benchmarks/NOTES.md), and 60 to 100 ms of a core a suggestion become 7, where a small trial takes as long itself."""
+"""Results from which TPE suggests in the Gaussian process's place: what both miss is far below the noise of a trial
+there (benchmarks/NOTES.md), and 60 to 100 ms of a core a suggestion become 7, where a small trial takes as long."""
 
 NUM_RERUN_SETTINGS = 2
 
