@@ -12,6 +12,8 @@ import optuna
 import pytest
 
 from optsweep.errors import UserError
+from optsweep.search import reading
+from optsweep.search.history import read_history
 from optsweep.search.ownership import Claim, LeaseLostError, Ownership
 from optsweep.search.process import process_name
 from optsweep.search.seats import Seat, SeatLostError
@@ -75,9 +77,8 @@ def test_a_history_is_read_again_only_where_a_trial_s_state_has_changed(
     worker = Studies.open(url, "s")
     first, second = take(worker), take(worker)
     worker.tell(first, End.FINISHED, 0.5, 1.0)
-    read, one = list[int](), studies.storage.get_trial
-    monkeypatch.setattr(studies.storage, "get_trial", lambda trial: read.append(trial) or one(trial))
-    monkeypatch.setattr(studies.storage, "get_all_trials", None)
+    read, whole = list[int](), reading._read
+    monkeypatch.setattr(reading, "_read", lambda on, study, states: read.extend(states) or whole(on, study, states))
     for _ in range(2):
         history = studies.history("arm", Phase.SEARCH, 1)
         assert (history.waiting, history.slots[0].value, history.slots[1].done) == (28, 0.5, False)
@@ -85,8 +86,24 @@ def test_a_history_is_read_again_only_where_a_trial_s_state_has_changed(
     worker.fail(second, "lost")
     assert list(studies.history("arm", Phase.SEARCH, 1).lost) == [1]
     assert studies.forgive(seat, "arm") == 1
-    monkeypatch.undo()
     assert studies.history("arm", Phase.SEARCH, 1).attempts == {}
+
+
+@pytest.mark.parametrize("most", [0, 500])
+def test_a_history_tells_what_optuna_reads(
+    studies: Studies, seat: Seat, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST_NAMED", most)
+    for number in range(4):
+        slot = Slot(number, {"lr": 1e-3, "clip": None}, 7, "model", prune_above={10: 0.5})
+        studies.enqueue(seat, "arm", Phase.SEARCH, slot)
+    for end, value in ((End.FINISHED, 0.25), (End.DIVERGED, float("inf")), (End.PRUNED, 0.5)):
+        claim = take(studies)
+        studies.report(claim, 10, float("nan") if end is End.DIVERGED else 0.75, 60.0)
+        studies.tell(claim, end, value, 1.5, *((0.5, (0.5, 1.0)) if end is End.FINISHED else ()))
+    told = studies.history("arm", Phase.SEARCH, 1)
+    assert repr(told) == repr(read_history(studies.trials("arm", Phase.SEARCH), {}, 1))  # NaN equals itself so
+    assert told.slots[0].rungs == {10: 0.75}
 
 
 def test_optuna_numbers_and_reads_the_trials_that_are_made_here(studies: Studies, seat: Seat) -> None:
