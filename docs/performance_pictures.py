@@ -59,16 +59,16 @@ def lanes_picture(result: Mapping[str, Any], mark: str) -> str:
         picture = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = picture.subplots()
         for place, (task, points) in enumerate(lines.items()):
-            lanes, rates, low, high = zip(*points, strict=True)
-            look = {"color": COLOURS[place], "marker": MARKERS[place % 4], "linestyle": LINES[place % 4]}
-            axes.fill_between(lanes, low, high, color=COLOURS[place], alpha=0.2, linewidth=0)
-            axes.plot(lanes, rates, **look)
-            axes.annotate(f" {task}", (lanes[-1], rates[-1]), (4, 0), textcoords="offset points", va="center")
-        every = sorted({lanes for points in lines.values() for lanes, *_ in points})
+            places, rates, low, high = zip(*points, strict=True)
+            colour, marker, dashes = COLOURS[place], MARKERS[place % 4], LINES[place % 4]
+            axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(places, rates, color=colour, marker=marker, linestyle=dashes)
+            axes.annotate(f" {task}", (places[-1], rates[-1]), (4, 0), textcoords="offset points", va="center")
+        every = sorted({count for points in lines.values() for count, *_ in points})
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:,.0f}")
-        axes.set_xticks(every, [str(lanes) for lanes in every])
+        axes.set_xticks(every, [str(count) for count in every])
         axes.set_xlim(0.9, every[-1] * 2.6)
         rounds = result["figures"][0]["rounds"]
         axes.set_xlabel(f"lanes (log scale); line: median of {rounds} rounds, band: their quartiles")

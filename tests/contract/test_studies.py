@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection
 
 from optsweep.errors import UserError
 from optsweep.search import reading
@@ -78,7 +81,12 @@ def test_a_history_is_read_again_only_where_a_trial_s_state_has_changed(
     first, second = take(worker), take(worker)
     worker.tell(first, End.FINISHED, 0.5, 1.0)
     read, whole = list[int](), reading._read
-    monkeypatch.setattr(reading, "_read", lambda on, study, states: read.extend(states) or whole(on, study, states))
+
+    def noted(connection: Connection, study: int, states: Mapping[int, TrialState]) -> dict[int, FrozenTrial]:
+        read.extend(states)
+        return whole(connection, study, states)
+
+    monkeypatch.setattr(reading, "_read", noted)
     for _ in range(2):
         history = studies.history("arm", Phase.SEARCH, 1)
         assert (history.waiting, history.slots[0].value, history.slots[1].done) == (28, 0.5, False)

@@ -35,7 +35,7 @@ class Reading:
         query = select(TRIALS.c.trial_id, TRIALS.c.state).where(TRIALS.c.study_id == study).order_by(TRIALS.c.trial_id)
         held = self._held.setdefault(study, {})
         with self._engine.connect() as connection:
-            states = {row.trial_id: row.state for row in connection.execute(query)}
+            states: dict[int, TrialState] = {row.trial_id: row.state for row in connection.execute(query)}
             changed = {n: state for n, state in states.items() if n not in held or held[n].state != state}
             if changed:
                 held.update(_read(connection, study, changed))
