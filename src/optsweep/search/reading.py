@@ -19,7 +19,7 @@ MOST_NAMED = 500
 """Trials that a statement names; where more have changed all of the study are read."""
 
 
-class Reading:
+class TrialReader:
     """Trials as they were when their state last changed: what one in training has reported since may be missing.
 
     Optuna reads all that have not ended anew every time, a millisecond each, and a search has hundreds that wait.
