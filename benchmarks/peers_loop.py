@@ -28,7 +28,11 @@ WARMUP, WEIGHT_DECAY = 0.05, 0.01
 TASKS: dict[str, tuple[Callable[[], Task], int, int]] = {
     "digits_mlp": (lambda: Table(dataset="digits", width=64), 600, 64),
     "iris_mlp": (lambda: Table(dataset="iris", width=32, reference_batch_size=16), 300, 16),
-    "charlm_tiny": (lambda: CharLM(width=32, layers=1, heads=2, context=32, val_windows=256), 300, 16),
+    "charlm_tiny": (
+        lambda: CharLM(width=32, layers=1, heads=2, context=32, val_windows=256, test_windows=2048),
+        300,
+        16,
+    ),
 }
 """Task, steps of a trial, size of a batch: as in conf/task."""
 
