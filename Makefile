@@ -59,8 +59,9 @@ bench: .venv/ready ## run the benchmarks; results go to benchmarks/results/ and 
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 	@$(BIN)/python docs/performance.py
 
-docs: .venv/ready ## write docs/catalogue.md and its pictures from the code
+docs: .venv/ready ## write docs/catalogue.md from the code, docs/performance.md from the benchmarks' results
 	@$(BIN)/python docs/catalogue.py
+	@$(BIN)/python docs/performance.py
 
 gallery: .venv/ready ## run all named sweeps (resumable, about an hour on two cores) and write docs/gallery/
 	@$(BIN)/python docs/gallery.py --run $(ARGS)
