@@ -55,11 +55,13 @@ ui: .venv/ready ## browse every run in the MLflow UI on 127.0.0.1:5000 (PORT=…
 report: .venv/ready ## write the report of a sweep again: make report [SWEEP=name]
 	@$(BIN)/optsweep report $(SWEEP) $(ARGS)
 
-bench: .venv/ready ## run the benchmarks; results go to benchmarks/results/
+bench: .venv/ready ## run the benchmarks; results go to benchmarks/results/ and docs/performance.md
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+	@$(BIN)/python docs/performance.py
 
-docs: .venv/ready ## write docs/catalogue.md and its pictures from the code
+docs: .venv/ready ## write docs/catalogue.md from the code, docs/performance.md from the benchmarks' results
 	@$(BIN)/python docs/catalogue.py
+	@$(BIN)/python docs/performance.py
 
 gallery: .venv/ready ## run all named sweeps (resumable, about an hour on two cores) and write docs/gallery/
 	@$(BIN)/python docs/gallery.py --run $(ARGS)

@@ -7,7 +7,7 @@ weather. So a figure here is the median of the rounds' ratios, with its quartile
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
@@ -73,7 +73,17 @@ class Ratio:
 
 def compare(ours: Round, others: Mapping[str, Round], *, rounds: int, warmup: int = 2) -> dict[str, Ratio]:
     """Ratios of `ours` to each of the others; the order turns around every round."""
-    contestants = [ours, *others.values()]
+    samples = in_turn([ours, *others.values()], rounds=rounds, warmup=warmup)
+    result = {}
+    for name, theirs in zip(others, samples[1:], strict=True):
+        ratios = [a / b for a, b in zip(samples[0], theirs, strict=True)]
+        low, middle, high = spread(ratios)
+        result[name] = Ratio(middle, low, high, rounds, median(samples[0]), median(theirs))
+    return result
+
+
+def in_turn(contestants: Sequence[Round], *, rounds: int, warmup: int = 2) -> list[list[float]]:
+    """The seconds of each contestant, round by round; the order turns around every round."""
     samples: list[list[float]] = [[] for _ in contestants]
     for i in range(warmup + rounds):
         places = range(len(contestants)) if i % 2 else reversed(range(len(contestants)))
@@ -81,12 +91,7 @@ def compare(ours: Round, others: Mapping[str, Round], *, rounds: int, warmup: in
             seconds = contestants[k]()
             if i >= warmup:
                 samples[k].append(seconds)
-    result = {}
-    for name, theirs in zip(others, samples[1:], strict=True):
-        ratios = [a / b for a, b in zip(samples[0], theirs, strict=True)]
-        low, middle, high = spread(ratios)
-        result[name] = Ratio(middle, low, high, rounds, median(samples[0]), median(theirs))
-    return result
+    return samples
 
 
 def spread(values: list[float]) -> tuple[float, float, float]:

@@ -1,4 +1,8 @@
-"""The default sweep, end to end in an empty folder: how long it takes, and how much of that is training."""
+"""The default sweep, end to end in an empty folder: how long it takes, and how much of that is training.
+
+Training is what trials spend in their steps: evaluations count as much against it as imports, planning, the timing
+pass, tracking and the report do. The whole command is timed from before the interpreter starts until the page is there.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +44,8 @@ def run(device: torch.device) -> list[Figure]:
             f"{trained:.0f} s of training",
             f"{workers} workers for {span:.0f} s",
             session,
-            0.85,
-            "0.9",
+            None,
+            "0.95",
             "",
         ),
         _figure(
@@ -49,12 +53,12 @@ def run(device: torch.device) -> list[Figure]:
             f"{trained:.0f} s of training",
             f"{workers} workers for {60 * minutes:.0f} s, with imports, timing pass and report",
             whole,
-            0.85,
-            "0.85",
+            0.93,
+            "0.93",
             "",
         ),
     ]
 
 
-def _figure(what: str, ours: str, against: str, value: float, target: float, expected: str, unit: str) -> Figure:
+def _figure(what: str, ours: str, against: str, value: float, target: float | None, expected: str, unit: str) -> Figure:
     return Figure(what, ours, against, value, value, value, 1, expected, target, unit, at_least=unit == "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,16 @@ from benchmarks.side_by_side import Figure
 
 from optsweep.launch.environment import environment
 
-LIBRARIES = ("torch", "pytorch_optimizer", "heavyball")
+LIBRARIES = ("torch", "pytorch_optimizer", "heavyball", "ray")
+MET = {None: "", True: "yes", False: "**no**"}
 
 
 def line(figure: Figure) -> str:
     """A figure in one line of text."""
     verdict = {None: "", True: " met", False: " MISSED"}[figure.met]
     return (
-        f"{figure.what}: {_number(figure.value)}{figure.unit} [{_number(figure.low)}, {_number(figure.high)}] "
-        f"{_target(figure)}{verdict} ({figure.ours}; {figure.against})"
+        f"{figure.what}: {number(figure.value)}{figure.unit} [{number(figure.low)}, {number(figure.high)}] "
+        f"{target(figure)}{verdict} ({figure.ours}; {figure.against})"
     )
 
 
@@ -48,36 +49,44 @@ def write_table(folder: Path) -> None:
         "Written by `make bench`. Each figure is the median over rounds in which both sides ran in turn, with its "
         "quartiles; a ratio is ours ÷ theirs, so below 1 is faster, unless the line says otherwise.",
     ]
-    for path in sorted(folder.glob("*.json")):
-        result = json.loads(path.read_text())
+    for result in results(folder):
         parts += ["", f"## {result['benchmark']} on {result['device']}", "", result["description"], ""]
         parts += ["| what | ours | against | value | quartiles | rounds | expected | target | met |"]
         parts += ["| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
-        for entry in result["figures"]:
-            met = entry.pop("met")
-            figure = Figure(**entry)
+        for figure in figures_of(result):
             cells = [
                 figure.what,
                 figure.ours,
                 figure.against,
-                f"**{_number(figure.value)}{figure.unit}**",
-                f"{_number(figure.low)} – {_number(figure.high)}" if figure.rounds > 1 else "",
+                f"**{number(figure.value)}{figure.unit}**",
+                f"{number(figure.low)} – {number(figure.high)}" if figure.rounds > 1 else "",
                 str(figure.rounds),
                 figure.expected,
-                _target(figure),
-                {None: "", True: "yes", False: "**no**"}[met],
+                target(figure),
+                MET[figure.met],
             ]
             parts.append("| " + " | ".join(cells) + " |")
-        parts += ["", _machine(result)]
+        parts += ["", machine(result)]
     (folder / "README.md").write_text("\n".join(parts) + "\n")
 
 
-def _machine(result: dict[str, Any]) -> str:
-    machine = result["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
+def results(folder: Path) -> list[dict[str, Any]]:
+    """What is in a folder, by name of benchmark and device."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def figures_of(result: Mapping[str, Any]) -> list[Figure]:
+    """A result's lines."""
+    return [Figure(**{key: value for key, value in entry.items() if key != "met"}) for entry in result["figures"]]
+
+
+def machine(result: Mapping[str, Any]) -> str:
+    """What a result was measured on, and when."""
+    found = result["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["libraries"].items())
     return (
-        f"{machine['platform']}, {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['memory_bytes'] / 2**30:.0f} GiB; Python {machine['python']}, {versions}; {result['date']}, "
+        f"{found['platform']}, {found['processor']}, {found['cores']} cores, "
+        f"{found['memory_bytes'] / 2**30:.0f} GiB; Python {found['python']}, {versions}; {result['date']}, "
         f"{result['seconds']:.0f} s."
     )
 
@@ -94,11 +103,15 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _target(figure: Figure) -> str:
+def target(figure: Figure) -> str:
+    """What is aimed at."""
     if figure.target is None:
         return ""
     return f"{'≥' if figure.at_least else '≤'} {figure.target:g}{figure.unit}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Four digits or so."""
+    if value >= 1000:
+        return f"{value:,.0f}"
     return f"{value:.3f}" if value < 10 else f"{value:.1f}"

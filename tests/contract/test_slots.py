@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from optsweep.search.brackets import axes_of
-from optsweep.search.slots import SearchPlan, Slot, brackets, choose, ranked, ready, suggest
+from optsweep.search.slots import MOST_OF_GP, SearchPlan, Slot, brackets, choose, ranked, ready, suggest
 from optsweep.search.space import Params, Space, number_of, numbers
 
 PLAN = SearchPlan(trials=16, lag=2, sampler="tpe", pruner="none", reruns=0.25, seed=0, arm="a")
@@ -246,3 +246,13 @@ def test_reruns_go_to_settings_that_differ_in_the_learning_rate() -> None:
     assert [suggest(plan, SPACE, 6 + k, slots[:6]).params["lr"] for k in range(2)] == [3e-4, 8e-4]
     near = [replace(slot, params={"lr": 3e-4 * (1 + slot.number / 100)}) for slot in slots]
     assert [suggest(plan, SPACE, 6 + k, near).params["lr"] for k in range(2)] == [3e-4, 3e-4 * 1.01]
+
+
+@pytest.mark.parametrize(("results", "as_tpe"), [(MOST_OF_GP - 1, False), (MOST_OF_GP, True)])
+def test_from_many_results_on_tpe_suggests_in_the_gaussian_process_s_place(results: int, as_tpe: bool) -> None:
+    plan = replace(PLAN, trials=2 * results, lag=1)
+    lrs = [10 ** (-4 + k / results) for k in range(results)]
+    slots = [Slot(k, {"lr": lr}, 0, "quasi-random", value=valley(3e-4)({"lr": lr}, 0)) for k, lr in enumerate(lrs)]
+    asked = {sampler: suggest(replace(plan, sampler=sampler), SPACE, results, slots) for sampler in ("gp", "tpe")}
+    assert {slot.origin for slot in asked.values()} == {"model"}
+    assert (asked["gp"] == asked["tpe"]) is as_tpe

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection
 
 from optsweep.errors import UserError
+from optsweep.search import reading
+from optsweep.search.history import read_history
 from optsweep.search.ownership import Claim, LeaseLostError, Ownership
 from optsweep.search.process import process_name
 from optsweep.search.seats import Seat, SeatLostError
@@ -61,7 +67,51 @@ def test_looking_leaves_no_trace(studies: Studies) -> None:
     assert studies.note("arm", "content") is None
     assert not studies.has_trials("arm")
     assert not studies.has_results("arm", 3)
+    assert studies.history("arm", Phase.CONFIRM, 1).slots == {}
     assert optuna.get_all_study_names(studies.storage) == []
+
+
+def test_a_history_is_read_again_only_where_a_trial_s_state_has_changed(
+    studies: Studies, seat: Seat, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        studies.enqueue(seat, "arm", Phase.SEARCH, replace(SLOT, number=number))
+    assert studies.history("arm", Phase.SEARCH, 1).waiting == 30
+    worker = Studies.open(url, "s")
+    first, second = take(worker), take(worker)
+    worker.tell(first, End.FINISHED, 0.5, 1.0)
+    read, whole = list[int](), reading._read
+
+    def noted(connection: Connection, study: int, states: Mapping[int, TrialState]) -> dict[int, FrozenTrial]:
+        read.extend(states)
+        return whole(connection, study, states)
+
+    monkeypatch.setattr(reading, "_read", noted)
+    for _ in range(2):
+        history = studies.history("arm", Phase.SEARCH, 1)
+        assert (history.waiting, history.slots[0].value, history.slots[1].done) == (28, 0.5, False)
+    assert read == [first.trial_id, second.trial_id]
+    worker.fail(second, "lost")
+    assert list(studies.history("arm", Phase.SEARCH, 1).lost) == [1]
+    assert studies.forgive(seat, "arm") == 1
+    assert studies.history("arm", Phase.SEARCH, 1).attempts == {}
+
+
+@pytest.mark.parametrize("most", [0, 500])
+def test_a_history_tells_what_optuna_reads(
+    studies: Studies, seat: Seat, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST_NAMED", most)
+    for number in range(4):
+        slot = Slot(number, {"lr": 1e-3, "clip": None}, 7, "model", prune_above={10: 0.5})
+        studies.enqueue(seat, "arm", Phase.SEARCH, slot)
+    for end, value in ((End.FINISHED, 0.25), (End.DIVERGED, float("inf")), (End.PRUNED, 0.5)):
+        claim = take(studies)
+        studies.report(claim, 10, float("nan") if end is End.DIVERGED else 0.75, 60.0)
+        studies.tell(claim, end, value, 1.5, *((0.5, (0.5, 1.0)) if end is End.FINISHED else ()))
+    told = studies.history("arm", Phase.SEARCH, 1)
+    assert repr(told) == repr(read_history(studies.trials("arm", Phase.SEARCH), {}, 1))  # NaN equals itself so
+    assert told.slots[0].rungs == {10: 0.75}
 
 
 def test_optuna_numbers_and_reads_the_trials_that_are_made_here(studies: Studies, seat: Seat) -> None:

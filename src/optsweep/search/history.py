@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,7 +54,42 @@ class History:
 NO_HISTORY = History({}, {}, (), 0, 0.0, {}, {}, {})
 
 
-def read_history(trials: Sequence[FrozenTrial], leases: Mapping[int, Lease], retries: int) -> History:
+def slot_of(trial: FrozenTrial) -> Slot:
+    """The slot that a trial is an attempt at, with its result, if it has one."""
+    attributes = trial.user_attrs
+    end = attributes.get("end")
+    value = test_loss = None
+    if trial.state is TrialState.COMPLETE:
+        value, test_loss = trial.value, attributes.get("test_loss")
+    elif trial.state is TrialState.PRUNED and end == End.DIVERGED:
+        value = math.inf
+    return replace(
+        slot_from(attributes),
+        value=value,
+        test_loss=test_loss,
+        test_blocks=tuple(attributes.get("test_blocks", ())) if test_loss is not None else (),
+        pruned=trial.state is TrialState.PRUNED and end == End.PRUNED,
+        rungs=dict(trial.intermediate_values),
+    )
+
+
+def slot_from(attributes: Mapping[str, Any]) -> Slot:
+    """The slot as the planner has decided it, from a trial's attributes."""
+    return Slot(
+        number=int(attributes["slot"]),
+        params=dict(attributes["params"]),
+        seed=int(attributes["seed"]),
+        origin=str(attributes["origin"]),
+        prune_above={int(step): float(v) for step, v in attributes.get("prune_above", {}).items()},
+    )
+
+
+def read_history(
+    trials: Sequence[FrozenTrial],
+    leases: Mapping[int, Lease],
+    retries: int,
+    slot_of: Callable[[FrozenTrial], Slot] = slot_of,
+) -> History:
     """Read a phase; a slot with more errors than `retries`, or `DEATHS` in a row, is done, as crashed."""
     slots: dict[int, Slot] = {}
     attempts: dict[int, int] = {}
@@ -96,33 +131,3 @@ def read_history(trials: Sequence[FrozenTrial], leases: Mapping[int, Lease], ret
 
 def _crashed(slot: Slot) -> Slot:
     return Slot(slot.number, slot.params, slot.seed, slot.origin, crashed=True)
-
-
-def slot_of(trial: FrozenTrial) -> Slot:
-    """The slot that a trial is an attempt at, with its result, if it has one."""
-    attributes = trial.user_attrs
-    end = attributes.get("end")
-    value = test_loss = None
-    if trial.state is TrialState.COMPLETE:
-        value, test_loss = trial.value, attributes.get("test_loss")
-    elif trial.state is TrialState.PRUNED and end == End.DIVERGED:
-        value = math.inf
-    return replace(
-        slot_from(attributes),
-        value=value,
-        test_loss=test_loss,
-        test_blocks=tuple(attributes.get("test_blocks", ())) if test_loss is not None else (),
-        pruned=trial.state is TrialState.PRUNED and end == End.PRUNED,
-        rungs=dict(trial.intermediate_values),
-    )
-
-
-def slot_from(attributes: Mapping[str, Any]) -> Slot:
-    """The slot as the planner has decided it, from a trial's attributes."""
-    return Slot(
-        number=int(attributes["slot"]),
-        params=dict(attributes["params"]),
-        seed=int(attributes["seed"]),
-        origin=str(attributes["origin"]),
-        prune_above={int(step): float(v) for step, v in attributes.get("prune_above", {}).items()},
-    )

@@ -25,7 +25,7 @@ from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from optsweep.errors import UserError, first_line, without_secrets
-from optsweep.search.history import History, read_history
+from optsweep.search.history import NO_HISTORY, History, read_history
 from optsweep.search.ownership import (
     TRIALS,
     USER_ATTRIBUTES,
@@ -34,6 +34,7 @@ from optsweep.search.ownership import (
     LeaseLostError,
     Ownership,
 )
+from optsweep.search.reading import TrialReader
 from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
 from optsweep.search.signs import Sign, signs_of_life
 from optsweep.search.slots import Slot
@@ -98,6 +99,7 @@ class Studies:
         self._engine = storage.engine
         self._ownership = Ownership(storage.engine)
         self._ids: dict[tuple[str, Phase, int], int] = {}
+        self._reader = TrialReader(self._engine)
 
     @staticmethod
     def open(url: str, sweep: str) -> Studies:
@@ -260,13 +262,17 @@ class Studies:
     def _forget_ended(self) -> None:
         """Read trials that have ended anew: Optuna takes it that they don't change any more."""
         self.storage = optuna.storages.get_storage(self._database)
+        self._reader = TrialReader(self._engine)
 
     def history(self, arm: str, phase: Phase, retries: int, repeat: int = 0) -> History:
         """A phase as it stands; `read_history` says which slots are given up."""
-        trials = self.trials(arm, phase, repeat)
+        study = self._existing(arm, phase, repeat)
+        if study is None:
+            return NO_HISTORY
+        trials = self._reader.trials(study)
         running = any(trial.state is TrialState.RUNNING for trial in trials)
-        leases = self._ownership.leases(self.ensure(arm, phase, repeat)) if running else {}
-        return read_history(trials, leases, retries)
+        leases = self._ownership.leases(study) if running else {}
+        return read_history(trials, leases, retries, self._reader.slot)
 
     def signs_of_life(self, lease_seconds: float) -> list[Sign]:
         """Who plans the sweep and who trains for it; a trial's lease is renewed for `lease_seconds`."""
