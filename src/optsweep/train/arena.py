@@ -24,7 +24,8 @@ class Arena:
 
     Alone (`stacked` false), the one module lives in the row. Otherwise the first is a template that `torch.func.vmap`
     calls with `leaves`, `frozen` (every parameter that isn't in the row) and `buffers`, all of them `[K, …]`; in `low`
-    precision if that is given.
+    precision if that is given. Where gradients are `apart`, a pass gives each parameter one of its own, and `gather`
+    puts them into the row at once: on a GPU, that is less to do than to add each to its part.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Arena:
         self.params = torch.cat(
             [flatten(layout, dict(model.named_parameters()), dtype=dtype, device=device) for model in models]
         )
+        self.apart = False
         self.state: State = {}
         self.frozen: Tensors = {}
         self.buffers: Tensors = {}
@@ -59,6 +61,11 @@ class Arena:
     def lanes(self) -> int:
         """Number of lanes, padding included."""
         return self.params.shape[0]
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Where parameters and gradients lie."""
+        return self.params.data_ptr(), self.grads.data_ptr()
 
     def keep(self, lanes: Sequence[int]) -> None:
         """Keep only the lanes at these places, in this order."""
@@ -97,9 +104,13 @@ class Arena:
         return dict(self.module.named_buffers())
 
     def open_step(self) -> None:
-        """Zero the gradients; copy the parameters into the low-precision row that lanes read."""
-        self._low_grads.zero_()
-        self._version = self._low_grads._version
+        """No gradients; the parameters are copied into the low-precision row that lanes read."""
+        if self.apart:
+            for leaf in self._leaves:
+                leaf.grad = None
+        else:
+            self._low_grads.zero_()
+            self._version = self._low_grads._version
         if self.low is not None:
             self._low_params.copy_(self.params)
 
@@ -109,12 +120,32 @@ class Arena:
         A pass adds to each parameter's view of the row once, and views share the row's count of changes: one look at
         it, and no question to the device, says that all are there.
         """
-        if self._low_grads._version - self._version == passes * len(self._leaves):
+        if self.apart:
+            missing = self._collect()
+        elif self._low_grads._version - self._version == passes * len(self._leaves):
             missing = []
         else:
             missing = [name for name, view in zip(self.leaves, self._views, strict=True) if self._misses(name, view)]
         if self.low is not None:
             self.grads.copy_(self._low_grads)
+        return missing
+
+    @torch.no_grad()
+    def _collect(self) -> list[str]:
+        """Put gradients that lie apart into their row; returns the names of those that there are none of."""
+        missing = [name for name, leaf in self.leaves.items() if leaf.grad is None]
+        for name, leaf in self.leaves.items():
+            leaf.grad = torch.zeros_like(leaf) if name in missing else leaf.grad
+        grads = [leaf.grad for leaf in self._leaves if leaf.grad is not None]
+        if self.stacked:  # views of a row's part are strided: one kernel for all of them
+            parts = [grad.reshape(self.lanes, -1) for grad in grads]
+            for place, padding in reversed(self._paddings):
+                parts.insert(place, padding)
+            torch.cat(parts, 1, out=self._low_grads)
+        else:
+            torch._foreach_copy_(self._views, grads)
+        for leaf in self._leaves:
+            leaf.grad = None
         return missing
 
     def _misses(self, name: str, view: Tensor) -> bool:
@@ -160,8 +191,18 @@ class Arena:
         self._pointers = [leaf.data_ptr() for leaf in self._leaves]
         self._views = list(self.views(self._low_grads).values())
         self._version = 0
+        self._paddings = self._gaps(row)
         for leaf, view in zip(self._leaves, self._views, strict=True):
             leaf.grad = view
+
+    def _gaps(self, row: Tensor) -> list[tuple[int, Tensor]]:
+        """Zeros for what lies between parameters, each with the number of parameters before it."""
+        gaps, end = [], 0
+        for place, slot in enumerate(self.layout.slots):
+            gaps += [(place, slot.offset - end)]
+            end = slot.offset + slot.numel
+        gaps += [(len(self.layout.slots), self.layout.size - end)]
+        return [(place, row.new_zeros(self.lanes, size)) for place, size in gaps if size]
 
     def _stack(self, tensors: Sequence[Tensor]) -> Tensor:
         """One tensor per lane, beside low-precision parameters in their precision."""

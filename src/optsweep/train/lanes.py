@@ -103,10 +103,8 @@ def open_lane(program: Program, trial: Trial, start: int = 0) -> Lane:
     return Lane(trial, program.schedule.start(program.num_steps), [0, *program.rung_steps()], start)
 
 
-def coefficients(
-    program: Program, lanes: Sequence[Lane], update: Updater, first: int, end: int
-) -> Sequence[Coefficients]:
-    """The numbers of ticks `first` to `end`, per tick: floats for one lane, `[K, 1]` tensors for several."""
+def tables_of(lanes: Sequence[Lane], update: Updater, first: int, end: int) -> list[dict[str, Floats]]:
+    """The numbers of ticks `first` to `end` of every lane, `[n]` each by name; the lanes have had them then."""
     tables: list[dict[str, Floats]] = []
     for lane in lanes:
         lane.multipliers.extend(end - lane.start)
@@ -115,6 +113,14 @@ def coefficients(
         lane.before, lane.past = lane.past, lane.past.after(now)
         lane.last = {name: float(values[-1]) for name, values in table.items()}
         tables.append(table)
+    return tables
+
+
+def coefficients(
+    program: Program, lanes: Sequence[Lane], update: Updater, first: int, end: int
+) -> Sequence[Coefficients]:
+    """The numbers of ticks `first` to `end`, per tick: floats for one lane, `[K, 1]` tensors for several."""
+    tables = tables_of(lanes, update, first, end)
     names = list(tables[0])
     if not program.stacked:
         columns = [tables[0][name].tolist() for name in names]

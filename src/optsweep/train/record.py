@@ -35,6 +35,11 @@ class Record:
         changes = [new - old for old, new in zip(before, after, strict=True)]
         self._ratios.append(norm_of(changes) / norm_of(before))
 
+    def norms(self, norm: Tensor, ratio: Tensor) -> None:
+        """Keep both as they are, `[K]` each."""
+        self._norms.append(norm)
+        self._ratios.append(ratio)
+
     def state(self, lane: int) -> dict[str, Tensor]:
         """What one lane's steps so far have left."""
         kept = {"losses": self._losses, "norms": self._norms, "ratios": self._ratios}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from optsweep.optim.rule import Coefficients
@@ -20,11 +22,13 @@ from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer, Saved
 from optsweep.train.device import peak_bytes, reset_peak, synchronize
 from optsweep.train.evaluate import block_losses, evaluate, spread
 from optsweep.train.forward import Tensors
-from optsweep.train.lanes import coefficients, last_coefficients, open_lane
+from optsweep.train.graphs import Graphs
+from optsweep.train.lanes import coefficients, last_coefficients, open_lane, tables_of
 from optsweep.train.program import Program
 from optsweep.train.randomness import step_seeds
 from optsweep.train.rare import Rare
 from optsweep.train.record import Record
+from optsweep.train.resident import Resident, compiled
 from optsweep.train.trial import End, Outcome, Rung, Trial
 
 # Gradients of lanes come back contiguous, the row's views are strided: accumulating in place is what is wanted here.
@@ -115,6 +119,7 @@ class Run:
         self.tick = 0
         self._begun: _Begun | None = None  # a stretch that was cut off
         self._goes_on = False
+        self._resident: Resident | None = None
 
     def _rare(self, names: Collection[str]) -> list[Rare]:
         """Rows and updates of the rare parameters."""
@@ -140,28 +145,23 @@ class Run:
     def advance(self, end: int) -> float:
         """Train all lanes up to tick `end`; returns seconds."""
         program, arena, first = self.program, self.arena, self.tick
-        numbers = coefficients(program, self.lanes, self.update, first, end)
         begun, self._begun = self._begun or _Begun(Record(first, end, program.log_every, arena.lanes)), None
         record, done = begun.record, begun.steps
         spans = [Stretch(lane.trial.seed, first + done - lane.start, end - lane.start) for lane in self.lanes]
-        batches = self.data.training(spans, program.batch_size, program.accumulate, program.device)
+        take = self._residing(spans, first, end, record) or self._taking(spans, first, end, record)
         # In lanes nothing is drawn, as far as the model was seen; if it is, it doesn't depend on company.
         seeds = step_seeds(0 if program.stacked else self.lanes[0].trial.seed, first, end)
         program.traits.generators.everything().seeder()(seeds[done])
         seed = program.traits.generators.seeder()
-        step = self._rarely if self.rare else self._step
         synchronize(program.device)
         clock, due, last = time.perf_counter, self.checkpointer.due, end - first - 1
         begin = clock() - begun.seconds
-        backward = self._backward()
-        for offset in range(done, end - first):
-            seed(seeds[offset])
-            record.loss(backward(batches))
-            if missing := arena.gather(program.accumulate):
-                self._miss(missing, first + offset)
-            step(numbers[offset], first + offset, record)
-            if clock() >= due and offset < last:  # the rung that follows the last step is a pause itself
-                begin, due = self._pause(record, offset + 1, begin)
+        with self._resident.running() if self._resident else nullcontext():
+            for offset in range(done, end - first):
+                seed(seeds[offset])
+                take(first + offset)
+                if clock() >= due and offset < last:  # the rung that follows the last step is a pause itself
+                    begin, due = self._pause(record, offset + 1, begin)
         synchronize(program.device)
         seconds = clock() - begin
         arena.check()
@@ -173,6 +173,44 @@ class Run:
         for lane, points in zip(self.lanes, record.points(lrs, [lane.start for lane in self.lanes]), strict=True):
             lane.points += points
         return seconds
+
+    def _taking(self, spans: Sequence[Stretch], first: int, end: int, record: Record) -> Callable[[int], None]:
+        """A function that takes the step of a tick, of ticks in their order."""
+        program, arena = self.program, self.arena
+        numbers = coefficients(program, self.lanes, self.update, first, end)
+        batches = self.data.training(spans, program.batch_size, program.accumulate, program.device)
+        backward, step = self._backward(), self._rarely if self.rare else self._step
+
+        def take(tick: int) -> None:
+            record.loss(backward(batches))
+            if missing := arena.gather(program.accumulate):
+                self._miss(missing, tick)
+            step(numbers[tick - first], tick, record)
+
+        return take
+
+    def _residing(self, spans: Sequence[Stretch], first: int, end: int, record: Record) -> Callable[[int], None] | None:
+        """As `_taking`, of steps whose numbers lie on the device; None where they can't."""
+        program, indexed = self.program, self.data.indexed
+        if indexed is None or self.rare or not program.resident or self.update.host_coefficients:
+            return None
+        if (resident := self._resident) is None or resident.rows != self.arena.rows:
+            recorder = Graphs(program.device) if program.recorded else None
+            step = compiled(self.update) if program.compiled else None
+            self.arena.apart = True
+            resident = Resident(
+                self.arena, self.update, indexed, self._backward(), program.accumulate, recorder, step
+            )
+            self._resident = resident
+        done = spans[0].first - (first - self.lanes[0].start)
+        tables = tables_of(self.lanes, self.update, first, end)
+        resident.open(indexed.indices(spans, program.batch_size), tables, first, done)
+
+        def take(tick: int) -> None:
+            if missing := resident.step(tick, record):
+                self._miss(missing, tick)
+
+        return take
 
     def _pause(self, record: Record, steps: int, begin: float) -> tuple[float, float]:
         """Pause within a stretch; returns its beginning, put off by as long as that takes, and when the next is due."""
@@ -188,15 +226,16 @@ class Run:
         module, leaves, frozen, buffers = arena.module, arena.leaves, arena.frozen, arena.buffers
         stacked = program.stacked
         lanes_loss = forward.lanes_loss(module) if stacked else None
+        plain_loss = torch.compile(forward.loss, dynamic=False) if program.compiled else forward.loss
 
         def autocast_loss(batch: Nest) -> Tensor:
             with forward.autocast():
-                return forward.loss(module, batch)
+                return plain_loss(module, batch)
 
         def loss_of(batch: Nest) -> Tensor:
             if lanes_loss is not None:
                 return lanes_loss(leaves, frozen, buffers, batch)
-            return forward.loss(module, batch) if program.precision == "fp32" else autocast_loss(batch)
+            return plain_loss(module, batch) if program.precision == "fp32" else autocast_loss(batch)
 
         def backward(batches: Iterator[Nest]) -> Tensor:
             arena.open_step()
