@@ -98,7 +98,10 @@ class _Often(NoCheckpoints):
 def _kept(task: str, program: Program, given: Trial, files: Checkpoints, device: torch.device) -> Figure:
     """Seconds of a checkpoint, waiting for the disk included, as a share of those between two."""
     often = _Often(files, device)
-    _begun(program, given, often).advance(KEPT + 1)
+    run = _begun(program, given, often)
+    for _ in range(KEPT):
+        run.advance(run.tick + 1)
+        often.pause(run.states)
     low, middle, high = spread([100 * value / SECONDS for value in often.seconds])
     size = (files.folder / "benchmark.pt").stat().st_size
     return Figure(

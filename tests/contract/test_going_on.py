@@ -239,7 +239,7 @@ def test_seconds_go_on_and_a_pause_takes_none() -> None:
         clock.seconds += 1000.0
         (outcome,) = train_all(p, trials, None, Slow(given=cut.kept))
     assert outcome.train_seconds < 1.0
-    assert outcome.train_seconds > cut.kept[0]["begun"]["seconds"] > 0
+    assert outcome.train_seconds > cut.kept[0]["lane"]["train_seconds"] > 0
 
 
 class Clock:

@@ -17,10 +17,11 @@ from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater
 from optsweep.tasks.data import Stretch
 from optsweep.tasks.text import CharLM
-from optsweep.train.lanes import coefficients
+from optsweep.train.lanes import numbers
 from optsweep.train.loop import train_all
 from optsweep.train.program import Program
 from optsweep.train.run import Run, Silent
+from optsweep.train.steps import backward_of
 from optsweep.train.trial import Trial
 
 pytestmark = [
@@ -88,12 +89,15 @@ def test_no_step_waits_for_the_device(build: Callable[[Layout], Updater]) -> Non
     p = program(build, "cuda")
     run = Run(p, [Trial(HYPER, 0)], Silent())
     run.advance(10)
-    numbers = coefficients(p, run.lanes, run.update, 10, 20)
-    batches, backward = run.data.training([Stretch(0, 10, 20)], p.batch_size, 1, p.device), run._backward()
+    plan = numbers(run.lanes, run.update, 10, 20)
+    batches, backward = (
+        run.data.training([Stretch(0, 10, 20)], p.batch_size, 1, p.device),
+        backward_of(p, run.arena, ()),
+    )
     seed = p.traits.generators.seeder()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for offset, c in enumerate(numbers):
+        for offset, c in enumerate(plan.steps):
             seed(offset)
             backward(batches)
             assert not run.arena.gather()

@@ -98,8 +98,9 @@ def test_lanes_equal_single_runs_and_dropping_changes_nothing(iterate: Iterate) 
     assert torch.equal(update.weights(params, state, c), whole[[2, 0]])
 
 
-def test_lanes_start_where_both_rhythms_do() -> None:
-    assert Update(Adam(), LAYOUT, iterate=LAWA(every=6)).period == 6
+def test_lanes_start_where_the_ring_of_checkpoints_does() -> None:
+    """So the ring of checkpoints is summed up in the same order in all."""
+    assert Update(Adam(), LAYOUT, iterate=LAWA(window=4, every=6)).period == 24
 
 
 @pytest.mark.parametrize("options", [{"window": 0}, {"every": 0}, {"every": 0.5}])

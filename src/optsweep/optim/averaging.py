@@ -65,7 +65,8 @@ class LAWA(Last):
 
     def __init__(self, window: int = 5, every: int = 10) -> None:
         self.window = whole("averaging.window", window)
-        self.period = whole("averaging.every", every)
+        self.every = whole("averaging.every", every)
+        self.period = self.window * self.every  # of the ring, so that lanes are summed up in equal order
 
     def init(self, params: Tensor) -> State:
         """A ring of checkpoints, empty."""
@@ -76,21 +77,21 @@ class LAWA(Last):
     ) -> dict[str, Floats]:
         """Those of the descent, and the weights of a checkpoint and of θ in the mean."""
         c = super().coefficients(hyper, lr, decay, multipliers, past)
-        taken = np.minimum((past.steps + 1 + np.arange(len(multipliers))) // self.period, self.window)
+        taken = np.minimum((past.steps + 1 + np.arange(len(multipliers))) // self.every, self.window)
         share = np.divide(1.0, taken, out=np.zeros(len(taken)), where=taken > 0)
         return {**c, "lawa_share": share, "lawa_last": (taken == 0).astype(np.float64)}
 
     def kind(self, tick: int) -> Hashable | None:
         """Those with a checkpoint differ in the place that it takes."""
-        return (tick // self.period) % self.window if (tick + 1) % self.period == 0 else -1
+        return (tick // self.every) % self.window if (tick + 1) % self.every == 0 else -1
 
     def advance(
         self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients, tick: int
     ) -> None:
         """One step of θ, and a checkpoint where it is time for one."""
         super().advance(params, state, direction, decayed, c, tick)
-        if (tick + 1) % self.period == 0:
-            state["checkpoints"][:, (tick // self.period) % self.window] = params
+        if (tick + 1) % self.every == 0:
+            state["checkpoints"][:, (tick // self.every) % self.window] = params
 
     def weights(self, params: Tensor, state: State, c: Coefficients) -> Tensor:
         """The mean."""

@@ -126,6 +126,13 @@ class ExternalUpdate:
         self._optimizers = optimizers
         self._bound = (0, 0)
 
+    def put(self, lanes: Sequence[int], other: ExternalUpdate) -> None:
+        """Take over another's optimizers: the first in these places, the others behind all."""
+        for place, optimizer in zip(lanes, other._optimizers, strict=False):
+            self._optimizers[place] = optimizer
+        self._optimizers += other._optimizers[len(lanes) :]
+        self._bound = (0, 0)
+
     def held(self, lane: int) -> Any:
         """A lane's optimizer: its groups' numbers, and the state of each parameter.
 
@@ -144,9 +151,9 @@ class ExternalUpdate:
                 if state is not None:
                     optimizer.state[leaf] = copy.deepcopy(state)  # two lanes may take up the same
 
-    def state_bytes(self, state: State) -> int:
+    def state_bytes(self, state: State, lane: int = 0) -> int:
         """Bytes of one lane's state, once it has taken a step."""
-        tensors = [t for s in self._optimizers[0].state.values() for t in _tensors(s)]
+        tensors = [t for s in self._optimizers[lane].state.values() for t in _tensors(s)]
         return sum(t.numel() * t.element_size() for t in tensors)
 
     def pieces(self, state: State) -> dict[str, State]:

@@ -154,7 +154,7 @@ class Rule(ABC):
     def kind(self, tick: int) -> Hashable | None:
         """What kind of step the loop's `tick` is: all of one kind do the same, so one can be recorded and repeated.
 
-        None: the step stands alone. Whoever overrides `update` with a rhythm of its own, a `period`, may tell its kinds.
+        None: the step stands alone, as all do of a rule with a `period` that doesn't tell its kinds here.
         """
         return 0 if self.period == 1 else None
 

@@ -218,8 +218,8 @@ def refreshed(
 def orthonormal(matrices: Tensor, otherwise: Tensor) -> Tensor:
     """Q of QR decompositions with positive diagonals of R, in a few batched calls; of a singular one, `otherwise`.
 
-    By shifted Cholesky factors of XᵀX, three times (Fukaya 2020, arXiv 1809.11085): to rounding, up to condition numbers
-    of 1e15 in float64. On a GPU torch's QR takes 25 to 80 µs for each matrix of a batch, one after the other.
+    By shifted Cholesky factors of XᵀX, three times (Fukaya 2020, arXiv 1809.11085): to rounding, up to condition
+    numbers of 1e12 in float64. On a GPU torch's QR takes the matrices of a batch one after the other.
     """
     n, x = matrices.shape[-1], matrices
     failed = torch.zeros(matrices.shape[:-2], dtype=torch.bool, device=matrices.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from enum import StrEnum
 from math import lcm
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,13 +98,16 @@ class Update:
     def keep(self, lanes: Sequence[int]) -> None:
         """Nothing: all state is in `state`."""
 
+    def put(self, lanes: Sequence[int], other: Any) -> None:
+        """Nothing."""
+
     def held(self, lane: int) -> None:
         """Nothing."""
 
     def take_up(self, held: Sequence[None]) -> None:
         """Nothing."""
 
-    def state_bytes(self, state: State) -> int:
+    def state_bytes(self, state: State, lane: int = 0) -> int:
         """Bytes of one lane's state."""
         return sum(tensor[0].numel() * tensor.element_size() for tensor in state.values())
 

@@ -69,13 +69,16 @@ class Updater(Protocol):
     def keep(self, lanes: Sequence[int]) -> None:
         """Keep what is held outside `state` of the lanes at these places, in this order; a lane may be kept twice."""
 
+    def put(self, lanes: Sequence[int], other: Any) -> None:
+        """Take over what another one like this holds outside `state`, as `Arena.put` takes over its rows."""
+
     def held(self, lane: int) -> Any:
         """What is held outside `state` of a lane, in dictionaries, lists, numbers and tensors; not copied."""
 
     def take_up(self, held: Sequence[Any]) -> None:
         """Go on with what was held of lanes, after `init`."""
 
-    def state_bytes(self, state: State) -> int:
+    def state_bytes(self, state: State, lane: int = 0) -> int:
         """Bytes of optimizer state of one lane."""
 
 

@@ -8,6 +8,7 @@ after every step it is known which parameters got none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,13 +20,42 @@ from optsweep.train.checkpoint import module_state, of_lane, restore_module, sta
 from optsweep.train.forward import Tensors
 
 
+class _Selected(dict[str, Tensor]):
+    """Lanes of stacked tensors, copied when one is asked for: an optimizer's state is large, and little of it read."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], lanes: Tensor) -> None:
+        super().__init__()
+        self._tensors, self._lanes = tensors, lanes
+
+    def __missing__(self, name: str) -> Tensor:
+        self[name] = self._tensors[name].index_select(0, self._lanes)
+        return self[name]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some lanes of an arena, as it has them."""
+
+    module: nn.Module
+    params: Tensor
+    state: State
+    frozen: Tensors
+    buffers: Tensors
+
+    @property
+    def lanes(self) -> int:
+        """Number of lanes."""
+        return self.params.shape[0]
+
+
 class Arena:
     """Parameters `params [K, P]`, gradients `grads [K, P]` and the optimizer's state, of one model per lane.
 
     Alone (`stacked` false), the one module lives in the row. Otherwise the first is a template that `torch.func.vmap`
     calls with `leaves`, `frozen` (every parameter that isn't in the row) and `buffers`, all of them `[K, …]`; in `low`
     precision if that is given. Where gradients are `apart`, a pass gives each parameter one of its own, and `gather`
-    puts them into the row at once: on a GPU, that is less to do than to add each to its part.
+    puts them into the row at once: less to do on a GPU than to add each to its part. As long as `placed` is the same
+    object, all tensors lie where they are.
     """
 
     def __init__(
@@ -62,19 +92,38 @@ class Arena:
         """Number of lanes, padding included."""
         return self.params.shape[0]
 
-    @property
-    def rows(self) -> tuple[int, int]:
-        """Where parameters and gradients lie."""
-        return self.params.data_ptr(), self.grads.data_ptr()
+    def part(self, lanes: Sequence[int]) -> Part:
+        """Copies of these lanes, to be looked at."""
+        index = torch.tensor(lanes, device=self.device)
+        return Part(
+            self.module,
+            self.params.index_select(0, index),
+            _Selected(self.state, index),
+            {name: value.index_select(0, index) for name, value in self.frozen.items()},
+            {name: buffer.index_select(0, index) for name, buffer in self.buffers.items()},
+        )
 
     def keep(self, lanes: Sequence[int]) -> None:
-        """Keep only the lanes at these places, in this order."""
+        """Keep only the lanes at these places, in this order; a lane may be kept twice."""
         index = torch.tensor(lanes, device=self.device)
         self.params = self.params.index_select(0, index)
-        self.frozen = {name: value.index_select(0, index) for name, value in self.frozen.items()}
-        self.buffers = {name: buffer.index_select(0, index) for name, buffer in self.buffers.items()}
-        self.state = {name: tensor.index_select(0, index) for name, tensor in self.state.items()}
+        for held in (self.frozen, self.buffers, self.state):
+            held.update({name: tensor.index_select(0, index) for name, tensor in held.items()})
         self._bind()
+
+    def put(self, lanes: Sequence[int], other: Arena) -> None:
+        """Take over the lanes of another arena of such models: the first in these places, the others behind all."""
+        index, count = torch.tensor(lanes, dtype=torch.long, device=self.device), len(lanes)
+        stacks = [(self.frozen, other.frozen), (self.buffers, other.buffers), (self.state, other.state)]
+        self.params.index_copy_(0, index, other.params[:count])
+        for ours, theirs in stacks:
+            for name, tensor in ours.items():
+                tensor.index_copy_(0, index, theirs[name][:count])
+        if other.lanes > count:
+            self.params = torch.cat([self.params, other.params[count:]])
+            for ours, theirs in stacks:
+                ours.update({name: torch.cat([tensor, theirs[name][count:]]) for name, tensor in ours.items()})
+            self._bind()
 
     def state_of(self, lane: int) -> dict[str, Any]:
         """Everything that a lane's model and optimizer hold, copied to the host, but for gradients."""
@@ -83,15 +132,16 @@ class Arena:
             return {**own, "frozen": of_lane(self.frozen, lane), "buffers": of_lane(self.buffers, lane)}
         return {**own, "module": module_state(self.module, without=self.leaves)}
 
-    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Give every lane what `state_of` has kept of it."""
-        self.params.copy_(torch.stack([state["params"] for state in states]))
-        self.state = stacked([state["state"] for state in states], self.device)
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Give the only lane what `state_of` has kept of one."""
+        self.placed = object()
+        self.params.copy_(saved["params"].unsqueeze(0))
+        self.state = stacked([saved["state"]], self.device)
         if self.stacked:
-            self.frozen = stacked([state["frozen"] for state in states], self.device)
-            self.buffers = stacked([state["buffers"] for state in states], self.device)
+            self.frozen = stacked([saved["frozen"]], self.device)
+            self.buffers = stacked([saved["buffers"]], self.device)
         else:
-            restore_module(self.module, states[0]["module"])
+            restore_module(self.module, saved["module"])
 
     def views(self, row: Tensor) -> Tensors:
         """The model's parameters in `row [K, P]`, by name: `[K, *shape]`, or `[*shape]` on the plain path."""
@@ -134,13 +184,11 @@ class Arena:
     def _collect(self) -> list[str]:
         """Put gradients that lie apart into their row; returns the names of those that there are none of."""
         missing = [name for name, leaf in self.leaves.items() if leaf.grad is None]
-        for name, leaf in self.leaves.items():
-            leaf.grad = torch.zeros_like(leaf) if name in missing else leaf.grad
-        grads = [leaf.grad for leaf in self._leaves if leaf.grad is not None]
-        if self.stacked:  # views of a row's part are strided: one kernel for all of them
+        grads = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in self._leaves]
+        if self.stacked:  # views of lanes are strided: one kernel for all of them
             parts = [grad.reshape(self.lanes, -1) for grad in grads]
-            for place, padding in reversed(self._paddings):
-                parts.insert(place, padding)
+            for place, zeros in reversed(self._gaps):
+                parts.insert(place, zeros)
             torch.cat(parts, 1, out=self._low_grads)
         else:
             torch._foreach_copy_(self._views, grads)
@@ -174,6 +222,7 @@ class Arena:
 
     def _bind(self) -> None:
         """Point the leaves at the rows."""
+        self.placed = object()
         self.grads = self._low_grads = torch.zeros_like(self.params)
         row = self.params
         if self.low is not None:
@@ -191,18 +240,16 @@ class Arena:
         self._pointers = [leaf.data_ptr() for leaf in self._leaves]
         self._views = list(self.views(self._low_grads).values())
         self._version = 0
-        self._paddings = self._gaps(row)
+        self._gaps = self._zeros(row)
         for leaf, view in zip(self._leaves, self._views, strict=True):
             leaf.grad = view
 
-    def _gaps(self, row: Tensor) -> list[tuple[int, Tensor]]:
-        """Zeros for what lies between parameters, each with the number of parameters before it."""
-        gaps, end = [], 0
-        for place, slot in enumerate(self.layout.slots):
-            gaps += [(place, slot.offset - end)]
-            end = slot.offset + slot.numel
-        gaps += [(len(self.layout.slots), self.layout.size - end)]
-        return [(place, row.new_zeros(self.lanes, size)) for place, size in gaps if size]
+    def _zeros(self, row: Tensor) -> list[tuple[int, Tensor]]:
+        """What lies between parameters, each with the number of parameters before it."""
+        ends = [0, *(slot.offset + slot.numel for slot in self.layout.slots)]
+        begins = [*(slot.offset for slot in self.layout.slots), self.layout.size]
+        gaps = [begin - end for begin, end in zip(begins, ends, strict=True)]
+        return [(place, row.new_zeros(self.lanes, gap)) for place, gap in enumerate(gaps) if gap]
 
     def _stack(self, tensors: Sequence[Tensor]) -> Tensor:
         """One tensor per lane, beside low-precision parameters in their precision."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer, Saved
+from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer
 from optsweep.train.device import peak_bytes, reset_peak
 from optsweep.train.process import deterministic, isolated
 from optsweep.train.program import Program
-from optsweep.train.run import MissedGradientError, Observer, Run, Silent
+from optsweep.train.run import Observer, Run, Silent
+from optsweep.train.source import Listed, Source
+from optsweep.train.steps import MissedGradientError
 from optsweep.train.trial import Outcome, Point, Rung, Trial
 
 RESTARTS = 3
@@ -25,25 +27,6 @@ MOST_ROUNDS = 5
 """Of timing the first steps."""
 
 T = TypeVar("T")
-
-
-class Source(Protocol):
-    """Who hands out trials."""
-
-    def take(self, free_lanes: int) -> Sequence[Trial]:
-        """At most so many trials to train next; none if there are no more."""
-
-
-class Listed:
-    """A source of given trials, in their order."""
-
-    def __init__(self, trials: Sequence[Trial]) -> None:
-        self._left = list(trials)
-
-    def take(self, free_lanes: int) -> Sequence[Trial]:
-        """The next ones."""
-        taken, self._left = self._left[:free_lanes], self._left[free_lanes:]
-        return taken
 
 
 def train(
@@ -56,15 +39,15 @@ def train(
 ) -> None:
     """Train the trials of one arm that `source` hands out, and tell `observer` how each goes and ends.
 
-    With `program.stacked`, `lanes` of them are one computation (a single trial is padded to two, so that its numbers
-    don't depend on company); without, they run one after the other. What is global in the process is as before
-    afterwards. Raises whatever the model raises.
+    With `program.stacked`, up to `lanes` of them are one computation, in which others take the place of those that end
+    (a single trial is padded to two, so that its numbers don't depend on company); without, they run one after the
+    other. What is global in the process is as before afterwards. Raises whatever the model raises.
     """
     free = lanes if program.stacked else 1
     with _surroundings(program):
         while trials := source.take(free):
             if program.stacked:
-                _together(program, trials, observer, checkpointer)
+                _together(program, trials, source, lanes, observer, checkpointer)
             else:
                 for trial in trials:
                     _alone(program, trial, observer, Run.run, checkpointer)
@@ -103,6 +86,7 @@ def first_steps(program: Program, trial: Trial, num_steps: int, least_seconds: f
     def begin(run: Run) -> FirstSteps:
         reset_peak(program.device)
         steps = -(-num_steps // run.update.period) * run.update.period
+        run.lanes[0].rungs = [steps * (n + 1) for n in range(MOST_ROUNDS + 1)]  # where points are made
         run.advance(steps)
         seconds = [run.advance(2 * steps)]
         while sum(seconds) < least_seconds and len(seconds) < MOST_ROUNDS:
@@ -132,18 +116,19 @@ def _surroundings(program: Program) -> Iterator[None]:
         yield
 
 
-def _together(program: Program, trials: Sequence[Trial], observer: Observer, checkpointer: Checkpointer) -> None:
-    """Train trials in lanes: those that go on from one step are one run, those that begin another."""
-    saved = {trial.key: checkpointer.saved(trial.key) for trial in trials}
-    runs: dict[tuple[int, ...], list[Trial]] = {}
-    for trial in trials:
-        state = saved[trial.key]
-        runs.setdefault(tuple(state["at"]) if state else (), []).append(trial)
-    for members in runs.values():
-        states = [state for trial in members if (state := saved.pop(trial.key))]
-        run = _run(program, members, observer, checkpointer, states)
-        states.clear()  # which may be large
-        run.run()
+def _together(
+    program: Program,
+    trials: Sequence[Trial],
+    source: Source,
+    lanes: int,
+    observer: Observer,
+    checkpointer: Checkpointer,
+) -> None:
+    """Train trials in lanes until the source has none for them."""
+    saved = {trial.key: state for trial in trials if (state := checkpointer.saved(trial.key))}
+    run = Run(program, trials, observer, checkpointer=checkpointer, saved=saved, source=source, capacity=lanes)
+    saved.clear()  # which may be large
+    run.run()
 
 
 def _alone(
@@ -157,9 +142,7 @@ def _alone(
 
     The set begins anew with every trial, so a trial's numbers don't depend on those before it.
     """
-    states = [state] if (state := checkpointer.saved(trial.key)) else []
-    run = _run(program, [trial], observer, checkpointer, states)
-    del state, states  # which may be large
+    run = _run(program, trial, observer, checkpointer)
     while True:
         try:
             return work(run)
@@ -172,24 +155,18 @@ def _alone(
             run = Run(program, [trial], observer, rare=rare, told=told, restarts=restarts, checkpointer=checkpointer)
 
 
-def _run(
-    program: Program,
-    trials: Sequence[Trial],
-    observer: Observer,
-    checkpointer: Checkpointer,
-    saved: Sequence[Saved],
-) -> Run:
-    """A run that goes on from what was kept of all its trials, or from the beginning where that doesn't fit."""
-    if saved:
+def _run(program: Program, trial: Trial, observer: Observer, checkpointer: Checkpointer) -> Run:
+    """A run of one trial that goes on from what was kept of it, or from the beginning where that doesn't fit."""
+    if saved := checkpointer.saved(trial.key):
         try:
-            rare, told, restarts = saved[0]["rare"], saved[0]["told"], saved[0]["restarts"]
-            run = Run(program, trials, observer, rare=rare, told=told, restarts=restarts, checkpointer=checkpointer)
+            rare, told, restarts = saved["rare"], saved["told"], saved["restarts"]
+            run = Run(program, [trial], observer, rare=rare, told=told, restarts=restarts, checkpointer=checkpointer)
             run.restore(saved)
             return run
         except Exception as error:
-            checkpointer.unfit([trial.key for trial in trials], error)
+            checkpointer.unfit([trial.key], error)
     rare = () if program.stacked else program.traits.missing
-    return Run(program, trials, observer, rare=rare, checkpointer=checkpointer)
+    return Run(program, [trial], observer, rare=rare, checkpointer=checkpointer)
 
 
 @dataclass(frozen=True)

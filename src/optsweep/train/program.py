@@ -19,7 +19,6 @@ from optsweep.train.forward import Forward, Precision
 from optsweep.train.process import deterministic
 from optsweep.train.traits import ModelTraits, construct, traits_of
 
-
 LARGE = 10_000_000
 """Parameters from which a model's step takes a GPU longer than Python takes to launch it."""
 

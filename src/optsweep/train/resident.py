@@ -10,21 +10,23 @@ which no two are alike, and all of a kind whose recording has failed. So the num
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from optsweep.optim.rule import Coefficients, Floats, State
+from optsweep.optim.rule import Coefficients, State
 from optsweep.optim.update import norm_of
 from optsweep.optim.updater import Updater
-from optsweep.tasks.data import Indexed
+from optsweep.tasks.data import Indexed, Stretch
 from optsweep.tasks.nest import Nest
 from optsweep.train.arena import Arena
-from optsweep.train.graphs import Recorder, Replay
+from optsweep.train.graphs import Graphs, Recorder, Replay
+from optsweep.train.lanes import Numbers
+from optsweep.train.program import Program
 from optsweep.train.record import Record
+from optsweep.train.steps import Take
 
 WARM = 2
 """Steps that are taken before one is recorded; in the last of them nothing may wait for the device."""
@@ -33,27 +35,16 @@ Backward = Callable[[Iterator[Nest]], Tensor]
 
 
 class Resident:
-    """Steps of one arena, whose tensors keep their places: whoever moves them makes a new one of this.
+    """Steps of one arena, as long as it is `placed` as it was: whoever moves its tensors makes a new one of this."""
 
-    Without a recorder the steps are taken one by one.
-    """
-
-    def __init__(
-        self,
-        arena: Arena,
-        update: Updater,
-        data: Indexed,
-        backward: Backward,
-        parts: int,
-        recorder: Recorder | None,
-        step: Callable[..., None] | None = None,
-    ) -> None:
-        self.arena, self.update, self.data, self.backward, self.parts = arena, update, data, backward, parts
-        self.rows = arena.rows
-        self._recorder = recorder
-        self._update_step = step or update.step
+    def __init__(self, program: Program, arena: Arena, update: Updater, data: Indexed, backward: Backward) -> None:
+        self.arena, self.update, self.data, self.backward = arena, update, data, backward
+        self.parts, self.batch_size = program.accumulate, program.batch_size
+        self.placed = arena.placed
+        self._recorder: Recorder | None = Graphs(program.device) if program.recorded else None
+        self._update_step = _compiled(update) if program.compiled else update.step
         self._at = torch.zeros(1, dtype=torch.int64, device=arena.device)
-        self._first = self._room = self._taken = 0
+        self._room = self._taken = 0
         self._names: tuple[str, ...] = ()
         self._recorded: dict[tuple[Hashable, bool], Replay | None] = {}
 
@@ -61,42 +52,38 @@ class Resident:
         """Inside, steps may be taken."""
         return self._recorder.running() if self._recorder else nullcontext()
 
-    def open(self, indices: Tensor, numbers: Sequence[Mapping[str, Floats]], first: int, done: int) -> None:
-        """Begin a stretch at tick `first`, of which `done` steps are taken: upload what its steps need.
-
-        `indices` are those of the samples of the steps that are left, `[n, …, batch]`; `numbers` each lane's
-        coefficients of all.
-        """
-        names, steps = tuple(numbers[0]), done + len(indices)
-        if steps > self._room or names != self._names:
-            self._make_room(steps, indices, names)
-        values = np.stack([np.stack([lane[name] for lane in numbers], 1) for name in names], 1)  # [n, names, K]
+    def taking(self, spans: Sequence[Stretch], plan: Numbers, record: Record) -> Take:
+        """Upload what the steps of a stretch need; returns what takes them, in their order."""
+        indices, names = self.data.indices(spans, self.batch_size), tuple(plan.tables[0])
+        if len(indices) > self._room or names != self._names:
+            self._make_room(indices, names)
         # Rounded on the host, as elsewhere.
-        self._numbers[:steps].copy_(torch.from_numpy(values).to(self._numbers.dtype))
-        self._indices[done:steps].copy_(indices)
-        self._at.fill_(done)
-        self._first = first
+        values = torch.from_numpy(plan.stacked(self.arena.lanes)).to(self._numbers.dtype)
+        self._numbers[: len(values)].copy_(values)
+        self._indices[: len(indices)].copy_(indices)
+        self._at.zero_()
 
-    def step(self, tick: int, record: Record) -> list[str]:
-        """Take the next step, that of `tick`; returns the parameters that got no gradient."""
-        logged, missing = tick in record.logged, []
-        if (replay := self._replay(tick, logged=logged)) is not None:
-            replay()
-        else:
-            missing = self._take(tick, logged=logged)
-        self._taken += 1
-        offset = tick - self._first
-        record.loss(self._loss_of[offset])
-        if logged:
-            record.norms(self._norms[offset], self._ratios[offset])
-        return missing
+        def take(tick: int) -> Sequence[str]:
+            logged, missing = tick in record.logged, []
+            if (replay := self._replay(tick, logged=logged)) is not None:
+                replay()
+            else:
+                missing = self._take(tick, logged=logged)
+            self._taken += 1
+            offset = tick - plan.first
+            record.loss(self._loss_of[offset])
+            if logged:
+                record.norms(self._norms[offset], self._ratios[offset])
+            return missing
 
-    def _make_room(self, steps: int, indices: Tensor, names: tuple[str, ...]) -> None:
-        """Tensors for stretches of so many steps; what was recorded with others is forgotten."""
-        like, lanes = self.arena.params, self.arena.lanes
+        return take
+
+    def _make_room(self, indices: Tensor, names: tuple[str, ...]) -> None:
+        """Tensors for stretches as long as this; what was recorded with others is forgotten."""
+        like, lanes, steps = self.arena.params, self.arena.lanes, len(indices)
         self._recorded.clear()
         self._room, self._names = steps, names
-        self._indices = indices.new_empty(steps, *indices.shape[1:]).to(like.device)
+        self._indices = torch.empty_like(indices, device=like.device)
         self._numbers = like.new_empty(steps, len(names), lanes)
         self._losses, self._norms, self._ratios = (like.new_empty(steps, lanes) for _ in range(3))
         self._loss_of = (self._losses if self.arena.stacked else self._losses[:, 0]).unbind()
@@ -150,7 +137,7 @@ class Resident:
         return missing
 
 
-def compiled(update: Updater) -> Callable[..., None]:
+def _compiled(update: Updater) -> Callable[..., None]:
     """`update.step` by torch.compile, once for each kind of step."""
     like: dict[Hashable, int] = {}
     compiled_step: Callable[..., None] = torch.compile(update.step, dynamic=False)

@@ -39,8 +39,8 @@ class ModelTraits:
     """What the loop has to know of a model.
 
     `missing` are the trainable parameters that the first batch gives no gradient. `alone` says why its trials can't
-    train in lanes; it is empty if they can, or if nobody asked. `unlike` says why a step isn't the same calls as the one
-    before it; it is empty if it is.
+    train in lanes; it is empty if they can, or if nobody asked. `unlike` says why its steps aren't all the same calls,
+    and is empty if they are.
     """
 
     dtype: torch.dtype
@@ -129,7 +129,9 @@ def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_s
     if trial.missing:
         when = "it is left out" if lanes and not alone else "each is trained in the steps that give it one"
         notes.append(f"task.model: the first batch gives {_listed(trial.missing)} no gradient; {when}")
-    return ModelTraits(dtype, first.default_dtype, first.flags, trial.generators, trial.missing, alone, tuple(notes), trial.unlike)
+    return ModelTraits(
+        dtype, first.default_dtype, first.flags, trial.generators, trial.missing, alone, tuple(notes), trial.unlike
+    )
 
 
 def _seeds_of_its_own(first: Construction, second: Construction) -> list[str]:
