@@ -50,7 +50,7 @@ def evaluate(
     """
     task = program.task
     losses, score = Means(arena.lanes), task.meter(arena.lanes, stacked=program.stacked)
-    batches = _Batches(split, program.eval_batch_size)
+    batches = _Portions(split, program.eval_batch_size)
     for loss, kept, batch, count in _scored(program, arena, scratch, weights, batches, recordings):
         losses.add(loss, batch, count)
         score.add(kept, batch, count)
@@ -108,14 +108,14 @@ def _of_equal(
     """Losses of equal groups of two samples or more, as a loss is defined for batches; so many groups at least."""
     task, losses = program.task, Means(arena.lanes)
     size = min(max(2, task.size(split) // count), program.eval_batch_size)
-    groups = _Batches(split, size, equal=True)
+    groups = _Portions(split, size, equal=True)
     for loss, _, batch, held in _scored(program, arena, scratch, weights, groups, recordings):
         losses.add(loss, batch, held)
     return losses
 
 
 @dataclass(frozen=True)
-class _Batches:
+class _Portions:
     """Those of a whole split, with `equal` only those of full size."""
 
     split: Split
@@ -134,7 +134,7 @@ def _scored(
     arena: Arena | Part,
     scratch: nn.Module,
     weights: Tensors,
-    batches: _Batches,
+    batches: _Portions,
     recordings: Recordings | None,
 ) -> Iterator[Scored]:
     """Loss `[K]` and what the meter is to know of every batch, the batch, and its number of samples."""

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -26,12 +26,17 @@ class Recorder(Protocol):
         """What repeats what `call` does on the device, which recording doesn't do; None if it can't be recorded."""
 
 
+MEMORY_SHARE = 3
+"""Times the memory that a step takes must fit on the device for it to be recorded, as a recording keeps its own."""
+
+
 class Graphs:
-    """Records on a stream of its own, which all of this process share, as they share the memory inside recordings."""
+    """Records on a stream that all of this process share. Its recordings share their memory, as none outlives it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._stream, self._pool = _place(device)
+        self._stream = _stream(device)
+        self._graphs: list[torch.cuda.CUDAGraph] = []
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -58,20 +63,36 @@ class Graphs:
 
     def record(self, call: Callable[[], object]) -> Replay | None:
         """As `Recorder` has it. Other threads may use the device meanwhile."""
-        graph = torch.cuda.CUDAGraph()
+        total = torch.cuda.get_device_properties(self.device).total_memory
+        if MEMORY_SHARE * torch.cuda.max_memory_allocated(self.device) > total:
+            return None
         torch.cuda.synchronize(self.device)
         try:
-            with self.running():
-                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-                try:
-                    call()
-                finally:
-                    graph.capture_end()
+            graph = self._capture(call)
         except Exception:  # what fails for another reason fails again when it is called outside
+            _stop_capturing(self.device)
             return None
+        self._graphs.append(graph)
         return graph.replay
+
+    def _capture(self, call: Callable[[], object]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        with self.running():
+            graph.capture_begin(
+                pool=self._graphs[0].pool() if self._graphs else None, capture_error_mode="thread_local"
+            )
+            try:
+                call()
+            finally:
+                graph.capture_end()
+        return graph
+
+
+def _stop_capturing(device: torch.device) -> None:
+    """The device's generator takes itself to be captured after a capture that failed, until one succeeds."""
+    Graphs(device)._capture(lambda: torch.zeros(1, device=device))
 
 
 @lru_cache(maxsize=8)
-def _place(device: torch.device) -> tuple[torch.cuda.Stream, Any]:
-    return torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)

@@ -46,7 +46,7 @@ class Program:
     )
     eval_batch_size: int = 64
     deterministic: bool = False  # deterministic algorithms and no TF32, or an error
-    compile: bool | None = None  # torch.compile and recorded steps, on a GPU; None: where they pay
+    compile: bool | str = "auto"  # on a GPU: torch.compile, or "auto", where it pays; False: nor recorded steps
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def model(self, seed: int) -> nn.Module:
@@ -91,14 +91,14 @@ class Program:
         return self.device.type == "cuda" and self.compile is not False and not self.traits.unlike
 
     @property
-    def recorded(self) -> bool:
-        """Whether steps are recorded and repeated."""
-        return self.resident and not self.large
-
-    @property
     def compiled(self) -> bool:
         """Whether model and update go through torch.compile."""
         return self.resident and (self.compile is True or (self.large and self.num_steps >= WORTH_COMPILING))
+
+    @property
+    def execution(self) -> Mapping[str, str]:
+        """What decides the last bits of its numbers, of how steps are computed; nothing on a CPU."""
+        return {"computed": "by torch.compile" if self.compiled else "from resident numbers"} if self.resident else {}
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ class Resident:
         self.arena, self.update, self.data, self.backward = arena, update, data, backward
         self.parts, self.batch_size = program.accumulate, program.batch_size
         self.placed = arena.placed
-        self._recorder: Recorder | None = Graphs(program.device) if program.recorded else None
+        self._recorder: Recorder | None = Graphs(program.device)
         self._update_step = _compiled(update) if program.compiled else update.step
         self._at = torch.zeros(1, dtype=torch.int64, device=arena.device)
         self._room = self._taken = 0
@@ -82,6 +82,7 @@ class Resident:
         """Tensors for stretches as long as this; what was recorded with others is forgotten."""
         like, lanes, steps = self.arena.params, self.arena.lanes, len(indices)
         self._recorded.clear()
+        self._recorder = Graphs(like.device) if self._recorder else None
         self._room, self._names = steps, names
         self._indices = torch.empty_like(indices, device=like.device)
         self._numbers = like.new_empty(steps, len(names), lanes)

@@ -91,7 +91,7 @@ class Run:
         self.scratch = program.model(self.lanes[0].trial.seed).to(program.device)
         self.rare = [] if program.stacked else self._rare(rare)
         self._resident: Resident | None = None
-        self.recordings = Recordings(Graphs(program.device)) if program.recorded else None
+        self.recordings = Recordings(Graphs(program.device)) if program.resident and not program.large else None
         self.clip_norm = self.update.clip_norm
         if self.rare:  # clipping is by the norm of all gradients, so none of the updates does it
             for update in (self.update, *(one.update for one in self.rare)):
@@ -251,7 +251,7 @@ class Run:
             return
         part, weights = self._shown(due)
         val = evaluate(self.program, part, self.scratch, weights, Split.VAL, self.recordings).tolist()
-        spreads = [0.0] * len(due)
+        spreads, peak = [0.0] * len(due), peak_bytes(self.program.device)
         if self.program.task.loss_floor is None and any(self.lanes[k].step == 0 for k in due):
             spreads = spread(self.program, part, self.scratch, weights, self.recordings).tolist()
         ended: dict[int, tuple[End, str]] = {}
@@ -262,14 +262,14 @@ class Run:
                 lane.initial_loss, lane.spread = decides, spreads[place]
             lane.best_loss = min(lane.best_loss, decides)
             lane.multipliers.observe(decides)
-            rung = self._told(lane, decides, score, aside)
+            rung = self._told(lane, decides, score, aside, peak)
             if (end := lane.verdict(self.program, decides, rung.points)) is not None:
                 ended[place] = end
         if ended:
             found = {due[place]: [values[place] for values in val] for place in ended}
             self._finish({due[place]: end for place, end in ended.items()}, found)
 
-    def _told(self, lane: Lane, decides: float, score: float, aside: float) -> Rung:
+    def _told(self, lane: Lane, decides: float, score: float, aside: float, peak: int) -> Rung:
         """The rung of a lane, which the observer has heard of."""
         steps = lane.step - lane.last_rung
         rung = Rung(
@@ -278,7 +278,7 @@ class Run:
             score,
             tuple(lane.points),
             1000 * lane.rung_seconds / steps if steps else None,
-            peak_bytes(self.program.device),
+            peak,
             lane.train_seconds,
             aside if self.program.task.decides else None,
         )
