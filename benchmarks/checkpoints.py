@@ -19,7 +19,7 @@ from benchmarks.side_by_side import Figure, compare, spread, timed, wall
 from benchmarks.trials import arm, built, program_of, trial
 
 from optsweep.config.sections import TrainerConfig
-from optsweep.launch.checkpoints import BatchCheckpoints, Checkpoints, Owner
+from optsweep.launch.checkpoints import Checkpoints, Owner, TrialCheckpoints
 from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.search.heartbeat import BEAT_SECONDS
 from optsweep.search.ownership import Claim
@@ -65,7 +65,8 @@ def _default(
     task: str, program: Program, given: Trial, rounds: int, steps: int, files: Checkpoints, device: torch.device
 ) -> Figure:
     """Nothing is written: the look at the clock alone."""
-    kept = BatchCheckpoints(files, [_work()], "benchmark", 1e6)
+    kept = TrialCheckpoints(files, "benchmark", 1e6)
+    kept.add(given.key, _work(), device, lambda: ())
     runs = [_begun(program, given, checkpointer) for checkpointer in (kept, NO_CHECKPOINTS)]
     ours, theirs = (partial(_advance, run, steps, device) for run in runs)
     what = f"{task}, checkpoints every {SECONDS:g} s, between two"

@@ -27,7 +27,7 @@ from optsweep.build.assemble import Built
 from optsweep.config.arm import Arm
 from optsweep.launch.builds import Builds
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
-from optsweep.launch.worker import Job, Worker, _Reporter, trial_of
+from optsweep.launch.worker import Job, Worker, trial_of
 from optsweep.search.slots import Slot
 from optsweep.tasks.networks import MLP, ConvNet
 from optsweep.tasks.pieces import Pieces
@@ -162,9 +162,9 @@ def _whole(task: str, device: torch.device) -> Figure:
             worker.studies.enqueue(seat, a.name, Phase.SEARCH, Slot(0, {}, 0, "fixed"))
             begin = time.perf_counter()
             (work,) = worker.studies.pop(a.name, Phase.SEARCH, worker.name, LEASE_SECONDS, 1)
-            with LeaseKeeper(worker.studies, [work.claim]) as leases, _evaluation_clock(device) as evaluation:
-                reporter = _Reporter(worker, job, leases, worker._kept(job, [work]))
-                reporter.open([work], b)
+            with LeaseKeeper(worker.studies) as leases, _evaluation_clock(device) as evaluation:
+                reporter = worker.reporter(job, leases)
+                reporter.open(reporter.hold(work), b)
                 train_all(program, [trial_of(a, b, work)], reporter)
             return time.perf_counter() - begin - sum(evaluation)
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import torch
+
 from arms import arm_with
-from optsweep.launch.checkpoints import BatchCheckpoints, Checkpoints
+from optsweep.launch.checkpoints import Checkpoints, TrialCheckpoints
 from optsweep.launch.leases import LeaseKeeper
-from optsweep.launch.worker import Job, Worker, _Reporter
+from optsweep.launch.reporter import Reporter
+from optsweep.launch.worker import Job, Worker
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies, Work
 from optsweep.tracking.trial_log import TrialLog
@@ -52,6 +55,9 @@ class OneWorker:
     def waiting(self, call: Callable[[], T]) -> T:
         return call()
 
+    def told(self) -> None:
+        pass
+
 
 RUNG: Mapping[str, Any] = {
     "val_score": 0.0,
@@ -64,16 +70,18 @@ OUTCOME = Outcome(End.FINISHED, 20, 1.0, 0.0, 2.0, 0.0, 0.1, 0)
 GIVEN_UP = "given up by the planner; it was run again"
 
 
-def reporter(folder: Path, count: int, pruner: str) -> tuple[_Reporter, Studies, Sequence[Work], Sequence[Log]]:
+def reporter(folder: Path, count: int, pruner: str) -> tuple[Reporter, Studies, Sequence[Work], Sequence[Log]]:
     studies = Studies.open(f"sqlite:///{folder}/optuna.db", "s")
     arm = arm_with({}, search__pruner=pruner)
     seat = studies.take_seat([arm.name], whole=True)
     for number in range(count):
         studies.enqueue(seat, arm.name, Phase.SEARCH, Slot(number, {}, 0, "fixed"))
     works = studies.pop(arm.name, Phase.SEARCH, "a", 60.0, count)
-    leases = LeaseKeeper(studies, [work.claim for work in works])
-    kept = BatchCheckpoints(Checkpoints(folder / "checkpoints"), works, "", 0.0)
-    made = _Reporter(cast(Worker, OneWorker(studies)), Job(arm, "", "", ""), leases, kept)
+    kept = TrialCheckpoints(Checkpoints(folder / "checkpoints"), "", 0.0)
+    made = Reporter(cast(Worker, OneWorker(studies)), Job(arm, "", "", ""), LeaseKeeper(studies), kept)
     logs = [Log() for _ in works]
-    made.works, made.logs = works, cast(list[TrialLog], logs)
+    for work, log in zip(works, logs, strict=True):
+        key = made.hold(work)
+        kept.add(key, work, torch.device("cpu"), lambda: ())
+        made.logs[key] = cast(TrialLog, log)
     return made, studies, works, logs

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from optsweep.launch import checkpoints
-from optsweep.launch.checkpoints import BatchCheckpoints, Checkpoints, InterruptedTrainingError, Owner
+from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, Owner, TrialCheckpoints
 from optsweep.search.ownership import Claim
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies, Work
@@ -80,7 +80,7 @@ DAMAGES: Mapping[str, tuple[Callable[[bytes], bytes], str]] = {
     "another bit in its digest": (flipped(110), "it is damaged"),
     "another bit": (flipped(700), "it is damaged"),
     "no checkpoint": (lambda content: b"\x80\x04" + content, "it is damaged"),
-    "another version's": (lambda content: content.replace(b'"checkpoint": 2', b'"checkpoint": 0'), "another version"),
+    "another version's": (lambda content: content.replace(b'"checkpoint": 3', b'"checkpoint": 0'), "another version"),
     "code": (with_code, "it can't be loaded"),
 }
 
@@ -166,8 +166,9 @@ class Batch:
 
     def __init__(self, files: Checkpoints, *works: Work, seconds: float = 60.0, fingerprint: str = "arm") -> None:
         self.clock, self.stop = Clock(), False
-        self.kept = BatchCheckpoints(files, works, fingerprint, seconds, lambda: self.stop, self.clock)
-        self.kept.look(CPU, lambda place: [("val/loss", 0.5, 7, place)])
+        self.kept = TrialCheckpoints(files, fingerprint, seconds, lambda: self.stop, self.clock)
+        for key, one in enumerate(works):
+            self.kept.add(key, one, CPU, lambda key=key: [("val/loss", 0.5, 7, key)])  # type: ignore[misc]
         self.kept.begin()
         self.count = len(works)
         self.asked = 0
@@ -188,7 +189,7 @@ def test_a_trial_is_kept_from_so_many_seconds_on_and_every_so_many(files: Checkp
     batch = Batch(files, work())
     assert [batch.at(now) for now in (0.0, 59.9, 60.0, 61.0, 119.9, 120.0)] == [False, False, True, False, False, True]
     again = Batch(files, work(earlier=("t0.0",)))
-    assert again.kept.points == [[("val/loss", 0.5, 7, 0)]], "where they were written may be gone"
+    assert again.kept.points_before(0) == [("val/loss", 0.5, 7, 0)], "where they were written may be gone"
     assert not Batch(files, work(), seconds=0.0).at(1e9)
 
 
@@ -212,12 +213,12 @@ def test_a_trial_that_is_stopped_is_kept_if_it_is_long(
 
 def test_a_later_attempt_goes_on_and_what_it_leaves_takes_the_place(files: Checkpoints) -> None:
     first = Batch(files, work())
-    first.kept.rungs[0][10] = 0.5
+    first.kept.rungs(0)[10] = 0.5
     first.at(60.0)
     second = Batch(files, work(0, ("t0.0",)))
     assert second.kept.goes_on(0)
     assert second.kept.saved(0) == {"at": [60.0, 0]}
-    assert second.kept.rungs == [{10: 0.5}], "which a pruner is told again"
+    assert second.kept.rungs(0) == {10: 0.5}, "which a pruner is told again"
     assert names(files) == ["t0.0.pt"], "it may die before it has anything better"
     second.at(60.0)
     assert names(files) == ["t0.1.pt"]

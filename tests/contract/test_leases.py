@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,8 @@ import pytest
 from arms import arm_with
 from optsweep.launch.checkpoints import Checkpoints
 from optsweep.launch.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
-from optsweep.launch.worker import Job, Worker, _Reporter, _unwatched
+from optsweep.launch.reporter import Reporter
+from optsweep.launch.worker import Job, Worker, _unwatched
 from optsweep.search.heartbeat import Heartbeat
 from optsweep.search.ownership import Claim, Lease, LeaseLostError
 from optsweep.search.process import process_name
@@ -50,7 +51,10 @@ class Renewals:
 
 
 def keeper(studies: Renewals, clock: FakeClock, count: int = 1) -> LeaseKeeper:
-    return LeaseKeeper(cast(Studies, studies), [Claim(number, 1) for number in range(count)], clock)
+    leases = LeaseKeeper(cast(Studies, studies), clock)
+    for number in range(count):
+        leases.add(number, Claim(number, 1))
+    return leases
 
 
 def renewed(leases: LeaseKeeper, studies: Renewals) -> bool:
@@ -95,7 +99,8 @@ def test_short_rungs_may_be_followed_by_a_pause() -> None:
 
 def test_a_trial_hangs_when_it_is_given_no_longer_and_what_the_stores_take_is_none_of_its_time() -> None:
     studies, clock = Renewals(), FakeClock()
-    leases = LeaseKeeper(cast(Studies, studies), [Claim(0, 1)], clock, timeout=30.0)
+    leases = LeaseKeeper(cast(Studies, studies), clock, timeout=30.0)
+    leases.add(0, Claim(0, 1))
     with leases.storing():  # its run is opened
         clock.now = 100.0
         assert not leases.overdue()
@@ -152,13 +157,13 @@ def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(
     seen: list[bool] = []
 
     class Slow(Worker):
-        def _train_held(self, job: Job, works: Sequence[Work], observer: _Reporter) -> None:
+        def _train_held(self, job: Job, key: int, work: Work, reporter: Reporter) -> None:
             seen.append(renewed.wait(60.0))
 
     worker = Slow.__new__(Slow)
     worker.studies, worker.watch = studies, _unwatched
     worker.checkpoints, worker.stopping = Checkpoints(tmp_path), lambda: False
-    worker._train(Job(arm_with({}), "", "", ""), works)
+    worker._train(Job(arm_with({}), "", "", ""), works[0])
     assert seen == [True]
 
 
@@ -166,7 +171,7 @@ def test_a_trial_that_hangs_has_failed_by_its_own_fault_where_it_hangs(tmp_path:
     _, studies, works, _ = reporter(tmp_path, 1, "none")
 
     class HangsInTraining(Worker):
-        def _train_held(self, job: Job, works: Sequence[Work], observer: _Reporter) -> None:
+        def _train_held(self, job: Job, key: int, work: Work, reporter: Reporter) -> None:
             pass
 
     @contextmanager
@@ -178,7 +183,7 @@ def test_a_trial_that_hangs_has_failed_by_its_own_fault_where_it_hangs(tmp_path:
     worker = HangsInTraining.__new__(HangsInTraining)
     worker.studies, worker.watch, worker.stopping = studies, watch, lambda: False
     worker.checkpoints, worker._storage = Checkpoints(tmp_path), storage_outage(f"sqlite:///{tmp_path}/optuna.db")
-    worker._train(Job(arm_with({}, trainer__timeout=60), "", "", ""), works)
+    worker._train(Job(arm_with({}, trainer__timeout=60), "", "", ""), works[0])
     (trial,) = studies.trials(works[0].arm, Phase.SEARCH)
     assert trial.user_attrs["error"] == "own.py:3, in forward: no progress for 60 s (trainer.timeout)"
     assert (trial.user_attrs["died"], trial.user_attrs["excused"]) == (False, False), "it counts"

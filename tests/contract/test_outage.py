@@ -342,7 +342,7 @@ def test_a_result_waits_in_memory_until_its_study_can_be_told(
     waiting.say = lambda line: None
     monkeypatch.setattr(observer.worker, "waiting", lambda call: patiently(call, waiting))
     observer.on_end(0, OUTCOME)
-    assert observer.told == {works[0].claim}
+    assert (observer.told, observer.training) == (1, {})
     assert logs[0].ends == ["finished"]
     assert studies.was_told(works[0].claim)
 

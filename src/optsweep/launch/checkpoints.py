@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -28,7 +28,7 @@ from optsweep.tracking.records import MetricPoint
 from optsweep.train.checkpoint import NotPlainError, Saved, as_plain
 from optsweep.train.trial import Phase
 
-FORMAT = 2
+FORMAT = 3
 """Bumped when a checkpoint of before can't be gone on from."""
 
 SHARE = 0.01
@@ -152,8 +152,23 @@ class Checkpoints:
         return self.folder / f"{trial}.pt"
 
 
-class BatchCheckpoints:
-    """Keeps the trials of a batch, by their places, from `seconds` of training on and every `seconds`; 0: never.
+@dataclass
+class _Kept:
+    """A trial in training, and what is kept of it beside its state."""
+
+    work: Work
+    owner: Owner
+    points: Callable[[], Sequence[MetricPoint]]  # of its curves so far
+    since: float
+    last: float  # when it was kept, or began
+    found: Saved | None = None  # by an earlier attempt, until it is handed out
+    before: str = ""  # that attempt
+    rungs: dict[int, float] = field(default_factory=dict)  # what was told of it, by step
+    points_before: Sequence[MetricPoint] = ()  # of its curves, up to where it goes on
+
+
+class TrialCheckpoints:
+    """Keeps trials, named by their keys, each from `seconds` of training on and every `seconds`; 0: never.
 
     So rarely, at least, that it costs a hundredth of the time. Where trials pause they are also told to stop.
     """
@@ -161,92 +176,102 @@ class BatchCheckpoints:
     def __init__(
         self,
         files: Checkpoints,
-        works: Sequence[Work],
         fingerprint: str,
         seconds: float,
         stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.due = math.inf
-        self._files, self._works, self._stopping, self._clock = files, works, stopping, clock
+        self._files, self._fingerprint, self._stopping, self._clock = files, fingerprint, stopping, clock
         self._seconds = seconds or math.inf
-        self._owners = [Owner.of(work, fingerprint) for work in works]
-        self._open = set(range(len(works)))
-        self._since = clock()
-        self._found: dict[int, Saved] = {}  # by place
-        self._before: dict[int, str] = {}  # the attempts that it is of
-        self._points: Callable[[int], Sequence[MetricPoint]] = lambda place: ()
-        self.rungs: list[dict[int, float]] = [{} for _ in works]  # what was told of each trial, by step
-        self.points: list[Sequence[MetricPoint]] = [() for _ in works]  # of each trial's curves, up to where it goes on
+        self._kept: dict[int, _Kept] = {}
 
-    def look(self, device: torch.device, points: Callable[[int], Sequence[MetricPoint]]) -> None:
-        """Look for what earlier attempts have left, the last one first.
+    def add(self, key: int, work: Work, device: torch.device, points: Callable[[], Sequence[MetricPoint]]) -> None:
+        """A trial begins; look for what earlier attempts have left, the last one first.
 
-        `points` are those of a trial's curves so far, by its place. They are kept with it: where they were written may
-        be gone by the time that it goes on.
+        `points` are those of its curves so far. They are kept with it: where they were written may be gone by the time
+        that it goes on.
         """
-        self._points = points
-        for place, work in enumerate(self._works):
-            for before in reversed(work.earlier):
-                if (state := self._files.read(before, self._owners[place], device)) is not None:
-                    self._found[place], self._before[place] = state["training"], before
-                    self.rungs[place] = dict(state["rungs"])
-                    self.points[place] = [(key, value, when, step) for key, value, when, step in state["points"]]
-                    break
+        now = self._clock()
+        kept = self._kept[key] = _Kept(work, Owner.of(work, self._fingerprint), points, now, now)
+        for before in reversed(work.earlier):
+            if (state := self._files.read(before, kept.owner, device)) is not None:
+                kept.found, kept.before = state["training"], before
+                kept.rungs = dict(state["rungs"])
+                kept.points_before = [(name, value, when, step) for name, value, when, step in state["points"]]
+                break
 
-    def goes_on(self, place: int) -> bool:
+    def goes_on(self, key: int) -> bool:
         """Whether a trial goes on from something."""
-        return place in self._before
+        return bool(self._kept[key].before)
 
-    def ended(self, place: int) -> None:
+    def rungs(self, key: int) -> dict[int, float]:
+        """What was told of a trial, by step, and is kept with it."""
+        return self._kept[key].rungs
+
+    def points_before(self, key: int) -> Sequence[MetricPoint]:
+        """The points of a trial's curves up to where it goes on."""
+        return self._kept[key].points_before
+
+    def ended(self, key: int) -> None:
         """A trial has a result, or can't go on from what it came to."""
-        self._open.discard(place)
-        self._files.remove([self._works[place].id, *self._works[place].earlier])
+        if (kept := self._kept.pop(key, None)) is not None:
+            self._files.remove([kept.work.id, *kept.work.earlier])
 
-    def leave(self, place: int) -> None:
+    def leave(self, key: int) -> None:
         """A trial is somebody else's."""
-        self._open.discard(place)
+        self._kept.pop(key, None)
 
     # -- as train/checkpoint.py has it ---------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Count seconds from now on."""
-        self._since = self._clock()
-        self.due = self._since + self._seconds
+        now = self._clock()
+        for kept in self._kept.values():
+            kept.since = kept.last = now
+        self.due = now + self._seconds
 
     def saved(self, key: int) -> Saved | None:
         """What was found; it is handed out once."""
-        return self._found.pop(key, None)
+        if (kept := self._kept.get(key)) is None:
+            return None
+        found, kept.found = kept.found, None
+        return found
 
     def unfit(self, keys: Collection[int], error: Exception) -> None:
         """Set aside what was found."""
         for key in keys:
-            self._files.set_aside(self._before[key], f"it doesn't fit ({first_line(error)})")
+            self._files.set_aside(self._kept[key].before, f"it doesn't fit ({first_line(error)})")
 
     def pause(self, states: Callable[[], Mapping[int, Saved]]) -> None:
         """Write what is due. Raises InterruptedTrainingError if trials are to stop."""
         now, stopping = self._clock(), self._stopping()
-        if now >= self.due or (stopping and now - self._since >= self._seconds):
-            self._write(states())
+        if now >= self.due or stopping:
+            began = {key: kept.since if stopping else kept.last for key, kept in self._kept.items()}
+            if due := {key for key, then in began.items() if now - then >= self._seconds}:
+                self._write({key: state for key, state in states().items() if key in due})
             after = self._clock()
-            self.due = after + max(self._seconds, (after - now) / SHARE)
+            begun = min((kept.last for kept in self._kept.values()), default=after)
+            self.due = max(begun + self._seconds, after + (after - now) / SHARE)
         if stopping:
             raise InterruptedTrainingError
 
     def _write(self, states: Mapping[int, Saved]) -> None:
         """Training goes on whether or not that is possible."""
         try:
-            for place, state in states.items():
-                if place in self._open:
-                    points = [list(point) for point in self._points(place)]
-                    kept = {"training": state, "rungs": self.rungs[place], "points": points}
-                    self._files.write(self._works[place].id, self._owners[place], kept)
-                    self._files.remove(self._works[place].earlier)
+            for key, state in states.items():
+                kept = self._kept[key]
+                points = [list(point) for point in kept.points()]
+                self._files.write(kept.work.id, kept.owner, {"training": state, "rungs": kept.rungs, "points": points})
+                self._files.remove(kept.work.earlier)
+                kept.last = self._clock()
         except NotPlainError as error:
             self._seconds = math.inf
-            say(f"trials of {self._works[0].arm} can't be kept, because {error}")
+            say(f"trials of {kept.work.arm} can't be kept, because {error}")
         except (OSError, RuntimeError) as error:  # torch raises one for the other
             say(f"a checkpoint can't be written in {self._files.folder} ({first_line(error)}); training goes on")
+            for kept in self._kept.values():  # to be tried again when it is due again
+                kept.last = self._clock()
 
 
 class _Hashed:

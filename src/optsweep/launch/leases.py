@@ -1,9 +1,9 @@
-"""The leases of a batch in training: kept as long as it makes progress, and given up by who sees them run out."""
+"""The leases of trials in training: kept as long as there is progress, and given up by who sees them run out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from optsweep.search.heartbeat import BEAT_SECONDS, Heartbeat
@@ -26,23 +26,22 @@ Clock = Callable[[], float]
 
 
 class LeaseKeeper:
-    """Renews the leases of a batch from a thread of its own while the batch makes progress.
+    """Renews the leases of trials, named by their keys, from a thread of its own while they make progress.
 
-    A rung of any of its trials is progress of all: trials of a batch train side by side or one after the other. A batch
-    that hangs is renewed no more, so that it is taken from its worker, whose thread may well be alive.
+    A rung of any is progress of all: they train side by side or one after the other. Trials that hang are renewed no
+    more, so that they are taken from their worker, whose thread may well be alive.
     """
 
     def __init__(
         self,
         studies: Studies,
-        claims: Sequence[Claim],
         clock: Clock = time.monotonic,
         timeout: float | None = None,  # seconds without progress; None: as long as its rungs suggest
     ) -> None:
-        self.lost: set[int] = set()  # places whose trial somebody else has by now
+        self.lost: set[int] = set()  # those that somebody else has by now
         self._studies, self._clock, self._timeout = studies, clock, timeout
         self._storing = 0
-        self._held = dict(enumerate(claims))
+        self._held: dict[int, Claim] = {}
         self._last = clock()
         self._longest: float | None = None  # seconds between two rungs
         self._heartbeat = Heartbeat(self.beat)
@@ -61,24 +60,28 @@ class LeaseKeeper:
             self._longest = max(self._longest or 0.0, now - self._last)
         self._last = now
 
-    def ended(self, place: int) -> None:
+    def add(self, key: int, claim: Claim) -> None:
+        """Keep the lease of a trial, too."""
+        self._held[key] = claim
+
+    def ended(self, key: int) -> None:
         """A trial needs no lease any more."""
-        self._held.pop(place, None)
+        self._held.pop(key, None)
 
     def beat(self) -> None:
-        """Renew, unless the batch hangs."""
+        """Renew, unless they hang."""
         if self.overdue():
             return
-        for place, claim in list(self._held.items()):
+        for key, claim in list(self._held.items()):
             try:
                 self._studies.renew(claim, LEASE_SECONDS)
             except LeaseLostError:
-                if self._held.pop(place, None) is not None:  # and not told just now
-                    self.lost.add(place)
+                if self._held.pop(key, None) is not None:  # and not told just now
+                    self.lost.add(key)
 
     @contextmanager
     def storing(self) -> Iterator[None]:
-        """Within it the stores are written: what that takes, an outage included, is none of the batch's time."""
+        """Within it the stores are written: what that takes, an outage included, is none of the trials' time."""
         self._storing += 1
         try:
             yield
@@ -87,12 +90,12 @@ class LeaseKeeper:
             self._storing -= 1
 
     def overdue(self) -> bool:
-        """Whether the batch hangs: no rung of any of its trials for longer than its patience."""
+        """Whether the trials hang: no rung of any of them for longer than the patience with them."""
         return not self._storing and self._clock() - self._last > self.patience
 
     @property
     def patience(self) -> float:
-        """Seconds that the batch may be without progress."""
+        """Seconds that they may be without progress."""
         if self._timeout is not None:
             return self._timeout
         if self._longest is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -14,21 +16,23 @@ from optsweep.config.arm import Arm
 from optsweep.errors import UserError, located
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.builds import Builds
-from optsweep.launch.checkpoints import BatchCheckpoints, Checkpoints, InterruptedTrainingError
+from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, TrialCheckpoints
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
-from optsweep.search.ownership import Claim, LeaseLostError
+from optsweep.launch.reporter import Reporter
+from optsweep.search.ownership import LeaseLostError
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot, seed_of
 from optsweep.search.space import Value
-from optsweep.search.studies import Studies, Work
+from optsweep.search.studies import AFTER_FAILURE, Studies, Work
 from optsweep.tracking import store
 from optsweep.tracking.courier import Courier
 from optsweep.tracking.outage import StoreFailureError, passes, patiently, storage_outage
-from optsweep.tracking.schema import TrialHead
 from optsweep.tracking.spool import Spool
-from optsweep.tracking.trial_log import TrialLog
 from optsweep.train.process import threads
-from optsweep.train.trial import Outcome, Phase, Rung, Trial
+from optsweep.train.trial import Phase, Trial
+
+LOOK_SECONDS = 0.2
+"""Between two looks for trials to fill free lanes with, unless one has ended meanwhile."""
 
 T = TypeVar("T")
 
@@ -66,10 +70,14 @@ class Worker:
         *,
         builds: Builds | None = None,  # what this process has built already
         stopping: Callable[[], bool] = lambda: False,
+        called: Callable[[], bool] = lambda: False,  # to something else, once what is in training has ended
         watch: Watch = _unwatched,
+        workers: int = 1,  # of the sweep, who share what waits
+        told: Callable[[], None] = lambda: None,  # that a trial has a result
     ) -> None:
         first = jobs[0].arm
-        self.jobs, self.stopping, self.watch = jobs, stopping, watch
+        self.jobs, self.stopping, self.called, self.watch = jobs, stopping, called, watch
+        self.workers, self.told = workers, told
         self.builds = builds or Builds()
         spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
         self._storage = storage_outage(first.storage, spool.folder)
@@ -89,71 +97,110 @@ class Worker:
         return patiently(call, self._storage, self.stopping)
 
     def work_once(self) -> bool:
-        """Pop and train the trials of one arm, those of early repeats first; false if none was waiting."""
+        """Pop a trial, of early repeats first, and train it with what waits beside it; false if none was waiting."""
         for repeat in range(self.jobs[0].arm.most_repeats):
             for i in range(len(self.jobs)):
                 job = self.jobs[(self._next + i) % len(self.jobs)]
                 for phase in (Phase.SEARCH, Phase.CONFIRM):
-                    works = self._pop(job, phase, repeat)
-                    if works:
+                    if works := self._pop(job, phase, repeat, 1):
                         self._next += i + 1
-                        self._train(job, works)
+                        self._train(job, works[0])
                         return True
         return False
 
-    def _pop(self, job: Job, phase: Phase, repeat: int) -> list[Work]:
-        """As many trials of one program as there are lanes."""
+    def beside(self, job: Job, first: Work, count: int) -> list[Work]:
+        """Up to `count` trials that may train with this one, and no more than is this worker's share of what waits."""
+        works: list[Work] = []
+        if self.stopping() or self.called():
+            return works
+        share = -(-self.waiting(self.studies.num_waiting) // self.workers)
+        for phase in (Phase.SEARCH, Phase.CONFIRM):
+            if (missing := min(count, share) - len(works)) > 0:
+                works += self._pop(job, phase, first.repeat, missing, first.slot)
+        return works
+
+    def _pop(self, job: Job, phase: Phase, repeat: int, count: int, beside: Slot | None = None) -> list[Work]:
+        """Trials of one program."""
 
         def program(slot: Slot) -> list[Value]:
             return [slot.params[key] for key in job.program_keys]
 
-        lanes = job.arm.trainer.lanes
-        name = job.arm.name
-        return self.waiting(lambda: self.studies.pop(name, phase, self.name, LEASE_SECONDS, lanes, program, repeat))
+        pop, name = self.studies.pop, job.arm.name
+        return self.waiting(lambda: pop(name, phase, self.name, LEASE_SECONDS, count, program, repeat, beside))
 
-    def _train(self, job: Job, works: Sequence[Work]) -> None:
-        """Train popped trials together; a crash fails them all, and each is run again."""
-        claims, timeout = [work.claim for work in works], job.arm.trainer.timeout
-        with LeaseKeeper(self.studies, claims, timeout=timeout) as leases:
-            observer = _Reporter(self, job, leases, self._kept(job, works))
+    def _train(self, job: Job, work: Work) -> None:
+        """Train a trial, and others with it; a crash fails all that are in training then, and each is run again."""
+        with LeaseKeeper(self.studies, timeout=job.arm.trainer.timeout) as leases:
+            reporter = self.reporter(job, leases)
+            key = reporter.hold(work)
 
             def hung(place: str) -> None:
                 reason = f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)"
-                self._give_up(works, observer, reason, excused=False)
-                observer.crash(reason)
+                self._give_up(reporter, reason, excused=False)
+                reporter.crash(reason)
 
             with self.watch(leases.overdue, hung):
-                self._train_held(job, works, observer)
+                self._train_held(job, key, work, reporter)
 
-    def _kept(self, job: Job, works: Sequence[Work]) -> BatchCheckpoints:
+    def reporter(self, job: Job, leases: LeaseKeeper) -> Reporter:
+        """Who is told what happens to trials of a job."""
         seconds = job.arm.trainer.checkpoint_seconds
-        return BatchCheckpoints(self.checkpoints, works, job.fingerprint, seconds, self.stopping)
+        return Reporter(self, job, leases, TrialCheckpoints(self.checkpoints, job.fingerprint, seconds, self.stopping))
 
-    def _train_held(self, job: Job, works: Sequence[Work], observer: _Reporter) -> None:
+    def _train_held(self, job: Job, key: int, work: Work, reporter: Reporter) -> None:
         try:
-            built = self.builds.of(job.arm, works[0].repeat)
-            observer.open(works, built)
-            workload = built.workload_for(works[0].slot.params)
+            built = self.builds.of(job.arm, work.repeat)
+            reporter.open(key, built)
+            workload = built.workload_for(work.slot.params)
             with threads(job.arm.trainer.threads):
-                workload.train([trial_of(job.arm, built, work) for work in works], observer, observer.kept)
+                source = _Company(self, job, built, reporter, key, work)
+                workload.work(source, reporter, reporter.kept, lanes=job.arm.trainer.lanes)
         except LeaseLostError:
             return
         except InterruptedTrainingError:
-            self._give_up(works, observer, "its sweep was stopped, or its planner is gone", excused=True)
+            self._give_up(reporter, "its sweep was stopped, or its planner is gone", excused=True)
         except StoreFailureError:
             with suppress(StoreFailureError):
-                self._give_up(works, observer, "the store failed", excused=True)
+                self._give_up(reporter, "the store failed", excused=True)
             raise
         except Exception as error:
             reason = located(error)[:500]
-            self._give_up(works, observer, reason, excused=False)
-            observer.crash(reason)
+            self._give_up(reporter, reason, excused=False)
+            reporter.crash(reason)
 
-    def _give_up(self, works: Sequence[Work], observer: _Reporter, reason: str, *, excused: bool) -> None:
+    def _give_up(self, reporter: Reporter, reason: str, *, excused: bool) -> None:
         """Free the slots of trials without a result."""
-        for work in works:
-            if work.claim not in observer.told:
-                self.waiting(partial(self.studies.fail, work.claim, reason, excused=excused))
+        for work in list(reporter.training.values()):
+            self.waiting(partial(self.studies.fail, work.claim, reason, excused=excused))
+
+
+class _Company:
+    """A source of one trial, and of those that may train beside it as long as any wait, if there are lanes for them."""
+
+    def __init__(self, worker: Worker, job: Job, built: Built, reporter: Reporter, key: int, first: Work) -> None:
+        self._worker, self._job, self._built, self._reporter = worker, job, built, reporter
+        self._first = first
+        self._opened = {key: first}  # and not yet handed out
+        self._look_again = -math.inf  # when more may wait than did
+        self._told = 0  # when that was said
+        # One that failed before takes no other with it again.
+        self._alone = job.arm.trainer.lanes == 1 or first.attempt >= AFTER_FAILURE
+
+    def take(self, free_lanes: int) -> Sequence[Trial]:
+        """The trial itself first."""
+        opened, self._opened = self._opened, {}
+        reporter, missing = self._reporter, free_lanes - len(opened)
+        if missing > 0 and not self._alone and (time.monotonic() > self._look_again or reporter.told > self._told):
+            works = self._worker.beside(self._job, self._first, missing)
+            held = {reporter.hold(work): work for work in works}
+            for key in held:
+                reporter.open(key, self._built)
+            opened |= held
+            self._look_again = time.monotonic() + (LOOK_SECONDS if len(works) < missing else 0.0)
+            self._told = reporter.told
+        return [
+            trial_of(self._job.arm, self._built, work, key) for key, work in opened.items() if key in reporter.training
+        ]
 
 
 def opened(storage: str, sweep: str) -> Studies:
@@ -166,124 +213,12 @@ def opened(storage: str, sweep: str) -> Studies:
         raise
 
 
-def trial_of(arm: Arm, built: Built, work: Work) -> Trial:
+def trial_of(arm: Arm, built: Built, work: Work, key: int = 0) -> Trial:
     """The numbers to train with."""
     return Trial(
         hyper=built.space.hyper(work.slot.params),
         seed=seed_of(arm.seed, work.phase.value, seed_index(work.repeat, work.slot.seed)),
         prune_above=work.slot.prune_above,
         test=work.phase is Phase.CONFIRM,
+        key=key,
     )
-
-
-class _Reporter:
-    """Tells MLflow and the study what happens to the trials of one batch."""
-
-    def __init__(self, worker: Worker, job: Job, leases: LeaseKeeper, kept: BatchCheckpoints) -> None:
-        self.worker, self.job, self.leases, self.kept = worker, job, leases, kept
-        self.logs: list[TrialLog] = []
-        self.works: Sequence[Work] = ()
-        self.told: set[Claim] = set()
-        self.dropped: set[Claim] = set()
-
-    def open(self, works: Sequence[Work], built: Built) -> None:
-        """Open one run per trial; one that goes on goes on with its run."""
-        with self.leases.storing():
-            self._open(works, built)
-
-    def _open(self, works: Sequence[Work], built: Built) -> None:
-        self.works = works
-        self.kept.look(built.program.device, lambda place: self.logs[place].points)
-        self.logs += [self._log(place, built) for place in range(len(works))]
-        for place, rungs in enumerate(self.kept.rungs):  # that an earlier attempt has told
-            for step, value in rungs.items():
-                self._report(place, step, value)
-
-    def _log(self, place: int, built: Built) -> TrialLog:
-        work, kept = self.works[place], self.kept
-        slot = work.slot
-        head = TrialHead(
-            arm=work.arm,
-            phase=work.phase,
-            slot=slot.number,
-            seed=seed_index(work.repeat, slot.seed),
-            origin=slot.origin,
-            hyper=built.space.values(slot.params),
-            lanes=len(self.works),
-            id=work.id,
-        )
-        repeat = f"repeat {work.repeat}, " if work.repeat else ""
-        name = f"{self.job.label} · {repeat}{work.phase.value} {slot.number}"
-        metric = built.program.task.metric
-        letter = self.worker.courier.open(work.id)
-        resume = " ".join(reversed(work.earlier)) if kept.goes_on(place) else None
-        before = kept.points[place]
-        parent, again = self.job.parent_run, work.attempt > 0
-        return TrialLog(letter, parent, name, head, metric, again=again, resume=resume, before=before)
-
-    def on_rung(self, place: int, rung: Rung) -> None:
-        """Log the rung, which is the progress that keeps the lease."""
-        self.leases.rung(rung.step)
-        with self.leases.storing():
-            self._note(place, rung)
-
-    def _note(self, place: int, rung: Rung) -> None:
-        work = self.works[place]
-        if place in self.leases.lost:
-            self._drop(place)
-        if work.claim in self.dropped:
-            return
-        self.logs[place].rung(rung)
-        self.kept.rungs[place][rung.step] = rung.val_loss
-        self._report(place, rung.step, rung.val_loss)
-
-    def _report(self, place: int, step: int, value: float) -> None:
-        """Tell the study of a rung, if a pruner wants to know."""
-        if self.job.arm.search.pruner != "none":
-            try:
-                self.worker.waiting(
-                    partial(self.worker.studies.report, self.works[place].claim, step, value, LEASE_SECONDS)
-                )
-            except LeaseLostError:
-                self._drop(place)
-
-    def on_end(self, place: int, outcome: Outcome) -> None:
-        """Write the end first, then tell the study: a told trial is complete in MLflow or in the spool."""
-        with self.leases.storing():
-            self._tell(place, outcome)
-
-    def _tell(self, place: int, outcome: Outcome) -> None:
-        work = self.works[place]
-        if work.claim in self.dropped:
-            return
-        self.logs[place].end(outcome)
-        told = (outcome.end, outcome.val_loss, outcome.train_seconds, outcome.test_loss, outcome.test_blocks)
-        try:
-            self.worker.waiting(lambda: self.worker.studies.tell(work.claim, *told))
-        except LeaseLostError:
-            if not self.worker.waiting(lambda: self.worker.studies.was_told(work.claim)):
-                self._drop(place)
-                return
-        self.leases.ended(place)
-        self.told.add(work.claim)
-        self.kept.ended(place)
-        self.logs[place].close()
-
-    def _drop(self, place: int) -> None:
-        """Leave a trial that was given up to whoever has it now. Raises LeaseLostError if none of the batch is left."""
-        work = self.works[place]
-        if work.claim in self.dropped:
-            return
-        self.dropped.add(work.claim)
-        self.leases.ended(place)
-        self.kept.leave(place)
-        self.logs[place].crash("given up by the planner; it was run again")
-        if len(self.told) + len(self.dropped) == len(self.works):
-            raise LeaseLostError
-
-    def crash(self, reason: str) -> None:
-        """Close the runs of all trials that have no result."""
-        for place, (log, work) in enumerate(zip(self.logs, self.works, strict=False)):
-            if work.claim not in self.told | self.dropped:
-                self.kept.ended(place)
-                log.crash(reason)

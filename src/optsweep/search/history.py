@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -106,15 +107,22 @@ def slot_of(trial: FrozenTrial) -> Slot:
         value, test_loss = trial.value, attributes.get("test_loss")
     elif trial.state is TrialState.PRUNED and end == End.DIVERGED:
         value = math.inf
-    return Slot(
-        number=int(attributes["slot"]),
-        params=dict(attributes["params"]),
-        seed=int(attributes["seed"]),
-        origin=str(attributes["origin"]),
+    return replace(
+        slot_from(attributes),
         value=value,
         test_loss=test_loss,
         test_blocks=tuple(attributes.get("test_blocks", ())) if test_loss is not None else (),
         pruned=trial.state is TrialState.PRUNED and end == End.PRUNED,
         rungs=dict(trial.intermediate_values),
+    )
+
+
+def slot_from(attributes: Mapping[str, Any]) -> Slot:
+    """The slot as the planner has decided it, from a trial's attributes."""
+    return Slot(
+        number=int(attributes["slot"]),
+        params=dict(attributes["params"]),
+        seed=int(attributes["seed"]),
+        origin=str(attributes["origin"]),
         prune_above={int(step): float(v) for step, v in attributes.get("prune_above", {}).items()},
     )

@@ -25,7 +25,7 @@ from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from optsweep.errors import UserError, first_line, without_secrets
-from optsweep.search.history import History, read_history, slot_of
+from optsweep.search.history import History, read_history
 from optsweep.search.ownership import (
     TRIALS,
     USER_ATTRIBUTES,
@@ -38,6 +38,7 @@ from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
 from optsweep.search.signs import Sign, signs_of_life
 from optsweep.search.slots import Slot
 from optsweep.search.storage import open_storage
+from optsweep.search.waiting import waiting_trials
 from optsweep.train.trial import End, Phase
 
 AFTER_FAILURE = 2
@@ -294,30 +295,22 @@ class Studies:
         count: int,
         alike: Callable[[Slot], object] = lambda slot: None,
         repeat: int = 0,
+        beside: Slot | None = None,
     ) -> list[Work]:
         """Take up to `count` waiting trials of one search for `lease` seconds; each is taken by one worker only.
 
-        All are `alike` the first: those that are not wait for another pop. So does one that failed before: it is taken
-        alone, where it can't take others with it again.
+        All are `alike` the first, or the one that they are to train `beside`: those that are not wait for another pop.
+        So does one that failed before: it is taken alone, where it can't take others with it again.
         """
-        waiting = (
-            select(TRIALS.c.trial_id)
-            .where(TRIALS.c.study_id == self.ensure(arm, phase, repeat), TRIALS.c.state == TrialState.WAITING)
-            .order_by(TRIALS.c.trial_id)
-        )
-        with self._engine.connect() as connection:
-            found = connection.scalars(waiting).all()
         taken: list[Work] = []
-        for trial_id in found:
+        company = beside
+        for trial_id, waiting in waiting_trials(self._engine, self.ensure(arm, phase, repeat)).items():
             if len(taken) == count:
                 break
+            failed_before = waiting.attempt >= AFTER_FAILURE
+            if company is not None and (failed_before or alike(waiting.slot) != alike(company)):
+                continue
             try:
-                trial = self.storage.get_trial(trial_id)
-                slot = slot_of(trial)
-                attempt = int(trial.user_attrs["attempt"])
-                failed_before = attempt >= AFTER_FAILURE
-                if taken and (failed_before or alike(slot) != alike(taken[0].slot)):
-                    continue
                 claim = self._ownership.claim(trial_id, worker, lease)
             except LeaseLostError:  # another worker was faster
                 continue
@@ -325,11 +318,19 @@ class Studies:
                 if not taken:
                     raise
                 break  # what was taken is trained
-            earlier = tuple(trial.user_attrs.get("earlier", ()))
-            taken.append(Work(arm, phase, claim, slot, attempt, repeat, str(trial.user_attrs["id"]), earlier))
+            company = company or waiting.slot
+            taken.append(Work(arm, phase, claim, waiting.slot, waiting.attempt, repeat, waiting.id, waiting.earlier))
             if failed_before:
                 break
         return taken
+
+    def num_waiting(self) -> int:
+        """How many trials of the sweep wait for a worker."""
+        mine = STUDIES.c.study_name.startswith(f"{self.sweep} | ", autoescape=True)
+        joined = TRIALS.join(STUDIES, STUDIES.c.study_id == TRIALS.c.study_id)
+        count = select(func.count()).select_from(joined).where(mine, TRIALS.c.state == TrialState.WAITING)
+        with self._engine.connect() as connection:
+            return connection.scalar(count) or 0
 
     def renew(self, claim: Claim, lease: float) -> None:
         """Keep a trial for `lease` seconds from now. Raises LeaseLostError if somebody gave it up."""

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer
-from optsweep.train.loop import time_steps, train_all
+from optsweep.train.loop import time_steps, train, train_all
 from optsweep.train.own.program import LoopProgram, time_loop, train_loop
 from optsweep.train.probe import Probe, probe
 from optsweep.train.program import Program
 from optsweep.train.run import Observer
+from optsweep.train.source import Source
 from optsweep.train.trial import Outcome, Rung, Trial
 
 
@@ -56,6 +57,14 @@ class Workload(Protocol):
         Observer and checkpointer are told of each by its place. Raises whatever the model, or one of them, raises.
         """
 
+    def work(
+        self, source: Source, observer: Observer, checkpointer: Checkpointer = NO_CHECKPOINTS, *, lanes: int = 1
+    ) -> None:
+        """Train what the source hands out until it has nothing, `lanes` side by side where it can.
+
+        Observer and checkpointer are told of each by its key.
+        """
+
 
 def run(workload: Workload, trial: Trial, on_rung: Callable[[Rung], None]) -> Outcome:
     """One trial alone, telling every rung."""
@@ -92,6 +101,12 @@ class TaskWorkload:
         """In optsweep's loop, in lanes if the program is stacked."""
         return train_all(self.program, trials, observer, checkpointer)
 
+    def work(
+        self, source: Source, observer: Observer, checkpointer: Checkpointer = NO_CHECKPOINTS, *, lanes: int = 1
+    ) -> None:
+        """In optsweep's loop, in lanes if the program is stacked."""
+        train(self.program, source, observer, lanes=lanes, checkpointer=checkpointer)
+
 
 @dataclass(frozen=True)
 class LoopWorkload:
@@ -122,6 +137,14 @@ class LoopWorkload:
         """One after the other."""
         keyed = [replace(trial, key=place) for place, trial in enumerate(trials)]
         return [train_loop(self.program, trial, observer, checkpointer) for trial in keyed]
+
+    def work(
+        self, source: Source, observer: Observer, checkpointer: Checkpointer = NO_CHECKPOINTS, *, lanes: int = 1
+    ) -> None:
+        """One after the other."""
+        while trials := source.take(1):
+            for trial in trials:
+                train_loop(self.program, trial, observer, checkpointer)
 
 
 ArmProgram = Program | LoopProgram

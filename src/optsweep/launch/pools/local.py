@@ -131,7 +131,7 @@ class LocalPool:
         self.start()
         self._jobs = list(jobs)
         for member in self._members:
-            member.tell(ToWork(self._jobs, member.device))
+            member.tell(ToWork(self._jobs, member.device, len(self._devices)))
 
     def ask(self, request: Inquiry[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
         """The answer of one of the workers. Raises what answering raised, and DiedError if the worker has ended.
@@ -270,7 +270,7 @@ class LocalPool:
         writer.close()
         member = _Member(process, ours, reader, device)
         if self._jobs is not None:
-            member.tell(ToWork(self._jobs, device))
+            member.tell(ToWork(self._jobs, device, len(self._devices)))
         return member
 
 

@@ -35,10 +35,11 @@ STORE_FAILED = 3
 
 @dataclass(frozen=True)
 class ToWork:
-    """Work these jobs on this device, until there is something else to do."""
+    """Work these jobs on this device, one of so many workers, until there is something else to do."""
 
     jobs: Sequence[Job]
     device: str | None
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -133,14 +134,14 @@ class _Serving:
     def obey(self, order: ToWork | ToRest | ToAnswer) -> None:
         """Do it."""
         match order:
-            case ToWork(jobs, device):
-                self._work(jobs, device)
+            case ToWork(jobs, device, workers):
+                self._work(jobs, device, workers)
             case ToAnswer(request, device):
                 self._answer(request, device)
             case ToRest():
                 pass
 
-    def _work(self, jobs: Sequence[Job], device: str | None) -> None:
+    def _work(self, jobs: Sequence[Job], device: str | None, workers: int) -> None:
         from optsweep.launch.worker import Worker
 
         with contextlib.chdir(self._folder):  # from where the stores are found
@@ -148,7 +149,10 @@ class _Serving:
                 jobs,
                 builds=self._builds_for(device),
                 stopping=lambda: self._watchdog.orphaned,
+                called=lambda: self._line.poll(0),
                 watch=self._watchdog.watching,
+                workers=workers,
+                told=lambda: self._say(Worked()),
             )
         with contextlib.closing(worker):
             self._say(Ready(worker.name))

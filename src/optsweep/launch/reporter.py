@@ -1,0 +1,128 @@
+"""What MLflow and the studies are told of trials while a worker trains them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from optsweep.build.assemble import Built
+from optsweep.inference.repeats import seed_index
+from optsweep.launch.checkpoints import TrialCheckpoints
+from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
+from optsweep.search.ownership import LeaseLostError
+from optsweep.search.studies import Work
+from optsweep.tracking.schema import TrialHead
+from optsweep.tracking.trial_log import TrialLog
+from optsweep.train.trial import Outcome, Rung
+
+if TYPE_CHECKING:  # who has one
+    from optsweep.launch.worker import Job, Worker
+
+
+class Reporter:
+    """Tells MLflow and the study what happens to the trials in training, which come and go, by their keys."""
+
+    def __init__(self, worker: Worker, job: Job, leases: LeaseKeeper, kept: TrialCheckpoints) -> None:
+        self.worker, self.job, self.leases, self.kept = worker, job, leases, kept
+        self.training: dict[int, Work] = {}  # those without a result, which are nobody else's
+        self.logs: dict[int, TrialLog] = {}
+        self.told = 0  # results
+        self._count = 0
+
+    def hold(self, work: Work) -> int:
+        """Keep the lease of a trial that was popped; returns its key."""
+        key, self._count = self._count, self._count + 1
+        self.training[key] = work
+        self.leases.add(key, work.claim)
+        return key
+
+    def open(self, key: int, built: Built) -> None:
+        """Open a trial's run; one that goes on goes on with its run."""
+        with self.leases.storing():
+            self.kept.add(key, self.training[key], built.program.device, lambda: self.logs[key].points)
+            self.logs[key] = self._log(key, built)
+            for step, value in self.kept.rungs(key).items():  # that an earlier attempt has told
+                self._report(key, step, value)
+
+    def _log(self, key: int, built: Built) -> TrialLog:
+        work, kept = self.training[key], self.kept
+        slot = work.slot
+        head = TrialHead(
+            arm=work.arm,
+            phase=work.phase,
+            slot=slot.number,
+            seed=seed_index(work.repeat, slot.seed),
+            origin=slot.origin,
+            hyper=built.space.values(slot.params),
+            lanes=len(self.training),
+            id=work.id,
+        )
+        repeat = f"repeat {work.repeat}, " if work.repeat else ""
+        name = f"{self.job.label} · {repeat}{work.phase.value} {slot.number}"
+        metric = built.program.task.metric
+        letter = self.worker.courier.open(work.id)
+        resume = " ".join(reversed(work.earlier)) if kept.goes_on(key) else None
+        before = kept.points_before(key)
+        parent, again = self.job.parent_run, work.attempt > 0
+        return TrialLog(letter, parent, name, head, metric, again=again, resume=resume, before=before)
+
+    def on_rung(self, key: int, rung: Rung) -> None:
+        """Log the rung, which is the progress that keeps the leases."""
+        self.leases.rung(rung.step)
+        with self.leases.storing():
+            if key in self.leases.lost:
+                self._drop(key)
+            if key in self.training:
+                self.logs[key].rung(rung)
+                self.kept.rungs(key)[rung.step] = rung.val_loss
+                self._report(key, rung.step, rung.val_loss)
+
+    def _report(self, key: int, step: int, value: float) -> None:
+        """Tell the study of a rung, if a pruner wants to know."""
+        if key in self.training and self.job.arm.search.pruner != "none":
+            report, claim = self.worker.studies.report, self.training[key].claim
+            try:
+                self.worker.waiting(partial(report, claim, step, value, LEASE_SECONDS))
+            except LeaseLostError:
+                self._drop(key)
+
+    def on_end(self, key: int, outcome: Outcome) -> None:
+        """Write the end first, then tell the study: a told trial is complete in MLflow or in the spool."""
+        if key in self.training:
+            with self.leases.storing():
+                self._tell(key, outcome)
+
+    def _tell(self, key: int, outcome: Outcome) -> None:
+        claim, studies = self.training[key].claim, self.worker.studies
+        self.logs[key].end(outcome)
+        told = (outcome.end, outcome.val_loss, outcome.train_seconds, outcome.test_loss, outcome.test_blocks)
+        try:
+            self.worker.waiting(lambda: studies.tell(claim, *told))
+        except LeaseLostError:
+            if not self.worker.waiting(lambda: studies.was_told(claim)):
+                self._drop(key)
+                return
+        self.leases.ended(key)
+        self.training.pop(key)
+        self.kept.ended(key)
+        self.logs.pop(key).close()
+        self.told += 1
+        self.worker.told()
+
+    def _drop(self, key: int) -> None:
+        """Leave a trial that was given up to whoever has it now. Raises LeaseLostError if no other is in training."""
+        if self.training.pop(key, None) is None:
+            return
+        self.leases.ended(key)
+        self.kept.leave(key)
+        self.logs.pop(key).crash("given up by the planner; it was run again")
+        if not self.training:
+            raise LeaseLostError
+
+    def crash(self, reason: str) -> None:
+        """Close the runs of all trials that have no result."""
+        for key in list(self.training):
+            self.training.pop(key)
+            self.kept.ended(key)
+            if (log := self.logs.pop(key, None)) is not None:
+                log.crash(reason)
