@@ -43,6 +43,7 @@ class Resident:
         self.placed = arena.placed
         self._recorder: Recorder | None = Graphs(program.device)
         self._update_step = _compiled(update) if program.compiled else update.step
+        self._ratio = torch.compile(_ratio, dynamic=False) if program.compiled else _ratio
         self._at = torch.zeros(1, dtype=torch.int64, device=arena.device)
         self._room = self._taken = 0
         self._names: tuple[str, ...] = ()
@@ -131,11 +132,15 @@ class Resident:
             self._norms.index_copy_(0, at, norm_of([arena.grads]).unsqueeze(0))
         self._update_step(arena.params, arena.grads, arena.state, c, tick)
         if logged:
-            ratio = norm_of([arena.params - before]) / norm_of([before])
-            self._ratios.index_copy_(0, at, ratio.unsqueeze(0))
+            self._ratios.index_copy_(0, at, self._ratio(arena.params, before).unsqueeze(0))
         self._losses.index_copy_(0, at, loss.reshape(1, -1).to(self._losses.dtype))
         at.add_(1)
         return missing
+
+
+def _ratio(after: Tensor, before: Tensor) -> Tensor:
+    """‖Δθ‖/‖θ‖ of every lane."""
+    return norm_of([after - before]) / norm_of([before])
 
 
 def _compiled(update: Updater) -> Callable[..., None]:
