@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from optsweep.tasks.base import Task
@@ -92,33 +92,38 @@ class Forward:
         return cast(outputs, torch.float32) if self.precision == "bf16" else outputs
 
 
-class _Called(nn.Module):
-    """A function of a model and a batch as a module that holds the model, so that it can be called functionally."""
-
-    def __init__(self, model: nn.Module, function: Callable[[nn.Module, Nest], Any]) -> None:
-        super().__init__()
-        self.model, self.function = model, function
-
-    def forward(self, batch: Nest) -> Any:
-        """The function's value."""
-        return self.function(self.model, batch)
-
-
 def _in_lanes(module: nn.Module, function: Callable[[nn.Module, Nest], Any], *, shared: bool) -> Callable[..., Any]:
-    """`function` in lanes: (parameters, frozen ones, buffers, batch), each stacked, the batch unless it is `shared`."""
-    called = _Called(module, function)
+    """`function` in lanes: (parameters, frozen ones, buffers, batch), each stacked, the batch unless it is `shared`.
 
-    def call(params: Tensors, frozen: Tensors, buffers: Tensors, batch: Nest) -> Any:
-        return functional_call(called, (params, frozen, buffers), (batch,))
+    As torch.func.functional_call does it, with every tensor put in all its places, which are found once and not in each
+    call: that takes as long as a step of a small model.
+    """
+    places = _places(module)
 
-    stacked = vmap(call, in_dims=(0, 0, 0, None if shared else 0), randomness="error")
+    def call(tensors: Tensors, batch: Nest) -> Any:
+        swapped = [(held, key, tensor) for name, tensor in tensors.items() for held, key in places[name]]
+        before = [held[key] for held, key, _ in swapped]
+        try:
+            for held, key, tensor in swapped:
+                held[key] = tensor
+            return function(module, batch)
+        finally:
+            for (held, key, _), tensor in zip(swapped, before, strict=True):
+                held[key] = tensor
+
+    stacked = vmap(call, in_dims=(0, None if shared else 0), randomness="error")
 
     def run(params: Tensors, frozen: Tensors, buffers: Tensors, batch: Nest) -> Any:
-        return stacked(_inside(params), _inside(frozen), _inside(buffers), batch)
+        return stacked({**params, **frozen, **buffers}, batch)
 
     return run
 
 
-def _inside(tensors: Tensors) -> Tensors:
-    """A model's tensors by their names in `_Called`."""
-    return {f"model.{name}": tensor for name, tensor in tensors.items()}
+def _places(module: nn.Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
+    """Where a module's parameters and buffers lie, by their names; a tied one lies in several places."""
+    of: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    for child in module.modules():
+        for held in (child._parameters, child._buffers):
+            for key, tensor in held.items():
+                of.setdefault(id(tensor), []).append((held, key))
+    return {name: of[id(tensor)] for name, tensor in (*module.named_parameters(), *module.named_buffers())}
