@@ -11,7 +11,7 @@ from benchmarks.side_by_side import Figure, SkippedError
 from optsweep.optim.layout import layout_of
 from optsweep.tasks.transformer import Transformer
 
-ROUNDS = 15
+ROUNDS = 7
 
 
 def run(device: torch.device) -> Iterator[Figure]:

@@ -29,6 +29,7 @@ NAMES = (
     "lanes",
     "sampler",
     "gpu",
+    "gpu_trials",
     "aa",
     "sweep",
     "report",

@@ -179,6 +179,7 @@ def _program(arm: Arm, task: Trainable, device: torch.device, warnings: list[str
         divergence_factor=arm.trainer.divergence_factor,
         eval_batch_size=arm.trainer.eval_batch_size,
         deterministic=arm.trainer.deterministic,
+        compile=arm.trainer.compile,
         device=device,
     )
 
@@ -372,8 +373,8 @@ def _iterate(arm: Arm) -> Iterate:
 def _content(arm: Arm, program: ArmProgram, space: Space) -> dict[str, Any]:
     """The settings that decide a trial's numbers beside what is searched and its seed."""
     task, schedule = program.task, program.schedule
-    trainer = asdict(arm.trainer)
-    for key in ("device", "log_every", "lanes", "timeout", "checkpoint_seconds"):
+    trainer = {**asdict(arm.trainer), **program.execution}
+    for key in ("device", "log_every", "lanes", "timeout", "checkpoint_seconds", "compile"):
         trainer.pop(key)
     parts: dict[str, Any] = {
         "task": {

@@ -181,6 +181,7 @@ class TrainerConfig(Keyed):
     divergence_factor: Annotated[float, Key("trainer.divergence_factor", checked(number, above=1.0))] = 2.0
     eval_batch_size: Annotated[int, Key("trainer.eval_batch_size", checked(whole, most=10**6))] = 64
     deterministic: Annotated[bool, Key("trainer.deterministic", flag)] = False
+    compile: Annotated[bool | str, Key("trainer.compile", either("auto", flag))] = "auto"  # on a GPU
     timeout: Annotated[float | None, Key("trainer.timeout", optional(number, above=0.0))] = None  # seconds
     checkpoint_seconds: Annotated[float, Key("trainer.checkpoint_seconds", _seconds)] = 60.0  # 0: never
 

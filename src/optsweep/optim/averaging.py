@@ -5,7 +5,7 @@ The descent itself is untouched, bitwise; only what one evaluates and ships is a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -80,6 +80,10 @@ class LAWA(Last):
         taken = np.minimum((past.steps + 1 + np.arange(len(multipliers))) // self.every, self.window)
         share = np.divide(1.0, taken, out=np.zeros(len(taken)), where=taken > 0)
         return {**c, "lawa_share": share, "lawa_last": (taken == 0).astype(np.float64)}
+
+    def kind(self, tick: int) -> Hashable | None:
+        """Those with a checkpoint differ in the place that it takes."""
+        return (tick // self.every) % self.window if (tick + 1) % self.every == 0 else -1
 
     def advance(
         self, params: Tensor, state: State, direction: Tensor, decayed: int, c: Coefficients, tick: int

@@ -75,6 +75,9 @@ class ExternalUpdate:
         """None beside `lr` and `weight_decay`: the class's own arguments are static."""
         return {}
 
+    def kind(self, tick: int) -> None:
+        """Nobody knows what an optimizer keeps on the host."""
+
     def init(self, params: Tensor) -> State:
         """One optimizer per lane; their state is theirs (`state_bytes`, `state_dict`), so this is empty.
 

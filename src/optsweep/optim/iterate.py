@@ -7,7 +7,7 @@ average. An iterate is composed around any rule by `update.py`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -79,6 +79,10 @@ class Iterate(ABC):
     def decaying(self, params: Tensor, state: State) -> Tensor:
         """The parameters that decay is taken of where it is part of the direction; `advance` does it otherwise."""
         return params
+
+    def kind(self, tick: int) -> Hashable | None:
+        """What kind of step the loop's `tick` is, as `Rule.kind` has it."""
+        return 0 if self.period == 1 else None
 
     @abstractmethod
     def advance(

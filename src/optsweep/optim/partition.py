@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
@@ -112,6 +112,11 @@ class Partition(Rule):
             if prefix:
                 c[f"{label}.lr_factor"] = np.full(len(steps), hyper[prefix + "lr_factor"])
         return c
+
+    def kind(self, tick: int) -> Hashable | None:
+        """The kinds of all rules."""
+        kinds = tuple(rule.kind(tick) for rule in self.rules.values())
+        return None if None in kinds else kinds
 
     def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
         """Each span's direction in its place."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -150,6 +150,13 @@ class Rule(ABC):
     def coefficients(self, hyper: Mapping[str, float], steps: Steps) -> dict[str, Floats]:
         """Every number `update` uses at the given 0-based steps, in float64, each an array like `steps` or a scalar."""
         return {name: np.full(len(steps), hyper[name]) for name in self.floats}
+
+    def kind(self, tick: int) -> Hashable | None:
+        """What kind of step the loop's `tick` is: all of one kind do the same, so one can be recorded and repeated.
+
+        None: the step stands alone, as all do of a rule with a `period` that doesn't tell its kinds here.
+        """
+        return 0 if self.period == 1 else None
 
     def idle(self, steps: Steps) -> NDArray[np.bool_]:
         """At which of the given steps the parameters stay as they are, decay included."""

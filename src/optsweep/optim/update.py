@@ -5,7 +5,7 @@ Everything that is not the rule lives here once, so every rule works with every 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from enum import StrEnum
 from math import lcm
 from typing import Any
@@ -78,6 +78,11 @@ class Update:
     def period(self) -> int:
         """Lanes start at multiples of this many steps."""
         return lcm(self.rule.period, self.iterate.period)
+
+    def kind(self, tick: int) -> Hashable | None:
+        """That of the rule and of the iterate."""
+        rule, iterate = self.rule.kind(tick), self.iterate.kind(tick)
+        return None if rule is None or iterate is None else (rule, iterate)
 
     @property
     def direct(self) -> bool:

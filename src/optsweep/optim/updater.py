@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,6 +37,9 @@ class Updater(Protocol):
     @property
     def period(self) -> int:
         """Lanes start at multiples of this many steps."""
+
+    def kind(self, tick: int) -> Hashable | None:
+        """What kind of step the loop's `tick` is: all of one kind do the same on the device; None: it stands alone."""
 
     @property
     def notes(self) -> Sequence[str]:

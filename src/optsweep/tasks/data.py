@@ -33,6 +33,10 @@ class Data(Protocol):
     def alone(self) -> str:
         """Why trials that read it can't train in lanes; empty if they can."""
 
+    @property
+    def indexed(self) -> Indexed | None:
+        """The samples that lie on the device, if they do."""
+
     def training(self, spans: Sequence[Stretch], batch_size: int, parts: int, device: torch.device) -> Iterator[Nest]:
         """Batches of steps, `parts` of equal size for each: a pure function of the arguments.
 
@@ -57,10 +61,19 @@ class Indexed:
         """Nothing is in the way of lanes."""
         return ""
 
+    @property
+    def indexed(self) -> Indexed:
+        """These."""
+        return self
+
+    def indices(self, spans: Sequence[Stretch], batch_size: int) -> Tensor:
+        """Those of the samples of steps, `[steps, batch size]`, of several spans `[steps, spans, batch size]`."""
+        arrays = [self.order(span.seed, span.first, span.end - span.first, batch_size) for span in spans]
+        return torch.from_numpy(np.stack(arrays, 1) if len(arrays) > 1 else arrays[0])
+
     def training(self, spans: Sequence[Stretch], batch_size: int, parts: int, device: torch.device) -> Iterator[Nest]:
         """As `Data` has it; the indices of all steps are uploaded at once."""
-        arrays = [self.order(span.seed, span.first, span.end - span.first, batch_size) for span in spans]
-        steps = torch.from_numpy(np.stack(arrays, 1) if len(arrays) > 1 else arrays[0]).to(device).unbind()
+        steps = self.indices(spans, batch_size).to(device).unbind()
         if parts == 1:
             return map(self.gather, steps)
         return (self.gather(part) for step in steps for part in step.chunk(parts, dim=-1))

@@ -58,12 +58,12 @@ class Arrays:
 
     def __init__(self, nest: Nest) -> None:
         self.nest = nest
-        self._indexed = Indexed(
+        self.indexed = Indexed(
             lambda seed, first, steps, batch: epochs(self.size, seed, first, steps, batch),
             lambda batch: chunks(self.size, batch),
             lambda indices: mapped(lambda tensor: taken(tensor, indices), self.nest),
         )
-        self.alone, self.training, self.whole = "", self._indexed.training, self._indexed.whole
+        self.alone, self.training, self.whole = "", self.indexed.training, self.indexed.whole
 
     @property
     def size(self) -> int:
@@ -105,6 +105,7 @@ class Items:
     """
 
     alone = "its samples come from a Dataset"
+    indexed = None
 
     def __init__(self, loader: Loader, place: int, rows: Indices) -> None:
         self.loader, self.place, self.rows = loader, place, rows
@@ -159,6 +160,7 @@ class Stream:
     """
 
     alone = "its batches come from a stream"
+    indexed = None
 
     def __init__(self, key: str, make: Callable[..., Iterable[Nest]], samples: int | None) -> None:
         self.key, self.make, self.samples = key, make, samples

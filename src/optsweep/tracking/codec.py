@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -53,6 +54,10 @@ def from_json(kind: type[T], value: Any) -> T:
     return cast(T, _decoded(kind, value, kind.__name__))
 
 
+ARRAYS = np.ndarray, get_origin(NDArray[np.float64])
+"""What arrays are annotated with: from some version on, numpy's alias is no other name of the class."""
+
+
 @cache
 def _hints(kind: type) -> Mapping[str, Any]:
     return get_type_hints(kind)
@@ -66,8 +71,9 @@ def _decoded(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple and isinstance(value, list):
         return _tuple(get_args(kind), value, where)
-    if origin is np.ndarray and isinstance(value, list):
-        (item,) = get_args(get_args(kind)[1])
+    if origin in ARRAYS and isinstance(value, list):
+        dtype = get_args(kind)[-1]
+        (item,) = get_args(dtype) or (dtype,)
         decoded = [_decoded(int if issubclass(item, np.integer) else float, held, where) for held in value]
         return np.array(decoded, dtype=item)
     if origin is not None and issubclass(origin, Mapping) and isinstance(value, dict):

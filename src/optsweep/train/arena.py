@@ -53,7 +53,9 @@ class Arena:
 
     Alone (`stacked` false), the one module lives in the row. Otherwise the first is a template that `torch.func.vmap`
     calls with `leaves`, `frozen` (every parameter that isn't in the row) and `buffers`, all of them `[K, …]`; in `low`
-    precision if that is given.
+    precision if that is given. Where gradients are `apart`, a pass gives each parameter one of its own, and `gather`
+    puts them into the row at once: less to do on a GPU than to add each to its part. As long as `placed` is the same
+    object, all tensors lie where they are.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Arena:
         self.params = torch.cat(
             [flatten(layout, dict(model.named_parameters()), dtype=dtype, device=device) for model in models]
         )
+        self.apart = False
         self.state: State = {}
         self.frozen: Tensors = {}
         self.buffers: Tensors = {}
@@ -131,6 +134,7 @@ class Arena:
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Give the only lane what `state_of` has kept of one."""
+        self.placed = object()
         self.params.copy_(saved["params"].unsqueeze(0))
         self.state = stacked([saved["state"]], self.device)
         if self.stacked:
@@ -150,9 +154,13 @@ class Arena:
         return dict(self.module.named_buffers())
 
     def open_step(self) -> None:
-        """Zero the gradients; copy the parameters into the low-precision row that lanes read."""
-        self._low_grads.zero_()
-        self._version = self._low_grads._version
+        """No gradients; the parameters are copied into the low-precision row that lanes read."""
+        if self.apart:
+            for leaf in self._leaves:
+                leaf.grad = None
+        else:
+            self._low_grads.zero_()
+            self._version = self._low_grads._version
         if self.low is not None:
             self._low_params.copy_(self.params)
 
@@ -162,12 +170,30 @@ class Arena:
         A pass adds to each parameter's view of the row once, and views share the row's count of changes: one look at
         it, and no question to the device, says that all are there.
         """
-        if self._low_grads._version - self._version == passes * len(self._leaves):
+        if self.apart:
+            missing = self._collect()
+        elif self._low_grads._version - self._version == passes * len(self._leaves):
             missing = []
         else:
             missing = [name for name, view in zip(self.leaves, self._views, strict=True) if self._misses(name, view)]
         if self.low is not None:
             self.grads.copy_(self._low_grads)
+        return missing
+
+    @torch.no_grad()
+    def _collect(self) -> list[str]:
+        """Put gradients that lie apart into their row; returns the names of those that there are none of."""
+        missing = [name for name, leaf in self.leaves.items() if leaf.grad is None]
+        grads = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in self._leaves]
+        if self.stacked:  # views of lanes are strided: one kernel for all of them
+            parts = [grad.reshape(self.lanes, -1) for grad in grads]
+            for place, zeros in reversed(self._gaps):
+                parts.insert(place, zeros)
+            torch.cat(parts, 1, out=self._low_grads)
+        else:
+            torch._foreach_copy_(self._views, grads)
+        for leaf in self._leaves:
+            leaf.grad = None
         return missing
 
     def _misses(self, name: str, view: Tensor) -> bool:
@@ -196,6 +222,7 @@ class Arena:
 
     def _bind(self) -> None:
         """Point the leaves at the rows."""
+        self.placed = object()
         self.grads = self._low_grads = torch.zeros_like(self.params)
         row = self.params
         if self.low is not None:
@@ -213,8 +240,16 @@ class Arena:
         self._pointers = [leaf.data_ptr() for leaf in self._leaves]
         self._views = list(self.views(self._low_grads).values())
         self._version = 0
+        self._gaps = self._zeros(row)
         for leaf, view in zip(self._leaves, self._views, strict=True):
             leaf.grad = view
+
+    def _zeros(self, row: Tensor) -> list[tuple[int, Tensor]]:
+        """What lies between parameters, each with the number of parameters before it."""
+        ends = [0, *(slot.offset + slot.numel for slot in self.layout.slots)]
+        begins = [*(slot.offset for slot in self.layout.slots), self.layout.size]
+        gaps = [begin - end for begin, end in zip(begins, ends, strict=True)]
+        return [(place, row.new_zeros(self.lanes, gap)) for place, gap in enumerate(gaps) if gap]
 
     def _stack(self, tensors: Sequence[Tensor]) -> Tensor:
         """One tensor per lane, beside low-precision parameters in their precision."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from optsweep.train.arena import Arena, Part
 from optsweep.train.forward import Tensors
 from optsweep.train.program import Program
 from optsweep.train.randomness import EVALUATION_SEED, RECALIBRATION_SEED, seed_stream, step_seeds
+from optsweep.train.recordings import Inputs, Recordings, Scored
 from optsweep.train.traits import numbers_of
 
 RECALIBRATION_BATCHES = 16
@@ -33,16 +35,23 @@ SPREAD_GROUPS = 16
 
 
 @torch.no_grad()
-def evaluate(program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors, split: Split) -> Tensor:
+def evaluate(
+    program: Program,
+    arena: Arena | Part,
+    scratch: nn.Module,
+    weights: Tensors,
+    split: Split,
+    recordings: Recordings | None = None,
+) -> Tensor:
     """What decides, the metric and the mean loss of every lane on a split, `[3, K]` in float64, on the host.
 
     `scratch` is a module like the one that trains, `weights` its parameters by name as `Arena.views` has them. Whatever
-    a forward pass draws at random is the same in every evaluation.
+    a forward pass draws at random is the same in every evaluation. With `recordings`, it may be one of these.
     """
     task = program.task
     losses, score = Means(arena.lanes), task.meter(arena.lanes, stacked=program.stacked)
-    batches = task.data(split).whole(program.eval_batch_size, program.device)
-    for loss, kept, batch, count in _scored(program, arena, scratch, weights, batches):
+    batches = _Portions(split, program.eval_batch_size)
+    for loss, kept, batch, count in _scored(program, arena, scratch, weights, batches, recordings):
         losses.add(loss, batch, count)
         score.add(kept, batch, count)
     mean, found = losses.values(), score.values()
@@ -50,62 +59,110 @@ def evaluate(program: Program, arena: Arena | Part, scratch: nn.Module, weights:
 
 
 @torch.no_grad()
-def spread(program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors) -> Tensor:
+def spread(
+    program: Program,
+    arena: Arena | Part,
+    scratch: nn.Module,
+    weights: Tensors,
+    recordings: Recordings | None = None,
+) -> Tensor:
     """Standard deviation of the validation samples' losses in every lane, `[K]`; arguments as those of `evaluate`.
 
     Estimated from equal groups of two samples or more, as a loss is defined for batches; 0 where there is one only.
     """
-    losses = _of_equal(program, arena, scratch, weights, Split.VAL, SPREAD_GROUPS)
+    losses = _of_equal(program, arena, scratch, weights, Split.VAL, SPREAD_GROUPS, recordings)
     if len(losses.counts) < 2:
         return torch.zeros(arena.lanes, dtype=torch.float64)
     return losses.each().std(0) * math.sqrt(losses.counts[0])
 
 
 @torch.no_grad()
-def block_losses(program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors) -> Tensor:
+def block_losses(
+    program: Program,
+    arena: Arena | Part,
+    scratch: nn.Module,
+    weights: Tensors,
+    recordings: Recordings | None = None,
+) -> Tensor:
     """Mean losses of about equal parts of the test split, in its order, in every lane: `[blocks, K]`.
 
     None where a metric decides: that of a whole split is no mean of its parts'.
     """
     if program.task.decides:
         return torch.zeros(0, arena.lanes, dtype=torch.float64)
-    losses = _of_equal(program, arena, scratch, weights, Split.TEST, TEST_BLOCKS)
+    losses = _of_equal(program, arena, scratch, weights, Split.TEST, TEST_BLOCKS, recordings)
     if len(losses.counts) < 2:
         return torch.zeros(0, arena.lanes, dtype=torch.float64)
     return torch.stack([part.mean(0) for part in losses.each().tensor_split(min(TEST_BLOCKS, len(losses.counts)))])
 
 
 def _of_equal(
-    program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors, split: Split, count: int
+    program: Program,
+    arena: Arena | Part,
+    scratch: nn.Module,
+    weights: Tensors,
+    split: Split,
+    count: int,
+    recordings: Recordings | None,
 ) -> Means:
     """Losses of equal groups of two samples or more, as a loss is defined for batches; so many groups at least."""
     task, losses = program.task, Means(arena.lanes)
     size = min(max(2, task.size(split) // count), program.eval_batch_size)
-    groups = (group for group in task.data(split).whole(size, program.device) if group[1] == size)
-    for loss, _, batch, held in _scored(program, arena, scratch, weights, groups):
+    groups = _Portions(split, size, equal=True)
+    for loss, _, batch, held in _scored(program, arena, scratch, weights, groups, recordings):
         losses.add(loss, batch, held)
     return losses
 
 
+@dataclass(frozen=True)
+class _Portions:
+    """Those of a whole split, with `equal` only those of full size."""
+
+    split: Split
+    size: int
+    equal: bool = False
+
+    def of(self, program: Program) -> Iterator[tuple[Nest, int]]:
+        """The batches, each with its number of samples."""
+        for batch, count in program.task.data(self.split).whole(self.size, program.device):
+            if count == self.size or not self.equal:
+                yield program.forward.cast(batch), count
+
+
 def _scored(
-    program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors, batches: Iterable[tuple[Nest, int]]
-) -> Iterator[tuple[Tensor, Nest, Nest, int]]:
+    program: Program,
+    arena: Arena | Part,
+    scratch: nn.Module,
+    weights: Tensors,
+    batches: _Portions,
+    recordings: Recordings | None,
+) -> Iterator[Scored]:
     """Loss `[K]` and what the meter is to know of every batch, the batch, and its number of samples."""
-    forward, generators = program.forward, program.traits.generators
+    generators = program.traits.generators
+    if recordings is not None and not running_norms(scratch):  # whose statistics are made of batches drawn anew
+
+        def scores_of(inputs: Inputs) -> Callable[[Nest], tuple[Tensor, Nest]]:
+            part = Part(arena.module, arena.params, {}, *inputs[1:])
+            scratch.eval()
+            return (_stacked if program.stacked else _plain)(program, part, scratch, inputs[0])
+
+        inputs = weights, arena.frozen, arena.buffers
+        found = recordings.scored((batches, arena.lanes), inputs, lambda: batches.of(program), scores_of)
+        if found is not None:
+            yield from found
+            return
     scores = (_stacked if program.stacked else _plain)(program, arena, scratch, weights)
     generators.everything().seeder()(EVALUATION_SEED)
     seed = generators.seeder()
     scratch.eval()
-    remaining = iter(batches)
+    remaining = batches.of(program)
     for number in seed_stream(EVALUATION_SEED):
         seed(number)
         following = next(remaining, None)
         if following is None:
             return
-        batch, count = forward.cast(following[0]), following[1]
-        with forward.autocast():
-            loss, kept = scores(batch)
-        yield loss, kept, batch, count
+        batch, count = following
+        yield *scores(batch), batch, count
 
 
 def _plain(
@@ -122,7 +179,12 @@ def _plain(
         for name, norm in norms.items():
             for key, buffer in statistics[name].items():
                 setattr(norm, key, buffer)
-    return lambda batch: forward.scores(scratch, batch)
+
+    def scores(batch: Nest) -> tuple[Tensor, Nest]:
+        with forward.autocast():
+            return forward.scores(scratch, batch)
+
+    return scores
 
 
 def load(scratch: nn.Module, trained: nn.Module, weights: Tensors) -> None:

@@ -11,9 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from optsweep.tasks.base import Task
 from optsweep.tasks.nest import Nest, cast
+
+IN_LANES = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+"""Kinds of attention that lanes may take: the others leave out what a gradient through vmap needs."""
 
 Precision = Literal["fp32", "bf16"]
 Tensors = dict[str, Tensor]
@@ -59,15 +63,29 @@ class Forward:
 
     def lanes_outputs(self, module: nn.Module) -> Callable[[Tensors, Tensors, Tensors, Nest], Nest]:
         """(parameters, frozen ones, buffers), each stacked, and a batch that lanes share, → outputs."""
-        return _in_lanes(module, self.task.outputs, shared=True)
+        return self._in_lanes(module, self.task.outputs, shared=True)
 
     def lanes_loss(self, module: nn.Module) -> Callable[[Tensors, Tensors, Tensors, Nest], Tensor]:
         """(parameters, frozen ones, buffers, batch), each stacked, → losses `[K]`."""
-        return _in_lanes(module, self.loss, shared=False)
+        return self._in_lanes(module, self.loss, shared=False)
 
     def lanes_scores(self, module: nn.Module) -> Callable[[Tensors, Tensors, Tensors, Nest], tuple[Tensor, Nest]]:
         """As `lanes_loss` for a batch that lanes share, → losses `[K]` and what the meter is to know, stacked."""
-        return _in_lanes(module, self.scores, shared=True)
+        return self._in_lanes(module, self.scores, shared=True)
+
+    def _in_lanes(
+        self, module: nn.Module, function: Callable[[nn.Module, Nest], Any], *, shared: bool
+    ) -> Callable[..., Any]:
+        """`_in_lanes`, with attention as vmap can have it."""
+        run = _in_lanes(module, function, shared=shared)
+        if self.device.type != "cuda":
+            return run
+
+        def on_gpu(params: Tensors, frozen: Tensors, buffers: Tensors, batch: Nest) -> Any:
+            with sdpa_kernel(IN_LANES):
+                return run(params, frozen, buffers, batch)
+
+        return on_gpu
 
     def _full(self, outputs: Nest) -> Nest:
         """bf16 outputs in float32."""

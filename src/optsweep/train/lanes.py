@@ -20,6 +20,9 @@ from optsweep.train.program import Program
 from optsweep.train.record import Fetched
 from optsweep.train.trial import End, Point, Trial
 
+LEAST_ROWS = 2
+"""Of the vmapped path, because one alone would be other arithmetic."""
+
 
 @dataclass
 class Lane:
@@ -131,38 +134,43 @@ def logged(lanes: Sequence[Lane], every: int, first: int, end: int) -> dict[int,
 
 @dataclass(frozen=True)
 class Numbers:
-    """The numbers of the ticks from `first` on: `steps` as the update takes them, and each lane's `tables`."""
+    """The numbers of the ticks from `first` on: every lane's `tables`, `[n]` each by name."""
 
     first: int
-    steps: Sequence[Coefficients]
     tables: Sequence[Mapping[str, Floats]]
 
     def of_lane(self, place: int, tick: int) -> dict[str, float]:
         """A lane's at this tick."""
         return {name: float(values[tick - self.first]) for name, values in self.tables[place].items()}
 
+    def stacked(self, lanes: int) -> Floats:
+        """Of all lanes, `[n, names, lanes]`; one alone is there as often as its row."""
+        rows = self.tables if len(self.tables) == lanes else [*self.tables] * lanes
+        return np.stack([np.stack([table[name] for table in rows], 1) for name in rows[0]], 1)
 
-def numbers(program: Program, lanes: Sequence[Lane], update: Updater, first: int, end: int) -> Numbers:
-    """The numbers of ticks `first` to `end`: per tick floats for one lane, `[K, 1]` tensors for several.
 
-    One lane alone is twice there where lanes are vmapped.
-    """
+def numbers(lanes: Sequence[Lane], update: Updater, first: int, end: int) -> Numbers:
+    """The numbers of ticks `first` to `end`."""
     tables: list[dict[str, Floats]] = []
     for lane in lanes:
         lane.multipliers.extend(end - lane.start)
         now = lane.multipliers.values[lane.step : end - lane.start]
         tables.append(update.coefficients(lane.trial.hyper, now, lane.past))
-    names = list(tables[0])
+    return Numbers(first, tables)
+
+
+def coefficients(program: Program, update: Updater, numbers: Numbers) -> Sequence[Coefficients]:
+    """Per tick, as the update takes them: floats for one lane, `[K, 1]` tensors for several."""
+    names = list(numbers.tables[0])
     if not program.stacked:
-        columns = [tables[0][name].tolist() for name in names]
-        return Numbers(first, [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)], tables)
-    rows = tables * 2 if len(tables) == 1 else tables
-    array = np.stack([np.stack([table[name] for table in rows], 1) for name in names], 1)  # [n, names, K]
+        columns = [numbers.tables[0][name].tolist() for name in names]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    array = numbers.stacked(max(len(numbers.tables), LEAST_ROWS))
     if update.host_coefficients:
-        return Numbers(first, [dict(zip(names, step, strict=True)) for step in array.tolist()], tables)
+        return [dict(zip(names, step, strict=True)) for step in array.tolist()]
     # Rounded on the host: not every device has float64.
     uploaded = torch.from_numpy(array).to(program.dtype).to(program.device).unsqueeze(-1)
-    return Numbers(first, [dict(zip(names, step.unbind(0), strict=True)) for step in uploaded], tables)
+    return [dict(zip(names, step.unbind(0), strict=True)) for step in uploaded]
 
 
 def last_coefficients(program: Program, lanes: Sequence[Lane]) -> dict[str, float | Tensor]:

@@ -19,6 +19,12 @@ from optsweep.train.forward import Forward, Precision
 from optsweep.train.process import deterministic
 from optsweep.train.traits import ModelTraits, construct, traits_of
 
+LARGE = 10_000_000
+"""Parameters from which a model's step takes a GPU longer than Python takes to launch it."""
+
+WORTH_COMPILING = 1000
+"""Steps of such a model from which torch.compile takes less than it saves."""
+
 
 @dataclass(frozen=True)
 class Program:
@@ -40,6 +46,7 @@ class Program:
     )
     eval_batch_size: int = 64
     deterministic: bool = False  # deterministic algorithms and no TF32, or an error
+    compile: bool | str = "auto"  # on a GPU: torch.compile, or "auto", where it pays; False: nor recorded steps
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def model(self, seed: int) -> nn.Module:
@@ -72,6 +79,26 @@ class Program:
     def stacked(self) -> bool:
         """Whether trials train in lanes: that was wanted, and the model can."""
         return self.vmapped and not self.traits.alone
+
+    @cached_property
+    def large(self) -> bool:
+        """Whether a step keeps a GPU busy by itself."""
+        return self.num_parameters >= LARGE
+
+    @cached_property
+    def resident(self) -> bool:
+        """Whether the numbers of steps lie on the device: on a GPU, where all steps are the same calls."""
+        return self.device.type == "cuda" and self.compile is not False and not self.traits.unlike
+
+    @property
+    def compiled(self) -> bool:
+        """Whether model and update go through torch.compile."""
+        return self.resident and (self.compile is True or (self.large and self.num_steps >= WORTH_COMPILING))
+
+    @property
+    def execution(self) -> Mapping[str, str]:
+        """What decides the last bits of its numbers, of how steps are computed; nothing on a CPU."""
+        return {"computed": "by torch.compile" if self.compiled else "from resident numbers"} if self.resident else {}
 
     @property
     def notes(self) -> tuple[str, ...]:

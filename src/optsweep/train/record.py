@@ -45,6 +45,11 @@ class Record:
         changes = [new - old for old, new in zip(before, after, strict=True)]
         self._ratios.append(norm_of(changes) / norm_of(before))
 
+    def norms(self, norm: Tensor, ratio: Tensor) -> None:
+        """Keep both as they are, `[K]` each."""
+        self._norms.append(norm)
+        self._ratios.append(ratio)
+
     def fetched(self) -> Fetched:
         """All of it, on the host."""
         logged = sorted(self.logged)[: len(self._norms)]  # of those that came to pass

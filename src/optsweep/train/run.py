@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from math import lcm
 from typing import Any, Protocol
 
@@ -15,14 +16,17 @@ from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer, Saved
 from optsweep.train.device import peak_bytes, reset_peak, synchronize
 from optsweep.train.evaluate import block_losses, evaluate, spread
 from optsweep.train.forward import Tensors
-from optsweep.train.lanes import Lane, logged, numbers
+from optsweep.train.graphs import Graphs
+from optsweep.train.lanes import Lane, Numbers, coefficients, logged, numbers
 from optsweep.train.program import Program
 from optsweep.train.randomness import step_seeds
 from optsweep.train.rare import Rare
 from optsweep.train.record import Record
+from optsweep.train.recordings import Recordings
+from optsweep.train.resident import Resident
 from optsweep.train.source import Listed, Source
 from optsweep.train.stack import Arrival, Stack
-from optsweep.train.steps import backward_of, miss, step_of
+from optsweep.train.steps import Take, backward_of, miss, step_of
 from optsweep.train.trial import End, Outcome, Rung, Trial
 
 WAITING_SHARE = 8
@@ -86,6 +90,8 @@ class Run:
         self.arena.module.train()
         self.scratch = program.model(self.lanes[0].trial.seed).to(program.device)
         self.rare = [] if program.stacked else self._rare(rare)
+        self._resident: Resident | None = None
+        self.recordings = Recordings(Graphs(program.device)) if program.resident and not program.large else None
         self.clip_norm = self.update.clip_norm
         if self.rare:  # clipping is by the norm of all gradients, so none of the updates does it
             for update in (self.update, *(one.update for one in self.rare)):
@@ -130,28 +136,26 @@ class Run:
     def advance(self, end: int) -> float:
         """Train all lanes up to tick `end`, or to where a pause is due; returns seconds."""
         program, lanes, arena, first = self.program, self.lanes, self.arena, self.tick
-        plan = numbers(program, lanes, self.update, first, end)
+        plan = numbers(lanes, self.update, first, end)
         record = Record(first, logged(lanes, program.log_every, first, end), arena.lanes)
         spans = [Stretch(lane.trial.seed, lane.step, end - lane.start) for lane in lanes]
         spans = spans if len(spans) == arena.lanes else spans * arena.lanes
-        batches = self.data.training(spans, program.batch_size, program.accumulate, program.device)
+        resident = self._residing()
+        take = resident.taking(spans, plan, record) if resident else self._taking(spans, plan, record)
         # In lanes nothing is drawn, as far as the model was seen; if it is, it doesn't depend on company.
         seeds = step_seeds(0 if program.stacked else lanes[0].trial.seed, first, end)
         program.traits.generators.everything().seeder()(seeds[0])
         seed = program.traits.generators.seeder()
-        backward = backward_of(program, arena, self.rare)
-        step = step_of(arena, self.update, self.rare, lanes[0], self.clip_norm)
         synchronize(program.device)
         clock, due = time.perf_counter, self.checkpointer.due
         begin = clock()
-        for tick, c in enumerate(plan.steps, first):
-            seed(seeds[tick - first])
-            record.loss(backward(batches))
-            if missing := arena.gather(program.accumulate):
-                miss(program, missing, tick)
-            step(c, tick, record)
-            if clock() >= due:
-                break
+        with resident.running() if resident else nullcontext():
+            for tick in range(first, end):
+                seed(seeds[tick - first])
+                if missing := take(tick):
+                    miss(program, missing, tick)
+                if clock() >= due:
+                    break
         synchronize(program.device)
         seconds = clock() - begin
         arena.check()
@@ -162,6 +166,33 @@ class Run:
             lane.train_seconds += seconds / len(lanes)
             lane.rung_seconds += seconds
         return seconds
+
+    def _taking(self, spans: Sequence[Stretch], plan: Numbers, record: Record) -> Take:
+        """What takes the step of a tick, of ticks in their order."""
+        program, arena, update = self.program, self.arena, self.update
+        batches = self.data.training(spans, program.batch_size, program.accumulate, program.device)
+        backward = backward_of(program, arena, self.rare)
+        step = step_of(arena, update, self.rare, self.lanes[0], self.clip_norm)
+        tabled = coefficients(program, update, plan)
+
+        def take(tick: int) -> Sequence[str]:
+            record.loss(backward(batches))
+            missing = arena.gather(program.accumulate)
+            if not missing:
+                step(tabled[tick - plan.first], tick, record)
+            return missing
+
+        return take
+
+    def _residing(self) -> Resident | None:
+        """What takes steps whose numbers lie on the device, where that can be."""
+        program, arena, update, indexed = self.program, self.arena, self.update, self.data.indexed
+        if indexed is None or self.rare or not program.resident or update.host_coefficients:
+            return None
+        if self._resident is None or self._resident.placed is not arena.placed:
+            arena.apart = True
+            self._resident = Resident(program, arena, update, indexed, backward_of(program, arena, ()))
+        return self._resident
 
     # -- rungs ---------------------------------------------------------------------------------------------------
 
@@ -219,10 +250,10 @@ class Run:
         if not due:
             return
         part, weights = self._shown(due)
-        val = evaluate(self.program, part, self.scratch, weights, Split.VAL).tolist()
-        spreads = [0.0] * len(due)
+        val = evaluate(self.program, part, self.scratch, weights, Split.VAL, self.recordings).tolist()
+        spreads, peak = [0.0] * len(due), peak_bytes(self.program.device)
         if self.program.task.loss_floor is None and any(self.lanes[k].step == 0 for k in due):
-            spreads = spread(self.program, part, self.scratch, weights).tolist()
+            spreads = spread(self.program, part, self.scratch, weights, self.recordings).tolist()
         ended: dict[int, tuple[End, str]] = {}
         for place, k in enumerate(due):
             lane, (decides, score, aside) = self.lanes[k], [values[place] for values in val]
@@ -231,14 +262,14 @@ class Run:
                 lane.initial_loss, lane.spread = decides, spreads[place]
             lane.best_loss = min(lane.best_loss, decides)
             lane.multipliers.observe(decides)
-            rung = self._told(lane, decides, score, aside)
+            rung = self._told(lane, decides, score, aside, peak)
             if (end := lane.verdict(self.program, decides, rung.points)) is not None:
                 ended[place] = end
         if ended:
             found = {due[place]: [values[place] for values in val] for place in ended}
             self._finish({due[place]: end for place, end in ended.items()}, found)
 
-    def _told(self, lane: Lane, decides: float, score: float, aside: float) -> Rung:
+    def _told(self, lane: Lane, decides: float, score: float, aside: float, peak: int) -> Rung:
         """The rung of a lane, which the observer has heard of."""
         steps = lane.step - lane.last_rung
         rung = Rung(
@@ -247,7 +278,7 @@ class Run:
             score,
             tuple(lane.points),
             1000 * lane.rung_seconds / steps if steps else None,
-            peak_bytes(self.program.device),
+            peak,
             lane.train_seconds,
             aside if self.program.task.decides else None,
         )
@@ -263,8 +294,8 @@ class Run:
         test: dict[int, tuple[list[float], list[float]]] = {}
         if tested:
             part, weights = self._shown(tested)
-            found = evaluate(self.program, part, self.scratch, weights, Split.TEST).T.tolist()
-            blocks = block_losses(self.program, part, self.scratch, weights).T.tolist()
+            found = evaluate(self.program, part, self.scratch, weights, Split.TEST, self.recordings).T.tolist()
+            blocks = block_losses(self.program, part, self.scratch, weights, self.recordings).T.tolist()
             test = dict(zip(tested, zip(found, blocks, strict=True), strict=False))  # a lane may be there twice
         for k, (end, reason) in ended.items():
             lane, ((loss, score, aside), parts) = self.lanes[k], test.get(k, ([None] * 3, []))

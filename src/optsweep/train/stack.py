@@ -10,12 +10,9 @@ from optsweep.optim.layout import Layout
 from optsweep.train.arena import Arena, Part
 from optsweep.train.checkpoint import Saved
 from optsweep.train.forward import Tensors
-from optsweep.train.lanes import Lane, last_coefficients, open_lane
+from optsweep.train.lanes import LEAST_ROWS, Lane, last_coefficients, open_lane
 from optsweep.train.program import Program
 from optsweep.train.trial import Trial
-
-LEAST_ROWS = 2
-"""Of the vmapped path, because one alone would be other arithmetic."""
 
 
 @dataclass(frozen=True)

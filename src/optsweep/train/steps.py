@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from optsweep.optim.rule import Coefficients
@@ -19,6 +20,9 @@ from optsweep.train.record import Record
 
 # Gradients of lanes come back contiguous, the row's views are strided: accumulating in place is what is wanted here.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
+
+Take = Callable[[int], Sequence[str]]
+"""Takes the step of a tick; returns the parameters that got no gradient."""
 
 
 class MissedGradientError(Exception):
@@ -35,15 +39,16 @@ def backward_of(program: Program, arena: Arena, rare: Sequence[Rare]) -> Callabl
     module, leaves, frozen, buffers = arena.module, arena.leaves, arena.frozen, arena.buffers
     stacked = program.stacked
     lanes_loss = forward.lanes_loss(module) if stacked else None
+    plain_loss = torch.compile(forward.loss, dynamic=False) if program.compiled else forward.loss
 
     def autocast_loss(batch: Nest) -> Tensor:
         with forward.autocast():
-            return forward.loss(module, batch)
+            return plain_loss(module, batch)
 
     def loss_of(batch: Nest) -> Tensor:
         if lanes_loss is not None:
             return lanes_loss(leaves, frozen, buffers, batch)
-        return forward.loss(module, batch) if program.precision == "fp32" else autocast_loss(batch)
+        return plain_loss(module, batch) if program.precision == "fp32" else autocast_loss(batch)
 
     def backward(batches: Iterator[Nest]) -> Tensor:
         arena.open_step()

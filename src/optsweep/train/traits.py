@@ -39,7 +39,8 @@ class ModelTraits:
     """What the loop has to know of a model.
 
     `missing` are the trainable parameters that the first batch gives no gradient. `alone` says why its trials can't
-    train in lanes; it is empty if they can, or if nobody asked.
+    train in lanes; it is empty if they can, or if nobody asked. `unlike` says why its steps aren't all the same calls,
+    and is empty if they are.
     """
 
     dtype: torch.dtype
@@ -49,6 +50,7 @@ class ModelTraits:
     missing: tuple[str, ...]
     alone: str
     notes: tuple[str, ...]
+    unlike: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_s
                 _score(forward, first.module, split)
     alone = ""
     if lanes:
-        alone = trial.alone or (f"attribute {own} differs from seed to seed and is no buffer" if own else "")
+        alone = trial.unlike or (f"attribute {own} differs from seed to seed and is no buffer" if own else "")
         with isolated(device, first.default_dtype, first.flags):
             alone = alone or _lanes(replace(forward, stacked=True), second.module.to(device), batch_size, trial.missing)
     notes = _seeds_of_its_own(first, second)
@@ -127,7 +129,9 @@ def traits_of(task: Task, device: torch.device, *, precision: Precision, batch_s
     if trial.missing:
         when = "it is left out" if lanes and not alone else "each is trained in the steps that give it one"
         notes.append(f"task.model: the first batch gives {_listed(trial.missing)} no gradient; {when}")
-    return ModelTraits(dtype, first.default_dtype, first.flags, trial.generators, trial.missing, alone, tuple(notes))
+    return ModelTraits(
+        dtype, first.default_dtype, first.flags, trial.generators, trial.missing, alone, tuple(notes), trial.unlike
+    )
 
 
 def _seeds_of_its_own(first: Construction, second: Construction) -> list[str]:
@@ -147,7 +151,7 @@ class _Trial:
 
     missing: tuple[str, ...]
     generators: Generators
-    alone: str
+    unlike: str
 
 
 def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
@@ -177,15 +181,15 @@ def _try(forward: Forward, module: nn.Module, batch_size: int) -> _Trial:
     now = dict(module.named_buffers())
     reassigned = [name for name in now if now[name] is not buffers.get(name)]
     kept = [key for key, value in _numbers(module).items() if not _equal(value, numbers.get(key))]
-    alone = ""
+    unlike = ""
     if drawn:
-        alone = f"it draws random numbers ({', '.join(drawn)})"
+        unlike = f"it draws random numbers ({', '.join(drawn)})"
     elif reassigned:
-        alone = f"its forward pass assigns buffer {reassigned[0]} anew"
+        unlike = f"its forward pass assigns buffer {reassigned[0]} anew"
     elif kept:
-        alone = f"its forward pass keeps something in attribute {kept[0]}"
+        unlike = f"its forward pass keeps something in attribute {kept[0]}"
     found = Generators(device, python=PYTHON in drawn, numpy=NUMPY in drawn)
-    return _Trial(missing, found, alone)
+    return _Trial(missing, found, unlike)
 
 
 @torch.no_grad()

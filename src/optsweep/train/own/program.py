@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 
@@ -50,6 +51,7 @@ class LoopProgram:
     precision: Precision = "fp32"  # the loop's own affair
 
     stacked = False
+    execution: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @property
     def notes(self) -> tuple[str, ...]:
