@@ -19,6 +19,9 @@ FROM_TASK: Any = None
 AUTO_LAG: Any = "auto"
 """As `search.lag`: twice `trainer.lanes`, which the arm puts in its place."""
 
+AUTO_LOG: Any = "auto"
+"""As `trainer.log_every`: what makes about 50 points of a curve, which the arm's program has in its place."""
+
 AUTO_TRIALS: Any = "auto"
 """As `search.trials`: one of the two numbers below, which the arm puts in its place."""
 
@@ -30,6 +33,9 @@ NUM_WORKERS = optional(whole, low=0, most=1024)
 
 MOST_STEPS, MOST_TRIALS = 10**7, 10**5
 """Of a trial, and of an arm's phase: every step and every trial is planned before it is run."""
+
+CURVE_POINTS = 50
+"""Of training in a trial, about: one more at each rung between two of them."""
 
 ONE_SEARCH, TRIALS = 32, 16
 """Trials of a search of several keys that a verdict rests on alone, and of any other."""
@@ -167,7 +173,7 @@ class TrainerConfig(Keyed):
     precision: Annotated[str, Key("trainer.precision", checked(choice, choices=("fp32", "bf16")))] = "fp32"
     clip_norm: Annotated[float | None, Key("trainer.clip_norm", optional(number, above=0.0))] = None
     rungs: Annotated[int, Key("trainer.rungs", checked(whole, most=10**5))] = 12
-    log_every: Annotated[int, Key("trainer.log_every", checked(whole, most=MOST_STEPS))] = 10
+    log_every: Annotated[int, Key("trainer.log_every", either("auto", whole, most=MOST_STEPS))] = AUTO_LOG
     accumulate: Annotated[int, Key("trainer.accumulate", checked(whole, most=10**6))] = 1
     threads: Annotated[int, Key("trainer.threads", checked(whole, most=1024))] = 1
     divergence_factor: Annotated[float, Key("trainer.divergence_factor", checked(number, above=1.0))] = 2.0
@@ -175,6 +181,17 @@ class TrainerConfig(Keyed):
     deterministic: Annotated[bool, Key("trainer.deterministic", flag)] = False
     timeout: Annotated[float | None, Key("trainer.timeout", optional(number, above=0.0))] = None  # seconds
     checkpoint_seconds: Annotated[float, Key("trainer.checkpoint_seconds", _seconds)] = 60.0  # 0: never
+
+    @property
+    def steps_per_point(self) -> int:
+        """Steps from one logged point to the next."""
+        return steps_per_point(self.steps) if self.log_every == AUTO_LOG else self.log_every
+
+
+def steps_per_point(num_steps: int) -> int:
+    """The least of 1, 2, 5, 10, 20, 50, … with which a trial has no more than `CURVE_POINTS` points."""
+    candidates = (digit * 10**exponent for exponent in range(len(str(MOST_STEPS))) for digit in (1, 2, 5))
+    return next(every for every in candidates if num_steps <= every * CURVE_POINTS)
 
 
 @dataclass(frozen=True)

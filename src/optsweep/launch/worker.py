@@ -67,6 +67,7 @@ class Worker:
         builds: Builds | None = None,  # what this process has built already
         stopping: Callable[[], bool] = lambda: False,
         watch: Watch = _unwatched,
+        delivers: bool = True,  # else another process takes what it writes to MLflow
     ) -> None:
         first = jobs[0].arm
         self.jobs, self.stopping, self.watch = jobs, stopping, watch
@@ -75,8 +76,9 @@ class Worker:
         self._storage = storage_outage(first.storage, spool.folder)
         self.studies = self.waiting(lambda: opened(first.storage, first.sweep))
         self.checkpoints = Checkpoints.of(first.storage, first.sweep)
-        store.preload()
-        self.courier = Courier(spool)
+        if delivers:
+            store.preload()
+        self.courier = Courier(spool, leaves=not delivers)
         self.name = process_name()
         self._next = os.getpid() % len(jobs)
 

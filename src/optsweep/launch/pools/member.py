@@ -149,6 +149,7 @@ class _Serving:
                 builds=self._builds_for(device),
                 stopping=lambda: self._watchdog.orphaned,
                 watch=self._watchdog.watching,
+                delivers=False,
             )
         with contextlib.closing(worker):
             self._say(Ready(worker.name))
