@@ -190,8 +190,10 @@ class TrainerConfig(Keyed):
 
 def steps_per_point(num_steps: int) -> int:
     """The least of 1, 2, 5, 10, 20, 50, … with which a trial has no more than `CURVE_POINTS` points."""
-    candidates = (digit * 10**exponent for exponent in range(len(str(MOST_STEPS))) for digit in (1, 2, 5))
-    return next(every for every in candidates if num_steps <= every * CURVE_POINTS)
+    every = 1
+    while num_steps > every * CURVE_POINTS:
+        every = every * 5 // 2 if str(every).startswith("2") else 2 * every
+    return every
 
 
 @dataclass(frozen=True)

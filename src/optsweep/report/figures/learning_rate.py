@@ -44,9 +44,10 @@ def applied(arm: ArmResult) -> Applied | None:
 
 
 def _logged(trace: Curve) -> Applied:
-    """A trial's own points, at the number of steps done. It lowers the rate right after a rung, which is a point."""
+    """A trial's own points, at the number of steps done. A rate that was held fell right after a rung, a point too."""
     steps, rates = trace.steps - 1, trace.values
-    falls = np.flatnonzero(rates[1:] < rates[:-1]) + 1
+    changes = np.diff(rates)
+    falls = np.flatnonzero((changes[:-1] == 0) & (changes[1:] < 0)) + 2
     return Applied(np.insert(steps, falls, steps[falls - 1] + 1), np.insert(rates, falls, rates[falls]), logged=True)
 
 
