@@ -1,42 +1,27 @@
 """Milliseconds per step of optsweep's loop with one lane, against a loop written by hand for the same model and data.
 
 Ours is timed as a whole from rung to rung: coefficients, samples and logged points (losses of every step, gradient norm
-and update ratio of every tenth) included; evaluation is excluded on both sides. With tracking, whole trials are
-compared, all that a worker does around them included: MLflow and the study, both in SQLite on this disk.
+and update ratio of about 50) included; evaluation is excluded on both sides. Whole trials are in whole.py.
 
 Datasets are map-style ones: ours is held against a loop over a DataLoader of the same Dataset, both without workers.
 """
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
-from unittest.mock import patch
 
 import torch
-from benchmarks.side_by_side import Figure, Round, compare, timed, wall
+from benchmarks.side_by_side import Figure, Round, compare, timed
 from benchmarks.trials import Batch, arm, built, by_hand, over_loader, program_of, run_of, trial
-from torch import Tensor, nn
+from benchmarks.whole import whole
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from optsweep.build.assemble import Built
-from optsweep.config.arm import Arm
-from optsweep.launch.builds import Builds
-from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
-from optsweep.launch.worker import Job, Worker, trial_of
-from optsweep.search.slots import Slot
 from optsweep.tasks.networks import MLP, ConvNet
 from optsweep.tasks.pieces import Pieces
 from optsweep.tasks.shipped import mnist_5k, table
-from optsweep.tracking import store
-from optsweep.tracking.writer import Tracker
-from optsweep.train.evaluate import evaluate
-from optsweep.train.loop import train_all
-from optsweep.train.trial import Phase
+from optsweep.train.program import Program
 
 TASKS = {"charlm": 40, "digits_mlp": 200}
 """Rounds per task; a round is one rung of the task's default trial."""
@@ -48,18 +33,21 @@ BY_HAND = "by hand, torch.optim.AdamW(fused=True)"
 
 
 def run(device: torch.device) -> Iterator[Figure]:
-    """One lane against the loop by hand: bare, over whole trials with tracking, and over Datasets."""
+    """One lane against the loop by hand: bare, over whole trials, and over Datasets."""
     for task, rounds in TASKS.items():
         yield _loop(task, rounds, device)
-        yield _whole(task, device)
+        yield from whole(task, TRIALS[task], device)
     yield _dataset("MLP", Rows(), Rows.model, 200, device)
     yield _dataset("CNN, augmented", Shifted(), Shifted.model, 15, device)
 
 
 def _rung_steps(task: str, device: torch.device) -> int:
     """Steps from one rung to the next in a trial of default length."""
-    whole = built(arm(task, "trainer.steps=null"), device).program
-    return whole.rung_steps()[0]
+    return _of_default_length(task, device).rung_steps()[0]
+
+
+def _of_default_length(task: str, device: torch.device) -> Program:
+    return program_of(built(arm(task, "trainer.steps=null"), device))
 
 
 def _by_hand(b: Built, stride: int, device: torch.device) -> Round:
@@ -73,7 +61,8 @@ def _by_hand(b: Built, stride: int, device: torch.device) -> Round:
 
 
 def _loop(task: str, rounds: int, device: torch.device) -> Figure:
-    b, stride = built(arm(task), device), _rung_steps(task, device)
+    every = _of_default_length(task, device).log_every
+    b, stride = built(arm(task, f"trainer.log_every={every}"), device), _rung_steps(task, device)
     run = run_of(program_of(b), [trial(b)])
     ratio = compare(
         lambda: timed(lambda: run.advance(run.tick + stride), device),
@@ -147,61 +136,3 @@ def _dataset(
     ratio = compare(lambda: timed(lambda: run.advance(run.tick + stride), device), {"": theirs}, rounds=rounds)[""]
     against = "over a DataLoader by hand, torch.optim.AdamW(fused=True)"
     return ratio.figure(f"Dataset, {what}", against, steps=stride, expected="1.03", target=1.05)
-
-
-def _whole(task: str, device: torch.device) -> Figure:
-    """Whole trials, popped, opened, trained, written and told as a worker does it; evaluation subtracted."""
-    a = arm(task, "trainer.steps=null")
-    b = built(a, device)
-    program = program_of(b)
-    with _worker(a, b, device) as worker:
-        job = worker.jobs[0]
-        seat = worker.studies.take_seat([a.name], whole=True)
-
-        def ours() -> float:
-            worker.studies.enqueue(seat, a.name, Phase.SEARCH, Slot(0, {}, 0, "fixed"))
-            begin = time.perf_counter()
-            (work,) = worker.studies.pop(a.name, Phase.SEARCH, worker.name, LEASE_SECONDS, 1)
-            with LeaseKeeper(worker.studies) as leases, _evaluation_clock(device) as evaluation:
-                reporter = worker.reporter(job, leases)
-                reporter.open(reporter.hold(work), b)
-                train_all(program, [trial_of(a, b, work)], reporter)
-            return time.perf_counter() - begin - sum(evaluation)
-
-        def theirs() -> float:
-            begin = time.perf_counter()
-            steps = by_hand(program, trial(b), program.num_steps)
-            next(steps)
-            next(steps)
-            return time.perf_counter() - begin
-
-        ratio = compare(ours, {"by hand": theirs}, rounds=TRIALS[task], warmup=1)["by hand"]
-    expected = "1.07: a trial of half a second has fixed costs" if task == "digits_mlp" else "1.02"
-    what = f"{task}, whole trial with tracking: pop, open, train, write, tell"
-    return ratio.figure(what, BY_HAND, steps=program.num_steps, expected=expected, target=1.05)
-
-
-@contextmanager
-def _evaluation_clock(device: torch.device) -> Iterator[list[float]]:
-    """Seconds of every evaluation inside."""
-    seconds: list[float] = []
-
-    def clocked(*args: Any) -> Tensor:
-        result: list[Tensor] = []
-        seconds.append(wall(lambda: result.append(evaluate(*args)), device))
-        return result[0]
-
-    with patch("optsweep.train.run.evaluate", clocked):
-        yield seconds
-
-
-@contextmanager
-def _worker(a: Arm, b: Built, device: torch.device) -> Iterator[Worker]:
-    """A worker over stores in a temporary folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        uri, storage = f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/optuna.db"
-        a = replace(a, tracking_uri=uri, storage=storage)
-        store.check(uri)
-        tracker = Tracker(uri, a.sweep)
-        job = Job(a, "adamw + cosine", b.fingerprint, tracker.arm_run(a.name, "adamw + cosine"))
-        yield Worker([job], builds=Builds(str(device)))

@@ -64,7 +64,7 @@ def _own(program: Program, numbers: Trial, stride: int, device: torch.device) ->
             optimizer.zero_grad()
             running.log(train_loss=loss)
             running.rung()
-        running.take_losses()
+        running.losses.take()
         for norms in optimizer.take_norms():
             float(norms.grad_norm), float(norms.update_ratio)
 

@@ -99,14 +99,7 @@ def _by_hand(
     loss_of: Callable[[Tensor, Tensor], Tensor],
 ) -> Iterator[None]:
     module = program.model(trial.seed).to(program.device)
-    decayed = {slot.name for slot in program.layout.slots if slot.offset < program.layout.decayed}
-    named = list(module.named_parameters())
-    groups = [
-        {"params": [p for name, p in named if name in decayed], "weight_decay": trial.hyper["weight_decay"]},
-        {"params": [p for name, p in named if name not in decayed], "weight_decay": 0.0},
-    ]
-    betas = trial.hyper["beta1"], trial.hyper["beta2"]
-    optimizer = torch.optim.AdamW(groups, lr=trial.hyper["lr"], betas=betas, eps=trial.hyper["eps"], fused=True)
+    optimizer = optimizer_by_hand(program, trial, module)
     multipliers = program.schedule.start(program.num_steps)
     for first in count(0, num_steps):
         ahead = batches(first)
@@ -119,6 +112,18 @@ def _by_hand(
                 group["lr"] = lr
             losses.append(step_by_hand(module, optimizer, inputs, targets, loss_of))
         yield
+
+
+def optimizer_by_hand(program: Program, trial: Trial, module: nn.Module) -> torch.optim.Optimizer:
+    """torch's fused AdamW, over what decays and what doesn't."""
+    decayed = {slot.name for slot in program.layout.slots if slot.offset < program.layout.decayed}
+    named = list(module.named_parameters())
+    groups = [
+        {"params": [p for name, p in named if name in decayed], "weight_decay": trial.hyper["weight_decay"]},
+        {"params": [p for name, p in named if name not in decayed], "weight_decay": 0.0},
+    ]
+    betas = trial.hyper["beta1"], trial.hyper["beta2"]
+    return torch.optim.AdamW(groups, lr=trial.hyper["lr"], betas=betas, eps=trial.hyper["eps"], fused=True)
 
 
 def step_by_hand(

@@ -179,8 +179,8 @@ def finish(log: TrialLog) -> None:
 class StillCourier(Courier):
     """One whose thread is the test."""
 
-    def __init__(self, spool: Spool, said: list[str]) -> None:
-        super().__init__(spool, said.append, start=False)
+    def __init__(self, spool: Spool, said: list[str], *, leaves: bool = False) -> None:
+        super().__init__(spool, said.append, leaves=leaves, start=False)
 
     def go(self, times: int = 1) -> None:
         """As so many rounds of its thread, a trial that runs always being due."""

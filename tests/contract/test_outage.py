@@ -247,7 +247,8 @@ def pool(clock: list[float]) -> Pool:
 
 def run_with(steps: list[Exception | bool], clock: list[float], said: list[str]) -> int:
     planner = cast(Planner, FailingPlanner(steps))
-    return work.work(planner, [], pool(clock), "", lambda event: None, heard(said))
+    jobs = [Job(arm_with({}), "an arm", "", "")]
+    return work.work(planner, jobs, pool(clock), "", lambda event: None, heard(said))
 
 
 def test_the_planner_s_step_is_made_again_while_the_storage_fails(clock: list[float]) -> None:

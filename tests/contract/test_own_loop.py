@@ -24,6 +24,7 @@ from optsweep.tasks.base import Split
 from optsweep.tasks.pieces import Pieces
 from optsweep.train.loop import train_all
 from optsweep.train.own.loop import Loop
+from optsweep.train.own.losses import TOGETHER, Losses
 from optsweep.train.own.program import time_loop, train_loop
 from optsweep.train.own.running import RunningTrial
 from optsweep.train.program import Program
@@ -96,6 +97,16 @@ def test_the_numbers_are_those_of_our_loop(rule: Rule, iterate: Iterate, schedul
     own_points = [point for rung in theirs.rungs for point in rung.points]
     for one, other in zip(ours_points, own_points, strict=True):
         assert vars(other) == pytest.approx(vars(one), rel=1e-3)
+
+
+def test_losses_of_any_number_of_steps_are_few_tensors() -> None:
+    losses = Losses()
+    for step in range(2 * TOGETHER + 3):
+        losses.add(step, torch.tensor(float(step)) if step % 2 else float(step))
+    assert (len(losses._together), len(losses._loose)) == (2, 3)
+    steps, values = losses.take()
+    assert steps == values == list(range(2 * TOGETHER + 3))
+    assert losses.take() == ([], [])
 
 
 def test_a_trial_is_a_function_of_its_seed() -> None:

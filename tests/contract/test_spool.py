@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from optsweep.tracking import courier as courier_module
 from optsweep.tracking import names, outage, trial_log
 from optsweep.tracking.delivery import AtOnce
 from optsweep.tracking.postman import deliver
@@ -75,6 +76,53 @@ def test_the_end_is_on_the_disk_before_it_is_told(
     assert len(flushed) == 1
     (trial,) = held.trials()
     assert held.has_ended(trial)
+
+
+def test_what_a_trial_has_cost_is_one_point_however_it_ends(held: Spool, store: FakeStore) -> None:
+    courier = StillCourier(held, [])
+    finish(write(courier.open("a"), "a"))
+    write(courier.open("b"), "b", steps=(10, 20)).crash("an error")
+    courier.go()
+    for run, (step, seconds) in zip(store.alive, [(30, OUTCOME.train_seconds), (20, 0.2)], strict=True):
+        assert run.curve(names.TRAIN_SECONDS) == [(step, seconds)]
+        assert run.curve(names.PEAK_BYTES) == [(step, 7)]
+
+
+def test_a_process_whose_trials_are_short_leaves_them_to_others_and_imports_nothing(
+    held: Spool, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported: list[str] = []
+    monkeypatch.setattr(courier_module.store, "preload", lambda: imported.append("mlflow"))
+    worker, planner = StillCourier(held, [], leaves=True), StillCourier(held, [])
+    finish(write(worker.open("a"), "a"))
+    worker.go(2)
+    assert (store.calls, held.trials(), imported) == ([], ["a"], [])
+    running = write(worker.open("b"), "b", steps=(10,))
+    planner.go()
+    assert one(store) == (STEPS, "finished", "FINISHED")
+    assert (held.trials(), imported) == (["b"], []), "which is still written"
+    running.close()
+
+
+def test_a_trial_that_runs_for_long_is_delivered_by_the_process_that_trains_it(
+    held: Spool, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported: list[str] = []
+    monkeypatch.setattr(courier_module.store, "preload", lambda: imported.append("mlflow"))
+    worker = StillCourier(held, [], leaves=True)
+    log = write(worker.open("a"), "a", steps=(10,))
+    worker.go()
+    assert not store.calls, "it would be imported beside a trial's draws"
+    log.rung(rung(20))
+    log.write()
+    assert imported == ["mlflow"], "at a rung"
+    worker.go()
+    assert one(store) == (STEPS[:2], "running", "RUNNING")
+    log.rung(rung(30))
+    finish(log)
+    worker.go()
+    assert one(store) == (STEPS, "finished", "FINISHED")
+    assert (held.trials(), imported) == ([], ["mlflow"])
 
 
 def test_a_result_that_came_too_late_is_crashed_in_the_end(held: Spool, store: FakeStore) -> None:

@@ -343,6 +343,15 @@ def test_a_schedule_is_shown_relative_to_the_arms_own_rate() -> None:
     np.testing.assert_allclose(shape.multiplier, [0.5, 0.2])
 
 
+def test_a_rate_that_was_held_falls_right_after_the_point_that_held_it() -> None:
+    logged = {names.LR: Curve(np.array([20, 40, 50, 60, 80]), np.array([0.1, 0.1, 0.1, 0.01, 0.01]))}
+    arm = made({"schedule": "plateau"}, confirmed(1.0, curves=logged), fixed={"lr": 0.1})
+    trace = learning_rate.applied(group(arm).arms[0])
+    assert trace is not None
+    assert trace.steps.tolist() == [19, 39, 49, 50, 59, 79]
+    assert trace.rates.tolist() == [0.1, 0.1, 0.1, 0.01, 0.01, 0.01]
+
+
 def test_seconds_need_two_timed_arms() -> None:
     falling = {names.VAL_LOSS: Curve(np.array([0, 50, 100]), np.array([2.0, 1.5, 1.0]))}
     timed = [

@@ -171,7 +171,7 @@ def _program(arm: Arm, task: Trainable, device: torch.device, warnings: list[str
         num_steps=arm.trainer.steps,
         batch_size=batch_size,
         num_rungs=arm.trainer.rungs,
-        log_every=arm.trainer.log_every,
+        log_every=arm.trainer.steps_per_point,
         accumulate=arm.trainer.accumulate,
         decay_all=arm.decay.apply_to == "all",
         precision=arm.trainer.precision,  # type: ignore[arg-type]
@@ -201,7 +201,7 @@ def _loop_program(arm: Arm, loop: Loop, device: torch.device, warnings: list[str
         num_steps=arm.trainer.steps,
         batch_size=arm.task.batch_size or loop.batch_size,
         num_rungs=arm.trainer.rungs,
-        log_every=arm.trainer.log_every,
+        log_every=arm.trainer.steps_per_point,
         decay_all=arm.decay.apply_to == "all",
         divergence_factor=arm.trainer.divergence_factor,
         deterministic=arm.trainer.deterministic,

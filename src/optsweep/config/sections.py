@@ -22,6 +22,9 @@ AUTO_LAG: Any = "auto"
 AUTO_LANES: Any = "auto"
 """As `trainer.lanes`: as many as are found to be fastest, which is decided once for a sweep, by trying."""
 
+AUTO_LOG: Any = "auto"
+"""As `trainer.log_every`: what makes about 50 points of a curve, which the arm's program has in its place."""
+
 AUTO_TRIALS: Any = "auto"
 """As `search.trials`: one of the two numbers below, which the arm puts in its place."""
 
@@ -38,6 +41,8 @@ MOST_STEPS, MOST_TRIALS = 10**7, 10**5
 
 LEAST_LAG, TRIALS_A_LAG = 2, 16
 """Of a search whose lag is auto: two, or one for each so many trials."""
+CURVE_POINTS = 50
+"""Of training in a trial, about: one more at each rung between two of them."""
 
 ONE_SEARCH, TRIALS = 32, 16
 """Trials of a search of several keys that a verdict rests on alone, and of any other."""
@@ -175,7 +180,7 @@ class TrainerConfig(Keyed):
     precision: Annotated[str, Key("trainer.precision", checked(choice, choices=("fp32", "bf16")))] = "fp32"
     clip_norm: Annotated[float | None, Key("trainer.clip_norm", optional(number, above=0.0))] = None
     rungs: Annotated[int, Key("trainer.rungs", checked(whole, most=10**5))] = 12
-    log_every: Annotated[int, Key("trainer.log_every", checked(whole, most=MOST_STEPS))] = 10
+    log_every: Annotated[int, Key("trainer.log_every", either("auto", whole, most=MOST_STEPS))] = AUTO_LOG
     accumulate: Annotated[int, Key("trainer.accumulate", checked(whole, most=10**6))] = 1
     threads: Annotated[int, Key("trainer.threads", checked(whole, most=1024))] = 1
     divergence_factor: Annotated[float, Key("trainer.divergence_factor", checked(number, above=1.0))] = 2.0
@@ -194,6 +199,19 @@ class TrainerConfig(Keyed):
     def in_lanes(self) -> bool:
         """Whether trials are to train side by side."""
         return (self.given_lanes or 1) > 1
+
+    @property
+    def steps_per_point(self) -> int:
+        """Steps from one logged point to the next."""
+        return steps_per_point(self.steps) if self.log_every == AUTO_LOG else self.log_every
+
+
+def steps_per_point(num_steps: int) -> int:
+    """The least of 1, 2, 5, 10, 20, 50, … with which a trial has no more than `CURVE_POINTS` points."""
+    every = 1
+    while num_steps > every * CURVE_POINTS:
+        every = every * 5 // 2 if str(every).startswith("2") else 2 * every
+    return every
 
 
 @dataclass(frozen=True)

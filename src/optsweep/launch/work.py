@@ -13,7 +13,9 @@ from optsweep.launch.planner import Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.stop import StopRequest
 from optsweep.launch.worker import Job, Worker
+from optsweep.tracking.courier import Courier
 from optsweep.tracking.outage import Outage, StoreFailureError, passes, patiently
+from optsweep.tracking.spool import Spool
 
 POLL_SECONDS = 1.0
 """The planner wakes up when a trial ends, and this often."""
@@ -37,10 +39,7 @@ def work(
             if pool is None:
                 _work_here(planner, jobs, observe, stop, storage)
             else:
-                pool.assign(jobs)
-                while not stop.asked and not _step(planner, storage):
-                    observe(Progressed(planner.progress))
-                    _watch(pool, planner, stop, storage)
+                _work_there(planner, jobs, pool, observe, stop, storage)
         except KeyboardInterrupt:  # the second one
             with contextlib.suppress(Exception):  # of a write that it cut off
                 _stop(planner, pool, command, observe, storage)
@@ -90,6 +89,19 @@ def _stop(planner: Planner, pool: Pool | None, command: str, observe: Observer, 
     with contextlib.suppress(StoreFailureError):  # the next call finds that its workers are gone
         patiently(lambda: planner.release_all("interrupted by the user"), storage, lambda: True)
     observe(Stopped(sum(p.done for p in planner.progress), sum(p.total for p in planner.progress), command))
+
+
+def _work_there(
+    planner: Planner, jobs: Sequence[Job], pool: Pool, observe: Observer, stop: StopRequest, storage: Outage
+) -> None:
+    """Workers train; this process has MLflow anyway, and delivers what they write."""
+    first = jobs[0].arm
+    spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
+    with contextlib.closing(Courier(spool, seconds=POLL_SECONDS)):
+        pool.assign(jobs)
+        while not stop.asked and not _step(planner, storage):
+            observe(Progressed(planner.progress))
+            _watch(pool, planner, stop, storage)
 
 
 def _work_here(planner: Planner, jobs: Sequence[Job], observe: Observer, stop: StopRequest, storage: Outage) -> None:

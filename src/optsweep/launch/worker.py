@@ -76,6 +76,7 @@ class Worker:
         watch: Watch = _unwatched,
         workers: int = 1,  # of the sweep, who share what waits
         told: Callable[[], None] = lambda: None,  # that a trial has a result
+        delivers: bool = True,  # else another process takes what it writes to MLflow
     ) -> None:
         first = jobs[0].arm
         self.jobs, self.stopping, self.called, self.watch = jobs, stopping, called, watch
@@ -85,9 +86,10 @@ class Worker:
         self._storage = storage_outage(first.storage, spool.folder)
         self.studies = self.waiting(lambda: opened(first.storage, first.sweep))
         self.checkpoints = Checkpoints.of(first.storage, first.sweep)
-        store.preload()
-        self.courier = Courier(spool)
         self.room = LaneRoom()
+        if delivers:
+            store.preload()
+        self.courier = Courier(spool, leaves=not delivers)
         self.name = process_name()
         self._next = os.getpid() % len(jobs)
 

@@ -1,4 +1,4 @@
-"""A thread beside the training that delivers what its process writes into the spool, and what dead ones have left."""
+"""Threads that deliver what lies in the spool: one of the planner's process, and of each worker for its long trials."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from optsweep.tracking import store
 from optsweep.tracking.delivery import Delivery
 from optsweep.tracking.outage import (
     FIRST_PAUSE,
@@ -25,7 +26,7 @@ from optsweep.tracking.records import Record
 from optsweep.tracking.spool import Spool, TrialFile, opened
 
 ABANDONED_SECONDS = 5.0
-"""Between two looks for files whose writers are gone."""
+"""Between two looks for files that nobody writes any more."""
 
 RUNNING_SECONDS = 10.0
 """Between two deliveries of a trial that runs."""
@@ -50,6 +51,8 @@ class Letter:
 
     def write(self) -> None:
         """Write what was kept; on a full disk it stays in memory."""
+        if self.is_due():
+            self._courier.prepare()
         try:
             self.file.write()
         except OSError as error:
@@ -74,14 +77,26 @@ class Letter:
 
 
 class Courier:
-    """A thread that delivers what trials of this process write, and files whose writers are gone.
+    """A thread that delivers what trials of this process write, and every `seconds` files that nobody writes any more.
+
+    With `leaves` another process does the latter, trials of this one that have ended among them: then only those that
+    run for long are delivered here, and a process whose trials are short never imports MLflow.
 
     A store that fails is tried again for as long as the process lives. Use `close`, or what waits is left to others.
     """
 
-    def __init__(self, spool: Spool, say: Callable[[str], None] = complain, *, start: bool = True) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        say: Callable[[str], None] = complain,
+        *,
+        seconds: float = ABANDONED_SECONDS,
+        leaves: bool = False,
+        start: bool = True,
+    ) -> None:
         self._postman = Postman(spool)
         self._spool, self._say = spool, say
+        self._seconds, self._leaves, self._ready = seconds, leaves, not leaves
         self._outage = tracking_outage(spool.tracking_uri, spool.folder, training=True)
         self._disk = disk_outage(spool.folder)
         self._outage.say = self._disk.say = say
@@ -105,6 +120,13 @@ class Courier:
             self.letters.append(letter)
         return letter
 
+    def prepare(self) -> None:
+        """Import what is needed, in the thread that calls: at a rung, before any trial's next draw."""
+        if not self._ready:
+            store.preload()
+            self._ready = True
+            self.wake()
+
     def wake(self) -> None:
         """There is something to deliver."""
         self._news.set()
@@ -117,7 +139,7 @@ class Courier:
             if letter.delivery is None and letter is not self._busy:
                 self.letters.remove(letter)
                 letter.file.close()
-                self._closed.append(letter.trial)
+                self._leave(letter.trial)
             else:
                 self._ending.add(letter)
         self.wake()
@@ -137,7 +159,7 @@ class Courier:
             self._news.clear()
             if self.once():
                 pause = FIRST_PAUSE
-                self._news.wait(ABANDONED_SECONDS)
+                self._news.wait(self._seconds)
             else:
                 self._rest(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -168,14 +190,14 @@ class Courier:
 
     def _round(self) -> None:
         for letter in list(self.letters):
-            if letter in self._ending or letter.is_due():
+            if letter in self._ending or (self._ready and letter.is_due()):
                 self._of_one(letter.trial, partial(self._bring, letter))
         while self._closed:
             trial = self._closed[0]
             self._of_one(trial, partial(self._postman.deliver, trial))
             self._closed.popleft()
         now = time.monotonic()
-        if now - self._looked >= ABANDONED_SECONDS or self._stopping:
+        if not self._leaves and (now - self._looked >= self._seconds or self._stopping):
             own = {letter.trial for letter in self.letters}
             for trial in self._spool.trials():
                 if trial not in own:
@@ -231,7 +253,12 @@ class Courier:
         for letter in [letter for letter in self.letters if letter in self._ending]:
             self._drop(letter)
             if not self._stopping:
-                self._closed.append(letter.trial)
+                self._leave(letter.trial)
+
+    def _leave(self, trial: str) -> None:
+        """The file of a trial is anybody's."""
+        if not self._leaves:
+            self._closed.append(trial)
 
     def _drop(self, letter: Letter) -> None:
         with self._lock:

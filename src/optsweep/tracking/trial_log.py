@@ -64,6 +64,7 @@ class TrialLog:
         self.points = list(before)  # of all curves
         self._before = {key: max(p[3] for p in before if p[0] == key) for key in {p[0] for p in before}}
         self._kept = 0  # how many of them the sink has
+        self._last: Rung | None = None  # after the first step
         self._written = time.monotonic()
         begun = Opened(
             id=head.id,
@@ -94,9 +95,7 @@ class TrialLog:
             self._add(names.LR, point.lr, point.step)
             self._add(names.GRAD_NORM, point.grad_norm, point.step)
             self._add(names.UPDATE_RATIO, point.update_ratio, point.step)
-        if rung.step:
-            self._add(names.TRAIN_SECONDS, rung.train_seconds, rung.step)
-            self._add(names.PEAK_BYTES, float(rung.peak_bytes), rung.step)
+        self._last = rung if rung.step else None
         if time.monotonic() - self._written > WRITE_SECONDS:
             self.write()
 
@@ -117,7 +116,7 @@ class TrialLog:
             self._add(names.test_metric(self.metric), outcome.test_score, outcome.step)
             for block, loss in enumerate(outcome.test_blocks):
                 self._add(names.TEST_BLOCKS, loss, block)
-        self._add(names.TRAIN_SECONDS, outcome.train_seconds, outcome.step)
+        self._cost(outcome.train_seconds, outcome.step)
         self._keep_points()
         self._sink.add(*(TextFile(name, text) for name, text in outcome.artifacts.items()))
         end = TrialEnd(Status(outcome.end.value), outcome.reason, outcome.train_seconds, outcome.state_bytes)
@@ -126,6 +125,8 @@ class TrialLog:
 
     def crash(self, reason: str) -> None:
         """Write that it crashed, or that its result doesn't count; nothing more comes."""
+        if self._last is not None:
+            self._cost(self._last.train_seconds, self._last.step)
         self._keep_points()
         self._sink.add(_ended(TrialEnd(Status.CRASHED, reason), failed=True))
         self._sink.write()
@@ -134,6 +135,12 @@ class TrialLog:
     def close(self) -> None:
         """Its study has been told."""
         self._sink.close()
+
+    def _cost(self, seconds: float, step: int) -> None:
+        """What it has cost, once: points at every rung would be a tenth of all."""
+        self._add(names.TRAIN_SECONDS, seconds, step)
+        if self._last is not None:
+            self._add(names.PEAK_BYTES, float(self._last.peak_bytes), step)
 
     def _add(self, key: str, value: float, step: int) -> None:
         if step > self._before.get(key, -1):  # a checkpoint that didn't fit has it told from the beginning

@@ -165,6 +165,7 @@ class _Serving:
                 watch=self._watchdog.watching,
                 workers=workers,
                 told=lambda: self._say(Worked()),
+                delivers=False,
             )
         with contextlib.closing(worker):
             self._say(Ready(worker.name))

@@ -14,7 +14,7 @@ from optsweep.report.figures.canvas import FigurePlan, blank, colour, legend, le
 from optsweep.report.figures.curves import curves
 from optsweep.report.wording import listed, number
 from optsweep.tracking import names
-from optsweep.tracking.reader import LEARNING_RATE
+from optsweep.tracking.reader import LEARNING_RATE, Curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,10 +37,18 @@ def applied(arm: ArmResult) -> Applied | None:
     if schedule is not None and rate is not None and arm.arm.trials:
         found = Applied(schedule.steps, rate * schedule.multipliers, logged=False)
     elif traces := curves(arm, names.LR):
-        found = Applied(traces[0].steps - 1, traces[0].values, logged=True)  # logged by the number of steps done
+        found = _logged(traces[0])
     else:
         return None
     return found if np.isfinite(found.rates).all() and found.rates.max() > 0 else None
+
+
+def _logged(trace: Curve) -> Applied:
+    """A trial's own points, at the number of steps done. A rate that was held fell right after a rung, a point too."""
+    steps, rates = trace.steps - 1, trace.values
+    changes = np.diff(rates)
+    falls = np.flatnonzero((changes[:-1] == 0) & (changes[1:] < 0)) + 2
+    return Applied(np.insert(steps, falls, steps[falls - 1] + 1), np.insert(rates, falls, rates[falls]), logged=True)
 
 
 def plans(group: Group) -> list[FigurePlan]:

@@ -81,7 +81,7 @@ class _Heard:
     def of(cls, report: Reported, running: RunningTrial) -> _Heard:
         """As they stand now."""
         training = running.clock.stop()
-        numbers = list(zip(*running.take_losses(), strict=True))
+        numbers = list(zip(*running.losses.take(), strict=True))
         numbers += [(report.step, value) for value in (report.loss, *report.metrics.values())]
         state = sum(optimizer.state_bytes() for optimizer in running.optimizers)
         return cls(report, time.perf_counter(), training, state, numbers)

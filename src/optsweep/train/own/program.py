@@ -240,7 +240,7 @@ class _Referee:
     def _points(self) -> list[Point]:
         """Training since the report before: norms of the steps that were watched, mean losses up to each."""
         norms = self.running.lead.take_norms() if self.running.lead is not None else []
-        losses, values = self.running.take_losses()
+        losses, values = self.running.losses.take()
         points, first = [], 0
         for found in norms:
             end = next((i for i, step in enumerate(losses) if step > found.step), len(losses))

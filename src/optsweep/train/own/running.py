@@ -30,6 +30,7 @@ from optsweep.train.own.batches import (
 from optsweep.train.own.clock import Clock
 from optsweep.train.own.faults import LoopError, Pruned, Stop, TrialOver
 from optsweep.train.own.keeping import NOT_KEPT, Held, Keeping, Stateful
+from optsweep.train.own.losses import Losses
 from optsweep.train.own.optimizer import TrialOptimizer, groups_of
 from optsweep.train.own.report import REQUIRED, Listener, Number, Reported, number_of, numbers_of
 from optsweep.train.own.terms import Terms
@@ -58,7 +59,7 @@ class RunningTrial:
         self.optimizers: list[TrialOptimizer] = []
         self.lead: TrialOptimizer | None = None  # the first that goes by the budget, whose norms are shown
         self.models: list[nn.Module] = []
-        self._losses: list[tuple[int, Number]] = []  # with the steps that were done
+        self.losses = Losses()
         self.seen: Seen | None = None
         self.tested: Reported | None = None
         self.finished = False
@@ -170,10 +171,10 @@ class RunningTrial:
     def log(self, *, train_loss: Number) -> None:
         """Keep the loss of a training step, which is not waited for."""
         if isinstance(train_loss, Tensor) and train_loss.numel() == 1:
-            self._losses.append((self.done, train_loss.detach()))
+            self.losses.add(self.done, train_loss.detach())
             return
         with self._watched():
-            self._losses.append((self.done, number_of("trial.log(): train_loss", train_loss)))
+            self.losses.add(self.done, number_of("trial.log(): train_loss", train_loss))
 
     @property
     def done(self) -> int:
@@ -291,18 +292,6 @@ class RunningTrial:
         self.lead = self._loader = None
 
     # -- behind the scenes --------------------------------------------------------------------------------------------
-
-    def take_losses(self) -> tuple[list[int], list[float]]:
-        """The training losses that were logged since the last call, and how many steps were done then."""
-        taken, self._losses = self._losses, []
-        steps = [step for step, _ in taken]
-        tensors = [
-            value.reshape(()).float() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float32)
-            for _, value in taken
-        ]
-        if not tensors:
-            return steps, []
-        return steps, torch.stack([tensor.to(tensors[0].device) for tensor in tensors]).tolist()
 
     def _heard(self, said: Reported) -> bool:
         """Whether the trial ends with this report."""
