@@ -1,4 +1,4 @@
-"""A stream of trials through lanes: trial-steps per CPU second, refilled as lanes get free and batch by batch, in turn.
+"""A stream of trials through lanes: trial-steps per CPU second, refilled as lanes get free and in batches, in turn.
 
 `python benchmarks/refill.py [TASK [TRIALS [STEPS [ROUNDS]]]]`: a quarter of the trials is pruned half-way. All of the
 loop counts: evaluation, points, and making the models.
@@ -60,4 +60,5 @@ def main(task: str = "digits_mlp", trials: int = 200, steps: int = 600, rounds: 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2], *map(int, sys.argv[2:5]))
+    name, *counts = sys.argv[1:] or ["digits_mlp"]
+    main(name, *map(int, counts))

@@ -29,7 +29,7 @@ from optsweep.optim.schedules import Schedule
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater
-from optsweep.train.arena import Arena, Part
+from optsweep.train.arena import Arena, SomeLanes
 from optsweep.train.evaluate import evaluate
 from optsweep.train.loop import train
 from optsweep.train.program import Program
@@ -207,7 +207,7 @@ def test_lanes_begin_where_all_have_their_rungs_unless_that_is_rare(period: int,
 def test_only_lanes_whose_rung_it_is_are_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def noted(program: Program, part: Arena | Part, *rest: Any) -> torch.Tensor:
+    def noted(program: Program, part: Arena | SomeLanes, *rest: Any) -> torch.Tensor:
         seen.append(part.lanes)
         return evaluate(program, part, *rest)
 

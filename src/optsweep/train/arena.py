@@ -33,7 +33,7 @@ class _Selected(dict[str, Tensor]):
 
 
 @dataclass(frozen=True)
-class Part:
+class SomeLanes:
     """Some lanes of an arena, as it has them."""
 
     module: nn.Module
@@ -92,10 +92,10 @@ class Arena:
         """Number of lanes, padding included."""
         return self.params.shape[0]
 
-    def part(self, lanes: Sequence[int]) -> Part:
+    def part(self, lanes: Sequence[int]) -> SomeLanes:
         """Copies of these lanes, to be looked at."""
         index = torch.tensor(lanes, device=self.device)
-        return Part(
+        return SomeLanes(
             self.module,
             self.params.index_select(0, index),
             _Selected(self.state, index),

@@ -14,7 +14,7 @@ from optsweep.tasks.base import Split
 from optsweep.tasks.data import Stretch
 from optsweep.tasks.meters import Means
 from optsweep.tasks.nest import Nest
-from optsweep.train.arena import Arena, Part
+from optsweep.train.arena import Arena, SomeLanes
 from optsweep.train.forward import Tensors
 from optsweep.train.program import Program
 from optsweep.train.randomness import EVALUATION_SEED, RECALIBRATION_SEED, seed_stream, step_seeds
@@ -37,7 +37,7 @@ SPREAD_GROUPS = 16
 @torch.no_grad()
 def evaluate(
     program: Program,
-    arena: Arena | Part,
+    arena: Arena | SomeLanes,
     scratch: nn.Module,
     weights: Tensors,
     split: Split,
@@ -61,7 +61,7 @@ def evaluate(
 @torch.no_grad()
 def spread(
     program: Program,
-    arena: Arena | Part,
+    arena: Arena | SomeLanes,
     scratch: nn.Module,
     weights: Tensors,
     recordings: Recordings | None = None,
@@ -79,7 +79,7 @@ def spread(
 @torch.no_grad()
 def block_losses(
     program: Program,
-    arena: Arena | Part,
+    arena: Arena | SomeLanes,
     scratch: nn.Module,
     weights: Tensors,
     recordings: Recordings | None = None,
@@ -98,7 +98,7 @@ def block_losses(
 
 def _of_equal(
     program: Program,
-    arena: Arena | Part,
+    arena: Arena | SomeLanes,
     scratch: nn.Module,
     weights: Tensors,
     split: Split,
@@ -131,7 +131,7 @@ class _Portions:
 
 def _scored(
     program: Program,
-    arena: Arena | Part,
+    arena: Arena | SomeLanes,
     scratch: nn.Module,
     weights: Tensors,
     batches: _Portions,
@@ -142,7 +142,7 @@ def _scored(
     if recordings is not None and not running_norms(scratch):  # whose statistics are made of batches drawn anew
 
         def scores_of(inputs: Inputs) -> Callable[[Nest], tuple[Tensor, Nest]]:
-            part = Part(arena.module, arena.params, {}, *inputs[1:])
+            part = SomeLanes(arena.module, arena.params, {}, *inputs[1:])
             scratch.eval()
             return (_stacked if program.stacked else _plain)(program, part, scratch, inputs[0])
 
@@ -166,7 +166,7 @@ def _scored(
 
 
 def _plain(
-    program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors
+    program: Program, arena: Arena | SomeLanes, scratch: nn.Module, weights: Tensors
 ) -> Callable[[Nest], tuple[Tensor, Nest]]:
     """Scores by `scratch`, which takes up the weights and the state of the module that trains."""
     forward = program.forward
@@ -206,7 +206,7 @@ def load(scratch: nn.Module, trained: nn.Module, weights: Tensors) -> None:
 
 
 def _stacked(
-    program: Program, arena: Arena | Part, scratch: nn.Module, weights: Tensors
+    program: Program, arena: Arena | SomeLanes, scratch: nn.Module, weights: Tensors
 ) -> Callable[[Nest], tuple[Tensor, Nest]]:
     """Scores of all lanes by `scratch` as a template."""
     buffers = {name: buffer.clone() for name, buffer in arena.buffers.items()}

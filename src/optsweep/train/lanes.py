@@ -133,7 +133,7 @@ def logged(lanes: Sequence[Lane], every: int, first: int, end: int) -> dict[int,
 
 
 @dataclass(frozen=True)
-class Numbers:
+class StepNumbers:
     """The numbers of the ticks from `first` on: every lane's `tables`, `[n]` each by name."""
 
     first: int
@@ -149,17 +149,17 @@ class Numbers:
         return np.stack([np.stack([table[name] for table in rows], 1) for name in rows[0]], 1)
 
 
-def numbers(lanes: Sequence[Lane], update: Updater, first: int, end: int) -> Numbers:
+def numbers(lanes: Sequence[Lane], update: Updater, first: int, end: int) -> StepNumbers:
     """The numbers of ticks `first` to `end`."""
     tables: list[dict[str, Floats]] = []
     for lane in lanes:
         lane.multipliers.extend(end - lane.start)
         now = lane.multipliers.values[lane.step : end - lane.start]
         tables.append(update.coefficients(lane.trial.hyper, now, lane.past))
-    return Numbers(first, tables)
+    return StepNumbers(first, tables)
 
 
-def coefficients(program: Program, update: Updater, numbers: Numbers) -> Sequence[Coefficients]:
+def coefficients(program: Program, update: Updater, numbers: StepNumbers) -> Sequence[Coefficients]:
     """Per tick, as the update takes them: floats for one lane, `[K, 1]` tensors for several."""
     names = list(numbers.tables[0])
     if not program.stacked:

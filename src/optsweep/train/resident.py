@@ -23,7 +23,7 @@ from optsweep.tasks.data import Indexed, Stretch
 from optsweep.tasks.nest import Nest
 from optsweep.train.arena import Arena
 from optsweep.train.graphs import Graphs, Recorder, Replay
-from optsweep.train.lanes import Numbers
+from optsweep.train.lanes import StepNumbers
 from optsweep.train.program import Program
 from optsweep.train.record import Record
 from optsweep.train.steps import Take
@@ -53,7 +53,7 @@ class Resident:
         """Inside, steps may be taken."""
         return self._recorder.running() if self._recorder else nullcontext()
 
-    def taking(self, spans: Sequence[Stretch], plan: Numbers, record: Record) -> Take:
+    def taking(self, spans: Sequence[Stretch], plan: StepNumbers, record: Record) -> Take:
         """Upload what the steps of a stretch need; returns what takes them, in their order."""
         indices, names = self.data.indices(spans, self.batch_size), tuple(plan.tables[0])
         if len(indices) > self._room or names != self._names:

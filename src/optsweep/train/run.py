@@ -11,13 +11,13 @@ from typing import Any, Protocol
 from optsweep.optim.updater import Updater
 from optsweep.tasks.base import Split
 from optsweep.tasks.data import Stretch
-from optsweep.train.arena import Arena, Part
+from optsweep.train.arena import Arena, SomeLanes
 from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer, Saved
 from optsweep.train.device import peak_bytes, reset_peak, synchronize
 from optsweep.train.evaluate import block_losses, evaluate, spread
 from optsweep.train.forward import Tensors
 from optsweep.train.graphs import Graphs
-from optsweep.train.lanes import Lane, Numbers, coefficients, logged, numbers
+from optsweep.train.lanes import Lane, StepNumbers, coefficients, logged, numbers
 from optsweep.train.program import Program
 from optsweep.train.randomness import step_seeds
 from optsweep.train.rare import Rare
@@ -167,7 +167,7 @@ class Run:
             lane.rung_seconds += seconds
         return seconds
 
-    def _taking(self, spans: Sequence[Stretch], plan: Numbers, record: Record) -> Take:
+    def _taking(self, spans: Sequence[Stretch], plan: StepNumbers, record: Record) -> Take:
         """What takes the step of a tick, of ticks in their order."""
         program, arena, update = self.program, self.arena, self.update
         batches = self.data.training(spans, program.batch_size, program.accumulate, program.device)
@@ -239,7 +239,7 @@ class Run:
             stacks[0].put(other)
         return stacks[0] if stacks else None
 
-    def _shown(self, places: Sequence[int]) -> tuple[Arena | Part, Tensors]:
+    def _shown(self, places: Sequence[int]) -> tuple[Arena | SomeLanes, Tensors]:
         """These lanes, and the weights one would ship of them, the rare ones too."""
         part, weights = self.held.shown(places)
         return part, weights | {one.name: one.shipped().clone() for one in self.rare}

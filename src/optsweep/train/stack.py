@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optsweep.optim.layout import Layout
-from optsweep.train.arena import Arena, Part
+from optsweep.train.arena import Arena, SomeLanes
 from optsweep.train.checkpoint import Saved
 from optsweep.train.forward import Tensors
 from optsweep.train.lanes import LEAST_ROWS, Lane, last_coefficients, open_lane
@@ -71,7 +71,7 @@ class Stack:
             self.arena.keep(rows)
             self.update.keep(rows)
 
-    def shown(self, places: Sequence[int]) -> tuple[Arena | Part, Tensors]:
+    def shown(self, places: Sequence[int]) -> tuple[Arena | SomeLanes, Tensors]:
         """These lanes, a single one twice where lanes are vmapped, and the weights one would ship of them, by name.
 
         The weights lie apart from those that train.
@@ -80,7 +80,7 @@ class Stack:
         if self.program.stacked and len(rows) < LEAST_ROWS:
             rows *= LEAST_ROWS
         whole = len(rows) == arena.lanes and (len(places) == len(self.lanes) or not self.program.stacked)
-        part: Arena | Part = arena if whole else arena.part(rows)
+        part: Arena | SomeLanes = arena if whole else arena.part(rows)
         lanes, row = [self.lanes[k] for k in rows], part.params
         if lanes[0].last and arena.layout.slots:
             row = self.update.weights(row, part.state, last_coefficients(self.program, lanes))
