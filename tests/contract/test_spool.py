@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optsweep.tracking import names, outage, trial_log
-from optsweep.tracking import store as tracking_store
+from optsweep.tracking import store as opening
 from optsweep.tracking.delivery import AtOnce
 from optsweep.tracking.postman import deliver
 from optsweep.tracking.spool import Spool
@@ -92,7 +92,7 @@ def test_a_process_whose_trials_are_short_leaves_them_to_others_and_imports_noth
     held: Spool, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imported: list[str] = []
-    monkeypatch.setattr(tracking_store, "preload", lambda: imported.append("mlflow"))
+    monkeypatch.setattr(opening, "preload", lambda: imported.append("mlflow"))
     worker, planner = StillCourier(held, [], leaves=True), StillCourier(held, [])
     finish(write(worker.open("a"), "a"))
     worker.go(2)
@@ -108,7 +108,7 @@ def test_a_trial_that_runs_for_long_is_delivered_by_the_process_that_trains_it(
     held: Spool, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imported: list[str] = []
-    monkeypatch.setattr(tracking_store, "preload", lambda: imported.append("mlflow"))
+    monkeypatch.setattr(opening, "preload", lambda: imported.append("mlflow"))
     worker = StillCourier(held, [], leaves=True)
     log = write(worker.open("a"), "a", steps=(10,))
     worker.go()
