@@ -53,6 +53,21 @@ def test_metric(metric: str) -> str:
     return f"test/{metric}"
 
 
+def low(key: str) -> str:
+    """Of an arm's run: where the lower end of the mean's 95 % interval is, beside the curve of the mean."""
+    return f"{key}_low"
+
+
+def high(key: str) -> str:
+    """The upper end."""
+    return f"{key}_high"
+
+
+def has_ends(key: str) -> bool:
+    """Whether a mean over seeds is shown with its interval: what was measured, and not what was set."""
+    return key == TRAIN_LOSS or key.startswith(("val/", "test/"))
+
+
 SUPERSEDED = "superseded"
 """PHASE of a confirm trial whose setting is no longer the chosen one; reports leave it out."""
 
