@@ -6,11 +6,10 @@ MLflow shows parents first and hides their children, and draws no band by itself
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from optsweep.inference.repeats import independent
 from optsweep.inference.statistics import mean_interval
-from optsweep.launch.worker import Job
 from optsweep.tracking import names
 from optsweep.tracking.contents import History, histories
 from optsweep.tracking.names import Status
@@ -22,9 +21,12 @@ from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
 
 
-def summarise_arms(tracker: Tracker, jobs: Sequence[Job]) -> None:
-    """Write every arm's curves, over the confirm trials that finished; where they are as before, nothing is sent."""
-    finished = {job.parent_run: _finished(tracker, job) for job in jobs}
+def summarise_arms(tracker: Tracker, arms: Mapping[str, str]) -> None:
+    """Write the curves of these arms to their runs, over the confirm trials that finished.
+
+    Where they are as before nothing is sent.
+    """
+    finished = {run: _finished(tracker, arm) for arm, run in arms.items()}
     wanted = {run: keys for held in finished.values() for run, keys in held.values()}
     found = histories(tracker.client, wanted)
     for run_id, trials in finished.items():
@@ -37,10 +39,10 @@ def summarise_arms(tracker: Tracker, jobs: Sequence[Job]) -> None:
         rewrite_curves(tracker, run_id, points)
 
 
-def _finished(tracker: Tracker, job: Job) -> dict[int, tuple[str, list[str]]]:
+def _finished(tracker: Tracker, arm: str) -> dict[int, tuple[str, list[str]]]:
     """Run and curves by seed; of a slot that ran twice, the last."""
     found = {}
-    for run in tracker.trials(job.arm.name, Phase.CONFIRM):
+    for run in tracker.trials(arm, Phase.CONFIRM):
         if run.data.tags.get(names.STATUS) == Status.FINISHED:
             head = TrialHead.of(run.data.tags, run.data.params)
             found[head.repeat, head.slot] = head.seed, (str(run.info.run_id), _drawn(run.data.metrics))

@@ -42,6 +42,7 @@ class Job:
     fingerprint: str
     parent_run: str
     program_keys: tuple[str, ...] = ()  # searched keys in which trials that train together are alike
+    colour: str = ""  # in MLflow's charts
 
 
 Watch = Callable[[Callable[[], bool], Callable[[str], None]], AbstractContextManager[None]]
@@ -211,15 +212,15 @@ class _Reporter:
             hyper=built.space.values(slot.params),
             lanes=len(self.works),
             id=work.id,
+            label=self.job.label,
+            colour=self.job.colour,
         )
-        repeat = f"repeat {work.repeat}, " if work.repeat else ""
-        name = f"{self.job.label} · {repeat}{work.phase.value} {slot.number}"
         metric = built.program.task.metric
         letter = self.worker.courier.open(work.id)
         resume = " ".join(reversed(work.earlier)) if kept.goes_on(place) else None
         before = kept.points[place]
         parent, again = self.job.parent_run, work.attempt > 0
-        return TrialLog(letter, parent, name, head, metric, again=again, resume=resume, before=before)
+        return TrialLog(letter, parent, head.run_name, head, metric, again=again, resume=resume, before=before)
 
     def on_rung(self, place: int, rung: Rung) -> None:
         """Log the rung, which is the progress that keeps the lease."""

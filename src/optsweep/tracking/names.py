@@ -19,9 +19,14 @@ TRIAL = PREFIX + "trial"  # of a trial: its id in the studies
 STATUS = PREFIX + "status"  # of a trial
 ERROR = PREFIX + "error"  # why a trial crashed or diverged, one line
 
+LABEL = "arm"  # of a trial: what its arm is called
+OUTCOME = PREFIX + "outcome"  # of an arm: what its comparison came to
+
 PARENT = "mlflow.parentRunId"  # MLflow's own: the arm's run of a trial
 NOTE = "mlflow.note.content"
 RUN_NAME = "mlflow.runName"
+VIEW = "mlflow.sharedViewState."  # of an experiment, with a prepared view's key behind it
+COLOUR = "mlflow.runColor"  # in charts
 
 # Metrics of a trial: ten keys at most, two more where a metric decides, because the MLflow UI draws one chart for each.
 # step = optimizer steps done.
@@ -36,6 +41,21 @@ VAL_OBJECTIVE = "val/objective"  # where a metric decides, its value, lower is b
 TEST_OBJECTIVE = "test/objective"
 TRAIN_SECONDS = "cost/train_seconds"  # pure training time so far, evaluation and tracking excluded
 PEAK_BYTES = "cost/peak_bytes"
+
+
+# Of the runs of a sweep and its arms, for people: what the report states.
+DIFFERENCE = "verdict/difference"  # of test losses, to the baseline
+MS_PER_STEP = "cost/ms_per_step"
+STATE_BYTES = "cost/state_bytes"
+
+ASIDE = (
+    *(LR, GRAD_NORM, UPDATE_RATIO, TEST_BLOCKS, TRAIN_SECONDS, PEAK_BYTES, MS_PER_STEP, STATE_BYTES),
+    *(DIFFERENCE, f"{DIFFERENCE}_low", f"{DIFFERENCE}_high", "verdict/p", "verdict/steps_ratio", "verdict/time_ratio"),
+)
+"""The metrics that are no losses."""
+
+LOG_LR = "log10_lr"
+"""Param of a trial: MLflow's charts have no logarithmic axis for params."""
 
 
 # As they are read, not as they are written: reports call what decides the loss, and the loss, if it doesn't, this.

@@ -6,6 +6,7 @@ file: its head is tags and params, its end tags, a param and metrics.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -235,7 +236,7 @@ class ArmSheet:
 
 _SEED, _SLOT, _REPEAT = "seed", "slot", "repeat"
 _ORIGIN, _LANES, _STATE_BYTES = "origin", "lanes", "state_bytes"
-_OF_MACHINES = (_REPEAT, _ORIGIN, _LANES, _STATE_BYTES)
+_NO_SETTINGS = (_REPEAT, _ORIGIN, _LANES, _STATE_BYTES, names.LOG_LR)
 _WORDS: Mapping[str, Setting] = {"True": True, "False": False, "None": None}
 
 
@@ -251,11 +252,21 @@ class TrialHead:
     hyper: Mapping[str, Setting]  # all hyperparameters and searched keys
     lanes: int = 1  # how many trials train at once beside and with this one
     id: str = ""  # of the trial in the studies: an attempt at a slot has one, and so has its run
+    label: str = ""  # what its arm is called
+    colour: str = ""  # that its arm has
 
     @property
     def repeat(self) -> int:
         """Which of the arm's searches it belongs to."""
         return repeat_of(self.seed)
+
+    @property
+    def run_name(self) -> str:
+        """What tells it from the others comes first: lists cut a name off at its end."""
+        repeat = f"repeat {self.repeat}, " if self.repeat else ""
+        rate = self.hyper.get("lr")
+        tried = f"lr {rate:.3g}" if self.phase is Phase.SEARCH and isinstance(rate, float) else ""
+        return " · ".join(filter(None, (f"{repeat}{self.phase.value} {self.slot}", tried, self.label)))
 
     def tags(self) -> dict[str, str]:
         """The tags of its run."""
@@ -265,12 +276,17 @@ class TrialHead:
             names.PHASE: self.phase.value,
             names.TRIAL: self.id,
             names.STATUS: Status.RUNNING.value,
+            **{key: text for key, text in ((names.LABEL, self.label), (names.COLOUR, self.colour)) if text},
         }
 
     def params(self) -> dict[str, str]:
         """The params of its run."""
         own = {_SEED: self.seed, _SLOT: self.slot, _REPEAT: self.repeat, _ORIGIN: self.origin, _LANES: self.lanes}
-        return {key: str(value) for key, value in {**self.hyper, **own}.items()}
+        return {key: str(value) for key, value in {**self.hyper, **self._logarithm(), **own}.items()}
+
+    def _logarithm(self) -> dict[str, str]:
+        rate = self.hyper.get("lr")
+        return {names.LOG_LR: f"{math.log10(rate):.4f}"} if isinstance(rate, float) and rate > 0 else {}
 
     @staticmethod
     def of(tags: Mapping[str, str], params: Mapping[str, str]) -> TrialHead:
@@ -284,6 +300,8 @@ class TrialHead:
             hyper={key: _setting(text) for key, text in trial_params(params).items() if key not in (_SEED, _SLOT)},
             lanes=_whole(params.get(_LANES), 1),
             id=tags.get(names.TRIAL, ""),
+            label=tags.get(names.LABEL, ""),
+            colour=tags.get(names.COLOUR, ""),
         )
 
 
@@ -317,8 +335,8 @@ class TrialEnd:
 
 
 def trial_params(params: Mapping[str, str]) -> dict[str, str]:
-    """A trial's params without those that only machines read: its hyperparameters, seed and slot."""
-    return {key: value for key, value in params.items() if key not in _OF_MACHINES}
+    """A trial's params without those that say how it ran: its hyperparameters, seed and slot."""
+    return {key: value for key, value in params.items() if key not in _NO_SETTINGS}
 
 
 def number(text: str | None) -> float | None:
