@@ -112,7 +112,7 @@ def describe_arm(tracker: Tracker, arm: Arm, known: Description, label: str, col
     tracker.write_sheet(run, sheet)
     # the label too: a grid that grew may tell its arms apart by more than before
     painted = {names.COLOUR: colour} if colour else {}
-    tracker.set_tags(run, {names.NOTE: _note(arm, known, label, known.facts), names.RUN_NAME: label, **painted})
+    tracker.set_tags(run, {names.NOTE: _note(arm, known, known.facts), names.RUN_NAME: label, **painted})
     tracker.set_params(run, {key: value for key, value in known.content.items() if value is not None})
     tracker.set_dataset(run, arm.task.name, known.facts.data, arm.task.target, {"num_train": known.num_train})
     tracker.log_text(run, without_secrets(arm.yaml), "config.yaml")
@@ -130,8 +130,10 @@ def describe_chosen(tracker: Tracker, job: Job, known: Description, facts: ArmFa
     said = [_setting(known.space.restored({**held.params, **held.choices})) for held in found if held is not None]
     if said[0]:
         chosen = f"Chosen: {said[0]}" if len(said) == 1 else "\n".join(["Chosen by each search:", "", *_listed(said)])
-        note = _note(job.arm, known, job.label, facts or sheet.facts or known.facts)
-        tracker.set_tags(job.parent_run, {names.NOTE: f"{note}\n\n{chosen}"})
+        note = _note(job.arm, known, facts or sheet.facts or known.facts)
+        tracker.set_tags(
+            job.parent_run, {names.NOTE: f"**{chosen}**\n\n{note}" if len(said) == 1 else f"{chosen}\n\n{note}"}
+        )
 
 
 def _setting(params: Mapping[str, Setting]) -> str:
@@ -163,14 +165,13 @@ def _values(dimension: Dimension) -> str:
     return ", ".join(map(str, dimension.choices)) if found is None else f"{found.low:g} – {found.high:g}"
 
 
-def _note(arm: Arm, known: Description, label: str, facts: ArmFacts) -> str:
+def _note(arm: Arm, known: Description, facts: ArmFacts) -> str:
     """Markdown shown on the arm's page in MLflow."""
     times = f"{searches_in_words(arm.repeats)}, each " if arm.repeats != 1 else ""
     rows = [f"| {key} | {_values(found)} | {found.source} |" for key, found in known.space.dimensions.items()]
     fixed = ", ".join(f"{key} = {value:g}" for key, value in known.space.fixed.items())
     return "\n".join(
         [
-            f"### {label}",
             f"{times}{arm.search.trials} search trials, "
             f"{in_words(arm.confirm_seeds)}, {facts.num_steps} steps of {facts.batch_size} samples, "
             f"{facts.num_parameters:,} parameters.",

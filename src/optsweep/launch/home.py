@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -240,12 +242,24 @@ def _whereabouts(run_id: str, experiment_id: str) -> str:
 
 
 def _code(command: str) -> str:
-    return f"```\n{command}\n```" if command else ""
+    return f"```\n{_folded(command)}\n```" if command else ""
+
+
+def _folded(command: str) -> str:
+    """A command over several lines, which would make the whole page as wide as it is long."""
+    try:
+        words = [shlex.quote(word) for word in shlex.split(command)]
+    except ValueError:
+        return command
+    lines = textwrap.wrap(
+        " ".join(word.replace(" ", "\0") for word in words), 76, break_long_words=False, break_on_hyphens=False
+    )
+    return " \\\n  ".join(lines).replace("\0", " ")
 
 
 def _escaped(text: str) -> str:
     """As Markdown shows it: names of arms have underscores in them."""
-    return re.sub(r"([_*<>\[\]`])", r"\\\1", text)
+    return re.sub(r"([_*\[\]`])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
 
 
 def _word(value: object) -> str:

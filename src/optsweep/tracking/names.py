@@ -6,21 +6,31 @@ per trial. Everything that only machines read is in the sheets of schema.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 PREFIX = "optsweep."
 
-# Tags, six at most on a run.
+# Tags, six at most on a run that people see: MLflow shows none that begins with its own prefix.
 KIND = PREFIX + "kind"  # sweep | arm | trial
-SCHEMA = PREFIX + "schema"  # of sweep and arm: the version of the sheets
-ARM = PREFIX + "arm"  # of arm and trial: the arm's name, unique in its sweep
+SCHEMA = "mlflow." + PREFIX + "schema"  # of sweep and arm: the version of the sheets
+ARM = "mlflow." + PREFIX + "arm"  # of arm and trial: the arm's name, unique in its sweep
 PHASE = PREFIX + "phase"  # of a trial: search | confirm | superseded; set aside, as an arm may be too
-TRIAL = PREFIX + "trial"  # of a trial: its id in the studies
+TRIAL = "mlflow." + PREFIX + "trial"  # of a trial: its id in the studies
 STATUS = PREFIX + "status"  # of a trial
 ERROR = PREFIX + "error"  # why a trial crashed or diverged, one line
 
 LABEL = "arm"  # of a trial: what its arm is called
 OUTCOME = PREFIX + "outcome"  # of an arm: what its comparison came to
+
+SEEN_BEFORE = {key: key.removeprefix("mlflow.") for key in (SCHEMA, ARM, TRIAL)}
+"""As stores have them that were begun when these were in sight."""
+
+
+def tag(tags: Mapping[str, str], key: str) -> str | None:
+    """A tag of a run, by its key or by that of before."""
+    return tags.get(key, tags.get(SEEN_BEFORE.get(key, key)))
+
 
 PARENT = "mlflow.parentRunId"  # MLflow's own: the arm's run of a trial
 NOTE = "mlflow.note.content"

@@ -292,14 +292,14 @@ class TrialHead:
     def of(tags: Mapping[str, str], params: Mapping[str, str]) -> TrialHead:
         """The head that a run's tags and params tell of."""
         return TrialHead(
-            arm=tags.get(names.ARM, ""),
+            arm=names.tag(tags, names.ARM) or "",
             phase=_enum(Phase, tags.get(names.PHASE), Phase.SEARCH),
             slot=_whole(params.get(_SLOT), 0),
             seed=_whole(params.get(_SEED), 0),
             origin=params.get(_ORIGIN, ""),
             hyper={key: _setting(text) for key, text in trial_params(params).items() if key not in (_SEED, _SLOT)},
             lanes=_whole(params.get(_LANES), 1),
-            id=tags.get(names.TRIAL, ""),
+            id=names.tag(tags, names.TRIAL) or "",
             label=tags.get(names.LABEL, ""),
             colour=tags.get(names.COLOUR, ""),
         )

@@ -97,6 +97,7 @@ class View:
             "orderByKey": self.order[0],
             "orderByAsc": self.order[1],
             "selectedColumns": list(self.columns),
+            "columnOrder": list(self.columns),
             "runsHiddenMode": "SHOW_ALL" if self.all_runs else "FIRST_10_RUNS",
             "compareRunCharts": charts,
             "compareRunSections": sections,
@@ -153,7 +154,7 @@ def _verdict(measured: Measured) -> View:
             Section("Training", (_banded(names.TRAIN_LOSS), *_INSIDE)),
             Section(_COST_OF, _COSTS),
         ),
-        (_tag(names.OUTCOME), *map(_metric, shown), *_LR, *_DEAR),
+        (*map(_metric, shown), *_LR, _tag(names.OUTCOME), *_DEAR),
         all_runs=False,
     )
 
