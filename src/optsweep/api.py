@@ -119,7 +119,7 @@ def run(
         written = waiting(
             arms[0], lambda: write_report(result.tracking_uri, [result.sweep], index.parent, helped=helped)
         )
-        waiting(arms[0], lambda: show_report(result.tracking_uri, result.sweep, index.parent))
+        waiting(arms[0], lambda: show_report(result.tracking_uri, result.sweep, index.parent, curves=False))
         waiting(arms[0], lambda: note_report(result))
     return Finished(result, written, index)
 
@@ -227,19 +227,15 @@ def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None, *,
     Raises UserError for a store that can't be opened, and ValueError, naming the nearest, for a sweep that isn't there.
     """
     from optsweep.launch.environment import num_cores
-    from optsweep.launch.home import show_report
-    from optsweep.report import helpers, write_report
+    from optsweep.launch.home import written_and_shown
+    from optsweep.report import helpers
     from optsweep.tracking.store import check
 
-    folder = out or REPORTS / "+".join(sweeps)
     with helpers(num_cores() if read_address(TRACKING_KEY, tracking_uri).is_there else 1) as helped:
         check(tracking_uri, create=False)
         for sweep in sweeps:
             _delivered(tracking_uri, storage, sweep)
-        written = write_report(tracking_uri, sweeps, folder, helped=helped)
-    if len(set(sweeps)) == 1:
-        show_report(tracking_uri, sweeps[0], folder)
-    return written
+        return written_and_shown(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), helped)
 
 
 def judge(

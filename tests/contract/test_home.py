@@ -20,11 +20,11 @@ from optsweep.report.verdict import Verdict
 from optsweep.tracking import links, names, store, views
 from optsweep.tracking.rewrite import rewrite_curves, rewrite_params
 from optsweep.tracking.schema import SearchTerms, SweepPlan, TrialHead
-from optsweep.tracking.views import Measured
+from optsweep.tracking.views import Common
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
 
-MEASURED = Measured("accuracy", "nats", searched=("lr", "weight_decay"))
+COMMON = Common("accuracy", "nats", searched=("lr", "weight_decay"))
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def test_a_sweep_s_page_leaves_the_choice_of_runs_to_its_view() -> None:
 # -- views ---------------------------------------------------------------------------------------------------------
 
 
-def opened(key: str, measured: Measured = MEASURED) -> Mapping[str, Any]:
-    return views.state_of(views.tags(measured)[names.VIEW + key])
+def opened(key: str, common: Common = COMMON) -> Mapping[str, Any]:
+    return views.state_of(views.tags(common)[names.VIEW + key])
 
 
 def charts(state: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
@@ -105,9 +105,9 @@ def test_the_verdict_has_each_arm_s_mean_with_both_ends_first_and_its_cost_last(
 
 
 def test_where_a_metric_decides_it_comes_before_the_loss() -> None:
-    ((first, second), *_) = charts(opened("verdict", Measured("auc", "nats", "1 − auc", ("lr",)))).values()
+    ((first, second), *_) = charts(opened("verdict", Common("auc", "nats", "1 − auc", ("lr",)))).values()
     assert (first["metricKey"], second["metricKey"]) == ("val/objective", "val/loss")
-    (score,) = charts(opened("verdict", Measured("auc")))["Score: mean over seeds, and its 95 % interval"]
+    (score,) = charts(opened("verdict", Common("auc")))["Score: mean over seeds, and its 95 % interval"]
     assert score["metricKey"] == "val/auc"
 
 
@@ -130,13 +130,13 @@ def test_seeds_are_grouped_by_arm() -> None:
 def test_mlflow_has_no_chart_to_add_to_a_view(key: str) -> None:
     """It makes one for every curve that no chart of a view is of, and puts it among the others."""
     state = opened(key)
-    assert set(MEASURED.curves) <= {chart.get("metricKey") for chart in state["compareRunCharts"]}
+    assert set(COMMON.curves) <= {chart.get("metricKey") for chart in state["compareRunCharts"]}
     uuids = [chart["uuid"] for chart in state["compareRunCharts"]]
     assert len(uuids) == len(set(uuids))
 
 
 def test_views_are_short_and_listed_in_reading_order() -> None:
-    tags = views.tags(MEASURED)
+    tags = views.tags(COMMON)
     assert all(len(text) < 5_000 for text in tags.values())  # of an experiment's tag, before MLflow 3.15
     told = sorted((json.loads(text) for text in tags.values()), key=lambda view: -int(view["createdAt"]))
     assert [view["name"].partition(":")[0] for view in told] == ["Verdict", "Search", "Seeds", "Cost"]
@@ -144,9 +144,9 @@ def test_views_are_short_and_listed_in_reading_order() -> None:
 
 
 def test_arms_have_in_common_what_all_of_them_search() -> None:
-    assert home.measured([(None, ["lr", "beta1"]), (None, ["weight_decay", "lr"])]).searched == ("lr",)
-    assert home.measured([(None, ["lr"]), (None, [])]).searched == ("lr",)  # one whose settings are given
-    assert home.measured([]).searched == ()
+    assert home.in_common([(None, ["lr", "beta1"]), (None, ["weight_decay", "lr"])]).searched == ("lr",)
+    assert home.in_common([(None, ["lr"]), (None, [])]).searched == ("lr",)  # one whose settings are given
+    assert home.in_common([]).searched == ()
 
 
 # -- what is said --------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_the_verdict_s_numbers_are_metrics_that_mlflow_takes(content: dict[str, 
     assert metrics["verdict/difference"] == told["paired_t"]["mean"]
     assert metrics["verdict/difference_low"] == told["paired_t"]["low"]
     assert metrics["verdict/p"] == told["p_holm"]
-    assert not [key for key in metrics if key not in MEASURED.curves]
+    assert not [key for key in metrics if key not in COMMON.curves]
     group = content["groups"][0]
     other = {**told, "candidate": "b", "steps_ratio": {"estimate": "inf"}}
     arms = [*group["arms"], {**group["arms"][0], "name": "b", "label": "muon + λ=0.1, no decay"}]
@@ -272,7 +272,7 @@ def test_a_report_is_shown_on_all_pages_of_its_sweep(tracker: Tracker, tmp_path:
     told = json.loads(json.dumps(content).replace("run-adamw", runs["adamw"]).replace("run-soap_x", runs["soap_x"]))
     (tmp_path / "results.json").write_text(json.dumps(told))
     for _ in range(2):  # again changes nothing
-        home.show_report(tracker.uri, "shown", tmp_path)
+        home.show_report(tracker.uri, "shown", tmp_path, curves=True)
     experiment = shown.client.get_experiment(shown.experiment_id)
     assert experiment.tags[names.NOTE].startswith("**Is soap_x better than adamw on charlm?**")
     assert {names.VIEW + key for key in views.KEYS} <= experiment.tags.keys()

@@ -19,12 +19,14 @@ from urllib.parse import quote
 
 from optsweep.inference.looks import in_words, searches_in_words
 from optsweep.launch.curves import summarise_arms
+from optsweep.launch.description import Description
+from optsweep.report import Helpers, Report, write_report
 from optsweep.report.wording import listed, setting
 from optsweep.tracking import links, names, views
 from optsweep.tracking.rewrite import rewrite_params
 from optsweep.tracking.schema import ArmFacts, ArmSheet, SweepPlan
 from optsweep.tracking.store import runs
-from optsweep.tracking.views import Measured
+from optsweep.tracking.views import Common
 from optsweep.tracking.writer import Tracker
 
 NOTE_CHARACTERS = 4_500
@@ -48,10 +50,10 @@ def show_plan(tracker: Tracker, run_id: str, plan: SweepPlan, tasks: Sequence[st
     _describe(tracker, run_id, "\n\n".join(filter(None, parts)))
 
 
-def show_views(tracker: Tracker, measured: Measured) -> None:
+def show_views(tracker: Tracker, common: Common) -> None:
     """Prepare MLflow's views of the sweep, unless these are there."""
     held = tracker.client.get_experiment(tracker.experiment_id).tags
-    for key, value in views.tags(measured).items():
+    for key, value in views.tags(common).items():
         if held.get(key) != value:
             tracker.client.set_experiment_tag(tracker.experiment_id, key, value)
 
@@ -60,22 +62,28 @@ def prepare_views(tracking_uri: str, sweep: str) -> None:
     """Views of a sweep that an earlier version ran."""
     tracker = Tracker(tracking_uri, sweep)
     found = runs(tracker.client, tracker.experiment_id, f"tags.`{names.KIND}` = 'arm'")
-    show_views(tracker, measured_of([tracker.arm_sheet(str(run.info.run_id)) for run in found]))
+    show_views(tracker, of_sheets([tracker.arm_sheet(str(run.info.run_id)) for run in found]))
 
 
-def measured(arms: Sequence[tuple[ArmFacts | None, Iterable[str]]]) -> Measured:
+def in_common(arms: Sequence[tuple[ArmFacts | None, Iterable[str]]]) -> Common:
     """What arms have in common, by their facts and the keys that each searches in a range."""
     facts = next((facts for facts, _ in arms if facts is not None), None)
     searched = [list(keys) for _, keys in arms if keys]
-    common = [key for key in (searched[0] if searched else []) if all(key in keys for keys in searched)]
+    shared = tuple(key for key in (searched[0] if searched else []) if all(key in keys for keys in searched))
     if facts is None:
-        return Measured("accuracy", searched=tuple(common))
-    return Measured(facts.metric, facts.loss_unit, facts.decides, tuple(common))
+        return Common("accuracy", searched=shared)
+    return Common(facts.metric, facts.loss_unit, facts.decides, shared)
 
 
-def measured_of(sheets: Sequence[ArmSheet | None]) -> Measured:
+def of_known(known: Sequence[Description]) -> Common:
+    """The same, of arms as their planner knows them."""
+    ranges = [[key for key, found in its.space.dimensions.items() if found.number is not None] for its in known]
+    return in_common([(its.facts, keys) for its, keys in zip(known, ranges, strict=True)])
+
+
+def of_sheets(sheets: Sequence[ArmSheet | None]) -> Common:
     """The same, of arms as their runs have them."""
-    return measured([(sheet.facts, sheet.space) for sheet in sheets if sheet is not None])
+    return in_common([(sheet.facts, sheet.space) for sheet in sheets if sheet is not None])
 
 
 def question(labels: Sequence[str], baseline: str, tasks: Sequence[str]) -> str:
@@ -114,13 +122,14 @@ def plan_params(plan: SweepPlan) -> dict[str, object]:
 # -- when its report is written ------------------------------------------------------------------------------------
 
 
-def show_report(tracking_uri: str, sweep: str, folder: Path) -> None:
-    """Let the sweep's pages say what its report in `folder` does."""
+def show_report(tracking_uri: str, sweep: str, folder: Path, *, curves: bool) -> None:
+    """Let the sweep's pages say what its report in `folder` does; `curves` too, unless the sweep has just done that."""
     content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     tracker = Tracker(tracking_uri, sweep)
     run_id = tracker.sweep_run()
     arms = [arm for group in content["groups"] for arm in group["arms"]]
-    summarise_arms(tracker, {arm["name"]: arm["run_id"] for arm in arms})
+    if curves:
+        summarise_arms(tracker, {arm["name"]: arm["run_id"] for arm in arms})
     _describe(tracker, run_id, description(content, tracker.experiment_id))
     _log(tracker, run_id, verdict_metrics(content))
     outcomes = _outcomes(content)
@@ -129,7 +138,15 @@ def show_report(tracking_uri: str, sweep: str, folder: Path) -> None:
         compared = _numbers(_comparison_of(content, arm["name"]))
         _log(tracker, arm["run_id"], {f"verdict/{key}": value for key, value in compared.items()} | costs(arm))
         tracker.set_tags(arm["run_id"], {names.OUTCOME: outcomes.get(arm["name"], "not compared")})
-    show_views(tracker, measured_of([tracker.arm_sheet(arm["run_id"]) for arm in arms]))
+    show_views(tracker, of_sheets([tracker.arm_sheet(arm["run_id"]) for arm in arms]))
+
+
+def written_and_shown(tracking_uri: str, sweeps: Sequence[str], folder: Path, helped: Helpers | None = None) -> Report:
+    """Write a report; that of one sweep is shown on the sweep's pages too."""
+    report = write_report(tracking_uri, sweeps, folder, helped=helped)
+    if len(set(sweeps)) == 1:
+        show_report(tracking_uri, sweeps[0], folder, curves=True)
+    return report
 
 
 def description(content: Mapping[str, Any], experiment_id: str) -> str:

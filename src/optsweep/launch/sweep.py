@@ -28,7 +28,7 @@ from optsweep.launch.describe import describe_arm, describe_chosen, describe_ses
 from optsweep.launch.description import Description
 from optsweep.launch.devices import deal
 from optsweep.launch.events import Note, Observer, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
-from optsweep.launch.home import measured, show_views
+from optsweep.launch.home import of_known, show_views
 from optsweep.launch.inquiries import Asker, Here
 from optsweep.launch.labels import baseline_of, colours_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
@@ -259,7 +259,7 @@ def _open(prepared: _Prepared, seat: Seat, files: SweepFiles, command: str, obse
         describe_arm(tracker, arm, its, labels[arm.name], colours[arm.name])
         for arm, its in zip(arms, known, strict=True)
     ]
-    show_views(tracker, measured([(its.facts, its.space.dimensions) for its in known]))
+    show_views(tracker, of_known(known))
     planner = Planner(
         [
             PlannedArm(job, search_plan(job.arm, repeat), its.space, repeat)

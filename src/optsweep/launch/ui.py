@@ -44,7 +44,10 @@ _PREFERENCES = (
 _SET = "".join(
     f'localStorage.getItem("{key}")??localStorage.setItem("{key}","{value}");' for key, value in _PREFERENCES
 )
-_SCRIPT = f"<script>try{{{_SET}}}catch(e){{}}</script>".encode()
+_NARROW = "@media(max-width:600px){aside,.react-resizable:has(.is-table-comparing-runs-mode){display:none!important}}"
+"""Beside its menu and its list of runs MLflow leaves no room for charts on a phone."""
+
+_HEAD = f"<script>try{{{_SET}}}catch(e){{}}</script><style>{_NARROW}</style>".encode()
 
 
 def show(
@@ -171,7 +174,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Preferring:
-    """A server's app (ASGI) whose first page sets preferences in the browser, where it has none of its own yet."""
+    """A server's app (ASGI) whose page begins with lines of ours: what a browser prefers that has said nothing yet."""
 
     app: App
 
@@ -189,7 +192,7 @@ class Preferring:
                 return
             parts.append(message.get("body", b""))
             if not message.get("more_body", False):
-                body = b"".join(parts).replace(b"<head>", b"<head>" + _SCRIPT, 1)
+                body = b"".join(parts).replace(b"<head>", b"<head>" + _HEAD, 1)
                 kept = [(key, value) for key, value in begun["headers"] if key.lower() not in _OF_THE_FILE]
                 await send({**begun, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
                 await send({"type": "http.response.body", "body": body})

@@ -21,7 +21,7 @@ _ENDS = (names.low, names.high)
 
 
 @dataclass(frozen=True)
-class Measured:
+class Common:
     """What the arms of a sweep have in common for people: names of curves, units, searched keys."""
 
     metric: str
@@ -56,7 +56,7 @@ Chart = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Section:
+class ChartSection:
     """Charts under one heading."""
 
     name: str
@@ -72,7 +72,7 @@ class View:
     name: str
     runs: str  # MLflow's condition
     order: tuple[str, bool]  # column, and whether it ascends
-    sections: tuple[Section, ...]
+    sections: tuple[ChartSection, ...]
     columns: tuple[str, ...]
     group_by: str = ""  # a tag
     all_runs: bool = True  # in the charts; else the first ten
@@ -122,67 +122,67 @@ def state_of(tag: str) -> dict[str, Any]:
     return found
 
 
-def tags(measured: Measured) -> dict[str, str]:
+def tags(common: Common) -> dict[str, str]:
     """All views as tags of the experiment. MLflow lists the newest first, so that each is older than the one before."""
-    views = [make(measured) for make in _VIEWS.values()]
-    known = measured.curves
+    views = [make(common) for make in _VIEWS.values()]
+    known = common.curves
     return {names.VIEW + view.key: as_tag(view, known, len(views) - place) for place, view in enumerate(views)}
 
 
 # -- the views -----------------------------------------------------------------------------------------------------
 
 
-def _verdict(measured: Measured) -> View:
+def _verdict(common: Common) -> View:
     """Arms: what a reader of the report looks at, in its order."""
     mean = "mean over seeds, and its 95 % interval"
-    score = names.val_metric(measured.metric)
-    aside = (_banded(names.VAL_LOSS),) if measured.decides else ()
-    shown = (measured.tested, *(end(measured.tested) for end in _ENDS))
+    score = names.val_metric(common.metric)
+    aside = (_banded(names.VAL_LOSS),) if common.decides else ()
+    shown = (common.tested, *(end(common.tested) for end in _ENDS))
     return View(
         "verdict",
         "Verdict: arms, mean and 95 % interval",
         _kind("arm"),
-        (_metric(measured.tested), True),
+        (_metric(common.tested), True),
         (
-            Section(f"Validation {measured.loss}: {mean}", (_banded(measured.objective), *aside), columns=1),
-            Section(
-                f"Test {measured.loss}, and its difference to the baseline: below 0 is better",
-                (_bars(measured.tested), _bars(names.DIFFERENCE)),
+            ChartSection(f"Validation {common.loss}: {mean}", (_banded(common.objective), *aside), columns=1),
+            ChartSection(
+                f"Test {common.loss}, and its difference to the baseline: below 0 is better",
+                (_bars(common.tested), _bars(names.DIFFERENCE)),
             ),
-            Section("Learning rate", (_line(names.LR),)),
-            Section(f"Score: {mean}", (_banded(score),)),
-            Section("Training", (_banded(names.TRAIN_LOSS), *_INSIDE)),
-            Section(_COST_OF, _COSTS),
+            ChartSection("Learning rate", (_line(names.LR),)),
+            ChartSection(f"Score: {mean}", (_banded(score),)),
+            ChartSection("Training", (_banded(names.TRAIN_LOSS), *_INSIDE)),
+            ChartSection(_COST_OF, _COSTS),
         ),
         (*map(_metric, shown), *_LR, _tag(names.OUTCOME), *_DEAR),
         all_runs=False,
     )
 
 
-def _search(measured: Measured) -> View:
+def _search(common: Common) -> View:
     """Search trials: what was tried, and how it ended."""
-    keys = [names.LOG_LR if key == "lr" else key for key in measured.searched] or ["lr"]
+    keys = [names.LOG_LR if key == "lr" else key for key in common.searched] or ["lr"]
     rate = " (lr as its log10)" if names.LOG_LR in keys else ""
     return View(
         "search",
         "Search: settings tried against loss",
         _phase(Phase.SEARCH),
-        (_metric(measured.objective), True),
+        (_metric(common.objective), True),
         (
-            Section(
-                f"Validation {measured.loss} at the end against what was tried{rate}",
-                tuple(_scatter(key, measured.objective) for key in keys[:4]),
+            ChartSection(
+                f"Validation {common.loss} at the end against what was tried{rate}",
+                tuple(_scatter(key, common.objective) for key in keys[:4]),
             ),
-            Section("All that was searched", (_parallel(keys, measured.objective),), columns=1),
-            Section(f"Validation {measured.loss}", (_line(measured.objective),), columns=1),
-            Section("Learning rate", (_line(names.LR),)),
-            Section("Training", (_line(names.TRAIN_LOSS), *_INSIDE)),
+            ChartSection("All that was searched", (_parallel(keys, common.objective),), columns=1),
+            ChartSection(f"Validation {common.loss}", (_line(common.objective),), columns=1),
+            ChartSection("Learning rate", (_line(names.LR),)),
+            ChartSection("Training", (_line(names.TRAIN_LOSS), *_INSIDE)),
         ),
-        (_tag(names.LABEL), _metric(measured.objective), *(_param(key) for key in measured.searched), *_ENDED),
+        (_tag(names.LABEL), _metric(common.objective), *(_param(key) for key in common.searched), *_ENDED),
     )
 
 
-def _seeds(measured: Measured) -> View:
+def _seeds(common: Common) -> View:
     """Confirm trials by arm: mean over seeds, band from the lowest to the highest."""
     band = "mean over seeds, lowest to highest"
     return View(
@@ -191,31 +191,31 @@ def _seeds(measured: Measured) -> View:
         _phase(Phase.CONFIRM),
         (_tag(names.LABEL), True),
         (
-            Section(f"Validation {measured.loss}: {band}", (_line(measured.objective),), columns=1),
-            Section(f"Test {measured.loss}: mean over seeds", (_bars(measured.tested),)),
-            Section("Learning rate", (_line(names.LR),)),
-            Section(f"Score: {band}", (_line(names.val_metric(measured.metric)),)),
-            Section(f"Training: {band}", (_line(names.TRAIN_LOSS), *_INSIDE)),
+            ChartSection(f"Validation {common.loss}: {band}", (_line(common.objective),), columns=1),
+            ChartSection(f"Test {common.loss}: mean over seeds", (_bars(common.tested),)),
+            ChartSection("Learning rate", (_line(names.LR),)),
+            ChartSection(f"Score: {band}", (_line(names.val_metric(common.metric)),)),
+            ChartSection(f"Training: {band}", (_line(names.TRAIN_LOSS), *_INSIDE)),
         ),
-        (_tag(names.LABEL), _metric(measured.tested), _param("seed"), *_LR, *_ENDED),
+        (_tag(names.LABEL), _metric(common.tested), _param("seed"), *_LR, *_ENDED),
         group_by=names.LABEL,
     )
 
 
-def _cost(measured: Measured) -> View:
+def _cost(common: Common) -> View:
     """Arms: what a step and a run take."""
-    against = _scatter(names.MS_PER_STEP, measured.tested, "METRIC")
+    against = _scatter(names.MS_PER_STEP, common.tested, "METRIC")
     return View(
         "cost",
         "Cost: time and memory of each arm",
         _kind("arm"),
         (_metric(names.MS_PER_STEP), True),
-        (Section(_COST_OF, _COSTS), Section(f"Test {measured.loss} against milliseconds per step", (against,))),
-        (_tag(names.OUTCOME), _metric(measured.tested), *_DEAR),
+        (ChartSection(_COST_OF, _COSTS), ChartSection(f"Test {common.loss} against milliseconds per step", (against,))),
+        (_tag(names.OUTCOME), _metric(common.tested), *_DEAR),
     )
 
 
-_VIEWS: Mapping[str, Callable[[Measured], View]] = {
+_VIEWS: Mapping[str, Callable[[Common], View]] = {
     "verdict": _verdict,
     "search": _search,
     "seeds": _seeds,
