@@ -111,13 +111,13 @@ def test_where_a_metric_decides_it_comes_before_the_loss() -> None:
     assert score["metricKey"] == "val/auc"
 
 
-def test_the_search_has_loss_against_each_searched_key_lr_by_its_logarithm() -> None:
+def test_the_search_has_loss_against_each_searched_key_by_its_logarithm() -> None:
     found = [chart for own in charts(opened("search")).values() for chart in own]
     assert [(c["xaxis"], c["yaxis"]["key"]) for c in found if c["type"] == "SCATTER"] == [
         ({"key": "log10_lr", "type": "PARAM"}, "val/loss"),
-        ({"key": "weight_decay", "type": "PARAM"}, "val/loss"),
+        ({"key": "log10_weight_decay", "type": "PARAM"}, "val/loss"),
     ]
-    assert [c["selectedParams"] for c in found if c["type"] == "PARALLEL"] == [["log10_lr", "weight_decay"]]
+    assert [c["selectedParams"] for c in found if c["type"] == "PARALLEL"] == [["log10_lr", "log10_weight_decay"]]
 
 
 def test_seeds_are_grouped_by_arm() -> None:

@@ -157,8 +157,8 @@ def test_only_the_first_page_is_changed_and_its_length_is_right() -> None:
 def test_it_serves_on_the_next_port_until_it_is_interrupted(folder: Path, taken: int) -> None:
     command = [sys.executable, "-m", "optsweep", "ui", "soap_or_adamw", "--no-browser", "--port", str(taken)]
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=folder, env=kept, text=True, **pipes) as served:
+    piped = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, env=kept, text=True, stdout=piped, stderr=piped) as served:
         assert served.stdout is not None
         first, second, third = (served.stdout.readline() for _ in range(3))
         port = int(first.removeprefix(f"port {taken} is taken; ").partition(" ")[0])

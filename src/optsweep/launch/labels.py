@@ -43,7 +43,12 @@ def labels_of(arms: Sequence[Arm]) -> dict[str, str]:
 
 
 def colours_of(plan: SweepPlan) -> dict[str, str]:
-    """A colour per arm, by its place in the plan: the one that it has in the report where there is one task."""
+    """A colour per arm, by its place in the plan: the one that it has in the report where there is one task.
+
+    None where arms would share one: MLflow has more of its own.
+    """
+    if len(plan.arms) > len(COLOURS):
+        return {title.name: "" for title in plan.arms}
     return {title.name: COLOURS[place % len(COLOURS)] for place, title in enumerate(plan.arms)}
 
 

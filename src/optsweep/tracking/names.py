@@ -64,8 +64,8 @@ ASIDE = (
 )
 """The metrics that are no losses."""
 
-LOG_LR = "log10_lr"
-"""Param of a trial: MLflow's charts have no logarithmic axis for params."""
+LOGARITHMS = {key: f"log10_{key}" for key in ("lr", "weight_decay")}
+"""Params of a trial by the key whose logarithm they are: MLflow's charts have no logarithmic axis for params."""
 
 
 # As they are read, not as they are written: reports call what decides the loss, and the loss, if it doesn't, this.

@@ -236,7 +236,7 @@ class ArmSheet:
 
 _SEED, _SLOT, _REPEAT = "seed", "slot", "repeat"
 _ORIGIN, _LANES, _STATE_BYTES = "origin", "lanes", "state_bytes"
-_NO_SETTINGS = (_REPEAT, _ORIGIN, _LANES, _STATE_BYTES, names.LOG_LR)
+_NO_SETTINGS = (_REPEAT, _ORIGIN, _LANES, _STATE_BYTES, *names.LOGARITHMS.values())
 _WORDS: Mapping[str, Setting] = {"True": True, "False": False, "None": None}
 
 
@@ -282,11 +282,13 @@ class TrialHead:
     def params(self) -> dict[str, str]:
         """The params of its run."""
         own = {_SEED: self.seed, _SLOT: self.slot, _REPEAT: self.repeat, _ORIGIN: self.origin, _LANES: self.lanes}
-        return {key: str(value) for key, value in {**self.hyper, **self._logarithm(), **own}.items()}
+        return {key: str(value) for key, value in {**self.hyper, **self._logarithms(), **own}.items()}
 
-    def _logarithm(self) -> dict[str, str]:
-        rate = self.hyper.get("lr")
-        return {names.LOG_LR: f"{math.log10(rate):.4f}"} if isinstance(rate, float) and rate > 0 else {}
+    def _logarithms(self) -> dict[str, str]:
+        held = {name: self.hyper.get(key) for key, name in names.LOGARITHMS.items()}
+        return {
+            name: f"{math.log10(value):.4f}" for name, value in held.items() if isinstance(value, float) and value > 0
+        }
 
     @staticmethod
     def of(tags: Mapping[str, str], params: Mapping[str, str]) -> TrialHead:

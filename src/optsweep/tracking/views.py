@@ -161,8 +161,7 @@ def _verdict(common: Common) -> View:
 
 def _search(common: Common) -> View:
     """Search trials: what was tried, and how it ended."""
-    keys = [names.LOG_LR if key == "lr" else key for key in common.searched] or ["lr"]
-    rate = " (lr as its log10)" if names.LOG_LR in keys else ""
+    keys = [names.LOGARITHMS.get(key, key) for key in common.searched or ("lr",)]
     return View(
         "search",
         "Search: settings tried against loss",
@@ -170,7 +169,7 @@ def _search(common: Common) -> View:
         (_metric(common.objective), True),
         (
             ChartSection(
-                f"Validation {common.loss} at the end against what was tried{rate}",
+                f"Validation {common.loss} at the end against what was tried",
                 tuple(_scatter(key, common.objective) for key in keys[:4]),
             ),
             ChartSection("All that was searched", (_parallel(keys, common.objective),), columns=1),
