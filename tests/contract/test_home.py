@@ -100,7 +100,7 @@ def test_the_verdict_has_each_arm_s_mean_with_both_ends_first_and_its_cost_last(
     ((first,), *_, last) = found.values()
     assert first["selectedMetricKeys"] == ["val/loss", "val/loss_low", "val/loss_high"]
     assert [chart["metricKey"] for chart in last] == ["cost/ms_per_step", "cost/state_bytes", "cost/train_seconds"]
-    assert {"metrics.`test/loss`", "tags.`optsweep.outcome`", "params.`lr`"} <= set(state["selectedColumns"])
+    assert {"metrics.`test/loss`", "tags.`outcome`", "params.`lr`"} <= set(state["selectedColumns"])
     assert state["isAccordionReordered"]  # else MLflow sorts the sections by name
 
 
@@ -189,6 +189,16 @@ def test_the_description_shows_the_main_figure_and_stays_short(content: dict[str
     assert f"(get-artifact?path=report/figures/01-a-difference.png&run_uuid={run})" in unquote(text)
     assert " …" in text
     assert len(text) <= home.NOTE_CHARACTERS
+    assert "get-artifact" not in home.description(long, "7", figure=False)
+
+
+def test_a_description_that_is_too_long_ends_whole(content: dict[str, Any]) -> None:
+    sweep = {**content["sweeps"][0], "command": "optsweep " + "a_key=value " * 120}
+    text = home.description({**content, "verdicts": ["p < 0.1 a_b " * 900], "sweeps": [sweep]}, "7")
+    assert text.endswith("a_key=value\n```")
+    assert len(text) <= home.NOTE_CHARACTERS
+    sweep["command"] *= 2
+    assert "```" not in home.description({**content, "sweeps": [sweep]}, "7")
 
 
 def test_the_verdict_s_numbers_are_metrics_that_mlflow_takes(content: dict[str, Any]) -> None:

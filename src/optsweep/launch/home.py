@@ -32,6 +32,9 @@ from optsweep.tracking.writer import Tracker
 NOTE_CHARACTERS = 4_500
 """Of a description: MLflow before 3.15 takes 5,000 of an experiment's tag."""
 
+COMMAND_CHARACTERS = 2_000
+"""Of a command in it; a longer one stands in the report."""
+
 _MAIN_FIGURES = ("difference", "val_loss", "test_loss")
 """Which one stands in the description, the first that was drawn."""
 
@@ -47,7 +50,8 @@ def show_plan(tracker: Tracker, run_id: str, plan: SweepPlan, tasks: Sequence[st
     labels = {title.name: title.label for title in plan.arms}
     asked = question(list(labels.values()), labels.get(plan.baseline, ""), tasks)
     parts = [f"**{asked}**", budget(plan), "The verdict follows when the sweep is complete.", _code(command)]
-    _describe(tracker, run_id, "\n\n".join(filter(None, parts)))
+    said = "\n\n".join(filter(None, parts))
+    _describe(tracker, run_id, said, said)
 
 
 def show_views(tracker: Tracker, common: Common) -> None:
@@ -130,7 +134,8 @@ def show_report(tracking_uri: str, sweep: str, folder: Path, *, curves: bool) ->
     arms = [arm for group in content["groups"] for arm in group["arms"]]
     if curves:
         summarise_arms(tracker, {arm["name"]: arm["run_id"] for arm in arms})
-    _describe(tracker, run_id, description(content, tracker.experiment_id))
+    said = [description(content, tracker.experiment_id, figure=shown) for shown in (True, False)]
+    _describe(tracker, run_id, *said)
     _log(tracker, run_id, verdict_metrics(content))
     outcomes = _outcomes(content)
     for arm in arms:
@@ -149,19 +154,23 @@ def written_and_shown(tracking_uri: str, sweeps: Sequence[str], folder: Path, he
     return report
 
 
-def description(content: Mapping[str, Any], experiment_id: str) -> str:
-    """Markdown: question, verdict, main figure, where the report and the prepared views are, command."""
+def description(content: Mapping[str, Any], experiment_id: str, *, figure: bool = True) -> str:
+    """Markdown: question, verdict, main figure, where the report and the prepared views are, command.
+
+    Not the figure on the page of a run, which is as wide then as MLflow makes it.
+    """
     (sweep,) = content["sweeps"]
     labels = {title["name"]: title["label"] for title in sweep["plan"]["arms"]}
     tasks = [str(group["setting"].get("task") or group["title"]) for group in content["groups"]]
     asked = question(list(labels.values()), labels.get(sweep["plan"]["baseline"], ""), tasks)
-    said = " ".join(content["verdicts"])
-    rest = [_figure(content, sweep["run_id"]), _whereabouts(sweep["run_id"], experiment_id), _code(sweep["command"])]
+    said = _escaped(" ".join(content["verdicts"]))
+    drawn = _figure(content, sweep["run_id"]) if figure else ""
+    rest = [drawn, _whereabouts(sweep["run_id"], experiment_id), _code(sweep["command"])]
     begin = f"**{asked}**"
     room = NOTE_CHARACTERS - sum(map(len, [begin, *rest])) - 20
     if len(said) > room:
         said = said[: max(room, 0)].rpartition(" ")[0] + " …"
-    return "\n\n".join(filter(None, [begin, _escaped(said), *rest]))
+    return "\n\n".join(filter(None, [begin, said, *rest]))
 
 
 def verdict_metrics(content: Mapping[str, Any]) -> dict[str, float]:
@@ -231,10 +240,9 @@ def _outcomes(content: Mapping[str, Any]) -> dict[str, str]:
 # -- their parts ---------------------------------------------------------------------------------------------------
 
 
-def _describe(tracker: Tracker, run_id: str, text: str) -> None:
-    """Of the experiment and of its sweep's run."""
-    tracker.client.set_experiment_tag(tracker.experiment_id, names.NOTE, text[:NOTE_CHARACTERS])
-    tracker.set_tags(run_id, {names.NOTE: text})
+def _describe(tracker: Tracker, run_id: str, of_experiment: str, of_run: str) -> None:
+    tracker.client.set_experiment_tag(tracker.experiment_id, names.NOTE, of_experiment[:NOTE_CHARACTERS])
+    tracker.set_tags(run_id, {names.NOTE: of_run})
 
 
 def _log(tracker: Tracker, run_id: str, metrics: Mapping[str, float]) -> None:
@@ -259,7 +267,7 @@ def _whereabouts(run_id: str, experiment_id: str) -> str:
 
 
 def _code(command: str) -> str:
-    return f"```\n{_folded(command)}\n```" if command else ""
+    return f"```\n{_folded(command)}\n```" if 0 < len(command) <= COMMAND_CHARACTERS else ""
 
 
 def _folded(command: str) -> str:

@@ -21,7 +21,7 @@ STATUS = PREFIX + "status"  # of a trial
 ERROR = PREFIX + "error"  # why a trial crashed or diverged, one line
 
 LABEL = "arm"  # of a trial: what its arm is called
-OUTCOME = PREFIX + "outcome"  # of an arm: what its comparison came to
+OUTCOME = "outcome"  # of an arm: what its comparison came to
 
 SEEN_BEFORE = {key: key.removeprefix("mlflow.") for key in (SCHEMA, ARM, TRIAL)}
 """As stores have them that were begun when these were in sight."""
