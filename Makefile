@@ -47,10 +47,8 @@ audit: .venv/ready ## look for known vulnerabilities of the installed packages (
 	@$(BIN)/pip freeze --exclude-editable | sed 's/+.*//' > .venv/installed.txt
 	@$(BIN)/pip-audit --strict --no-deps --disable-pip -r .venv/installed.txt $(ARGS)
 
-ui: .venv/ready ## browse every run in the MLflow UI on 127.0.0.1:5000 (PORT=…)
-	@echo "http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
-	  --backend-store-uri sqlite:///mlruns/mlflow.db --default-artifact-root mlruns/artifacts
+ui: .venv/ready ## browse every run in the MLflow UI on 127.0.0.1:5000: make ui [ARGS=name] [PORT=…]
+	@$(BIN)/optsweep ui --port $(PORT) $(ARGS)
 
 report: .venv/ready ## write the report of a sweep again: make report [SWEEP=name]
 	@$(BIN)/optsweep report $(SWEEP) $(ARGS)

@@ -241,8 +241,8 @@ class _Maker:
     def trial(self, head: TrialHead, status: Status) -> None:
         """A trial as its worker would have written it, up to where it ended."""
         a, num_steps = self.arm, self.num_steps
-        name = f"{a.label} · {head.phase.value} {head.slot}"
-        log = TrialLog(AtOnce(self.tracker), self.parent, name, head, FACTS.metric)
+        head = replace(head, label=a.label)
+        log = TrialLog(AtOnce(self.tracker), self.parent, head.run_name, head, FACTS.metric)
         # seeds are shared by all arms, so part of the noise is too: what pairing is for
         shared = float(np.random.default_rng([3, head.seed]).normal()) * 3 * a.noise
         confirm = head.phase is Phase.CONFIRM

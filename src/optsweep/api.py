@@ -118,12 +118,14 @@ def run(
     if result.reported and index.is_file():
         keep(arms, command, result, index.parent)
         return Finished(result, None, index)
+    from optsweep.launch.home import show_report
     from optsweep.report import helpers, write_report
 
     with stopping_said(result.done, command, observe), helpers(num_cores()) as helped:
         written = waiting(
             arms[0], lambda: write_report(result.tracking_uri, [result.sweep], index.parent, helped=helped)
         )
+        waiting(arms[0], lambda: show_report(result.tracking_uri, result.sweep, index.parent, curves=False))
         waiting(arms[0], lambda: note_report(result))
     keep(arms, command, result, index.parent)
     return Finished(result, written, index)
@@ -232,14 +234,15 @@ def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None, *,
     Raises UserError for a store that can't be opened, and ValueError, naming the nearest, for a sweep that isn't there.
     """
     from optsweep.launch.environment import num_cores
-    from optsweep.report import helpers, write_report
+    from optsweep.launch.home import written_and_shown
+    from optsweep.report import helpers
     from optsweep.tracking.store import check
 
     with helpers(num_cores() if read_address(TRACKING_KEY, tracking_uri).is_there else 1) as helped:
         check(tracking_uri, create=False)
         for sweep in sweeps:
             _delivered(tracking_uri, storage, sweep)
-        return write_report(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), helped=helped)
+        return written_and_shown(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), helped)
 
 
 def judge(

@@ -158,10 +158,10 @@ def _runs(connection: sqlite3.Connection, sweep: str) -> tuple[Any, Any, Any]:
         states[of] = states.get(of, 0) + 1
         held, kind = tags.get(run, {}), tags.get(run, {}).get("optsweep.kind")
         if kind == "arm" and "optsweep.phase" not in held:  # and not set aside
-            curves[held.get("optsweep.arm", "")] = points.get(run, {})
+            curves[held.get("mlflow.optsweep.arm", "")] = points.get(run, {})
         if kind == "trial" and held.get("optsweep.phase") in ("search", "confirm"):
             own = params.get(run, {})
-            slot = (held.get("optsweep.arm", ""), held["optsweep.phase"], int(own["repeat"]), int(own["slot"]))
+            slot = (held.get("mlflow.optsweep.arm", ""), held["optsweep.phase"], int(own["repeat"]), int(own["slot"]))
             attempt = Attempt(run, of, held.get("optsweep.status", ""), own, points.get(run, {}))
             attempts.setdefault(slot, []).append(attempt)
     return attempts, states, curves

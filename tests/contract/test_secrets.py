@@ -24,9 +24,9 @@ from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
 from optsweep.errors import SweepFailedError, UserError, without_secrets
 from optsweep.launch.events import Started
-from optsweep.report.page import address_of_ui
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
+from optsweep.tracking.links import address_of_ui
 from optsweep.tracking.writer import Tracker
 
 ADDRESSES = [

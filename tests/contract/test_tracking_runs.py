@@ -156,7 +156,7 @@ def test_median_curves_have_a_slot_that_ran_twice_once(uri: str, pair: list[tupl
     for loss in (5.0, 1.0):
         log = TrialLog(AtOnce(tracker), job.parent_run, "t", head(job.arm.name, 0), "accuracy")
         log.end(Outcome(End.FINISHED, 4, loss, 0.5, loss, 0.5, 1.0, 8, ""))
-    summarise_arms(tracker, [job])
+    summarise_arms(tracker, {job.arm.name: job.parent_run})
     found = tracker.client.get_metric_history(job.parent_run, names.TEST_LOSS)
     assert [point.value for point in found] == [1.0]
 

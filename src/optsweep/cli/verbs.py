@@ -16,6 +16,7 @@ from optsweep.cli.check import check
 from optsweep.cli.new import new
 from optsweep.cli.parser import Parser
 from optsweep.cli.runs import judge, show, verify
+from optsweep.cli.ui import ui
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 
@@ -130,5 +131,6 @@ VERBS: Mapping[str, Callable[[Sequence[str]], Sequence[str] | None]] = {
     "new": new,
     "verify": verify,
     "show": show,
+    "ui": ui,
 }
 """What each does with its arguments; what it returns is a command line to go on with."""

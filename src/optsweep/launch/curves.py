@@ -1,40 +1,71 @@
-"""Curves of an arm on its parent run: the median over its confirm trials, so that the MLflow UI compares arms at once.
+"""Curves of an arm on its own run: mean over its confirm trials, and both ends of the mean's 95 % interval beside it.
 
-The UI shows parents first and hides their children; without these its charts would be empty until one unfolds an arm.
+MLflow shows parents first and hides their children, and draws no band by itself; with these it compares arms at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import median
+import math
+from collections.abc import Iterator, Mapping
 
-from optsweep.launch.worker import Job
+from optsweep.inference.repeats import independent
+from optsweep.inference.statistics import mean_interval
 from optsweep.tracking import names
+from optsweep.tracking.contents import History, histories
 from optsweep.tracking.names import Status
+from optsweep.tracking.reader import infinity
+from optsweep.tracking.records import MetricPoint
+from optsweep.tracking.rewrite import rewrite_curves
 from optsweep.tracking.schema import TrialHead
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
 
 
-def summarise_arms(tracker: Tracker, jobs: Sequence[Job]) -> None:
-    """Log every arm's median curves; sent again they change nothing: timestamps are the arm's start and the step."""
-    for job in jobs:
-        finished = {
-            (head.repeat, head.slot): run  # of a slot that ran twice, the last
-            for run in tracker.trials(job.arm.name, Phase.CONFIRM)
-            if run.data.tags.get(names.STATUS) == Status.FINISHED
-            for head in [TrialHead.of(run.data.tags, run.data.params)]
-        }
-        runs = list(finished.values())
-        if not runs:
-            continue
-        started = int(tracker.client.get_run(job.parent_run).info.start_time)
-        keys = sorted({key for run in runs for key in run.data.metrics if not key.startswith("cost/")})
-        points: list[tuple[str, float, int, int]] = []
+def summarise_arms(tracker: Tracker, arms: Mapping[str, str]) -> None:
+    """Write the curves of these arms to their runs, over the confirm trials that finished.
+
+    Where they are as before nothing is sent.
+    """
+    finished = {run: _finished(tracker, arm) for arm, run in arms.items()}
+    wanted = {run: keys for held in finished.values() for run, keys in held.values()}
+    found = histories(tracker.client, wanted)
+    for run_id, trials in finished.items():
+        started = int(tracker.client.get_run(run_id).info.start_time)
+        keys = sorted({key for _, held in trials.values() for key in held})
+        points: list[MetricPoint] = []
         for key in keys:
-            values: dict[int, list[float]] = {}
-            for run in runs:
-                for metric in tracker.client.get_metric_history(run.info.run_id, key):
-                    values.setdefault(metric.step, []).append(metric.value)
-            points += [(key, median(found), started + step, step) for step, found in sorted(values.items())]
-        tracker.log_points(job.parent_run, points)
+            curves = {seed: found[run, key] for seed, (run, held) in trials.items() if key in held}
+            points += [(name, value, started + step, step) for name, value, step in summary(key, curves)]
+        rewrite_curves(tracker, run_id, points)
+
+
+def _finished(tracker: Tracker, arm: str) -> dict[int, tuple[str, list[str]]]:
+    """Run and curves by seed; of a slot that ran twice, the last."""
+    found = {}
+    for run in tracker.trials(arm, Phase.CONFIRM):
+        if run.data.tags.get(names.STATUS) == Status.FINISHED:
+            head = TrialHead.of(run.data.tags, run.data.params)
+            found[head.repeat, head.slot] = head.seed, (str(run.info.run_id), _drawn(run.data.metrics))
+    return dict(found.values())
+
+
+def _drawn(keys: Mapping[str, float]) -> list[str]:
+    """What people look at: no costs, which lanes share, and no losses of parts of the test split."""
+    return [key for key in keys if not key.startswith("cost/") and key != names.TEST_BLOCKS]
+
+
+def summary(key: str, curves: Mapping[int, History]) -> Iterator[tuple[str, float, int]]:
+    """(key, value, step) of the mean over seeds, or over searches where there are several, and of its interval's ends.
+
+    At the steps at which all of them have a finite value, so that no point is over fewer than the next.
+    """
+    tables = {seed: dict(history) for seed, history in curves.items()}
+    for step in sorted(set.intersection(*(set(table) for table in tables.values()))):
+        values = {seed: infinity(table[step]) for seed, table in tables.items()}
+        if not all(map(math.isfinite, values.values())):
+            continue
+        interval = mean_interval(list(independent(values).values()))
+        yield key, interval.estimate, step
+        if names.has_ends(key) and interval.low is not None and interval.high is not None:
+            yield names.low(key), interval.low, step
+            yield names.high(key), interval.high, step

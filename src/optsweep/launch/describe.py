@@ -11,6 +11,7 @@ from optsweep.errors import without_secrets
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS, in_words, searches_in_words
 from optsweep.launch.description import Description
 from optsweep.launch.environment import environment
+from optsweep.launch.home import show_plan
 from optsweep.launch.planner import Planner
 from optsweep.launch.worker import Job
 from optsweep.search.space import Dimension, Space
@@ -66,7 +67,7 @@ def describe_sweep(
         grown=_grown(first, before),
     )
     tracker.write_sheet(run, replace(before, plan=plan, environment=environment(device), command=command))
-    tracker.set_tags(run, {names.NOTE: _sweep_note(plan, command)})
+    show_plan(tracker, run, plan, [arm.task.name for arm in arms], command, new=not before.reported)
     return run, plan
 
 
@@ -86,7 +87,7 @@ def _grown(arm: Arm, before: SweepSheet) -> tuple[Size, ...]:
     return plan.grown if same or not before.reported or size in plan.grown else (*plan.grown, size)
 
 
-def describe_arm(tracker: Tracker, arm: Arm, known: Description, label: str) -> Job:
+def describe_arm(tracker: Tracker, arm: Arm, known: Description, label: str, colour: str = "") -> Job:
     """The parent run of an arm: what it is, what is searched, from which source. Returns the arm as workers get it.
 
     What an earlier call found, its choice and its timing, stays.
@@ -110,11 +111,12 @@ def describe_arm(tracker: Tracker, arm: Arm, known: Description, label: str) -> 
     )
     tracker.write_sheet(run, sheet)
     # the label too: a grid that grew may tell its arms apart by more than before
-    tracker.set_tags(run, {names.NOTE: _note(arm, known, label, known.facts), names.RUN_NAME: label})
+    painted = {names.COLOUR: colour} if colour else {}
+    tracker.set_tags(run, {names.NOTE: _note(arm, known, known.facts), names.RUN_NAME: label, **painted})
     tracker.set_params(run, {key: value for key, value in known.content.items() if value is not None})
     tracker.set_dataset(run, arm.task.name, known.facts.data, arm.task.target, {"num_train": known.num_train})
     tracker.log_text(run, without_secrets(arm.yaml), "config.yaml")
-    return Job(arm, label, known.fingerprint, run, tuple(known.space.program), known.fitted.key)
+    return Job(arm, label, known.fingerprint, run, tuple(known.space.program), known.fitted.key, colour)
 
 
 def describe_chosen(tracker: Tracker, job: Job, known: Description, facts: ArmFacts | None) -> None:
@@ -130,8 +132,10 @@ def describe_chosen(tracker: Tracker, job: Job, known: Description, facts: ArmFa
     said = [_setting(known.space.restored({**held.params, **held.choices})) for held in found if held is not None]
     if said[0]:
         chosen = f"Chosen: {said[0]}" if len(said) == 1 else "\n".join(["Chosen by each search:", "", *_listed(said)])
-        note = _note(job.arm, known, job.label, facts or sheet.facts or known.facts)
-        tracker.set_tags(job.parent_run, {names.NOTE: f"{note}\n\n{chosen}"})
+        note = _note(job.arm, known, facts or sheet.facts or known.facts)
+        tracker.set_tags(
+            job.parent_run, {names.NOTE: f"**{chosen}**\n\n{note}" if len(said) == 1 else f"{chosen}\n\n{note}"}
+        )
 
 
 def _setting(params: Mapping[str, Setting]) -> str:
@@ -163,22 +167,13 @@ def _values(dimension: Dimension) -> str:
     return ", ".join(map(str, dimension.choices)) if found is None else f"{found.low:g} – {found.high:g}"
 
 
-def _sweep_note(plan: SweepPlan, command: str) -> str:
-    """Markdown shown on the sweep's page in MLflow."""
-    arms = "\n".join(f"- {title.label}" for title in plan.arms)
-    times = f"{searches_in_words(plan.repeats)}, each " if plan.repeats != 1 else ""
-    budget = f"{times}{plan.search.trials} search trials and {in_words(plan.confirm.seeds)} for each of"
-    return f"{budget}\n\n{arms}" + (f"\n\n```\n{command}\n```" if command else "")
-
-
-def _note(arm: Arm, known: Description, label: str, facts: ArmFacts) -> str:
+def _note(arm: Arm, known: Description, facts: ArmFacts) -> str:
     """Markdown shown on the arm's page in MLflow."""
     times = f"{searches_in_words(arm.repeats)}, each " if arm.repeats != 1 else ""
     rows = [f"| {key} | {_values(found)} | {found.source} |" for key, found in known.space.dimensions.items()]
     fixed = ", ".join(f"{key} = {value:g}" for key, value in known.space.fixed.items())
     return "\n".join(
         [
-            f"### {label}",
             f"{times}{arm.search.trials} search trials, "
             f"{in_words(arm.confirm_seeds)}, {facts.num_steps} steps of {facts.batch_size} samples, "
             f"{facts.num_parameters:,} parameters.",

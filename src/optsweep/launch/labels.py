@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from optsweep.config.arm import GROUPS, Arm
 from optsweep.errors import UserError
 from optsweep.inference.groups import group
+from optsweep.report.figures.canvas import COLOURS
+from optsweep.tracking.schema import SweepPlan
 
 
 def labels_of(arms: Sequence[Arm]) -> dict[str, str]:
@@ -38,6 +40,16 @@ def labels_of(arms: Sequence[Arm]) -> dict[str, str]:
             if recipe := arm.choices.get("recipe"):
                 labels[arm.name] += f" ({recipe})"
     return labels
+
+
+def colours_of(plan: SweepPlan) -> dict[str, str]:
+    """A colour per arm, by its place in the plan: the one that it has in the report where there is one task.
+
+    None where arms would share one: MLflow has more of its own.
+    """
+    if len(plan.arms) > len(COLOURS):
+        return {title.name: "" for title in plan.arms}
+    return {title.name: COLOURS[place % len(COLOURS)] for place, title in enumerate(plan.arms)}
 
 
 def _short(key: str) -> str:

@@ -56,15 +56,15 @@ class Reporter:
             hyper=built.space.values(slot.params),
             lanes=len(self.training),
             id=work.id,
+            label=self.job.label,
+            colour=self.job.colour,
         )
-        repeat = f"repeat {work.repeat}, " if work.repeat else ""
-        name = f"{self.job.label} · {repeat}{work.phase.value} {slot.number}"
         metric = built.program.task.metric
         letter = self.worker.courier.open(work.id)
         resume = " ".join(reversed(work.earlier)) if kept.goes_on(key) else None
         before = kept.points_before(key)
         parent, again = self.job.parent_run, work.attempt > 0
-        return TrialLog(letter, parent, name, head, metric, again=again, resume=resume, before=before)
+        return TrialLog(letter, parent, head.run_name, head, metric, again=again, resume=resume, before=before)
 
     def on_rung(self, key: int, rung: Rung) -> None:
         """Log the rung, which is the progress that keeps the leases."""

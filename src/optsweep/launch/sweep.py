@@ -29,9 +29,10 @@ from optsweep.launch.describe import describe_arm, describe_chosen, describe_ses
 from optsweep.launch.description import Description
 from optsweep.launch.devices import deal
 from optsweep.launch.events import Note, Observer, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
+from optsweep.launch.home import of_known, show_views
 from optsweep.launch.inquiries import Asker, Here
-from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.outcome import Basis, SweepResult
+from optsweep.launch.labels import baseline_of, colours_of, labels_of
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
@@ -243,7 +244,12 @@ def _open(prepared: _Prepared, seat: Seat, files: SweepFiles, command: str, obse
     tracker = Tracker(first.tracking_uri, first.sweep)
     _reconcile(prepared, tracker, seat, observe)
     run, plan = describe_sweep(tracker, arms, prepared.labels, prepared.baseline, prepared.devices[0], command)
-    jobs = [describe_arm(tracker, arm, its, prepared.labels[arm.name]) for arm, its in zip(arms, known, strict=True)]
+    labels, colours = prepared.labels, colours_of(plan)
+    jobs = [
+        describe_arm(tracker, arm, its, labels[arm.name], colours[arm.name])
+        for arm, its in zip(arms, known, strict=True)
+    ]
+    show_views(tracker, of_known(known))
     planner = Planner(
         [
             PlannedArm(job, search_plan(job.arm, repeat), its.space, repeat)
@@ -346,7 +352,7 @@ def _conclude(
     sheet = tracker.sweep_sheet(opened.run)
     reported = sheet is not None and sheet.reported == results
     if timed or not reported:
-        summarise_arms(tracker, opened.jobs)
+        summarise_arms(tracker, {job.arm.name: job.parent_run for job in opened.jobs})
     for job in opened.jobs:
         tracker.end(job.parent_run)
     tracker.end(opened.run)

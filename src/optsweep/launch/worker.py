@@ -48,6 +48,7 @@ class Job:
     parent_run: str
     program_keys: tuple[str, ...] = ()  # searched keys in which trials that train together are alike
     lanes_key: str = ""  # what is remembered of its lanes; empty: nothing
+    colour: str = ""  # in MLflow's charts
 
 
 Watch = Callable[[Callable[[], bool], Callable[[str], None]], AbstractContextManager[None]]

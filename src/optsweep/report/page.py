@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
-from urllib.parse import quote
 
 from jinja2 import Environment
 from markupsafe import Markup
 
-from optsweep.address import TRACKING_KEY, read_address
 from optsweep.inference.looks import in_words, searches_in_words
 from optsweep.inference.repeats import SEEDS_PER_REPEAT, repeats_of
 from optsweep.report import chosen, samples, wording
@@ -26,12 +23,11 @@ from optsweep.report.results import partial, problems
 from optsweep.report.templates import environment
 from optsweep.report.verdict import Verdict, details, outcome_sentence
 from optsweep.tracking import names
+from optsweep.tracking.links import address_of_ui, compared, run_page
 from optsweep.tracking.names import Status
 from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY, SweepRecord, TrialRecord
 from optsweep.train.trial import Phase
 
-_LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves an embedded store
-_TRAINING = "workflowType=machine_learning"  # else MLflow shows a run among its pages for agents
 _MOST_ROWS = 600  # of a table of trials in the page; results.csv has them all
 
 
@@ -65,12 +61,6 @@ def render(
     )
 
 
-def address_of_ui(tracking_uri: str) -> str:
-    """Where a browser finds the runs of a store; nobody's password is in it."""
-    address = read_address(TRACKING_KEY, tracking_uri)
-    return address.text if address.is_server else _LOCAL_UI
-
-
 @cache
 def _environment() -> Environment:
     pages = environment()
@@ -84,7 +74,7 @@ def _environment() -> Environment:
         DECAY=WEIGHT_DECAY,
         COLOURS=COLOURS,
         MOST_ROWS=_MOST_ROWS,
-        TRAINING=_TRAINING,
+        run_page=run_page,
         problems=problems,
         partial=partial,
         badge=badge,
@@ -140,14 +130,6 @@ def comparison_of(arm: ArmResult, group: Group) -> Comparison | None:
 def runs_of(*arms: ArmResult) -> list[str]:
     """Ids of the confirm trials that the mean of an arm, or the difference of two, is made of."""
     return [arm.confirm[seed].run_id for arm in arms for seed in arm.test_losses]
-
-
-def compared(runs: Sequence[str], experiment_id: str) -> str:
-    """Where the MLflow UI shows one run, or several side by side."""
-    if len(runs) == 1:
-        return f"/#/experiments/{experiment_id}/runs/{runs[0]}?{_TRAINING}"
-    lists = (quote(json.dumps(held, separators=(",", ":"))) for held in (list(runs), [experiment_id]))
-    return "/#/compare-runs?runs={}&experiments={}".format(*lists) + f"&{_TRAINING}"
 
 
 def place(trial: TrialRecord) -> str:

@@ -112,15 +112,16 @@ class Delivery:
             if found is not None:
                 self._go_on(trial, found)
                 return
-        parent = self.tracker.parent_run(trial.arm, trial.name.rpartition(" · ")[0] or trial.arm)
+        parent = self.tracker.parent_run(trial.arm, trial.tags.get(names.LABEL, trial.arm))
         tags = {**trial.tags, names.PARENT: parent}
         run = self.tracker.client.create_run(self.tracker.experiment_id, trial.time, tags, trial.name)
         self.run_id, self._params, self._last = str(run.info.run_id), trial.params, {}
 
     def _find(self, trial: str) -> Run | None:
         """The run of a trial; further ones are deleted, which a call that was thought lost has made."""
-        condition = f"tags.`{names.TRIAL}` = '{trial}'"
-        found = list(self.tracker.client.search_runs([self.tracker.experiment_id], condition))
+        search, keys = self.tracker.client.search_runs, (names.TRIAL, names.SEEN_BEFORE[names.TRIAL])
+        lists = (list(search([self.tracker.experiment_id], f"tags.`{key}` = '{trial}'")) for key in keys)
+        found = next(filter(None, lists), [])
         found.sort(key=lambda run: (run.info.run_id != self.run_id, -len(run.data.metrics), run.info.run_id))
         for run in found[1:]:
             self.tracker.client.delete_run(run.info.run_id)
@@ -129,7 +130,7 @@ class Delivery:
     def _go_on(self, trial: Opened, run: Run) -> None:
         """Write to a run that is there: of this trial, or of the attempt that it resumes."""
         client, run_id = self.tracker.client, str(run.info.run_id)
-        if run.data.tags.get(names.TRIAL) != trial.id:
+        if names.tag(run.data.tags, names.TRIAL) != trial.id:
             own = {key: text for key, text in trial.tags.items() if key != names.PARENT}
             self.tracker.set_tags(run_id, {**own, names.ERROR: ""})  # its phase too: it may have been set aside
             client.update_run(run_id, status="RUNNING")

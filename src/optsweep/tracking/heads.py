@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # importing mlflow costs seconds
     from mlflow import MlflowClient
 
 _TAGS = (names.KIND, names.ARM, names.PHASE, names.TRIAL, names.STATUS)
+_NOW = {key: now for now, key in names.SEEN_BEFORE.items()}
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def run_heads(client: MlflowClient, address: Address, experiment_id: str) -> lis
             run.info.run_name or "",
             run.info.status == "RUNNING",
             run.info.lifecycle_stage == "deleted",
-            {key: run.data.tags[key] for key in _TAGS if key in run.data.tags},
+            {key: text for key in _TAGS if (text := names.tag(run.data.tags, key)) is not None},
         )
         for run in runs(client, experiment_id, deleted=True)
     ]
@@ -61,7 +62,7 @@ def _of_database(address: Address, experiment_id: str) -> list[RunHead]:
     from sqlalchemy import and_, create_engine, select
 
     run, tag = SqlRun.__table__, SqlTag.__table__
-    joined = run.outerjoin(tag, and_(tag.c.run_uuid == run.c.run_uuid, tag.c.key.in_(_TAGS)))
+    joined = run.outerjoin(tag, and_(tag.c.run_uuid == run.c.run_uuid, tag.c.key.in_((*_TAGS, *_NOW))))
     columns = (run.c.run_uuid, run.c.name, run.c.status, run.c.lifecycle_stage, tag.c.key, tag.c.value)
     mine = select(*columns).select_from(joined).where(run.c.experiment_id == int(experiment_id))
     engine = create_engine(address.text)
@@ -72,5 +73,5 @@ def _of_database(address: Address, experiment_id: str) -> list[RunHead]:
     found: dict[str, tuple[str, bool, bool]] = {}
     for run_id, name, status, stage, key, value in rows:
         found[run_id] = name or "", status == "RUNNING", stage == "deleted"
-        tags.setdefault(run_id, {}).update({} if key is None else {key: value})
+        tags.setdefault(run_id, {}).update({} if key is None else {_NOW.get(key, key): value})
     return [RunHead(run_id, *known, tags[run_id]) for run_id, known in found.items()]

@@ -183,8 +183,8 @@ def load_sweep(client: MlflowClient, name: str, experiment_id: str) -> SweepReco
         raise UserError(f"tracking.uri: sweep {name} has a run {sweep_run.info.run_id} with a broken {error}") from None
     trials: dict[str, list[TrialRecord]] = {}
     for run in by_kind["trial"]:
-        trials.setdefault(run.data.tags.get(names.ARM, ""), []).append(_trial(run))
-    arms = [_arm(client, run, trials.get(run.data.tags.get(names.ARM, ""), [])) for run in by_kind["arm"]]
+        trials.setdefault(_arm_of(run), []).append(_trial(run))
+    arms = [_arm(client, run, trials.get(_arm_of(run), [])) for run in by_kind["arm"]]
     order = {title.name: place for place, title in enumerate(sheet.plan.arms)}
     arms.sort(key=lambda arm: (order.get(arm.name, len(order)), _natural(arm.name)))
     return SweepRecord(
@@ -197,6 +197,11 @@ def load_sweep(client: MlflowClient, name: str, experiment_id: str) -> SweepReco
         sessions=sheet.sessions,
         arms=tuple(_with_path(client, arm) for arm in _with_curves(client, arms)),
     )
+
+
+def _arm_of(run: Run) -> str:
+    """The arm that it is, or is of."""
+    return names.tag(run.data.tags, names.ARM) or ""
 
 
 def _natural(name: str) -> list[tuple[str, float]]:
@@ -243,7 +248,7 @@ def _read_as(written: Collection[str]) -> Mapping[str, str]:
 
 
 def _arm(client: MlflowClient, run: Run, trials: Sequence[TrialRecord]) -> ArmRecord:
-    name = run.data.tags.get(names.ARM, run.info.run_id)
+    name = _arm_of(run) or run.info.run_id
     sheet = ArmSheet(name, run.info.run_name or name)
     try:
         sheet = read_sheet(client, run.info, ArmSheet) or sheet

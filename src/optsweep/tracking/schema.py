@@ -6,6 +6,7 @@ file: its head is tags and params, its end tags, a param and metrics.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -236,7 +237,7 @@ class ArmSheet:
 
 _SEED, _SLOT, _REPEAT = "seed", "slot", "repeat"
 _ORIGIN, _LANES, _STATE_BYTES = "origin", "lanes", "state_bytes"
-_OF_MACHINES = (_REPEAT, _ORIGIN, _LANES, _STATE_BYTES)
+_NO_SETTINGS = (_REPEAT, _ORIGIN, _LANES, _STATE_BYTES, *names.LOGARITHMS.values())
 _WORDS: Mapping[str, Setting] = {"True": True, "False": False, "None": None}
 
 
@@ -252,11 +253,21 @@ class TrialHead:
     hyper: Mapping[str, Setting]  # all hyperparameters and searched keys
     lanes: int = 1  # trials in training when it began, itself included; others may come and go
     id: str = ""  # of the trial in the studies: an attempt at a slot has one, and so has its run
+    label: str = ""  # what its arm is called
+    colour: str = ""  # that its arm has
 
     @property
     def repeat(self) -> int:
         """Which of the arm's searches it belongs to."""
         return repeat_of(self.seed)
+
+    @property
+    def run_name(self) -> str:
+        """What tells it from the others comes first: lists cut a name off at its end."""
+        repeat = f"repeat {self.repeat}, " if self.repeat else ""
+        rate = self.hyper.get("lr")
+        tried = f"lr {rate:.3g}" if self.phase is Phase.SEARCH and isinstance(rate, float) else ""
+        return " · ".join(filter(None, (f"{repeat}{self.phase.value} {self.slot}", tried, self.label)))
 
     def tags(self) -> dict[str, str]:
         """The tags of its run."""
@@ -266,25 +277,34 @@ class TrialHead:
             names.PHASE: self.phase.value,
             names.TRIAL: self.id,
             names.STATUS: Status.RUNNING.value,
+            **{key: text for key, text in ((names.LABEL, self.label), (names.COLOUR, self.colour)) if text},
         }
 
     def params(self) -> dict[str, str]:
         """The params of its run."""
         own = {_SEED: self.seed, _SLOT: self.slot, _REPEAT: self.repeat, _ORIGIN: self.origin, _LANES: self.lanes}
-        return {key: str(value) for key, value in {**self.hyper, **own}.items()}
+        return {key: str(value) for key, value in {**self.hyper, **self._logarithms(), **own}.items()}
+
+    def _logarithms(self) -> dict[str, str]:
+        held = {name: self.hyper.get(key) for key, name in names.LOGARITHMS.items()}
+        return {
+            name: f"{math.log10(value):.4f}" for name, value in held.items() if isinstance(value, float) and value > 0
+        }
 
     @staticmethod
     def of(tags: Mapping[str, str], params: Mapping[str, str]) -> TrialHead:
         """The head that a run's tags and params tell of."""
         return TrialHead(
-            arm=tags.get(names.ARM, ""),
+            arm=names.tag(tags, names.ARM) or "",
             phase=_enum(Phase, tags.get(names.PHASE), Phase.SEARCH),
             slot=_whole(params.get(_SLOT), 0),
             seed=_whole(params.get(_SEED), 0),
             origin=params.get(_ORIGIN, ""),
             hyper={key: _setting(text) for key, text in trial_params(params).items() if key not in (_SEED, _SLOT)},
             lanes=_whole(params.get(_LANES), 1),
-            id=tags.get(names.TRIAL, ""),
+            id=names.tag(tags, names.TRIAL) or "",
+            label=tags.get(names.LABEL, ""),
+            colour=tags.get(names.COLOUR, ""),
         )
 
 
@@ -318,8 +338,8 @@ class TrialEnd:
 
 
 def trial_params(params: Mapping[str, str]) -> dict[str, str]:
-    """A trial's params without those that only machines read: its hyperparameters, seed and slot."""
-    return {key: value for key, value in params.items() if key not in _OF_MACHINES}
+    """A trial's params without those that say how it ran: its hyperparameters, seed and slot."""
+    return {key: value for key, value in params.items() if key not in _NO_SETTINGS}
 
 
 def number(text: str | None) -> float | None:

@@ -203,7 +203,7 @@ def find_experiment(client: MlflowClient, name: str) -> str:
 
 def check_version(tags: Mapping[str, str], sweep: str) -> None:
     """Refuse a sweep whose sheets are of another version. Raises UserError."""
-    found = tags.get(names.SCHEMA)
+    found = names.tag(tags, names.SCHEMA)
     if found != str(SCHEMA_VERSION):
         newer = found is not None and found.isdigit() and int(found) > SCHEMA_VERSION
         raise UserError(

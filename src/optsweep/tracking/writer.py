@@ -85,7 +85,7 @@ class Tracker:
         if kind not in self._found:
             found = runs(self.client, self.experiment_id, f"tags.`{names.KIND}` = '{kind}'")
             own = [run for run in reversed(found) if run.data.tags.get(names.PHASE) != names.SET_ASIDE]
-            self._found[kind] = {run.data.tags.get(names.ARM, ""): str(run.info.run_id) for run in own}
+            self._found[kind] = {names.tag(run.data.tags, names.ARM) or "": str(run.info.run_id) for run in own}
         return self._found[kind]
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
@@ -240,7 +240,7 @@ class Tracker:
         """
         for run in self.trials(arm, phase, slot):
             tags, started = run.data.tags, run.info.start_time or 0
-            lost = tags.get(names.STATUS) != Status.CRASHED and tags.get(names.TRIAL, "") not in but
+            lost = tags.get(names.STATUS) != Status.CRASHED and names.tag(tags, names.TRIAL) not in but
             if lost and started <= before and _repeat(run) == repeat:
                 self.close(str(run.info.run_id), reason)
 
