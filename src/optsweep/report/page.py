@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -23,7 +23,7 @@ from optsweep.report.caveats import at_edge, seeds_diverged
 from optsweep.report.comparison import Comparison, Conclusion, Group
 from optsweep.report.figures.canvas import COLOURS, Drawing
 from optsweep.report.results import partial, problems
-from optsweep.report.templates import environment
+from optsweep.report.templates import data, environment
 from optsweep.report.verdict import Verdict, details, outcome_sentence
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
@@ -61,8 +61,24 @@ def render(
             title=", ".join(sweep.name for sweep in sweeps),
             partial=any(partial(v.group) for v in verdicts) or any(sweep.absent for sweep in sweeps),
             ui=address_of_ui(tracking_uri),
+            curves=data(curves(groups)),
         )
     )
+
+
+def curves(groups: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the page's charts are made of, by group: its arms in the order of its table, and figures by their names."""
+    return {of["id"]: _curves(of["group"], of["drawings"]) for of in groups}
+
+
+def _curves(group: Group, drawings: Sequence[Drawing]) -> dict[str, Any]:
+    arms = [
+        {"label": arm.label, "style": arm.style, "baseline": arm is group.baseline and bool(group.comparisons)}
+        for arm in group.by_result
+    ]
+    places = {arm.name: place for place, arm in enumerate(group.by_result)}
+    figures = {drawing.name: drawing.touch.as_json(places) for drawing in drawings if drawing.touch is not None}
+    return {"arms": arms, "figures": figures}
 
 
 def address_of_ui(tracking_uri: str) -> str:
