@@ -92,6 +92,7 @@
       this.values = new Map();
       figure.querySelector("h4").after(element("div", { className: "touch" }, this.tools, this.place, this.makeLegend()));
       figure.classList.add("touched");
+      figure.classList.toggle("many", arms.many);
       this.draw();
       new ResizeObserver(() => this.resize()).observe(this.place);
       this.place.addEventListener("keydown", (event) => this.key(event));
@@ -118,7 +119,7 @@
     }
 
     makeLegend() {
-      const list = element("ul", { className: this.arms.many ? "arms many" : "arms" });
+      const list = element("ul", { className: "arms" });
       for (const line of this.curves.lines) {
         const arm = this.arms.all[line.arm];
         const value = element("span", { className: "value" });
@@ -126,8 +127,8 @@
         const square = element("i");
         square.style.background = arm.style < FEW ? `var(--arm-${arm.style})` : "var(--rest)";
         const name = element("span", { className: "name", title: line.n ? `${arm.label}, n = ${line.n}` : arm.label }, arm.label);
-        if (arm.baseline) name.append(" ", element("span", { className: "tag" }, "baseline"));
-        list.append(element("li", {}, this.arms.switch(line.arm, square, name, value)));
+        const tag = arm.baseline ? [element("span", { className: "tag" }, "baseline")] : [];
+        list.append(element("li", {}, this.arms.switch(line.arm, square, name, ...tag, value)));
       }
       return list;
     }
@@ -171,7 +172,7 @@
             drawAxes: [(u) => this.drawBands(u)],
             setCursor: [(u) => this.read(u.cursor.idx)],
             setSelect: [(u) => this.selected(u)],
-            setSeries: [(u, place, known) => known.focus && this.arms.focusOn(place ? this.lines[place - 1].arm : null)],
+            setSeries: [(u, place, known) => known.focus && this.pointAt(place ? this.lines[place - 1] : null)],
           },
         },
         this.data,
@@ -312,8 +313,25 @@
       if (at === this.at) return;
       this.at = at;
       const here = at !== null && at !== undefined;
-      this.readout.textContent = here ? this.where(at) : "";
+      this.say();
       for (const [line, value] of this.values) value.textContent = here ? this.valueAt(line, at) : "";
+    }
+
+    // The arm whose curve is nearest to the pointer, named beside the step and brought into sight in the list.
+    pointAt(line) {
+      this.arms.focusOn(line ? line.arm : null);
+      this.near = line;
+      this.say();
+      if (!line) return;
+      const row = this.values.get(line).closest("li");
+      const list = row.parentNode;
+      if (row.offsetTop < list.scrollTop || row.offsetTop + row.offsetHeight > list.scrollTop + list.clientHeight) list.scrollTop = row.offsetTop - list.clientHeight / 2;
+    }
+
+    say() {
+      const here = this.at !== null && this.at !== undefined;
+      const near = here && this.near ? ` · ${this.arms.all[this.near.arm].label} ${this.valueAt(this.near, this.at)}` : "";
+      this.readout.textContent = here ? this.where(this.at) + near : "";
     }
 
     where(at) {

@@ -14,6 +14,7 @@ from optsweep.report.across.findings import Across, across
 from optsweep.report.comparison import Group, compare
 from optsweep.report.figures import (
     canvas,
+    crossed,
     curves,
     decay_modes,
     factorial,
@@ -137,6 +138,7 @@ _Kind = Callable[[Group], list[canvas.FigurePlan]]
 _FIGURES: tuple[_Kind, ...] = (
     search.plans,  # half of the time, so begun first where several processes draw
     outcome.plans,
+    crossed.plans,
     paths.plans,
     curves.plans,
     learning_rate.plans,
@@ -152,6 +154,7 @@ _FIGURES: tuple[_Kind, ...] = (
 # as the page shows them, two a row: neighbours are of like height; an underscore stands for all names that begin so
 _ORDER = (
     "difference",
+    "grid",
     "cost",
     "val_loss",
     "val_aside",
