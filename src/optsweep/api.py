@@ -217,8 +217,15 @@ def _dotted(sections: Mapping[str, Any]) -> dict[str, Any]:
     return keys
 
 
-def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None, *, storage: str = Arm.storage) -> Report:
-    """Write the report of one or several sweeps, into reports/NAME unless told otherwise.
+def report(
+    tracking_uri: str,
+    sweeps: Sequence[str],
+    out: Path | None = None,
+    *,
+    storage: str = Arm.storage,
+    pdf: bool = False,
+) -> Report:
+    """Write the report of one or several sweeps, into reports/NAME unless told otherwise; `pdf`: of each figure too.
 
     Where runs are on a server, trials that wait for it lie beside the `storage` of the studies.
 
@@ -232,7 +239,7 @@ def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None, *,
         check(tracking_uri, create=False)
         for sweep in sweeps:
             _delivered(tracking_uri, storage, sweep)
-        return write_report(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), helped=helped)
+        return write_report(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), helped=helped, pdf=pdf)
 
 
 def judge(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Group
+from optsweep.report.figures.fonts import FONT, with_font
 from optsweep.report.figures.touch import Touch
 from optsweep.report.styles import MOST_COLOURS
 from optsweep.report.wording import plural, setting
@@ -94,7 +95,7 @@ def style() -> Iterator[None]:
     import matplotlib
 
     settings: Any = {
-        "font.family": "DejaVu Sans",
+        "font.family": FONT,
         "font.size": _FONT,
         "axes.titlesize": _FONT + 0.5,
         "axes.titlelocation": "left",
@@ -126,6 +127,7 @@ def style() -> Iterator[None]:
         "figure.facecolor": PAPER,
         "savefig.facecolor": PAPER,
         "svg.fonttype": "none",  # text stays text: sharp, searchable, read aloud
+        "pdf.fonttype": 42,  # TrueType, embedded; journals refuse matplotlib's default of Type 3
         "svg.hashsalt": "optsweep",  # the same figure gives the same bytes
     }
     with matplotlib.rc_context():
@@ -243,8 +245,8 @@ def loss_label(group: Group, split: str) -> str:
     return f"{split} {measure} ({unit})" if unit else f"{split} {measure}"
 
 
-def save(plan: FigurePlan, prefix: str, folder: Path) -> Drawing:
-    """Draw and write PNG and SVG; the page's copy of the SVG takes its colours from the page."""
+def save(plan: FigurePlan, prefix: str, folder: Path, *, pdf: bool = False) -> Drawing:
+    """Draw and write PNG, SVG and perhaps PDF; the page's copy of the SVG takes its colours and font from the page."""
     name = f"{prefix}{plan.name}"
     folder.mkdir(parents=True, exist_ok=True)
     with style():
@@ -259,7 +261,10 @@ def save(plan: FigurePlan, prefix: str, folder: Path) -> Drawing:
         )
         quick: Any = {"compress_level": 3}  # half of the default's time, for a tenth more bytes
         figure.savefig(folder / f"{name}.png", dpi=_DPI, metadata={"Software": "optsweep"}, pil_kwargs=quick)
-    (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
+        if pdf:
+            stamps: Any = {"CreationDate": None, "Creator": "optsweep", "Title": plan.title}
+            figure.savefig(folder / f"{name}.pdf", dpi=_DPI, metadata=stamps)
+    (folder / f"{name}.svg").write_text(with_font(text.getvalue()), encoding="utf-8")
     svg = inline(text.getvalue(), name, plan.alt)
     return Drawing(name, plan.title, plan.caption, plan.alt, svg, plan.wide, plan.touch)
 
