@@ -21,7 +21,7 @@ from optsweep.report.across.tasks import scores
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.caveats import at_edge, seeds_diverged
 from optsweep.report.comparison import Comparison, Conclusion, Group
-from optsweep.report.figures.canvas import COLOURS, Drawing
+from optsweep.report.figures.canvas import COLOURS, Drawing, labels
 from optsweep.report.results import partial, problems
 from optsweep.report.templates import data, environment
 from optsweep.report.verdict import Verdict, details, outcome_sentence
@@ -32,6 +32,7 @@ from optsweep.train.trial import Phase
 
 _LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves an embedded store
 _TRAINING = "workflowType=machine_learning"  # else MLflow shows a run among its pages for agents
+_ROOM = 20  # letters beside a value in a chart's list of arms; longer labels go without what all of them share
 _MOST_ROWS = 600  # of a table of trials in the page; results.csv has them all
 
 
@@ -73,8 +74,13 @@ def curves(groups: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _curves(group: Group, drawings: Sequence[Drawing]) -> dict[str, Any]:
     arms = [
-        {"label": arm.label, "style": arm.style, "baseline": arm is group.baseline and bool(group.comparisons)}
-        for arm in group.by_result
+        {
+            "label": arm.label,
+            "short": short,
+            "style": arm.style,
+            "baseline": arm is group.baseline and bool(group.comparisons),
+        }
+        for arm, short in zip(group.by_result, labels(group.by_result, room=_ROOM), strict=True)
     ]
     places = {arm.name: place for place, arm in enumerate(group.by_result)}
     figures = {drawing.name: drawing.touch.as_json(places) for drawing in drawings if drawing.touch is not None}

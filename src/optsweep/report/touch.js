@@ -126,7 +126,7 @@
         this.values.set(line, value);
         const square = element("i");
         square.style.background = arm.style < FEW ? `var(--arm-${arm.style})` : "var(--rest)";
-        const name = element("span", { className: "name", title: line.n ? `${arm.label}, n = ${line.n}` : arm.label }, arm.label);
+        const name = element("span", { className: "name", title: line.n ? `${arm.label}, n = ${line.n}` : arm.label }, arm.short);
         const tag = arm.baseline ? [element("span", { className: "tag" }, "baseline")] : [];
         list.append(element("li", {}, this.arms.switch(line.arm, square, name, ...tag, value)));
       }

@@ -18,7 +18,6 @@ from optsweep.report.wording import decimals, fixed, interval_name, listed, numb
 from optsweep.tracking.names import Status
 from optsweep.train.trial import Phase
 
-
 _MOST_REASONS = 3  # that a headline spells out
 
 

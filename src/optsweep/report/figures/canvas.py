@@ -79,7 +79,7 @@ def line(arm: ArmResult) -> Any:
     return "-" if is_rest(arm) else _LINES[arm.style % len(_LINES)]
 
 
-def weight(arm: ArmResult) -> dict[str, float]:
+def weight(arm: ArmResult) -> dict[str, Any]:
     """How an arm's line stands out of many: those without a colour are thin and lie below."""
     return {"linewidth": 0.8, "zorder": 1.5} if is_rest(arm) else {"linewidth": 1.7}
 

@@ -73,14 +73,14 @@ def _grid(group: Group, first: str, second: str) -> _Grid | None:
         _Panel(title, {(_value(arm, first), _value(arm, second)): arm for arm in held})
         for title, held in families(arms, first, second).items()
     ]
-    sides = [list(dict.fromkeys(_value(arm, key) for arm in arms)) for key in (first, second)]  # the best come first
-    cells = len(panels) * len(sides[0]) * len(sides[1])
-    if min(map(len, sides)) < 2 or len(panels) > _MOST_PANELS or len(arms) < _FILLED * cells:
+    rows, columns = (list(dict.fromkeys(_value(arm, key) for arm in arms)) for key in (first, second))  # best first
+    cells = len(panels) * len(rows) * len(columns)
+    if min(len(rows), len(columns)) < 2 or len(panels) > _MOST_PANELS or len(arms) < _FILLED * cells:
         return None
-    if len(sides[0]) < len(sides[1]):
+    if len(rows) < len(columns):
         turned = [_Panel(p.title, {(column, row): arm for (row, column), arm in p.arms.items()}) for p in panels]
-        return _Grid((second, first), sides[1], sides[0], turned)
-    return _Grid((first, second), *sides, panels)
+        return _Grid((second, first), columns, rows, turned)
+    return _Grid((first, second), rows, columns, panels)
 
 
 def _plan(group: Group, grid: _Grid) -> FigurePlan:
@@ -105,8 +105,8 @@ def _plan(group: Group, grid: _Grid) -> FigurePlan:
     return FigurePlan(
         "grid",
         f"Test {group.baseline.measure} by {rows} and {columns}",
-        f"Each cell is the mean test {group.baseline.measure} of an arm over its confirm seeds; darker is lower. Rows and "
-        "columns are in the order of their lowest. Ringed: the lowest of all; dashed: the baseline."
+        f"Each cell is the mean test {group.baseline.measure} of an arm over its confirm seeds; darker is lower. Rows "
+        "and columns are in the order of their lowest. Ringed: the lowest of all; dashed: the baseline."
         + (f" In italics, diverged on some seeds: {listed(lost)}." if lost else ""),
         f"Mean test {group.baseline.measure} by {rows} and {columns}; the lowest, {number(_loss(best))}, is that of "
         f"{best.label}.",

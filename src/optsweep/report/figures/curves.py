@@ -98,7 +98,8 @@ class Band:
         if size <= 1:
             return self
         whole = len(self.x) // size * size
-        return Band(*(row[:whole].reshape(-1, size).mean(1) for row in (self.x, self.mean, self.half)), self.n)
+        x, mean, half = (row[:whole].reshape(-1, size).mean(1) for row in (self.x, self.mean, self.half))
+        return Band(x, mean, half, self.n)
 
     def points(self, *, loose: bool) -> Points:
         """As numbers for the page."""
