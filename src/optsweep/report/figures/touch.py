@@ -49,7 +49,7 @@ class Touch:
             "unit": self.unit,
             "log": self.log,
             "whole": self.whole,
-            "marks": [[name, value] for name, value in self.marks.items()],
+            "marks": [[name, value] for name, value in self.marks.items() if math.isfinite(value)],
             "lines": [
                 {
                     "arm": places[line.arm],
