@@ -17,7 +17,7 @@ _PARTS = {
     "script": ("page.js",),
     "touch_css": ("vendor/uplot.css", "touch.css"),
     "touch_licence": ("vendor/uplot.LICENSE",),
-    "touch_script": ("vendor/uplot.js", "touch.js"),
+    "touch_script": ("vendor/uplot.js", "parts.js", "chart.js", "touch.js"),
 }
 
 
