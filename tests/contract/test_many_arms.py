@@ -14,7 +14,7 @@ from hand_sweeps import NOISE, arm, seeds, sweep
 from optsweep.inference.statistics import mean_interval
 from optsweep.report.comparison import compare
 from optsweep.report.figures.curves import band
-from optsweep.report.figures.touch import Points, Touch, shared
+from optsweep.report.figures.touch import Sampled, Touch, shared
 from optsweep.report.styles import MOST_COLOURS
 from optsweep.report.templates import data
 from optsweep.report.verdict import verdict
@@ -92,15 +92,15 @@ def test_a_band_is_the_t_interval_of_the_mean_at_each_step() -> None:
 
 
 def test_curves_of_unlike_steps_share_an_axis() -> None:
-    ours = Points(np.array([0.0, 10.0]), np.array([4.0, 2.0]), np.array([0.4, 0.2]), "2 seeds")
-    theirs = Points(np.array([5.0, 20.0]), np.array([3.0, 0.0]), None, "")
+    ours = Sampled(np.array([0.0, 10.0]), np.array([4.0, 2.0]), np.array([0.4, 0.2]), "2 seeds")
+    theirs = Sampled(np.array([5.0, 20.0]), np.array([3.0, 0.0]), None, "")
     x, (first, second) = shared({"a": ours, "b": theirs})
     assert x == [0, 5, 10, 20]
     assert first.values == [4.0, 3.0, 2.0, None]
     assert first.half[:3] == pytest.approx([0.4, 0.3, 0.2])
     assert second.values == [None, 3.0, 2.0, 0.0]
     steps = np.arange(1.0, 5001.0)
-    many, (line,) = shared({"a": Points(steps, 1 / steps, None, "")})
+    many, (line,) = shared({"a": Sampled(steps, 1 / steps, None, "")})
     assert (len(many), many[0], many[-1], line.values[0]) == (240, 1, 5000, 1.0)
 
 
@@ -114,4 +114,4 @@ def test_no_text_ends_the_script_that_holds_the_data() -> None:
     assert held["lines"][0]["y"] == [1, 0.12346], "five digits"
 
 
-_POINTS = Points(np.array([1.0, 2.0]), np.array([1.0, 0.123456789]), None, "")
+_POINTS = Sampled(np.array([1.0, 2.0]), np.array([1.0, 0.123456789]), None, "")

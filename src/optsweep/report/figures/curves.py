@@ -27,7 +27,7 @@ from optsweep.report.figures.canvas import (
     weight,
 )
 from optsweep.report.figures.runs import how_many, independent, runs, several
-from optsweep.report.figures.touch import Points, Touch, shared
+from optsweep.report.figures.touch import Sampled, Touch, shared
 from optsweep.report.wording import listed, number, plural
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
@@ -101,9 +101,9 @@ class Band:
         x, mean, half = (row[:whole].reshape(-1, size).mean(1) for row in (self.x, self.mean, self.half))
         return Band(x, mean, half, self.n)
 
-    def points(self, *, loose: bool) -> Points:
+    def points(self, *, loose: bool) -> Sampled:
         """As numbers for the page."""
-        return Points(self.x, self.mean, self.half if self.half.any() else None, self.n, loose)
+        return Sampled(self.x, self.mean, self.half if self.half.any() else None, self.n, loose)
 
 
 def band(arm: ArmResult, key: str) -> Band | None:

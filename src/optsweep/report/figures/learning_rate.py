@@ -12,7 +12,7 @@ from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Group
 from optsweep.report.figures.canvas import FigurePlan, blank, colour, legend, legend_height, line, log_ticks, weight
 from optsweep.report.figures.curves import curves
-from optsweep.report.figures.touch import Points, Touch, shared
+from optsweep.report.figures.touch import Sampled, Touch, shared
 from optsweep.report.wording import listed, number
 from optsweep.tracking import names
 from optsweep.tracking.reader import LEARNING_RATE
@@ -84,7 +84,7 @@ def _learning_rates(traces: list[tuple[ArmResult, Applied]]) -> FigurePlan:
 
 
 def _touch(traces: list[tuple[ArmResult, Applied]], log: bool) -> Touch:
-    points = {arm.name: Points(t.steps.astype(np.float64), t.rates, None, "") for arm, t in traces}
+    points = {arm.name: Sampled(t.steps.astype(np.float64), t.rates, None, "") for arm, t in traces}
     x, lines = shared(points)
     return Touch(x, "optimizer steps", "learning rate applied", lines, log=log, whole=True)
 

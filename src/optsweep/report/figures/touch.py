@@ -64,7 +64,7 @@ class Touch:
 
 
 @dataclass(frozen=True)
-class Points:
+class Sampled:
     """A curve at its own places, with the half of its interval where it has one."""
 
     x: NDArray[np.float64]
@@ -74,7 +74,7 @@ class Points:
     loose: bool = False
 
 
-def shared(curves: Mapping[str, Points]) -> tuple[list[float], list[Line]]:
+def shared(curves: Mapping[str, Sampled]) -> tuple[list[float], list[Line]]:
     """Curves by arm on one axis: where all have values, else so many places; between its own an arm's lie on its line.
 
     Places are as dense as the curves are: logarithmic ones of a schedule stay so.
@@ -85,7 +85,7 @@ def shared(curves: Mapping[str, Points]) -> tuple[list[float], list[Line]]:
     return places.tolist(), [Line(arm, *_at(places, points), points.n, points.loose) for arm, points in curves.items()]
 
 
-def _at(places: NDArray[np.float64], points: Points) -> tuple[Values, Values]:
+def _at(places: NDArray[np.float64], points: Sampled) -> tuple[Values, Values]:
     within = (places >= points.x[0]) & (places <= points.x[-1])
 
     def of(values: NDArray[np.float64]) -> Values:
