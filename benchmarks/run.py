@@ -32,8 +32,9 @@ NAMES = (
     "aa",
     "sweep",
     "report",
+    "page",
 )
-MINUTES = ("aa", "sweep", "report")
+MINUTES = ("aa", "sweep", "report", "page")
 """Run only by name or with --all."""
 
 
