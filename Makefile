@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help sweep test test-browser check chaos audit ui report bench docs gallery clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("optsweep needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
@@ -33,7 +33,7 @@ test: .venv/ready check ## lint, types and the whole test suite
 	@$(BIN)/pytest -n 2 $(ARGS)
 
 test-browser: .venv/ready ## the report's page in a headless Chromium, Debian's chromium and chromium-driver
-	@command -v chromium chromedriver >/dev/null || { echo "no browser: apt-get install chromium chromium-driver"; exit 2; }
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || { echo "no browser: apt-get install chromium chromium-driver"; exit 2; }
 	@$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[browser]'
 	@$(BIN)/pytest tests/browser $(ARGS)
 

@@ -53,7 +53,8 @@ def wait(driver: WebDriver, done: Callable[[], Any]) -> None:
 
 
 def all_of(driver: WebDriver, css: str) -> list[WebElement]:
-    return driver.find_elements(By.CSS_SELECTOR, css)
+    found: list[WebElement] = driver.find_elements(By.CSS_SELECTOR, css)
+    return found
 
 
 def texts(driver: WebDriver, css: str) -> list[str]:
