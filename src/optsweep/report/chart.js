@@ -9,15 +9,16 @@ const DASHES = [undefined, [8, 3], [7, 3, 2, 3], [2, 2], [12, 3, 3, 3]]; // told
 class Chart {
   constructor(figure, curves, arms) {
     Object.assign(this, { figure, curves, arms, logX: false, logY: curves.log, at: null });
+    this.title = figure.querySelector("h3, h4");
     this.lines = [...curves.lines].reverse(); // the best are drawn last, on top
     this.view = { x: null, y: null };
     this.place = element("div", { className: "canvas", tabIndex: 0 });
     this.place.setAttribute("role", "application");
-    this.place.setAttribute("aria-label", `${figure.querySelector("h4").textContent}: ${KEYS}`);
+    this.place.setAttribute("aria-label", `${this.title.textContent}: ${KEYS}`);
     this.readout = element("output", { className: "at" });
     this.tools = this.makeTools();
     this.values = new Map();
-    figure.querySelector("h4").after(element("div", { className: "touch" }, this.tools, this.place, this.makeLegend()));
+    this.title.after(element("div", { className: "touch" }, this.tools, this.place, this.makeLegend()));
     figure.classList.add("touched");
     figure.classList.toggle("many", arms.many);
     this.seen = true; // what isn't in sight is drawn when it comes
