@@ -13,10 +13,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check chaos audit ui report bench docs gallery clean
+.PHONY: help sweep test test-browser check chaos audit ui report bench docs gallery clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("optsweep needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
@@ -31,6 +31,11 @@ sweep: .venv/ready ## run a sweep and write its report: make sweep [SWEEP=name] 
 
 test: .venv/ready check ## lint, types and the whole test suite
 	@$(BIN)/pytest -n 2 $(ARGS)
+
+test-browser: .venv/ready ## the report's page in a headless Chromium, Debian's chromium and chromium-driver
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || { echo "no browser: apt-get install chromium chromium-driver"; exit 2; }
+	@$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[browser]'
+	@$(BIN)/pytest tests/browser $(ARGS)
 
 check: .venv/ready ## lint, directions of imports, and types
 	@$(BIN)/ruff check -q src tests benchmarks docs

@@ -33,9 +33,10 @@ NAMES = (
     "aa",
     "sweep",
     "report",
+    "page",
     "peers",
 )
-MINUTES = ("aa", "sweep", "report", "peers")
+MINUTES = ("aa", "sweep", "report", "page", "peers")
 """Run only by name or with --all."""
 
 QUICK = ("peers",)

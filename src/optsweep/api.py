@@ -226,8 +226,15 @@ def _dotted(sections: Mapping[str, Any]) -> dict[str, Any]:
     return keys
 
 
-def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None, *, storage: str = Arm.storage) -> Report:
-    """Write the report of one or several sweeps, into reports/NAME unless told otherwise.
+def report(
+    tracking_uri: str,
+    sweeps: Sequence[str],
+    out: Path | None = None,
+    *,
+    storage: str = Arm.storage,
+    pdf: bool = False,
+) -> Report:
+    """Write the report of one or several sweeps, into reports/NAME unless told otherwise; `pdf`: of each figure too.
 
     Where runs are on a server, trials that wait for it lie beside the `storage` of the studies.
 
@@ -242,7 +249,7 @@ def report(tracking_uri: str, sweeps: Sequence[str], out: Path | None = None, *,
         check(tracking_uri, create=False)
         for sweep in sweeps:
             _delivered(tracking_uri, storage, sweep)
-        return written_and_shown(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), helped)
+        return written_and_shown(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), helped, pdf=pdf)
 
 
 def judge(

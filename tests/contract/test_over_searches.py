@@ -59,7 +59,7 @@ def test_captions_count_searches_and_the_seeds_of_each() -> None:
     assert "over the means of 3 searches" in said["test_loss"]
     for name in ("test_loss", "val_loss", "val_loss_seconds"):
         assert "n = 3 searches × 2 seeds per arm." in said[name]
-    assert "median over seeds of all searches" in said["val_loss"]
+    assert "mean over the means of 3 searches" in said["val_loss"]
     assert "interval over searches by the bootstrap" in said["ranks"]
     assert "n = 3 searches, those" in said["ranks"]
     assert seeds_cell(group.arms[0]) == "3 × 2"

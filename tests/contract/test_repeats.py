@@ -209,7 +209,7 @@ def test_page_terminal_and_json_say_the_same() -> None:
     assert comparison["sentence"] == found.headline
     assert (comparison["over"], comparison["searches"], comparison["at_chosen_settings"]) == ("searches", 4, False)
     columns, rows = table([group])
-    assert rows[1][columns.index("lr")] == "5e-4 – 8e-4"
+    assert rows[0][columns.index("lr")] == "5e-4 – 8e-4"
     assert math.isclose(comparison["paired_t"]["mean"], float(np.mean(list(comparison["differences"].values()))))
 
 

@@ -115,7 +115,7 @@ def test_choices_that_the_search_made_are_shown_beside_the_rate() -> None:
     v = said(arm("adamw", BASE), arm("soap", shifted(-0.1), chosen=chosen))
     words = "beta1 0.85, task.batch_size 64 and trainer.clip_norm null"
     columns, rows = table([v.group])
-    assert [row[columns.index("also chosen")] for row in rows] == ["", words]
+    assert [row[columns.index("also chosen")] for row in rows] == [words, ""], "the lowest loss first"
     shown = html.unescape(page(v))
     assert words in shown
     assert "among choices" in shown

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +40,7 @@ from optsweep.report import write
 from optsweep.report.comparison import Group
 from optsweep.report.figures import (
     canvas,
+    crossed,
     curves,
     decay_modes,
     grid,
@@ -62,6 +64,20 @@ def style() -> Iterator[None]:
     """A drawn figure is looked at under the settings that it was drawn with: its numbers are placed anew."""
     with canvas.style():
         yield
+
+
+def crossings(*optimizers: str, losses: Sequence[float] = (1.0, 1.1), **choices: str) -> list[ArmRecord]:
+    """Arms of each of three schedules, later ones somewhat worse; of the last, one seed diverged."""
+    return [
+        made(
+            {"optimizer": optimizer, "schedule": schedule, **choices},
+            confirmed(
+                *(loss + 0.1 * row + 0.01 * column for loss in losses), *([math.inf] if row + column > 2 else [])
+            ),
+        )
+        for row, optimizer in enumerate(optimizers)
+        for column, schedule in enumerate(("cosine", "wsd", "linear"))
+    ]
 
 
 CASES: list[tuple[str, Callable[[Group], list[canvas.FigurePlan]], list[ArmRecord], list[str]]] = [
@@ -143,6 +159,16 @@ CASES: list[tuple[str, Callable[[Group], list[canvas.FigurePlan]], list[ArmRecor
     ("learning rates of 0", learning_rate.plans, scheduled("cosine", value=0.0), []),
     ("outcome", outcome.plans, modes("l2", "decoupled"), ["difference", "test_loss", "cost"]),
     ("schedules at rate 0", schedules.plans, scheduled("cosine", "linear", "wsd", value=0.0), []),
+    ("a grid", crossed.plans, crossings("adamw", "lion", "soap"), ["grid"]),
+    ("a grid of one row", crossed.plans, crossings("adamw"), []),
+    ("a grid of few cells", crossed.plans, [*crossings("a")[:1], *crossings("b")[1:2], *crossings("c", "d")[2:4]], []),
+    ("a grid without results", crossed.plans, crossings("adamw", "lion", losses=()), []),
+    (
+        "grids that differ in more",
+        crossed.plans,
+        [*crossings("adamw", "lion"), *crossings("adamw", "lion", averaging="ema")],
+        ["grid"],
+    ),
     ("importance", importance.plans, both(losses=MANY), ["importance"]),
     ("importance of few trials", importance.plans, both(), []),
     ("importance of one key", importance.plans, warmups(), []),
@@ -232,6 +258,19 @@ def test_any_name_is_safe_and_the_bytes_repeat(
             assert (tmp_path / f"a-{plan.name}.{kind}").read_bytes() == (
                 tmp_path / f"b-{plan.name}.{kind}"
             ).read_bytes()
+
+
+def test_vector_files_carry_their_font(tmp_path: Path) -> None:
+    (plan,) = [plan for plan in outcome.plans(group(*modes("none", "l2"))) if plan.name == "test_loss"]
+    for prefix in "ab":
+        drawing = canvas.save(plan, prefix, tmp_path, pdf=True)
+    assert "@font-face" not in drawing.svg, "a page has its own"
+    svg = (tmp_path / "atest_loss.svg").read_text()
+    assert re.search(r'@font-face \{ font-family: "DejaVu Sans"; src: url\(data:font/woff;base64,', svg)
+    pdf = (tmp_path / "atest_loss.pdf").read_bytes()
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+    assert pdf == (tmp_path / "btest_loss.pdf").read_bytes()
 
 
 @pytest.mark.parametrize(

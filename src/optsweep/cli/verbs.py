@@ -27,12 +27,13 @@ def _report(arguments: Sequence[str]) -> None:
     parser.add_argument("--tracking-uri", default=tracking_address())
     parser.add_argument("sweeps", nargs="+", metavar="NAME")
     parser.add_argument("--out", type=Path, help="folder (default: reports/NAME)")
+    parser.add_argument("--pdf", action="store_true", help="figures/*.pdf too, with their fonts embedded")
     options = parser.parse_args(arguments)
     from optsweep import api
 
     out = options.out or api.REPORTS / "+".join(options.sweeps)
     try:
-        print(api.report(options.tracking_uri, options.sweeps, out, storage=options.storage).summary)
+        print(api.report(options.tracking_uri, options.sweeps, out, storage=options.storage, pdf=options.pdf).summary)
     except ValueError as error:
         raise UserError(str(error)) from None
     except OSError as error:

@@ -74,6 +74,15 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE, *, scale: f
     return Interval(mean, mean - half, mean + half, n)
 
 
+def t_half_widths(rows: NDArray[np.float64], confidence: float = CONFIDENCE) -> NDArray[np.float64]:
+    """Half of the t interval of each column's mean over `rows`; zero where there is one row."""
+    n = len(rows)
+    if n < 2:
+        return np.zeros(rows.shape[1])
+    found: NDArray[np.float64] = special.stdtrit(n - 1, (1 + confidence) / 2) * rows.std(0, ddof=1) / math.sqrt(n)
+    return found
+
+
 def paired_t(differences: ArrayLike, confidence: float = CONFIDENCE, *, scale: float = 0.0) -> PairedT:
     """Paired t interval and test of differences candidate − baseline over the same seeds."""
     array = _finite(differences)

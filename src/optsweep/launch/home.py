@@ -146,9 +146,11 @@ def show_report(tracking_uri: str, sweep: str, folder: Path, *, curves: bool) ->
     show_views(tracker, of_sheets([tracker.arm_sheet(arm["run_id"]) for arm in arms]))
 
 
-def written_and_shown(tracking_uri: str, sweeps: Sequence[str], folder: Path, helped: Helpers | None = None) -> Report:
+def written_and_shown(
+    tracking_uri: str, sweeps: Sequence[str], folder: Path, helped: Helpers | None = None, *, pdf: bool = False
+) -> Report:
     """Write a report; that of one sweep is shown on the sweep's pages too."""
-    report = write_report(tracking_uri, sweeps, folder, helped=helped)
+    report = write_report(tracking_uri, sweeps, folder, helped=helped, pdf=pdf)
     if len(set(sweeps)) == 1:
         show_report(tracking_uri, sweeps[0], folder, curves=True)
     return report

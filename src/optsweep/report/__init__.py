@@ -33,12 +33,18 @@ class Report:
 
 
 def write_report(
-    tracking_uri: str, sweeps: Sequence[str], out: Path, *, attach: bool = True, helped: Helpers | None = None
+    tracking_uri: str,
+    sweeps: Sequence[str],
+    out: Path,
+    *,
+    attach: bool = True,
+    helped: Helpers | None = None,
+    pdf: bool = False,
 ) -> Report:
     """Write index.html, figures/, results.json, results.csv and references.bib of `sweeps` into the folder `out`.
 
     `helped` by `helpers(PROCESSES)`, figures are drawn by several processes; from a script that needs the guard
-    `if __name__ == "__main__"`, as multiprocessing does.
+    `if __name__ == "__main__"`, as multiprocessing does. With `pdf` every figure is there as PDF too, fonts embedded.
 
     With `attach` the folder also goes to MLflow, as artifacts `report/` of the sweep's run; a report of several sweeps
     belongs to none of them and isn't attached. Raises SweepNotFound (a ValueError), which names the nearest sweeps.
@@ -53,7 +59,7 @@ def write_report(
     client = store.client(tracking_uri)
     wanted = [(name, store.find_experiment(client, name)) for name in dict.fromkeys(sweeps)]
     loaded = [load_sweep(client, name, experiment) for name, experiment in wanted]
-    report = write.write(loaded, tracking_uri, out, helped)
+    report = write.write(loaded, tracking_uri, out, helped, pdf=pdf)
     if attach and len(loaded) == 1 and loaded[0].run_id:
         client.log_artifacts(loaded[0].run_id, str(out), "report")
     return report

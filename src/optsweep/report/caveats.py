@@ -13,6 +13,7 @@ from optsweep.report.comparison import Comparison, Group
 from optsweep.report.wording import listed, plural, setting
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
+from optsweep.tracking.reader import UNREAD
 from optsweep.tracking.schema import RangeRecord
 from optsweep.train.trial import Phase
 
@@ -23,22 +24,36 @@ EDGE = 0.05  # share of a range that counts as its end
 
 
 def caveats(group: Group) -> Iterator[str]:
-    """Sentences, the most important first."""
+    """Sentences, first what could change the answer most: what is missing, what isn't comparable, what isn't tuned."""
     yield from _incomplete(group)
+    yield from _by_arm(group)
+    yield from _unequal(group)
     yield from _outside(group)
     yield from _at_edge(group)
-    yield from _by_arm(group)
     tested = [c.test.n for c in group.comparisons if c.test is not None and c.searches < 2]
     if tested and min(tested) < FEW_SEEDS:
         fewest = plural(min(tested), "seed")
         yield f"Few seeds: {fewest}. An interval from so few leans wholly on differences being normally distributed."
-    yield from _unequal(group)
     yield from _flips(group)
     untimed = [arm.label for arm in group.arms if arm.test_losses and arm.ms_per_step is None]
     if untimed:
         yield f"No timing pass of {listed(untimed)}: nothing is said about time."
     if any(comparison.test is not None for comparison in group.comparisons):
         yield from _what_the_intervals_hold_for(group)
+
+
+def notes(group: Group) -> Iterator[str]:
+    """What was said of arms when they were built: each once, with the arms that it is about."""
+    concerned: dict[str, list[str]] = {}
+    for arm in group.arms:
+        for warning in arm.arm.warnings:
+            if warning != UNREAD:
+                concerned.setdefault(warning, []).append(arm.label)
+    for warning, labels in concerned.items():
+        everyone = len(labels) == len(group.arms) > 1
+        who = "All arms" if everyone else listed(labels) if len(labels) <= 3 else plural(len(labels), "arm")
+        also = "" if everyone or len(labels) <= 3 else f" ({listed(labels)})"
+        yield f"{who}{also}: {warning}"
 
 
 def _what_the_intervals_hold_for(group: Group) -> Iterator[str]:
@@ -124,9 +139,11 @@ def _at_edge(group: Group) -> Iterator[str]:
 
 def _by_arm(group: Group) -> Iterator[str]:
     """One sentence per kind of trouble, the arms that have it listed."""
-    edges, lost, all_lost, crashed = [], [], [], []
+    unread, edges, lost, all_lost, crashed = [], [], [], [], []
     for arm in group.arms:
         name = _named(arm, group)
+        if UNREAD in arm.arm.warnings:
+            unread.append(name)
         if arm.unbracketed:
             edges.append(f"{name} ({listed([f'{key} {side}' for key, side in arm.unbracketed])})")
         if arm.diverged_seeds and arm.test_losses:
@@ -136,16 +153,16 @@ def _by_arm(group: Group) -> Iterator[str]:
         count = sum(arm.count(phase, Status.CRASHED) for phase in Phase)
         if count:
             crashed.append(f"{name} ({plural(count, 'trial')})")
-    if edges and not group.comparisons:  # else a condition of the verdict has said it
-        yield f"Not bracketed, nothing worse was tried beyond the chosen value: {listed(edges)}."
+    if unread:
+        yield f"{listed(unread)}: {UNREAD}"
     if lost:
         yield f"Diverged on some seeds, so the mean is over the others: {listed(lost)}."
     if all_lost:
         yield f"Diverged on every seed that ended, so there is no mean: {listed(all_lost)}."
     if crashed:
         yield f"Crashed and without a result: {listed(crashed)}."
-    for arm in group.arms:
-        yield from (f"{arm.label}: {warning}" for warning in arm.arm.warnings)
+    if edges and not group.comparisons:  # else a condition of the verdict has said it
+        yield f"Not bracketed, nothing worse was tried beyond the chosen value: {listed(edges)}."
 
 
 def _unequal(group: Group) -> Iterator[str]:

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from optsweep.inference.looks import AUTO, REPEAT_LOOKS, Level, num_seeds
 from optsweep.inference.repeats import independent, repeats_of
 from optsweep.inference.statistics import Interval, PairedT
 from optsweep.report.arm_result import ArmResult, finished
+from optsweep.report.styles import styles
 from optsweep.report.tuned import as_tuned, not_worse
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
@@ -118,6 +120,16 @@ class Group:
     lowest: tuple[ArmResult, ...]  # lowest mean test loss, then the arms not shown to differ from it
     level: Level
 
+    @cached_property
+    def by_result(self) -> tuple[ArmResult, ...]:
+        """The arms by mean test loss, then those that diverged on some seeds, then those without one."""
+        return tuple(sorted(self.arms, key=lambda arm: (bool(arm.diverged_seeds) or arm.test is None, _mean_test(arm))))
+
+    @cached_property
+    def comparisons_by_result(self) -> tuple[Comparison, ...]:
+        """The comparisons in the order of their candidates."""
+        return tuple(sorted(self.comparisons, key=lambda comparison: self.by_result.index(comparison.candidate)))
+
     @property
     def title(self) -> str:
         """The task, and the further axes that set this group apart."""
@@ -150,15 +162,15 @@ class Group:
 
 def compare(sweeps: Sequence[SweepRecord]) -> tuple[Group, ...]:
     """Group the arms of all sweeps and compare each with its group's baseline."""
-    styles: dict[tuple[tuple[str, str], ...], int] = {}
+    parted = [(groups.setting_axes(sweep.arms), groups.group(sweep.arms, sweep.plan.baseline)) for sweep in sweeps]
+    numbers = styles(parted)
     found = []
-    for sweep in sweeps:
-        axes = groups.setting_axes(sweep.arms)
-        for peers in groups.group(sweep.arms, sweep.plan.baseline):
+    for sweep, (axes, of_sweep) in zip(sweeps, parted, strict=True):
+        for peers in of_sweep:
             repeated = Counter(arm.label for arm in peers.arms)
             results = []
             for arm in peers.arms:
-                style = styles.setdefault(groups.identity(arm, axes), len(styles))
+                style = numbers[groups.identity(arm, axes)]
                 results.append(ArmResult(sweep, arm, arm.label if repeated[arm.label] == 1 else arm.name, style))
             found.append(_group(sweep, peers.setting, results, peers.arms.index(peers.baseline)))
     return tuple(found)

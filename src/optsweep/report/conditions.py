@@ -44,6 +44,15 @@ def why_undecided(comparison: Comparison) -> str:
     return listed([reason for reason in (edges(behind), fewer) if reason])
 
 
+def kinds_of_reasons(comparisons: Sequence[Comparison]) -> str:
+    """The same of several comparisons with candidates that end higher, without naming them."""
+    kinds = [
+        ("are not bracketed", any(edges(comparison.behind) for comparison in comparisons)),
+        ("had fewer search trials", any(not edges(comparison.behind) for comparison in comparisons)),
+    ]
+    return " or ".join(kind for kind, holds in kinds if holds)
+
+
 def _ended(group: Group) -> Iterator[str]:
     """How far auto went, and why it went no further."""
     if group.stopped_at is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -18,9 +19,9 @@ from optsweep.report.across.tasks import scores
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.caveats import at_edge, seeds_diverged
 from optsweep.report.comparison import Comparison, Conclusion, Group
-from optsweep.report.figures.canvas import COLOURS, Drawing
+from optsweep.report.figures.canvas import COLOURS, Drawing, labels
 from optsweep.report.results import partial, problems
-from optsweep.report.templates import environment
+from optsweep.report.templates import data, environment
 from optsweep.report.verdict import Verdict, details, outcome_sentence
 from optsweep.tracking import names
 from optsweep.tracking.links import address_of_ui, compared, run_page
@@ -28,6 +29,7 @@ from optsweep.tracking.names import Status
 from optsweep.tracking.reader import LEARNING_RATE, WEIGHT_DECAY, SweepRecord, TrialRecord
 from optsweep.train.trial import Phase
 
+_ROOM = 20  # letters beside a value in a chart's list of arms; longer labels go without what all of them share
 _MOST_ROWS = 600  # of a table of trials in the page; results.csv has them all
 
 
@@ -57,8 +59,29 @@ def render(
             title=", ".join(sweep.name for sweep in sweeps),
             partial=any(partial(v.group) for v in verdicts) or any(sweep.absent for sweep in sweeps),
             ui=address_of_ui(tracking_uri),
+            curves=data(curves(groups)),
         )
     )
+
+
+def curves(groups: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the page's charts are made of, by group: its arms in the order of its table, and figures by their names."""
+    return {of["id"]: _curves(of["group"], of["drawings"]) for of in groups}
+
+
+def _curves(group: Group, drawings: Sequence[Drawing]) -> dict[str, Any]:
+    arms = [
+        {
+            "label": arm.label,
+            "short": short,
+            "style": arm.style,
+            "baseline": arm is group.baseline and bool(group.comparisons),
+        }
+        for arm, short in zip(group.by_result, labels(group.by_result, room=_ROOM), strict=True)
+    ]
+    places = {arm.name: place for place, arm in enumerate(group.by_result)}
+    figures = {drawing.name: drawing.touch.as_json(places) for drawing in drawings if drawing.touch is not None}
+    return {"arms": arms, "figures": figures}
 
 
 @cache

@@ -113,6 +113,7 @@ def _group(verdict: Verdict) -> dict[str, Any]:
         "conditions": verdict.conditions,
         "budget": verdict.budget,
         "caveats": verdict.caveats,
+        "notes": verdict.notes,
         "arms": [_arm(arm) for arm in group.arms],
         "comparisons": [_comparison(comparison, said) for comparison, said in verdict.sentences],
         "lowest": [arm.name for arm in group.lowest],

@@ -24,7 +24,7 @@ _COLUMNS = (
 
 def table(groups: Sequence[Group]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Names of the columns, and a row per arm; what is said only where there is such has a column only then."""
-    rows = [_row(group, arm) for group in groups for arm in group.arms]
+    rows = [_row(group, arm) for group in groups for arm in group.by_result]
     measures = {arm.measure: None for group in groups for arm in group.arms}
     needed = {
         _SAMPLES: any(map(are_unequal, groups)),

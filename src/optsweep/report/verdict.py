@@ -10,13 +10,15 @@ from optsweep.inference.comparison import within
 from optsweep.inference.looks import AUTO, Level, repeats_done, searches_in_words
 from optsweep.inference.statistics import Interval, PairedT
 from optsweep.report.arm_result import LOSS, ArmResult
-from optsweep.report.caveats import caveats, seeds_diverged
+from optsweep.report.caveats import caveats, notes, seeds_diverged
 from optsweep.report.comparison import Comparison, Conclusion, Group
-from optsweep.report.conditions import conditions, why_undecided
+from optsweep.report.conditions import conditions, kinds_of_reasons, why_undecided
 from optsweep.report.samples import unequal
 from optsweep.report.wording import decimals, fixed, interval_name, listed, number, p_value, plural, size, span, times
 from optsweep.tracking.names import Status
 from optsweep.train.trial import Phase
+
+_MOST_REASONS = 3  # that a headline spells out
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Verdict:
     conditions: tuple[str, ...]  # what can turn it
     budget: str  # where the arms' trials see unequal numbers of samples
     caveats: tuple[str, ...]
+    notes: tuple[str, ...]  # what was said of the arms when they were built
 
     @property
     def text(self) -> str:
@@ -43,7 +46,7 @@ def verdict(group: Group) -> Verdict:
     headline = provisional(group) + (sentences[0][1] if len(sentences) == 1 else _headline(group))
     ranking = _ranking(group) if len(group.arms) > 2 else ""
     beware = tuple(dict.fromkeys(caveats(group)))
-    return Verdict(group, headline, sentences, ranking, conditions(group), unequal(group), beware)
+    return Verdict(group, headline, sentences, ranking, conditions(group), unequal(group), beware, tuple(notes(group)))
 
 
 def provisional(group: Group) -> str:
@@ -76,15 +79,22 @@ def _headline(group: Group) -> str:
 
 
 def _undecided(comparisons: Sequence[Comparison]) -> list[str]:
-    """Per side and reason: who ends lower or higher, and why that decides nothing."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for comparison in comparisons:
-        found.setdefault((side(comparison), why_undecided(comparison)), []).append(comparison.candidate.label)
-    return [
-        f"{listed(who) if len(who) <= 3 else plural(len(who), 'arm')} {'ends' if len(who) == 1 else 'end'} {where}, "
-        f"but {why}: not decided"
-        for (where, why), who in found.items()
-    ]
+    """Per side and reason: who ends lower or higher, and why that decides nothing; of many reasons their kinds."""
+    said = []
+    for where in dict.fromkeys(map(side, comparisons)):
+        of_side = [comparison for comparison in comparisons if side(comparison) == where]
+        found: dict[str, list[str]] = {}
+        for comparison in of_side:
+            found.setdefault(why_undecided(comparison), []).append(comparison.candidate.label)
+        if len(found) > _MOST_REASONS and all(comparison.behind is comparison.candidate for comparison in of_side):
+            said.append(f"{plural(len(of_side), 'arm')} end {where}, but {kinds_of_reasons(of_side)}: not decided")
+            continue
+        said += [
+            f"{listed(who) if len(who) <= 3 else plural(len(who), 'arm')} {'ends' if len(who) == 1 else 'end'} {where}"
+            f", but {why}: not decided"
+            for why, who in found.items()
+        ]
+    return said
 
 
 def side(comparison: Comparison) -> str:

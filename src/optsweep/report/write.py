@@ -14,6 +14,7 @@ from optsweep.report.across.findings import Across, across
 from optsweep.report.comparison import Group, compare
 from optsweep.report.figures import (
     canvas,
+    crossed,
     curves,
     decay_modes,
     factorial,
@@ -42,15 +43,17 @@ def stated(sweeps: Sequence[SweepRecord]) -> dict[str, Any]:
     return results.results(sweeps, [verdict(group) for group in groups], across(groups), [])
 
 
-def write(sweeps: Sequence[SweepRecord], tracking_uri: str, out: Path, helped: Helpers | None = None) -> Report:
+def write(
+    sweeps: Sequence[SweepRecord], tracking_uri: str, out: Path, helped: Helpers | None = None, *, pdf: bool = False
+) -> Report:
     """Write the folder `out`; figures of an earlier report in it that no longer exist are removed."""
     groups = compare(sweeps)
     verdicts = [verdict(group) for group in groups]
     found = across(groups)
     out.mkdir(parents=True, exist_ok=True)
     _remove_old_figures(out)
-    drawings = _draw(groups, out / "figures", helped)
-    over = _draw_across(found, out / "figures")
+    drawings = _draw(groups, partial(canvas.save, folder=out / "figures", pdf=pdf), helped)
+    over = _draw_across(found, partial(canvas.save, folder=out / "figures", pdf=pdf))
     drawn = [drawing for held in (*drawings, *over) for drawing in held]
     cited = references.bibliography(sweeps, groups, [drawing.name for drawing in drawn])
     content = results.results(sweeps, verdicts, found, drawn)
@@ -89,11 +92,14 @@ def _across_prefixes(count: int) -> list[str]:
     return [f"across-{place:02d}-" if count > 1 else "across-" for place in range(1, count + 1)]
 
 
-def _draw(groups: Sequence[Group], folder: Path, helped: Helpers | None) -> list[list[canvas.Drawing]]:
+_Save = Callable[[canvas.FigurePlan, str], canvas.Drawing]
+
+
+def _draw(groups: Sequence[Group], save: _Save, helped: Helpers | None) -> list[list[canvas.Drawing]]:
     """All figures of all groups; with several groups their files start with the group's number and name."""
     prefixes = _prefixes(groups)
     tasks = [(place, kind) for place in range(len(groups)) for kind in _FIGURES]
-    draw = partial(_draw_kind, groups=groups, prefixes=prefixes, folder=folder)
+    draw = partial(_draw_kind, groups=groups, prefixes=prefixes, save=save)
     drawn = iter([draw(task) for task in tasks] if helped is None else helped.share(draw, tasks))
     found = []
     for prefix in prefixes:
@@ -113,10 +119,10 @@ def _prefix(group: Group, place: int) -> str:
 
 
 def _draw_kind(
-    task: tuple[int, _Kind], groups: Sequence[Group], prefixes: Sequence[str], folder: Path
+    task: tuple[int, _Kind], groups: Sequence[Group], prefixes: Sequence[str], save: _Save
 ) -> list[canvas.Drawing]:
     place, kind = task
-    return [canvas.save(plan, prefixes[place], folder) for plan in kind(groups[place])]
+    return [save(plan, prefixes[place]) for plan in kind(groups[place])]
 
 
 def across_plans(found: Across) -> list[list[canvas.FigurePlan]]:
@@ -126,17 +132,18 @@ def across_plans(found: Across) -> list[list[canvas.FigurePlan]]:
     return over + [factorial.plans(held) for held, _ in found.factorials]
 
 
-def _draw_across(found: Across, folder: Path) -> list[list[canvas.Drawing]]:
+def _draw_across(found: Across, save: _Save) -> list[list[canvas.Drawing]]:
     """The figures of each finding over several groups."""
     plans = across_plans(found)
     named = zip(_across_prefixes(len(plans)), plans, strict=True)
-    return [[canvas.save(plan, prefix, folder) for plan in held] for prefix, held in named]
+    return [[save(plan, prefix) for plan in held] for prefix, held in named]
 
 
 _Kind = Callable[[Group], list[canvas.FigurePlan]]
 _FIGURES: tuple[_Kind, ...] = (
     search.plans,  # half of the time, so begun first where several processes draw
     outcome.plans,
+    crossed.plans,
     paths.plans,
     curves.plans,
     learning_rate.plans,
@@ -152,6 +159,7 @@ _FIGURES: tuple[_Kind, ...] = (
 # as the page shows them, two a row: neighbours are of like height; an underscore stands for all names that begin so
 _ORDER = (
     "difference",
+    "grid",
     "cost",
     "val_loss",
     "val_aside",
@@ -188,5 +196,5 @@ def _remove_old_figures(out: Path) -> None:
         return
     for name in listed:
         if re.fullmatch(r"[a-z0-9_-]+", name):
-            for suffix in ("png", "svg"):
+            for suffix in ("png", "svg", "pdf"):
                 (out / "figures" / f"{name}.{suffix}").unlink(missing_ok=True)

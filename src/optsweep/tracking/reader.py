@@ -46,6 +46,8 @@ if TYPE_CHECKING:  # importing mlflow costs seconds
 
 LEARNING_RATE = "lr"
 WEIGHT_DECAY = "weight_decay"
+UNREAD = f"{ARM_FILE} of its run could not be read."
+"""The warning of an arm whose sheet is broken."""
 _MLFLOW_INFINITY = 1.7e308  # MLflow stores infinity as the largest float
 
 
@@ -253,7 +255,7 @@ def _arm(client: MlflowClient, run: Run, trials: Sequence[TrialRecord]) -> ArmRe
     try:
         sheet = read_sheet(client, run.info, ArmSheet) or sheet
     except UnreadableError:
-        sheet = replace(sheet, warnings=(f"{ARM_FILE} of its run could not be read.",))
+        sheet = replace(sheet, warnings=(UNREAD,))
     return ArmRecord(
         name=name,
         label=sheet.label,

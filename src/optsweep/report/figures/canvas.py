@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Group
-from optsweep.report.wording import setting
+from optsweep.report.figures.fonts import FONT, with_font
+from optsweep.report.figures.touch import Touch
+from optsweep.report.styles import MOST_COLOURS
+from optsweep.report.wording import plural, setting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import LayoutEngine
 
-INK, MUTED, GRID, PAPER = "#1c2126", "#68707a", "#e2e6ea", "#fffffe"
+INK, MUTED, GRID, PAPER, REST = "#1c2126", "#68707a", "#e2e6ea", "#fffffe", "#a2a9b1"
 # Okabe–Ito; its black is the ink of the text, and its yellow, too light on white, is darkened
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c7a00", "#5b5f66")
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1, 1.4)), (0, (1.2, 1.2)), (0, (8, 1.6, 2, 1.6)))
@@ -45,6 +48,7 @@ class Drawing:
     alt: str
     svg: str
     wide: bool = False
+    touch: Touch | None = None
 
 
 @dataclass(frozen=True)
@@ -57,16 +61,27 @@ class FigurePlan:
     alt: str
     draw: Callable[[], Figure]
     wide: bool = False
+    touch: Touch | None = None  # the same curves as numbers, for a page that is looked at with a pointer
 
 
 def colour(arm: ArmResult) -> str:
-    """The arm's colour, the same in every figure of a report."""
-    return COLOURS[arm.style % len(COLOURS)]
+    """The arm's colour, the same in every figure of a report; grey of those beyond the colours."""
+    return REST if is_rest(arm) else COLOURS[arm.style]
+
+
+def is_rest(arm: ArmResult) -> bool:
+    """Whether it is one of many arms that are neither a baseline nor among the best."""
+    return arm.style >= MOST_COLOURS
 
 
 def line(arm: ArmResult) -> Any:
-    """The arm's line style; repeats later than the colours do, so the pair stays unique for 40 arms."""
-    return _LINES[arm.style % len(_LINES)]
+    """The arm's line style."""
+    return "-" if is_rest(arm) else _LINES[arm.style % len(_LINES)]
+
+
+def weight(arm: ArmResult) -> dict[str, Any]:
+    """How an arm's line stands out of many: those without a colour are thin and lie below."""
+    return {"linewidth": 0.8, "zorder": 1.5} if is_rest(arm) else {"linewidth": 1.7}
 
 
 def marker(arm: ArmResult) -> str:
@@ -80,7 +95,7 @@ def style() -> Iterator[None]:
     import matplotlib
 
     settings: Any = {
-        "font.family": "DejaVu Sans",
+        "font.family": FONT,
         "font.size": _FONT,
         "axes.titlesize": _FONT + 0.5,
         "axes.titlelocation": "left",
@@ -112,6 +127,7 @@ def style() -> Iterator[None]:
         "figure.facecolor": PAPER,
         "savefig.facecolor": PAPER,
         "svg.fonttype": "none",  # text stays text: sharp, searchable, read aloud
+        "pdf.fonttype": 42,  # TrueType, embedded; journals refuse matplotlib's default of Type 3
         "svg.hashsalt": "optsweep",  # the same figure gives the same bytes
     }
     with matplotlib.rc_context():
@@ -173,7 +189,8 @@ def slug(text: str) -> str:
 
 def legend_height(arms: Sequence[ArmResult]) -> float:
     """Inches that a legend of these arms takes beyond its first row."""
-    return 0.165 * (math.ceil(len(arms) / legend_columns(_legend_labels(arms))) - 1)
+    texts = _legend(arms)
+    return 0.165 * (math.ceil(len(texts) / legend_columns(list(texts))) - 1)
 
 
 def legend_columns(texts: Sequence[str]) -> int:
@@ -181,14 +198,19 @@ def legend_columns(texts: Sequence[str]) -> int:
     return max(min(68 // (max(map(len, texts)) + 7), len(texts)), 1)
 
 
-def _legend_labels(arms: Sequence[ArmResult]) -> list[str]:
-    return labels(arms, room=24 if len(arms) > 6 else 44)  # a legend of many rows takes the place of the curves
+def _legend(arms: Sequence[ArmResult]) -> dict[str, ArmResult]:
+    """What a legend has: each arm, and all that are grey in one entry."""
+    held = [arm for arm in arms if not is_rest(arm)]
+    rest = [arm for arm in arms if is_rest(arm)]
+    texts = labels(held, room=24 if len(held) > 6 else 44) if held else []  # many rows take the place of the curves
+    return dict(zip(texts, held, strict=True)) | ({plural(len(rest), "other arm"): rest[0]} if rest else {})
 
 
 def legend(figure: Figure, arms: Sequence[ArmResult], *, markers: bool = False) -> None:
     """A legend of arms above the axes, in as many columns as fit."""
     from matplotlib.lines import Line2D
 
+    entries = _legend(arms)
     handles = [
         Line2D(
             [],
@@ -196,10 +218,11 @@ def legend(figure: Figure, arms: Sequence[ArmResult], *, markers: bool = False) 
             color=colour(arm),
             linestyle="" if markers else line(arm),
             marker=marker(arm) if markers else "",
+            linewidth=weight(arm)["linewidth"],
         )
-        for arm in arms
+        for arm in entries.values()
     ]
-    texts = _legend_labels(arms)
+    texts = list(entries)
     look: Any = {"columnspacing": 1.6, "borderaxespad": 0.2}
     figure.legend(handles, texts, loc="outside upper left", ncols=legend_columns(texts), **look)
 
@@ -222,8 +245,8 @@ def loss_label(group: Group, split: str) -> str:
     return f"{split} {measure} ({unit})" if unit else f"{split} {measure}"
 
 
-def save(plan: FigurePlan, prefix: str, folder: Path) -> Drawing:
-    """Draw and write PNG and SVG; the page's copy of the SVG takes its colours from the page."""
+def save(plan: FigurePlan, prefix: str, folder: Path, *, pdf: bool = False) -> Drawing:
+    """Draw and write PNG, SVG and perhaps PDF; the page's copy of the SVG takes its colours and font from the page."""
     name = f"{prefix}{plan.name}"
     folder.mkdir(parents=True, exist_ok=True)
     with style():
@@ -238,8 +261,12 @@ def save(plan: FigurePlan, prefix: str, folder: Path) -> Drawing:
         )
         quick: Any = {"compress_level": 3}  # half of the default's time, for a tenth more bytes
         figure.savefig(folder / f"{name}.png", dpi=_DPI, metadata={"Software": "optsweep"}, pil_kwargs=quick)
-    (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
-    return Drawing(name, plan.title, plan.caption, plan.alt, inline(text.getvalue(), name, plan.alt), plan.wide)
+        if pdf:
+            stamps: Any = {"CreationDate": None, "Creator": "optsweep", "Title": plan.title}
+            figure.savefig(folder / f"{name}.pdf", dpi=_DPI, metadata=stamps)
+    (folder / f"{name}.svg").write_text(with_font(text.getvalue()), encoding="utf-8")
+    svg = inline(text.getvalue(), name, plan.alt)
+    return Drawing(name, plan.title, plan.caption, plan.alt, svg, plan.wide, plan.touch)
 
 
 def _lay_out(figure: Figure, layout: LayoutEngine) -> None:
@@ -275,7 +302,7 @@ def inline(svg: str, name: str, alt: str) -> str:
     return re.sub(r"<svg\b[^>]*>", lambda _: opening, body, count=1)
 
 
-_THEME = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--card"} | {
+_THEME = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--card", REST: "--rest"} | {
     value: f"--arm-{place}" for place, value in enumerate(COLOURS)
 }
 

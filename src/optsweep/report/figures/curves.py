@@ -1,14 +1,17 @@
-"""Figures of the losses against steps and against time, as medians with bands over seeds."""
+"""Figures of the losses against steps and against time, as means over seeds with their intervals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optsweep.inference.repeats import repeat_of
+from optsweep.inference.statistics import t_half_widths
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Group
 from optsweep.report.figures.canvas import (
@@ -21,8 +24,10 @@ from optsweep.report.figures.canvas import (
     line,
     log_ticks,
     loss_label,
+    weight,
 )
-from optsweep.report.figures.runs import runs, several
+from optsweep.report.figures.runs import how_many, independent, runs, several
+from optsweep.report.figures.touch import Sampled, Touch, shared
 from optsweep.report.wording import listed, number, plural
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
@@ -39,6 +44,7 @@ _SHORT = 0.1  # seconds; runs that all take less are shown in milliseconds
 _TARGET = "target"
 _LATE = 0.1  # share of the run whose steep start may leave the figure at the top
 _CUT = f"The first {100 * _LATE:.0f} % of the run may lie above the figure."
+_ROOM = 0.5  # of the means' span: as much of a wide interval as the axis makes room for, on each side
 
 
 def plans(group: Group) -> list[FigurePlan]:
@@ -62,43 +68,79 @@ def _drawn(arm: ArmResult, key: str) -> list[TrialRecord]:
     return [trial for trial in trials if trial.status is Status.FINISHED] or trials
 
 
-def band(found: Sequence[Curve]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Steps, and lowest, median and highest over seeds: [3, steps], at the steps that all seeds have."""
+@dataclass(frozen=True)
+class Band:
+    """A mean curve with its 95 % t interval, both of whose ends are the mean where there is none."""
+
+    x: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    half: NDArray[np.float64]  # of the interval
+    n: str  # "8 seeds", what the interval is over
+
+    @property
+    def low(self) -> NDArray[np.float64]:
+        """The lower end."""
+        return self.mean - self.half
+
+    @property
+    def high(self) -> NDArray[np.float64]:
+        """The upper end."""
+        return self.mean + self.half
+
+    def over(self, x: NDArray[np.float64]) -> Band:
+        """The same along another axis."""
+        return Band(x, self.mean, self.half, self.n)
+
+    @property
+    def thinned(self) -> Band:
+        """Means of neighbours where a curve has more points than can be seen."""
+        size = math.ceil(len(self.x) / _MOST_POINTS)
+        if size <= 1:
+            return self
+        whole = len(self.x) // size * size
+        x, mean, half = (row[:whole].reshape(-1, size).mean(1) for row in (self.x, self.mean, self.half))
+        return Band(x, mean, half, self.n)
+
+    def points(self, *, loose: bool) -> Sampled:
+        """As numbers for the page."""
+        return Sampled(self.x, self.mean, self.half if self.half.any() else None, self.n, loose)
+
+
+def band(arm: ArmResult, key: str) -> Band | None:
+    """Mean and interval over seeds, or over the means of several searches, at the steps that all seeds have."""
+    trials = _drawn(arm, key)
+    if not trials:
+        return None
+    found = [trial.curves[key] for trial in trials]
     steps = found[0].steps
     for curve in found[1:]:
         steps = np.intersect1d(steps, curve.steps)
-    table = np.array([curve.values[np.isin(curve.steps, steps)] for curve in found])
-    table[~np.isfinite(table)] = np.nan
+    table = np.array([curve.values[np.isin(curve.steps, steps)] for curve in found], dtype=np.float64)
     held = np.isfinite(table).all(0)
-    return steps[held], np.array([table[:, held].min(0), np.median(table[:, held], 0), table[:, held].max(0)])
-
-
-def _thin(steps: NDArray[np.int64], values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means of neighbours where a curve has more points than can be seen; `values` is [rows, steps]."""
-    size = math.ceil(len(steps) / _MOST_POINTS)
-    if size <= 1:
-        return steps.astype(np.float64), values
-    whole = len(steps) // size * size
-    blocks = values[:, :whole].reshape(len(values), -1, size)
-    return steps[:whole].reshape(-1, size).mean(1), blocks.mean(2)
+    repeats = np.array([repeat_of(trial.seed) for trial in trials])
+    apart = np.unique(repeats)
+    rows = table[:, held]
+    if len(apart) > 1:
+        rows = np.array([rows[repeats == repeat].mean(0) for repeat in apart])
+    n = independent([len(rows)], len(apart) > 1)
+    return Band(steps[held].astype(np.float64), rows.mean(0), t_half_widths(rows), n) if held.any() else None
 
 
 def _losses(group: Group, key: str, word: str, name: str) -> FigurePlan | None:
-    bands = {arm.style: (arm, *band(found)) for arm in group.arms if (found := curves(arm, key))}
-    bands = {style: held for style, held in bands.items() if len(held[1])}
+    bands = {arm: found for arm in group.by_result if (found := band(arm, key)) is not None}
     if not bands:
         return None
-    held = _ending([arm for arm, _, _ in bands.values()])
-    shown = [(bands[arm.style][1].astype(np.float64), bands[arm.style][2]) for arm in held]
+    arms = list(bands)
+    held = _ending(arms)
+    shown = [bands[arm] for arm in held]
     decides = key == names.VAL_LOSS
     marks, limits = _marks(group, shown) if decides else ({}, _limits(shown))
     unit = group.baseline.unit if decides else group.baseline.loss_unit
+    label = f"{word} ({unit})" if unit else word
 
     def draw() -> Figure:
-        arms = [arm for arm, _, _ in bands.values()]
         figure, (axes,) = blank(3.2 + legend_height(arms))
-        for arm, steps, values in bands.values():
-            _draw_band(axes, arm, *_thin(steps, values), len(arms) <= _MOST_BANDS)
+        _draw_bands(axes, {arm: found.thinned for arm, found in bands.items()})
         if limits is not None:
             axes.set_ylim(*limits)
         for word_of, value in marks.items():
@@ -106,82 +148,87 @@ def _losses(group: Group, key: str, word: str, name: str) -> FigurePlan | None:
             beside: Any = {"transform": axes.get_yaxis_transform(), "va": "center"}  # a curve may run anywhere inside
             axes.text(1.01, value, word_of.replace("a uniform ", "uniform\n"), color=MUTED, **beside)
         axes.set_xlabel("optimizer steps")
-        _scale(axes, shown, f"{word} ({unit})" if unit else word)
+        _scale(axes, shown, label)
         legend(figure, arms)
         return figure
 
-    ends = [f"{arm.label} ends at {number(float(values[1, -1]))}" for arm, _, values in bands.values()]
+    ends = [f"{arm.label} ends at {number(float(found.mean[-1]))}" for arm, found in bands.items()]
     return FigurePlan(
         name,
         f"{word[0].upper()}{word[1:]}",
-        f"{_lines(group, len(bands), key)} {_CUT}{_leaving(held, [arm for arm, _, _ in bands.values()])}"
+        f"{_lines(bands, key)} {_CUT}{_leaving(held, arms)}"
         + (f" Dotted: {listed([f'{mark}, {number(value)}' for mark, value in marks.items()])}." if marks else ""),
         f"{word[0].upper()}{word[1:]} against optimizer steps for {plural(len(bands), 'arm')}: {listed(ends)}.",
         draw,
+        touch=_touch(bands, held, "optimizer steps", label, marks=marks, log=_log_limits(shown) is not None),
     )
 
 
 def _seconds(group: Group) -> FigurePlan | None:
     """Validation loss against time: the same curve, its steps × the ms per step of the timing pass."""
-    held = {}
-    for arm in group.arms:
-        found = curves(arm, names.VAL_LOSS)
-        if found and arm.ms_per_step is not None and len(band(found)[0]):
-            held[arm.style] = (arm, *band(found), arm.ms_per_step / 1e3)
-    if len(held) < 2:
+    bands = {}
+    for arm in group.by_result:
+        found = band(arm, names.VAL_LOSS)
+        if found is not None and arm.ms_per_step is not None:
+            bands[arm] = found.over(found.x * arm.ms_per_step / 1e3)
+    if len(bands) < 2:
         return None
-    arms = [arm for arm, *_ in held.values()]
+    arms = list(bands)
     ending = _ending(arms)
-    short = max(float(steps[-1]) * seconds for _, steps, _, seconds in held.values()) < _SHORT
-    unit, scale = ("ms", 1e3) if short else ("s", 1.0)
+    ends = {arm: float(found.x[-1]) for arm, found in bands.items()}
+    unit, scale = ("ms", 1e3) if max(ends.values()) < _SHORT else ("s", 1.0)
+    bands = {arm: found.over(found.x * scale) for arm, found in bands.items()}
+    shown = [bands[arm] for arm in ending]
+    axis, label = f"training time ({unit}), one trial alone on the machine", loss_label(group, "validation")
 
     def draw() -> Figure:
         figure, (axes,) = blank(3.2 + legend_height(arms))
-        shown = []
-        for arm, steps, values, seconds in held.values():
-            at, thinned = _thin(steps, values)
-            _draw_band(axes, arm, at * seconds * scale, thinned, len(arms) <= _MOST_BANDS)
-            if arm in ending:
-                shown.append((np.asarray(steps * seconds * scale, dtype=np.float64), values))
+        _draw_bands(axes, {arm: found.thinned for arm, found in bands.items()})
         if (limits := _limits(shown)) is not None:
             axes.set_ylim(*limits)
-        _scale(axes, shown, loss_label(group, "validation"))
-        axes.set_xlabel(f"training time ({unit}), one trial alone on the machine")
+        _scale(axes, shown, label)
+        axes.set_xlabel(axis)
         legend(figure, arms)
         return figure
 
-    each = [f"{arm.label} {number(float(steps[-1]) * seconds, 3)} s" for arm, steps, _, seconds in held.values()]
+    each = [f"{arm.label} {number(end, 3)} s" for arm, end in ends.items()]
     return FigurePlan(
         "val_loss_seconds",
         "Validation loss against time",
         "Steps × the median ms per step of the timing pass, evaluation excluded. "
-        f"{_lines(group, len(held), names.VAL_LOSS)} {_CUT}{_leaving(ending, arms)}",
+        f"{_lines(bands, names.VAL_LOSS)} {_CUT}{_leaving(ending, arms)}",
         f"Validation loss against seconds of training; the runs take {listed(each)}.",
         draw,
+        touch=_touch(bands, ending, axis, label, unit=unit, log=_log_limits(shown) is not None),
     )
 
 
-def _draw_band(
-    axes: Axes, arm: ArmResult, x: NDArray[np.float64], values: NDArray[np.float64], with_band: bool
-) -> None:
-    low, median, high = values
-    if with_band:
-        axes.fill_between(x, low, high, color=colour(arm), alpha=0.18, linewidth=0)
-    axes.plot(x, median, color=colour(arm), linestyle=line(arm))
+def _touch(
+    bands: Mapping[ArmResult, Band], ending: Sequence[ArmResult], x_label: str, y_label: str, **known: Any
+) -> Touch:
+    x, lines = shared({arm.name: found.points(loose=arm not in ending) for arm, found in bands.items()})
+    return Touch(x, x_label, y_label, lines, **known)
 
 
-Shown = Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]
-"""Steps or seconds, and lowest, median and highest loss, per arm."""
+def _draw_bands(axes: Axes, bands: Mapping[ArmResult, Band]) -> None:
+    for arm, found in bands.items():
+        if len(bands) <= _MOST_BANDS and found.half.any():
+            axes.fill_between(found.x, found.low, found.high, color=colour(arm), alpha=0.18, linewidth=0)
+        axes.plot(found.x, found.mean, color=colour(arm), linestyle=line(arm), **weight(arm))
 
 
-def _limits(shown: Shown) -> tuple[float, float] | None:
+def _limits(shown: Sequence[Band]) -> tuple[float, float] | None:
     """Ends of the loss axis that give the end of the run the room: the steep start may leave at the top."""
-    low = min(float(values.min()) for _, values in shown)
-    high = max(float(values[2, x >= _LATE * x[-1]].max()) for x, values in shown)
+    late = [found.x >= _LATE * found.x[-1] for found in shown]
+    low = min(float(found.mean.min()) for found in shown)
+    high = max(float(found.mean[held].max()) for found, held in zip(shown, late, strict=True))
+    room = _ROOM * (high - low) or math.inf
+    low = max(min(float(found.low.min()) for found in shown), low - room)
+    high = min(max(float(found.high[held].max()) for found, held in zip(shown, late, strict=True)), high + room)
     return (low - 0.04 * (high - low), high + 0.06 * (high - low)) if high > low else None
 
 
-def _marks(group: Group, shown: Shown) -> tuple[dict[str, float], tuple[float, float] | None]:
+def _marks(group: Group, shown: Sequence[Band]) -> tuple[dict[str, float], tuple[float, float] | None]:
     """The task's target and its chance level, where they fall within the axis; for a target just below it gives way."""
     limits = _limits(shown)
     if limits is None:
@@ -201,18 +248,25 @@ def _of_all(group: Group, key: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def _scale(axes: Axes, shown: Shown, label: str) -> None:
-    """A log axis where the last losses are decades apart: on a linear one all but the worst would lie on a line."""
-    ends = [float(values[1, -1]) for _, values in shown]
-    lowest = min(float(values.min()) for _, values in shown)
-    if lowest > 0 and max(ends) > _DECADES_APART * min(ends):
+def _scale(axes: Axes, shown: Sequence[Band], label: str) -> None:
+    """A log axis where the last losses are decades apart."""
+    if (limits := _log_limits(shown)) is not None:
         axes.set_yscale("log")
-        tops = [float(values.max()) for _, values in shown]
-        top = min(max(tops), 1e3 * float(np.median(tops)))  # a diverging arm goes anywhere
-        axes.set_ylim(max(lowest, 1e-12 * top) / 1.5, 1.5 * top)
+        axes.set_ylim(*limits)
         log_ticks(axes.yaxis)
         label = f"{label}, log scale"
     axes.set_ylabel(label)
+
+
+def _log_limits(shown: Sequence[Band]) -> tuple[float, float] | None:
+    """Ends of a log axis where the last losses are decades apart: on a linear one all but the worst lay on a line."""
+    ends = [float(found.mean[-1]) for found in shown]
+    lowest = min(float(found.mean.min()) for found in shown)
+    if lowest <= 0 or max(ends) <= _DECADES_APART * min(ends):
+        return None
+    tops = [float(found.mean.max()) for found in shown]
+    top = min(max(tops), 1e3 * float(np.median(tops)))  # a diverging arm goes anywhere
+    return max(lowest, 1e-12 * top) / 1.5, 1.5 * top
 
 
 def _ending(arms: Sequence[ArmResult]) -> list[ArmResult]:
@@ -230,8 +284,16 @@ def _leaving(ending: Sequence[ArmResult], arms: Sequence[ArmResult]) -> str:
     return said + (f" Drawn as far as a run came, none has ended: {listed(cut)}." if cut else "")
 
 
-def _lines(group: Group, num_arms: int, key: str) -> str:
-    seeds = [[trial.seed for trial in drawn] for arm in group.arms if (drawn := _drawn(arm, key))]
-    over, each = ("seeds of all searches", "run") if several(seeds) else ("seeds", "seed")
-    band = f"; band: lowest to highest {each}" if num_arms <= _MOST_BANDS else " (bands left out: too many arms)"
-    return f"Line: median over {over}{band}. n = {runs(seeds)} per arm."
+def _lines(bands: Mapping[ArmResult, Band], key: str) -> str:
+    seeds = [[trial.seed for trial in _drawn(arm, key)] for arm in bands]
+    again = several(seeds)
+    of = f"the means of {_searches(seeds)}" if again else "seeds"
+    held = any(found.half.any() for found in bands.values())
+    band = "; band: its 95 % t interval" if held else ""
+    if held and len(bands) > _MOST_BANDS:
+        band = " (bands left out: too many arms)"
+    return f"Line: mean over {of}{band}. n = {runs(seeds)} per arm."
+
+
+def _searches(arms: Sequence[Sequence[int]]) -> str:
+    return how_many((len({repeat_of(seed) for seed in seeds}) for seeds in arms), "search")

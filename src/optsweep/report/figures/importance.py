@@ -25,7 +25,7 @@ _ENDED = (Status.FINISHED, Status.DIVERGED)  # a pruned trial's loss is of a sho
 
 def plans(group: Group) -> list[FigurePlan]:
     """Shares of the search's variance, of the arms that searched several hyperparameters and have trials enough."""
-    shares = [(arm, found) for arm in group.arms if len(arm.arm.space) >= _FEWEST and (found := _shares(arm))]
+    shares = [(arm, found) for arm in group.by_result if len(arm.arm.space) >= _FEWEST and (found := _shares(arm))]
     return [_bars(shares)] if shares else []
 
 

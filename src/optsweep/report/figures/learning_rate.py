@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Group
-from optsweep.report.figures.canvas import FigurePlan, blank, colour, legend, legend_height, line, log_ticks
+from optsweep.report.figures.canvas import FigurePlan, blank, colour, legend, legend_height, line, log_ticks, weight
 from optsweep.report.figures.curves import curves
+from optsweep.report.figures.touch import Sampled, Touch, shared
 from optsweep.report.wording import listed, number
 from optsweep.tracking import names
 from optsweep.tracking.reader import LEARNING_RATE, Curve
@@ -53,7 +54,7 @@ def _logged(trace: Curve) -> Applied:
 
 def plans(group: Group) -> list[FigurePlan]:
     """The arms' learning rates in one figure, if any is known."""
-    traces = [(arm, trace) for arm in group.arms if (trace := applied(arm)) is not None]
+    traces = [(arm, trace) for arm in group.by_result if (trace := applied(arm)) is not None]
     return [_learning_rates(traces)] if traces else []
 
 
@@ -66,7 +67,7 @@ def _learning_rates(traces: list[tuple[ArmResult, Applied]]) -> FigurePlan:
         figure, (axes,) = blank(2.9 + legend_height(arms))
         for arm, trace in traces:
             drawn = np.where(trace.rates > 0, trace.rates, np.nan) if log else trace.rates  # log of 0 would draw a wall
-            axes.plot(trace.steps, drawn, color=colour(arm), linestyle=line(arm))
+            axes.plot(trace.steps, drawn, color=colour(arm), linestyle=line(arm), **weight(arm))
         if log:
             axes.set_yscale("log")
             axes.set_ylim(min(peaks) / 100, max(peaks) * 1.6)
@@ -86,7 +87,14 @@ def _learning_rates(traces: list[tuple[ArmResult, Applied]]) -> FigurePlan:
         f"What the optimizer was given at each step, warm-up and schedule included{_source(traces)}.{cut}",
         f"Learning rate against optimizer steps: {listed(each)}.",
         draw,
+        touch=_touch(traces, log),
     )
+
+
+def _touch(traces: list[tuple[ArmResult, Applied]], log: bool) -> Touch:
+    points = {arm.name: Sampled(t.steps.astype(np.float64), t.rates, None, "") for arm, t in traces}
+    x, lines = shared(points)
+    return Touch(x, "optimizer steps", "learning rate applied", lines, log=log, whole=True)
 
 
 def _source(traces: list[tuple[ArmResult, Applied]]) -> str:

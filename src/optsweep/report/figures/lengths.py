@@ -26,7 +26,7 @@ from optsweep.report.figures.canvas import (
     marker,
     short,
 )
-from optsweep.report.figures.curves import band, curves
+from optsweep.report.figures.curves import band
 from optsweep.report.figures.runs import independent, runs, several
 from optsweep.report.wording import interval_name, listed, number, plural, times
 from optsweep.tracking import names
@@ -68,7 +68,7 @@ def _frontier(lengths: RunLengths) -> FigurePlan | None:
         return figure
 
     long = listed([arm.label for arm in arms if arm.longest.style in shown])
-    over = f" The line of {long} is its one longest run, median over seeds: a run that can be stopped anywhere." * bool(
+    over = f" The line of {long} is its one longest run, mean over seeds: a run that can be stopped anywhere." * bool(
         shown
     )
     last = [f"{arm.label} {number(run.val.estimate)}" for arm in arms if (run := arm.longest).val]
@@ -84,12 +84,12 @@ def _frontier(lengths: RunLengths) -> FigurePlan | None:
 
 
 def _long_run(arm: LengthArm, shortest: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Median validation curve of an averaging arm's longest run, from the shortest run's end on."""
+    """Mean validation curve of an averaging arm's longest run, from the shortest run's end on."""
     run = arm.longest
-    found = curves(run, names.VAL_LOSS) if is_averaged(run) else []
-    steps, values = band(found) if found else (np.array([]), np.zeros((3, 0)))
-    held = steps >= shortest
-    return (steps[held].astype(np.float64), values[1, held]) if np.count_nonzero(held) > 1 else None
+    found = band(run, names.VAL_LOSS) if is_averaged(run) else None
+    if found is None or np.count_nonzero(held := found.x >= shortest) < 2:
+        return None
+    return found.x[held], found.mean[held]
 
 
 def _tested(lengths: RunLengths) -> str:

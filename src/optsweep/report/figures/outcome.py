@@ -38,7 +38,7 @@ def plans(group: Group) -> list[FigurePlan]:
 
 
 def _forest(group: Group) -> FigurePlan | None:
-    held = [comparison for comparison in group.comparisons if comparison.test is not None]
+    held = [comparison for comparison in group.comparisons_by_result if comparison.test is not None]
     if not held:
         return None
 
@@ -102,7 +102,7 @@ def _draw_difference(axes: Axes, comparison: Comparison, place: int) -> None:
 
 
 def _seeds(group: Group) -> FigurePlan | None:
-    arms = [arm for arm in group.arms if arm.test_losses]
+    arms = [arm for arm in group.by_result if arm.test_losses]
     if not arms:
         return None
 
@@ -164,14 +164,14 @@ def _draw_seeds(axes: Axes, arm: ArmResult, place: int, lying: bool) -> None:
 
 def _cost(group: Group) -> FigurePlan | None:
     panels: list[tuple[str, list[float | None], Any]] = [
-        ("ms per step", [arm.ms_per_step for arm in group.arms], lambda value: f"{number(value, 3)} ms"),
-        ("time per run", [arm.run_seconds for arm in group.arms], _time),
-        ("optimizer state", [arm.state_bytes for arm in group.arms], size),
+        ("ms per step", [arm.ms_per_step for arm in group.by_result], lambda value: f"{number(value, 3)} ms"),
+        ("time per run", [arm.run_seconds for arm in group.by_result], _time),
+        ("optimizer state", [arm.state_bytes for arm in group.by_result], size),
     ]
     panels = [panel for panel in panels if any(value is not None for value in panel[1])]
     if not panels:
         return None
-    arms = group.arms
+    arms = group.by_result
 
     def draw() -> Figure:
         figure, axes = blank(0.9 + 0.34 * len(arms), 1, len(panels), sharey=True)
@@ -206,7 +206,7 @@ def _time(seconds: float) -> str:
 
 def _draw_bars(axes: Axes, group: Group, values: list[float | None], words: Any, *, timed: bool) -> None:
     largest = max(value for value in values if value is not None) or 1.0
-    for place, (arm, value) in enumerate(zip(group.arms, values, strict=True)):
+    for place, (arm, value) in enumerate(zip(group.by_result, values, strict=True)):
         if value is None:
             axes.text(0, place, " not timed" if timed else " not known", va="center", color=MUTED)
             continue

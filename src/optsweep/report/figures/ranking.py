@@ -18,6 +18,7 @@ from optsweep.report.figures.canvas import (
     legend_height,
     line,
     short,
+    weight,
 )
 from optsweep.report.figures.search import loss_limits
 from optsweep.report.ranking import RankingOverTrials, ranking_over_trials
@@ -78,7 +79,7 @@ def _draw_losses(axes: Axes, group: Group, found: RankingOverTrials) -> None:
             [m.estimate if end is None else end for end in (m.estimate, m.low, m.high)] for m in means
         ]  # of equal losses there is no interval
         middle, low, high = np.clip(np.reshape(ends, (-1, 3)).T, *limits)
-        axes.plot(at + 1, middle, color=colour(arm), linestyle=line(arm), drawstyle="steps-mid")
+        axes.plot(at + 1, middle, color=colour(arm), linestyle=line(arm), drawstyle="steps-mid", **weight(arm))
         axes.fill_between(at + 1, low, high, step="mid", color=colour(arm), alpha=0.12, linewidth=0)
     axes.set_ylim(limits)
     unit = f" ({group.baseline.unit})" if group.baseline.unit else ""

@@ -45,7 +45,7 @@ def plans(group: Group) -> list[FigurePlan]:
 
 def _shapes(group: Group) -> list[_Shape]:
     found: dict[tuple[tuple[str, str], ...], list[tuple[ArmResult, Applied]]] = {}
-    for arm in group.arms:
+    for arm in group.by_result:
         if (trace := applied(arm)) is not None:
             found.setdefault(_schedule(arm), []).append((arm, trace))
     varied = {key for key in {k for held in found for k, _ in held} if len({dict(held).get(key) for held in found}) > 1}

@@ -18,6 +18,7 @@ from optsweep.report.figures.canvas import (
     FigurePlan,
     blank,
     colour,
+    is_rest,
     labels,
     legend,
     legend_height,
@@ -29,6 +30,7 @@ from optsweep.report.figures.canvas import (
     shared_labels,
     short,
     slug,
+    weight,
 )
 from optsweep.report.figures.runs import how_many
 from optsweep.report.wording import listed, number, plural, setting
@@ -81,7 +83,7 @@ def loss_limits(losses: Sequence[float], shown: float = _SHOWN, also: Sequence[f
 
 
 def _sensitivity(group: Group) -> FigurePlan | None:
-    arms = [arm for arm in group.arms if len({t.number(LEARNING_RATE) for t in _searched(arm, LEARNING_RATE)}) > 1]
+    arms = [arm for arm in group.by_result if len({t.number(LEARNING_RATE) for t in _searched(arm, LEARNING_RATE)}) > 1]
     if not arms:
         return None
     finished = [t for arm in arms for t in _searched(arm, LEARNING_RATE) if t.status is Status.FINISHED]
@@ -174,7 +176,7 @@ def _draw_trials(axes: Axes, arm: ArmResult, limits: tuple[float, float]) -> Non
 
 def _planes(group: Group) -> list[FigurePlan]:
     """Learning rate × each other hyperparameter that arms searched along with it."""
-    searched = {key for arm in group.arms if LEARNING_RATE in arm.arm.space for key in arm.arm.space}
+    searched = {key for arm in group.by_result if LEARNING_RATE in arm.arm.space for key in arm.arm.space}
     found = [
         _plane(group, key) for key in sorted(searched - {LEARNING_RATE}, key=lambda key: (key != WEIGHT_DECAY, key))
     ]
@@ -183,7 +185,7 @@ def _planes(group: Group) -> list[FigurePlan]:
 
 def _plane(group: Group, key: str) -> FigurePlan | None:
     """Learning rate × another hyperparameter, one panel per arm that searched both."""
-    arms = [arm for arm in group.arms if {LEARNING_RATE, key} <= set(arm.arm.space)]
+    arms = [arm for arm in group.by_result if {LEARNING_RATE, key} <= set(arm.arm.space)]
     arms = [arm for arm in arms if len({t.number(key) for t in _both(arm, key)}) > 1]
     if not arms:
         return None
@@ -236,7 +238,7 @@ def _symbol(key: str) -> str:
 
 def _tuning(group: Group) -> FigurePlan | None:
     """Best loss against the number of search trials, with its band: the evidence that an arm has been tuned enough."""
-    held = {arm.style: (arm, losses) for arm in group.arms if len(losses := independent_losses(arm)) >= MIN_TRIALS}
+    held = {arm.style: (arm, losses) for arm in group.by_result if len(losses := independent_losses(arm)) >= MIN_TRIALS}
     if not held:
         return None
 
@@ -251,8 +253,9 @@ def _tuning(group: Group) -> FigurePlan | None:
             found = [best_of(losses, int(n)) for n in at]
             ends = np.array([(best.estimate, best.low, best.high) for best in found], dtype=np.float64).T
             middle, low, high = np.clip(ends, *limits)  # an open end is that of the axis
-            axes.plot(at, middle, color=colour(arm), linestyle=line(arm), drawstyle="steps-mid")
-            axes.fill_between(at, low, high, step="mid", color=colour(arm), alpha=0.15, linewidth=0)
+            axes.plot(at, middle, color=colour(arm), linestyle=line(arm), drawstyle="steps-mid", **weight(arm))
+            if not is_rest(arm):
+                axes.fill_between(at, low, high, step="mid", color=colour(arm), alpha=0.15, linewidth=0)
         axes.set_ylim(limits)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("search trials")
