@@ -184,7 +184,7 @@ def _arms_on(
 ) -> list[Arm]:
     """The arms of a comparison on a task, which travels with them."""
     from optsweep.build.targets import pickled
-    from optsweep.config.spoken import arms_of, search_of
+    from optsweep.config.spoken import arms_of, dotted, search_of
     from optsweep.tasks.base import UNNAMED
 
     shared = {
@@ -198,7 +198,7 @@ def _arms_on(
         "sweep.repeats": repeats,
         **search_of(search),
         "confirm.seeds": confirm,
-        **_dotted(settings),
+        **dotted(settings),
     }
     content = pickled(given.sent, "task")
     return [replace(arm, task=replace(arm.task, pickled=content)) for arm in arms_of(arms, shared)]
@@ -213,17 +213,6 @@ def load(source: str | Path, *, tracking_uri: str | None = None) -> Result:
     from optsweep.result.finding import load as found
 
     return found(source, REPORTS, tracking_uri)
-
-
-def _dotted(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the config from sections by name; what is no section is a choice."""
-    keys: dict[str, Any] = {}
-    for section, values in sections.items():
-        if isinstance(values, Mapping):
-            keys |= {f"{section}.{key}": value for key, value in values.items()}
-        else:
-            keys[section] = values
-    return keys
 
 
 def report(

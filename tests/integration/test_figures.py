@@ -342,19 +342,6 @@ def test_families_are_named_by_what_tells_them_apart() -> None:
     assert set(grid.families(held[:2], "weight_decay")) == {""}
 
 
-def test_labels_keep_what_tells_arms_apart() -> None:
-    long = [made({"optimizer.lr": lr}, [], f"adamw + cosine + lr={lr}") for lr in ("0.1", "1")]
-    arms = group(*long).arms
-    assert canvas.labels(arms) == ["adamw + cosine + lr=0.1", "adamw + cosine + lr=1"]
-    assert canvas.labels(arms, 20) == ["lr=0.1", "lr=1"]
-    assert canvas.labels(arms[:1], 12) == ["adamw + cos…"]
-    by_recipe = group(
-        *(made({"recipe": name}, [], f"{name} with a long warm-up") for name in ("lion_cosine", "muon_wsd"))
-    ).arms
-    assert canvas.labels(by_recipe, 12) == ["lion_cosine", "muon_wsd"]
-    assert canvas.labels(by_recipe)[0] == "lion_cosine with a long warm-up"
-
-
 @pytest.mark.parametrize(("lowest", "log"), [(1e-9, True), (0.5, False), (0.0, False)])
 def test_losses_decades_apart_are_on_a_log_axis(lowest: float, log: bool) -> None:
     ends = [

@@ -104,3 +104,14 @@ def _spelled(value: Any) -> str:
     if isinstance(value, str):
         return "'" + _BEFORE_QUOTE.sub(lambda found: 2 * found[1] + (found[2] and "\\'"), value) + "'"
     return str(value)
+
+
+def dotted(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the config from sections by name; what is no section is a choice."""
+    keys: dict[str, Any] = {}
+    for section, values in sections.items():
+        if isinstance(values, Mapping):
+            keys |= {f"{section}.{key}": value for key, value in values.items()}
+        else:
+            keys[section] = values
+    return keys

@@ -17,7 +17,6 @@ from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
 from optsweep.build.fingerprint import fingerprint_of
 from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
-from optsweep.database import OpenFiles, StoreGoneError
 from optsweep.errors import UserError
 from optsweep.launch.builds import Builds
 from optsweep.launch.checkpoints import Checkpoints
@@ -29,10 +28,11 @@ from optsweep.launch.describe import describe_arm, describe_chosen, describe_ses
 from optsweep.launch.description import Description
 from optsweep.launch.devices import deal
 from optsweep.launch.events import Note, Observer, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
+from optsweep.launch.files import SweepFiles, sweep_files
 from optsweep.launch.home import of_known, show_views
 from optsweep.launch.inquiries import Asker, Here
-from optsweep.launch.outcome import Basis, SweepResult
 from optsweep.launch.labels import baseline_of, colours_of, labels_of
+from optsweep.launch.outcome import Basis, SweepResult
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
@@ -80,7 +80,7 @@ def run_sweep(
             pool = until_the_end.enter_context(LocalPool(arms[0].trainer.threads))
         prepared = _prepare(arms, workers, pool, alone, observe)
         seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
-        files = until_the_end.enter_context(_files(prepared, seat))
+        files = until_the_end.enter_context(sweep_files(prepared.arms[0], seat))
         prepared.spool.make_home()
         deliver(prepared.spool)
         opened = waiting(prepared.arms[0], lambda: _open(prepared, seat, files, command, observe))
@@ -194,35 +194,6 @@ def _seat(prepared: _Prepared, *, whole: bool) -> AbstractContextManager[Seat]:
     return prepared.studies.take_seat([arm.name for arm in prepared.arms], whole=whole)
 
 
-@contextlib.contextmanager
-def _files(prepared: _Prepared, seat: Seat) -> Iterator[SweepFiles]:
-    """The files of the stores; what fails while one is gone is its fault."""
-    arm = prepared.arms[0]
-    addresses = [read_address(TRACKING_KEY, arm.tracking_uri), read_address(STORAGE_KEY, arm.storage)]
-    files = SweepFiles(OpenFiles(addresses), seat)
-    try:
-        yield files
-    except Exception:
-        files.check()
-        raise
-
-
-@dataclass(frozen=True)
-class SweepFiles:
-    """The files that a sweep's planner has open. A seat in one that is gone can't be given up any more."""
-
-    open_files: OpenFiles
-    seat: Seat
-
-    def check(self) -> None:
-        """Raises StoreGoneError."""
-        try:
-            self.open_files.check()
-        except StoreGoneError:
-            self.seat.lost = True
-            raise
-
-
 def _reconcile(prepared: _Prepared, tracker: Tracker, seat: Seat, observe: Observer) -> Found:
     """Let MLflow hold just what the studies know, and say what it didn't."""
     first = prepared.arms[0]
@@ -271,8 +242,7 @@ def _open(prepared: _Prepared, seat: Seat, files: SweepFiles, command: str, obse
         deferred=Deferred(tracking_outage(first.tracking_uri, prepared.spool.folder, training=True)),
         check_files=files.check,
     )
-    labels = [prepared.labels[arm.name] for arm in arms]
-    said = notes(labels, [its.algorithm for its in known], [its.warnings for its in known])
+    said = notes([labels[arm.name] for arm in arms], [its.algorithm for its in known], [its.warnings for its in known])
     return _Opened(tracker, run, plan, jobs, planner, seat, files, [*said, *planner.out_of_sight()])
 
 
