@@ -60,4 +60,5 @@ def main(task: str = "digits_mlp", trials: int = 200, steps: int = 600, rounds: 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2], *map(int, sys.argv[2:5]))
+    task, *numbers = [*sys.argv[1:5], *["digits_mlp"][: len(sys.argv) == 1]]
+    main(task, *map(int, numbers))
