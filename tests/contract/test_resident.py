@@ -182,8 +182,8 @@ class Rhythmic(Adam):
 class Halves(Rule):
     """Says nothing of its kinds."""
 
-    init = Adam.init  # type: ignore[assignment]
-    update = Adam.update  # type: ignore[assignment]
+    init = Adam.init
+    update = Adam.update
 
 
 def test_a_rhythm_that_is_not_told_stands_alone() -> None:
