@@ -1,7 +1,7 @@
 """A stream of trials through lanes: trial-steps per CPU second, refilled as lanes get free and batch by batch, in turn.
 
-`python benchmarks/refill.py [TASK [TRIALS [STEPS]]]`: a quarter of the trials is pruned half-way. Everything in the loop
-counts: evaluation, points, and making the models.
+`python benchmarks/refill.py [TASK [TRIALS [STEPS [ROUNDS]]]]`: a quarter of the trials is pruned half-way. All of the
+loop counts: evaluation, points, and making the models.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.trials import arm, built, program_of
+
 from optsweep.train.loop import train
 from optsweep.train.program import Program
 from optsweep.train.run import Silent
 from optsweep.train.source import Listed
 from optsweep.train.trial import Outcome, Trial
-
-ROUNDS = 3
 
 
 class _Counted(Silent):
@@ -45,7 +44,7 @@ def rate(program: Program, streams: Sequence[Sequence[Trial]], lanes: int) -> fl
     return counted.steps / (time.process_time() - begin)
 
 
-def main(task: str = "digits_mlp", trials: int = 200, steps: int = 600) -> None:
+def main(task: str = "digits_mlp", trials: int = 200, steps: int = 600, rounds: int = 3) -> None:
     """Print a line for each number of lanes."""
     torch.set_num_threads(1)
     b = built(arm(task, steps=steps), torch.device("cpu"))
@@ -55,10 +54,11 @@ def main(task: str = "digits_mlp", trials: int = 200, steps: int = 600) -> None:
     stream = [Trial(hyper, seed, {half: 0.0} if seed % 4 == 0 else {}, test=True, key=seed) for seed in range(trials)]
     for lanes in (16, 64):
         batches = [stream[first : first + lanes] for first in range(0, trials, lanes)]
-        rates = [(rate(program, [stream], lanes), rate(program, batches, lanes)) for _ in range(ROUNDS)]
-        refilled, batched = (sorted(column)[ROUNDS // 2] for column in zip(*rates, strict=True))
+        rates = [(rate(program, [stream], lanes), rate(program, batches, lanes)) for _ in range(rounds)]
+        refilled, batched = (sorted(column)[rounds // 2] for column in zip(*rates, strict=True))
         print(f"{task}, {lanes} lanes: refilled {refilled:,.0f} trial-steps per CPU second, in batches {batched:,.0f}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2], *map(int, sys.argv[2:4]))
+    task, *numbers = [*sys.argv[1:5], *["digits_mlp"][: len(sys.argv) == 1]]
+    main(task, *map(int, numbers))

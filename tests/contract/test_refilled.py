@@ -13,11 +13,15 @@ from random import Random
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from drive import RuleEntry, registry
 from keeping import CutError, Cutter
+from kinds import BatchNorm, Frozen
+from optsweep.optim.adam import AdamW
 from optsweep.optim.averaging import EMA, LAWA
+from optsweep.optim.external import ExternalUpdate
 from optsweep.optim.iterate import Iterate, Last
 from optsweep.optim.layout import Layout
 from optsweep.optim.schedule_free import ScheduleFree
@@ -25,8 +29,11 @@ from optsweep.optim.schedules import Schedule
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater
+from optsweep.train.arena import Arena, Part
+from optsweep.train.evaluate import evaluate
 from optsweep.train.loop import train
 from optsweep.train.program import Program
+from optsweep.train.run import Silent, _grid
 from optsweep.train.source import Listed
 from optsweep.train.trial import End, Outcome, Rung, Trial
 from small_programs import built_by
@@ -100,7 +107,7 @@ def trials_of(hyper: Mapping[str, float], random: Random, count: int = 5) -> lis
     return [Trial({**hyper, "lr": lr}, seed, key=seed, test=True, **ends[seed]) for seed, lr in enumerate(lrs)]
 
 
-def check(p: Program, hyper: Mapping[str, float], random: Random) -> None:
+def check(p: Program, hyper: Mapping[str, float], random: Random, *, bitwise: bool = True) -> None:
     """Train in random company, cut off once, and compare with every trial alone."""
     trials, heard = trials_of(hyper, random), Heard()
     random.shuffle(trials)
@@ -120,8 +127,12 @@ def check(p: Program, hyper: Mapping[str, float], random: Random) -> None:
     for trial in trials:
         alone = Heard()
         train(p, Listed([trial]), alone)
-        assert repr(heard.rungs[trial.key]) == repr(alone.rungs[trial.key])
-        assert repr(heard.outcomes[trial.key]) == repr(alone.outcomes[trial.key])
+        if bitwise:
+            assert repr(heard.rungs[trial.key]) == repr(alone.rungs[trial.key])
+            assert repr(heard.outcomes[trial.key]) == repr(alone.outcomes[trial.key])
+        else:
+            ours, theirs = ([rung.val_loss for rung in told.rungs[trial.key]] for told in (heard, alone))
+            assert ours == pytest.approx(theirs, rel=1e-4, nan_ok=True)
     assert {outcome.end for outcome in heard.outcomes.values()} == set(End)
 
 
@@ -137,3 +148,71 @@ def test_every_optimizer(entry: RuleEntry, place: int) -> None:
         return Update(entry.rule(**static), layout, decay=decay, iterate=iterate)
 
     check(program(build, schedule), hyper, Random(f"{entry} {place}"))
+
+
+def adamw(layout: Layout) -> Updater:
+    return Update(AdamW(), layout, decay=Decay.DECOUPLED, clip_norm=1.0)
+
+
+def adagrad(layout: Layout) -> Updater:
+    return ExternalUpdate(torch.optim.Adagrad, {}, layout, decay=Decay.DECOUPLED, clip_norm=1.0)
+
+
+ADAMW = {"weight_decay": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_optimizers_of_torch(seed: int) -> None:
+    check(program(adagrad, PLATEAU), ADAMW, Random(seed))
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"accumulate": 2}], ids=str)
+def test_frozen_parameters_and_low_precision(changes: dict[str, Any]) -> None:
+    check(program(adamw, task=Frozen(), **changes), ADAMW, Random(0))
+
+
+def test_batch_norm_but_for_the_last_bits() -> None:
+    """torch sums a channel up otherwise in a lane that is the last of an odd number."""
+    for seed in range(3):
+        check(program(adamw, task=BatchNorm()), ADAMW, Random(seed), bitwise=False)
+
+
+def test_what_was_kept_and_does_not_fit_begins_anew_and_the_others_go_on() -> None:
+    p, trials = program(adamw), [Trial({**ADAMW, "lr": 1e-3}, seed, key=seed) for seed in range(3)]
+    expected = Heard()
+    train(p, Listed(trials), expected, lanes=3)
+    cut = Cutter(7)
+    with suppress(CutError):
+        train(p, Listed(trials), Heard(), lanes=3, checkpointer=cut)
+    cut.kept[1]["arena"]["params"] = torch.zeros(3)
+    again, heard = Cutter(given=cut.kept), Heard()
+    train(p, Listed(trials), heard, lanes=3, checkpointer=again)
+    assert [line.partition(":")[0] for line in again.refused] == ["[1]"]
+    assert repr(sorted(heard.outcomes.items())) == repr(sorted(expected.outcomes.items()))
+
+
+@pytest.mark.parametrize(
+    ("period", "num_steps", "apart"),
+    [
+        (1, 600, 30),  # a rung every 30 steps, a point every 10
+        (10, 600, 30),
+        (1, 500, 50),  # every 25
+        (7, 600, 7),  # to wait for a rung of all would take 210 steps
+    ],
+)
+def test_lanes_begin_where_all_have_their_rungs_unless_that_is_rare(period: int, num_steps: int, apart: int) -> None:
+    assert _grid(program(adamw, num_steps=num_steps, num_rungs=20, log_every=10), period) == apart
+
+
+def test_only_lanes_whose_rung_it_is_are_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def noted(program: Program, part: Arena | Part, *rest: Any) -> torch.Tensor:
+        seen.append(part.lanes)
+        return evaluate(program, part, *rest)
+
+    monkeypatch.setattr("optsweep.train.run.evaluate", noted)
+    ends = {1: {STRIDE: 0.0}}  # the second is pruned at its first rung, and another takes its place
+    trials = [Trial({**ADAMW, "lr": 1e-3}, seed, ends.get(seed, {}), key=seed) for seed in range(4)]
+    train(program(adamw), Listed(trials), Silent(), lanes=3)
+    assert seen == [3, 3, 2, 3, 3, 2], "three begin; one is replaced, whose beginning is seen twice; its end, too"
