@@ -59,7 +59,11 @@ class Graphs:
                 yield found
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
-        found.extend(entry for entry in said if "called a synchronizing" in str(entry.message))
+        for entry in said:
+            if "called a synchronizing" in str(entry.message):
+                found.append(entry)
+            else:
+                warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
 
     def record(self, call: Callable[[], object]) -> Replay | None:
         """As `Recorder` has it. Other threads may use the device meanwhile."""

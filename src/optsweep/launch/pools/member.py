@@ -147,9 +147,7 @@ class _Serving:
             case ToAnswer(request, device):
                 self._answer(request, device)
             case ToPrepare():
-                from optsweep.tracking.store import preload
-
-                preload()
+                import optsweep.launch.worker  # noqa: F401
             case ToRest():
                 pass
 
