@@ -250,7 +250,7 @@ class TrialHead:
     seed: int  # index of the seed within its phase: equal indices are the same seed in every arm; tells the repeat
     origin: str  # quasi-random | model | bracket | rerun | chosen | fixed
     hyper: Mapping[str, Setting]  # all hyperparameters and searched keys
-    lanes: int = 1  # how many trials train at once beside and with this one
+    lanes: int = 1  # trials in training when it began, itself included; others may come and go
     id: str = ""  # of the trial in the studies: an attempt at a slot has one, and so has its run
 
     @property
