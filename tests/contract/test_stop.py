@@ -7,6 +7,7 @@ import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -99,7 +100,7 @@ def test_ctrl_c_before_a_sweep_has_begun_leaves_nothing_that_hydra_wrote(
 
     monkeypatch.setattr(api, "run", interrupted)
     launcher = LocalLauncher()
-    launcher.hydra_context, launcher.command = HydraContext(None, None), Command((), ())
+    launcher.hydra_context, launcher.command = cast(HydraContext, SimpleNamespace(config_loader=None)), Command((), ())
     launcher.written = Written(tmp_path / "hydra" / "multirun.yaml")
     launcher.written.file.parent.mkdir()
     launcher.written.file.write_text("hydra: {}")

@@ -158,40 +158,42 @@ def test_what_has_changed_in_a_store_is_looked_at(result: SweepResult, what: str
     assert answer() is not None
 
 
-def report_is_gone() -> Callable[[], None]:
+def report_is_gone() -> Callable[[], object]:
     (REPORT / "index.html").rename("aside")
-    return lambda: Path("aside").rename(REPORT / "index.html") and None
+    return lambda: Path("aside").rename(REPORT / "index.html")
 
 
-def report_has_another_file() -> Callable[[], None]:
+def report_has_another_file() -> Callable[[], object]:
     (REPORT / "new").touch()
     return (REPORT / "new").unlink
 
 
-def sheet_is_gone() -> Callable[[], None]:
+def sheet_is_gone() -> Callable[[], object]:
     (sheet, *_) = Path("mlruns/artifacts").rglob("arm.json")
     sheet.rename("aside")
-    return lambda: Path("aside").rename(sheet) and None
+    return lambda: Path("aside").rename(sheet)
 
 
-def trial_waits() -> Callable[[], None]:
+def trial_waits() -> Callable[[], object]:
     waiting = Spool.of(arm().tracking_uri, arm().storage, "s").folder / "someone.jsonl"
     waiting.parent.mkdir(parents=True)
     waiting.touch()
     return waiting.unlink
 
 
-def what_was_kept_is_cut_off() -> Callable[[], None]:
+def what_was_kept_is_cut_off() -> Callable[[], object]:
     (kept,) = Path("mlruns/finished").iterdir()
     content = kept.read_text()
     kept.write_text(content[:-9])
-    return lambda: kept.write_text(content) and None
+    return lambda: kept.write_text(content)
 
 
 @pytest.mark.parametrize(
     "change", [report_is_gone, report_has_another_file, sheet_is_gone, trial_waits, what_was_kept_is_cut_off]
 )
-def test_what_has_changed_in_a_file_is_looked_at(result: SweepResult, change: Callable[[], Callable[[], None]]) -> None:
+def test_what_has_changed_in_a_file_is_looked_at(
+    result: SweepResult, change: Callable[[], Callable[[], object]]
+) -> None:
     undo = change()
     assert answer() is None
     undo()
