@@ -12,7 +12,7 @@ from typing import Any
 
 OPTUNA, MLFLOW = Path("mlruns/optuna.db"), Path("mlruns/mlflow.db")
 ENDED = ("COMPLETE", "PRUNED")
-MEASURED = ("cost/",)
+MEASURED = ("cost/", "verdict/time_ratio")
 """Metrics that time or the machine decides."""
 
 Slot = tuple[str, str, int, int]
@@ -200,7 +200,7 @@ VOLATILE = frozenset(
     {
         *("run_id", "experiment_id", "environment", "sessions", "command", "config"),
         *("timing", "run_seconds", "seconds_ratio", "time_ratio", "cost/peak_bytes", "cost/train_seconds"),
-        *("verdicts", "headline", "sentence", "figures"),  # texts, which say what a step costs
+        *("verdicts", "headline", "sentence", "figures", "lanes_found"),  # texts, which say what a step costs
     }
 )
 """Keys of results.json that time, machine and addresses decide, and texts, which are made of the rest."""

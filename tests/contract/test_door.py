@@ -283,7 +283,7 @@ def test_a_report_delivers_what_waits_beside_the_storage_that_is_named(
 ) -> None:
     heard: list[str] = []
 
-    def report(uri: str, sweeps: Sequence[str], out: Path, storage: str) -> SimpleNamespace:
+    def report(uri: str, sweeps: Sequence[str], out: Path, storage: str, pdf: bool) -> SimpleNamespace:
         heard.append(storage)
         return SimpleNamespace(summary="")
 

@@ -21,7 +21,7 @@ from optsweep.config.sections import AUTO_LANES, OptimizerConfig, SearchConfig, 
 from optsweep.errors import UserError
 from optsweep.launch import fit
 from optsweep.launch.builds import Builds
-from optsweep.launch.continuity import CONTENT, Begun, begun
+from optsweep.launch.continuity import CONTENT, BegunArm, begun
 from optsweep.launch.decided import _with_lag
 from optsweep.launch.events import Event, Note
 from optsweep.launch.fit import FittedLanes, Fitter, crowds_of, fitted_said
@@ -309,7 +309,7 @@ def test_a_search_that_grows_keeps_the_lag_that_it_began_with(tmp_path: Path) ->
     noted = {"trainer.lanes": "one", "search.lag": 2}
     held: Any = Noted(noted)
     found = begun(held, [arm])
-    assert found == {arm.name: Begun("one", 2)}
+    assert found == {arm.name: BegunArm("one", 2)}
     others: Any = [Noted(None), Noted({}), Noted(noted, trials=False)]
     assert all(begun(studies, [arm]) == {} for studies in others)
     assert _with_lag(arm, None).search.lag == 3

@@ -130,7 +130,7 @@ class Disk:
         return done
 
 
-@pytest.mark.parametrize("room", [0, 1, 100, 1500])
+@pytest.mark.parametrize("room", [0, 1, 100, 1000])
 def test_on_a_full_disk_records_wait_in_memory_and_one_line_says_so(
     held: Spool, store: FakeStore, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:

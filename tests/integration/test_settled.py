@@ -6,7 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,6 @@ import pytest
 
 from arms import arm_with
 from optsweep import api
-from optsweep import report as reports
 from optsweep.build.assemble import build_arm
 from optsweep.config.arm import Arm
 from optsweep.launch import settled as module
@@ -23,7 +22,6 @@ from optsweep.launch import sweep
 from optsweep.launch.description import described
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.settled import keep, may_be_finished, settled
-from optsweep.report import Report
 from optsweep.tasks.tabular import Table
 from optsweep.tracking.spool import Spool
 
@@ -36,20 +34,12 @@ def arm() -> Arm:
     return replace(found, sweep="s", tracking_uri="sqlite:///mlruns/mlflow.db", storage="sqlite:///mlruns/optuna.db")
 
 
-def written(uri: str, names: Sequence[str], out: Path, **how: object) -> Report:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "index.html").write_text("the verdict")
-    return Report(out / "index.html", ("the verdict",), (), (), partial=False)
-
-
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SweepResult]:
     """What the call that finished the sweep came to; the working folder is that of the sweep."""
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("finished"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reports, "write_report", written)
-        yield api.run([arm()], workers=0, command=COMMAND).result
+    yield api.run([arm()], workers=0, command=COMMAND).result
     os.chdir(before)
 
 
@@ -104,8 +94,8 @@ STORES = {
     ),
     "the sweep's run is of another version": (
         "mlflow",
-        "UPDATE tags SET value = '99' || value WHERE key = 'optsweep.schema'",
-        "UPDATE tags SET value = substr(value, 3) WHERE key = 'optsweep.schema'",
+        "UPDATE tags SET value = '99' || value WHERE key = 'mlflow.optsweep.schema'",
+        "UPDATE tags SET value = substr(value, 3) WHERE key = 'mlflow.optsweep.schema'",
     ),
     "the experiment is deleted": (
         "mlflow",

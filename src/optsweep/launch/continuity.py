@@ -41,18 +41,18 @@ def _settings(arm: Arm, built: Description) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Begun:
+class BegunArm:
     """What an arm's trials have had where its config leaves it open."""
 
     lanes: str  # "one" or "several"
     lag: int
 
 
-def begun(studies: Studies, arms: Sequence[Arm]) -> dict[str, Begun]:
+def begun(studies: Studies, arms: Sequence[Arm]) -> dict[str, BegunArm]:
     """How those arms began that have trials, by name."""
     found = {arm.name: studies.note(arm.name, CONTENT) or {} for arm in arms}
     return {
-        name: Begun(str(noted[LANES]), int(noted[LAG]))
+        name: BegunArm(str(noted[LANES]), int(noted[LAG]))
         for name, noted in found.items()
         if {LANES, LAG} <= noted.keys() and studies.has_trials(name)
     }

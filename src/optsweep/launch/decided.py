@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from optsweep.address import STORAGE_KEY, read_address
 from optsweep.config.arm import Arm
-from optsweep.launch.continuity import Begun, begun
+from optsweep.launch.continuity import BegunArm, begun
 from optsweep.launch.description import Description
 from optsweep.launch.devices import deal
 from optsweep.launch.fit import Fitter, fitted_said
@@ -46,7 +46,7 @@ def remember(
     yield from fitted_said([(labels[arm.name], its.fitted) for arm, its in zip(arms, known, strict=True)])
 
 
-def _begun(arms: Sequence[Arm]) -> Mapping[str, Begun]:
+def _begun(arms: Sequence[Arm]) -> Mapping[str, BegunArm]:
     """How arms began that leave something open; nothing where there are no studies yet."""
     storage = read_address(STORAGE_KEY, arms[0].storage)
     left_open = [arm for arm in arms if arm.trainer.given_lanes is None or arm.search.lag_found]
@@ -56,7 +56,7 @@ def _begun(arms: Sequence[Arm]) -> Mapping[str, Begun]:
     return begun(Studies.open(arms[0].storage, arms[0].sweep), left_open)
 
 
-def _with_lag(arm: Arm, before: Begun | None) -> Arm:
+def _with_lag(arm: Arm, before: BegunArm | None) -> Arm:
     """The arm with the lag that it began with, where its config leaves that open: the plan may have grown since."""
     if before is None or not arm.search.lag_found:
         return arm

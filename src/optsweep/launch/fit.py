@@ -107,11 +107,10 @@ class Fitter:
         """The lanes of an arm; `begin` is called before steps are taken. Raises what building the arm raises."""
         if (given := arm.trainer.given_lanes) is not None:
             return FittedLanes(given)
-        several = self.begun.get(arm.name) == SEVERAL
-        if arm.name in self.begun and not several:
-            return FittedLanes(1, True, "as the sweep began", quiet=True)
         if not isinstance(task, Task):
             return FittedLanes(1, True, "one after the other, because the loop is one's own", quiet=True)
+        before = self.begun.get(arm.name)
+        several = before == SEVERAL
         least = 2 if several else 1
         if trouble := self.troubles.get(arm.name):
             return FittedLanes(least, True, f"not measured ({trouble})")
@@ -121,6 +120,9 @@ class Fitter:
             return FittedLanes(1, True, f"at most {most} of an arm's trials wait for a worker at a time", quiet=True)
         key = _key(arm, task, device)
         times = self.known.get(key)
+        if before == ONE:
+            found = _fitted(key, times, crowds, several=False) if times else ONE_LANE
+            return found if found.auto and found.lanes == 1 else FittedLanes(1, True, "as the sweep began", quiet=True)
         if times is None or times.upto < max(crowd.at_once for crowd in crowds):
             built = build(replace(arm, trainer=replace(arm.trainer, lanes=2)))
             begin()
