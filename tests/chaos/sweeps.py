@@ -114,7 +114,7 @@ SWEEPS = (
     ),
     Sweep(
         "in lanes",
-        f"task=iris_mlp optimizer=adamw,soap averaging=ema weight_decay=decoupled {SHORT} {KEPT} trainer.steps=1000 "
+        f"task=iris_mlp optimizer=adamw,soap averaging=ema weight_decay=decoupled {SHORT} {KEPT} trainer.steps=2000 "
         "search.trials=6 search.over=[lr,weight_decay] trainer.lanes=2 hydra.launcher.workers=2",
     ),
     Sweep(

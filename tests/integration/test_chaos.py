@@ -22,7 +22,7 @@ from chaos.sweeps import Sweep
 
 SMALL = Sweep(
     "small",
-    "task=iris_mlp optimizer=adamw,momentum search.trials=4 confirm.seeds=2 trainer.steps=400 trainer.rungs=4 "
+    "task=iris_mlp optimizer=adamw,momentum search.trials=4 confirm.seeds=2 trainer.steps=2000 trainer.rungs=4 "
     "trainer.log_every=50 hydra.launcher.workers=2",
 )
 
