@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -169,6 +170,20 @@ def test_mistakes_get_one_line_and_exit_code_2(
         "quits.py",
         "scalar.yaml",
     ]
+
+
+def test_a_disk_that_is_full_when_hydra_writes_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def save(config: object, path: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(OmegaConf, "save", save)
+    assert run(["-m", *BASE]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("optsweep: the disk is full")
+    assert err.count("\n") == 1, err
 
 
 def arms_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Arm]:

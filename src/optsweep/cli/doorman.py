@@ -31,7 +31,7 @@ from optsweep.config.sections import NUM_WORKERS
 from optsweep.config.wrong import of_hydra
 from optsweep.errors import SweepFailedError, UserError, first_line, nearest, without_secrets
 from optsweep.imported import check_trusted
-from optsweep.tracking.outage import StoreFailureError
+from optsweep.tracking.outage import DISK_FULL, StoreFailureError
 from optsweep.yaml_files import circles_of_defaults, in_words
 
 CONFIG = "pkg://optsweep.conf"
@@ -229,6 +229,8 @@ def _one_line(error: BaseException) -> str | None:
         return f"the store failed: {error}; what is finished is kept"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in DISK_FULL:  # from a write, which names no file
+        return f"the disk is full ({error.strerror}); what is finished is kept, and the same command goes on with it"
     text = str(error)
     if isinstance(error, UnicodeDecodeError):
         return f"a config file is not in UTF-8: {text}"

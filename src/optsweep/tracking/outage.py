@@ -33,8 +33,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 STALE_SECONDS = 120.0
 """After so long without a failure a further one is another outage."""
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_PASSING = _FULL | {errno.EIO, errno.ETIMEDOUT, errno.ESTALE, errno.EAGAIN, errno.EBUSY}
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Numbers of errors."""
+
+_PASSING = DISK_FULL | {errno.EIO, errno.ETIMEDOUT, errno.ESTALE, errno.EAGAIN, errno.EBUSY}
 _LASTING = ("no such table", "no such column", "syntax error", "readonly database")
 """SQLite calls these operational errors, but waiting doesn't mend them."""
 
@@ -85,7 +87,7 @@ def what_failed(error: BaseException, address: Address) -> str:
     chain = list(_causes(error))
     said = " ".join(str(held) for held in chain).lower()
     shown = f"the server at {address.shown}" if address.is_server else str(address.file or address.shown)
-    if any(isinstance(held, OSError) and held.errno in _FULL for held in chain) or _says_full(said):
+    if any(isinstance(held, OSError) and held.errno in DISK_FULL for held in chain) or _says_full(said):
         folder = shown if address.file is None else near(address.file.parent)
         return f"the disk is full at {folder}"
     if "locked" in said or "deadlock" in said:
