@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from hydra_plugins.optsweep.local_launcher import LocalLauncher
 from optsweep import api
+from optsweep.cli.main import hear_every_interrupt
 from optsweep.command import Command
 from optsweep.errors import UserError
 from optsweep.launch import stop, work
@@ -142,3 +144,20 @@ def test_a_worker_that_dies_of_the_signal_that_stops_the_sweep_is_no_crash() -> 
     assert watch(DeadPool(early=True), asked=True) == []
     with pytest.raises(UserError, match="at its start"):
         watch(DeadPool(early=True), asked=False)
+
+
+def test_an_interrupt_in_a_finalizer_is_raised_where_it_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    hear_every_interrupt()
+
+    def work() -> None:
+        Finalized()
+        for _ in range(1000):
+            pass
+
+    with pytest.raises(KeyboardInterrupt):
+        work()

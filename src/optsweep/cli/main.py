@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
 import sys
@@ -61,9 +62,27 @@ def main() -> None:
         _say(f"optsweep {__version__}\n")
         raise SystemExit(0)
     gc.set_threshold(YOUNG_OBJECTS)
-    from optsweep.cli.doorman import run
+    hear_every_interrupt()
+    try:
+        from optsweep.cli.doorman import run
 
-    raise SystemExit(run(arguments))
+        code = run(arguments)
+    except KeyboardInterrupt:  # while that is imported
+        code = 130
+    raise SystemExit(code)
+
+
+def hear_every_interrupt() -> None:
+    """Raise a Ctrl-C again that fell into a finalizer, or a weak reference's callback, where Python would drop it."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            _thread.interrupt_main()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _say(text: str) -> None:
