@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import _thread
 import gc
 import os
+import signal
 import sys
+import threading
 
 from optsweep.terminal import replace_what_cannot_be_shown
 
 YOUNG_OBJECTS = 20_000
 """Between two searches for garbage: what imports make stays, and looking through it was a tenth of a short command."""
+
+SOON = 0.05
+"""Seconds after which an interrupt comes again that nobody could hear."""
 
 HELP = """optsweep: which optimizer and learning-rate schedule should you use for your model?
 
@@ -78,7 +82,9 @@ def hear_every_interrupt() -> None:
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            _thread.interrupt_main()
+            again = threading.Timer(SOON, os.kill, (os.getpid(), signal.SIGINT))  # at once it would end in here
+            again.daemon = True
+            again.start()
         else:
             before(unraisable)
 
