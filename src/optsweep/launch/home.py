@@ -13,6 +13,7 @@ import shlex
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +24,7 @@ from optsweep.launch.description import Description
 from optsweep.report import Helpers, Report, write_report
 from optsweep.report.wording import listed, setting
 from optsweep.tracking import links, names, views
-from optsweep.tracking.rewrite import rewrite_params
+from optsweep.tracking.rewrite import beside_others, rewrite_params
 from optsweep.tracking.schema import ArmFacts, ArmSheet, SweepPlan
 from optsweep.tracking.store import runs
 from optsweep.tracking.views import Common
@@ -49,7 +50,7 @@ def show_plan(tracker: Tracker, run_id: str, plan: SweepPlan, tasks: Sequence[st
         return
     labels = {title.name: title.label for title in plan.arms}
     asked = question(list(labels.values()), labels.get(plan.baseline, ""), tasks)
-    parts = [f"**{asked}**", budget(plan), "The verdict follows when the sweep is complete.", _code(command)]
+    parts = [f"**{_escaped(asked)}**", budget(plan), "The verdict follows when the sweep is complete.", _code(command)]
     said = "\n\n".join(filter(None, parts))
     _describe(tracker, run_id, said, said)
 
@@ -59,7 +60,7 @@ def show_views(tracker: Tracker, common: Common) -> None:
     held = tracker.client.get_experiment(tracker.experiment_id).tags
     for key, value in views.tags(common).items():
         if held.get(key) != value:
-            tracker.client.set_experiment_tag(tracker.experiment_id, key, value)
+            _tag(tracker, key, value)
 
 
 def prepare_views(tracking_uri: str, sweep: str) -> None:
@@ -168,7 +169,7 @@ def description(content: Mapping[str, Any], experiment_id: str, *, figure: bool 
     said = _escaped(" ".join(content["verdicts"]))
     drawn = _figure(content, sweep["run_id"]) if figure else ""
     rest = [drawn, _whereabouts(sweep["run_id"], experiment_id), _code(sweep["command"])]
-    begin = f"**{asked}**"
+    begin = f"**{_escaped(asked)}**"
     room = NOTE_CHARACTERS - sum(map(len, [begin, *rest])) - 20
     if len(said) > room:
         said = said[: max(room, 0)].rpartition(" ")[0] + " …"
@@ -243,8 +244,13 @@ def _outcomes(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _describe(tracker: Tracker, run_id: str, of_experiment: str, of_run: str) -> None:
-    tracker.client.set_experiment_tag(tracker.experiment_id, names.NOTE, of_experiment[:NOTE_CHARACTERS])
+    _tag(tracker, names.NOTE, of_experiment[:NOTE_CHARACTERS])
     tracker.set_tags(run_id, {names.NOTE: of_run})
+
+
+def _tag(tracker: Tracker, key: str, value: str) -> None:
+    """Set a tag of the experiment."""
+    beside_others(partial(tracker.client.set_experiment_tag, tracker.experiment_id, key, value))
 
 
 def _log(tracker: Tracker, run_id: str, metrics: Mapping[str, float]) -> None:
@@ -259,7 +265,7 @@ def _figure(content: Mapping[str, Any], run_id: str) -> str:
     if not found:
         return ""
     path = quote(f"report/figures/{found[0]['name']}.png", safe="")
-    return f"![{found[0]['title']}](get-artifact?path={path}&run_uuid={run_id})"
+    return f"![{_escaped(found[0]['title'])}](get-artifact?path={path}&run_uuid={run_id})"
 
 
 def _whereabouts(run_id: str, experiment_id: str) -> str:
@@ -285,7 +291,7 @@ def _folded(command: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """As Markdown shows it: names of arms have underscores in them."""
+    """As Markdown shows it: names of arms and tasks have underscores in them, and may have anything."""
     return re.sub(r"([_*\[\]`])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
 
 
