@@ -24,8 +24,10 @@ from optsweep.launch.description import Description
 from optsweep.report import Helpers, Report, write_report
 from optsweep.report.wording import listed, setting
 from optsweep.tracking import links, names, views
+from optsweep.tracking.outage import patiently, tracking_outage
 from optsweep.tracking.rewrite import beside_others, rewrite_params
 from optsweep.tracking.schema import ArmFacts, ArmSheet, SweepPlan
+from optsweep.tracking.spool import Spool
 from optsweep.tracking.store import runs
 from optsweep.tracking.views import Common
 from optsweep.tracking.writer import Tracker
@@ -148,13 +150,32 @@ def show_report(tracking_uri: str, sweep: str, folder: Path, *, curves: bool) ->
 
 
 def written_and_shown(
-    tracking_uri: str, sweeps: Sequence[str], folder: Path, helped: Helpers | None = None, *, pdf: bool = False
+    tracking_uri: str,
+    storage: str,
+    sweeps: Sequence[str],
+    folder: Path,
+    helped: Helpers | None = None,
+    *,
+    pdf: bool = False,
 ) -> Report:
-    """Write a report; that of one sweep is shown on the sweep's pages too."""
+    """Write a report; that of one sweep is shown on the sweep's pages too, which waits for a store that is busy."""
     report = write_report(tracking_uri, sweeps, folder, helped=helped, pdf=pdf)
     if len(set(sweeps)) == 1:
-        show_report(tracking_uri, sweeps[0], folder, curves=True)
+        outage = tracking_outage(tracking_uri, Spool.of(tracking_uri, storage, sweeps[0]).folder)
+        patiently(lambda: show_report(tracking_uri, sweeps[0], folder, curves=True), outage)
     return report
+
+
+def is_whole(folder: Path, run_id: str) -> bool:
+    """Whether all of a report of the sweep with this run lies in a folder, and not that of another store's sweep."""
+    try:
+        content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        drawn = [f"figures/{figure['name']}.{kind}" for figure in content["figures"] for kind in ("png", "svg")]
+        return bool(content["sweeps"][0]["run_id"] == run_id) and all(
+            (folder / file).is_file() for file in ("index.html", "results.csv", "references.bib", *drawn)
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def description(content: Mapping[str, Any], experiment_id: str, *, figure: bool = True) -> str:
