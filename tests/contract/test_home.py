@@ -214,7 +214,8 @@ def test_the_verdict_s_numbers_are_metrics_that_mlflow_takes(content: dict[str, 
     group = content["groups"][0]
     other = {**told, "candidate": "b", "steps_ratio": {"estimate": "inf"}}
     arms = [*group["arms"], {**group["arms"][0], "name": "b", "label": "muon + λ=0.1, no decay"}]
-    several = {**content, "groups": [{**group, "arms": arms, "comparisons": [told, other]}]}
+    several = {**content, "groups": [{**group, "title": "long " * 60, "arms": arms, "comparisons": [told, other]}]}
+    assert max(map(len, home.verdict_metrics({**several, "groups": [*several["groups"], group]}))) <= 250
     assert [key for key in home.verdict_metrics(several) if key.endswith("/difference")] == [
         "soap_x/difference",
         "muon lambda:0.1 no decay/difference",

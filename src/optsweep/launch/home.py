@@ -38,6 +38,9 @@ NOTE_CHARACTERS = 4_500
 COMMAND_CHARACTERS = 2_000
 """Of a command in it; a longer one stands in the report."""
 
+KEY_CHARACTERS = 200
+"""Of a label in the name of a metric, of which MLflow takes 250."""
+
 _MAIN_FIGURES = ("difference", "val_loss", "test_loss")
 """Which one stands in the description, the first that was drawn."""
 
@@ -323,4 +326,4 @@ def _word(value: object) -> str:
 def _key(label: str) -> str:
     """A label as MLflow takes it in the name of a metric."""
     kept = re.sub(r"[^\w.\- :]", " ", label.replace("=", ":").replace("λ", "lambda"))
-    return " ".join(kept.split())
+    return " ".join(kept.split())[:KEY_CHARACTERS].rstrip()
