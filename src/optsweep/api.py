@@ -115,11 +115,12 @@ def run(
         result = run_sweep(arms, workers=workers, pool=pool, command=command, observe=heard)
     if not report:
         return Finished(result, None, None)
-    if result.reported and index.is_file():
+    from optsweep.launch.home import is_whole, show_report
+    from optsweep.report import helpers, write_report
+
+    if result.reported and is_whole(index.parent, result.run):
         keep(arms, command, result, index.parent)
         return Finished(result, None, index)
-    from optsweep.launch.home import show_report
-    from optsweep.report import helpers, write_report
 
     with stopping_said(result.done, command, observe), helpers(num_cores()) as helped:
         written = waiting(
@@ -238,7 +239,7 @@ def report(
         check(tracking_uri, create=False)
         for sweep in sweeps:
             _delivered(tracking_uri, storage, sweep)
-        return written_and_shown(tracking_uri, sweeps, out or REPORTS / "+".join(sweeps), helped, pdf=pdf)
+        return written_and_shown(tracking_uri, storage, sweeps, out or REPORTS / "+".join(sweeps), helped, pdf=pdf)
 
 
 def judge(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from optsweep.build.assemble import build_arm
 from optsweep.launch.builds import Builds
 from optsweep.launch.describe import describe_arm
 from optsweep.launch.description import described
+from optsweep.launch.leases import LeaseKeeper
 from optsweep.launch.worker import Job, Worker
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Slot
@@ -100,6 +103,30 @@ def test_a_worker_that_is_called_takes_no_more(bench: Bench) -> None:
     bench.add(Phase.SEARCH, 0, 1, 2)
     work(bench.worker(called=lambda: len(bench.told) > 0))
     assert bench.done(Phase.SEARCH) == [0, 1]
+
+
+def test_looking_for_more_is_no_time_of_those_in_training(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The storage may be away for longer than they may be without progress."""
+    hangs: list[Callable[[], bool]] = []
+    seen: list[bool] = []
+
+    @contextmanager
+    def watch(overdue: Callable[[], bool], tell: Callable[[str], None]) -> Iterator[None]:
+        hangs.append(overdue)
+        yield
+
+    def num_waiting() -> int:
+        seen.append(hangs[0]())
+        return 0
+
+    monkeypatch.setattr(LeaseKeeper, "patience", -1.0)
+    bench.add(Phase.SEARCH, 0)
+    worker = bench.worker(watch=watch)
+    monkeypatch.setattr(worker.studies, "num_waiting", num_waiting)
+    work(worker)
+    assert hangs[0]()
+    assert seen
+    assert not any(seen)
 
 
 def test_a_crash_fails_those_that_are_in_training(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from hand_verdicts import BASE, arm, said, shifted
 from optsweep.inference.repeats import seed_index
@@ -18,7 +21,7 @@ from optsweep.report.across.findings import across
 from optsweep.report.results import as_json, results
 from optsweep.report.verdict import Verdict
 from optsweep.tracking import links, names, store, views
-from optsweep.tracking.rewrite import rewrite_curves, rewrite_params
+from optsweep.tracking.rewrite import beside_others, rewrite_curves, rewrite_params
 from optsweep.tracking.schema import SearchTerms, SweepPlan, TrialHead
 from optsweep.tracking.views import Common
 from optsweep.tracking.writer import Tracker
@@ -173,7 +176,7 @@ def test_of_several_searches_a_curve_is_over_their_means() -> None:
 
 def test_the_description_asks_answers_and_says_where_the_rest_is(content: dict[str, Any]) -> None:
     text = home.description(content, "7")
-    assert text.startswith("**Is soap_x better than adamw on charlm?**")
+    assert text.startswith("**Is soap\\_x better than adamw on charlm?**")
     assert r"soap\_x is better than adamw" in text
     assert "p &lt; 0.0001" in text
     assert "#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=seeds" in text
@@ -211,7 +214,8 @@ def test_the_verdict_s_numbers_are_metrics_that_mlflow_takes(content: dict[str, 
     group = content["groups"][0]
     other = {**told, "candidate": "b", "steps_ratio": {"estimate": "inf"}}
     arms = [*group["arms"], {**group["arms"][0], "name": "b", "label": "muon + λ=0.1, no decay"}]
-    several = {**content, "groups": [{**group, "arms": arms, "comparisons": [told, other]}]}
+    several = {**content, "groups": [{**group, "title": "long " * 60, "arms": arms, "comparisons": [told, other]}]}
+    assert max(map(len, home.verdict_metrics({**several, "groups": [*several["groups"], group]}))) <= 250
     assert [key for key in home.verdict_metrics(several) if key.endswith("/difference")] == [
         "soap_x/difference",
         "muon lambda:0.1 no decay/difference",
@@ -250,6 +254,34 @@ def test_what_a_grown_plan_changes_replaces_what_was_said(tracker: Tracker) -> N
     assert sorted((point.step, point.value) for point in history) == [(1, 2.0), (2, 0.5)]
 
 
+def test_two_that_write_at_once_get_over_each_other(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of a stock launcher begin together, and each knows of other arms."""
+    run, other, log = tracker.arm_run("at once", "at once"), MlflowClient(tracker.uri), tracker.client.log_batch
+    said = {"arms": "1"}
+
+    def later(run_id: str, **what: Any) -> None:
+        while said:
+            other.log_param(run_id, *said.popitem())  # between its look and its write
+        log(run_id, **what)
+
+    monkeypatch.setattr(tracker.client, "log_batch", later)
+    rewrite_params(tracker, run, {"arms": 2, "seed": 0})
+    params = tracker.client.get_run(run).data.params
+    assert (params["arms"], params["seed"]) == ("2", "0")
+
+
+def test_what_is_refused_for_good_is_raised() -> None:
+    tries: list[int] = []
+
+    def write() -> None:
+        tries.append(1)
+        raise MlflowException("too long", INVALID_PARAMETER_VALUE)
+
+    with pytest.raises(MlflowException, match="too long"):
+        beside_others(write)
+    assert 1 < len(tries) < 10
+
+
 def test_what_only_machines_read_is_out_of_sight_and_found_as_before(tracker: Tracker) -> None:
     arm = tracker.arm_run("task=a optimizer=b", "b")
     head = TrialHead("task=a optimizer=b", Phase.SEARCH, 3, 3, "model", {"lr": 1.2345e-3}, id="f00", label="b")
@@ -284,7 +316,7 @@ def test_a_report_is_shown_on_all_pages_of_its_sweep(tracker: Tracker, tmp_path:
     for _ in range(2):  # again changes nothing
         home.show_report(tracker.uri, "shown", tmp_path, curves=True)
     experiment = shown.client.get_experiment(shown.experiment_id)
-    assert experiment.tags[names.NOTE].startswith("**Is soap_x better than adamw on charlm?**")
+    assert experiment.tags[names.NOTE].startswith("**Is soap\\_x better than adamw on charlm?**")
     assert {names.VIEW + key for key in views.KEYS} <= experiment.tags.keys()
     candidate = shown.client.get_run(runs["soap_x"]).data
     assert candidate.tags[names.OUTCOME] == "better"

@@ -22,7 +22,8 @@ from optsweep.errors import UserError
 from optsweep.launch import fit
 from optsweep.launch.builds import Builds
 from optsweep.launch.continuity import CONTENT, BegunArm, begun
-from optsweep.launch.decided import _with_lag
+from optsweep.launch.decided import _with_lag, remember
+from optsweep.launch.description import described
 from optsweep.launch.events import Event, Note
 from optsweep.launch.fit import FittedLanes, Fitter, crowds_of, fitted_said
 from optsweep.launch.inquiries import DiedError, Here
@@ -141,6 +142,16 @@ def test_a_damaged_file_is_a_line_and_is_written_anew(tmp_path: Path, content: s
     assert "\n" not in memory.trouble
     memory.add({"b": FAST})
     assert LaneMemory.of(f"sqlite:///{tmp_path}/optuna.db") == LaneMemory(file, {"b": FAST})
+
+
+def test_it_is_kept_in_the_working_folder_where_the_storage_is_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arm, server = arm_with({}), "postgresql://host/studies"
+    known = replace(described(arm, build_arm(arm)), fitted=FittedLanes(2, key="a", times=FAST))
+    assert list(remember(LaneMemory.of(server), [arm], [known], {arm.name: "adamw"})) == []
+    assert LaneMemory.of(server) == LaneMemory(tmp_path / "mlruns" / "lanes.json", {"a": FAST})
 
 
 def test_what_cant_be_kept_is_a_line(tmp_path: Path) -> None:

@@ -227,12 +227,13 @@ def test_a_slot_whose_result_was_never_told_has_one_current_run(stores: Stores) 
 def test_runs_that_were_left_open_are_closed(stores: Stores) -> None:
     cut_off = stores.begin(0)
     stores.studies.fail(cut_off.claim, "its worker died (SIGKILL)", died=True)
-    bare = stores.tracker.client.create_run(stores.tracker.experiment_id, run_name="sgd · repeat 1, confirm 3")
-    of_user = stores.tracker.client.create_run(stores.tracker.experiment_id, run_name="mine")
-    assert sentences(stores.look()) == ["2 runs of trials that were cut off are closed as crashed"]
+    head = TrialHead("sgd", SEARCH, 3, seed_index(1, 3), "model", {"lr": 1e-3}, label="sgd + cosine")
+    bare = ("sgd · repeat 1, confirm 3", head.run_name)  # as they were named before, and now
+    made = [stores.tracker.client.create_run(stores.tracker.experiment_id, run_name=name) for name in (*bare, "mine")]
+    assert sentences(stores.look()) == ["3 runs of trials that were cut off are closed as crashed"]
     assert stores.status(cut_off) == ("FAILED", Status.CRASHED)
-    ended = [stores.tracker.client.get_run(run.info.run_id).info.status for run in (bare, of_user)]
-    assert ended == ["FAILED", "RUNNING"]
+    ended = [stores.tracker.client.get_run(run.info.run_id).info.status for run in made]
+    assert ended == ["FAILED", "FAILED", "RUNNING"]
 
 
 def test_a_trial_with_two_whole_runs_keeps_the_last(stores: Stores) -> None:

@@ -191,6 +191,30 @@ def test_what_was_kept_and_does_not_fit_begins_anew_and_the_others_go_on() -> No
     assert repr(sorted(heard.outcomes.items())) == repr(sorted(expected.outcomes.items()))
 
 
+class Later:
+    """A source that has one more trial from the second time on that it is asked."""
+
+    def __init__(self, first: Trial, later: Trial) -> None:
+        self.given = [[first], [], [later]]
+
+    def take(self, free_lanes: int) -> Sequence[Trial]:
+        return self.given.pop(0) if self.given else []
+
+
+def test_one_that_does_not_fit_beside_others_begins_anew_at_once() -> None:
+    p, trials = program(adamw), [Trial({**ADAMW, "lr": 1e-3}, seed, key=seed) for seed in range(2)]
+    alone, cut = Heard(), Cutter(7)
+    train(p, Listed(trials[1:]), alone)
+    with suppress(CutError):
+        train(p, Listed(trials[1:]), Heard(), checkpointer=cut)
+    cut.kept[1]["arena"]["params"] = torch.zeros(3)
+    again, heard = Cutter(given=cut.kept), Heard()
+    train(p, Later(*trials), heard, lanes=2, checkpointer=again)
+    assert len(again.refused) == 1
+    assert repr(heard.outcomes[1]) == repr(alone.outcomes[1])
+    assert heard.outcomes.keys() == {0, 1}
+
+
 @pytest.mark.parametrize(
     ("period", "num_steps", "apart"),
     [

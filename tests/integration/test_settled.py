@@ -20,6 +20,7 @@ from optsweep.config.arm import Arm
 from optsweep.launch import settled as module
 from optsweep.launch import sweep
 from optsweep.launch.description import described
+from optsweep.launch.home import is_whole
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.settled import keep, may_be_finished, settled
 from optsweep.tasks.tabular import Table
@@ -188,6 +189,26 @@ def test_what_has_changed_in_a_file_is_looked_at(
     assert answer() is None
     undo()
     assert answer() is not None
+
+
+def figure_is_gone(run: str) -> None:
+    next((REPORT / "figures").glob("*.svg")).unlink()
+
+
+def report_is_of_a_sweep_of_that_name_in_another_store(run: str) -> None:
+    file = REPORT / "results.json"
+    file.write_text(file.read_text().replace(run, "f" * 32))
+
+
+@pytest.mark.parametrize("change", [figure_is_gone, report_is_of_a_sweep_of_that_name_in_another_store])
+def test_a_report_that_isnt_all_there_or_another_sweeps_is_written_again(
+    result: SweepResult, change: Callable[[str], None]
+) -> None:
+    assert is_whole(REPORT, result.run)
+    change(result.run)
+    assert not is_whole(REPORT, result.run)
+    assert api.run([arm()], workers=0, command=COMMAND).report is not None
+    assert is_whole(REPORT, result.run)
 
 
 def test_another_call_is_another(result: SweepResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

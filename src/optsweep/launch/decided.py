@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from optsweep.address import STORAGE_KEY, read_address
@@ -41,6 +42,8 @@ def remember(
     if memory.trouble:
         yield memory.trouble
     measured = {its.fitted.key: its.fitted.times for its in known if its.fitted.key}
+    with suppress(OSError):  # which is said below
+        memory.file.parent.mkdir(exist_ok=True)  # ./mlruns, where the storage is a server
     if trouble := memory.add({key: times for key, times in measured.items() if memory.times.get(key) != times}):
         yield trouble
     yield from fitted_said([(labels[arm.name], its.fitted) for arm, its in zip(arms, known, strict=True)])

@@ -13,6 +13,7 @@ import shlex
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,8 +24,10 @@ from optsweep.launch.description import Description
 from optsweep.report import Helpers, Report, write_report
 from optsweep.report.wording import listed, setting
 from optsweep.tracking import links, names, views
-from optsweep.tracking.rewrite import rewrite_params
+from optsweep.tracking.outage import patiently, tracking_outage
+from optsweep.tracking.rewrite import beside_others, rewrite_params
 from optsweep.tracking.schema import ArmFacts, ArmSheet, SweepPlan
+from optsweep.tracking.spool import Spool
 from optsweep.tracking.store import runs
 from optsweep.tracking.views import Common
 from optsweep.tracking.writer import Tracker
@@ -34,6 +37,9 @@ NOTE_CHARACTERS = 4_500
 
 COMMAND_CHARACTERS = 2_000
 """Of a command in it; a longer one stands in the report."""
+
+KEY_CHARACTERS = 200
+"""Of a label in the name of a metric, of which MLflow takes 250."""
 
 _MAIN_FIGURES = ("difference", "val_loss", "test_loss")
 """Which one stands in the description, the first that was drawn."""
@@ -49,7 +55,7 @@ def show_plan(tracker: Tracker, run_id: str, plan: SweepPlan, tasks: Sequence[st
         return
     labels = {title.name: title.label for title in plan.arms}
     asked = question(list(labels.values()), labels.get(plan.baseline, ""), tasks)
-    parts = [f"**{asked}**", budget(plan), "The verdict follows when the sweep is complete.", _code(command)]
+    parts = [f"**{_escaped(asked)}**", budget(plan), "The verdict follows when the sweep is complete.", _code(command)]
     said = "\n\n".join(filter(None, parts))
     _describe(tracker, run_id, said, said)
 
@@ -59,7 +65,7 @@ def show_views(tracker: Tracker, common: Common) -> None:
     held = tracker.client.get_experiment(tracker.experiment_id).tags
     for key, value in views.tags(common).items():
         if held.get(key) != value:
-            tracker.client.set_experiment_tag(tracker.experiment_id, key, value)
+            _tag(tracker, key, value)
 
 
 def prepare_views(tracking_uri: str, sweep: str) -> None:
@@ -147,13 +153,32 @@ def show_report(tracking_uri: str, sweep: str, folder: Path, *, curves: bool) ->
 
 
 def written_and_shown(
-    tracking_uri: str, sweeps: Sequence[str], folder: Path, helped: Helpers | None = None, *, pdf: bool = False
+    tracking_uri: str,
+    storage: str,
+    sweeps: Sequence[str],
+    folder: Path,
+    helped: Helpers | None = None,
+    *,
+    pdf: bool = False,
 ) -> Report:
-    """Write a report; that of one sweep is shown on the sweep's pages too."""
+    """Write a report; that of one sweep is shown on the sweep's pages too, which waits for a store that is busy."""
     report = write_report(tracking_uri, sweeps, folder, helped=helped, pdf=pdf)
     if len(set(sweeps)) == 1:
-        show_report(tracking_uri, sweeps[0], folder, curves=True)
+        outage = tracking_outage(tracking_uri, Spool.of(tracking_uri, storage, sweeps[0]).folder)
+        patiently(lambda: show_report(tracking_uri, sweeps[0], folder, curves=True), outage)
     return report
+
+
+def is_whole(folder: Path, run_id: str) -> bool:
+    """Whether all of a report of the sweep with this run lies in a folder, and not that of another store's sweep."""
+    try:
+        content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        drawn = [f"figures/{figure['name']}.{kind}" for figure in content["figures"] for kind in ("png", "svg")]
+        return bool(content["sweeps"][0]["run_id"] == run_id) and all(
+            (folder / file).is_file() for file in ("index.html", "results.csv", "references.bib", *drawn)
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def description(content: Mapping[str, Any], experiment_id: str, *, figure: bool = True) -> str:
@@ -168,7 +193,7 @@ def description(content: Mapping[str, Any], experiment_id: str, *, figure: bool 
     said = _escaped(" ".join(content["verdicts"]))
     drawn = _figure(content, sweep["run_id"]) if figure else ""
     rest = [drawn, _whereabouts(sweep["run_id"], experiment_id), _code(sweep["command"])]
-    begin = f"**{asked}**"
+    begin = f"**{_escaped(asked)}**"
     room = NOTE_CHARACTERS - sum(map(len, [begin, *rest])) - 20
     if len(said) > room:
         said = said[: max(room, 0)].rpartition(" ")[0] + " …"
@@ -243,8 +268,13 @@ def _outcomes(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _describe(tracker: Tracker, run_id: str, of_experiment: str, of_run: str) -> None:
-    tracker.client.set_experiment_tag(tracker.experiment_id, names.NOTE, of_experiment[:NOTE_CHARACTERS])
+    _tag(tracker, names.NOTE, of_experiment[:NOTE_CHARACTERS])
     tracker.set_tags(run_id, {names.NOTE: of_run})
+
+
+def _tag(tracker: Tracker, key: str, value: str) -> None:
+    """Set a tag of the experiment."""
+    beside_others(partial(tracker.client.set_experiment_tag, tracker.experiment_id, key, value))
 
 
 def _log(tracker: Tracker, run_id: str, metrics: Mapping[str, float]) -> None:
@@ -259,7 +289,7 @@ def _figure(content: Mapping[str, Any], run_id: str) -> str:
     if not found:
         return ""
     path = quote(f"report/figures/{found[0]['name']}.png", safe="")
-    return f"![{found[0]['title']}](get-artifact?path={path}&run_uuid={run_id})"
+    return f"![{_escaped(found[0]['title'])}](get-artifact?path={path}&run_uuid={run_id})"
 
 
 def _whereabouts(run_id: str, experiment_id: str) -> str:
@@ -285,7 +315,7 @@ def _folded(command: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """As Markdown shows it: names of arms have underscores in them."""
+    """As Markdown shows it: names of arms and tasks have underscores in them, and may have anything."""
     return re.sub(r"([_*\[\]`])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
 
 
@@ -296,4 +326,4 @@ def _word(value: object) -> str:
 def _key(label: str) -> str:
     """A label as MLflow takes it in the name of a metric."""
     kept = re.sub(r"[^\w.\- :]", " ", label.replace("=", ":").replace("λ", "lambda"))
-    return " ".join(kept.split())
+    return " ".join(kept.split())[:KEY_CHARACTERS].rstrip()

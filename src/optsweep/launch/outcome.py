@@ -24,6 +24,7 @@ class SweepResult:
     trials: int  # that ended in this call
     done: int  # trials that the sweep has
     seconds: float
+    run: str  # of the sweep, in the tracking store
     results: str  # identifies what a report of the sweep states now
     reported: bool  # whether the last report states just that
     failure: str | None = None  # the first error, where every trial of the sweep crashed

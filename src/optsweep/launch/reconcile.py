@@ -22,8 +22,10 @@ NO_RESULT = "of no result in the studies"
 CUT_OFF = "cut off before its end"
 NO_CURVES = "its curves are gone from MLflow"
 
-_WITHOUT_TAGS = re.compile(rf".* · .*({'|'.join(Phase)}) \d+")
-"""The name of a trial's run that was made and then not described: its worker was killed between two calls."""
+_TRIAL = rf"(repeat \d+, )?({'|'.join(Phase)}) \d+"
+_WITHOUT_TAGS = re.compile(rf"{_TRIAL} · .*|.* · {_TRIAL}")
+"""The name of a trial's run that was made and then not described, as versions before this one named it too: its worker
+was killed between two calls."""
 
 
 @dataclass

@@ -58,6 +58,7 @@ class _Settled:
     basis: Basis
     arms: tuple[str, ...]
     done: int
+    run: str
     results: str
 
     @classmethod
@@ -139,6 +140,7 @@ def keep(arms: Sequence[Arm], command: str, result: SweepResult, report: Path) -
             basis=result.basis,
             arms=result.arms,
             done=result.done,
+            run=result.run,
             results=result.results,
         )
         files.kept.parent.mkdir(exist_ok=True)
@@ -166,6 +168,7 @@ def _again(arm: Arm, before: _Settled) -> SweepResult:
         trials=0,
         done=before.done,
         seconds=0.0,
+        run=before.run,
         results=before.results,
         reported=True,
         basis=before.basis,

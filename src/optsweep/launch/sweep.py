@@ -334,6 +334,7 @@ def _conclude(
         trials=trained,
         done=opened.planner.num_done(),
         seconds=time.time() - begin,
+        run=opened.run,
         results=results,
         reported=reported,
         failure=failure,

@@ -198,7 +198,8 @@ class _Company:
         opened, self._opened = self._opened, {}
         reporter, missing = self._reporter, free_lanes - len(opened)
         if missing > 0 and not self._alone and (time.monotonic() > self._look_again or reporter.told > self._told):
-            works = self._worker.beside(self._job, self._first, missing)
+            with reporter.leases.storing():  # the storage may be away: no time of those in training
+                works = self._worker.beside(self._job, self._first, missing)
             held = {reporter.hold(work): work for work in works}
             for key in held:
                 reporter.open(key, self._built)

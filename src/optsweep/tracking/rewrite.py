@@ -5,12 +5,17 @@ A database is told by MLflow's own table definitions; a server has no such call,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from optsweep.address import TRACKING_KEY, read_address
 from optsweep.tracking.contents import histories
 from optsweep.tracking.records import MetricPoint
 from optsweep.tracking.writer import Tracker
+
+TRIES = 4
+
+_WRITTEN_BY_ANOTHER = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
+"""What MLflow says of a param that has another value by now, and of a row that has come to be in the same moment."""
 
 
 def rewrite_curves(tracker: Tracker, run_id: str, points: Sequence[MetricPoint]) -> None:
@@ -26,9 +31,27 @@ def rewrite_curves(tracker: Tracker, run_id: str, points: Sequence[MetricPoint])
 
 def rewrite_params(tracker: Tracker, run_id: str, params: Mapping[str, object]) -> None:
     """Let these params of a run have these values; on a server one that was said before stays as it was."""
-    held = tracker.client.get_run(run_id).data.params
-    _forget(tracker, run_id, params=[key for key, value in params.items() if held.get(key, str(value)) != str(value)])
-    tracker.set_params(run_id, params)
+
+    def write() -> None:
+        held = tracker.client.get_run(run_id).data.params
+        stale = [key for key, value in params.items() if held.get(key, str(value)) != str(value)]
+        _forget(tracker, run_id, params=stale)
+        tracker.set_params(run_id, params)
+
+    beside_others(write)
+
+
+def beside_others(write: Callable[[], None]) -> None:
+    """Write what another process may be writing too, as jobs of a stock launcher do: who comes second tries again."""
+    from mlflow.exceptions import MlflowException
+
+    for _ in range(TRIES):
+        try:
+            return write()
+        except MlflowException as error:
+            if error.error_code not in _WRITTEN_BY_ANOTHER:
+                raise
+    return write()
 
 
 def _forget(tracker: Tracker, run_id: str, *, params: Collection[str] = (), curves: Collection[str] = ()) -> None:

@@ -206,9 +206,9 @@ class Run:
             if (stack := self._arrived()) is not None:
                 self.held.put(stack)
                 self._rung()
-            elif self.held.training or not self._waiting:
+            elif not self._waiting or (self.held.training and self.tick not in map(self._entry, self._waiting)):
                 break
-            else:
+            else:  # one that begins anew, as what was kept of it didn't fit, may enter at this very tick
                 self._skip()
         self.held.compact()
 
