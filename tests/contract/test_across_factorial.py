@@ -55,7 +55,7 @@ def test_effects_are_paired_differences_to_the_baseline() -> None:
     assert factorial.together.mean == pytest.approx(-0.45)
     assert statement.sentences == (
         "On charlm, soap instead of adamw alone changes the mean test loss by −0.3000, schedule_free instead of cosine "
-        "alone by −0.1000, both together by −0.4500 ± 0.0050 (±: half of the 95 % t interval over 4 seeds).",
+        "alone by −0.1000, both together by −0.4500 ± 0.0050 (in nats; ±: half of the 95 % t interval over 4 seeds).",
         "Together they do more than the sum of what each does alone: a difference of −0.0500 ± 0.0050 (p < 0.0001).",
     )
 
@@ -65,7 +65,7 @@ def test_effects_are_paired_differences_to_the_baseline() -> None:
     [
         (
             0.0,
-            "No interaction is shown: both together differ from the sum of each alone by +0.0000 ± 0.0050 (p = 1.00).",
+            "No interaction is shown: both together differ from the sum of each alone by 0.0000 ± 0.0050 (p = 1.00).",
         ),
         (0.1, "Together they do less than the sum of what each does alone: a difference of +0.1000 ± 0.0050 ("),
     ],

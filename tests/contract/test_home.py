@@ -110,7 +110,7 @@ def test_the_verdict_has_each_arm_s_mean_with_both_ends_first_and_its_cost_last(
 def test_where_a_metric_decides_it_comes_before_the_loss() -> None:
     ((first, second), *_) = charts(opened("verdict", Common("auc", "nats", "1 − auc", ("lr",)))).values()
     assert (first["metricKey"], second["metricKey"]) == ("val/objective", "val/loss")
-    (score,) = charts(opened("verdict", Common("auc")))["Score: mean over seeds, and its 95 % interval"]
+    (score,) = charts(opened("verdict", Common("auc")))["Score: mean and its 95 % interval"]
     assert score["metricKey"] == "val/auc"
 
 

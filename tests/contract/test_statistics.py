@@ -54,6 +54,17 @@ def test_tiny_numbers_are_written_as_powers_of_ten() -> None:
     assert wording.plus_minus(statistics.Interval(2.0513, 2.0421, 2.0605, 8)) == "2.0513 ± 0.0092"
 
 
+def test_no_difference_is_a_rounded_zero_with_a_sign() -> None:
+    def told(mean: float) -> str:
+        return wording.plus_minus_difference(statistics.PairedT(mean, mean - 0.12, mean + 0.12, 0.7, 2, False))
+
+    assert [told(mean) for mean in (-0.0047, 0.03, -0.0002)] == ["−0.005 ± 0.12", "+0.03 ± 0.12", "0.00 ± 0.12"]
+
+
+def test_an_uncertainty_of_float32_s_rounding_leaves_no_ten_digits() -> None:
+    assert wording.plus_minus(statistics.Interval(0.97771587746, 0.97771587711, 0.97771587781, 2)) == "0.9777 ± 0.0000"
+
+
 def test_one_pair_has_no_interval_and_is_not_called_without_variance() -> None:
     found = statistics.paired_t([0.1])
     assert (found.low, found.p, found.zero_variance) == (None, None, False)

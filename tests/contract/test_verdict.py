@@ -175,7 +175,7 @@ def test_partial_sweep_says_what_is_missing() -> None:
 def test_several_arms_are_corrected_and_a_lucky_lowest_is_not_named_alone() -> None:
     b = [loss + 0.001 for loss in shifted(-0.1)[::-1]]
     v = said(arm("adamw", BASE), arm("a", shifted(-0.1)), arm("b", b), arm("c", BASE))
-    assert v.headline.startswith("On charlm, against adamw: ")
+    assert v.headline.startswith("On charlm (paired over 8 seeds), against adamw: ")
     assert "Holm-corrected" in v.headline
     assert "are those of a and b; no difference is shown between" in v.ranking
     p = v.group.comparisons[0]

@@ -222,7 +222,10 @@ def test_validation_that_says_the_reverse_is_a_condition_and_the_split_s_size_is
     assert "+0.0499 ± 0.0063" in page(v)
     alike, vague = said(base, soap), said(base, on_validation(soap, shifted(0.001)))
     assert "validation says" not in alike.text + vague.text
-    assert "On charlm (30 test samples), against adamw: " in said(base, soap, arm("sgd", BASE)).headline
+    several = said(base, soap, arm("sgd", BASE)).headline
+    assert "On charlm (paired over 8 seeds, 30 test samples), against adamw: " in several
+    fewer = said(base, soap, arm("sgd", [*shifted(-0.1)[:6], None, None])).headline
+    assert "On charlm (30 test samples), against adamw: " in fewer, "each sentence has its own"
 
 
 def test_a_seed_that_lies_apart_is_a_condition() -> None:

@@ -293,9 +293,35 @@ def test_the_numbers_below_differences_do_not_run_into_each_other(tmp_path: Path
     arms = [made({"optimizer": "adamw"}, confirmed(1.0, 1.0, 1.0), "adamw + cosine"), ours]
     (plan,) = [plan for plan in outcome.plans(group(*arms)) if plan.name == "difference"]
     held = saved(plan, tmp_path)
-    places = [extent(text, held) for text in numbers(held.axes[0].xaxis)]
-    assert len(places) > 2
-    assert all(left[2] < right[0] for left, right in pairwise(places))
+    assert len(numbers(held.axes[0].xaxis)) > 2
+    assert apart(held)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_the_names_below_an_axis_do_not_run_into_each_other(count: int, tmp_path: Path) -> None:
+    names_of = ["adamw + wsd", "adamw + cosine", "momentum + wsd", "momentum + cosine"][-count:]
+    arms = [made({"optimizer": name}, confirmed(1.0, 1.1), name) for name in names_of]
+    (plan,) = [plan for plan in outcome.plans(group(*arms)) if plan.name == "test_loss"]
+    assert apart(saved(plan, tmp_path))
+
+
+def apart(figure: Figure) -> bool:
+    """Whether there is room between any two of what stands below the first axis."""
+    places = [extent(text, figure) for text in numbers(figure.axes[0].xaxis)]
+    return all(left[2] + 2 < right[0] for left, right in pairwise(places))
+
+
+def test_a_grid_says_of_how_many_runs_a_cell_is() -> None:
+    (plan,) = crossed.plans(group(*crossings("adamw", "lion")[:2], *crossings("adamw", "lion")[3:5]))
+    assert plan.caption.endswith("n = 2 seeds per arm.")
+
+
+def test_a_logarithmic_axis_ends_where_the_drawn_one_does_and_the_curves_go_on() -> None:
+    (plan,) = learning_rate.plans(group(known("wsd", WARMED), known("cosine", [1.0, 0.5, 1e-7])))
+    assert plan.touch is not None
+    held = plan.touch.as_json({line.arm: 0 for line in plan.touch.lines})
+    assert held["floor"] == pytest.approx(0.1 / 100)
+    assert min(value for value in held["lines"][1]["y"] if value is not None) == pytest.approx(1e-8)
 
 
 @pytest.mark.parametrize(("plans", "peak"), [(learning_rate.plans, 0.1), (schedules.plans, 1.0)])

@@ -226,7 +226,8 @@ class Chart {
     }
     if (top === -Infinity)
       [bottom, top, least, most] = bottom === Infinity ? [0, 1, 0, 1] : [bottom, bottom, least, least];
-    if (this.logY) return bottom > 0 ? [Math.max(bottom, 1e-12 * top) / 1.1, top * 1.1] : [0.1, 1];
+    const floor = Math.max(this.view.x ? 0 : this.curves.floor, 1e-12 * top);
+    if (this.logY) return bottom > 0 ? [Math.max(bottom, floor) / 1.1, top * 1.1] : [0.1, 1];
     const room = ROOM * (top - bottom) || Infinity;
     [bottom, top] = [Math.max(least, bottom - room), Math.min(most, top + room)];
     const edge = top - bottom || Math.abs(top) || 1;

@@ -14,7 +14,19 @@ from optsweep.report.caveats import caveats, notes, seeds_diverged
 from optsweep.report.comparison import Comparison, Conclusion, Group
 from optsweep.report.conditions import conditions, kinds_of_reasons, why_undecided
 from optsweep.report.samples import unequal
-from optsweep.report.wording import decimals, fixed, interval_name, listed, number, p_value, plural, size, span, times
+from optsweep.report.wording import (
+    decimals,
+    difference,
+    fixed,
+    interval_name,
+    listed,
+    number,
+    p_value,
+    plural,
+    size,
+    span,
+    times,
+)
 from optsweep.tracking.names import Status
 from optsweep.train.trial import Phase
 
@@ -72,10 +84,19 @@ def _headline(group: Group) -> str:
             parts.append(f"{who} {of_one if len(found) == 1 else of_several}")
     parts += _undecided(by_outcome[Conclusion.UNDECIDED])
     corrected = f" (Holm-corrected over {plural(group.tested, 'comparison')})" if group.tested > 1 else ""
-    split = f" ({samples})" if (samples := _test_samples(group.baseline)) else ""
+    over = f" ({held})" if (held := _over(group)) else ""
     against = f"{AT_CHOSEN}, against {baseline}" if chosen else f"against {baseline}"
     again = f" {measured_by_repeats(group)}" if chosen else ""
-    return f"On {group.title}{split}, {against}: {'; '.join(parts)}{corrected}.{again}"
+    return f"On {group.title}{over}, {against}: {'; '.join(parts)}{corrected}.{again}"
+
+
+def _over(group: Group) -> str:
+    """ "paired over 8 seeds, 30 test samples": what all comparisons hold over; of unlike ones the samples alone."""
+    tested = [comparison for comparison in group.comparisons if comparison.test]
+    over = {paired_over(comparison) for comparison in tested}
+    paired = f"paired over {over.pop()}" if len(over) == 1 else ""
+    samples = "" if paired and tested[0].over_samples else _test_samples(group.baseline)
+    return ", ".join(part for part in (paired, samples) if part)
 
 
 def _undecided(comparisons: Sequence[Comparison]) -> list[str]:
@@ -271,7 +292,7 @@ def evidence(
     """The difference of two mean test losses over common seeds, its interval and p value, and the two means."""
     half = None if test.low is None or test.high is None else (test.high - test.low) / 2
     places = decimals(half, test.mean if test.mean else theirs)
-    size_of = f"{fixed(abs(test.mean), places)} {unit}".rstrip()
+    size_of = f"{difference(abs(test.mean), places)} {unit}".rstrip()
     word = "equal" if test.mean == 0 else f"{'lower' if test.mean < 0 else 'higher'} by {size_of}"
     text = (
         f"{'mean ' if test.n > 1 else ''}test {measure} {word} ({fixed(ours, places)} against {fixed(theirs, places)}"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # who says how long something took has no use for half a seco
 
 MINUS = "−"
 MOST_DECIMALS = 9
+ROUNDING = 1e-7  # of a number: uncertainties below are those of float32, as of seeds that all hit the same samples
 _COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -57,7 +58,8 @@ def spread(values: Sequence[float]) -> str:
 
 def decimals(uncertainty: float | None, value: float) -> int:
     """Decimals that leave two digits of the uncertainty; four significant digits of the value without one."""
-    scale = uncertainty / 10 if uncertainty else (abs(value) or 1.0) / 1_000
+    known = uncertainty and uncertainty > ROUNDING * abs(value)
+    scale = uncertainty / 10 if uncertainty and known else (abs(value) or 1.0) / 1_000
     return max(-math.floor(math.log10(scale)), 0)
 
 
@@ -71,6 +73,14 @@ def fixed(value: float, places: int, *, sign: bool = False) -> str:
     exponent = math.floor(math.log10(abs(value)))
     mantissa, power = f"{value:{plus}.{max(places + exponent, 0)}e}".split("e")
     return f"{mantissa}×10{str(int(power)).translate(_SUPERSCRIPTS)}".replace("-", MINUS)
+
+
+def difference(value: float, places: int, *, sign: bool = False) -> str:
+    """As `fixed`, with one more decimal where "−0.00" would say neither that there is one nor that there is none."""
+    for told in (places, places + 1):
+        if float(f"{value:.{told}f}") != 0:
+            return fixed(value, told, sign=sign)
+    return fixed(0.0, places)
 
 
 def plus_minus(interval: Interval | None) -> str:
@@ -89,7 +99,7 @@ def plus_minus_difference(test: PairedT | None) -> str:
         return "–"
     half = None if test.low is None or test.high is None else (test.high - test.low) / 2
     places = decimals(half, test.mean)
-    text = fixed(test.mean, places, sign=True)
+    text = difference(test.mean, places, sign=True)
     return text if half is None else f"{text} ± {fixed(half, places)}"
 
 

@@ -134,7 +134,7 @@ def tags(common: Common) -> dict[str, str]:
 
 def _verdict(common: Common) -> View:
     """Arms: what a reader of the report looks at, in its order."""
-    mean = "mean over seeds, and its 95 % interval"
+    mean = "mean and its 95 % interval"  # over seeds, or over searches where there are several
     score = names.val_metric(common.metric)
     aside = (_banded(names.VAL_LOSS),) if common.decides else ()
     shown = (common.tested, *(end(common.tested) for end in _ENDS))
@@ -182,8 +182,8 @@ def _search(common: Common) -> View:
 
 
 def _seeds(common: Common) -> View:
-    """Confirm trials by arm: mean over seeds, band from the lowest to the highest."""
-    band = "mean over seeds, lowest to highest"
+    """Confirm trials by arm: mean over runs, band from the lowest to the highest."""
+    band = "mean over runs, lowest to highest"
     return View(
         "seeds",
         "Seeds: confirm trials of each arm",
@@ -191,7 +191,7 @@ def _seeds(common: Common) -> View:
         (_tag(names.LABEL), True),
         (
             ChartSection(f"Validation {common.loss}: {band}", (_line(common.objective),), columns=1),
-            ChartSection(f"Test {common.loss}: mean over seeds", (_bars(common.tested),)),
+            ChartSection(f"Test {common.loss}: mean over runs", (_bars(common.tested),)),
             ChartSection("Learning rate", (_line(names.LR),)),
             ChartSection(f"Score: {band}", (_line(names.val_metric(common.metric)),)),
             ChartSection(f"Training: {band}", (_line(names.TRAIN_LOSS), *_INSIDE)),

@@ -314,9 +314,10 @@ def _on_factorial(crossed: Factorial) -> Statement:
     )
     effects = (*crossed.alone, crossed.together, crossed.interaction)
     one, other, both, beyond = map(plus_minus_difference, effects)
+    unit = f"in {base.unit}; " if base.unit else ""
     lead = (
         f"On {crossed.title}, {first} alone changes the mean test loss by {one}, {second} alone by {other}, both "
-        f"together by {both} (±: half of the {percent(crossed.level.confidence)} t interval over "
+        f"together by {both} ({unit}±: half of the {percent(crossed.level.confidence)} t interval over "
         f"{crossed.num_differences})."
     )
     p = f" ({p_value(crossed.interaction.p)})" if crossed.interaction.p is not None else ""

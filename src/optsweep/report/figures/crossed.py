@@ -15,6 +15,7 @@ from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Group
 from optsweep.report.figures.canvas import INK, PAPER, FigurePlan, blank, loss_label, short
 from optsweep.report.figures.grid import families
+from optsweep.report.figures.runs import runs
 from optsweep.report.figures.search import loss_limits
 from optsweep.report.wording import decimals, fixed, listed, number
 
@@ -106,7 +107,8 @@ def _plan(group: Group, grid: _Grid) -> FigurePlan:
         "grid",
         f"Test {group.baseline.measure} by {rows} and {columns}",
         f"Each cell is the mean test {group.baseline.measure} of an arm over its confirm seeds; darker is lower. Rows "
-        "and columns are in the order of their lowest. Ringed: the lowest of all; dashed: the baseline."
+        "and columns are in the order of their lowest. Ringed: the lowest of all; dashed: the baseline. "
+        f"n = {runs([list(arm.test_losses) for arm in group.by_result if arm.test_losses])} per arm."
         + (f" In italics, diverged on some seeds: {listed(lost)}." if lost else ""),
         f"Mean test {group.baseline.measure} by {rows} and {columns}; the lowest, {number(_loss(best))}, is that of "
         f"{best.label}.",

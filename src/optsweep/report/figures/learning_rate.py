@@ -20,6 +20,7 @@ from optsweep.tracking.reader import LEARNING_RATE, Curve
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SHOWN = 100  # as far below the lowest peak as a logarithmic axis goes
 _APART = 8  # ratio of the highest to the lowest peak that a linear axis can't show
 
 
@@ -70,7 +71,7 @@ def _learning_rates(traces: list[tuple[ArmResult, Applied]]) -> FigurePlan:
             axes.plot(trace.steps, drawn, color=colour(arm), linestyle=line(arm), **weight(arm))
         if log:
             axes.set_yscale("log")
-            axes.set_ylim(min(peaks) / 100, max(peaks) * 1.6)
+            axes.set_ylim(min(peaks) / _SHOWN, max(peaks) * 1.6)
             log_ticks(axes.yaxis)
         else:
             axes.set_ylim(0, max(peaks) * 1.08)
@@ -87,14 +88,14 @@ def _learning_rates(traces: list[tuple[ArmResult, Applied]]) -> FigurePlan:
         f"What the optimizer was given at each step, warm-up and schedule included{_source(traces)}.{cut}",
         f"Learning rate against optimizer steps: {listed(each)}.",
         draw,
-        touch=_touch(traces, log),
+        touch=_touch(traces, log, min(peaks) / _SHOWN),
     )
 
 
-def _touch(traces: list[tuple[ArmResult, Applied]], log: bool) -> Touch:
+def _touch(traces: list[tuple[ArmResult, Applied]], log: bool, floor: float) -> Touch:
     points = {arm.name: Sampled(t.steps.astype(np.float64), t.rates, None, "") for arm, t in traces}
     x, lines = shared(points)
-    return Touch(x, "optimizer steps", "learning rate applied", lines, log=log, whole=True)
+    return Touch(x, "optimizer steps", "learning rate applied", lines, log=log, floor=floor, whole=True)
 
 
 def _source(traces: list[tuple[ArmResult, Applied]]) -> str:

@@ -20,7 +20,7 @@ from optsweep.report.figures.canvas import (
     short,
 )
 from optsweep.report.figures.runs import how_many, independent, runs, several
-from optsweep.report.wording import decimals, duration, fixed, interval_name, listed, number, plural, size, span
+from optsweep.report.wording import decimals, difference, duration, interval_name, listed, number, plural, size, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _BASELINE = 22  # letters of its name that an axis label has room for
 _OTHER_SIDE = 0.25  # least room on each side of 0, as a share of the farthest difference
+_ACROSS = 56  # letters of all names below an axis, were each as long as the longest
 _LINKED_ARMS = 6  # lines between more would be a thicket
 
 
@@ -85,7 +86,7 @@ def _in_words(comparison: Comparison) -> str:
     assert test is not None
     half = None if test.low is None or test.high is None else (test.high - test.low) / 2
     places = decimals(half, test.mean)
-    text = f"{comparison.candidate.label} {fixed(test.mean, places, sign=True)}"
+    text = f"{comparison.candidate.label} {difference(test.mean, places, sign=True)}"
     if test.low is None or test.high is None:
         return text
     return f"{text} ({span(test.low, test.high, places, sign=True)})"
@@ -106,7 +107,9 @@ def _seeds(group: Group) -> FigurePlan | None:
     if not arms:
         return None
 
-    lying = len(arms) > 4 or max(len(arm.label) for arm in arms) * len(arms) > 78  # names need the room beside the axis
+    lying = (
+        len(arms) > 4 or max(len(arm.label) for arm in arms) * len(arms) > _ACROSS
+    )  # names need the room beside the axis
 
     def draw() -> Figure:
         figure, (axes,) = blank(0.7 + 0.36 * len(arms) if lying else 3.2)

@@ -37,6 +37,7 @@ class Touch:
     lines: Sequence[Line]
     unit: str = ""  # of x, behind a number: "s"; of a step it is none
     log: bool = False  # what y begins as
+    floor: float = 0.0  # where a logarithmic axis may end, though curves go on below it
     marks: Mapping[str, float] = field(default_factory=dict)  # what is worth a dotted line, by its name
     whole: bool = False  # the first steep part has its place on the axis too
 
@@ -48,6 +49,7 @@ class Touch:
             "yLabel": self.y_label,
             "unit": self.unit,
             "log": self.log,
+            "floor": _rounded(self.floor, _DIGITS),
             "whole": self.whole,
             "marks": [[name, value] for name, value in self.marks.items() if math.isfinite(value)],
             "lines": [

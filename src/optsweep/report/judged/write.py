@@ -22,7 +22,7 @@ from optsweep.report.judged.runs import RunArm, gather
 from optsweep.report.judged.table import RunTable
 from optsweep.report.results import as_json
 from optsweep.report.templates import environment
-from optsweep.report.wording import decimals, fixed, p_value
+from optsweep.report.wording import decimals, difference, fixed, p_value
 
 FORMAT = 1
 KIND = "judged runs"
@@ -166,5 +166,5 @@ def _difference(found: RunComparison) -> tuple[str, str, str]:
     mean, low, high = sayings.shown(found)
     half = None if low is None or high is None else (high - low) / 2
     places = decimals(half, mean)
-    text = fixed(mean, places, sign=True) + ("" if half is None else f" ± {fixed(half, places)}")
+    text = difference(mean, places, sign=True) + ("" if half is None else f" ± {fixed(half, places)}")
     return text, re.sub(r"^p (= )?", "", p_value(found.p_holm)), sayings.method(found)
