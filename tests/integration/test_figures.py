@@ -311,19 +311,6 @@ def apart(figure: Figure) -> bool:
     return all(left[2] + 2 < right[0] for left, right in pairwise(places))
 
 
-def test_a_grid_says_of_how_many_runs_a_cell_is() -> None:
-    (plan,) = crossed.plans(group(*crossings("adamw", "lion")[:2], *crossings("adamw", "lion")[3:5]))
-    assert plan.caption.endswith("n = 2 seeds per arm.")
-
-
-def test_a_logarithmic_axis_ends_where_the_drawn_one_does_and_the_curves_go_on() -> None:
-    (plan,) = learning_rate.plans(group(known("wsd", WARMED), known("cosine", [1.0, 0.5, 1e-7])))
-    assert plan.touch is not None
-    held = plan.touch.as_json({line.arm: 0 for line in plan.touch.lines})
-    assert held["floor"] == pytest.approx(0.1 / 100)
-    assert min(value for value in held["lines"][1]["y"] if value is not None) == pytest.approx(1e-8)
-
-
 @pytest.mark.parametrize(("plans", "peak"), [(learning_rate.plans, 0.1), (schedules.plans, 1.0)])
 def test_a_schedule_that_is_known_is_drawn_at_every_step_its_warm_up_included(
     plans: Callable[[Group], list[canvas.FigurePlan]], peak: float
