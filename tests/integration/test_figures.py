@@ -289,26 +289,24 @@ def test_a_colour_bar_has_numbers_and_a_label_with_its_unit_within_the_picture(
 
 
 def test_the_numbers_below_differences_do_not_run_into_each_other(tmp_path: Path) -> None:
-    ours = made({"optimizer": "soap"}, confirmed(0.9828, 0.9847, 0.9866), "soap + schedule_free")
-    arms = [made({"optimizer": "adamw"}, confirmed(1.0, 1.0, 1.0), "adamw + cosine"), ours]
+    found = {"adamw": (1.0, 1.0, 1.0), "soap + schedule_free": (0.9828, 0.9847, 0.9866)}
+    arms = [made({"optimizer": name}, confirmed(*losses), name) for name, losses in found.items()]
     (plan,) = [plan for plan in outcome.plans(group(*arms)) if plan.name == "difference"]
-    held = saved(plan, tmp_path)
-    assert len(numbers(held.axes[0].xaxis)) > 2
+    assert len(numbers((held := saved(plan, tmp_path)).axes[0].xaxis)) > 2
     assert apart(held)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_the_names_below_an_axis_do_not_run_into_each_other(count: int, tmp_path: Path) -> None:
-    names_of = ["adamw + wsd", "adamw + cosine", "momentum + wsd", "momentum + cosine"][-count:]
-    arms = [made({"optimizer": name}, confirmed(1.0, 1.1), name) for name in names_of]
+    called = ["adamw + wsd", "adamw + cosine", "momentum + wsd", "momentum + cosine"][-count:]
+    arms = [made({"optimizer": name}, confirmed(1.0, 1.1), name) for name in called]
     (plan,) = [plan for plan in outcome.plans(group(*arms)) if plan.name == "test_loss"]
     assert apart(saved(plan, tmp_path))
 
 
 def apart(figure: Figure) -> bool:
     """Whether there is room between any two of what stands below the first axis."""
-    places = [extent(text, figure) for text in numbers(figure.axes[0].xaxis)]
-    return all(left[2] + 2 < right[0] for left, right in pairwise(places))
+    return all(a[2] + 2 < b[0] for a, b in pairwise(extent(text, figure) for text in numbers(figure.axes[0].xaxis)))
 
 
 @pytest.mark.parametrize(("plans", "peak"), [(learning_rate.plans, 0.1), (schedules.plans, 1.0)])
