@@ -289,31 +289,39 @@ def test_a_colour_bar_has_numbers_and_a_label_with_its_unit_within_the_picture(
 
 
 def test_the_numbers_below_differences_do_not_run_into_each_other(tmp_path: Path) -> None:
-    ours = made({"optimizer": "soap"}, confirmed(0.9828, 0.9847, 0.9866), "soap + schedule_free")
-    arms = [made({"optimizer": "adamw"}, confirmed(1.0, 1.0, 1.0), "adamw + cosine"), ours]
+    found = {"adamw": (1.0, 1.0, 1.0), "soap + schedule_free": (0.9828, 0.9847, 0.9866)}
+    arms = [made({"optimizer": name}, confirmed(*losses), name) for name, losses in found.items()]
     (plan,) = [plan for plan in outcome.plans(group(*arms)) if plan.name == "difference"]
-    held = saved(plan, tmp_path)
-    assert len(numbers(held.axes[0].xaxis)) > 2
+    assert len(numbers((held := saved(plan, tmp_path)).axes[0].xaxis)) > 2
     assert apart(held)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_the_names_below_an_axis_do_not_run_into_each_other(count: int, tmp_path: Path) -> None:
-    names_of = ["adamw + wsd", "adamw + cosine", "momentum + wsd", "momentum + cosine"][-count:]
-    arms = [made({"optimizer": name}, confirmed(1.0, 1.1), name) for name in names_of]
+    called = ["adamw + wsd", "adamw + cosine", "momentum + wsd", "momentum + cosine"][-count:]
+    arms = [made({"optimizer": name}, confirmed(1.0, 1.1), name) for name in called]
     (plan,) = [plan for plan in outcome.plans(group(*arms)) if plan.name == "test_loss"]
     assert apart(saved(plan, tmp_path))
 
 
 def apart(figure: Figure) -> bool:
     """Whether there is room between any two of what stands below the first axis."""
-    places = [extent(text, figure) for text in numbers(figure.axes[0].xaxis)]
-    return all(left[2] + 2 < right[0] for left, right in pairwise(places))
+    return all(a[2] + 2 < b[0] for a, b in pairwise(extent(text, figure) for text in numbers(figure.axes[0].xaxis)))
 
 
-def test_a_grid_says_of_how_many_runs_a_cell_is() -> None:
-    (plan,) = crossed.plans(group(*crossings("adamw", "lion")[:2], *crossings("adamw", "lion")[3:5]))
-    assert plan.caption.endswith("n = 2 seeds per arm.")
+@pytest.mark.parametrize(("plans", "peak"), [(learning_rate.plans, 0.1), (schedules.plans, 1.0)])
+def test_a_schedule_that_is_known_is_drawn_at_every_step_its_warm_up_included(
+    plans: Callable[[Group], list[canvas.FigurePlan]], peak: float
+) -> None:
+    linear = [1 - step / 499 for step in range(500)]
+    (plan,) = plans(group(known("wsd", WARMED), known("linear", linear), *scheduled("plateau")))
+    drawn = [line for axes in plan.draw().axes for line in axes.lines]
+    x, y = (np.asarray(values, dtype=float) for values in drawn[0].get_data())
+    assert x.tolist() == list(range(500))
+    np.testing.assert_allclose(y, peak * np.array(WARMED))
+    assert y[0] == pytest.approx(peak / 20)
+    assert np.asarray(drawn[2].get_xdata()).tolist() == list(range(9, 100, 10))  # logged, by the number of steps done
+    assert "plateau" in plan.caption
 
 
 def test_a_heat_map_says_where_the_lowest_cell_is() -> None:
@@ -362,6 +370,23 @@ def test_a_loss_of_zero_is_a_loss() -> None:
     assert search.last_loss(trial(Phase.SEARCH, 0, 0.0)) == 0
     assert search.last_loss(trial(Phase.SEARCH, 0, math.nan)) == math.inf
     assert search.last_loss(trial(Phase.SEARCH, 0, 1.0, DIVERGED)) == math.inf
+
+
+def test_a_schedule_is_shown_relative_to_the_arms_own_rate() -> None:
+    steps = np.array([50, 100])
+    logged = {names.LR: Curve(steps, np.array([0.05, 0.02]))}  # logged after the peak
+    arm = made({"schedule": "inverse_sqrt"}, confirmed(1.0, curves=logged), fixed={"lr": 0.1})
+    (shape,) = schedules._shapes(group(arm))
+    np.testing.assert_allclose(shape.multiplier, [0.5, 0.2])
+
+
+def test_a_rate_that_was_held_falls_right_after_the_point_that_held_it() -> None:
+    logged = {names.LR: Curve(np.array([20, 40, 50, 60, 80]), np.array([0.1, 0.1, 0.1, 0.01, 0.01]))}
+    arm = made({"schedule": "plateau"}, confirmed(1.0, curves=logged), fixed={"lr": 0.1})
+    trace = learning_rate.applied(group(arm).arms[0])
+    assert trace is not None
+    assert trace.steps.tolist() == [19, 39, 49, 50, 59, 79]
+    assert trace.rates.tolist() == [0.1, 0.1, 0.1, 0.01, 0.01, 0.01]
 
 
 def test_seconds_need_two_timed_arms() -> None:
