@@ -191,6 +191,20 @@ def test_what_was_kept_and_does_not_fit_begins_anew_and_the_others_go_on() -> No
     assert repr(sorted(heard.outcomes.items())) == repr(sorted(expected.outcomes.items()))
 
 
+def test_a_newcomer_that_does_not_fit_begins_anew_beside_one_that_trains() -> None:
+    p, trials = program(adamw), [Trial({**ADAMW, "lr": 1e-3}, seed, key=seed) for seed in range(3)]
+    trials[1] = replace(trials[1], prune_above={STRIDE: 0.0})  # its place is free in the middle of the first
+    expected, heard, cut = Heard(), Heard(), Cutter(4)
+    train(p, Listed(trials), expected, lanes=2)
+    with suppress(CutError):
+        train(p, Listed(trials[2:]), Heard(), checkpointer=cut)
+    cut.kept[2]["arena"]["params"] = torch.zeros(3)
+    again = Cutter(given=cut.kept)
+    train(p, Listed(trials), heard, lanes=2, checkpointer=again)
+    assert again.refused
+    assert repr(sorted(heard.outcomes.items())) == repr(sorted(expected.outcomes.items()))
+
+
 @pytest.mark.parametrize(
     ("period", "num_steps", "apart"),
     [

@@ -235,6 +235,8 @@ class Run:
                 except Exception as error:
                     self.checkpointer.unfit([arrival.trial.key], error)
                     self._waiting.append(Arrival(arrival.trial))
+        if ready and not stacks:
+            return self._arrived()  # of those that begin anew
         for other in stacks[1:]:
             stacks[0].put(other)
         return stacks[0] if stacks else None
