@@ -158,7 +158,7 @@ def test_losses_of_all_lanes_at_once_are_bitwise_those_under_vmap(name: str, bui
     for function in (task.lane_losses, vmap(task.loss)):
         leaf = outputs.clone().requires_grad_()
         losses = function(leaf, targets)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        losses.sum().backward()
         found.append((losses.detach(), leaf.grad))
     torch.testing.assert_close(*found, rtol=0, atol=0)
 
