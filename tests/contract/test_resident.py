@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from optsweep.build.assemble import build_arm
 from optsweep.config.compose import compose
@@ -19,7 +19,7 @@ from optsweep.optim.adam import Adam
 from optsweep.optim.averaging import LAWA
 from optsweep.optim.layout import Layout
 from optsweep.optim.muon import Muon
-from optsweep.optim.rule import Rule
+from optsweep.optim.rule import Coefficients, Rule, State
 from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.schedules import Schedule
 from optsweep.optim.soap import SOAP, orthonormal
@@ -173,6 +173,23 @@ def test_what_draws_at_random_is_launched_step_by_step(recorder: type[CalledAgai
     assert p.traits.unlike
     train_all(p, TRIALS[:1])
     assert recorder.recorded == 0
+
+
+class Renewing(Adam):
+    """Every second step stands alone, and puts other tensors in the place of its state."""
+
+    def kind(self, tick: int) -> int | None:
+        return None if tick % 2 else 0
+
+    def update(self, grads: Tensor, state: State, params: Tensor, c: Coefficients, tick: int, layout: Layout) -> Tensor:
+        if tick % 2:
+            state["v"] = state["v"].clone()
+        return super().update(grads, state, params, c, tick, layout)
+
+
+def test_no_recording_goes_on_that_reads_state_which_another_step_gives_anew(recorder: type[CalledAgain]) -> None:
+    train_all(program(lambda layout: Update(Renewing(), layout), num_rungs=1), TRIALS[:1])
+    assert recorder.replayed == 1 + 1, "a step, before what it reads was left behind, and an evaluation"
 
 
 class Rhythmic(Adam):

@@ -10,8 +10,9 @@ import torch
 import yaml
 from torch.func import functional_call, vmap
 
+from kinds import Plain
 from optsweep.build.suggestions import TaskFacts, suggest_all
-from optsweep.tasks.base import Split, Task
+from optsweep.tasks.base import IGNORED, Split, Task
 from task_builder import CIFAR, CONF, NAMES, SMALL, batch_of, builder, model_of
 
 
@@ -142,3 +143,29 @@ def test_suggestions_work_for_every_task(build: Callable[..., Task]) -> None:
         task = build(name)
         facts = TaskFacts(task.size(Split.TRAIN), 32, 400, task.facts.architecture, task.facts.data_type)
         assert suggest_all("adamw", "cosine", "decoupled", facts)
+
+
+@pytest.mark.parametrize("name", ["digits_mlp", "charlm_tiny"])
+def test_losses_of_all_lanes_at_once_are_bitwise_those_under_vmap(name: str, build: Callable[..., Task]) -> None:
+    task = build(name)
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, 64) if name == "digits_mlp" else (3, 4, 16)
+    outputs = 3 * torch.randn(*shape, 10, generator=generator)
+    targets = torch.randint(0, 10, shape, generator=generator)
+    targets[1, 0] = IGNORED
+    assert task.lane_losses is not None
+    found = []
+    for function in (task.lane_losses, vmap(task.loss)):
+        leaf = outputs.clone().requires_grad_()
+        losses = function(leaf, targets)
+        losses.sum().backward()
+        found.append((losses.detach(), leaf.grad))
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_a_loss_of_one_s_own_stays_under_vmap(build: Callable[..., Task], monkeypatch: pytest.MonkeyPatch) -> None:
+    task = build("iris_mlp")
+    assert task.lane_losses is not None
+    assert Plain().lane_losses is None
+    monkeypatch.setattr(task, "loss", lambda outputs, targets: outputs.mean())
+    assert task.lane_losses is None

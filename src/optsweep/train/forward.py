@@ -67,11 +67,22 @@ class Forward:
 
     def lanes_loss(self, module: nn.Module) -> Callable[[Tensors, Tensors, Tensors, Nest], Tensor]:
         """(parameters, frozen ones, buffers, batch), each stacked, → losses `[K]`."""
-        return self._in_lanes(module, self.loss, shared=False)
+        if (losses := self.task.lane_losses) is None:
+            return self._in_lanes(module, self.loss, shared=False)
+        outputs = self._in_lanes(module, self._outputs, shared=False)
+        return lambda params, frozen, buffers, batch: losses(outputs(params, frozen, buffers, batch), batch[1])
 
     def lanes_scores(self, module: nn.Module) -> Callable[[Tensors, Tensors, Tensors, Nest], tuple[Tensor, Nest]]:
         """As `lanes_loss` for a batch that lanes share, → losses `[K]` and what the meter is to know, stacked."""
-        return self._in_lanes(module, self.scores, shared=True)
+        if (losses := self.task.lane_losses) is None:
+            return self._in_lanes(module, self.scores, shared=True)
+        scored = self._in_lanes(module, self._scored, shared=True)
+
+        def run(params: Tensors, frozen: Tensors, buffers: Tensors, batch: Nest) -> tuple[Tensor, Nest]:
+            outputs, score = scored(params, frozen, buffers, batch)
+            return losses(outputs, batch[1].expand(len(outputs), *batch[1].shape)), score
+
+        return run
 
     def _in_lanes(
         self, module: nn.Module, function: Callable[[nn.Module, Nest], Any], *, shared: bool
@@ -86,6 +97,15 @@ class Forward:
                 return run(params, frozen, buffers, batch)
 
         return on_gpu
+
+    def _outputs(self, module: nn.Module, batch: Nest) -> Nest:
+        """Outputs in float32 at least."""
+        return self._full(self.task.outputs(module, batch))
+
+    def _scored(self, module: nn.Module, batch: Nest) -> tuple[Nest, Nest]:
+        """Those, and what the meter is to know."""
+        outputs = self._outputs(module, batch)
+        return outputs, self.task.score(outputs, batch[1])
 
     def _full(self, outputs: Nest) -> Nest:
         """bf16 outputs in float32."""

@@ -104,18 +104,26 @@ class Resident:
         """Record a step; None if it gives something anew instead of changing it in place, or can't be recorded."""
         state, missing = dict(self.arena.state), []
         replay = recorder.record(lambda: missing.extend(self._step(tick, logged=logged)))
-        anew = [name for name, tensor in self.arena.state.items() if tensor is not state.get(name)]
+        anew = self._anew(state)
         self.arena.state.clear()
         self.arena.state.update(state)
         return None if anew or missing else replay
 
+    def _anew(self, state: State) -> bool:
+        """Whether some of the arena's state are no longer these tensors."""
+        return any(tensor is not state.get(name) for name, tensor in self.arena.state.items())
+
     def _take(self, tick: int, *, logged: bool) -> list[str]:
-        """Take a step; what waits for the device in the last one before recordings is never recorded."""
-        if self._recorder is None or self._taken != WARM - 1:
+        """Take a step; what waits for the device in the last one before recordings is never recorded.
+
+        Nor goes a recording on that reads state which another kind of step gives anew.
+        """
+        if self._recorder is None:
             return self._step(tick, logged=logged)
-        with self._recorder.watched() as waits:
+        state = dict(self.arena.state)
+        with self._recorder.watched() if self._taken == WARM - 1 else nullcontext(()) as waits:
             missing = self._step(tick, logged=logged)
-        if waits:
+        if waits or (self._anew(state) and any(self._recorded.values())):
             self._recorder = None
         return missing
 
