@@ -90,31 +90,41 @@ def run(
 
     Raises what `run_sweep` raises.
     """
-    from optsweep.launch.settled import keep, settled
+    from optsweep.launch.settled import settled
 
     index = REPORTS / arms[0].sweep / "index.html"
     if report and (before := settled(arms, command, index.parent, observe)) is not None:
         return Finished(before, None, index)
     from optsweep.launch.pools.local import LocalPool
+    from optsweep.tracking.store import preload
 
-    with contextlib.ExitStack() as until_trained:
+    with contextlib.ExitStack() as until_written:
         pool = None
         if workers != 0:
-            pool = until_trained.enter_context(LocalPool(arms[0].trainer.threads))
+            pool = until_written.enter_context(LocalPool(arms[0].trainer.threads, meanwhile=preload))
             pool.start_one()  # it imports what it needs while this process does
-        from optsweep.launch.environment import num_cores
         from optsweep.launch.events import silent
-        from optsweep.launch.sweep import note_report, run_sweep, spool_of, stopping_said, waiting
+        from optsweep.launch.sweep import run_sweep, spool_of
 
         heard = observe = observe or silent
-        if report and arms[0].most_repeats > 1:
-            from optsweep.launch.provisional import pages
+        with contextlib.ExitStack() as until_trained:
+            if report and arms[0].most_repeats > 1:
+                from optsweep.launch.provisional import pages
 
-            aside = workers != 0
-            heard = until_trained.enter_context(pages(spool_of(arms[0]), index, observe, aside=aside))
-        result = run_sweep(arms, workers=workers, pool=pool, command=command, observe=heard)
-    if not report:
-        return Finished(result, None, None)
+                aside = workers != 0
+                heard = until_trained.enter_context(pages(spool_of(arms[0]), index, observe, aside=aside))
+            result = run_sweep(arms, workers=workers, pool=pool, command=command, observe=heard)
+        if pool is not None:
+            pool.dismiss()  # which takes moments, while this process imports what draws
+        return _reported(arms, result, index, command, observe) if report else Finished(result, None, None)
+
+
+def _reported(arms: Sequence[Arm], result: SweepResult, index: Path, command: str, observe: Observer) -> Finished:
+    """A sweep that ran to its end, with its report, which is written unless it is there."""
+    from optsweep.launch.environment import num_cores
+    from optsweep.launch.settled import keep
+    from optsweep.launch.sweep import note_report, stopping_said, waiting
+
     if result.reported and index.is_file():
         keep(arms, command, result, index.parent)
         return Finished(result, None, index)
