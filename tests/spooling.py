@@ -80,6 +80,9 @@ class FakeStore:
 
         return self._call("create_run", create)
 
+    def add_whole(self, run: object) -> None:
+        """As on a server, where it takes the client's calls."""
+
     def log_batch(self, run_id: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
         def log() -> None:
             run = self._run(run_id)

@@ -90,38 +90,45 @@ def run(
 
     Raises what `run_sweep` raises.
     """
-    from optsweep.launch.settled import keep, settled
+    from optsweep.launch.settled import settled
 
     index = REPORTS / arms[0].sweep / "index.html"
     if report and (before := settled(arms, command, index.parent, observe)) is not None:
         return Finished(before, None, index)
     from optsweep.launch.pools.local import LocalPool
+    from optsweep.tracking.store import preload
 
-    with contextlib.ExitStack() as until_trained:
+    with contextlib.ExitStack() as until_written:
         pool = None
         if workers != 0:
-            pool = until_trained.enter_context(LocalPool(arms[0].trainer.threads))
+            pool = until_written.enter_context(LocalPool(arms[0].trainer.threads, meanwhile=preload))
             pool.start_one()  # it imports what it needs while this process does
-        from optsweep.launch.environment import num_cores
         from optsweep.launch.events import silent
-        from optsweep.launch.sweep import note_report, run_sweep, spool_of, stopping_said, waiting
+        from optsweep.launch.sweep import run_sweep, spool_of
 
         heard = observe = observe or silent
-        if report and arms[0].most_repeats > 1:
-            from optsweep.launch.provisional import pages
+        with contextlib.ExitStack() as until_trained:
+            if report and arms[0].most_repeats > 1:
+                from optsweep.launch.provisional import pages
 
-            aside = workers != 0
-            heard = until_trained.enter_context(pages(spool_of(arms[0]), index, observe, aside=aside))
-        result = run_sweep(arms, workers=workers, pool=pool, command=command, observe=heard)
-    if not report:
-        return Finished(result, None, None)
+                heard = until_trained.enter_context(pages(spool_of(arms[0]), index, observe, aside=workers != 0))
+            result = run_sweep(arms, workers=workers, pool=pool, command=command, observe=heard)
+        if pool is not None:
+            pool.dismiss()  # which takes moments, while this process imports what draws
+        return _reported(arms, result, index, command, observe) if report else Finished(result, None, None)
+
+
+def _reported(arms: Sequence[Arm], result: SweepResult, index: Path, command: str, observe: Observer) -> Finished:
+    """A sweep that ran to its end, with its report, which is written unless it is there."""
+    from optsweep.launch.environment import num_cores
     from optsweep.launch.home import is_whole, show_report
+    from optsweep.launch.settled import keep
+    from optsweep.launch.sweep import note_report, stopping_said, waiting
     from optsweep.report import helpers, write_report
 
     if result.reported and is_whole(index.parent, result.run):
         keep(arms, command, result, index.parent)
         return Finished(result, None, index)
-
     with stopping_said(result.done, command, observe), helpers(num_cores()) as helped:
         written = waiting(
             arms[0], lambda: write_report(result.tracking_uri, [result.sweep], index.parent, helped=helped)
@@ -233,12 +240,13 @@ def report(
     from optsweep.launch.environment import num_cores
     from optsweep.launch.home import written_and_shown
     from optsweep.report import helpers
+    from optsweep.tracking.postman import deliver_all
     from optsweep.tracking.store import check
 
     with helpers(num_cores() if read_address(TRACKING_KEY, tracking_uri).is_there else 1) as helped:
         check(tracking_uri, create=False)
         for sweep in sweeps:
-            _delivered(tracking_uri, storage, sweep)
+            deliver_all(tracking_uri, storage, sweep)
         return written_and_shown(tracking_uri, storage, sweeps, out or REPORTS / "+".join(sweeps), helped, pdf=pdf)
 
 
@@ -295,25 +303,18 @@ def sync(storage: str, tracking_uri: str, sweep: str) -> Synced:
     Raises UserError for a sweep that isn't there, and StoreFailureError, with what waits, if the store is still away.
     """
     from optsweep.launch.status import is_trained
+    from optsweep.tracking.postman import deliver_all
     from optsweep.tracking.store import check, client, find_experiment
     from optsweep.tracking.writer import Tracker
 
     check(tracking_uri, create=False)
-    delivered = _delivered(tracking_uri, storage, sweep)
+    delivered = deliver_all(tracking_uri, storage, sweep)
     find_experiment(client(tracking_uri), sweep)  # looking makes none
     tracker = Tracker(tracking_uri, sweep)
     sheet = tracker.sweep_sheet(tracker.sweep_run())
     if sheet is None or not is_trained(storage, sweep, sheet.plan):
         return Synced(delivered, complete=False)
     return Synced(delivered, complete=True, arguments=_arguments(sheet.command))
-
-
-def _delivered(tracking_uri: str, storage: str, sweep: str) -> int:
-    """Deliver what waits of a sweep; how many trials that were."""
-    from optsweep.tracking.postman import deliver
-    from optsweep.tracking.spool import Spool
-
-    return deliver(Spool.of(tracking_uri, storage, sweep), lambda: True)
 
 
 def _arguments(command: str) -> tuple[str, ...]:

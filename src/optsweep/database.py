@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
@@ -58,10 +59,37 @@ def ensure(
             path.unlink(missing_ok=True)
         new = address.at(fresh)
         new.make_file()
-        make(new.text)
+        with _unsynced(fresh):
+            make(new.text)
         write_ahead(fresh)
+        _sync(fresh)
         fresh.replace(file)
         return aside
+
+
+@contextlib.contextmanager
+def _unsynced(file: Path) -> Iterator[None]:
+    """Let SQLAlchemy's connections to a file not wait for the disk: nobody else knows it yet.
+
+    Migrations make hundreds of transactions, each of which waits several times.
+    """
+    from sqlalchemy import Engine, event
+
+    def connected(connection: sqlite3.Connection, _: object) -> None:
+        if Path(connection.execute("PRAGMA database_list").fetchone()[2]).resolve() == file.resolve():
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", connected)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", connected)
+
+
+def _sync(file: Path) -> None:
+    """What was written to a file is on the disk when this returns."""
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
 
 
 def write_ahead(file: Path) -> None:

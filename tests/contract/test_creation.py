@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Engine
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
-from optsweep.database import Condition, OpenFiles, StoreGoneError, condition_of
+from optsweep.database import Condition, OpenFiles, StoreGoneError, condition_of, ensure
 from optsweep.errors import UserError
 from optsweep.search import storage
 from optsweep.search.slots import Slot
@@ -111,6 +111,33 @@ def _break(file: Path) -> None:
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("CREATE TABLE _alembic_tmp_tags (key TEXT)")
         connection.execute("ALTER TABLE params RENAME TO _alembic_tmp_params")
+
+
+def test_a_database_that_nobody_knows_yet_is_not_waited_for_and_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, other = tmp_path / "new.db", tmp_path / "other.db"
+
+    def waits(url: str) -> bool:
+        """Whether connections to a database wait for the disk, as SQLite's do by themselves."""
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE IF NOT EXISTS a (x)"))
+            found = connection.execute(text("PRAGMA synchronous")).scalar()
+        engine.dispose()
+        return bool(found)
+
+    waited: list[bool] = []
+    named_then: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda number: named_then.append(file.exists()))
+    ensure(
+        read_address(STORAGE_KEY, f"sqlite:///{file}"),
+        lambda connection: Condition.WHOLE,
+        lambda url: waited.extend([waits(url), waits(f"sqlite:///{other}")]),
+    )
+    assert (waited, named_then) == ([False, True], [False])
+    assert file.exists()
+    assert waits(f"sqlite:///{file}")
 
 
 def test_a_file_that_is_deleted_or_replaced_while_it_is_open_is_missed(tmp_path: Path) -> None:

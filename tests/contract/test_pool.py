@@ -18,8 +18,9 @@ from errands import Dying, Echo, Hanging, Leaving, Mistake, Refusal
 from optsweep.errors import UserError
 from optsweep.launch.inquiries import DiedError
 from optsweep.launch.pool import Pool
+from optsweep.launch.pools import local
 from optsweep.launch.pools.local import LONGEST_PAUSE_SECONDS, LocalPool, _Member
-from optsweep.launch.pools.member import Ready, ToWork, Worked, _Serving
+from optsweep.launch.pools.member import Answered, Ready, ToWork, Worked, _Serving
 from optsweep.launch.watchdog import ORPHANED, Watchdog
 
 LIGHT = "errands"
@@ -40,6 +41,32 @@ def test_a_worker_answers_and_says_in_a_line_what_it_refuses(pool: LocalPool) ->
     with pytest.raises(RuntimeError, match=r"errands.py(.|\n)*OwnError: a mistake"):
         pool.ask(Mistake())
     assert pool._members == [member], "one worker has answered all of it"
+
+
+def test_while_the_first_answer_is_on_its_way_this_process_does_something_else(
+    seeming: NoProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "LOOK_SECONDS", 0.0)
+    done: list[str] = []
+
+    def meanwhile() -> None:
+        done.append("imported")
+        seeming.say(0, Answered("an answer"))
+
+    seeming._meanwhile = meanwhile
+    seeming.say(1, Answered("of nobody who was asked"))
+    assert seeming.ask(Echo(1)) == "an answer"
+    seeming.say(0, Answered("another one"))
+    assert (seeming.ask(Echo(2)), done) == ("another one", ["imported"])
+
+
+def test_workers_that_are_dismissed_end_by_themselves_and_are_waited_for_in_the_end() -> None:
+    with LocalPool(1, needs=LIGHT) as made:
+        assert made.ask(Echo(1)) == 1
+        (member,) = made._members
+        made.dismiss()
+        assert select.select([member.process.sentinel], [], [], 60.0)[0], "before anybody waits for it"
+    assert member.process.exitcode == 0
 
 
 def test_a_worker_opens_the_stores_of_its_planner_wherever_the_user_s_code_has_gone(

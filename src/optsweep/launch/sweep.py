@@ -77,7 +77,7 @@ def run_sweep(
     begin = time.time()
     with contextlib.ExitStack() as until_the_end:
         if workers != 0 and pool is None:
-            pool = until_the_end.enter_context(LocalPool(arms[0].trainer.threads))
+            pool = until_the_end.enter_context(LocalPool(arms[0].trainer.threads, meanwhile=store.preload))
         prepared = _prepare(arms, workers, pool, alone, observe)
         seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
         files = until_the_end.enter_context(sweep_files(prepared.arms[0], seat))

@@ -1,12 +1,14 @@
 """Brings one trial's records to MLflow: in order, in as few calls as it allows, and again without harm.
 
 A run is made once, since it is looked for where an earlier try may have got through. What else is sent may be sent
-twice: points are told by key, time, step and value; params and tags by their keys.
+twice: points are told by key, time, step and value; params and tags by their keys. A trial that has ended goes into a
+database whole (`whole.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from optsweep.tracking import names
@@ -14,6 +16,7 @@ from optsweep.tracking.names import Status
 from optsweep.tracking.outage import passes
 from optsweep.tracking.records import Ended, MetricPoint, Opened, Points, Record, TextFile
 from optsweep.tracking.spool import opened
+from optsweep.tracking.whole import WholeRun
 from optsweep.tracking.writer import METRICS_PER_CALL, TAG_CHARACTERS, Tracker
 from optsweep.train.trial import Phase
 
@@ -28,6 +31,33 @@ CUT_OFF = "cut off before its end; it was run again"
 
 class RunGoneError(Exception):
     """Somebody deleted the run, or its experiment: the trial is to be delivered from its beginning."""
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What records say together."""
+
+    points: Sequence[MetricPoint]
+    files: Sequence[TextFile]
+    params: Mapping[str, str]  # of its end, as the tags
+    tags: Mapping[str, str]
+    end: Ended | None
+
+    @staticmethod
+    def of(records: Sequence[Record]) -> _Contents:
+        ends = [record for record in records if isinstance(record, Ended)]
+        return _Contents(
+            points=[point for record in records if isinstance(record, Points) for point in record.points],
+            files=[record for record in records if isinstance(record, TextFile)],
+            params={key: text for end in ends for key, text in end.params.items()},
+            tags={key: text[:TAG_CHARACTERS] for end in ends for key, text in end.tags.items()},
+            end=ends[-1] if ends else None,
+        )
+
+    @property
+    def status(self) -> str:
+        """Of an ended run, in MLflow's words."""
+        return "FAILED" if self.end is not None and self.end.failed else "FINISHED"
 
 
 class Delivery:
@@ -64,24 +94,24 @@ class Delivery:
             self.bring([Ended(tags, {}, failed=True, time=time)])
 
     def _send(self, trial: Opened, records: Sequence[Record]) -> None:
-        if not self.run_id:
-            self._open(trial)
-        points = [point for record in records if isinstance(record, Points) for point in record.points]
-        ends = [record for record in records if isinstance(record, Ended)]
-        params, tags = dict(self._params), dict[str, str]()
-        for end in ends:
-            params |= end.params
-            tags |= end.tags
-        self._log([point for point in points if point[3] > self._last.get(point[0], -1)], params, tags)
+        if not self.run_id and not self._find_again(trial):
+            if self._make_whole(trial, records):
+                return
+            self._make(trial)
+        new = _Contents.of(records)
+        points = [point for point in new.points if point[3] > self._last.get(point[0], -1)]
+        self._log(points, {**self._params, **new.params}, new.tags)
         self._params = {}
-        for record in records:
-            if isinstance(record, TextFile):
-                self.tracker.client.log_text(self.run_id, record.text, record.name)
-        if ends:
-            status = "FAILED" if ends[-1].failed else "FINISHED"
-            self.tracker.client.set_terminated(self.run_id, status, ends[-1].time)
-            if self._doubt and trial.id:  # a call that was thought lost may have made a run after all
-                self._find(trial.id)
+        for file in new.files:
+            self.tracker.client.log_text(self.run_id, file.text, file.name)
+        if new.end is not None:
+            self.tracker.client.set_terminated(self.run_id, new.status, new.end.time)
+            self._settle_doubt(trial)
+
+    def _settle_doubt(self, trial: Opened) -> None:
+        """A call that was thought lost may have made a run after all."""
+        if self._doubt and trial.id:
+            self._find(trial.id)
 
     def _log(self, points: Sequence[MetricPoint], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """The tags with the last points: they say that the run is complete."""
@@ -95,27 +125,46 @@ class Delivery:
             self.run_id,
             metrics=parts[-1],
             params=[Param(key, text) for key, text in params.items()],
-            tags=[RunTag(key, text[:TAG_CHARACTERS]) for key, text in tags.items()],
+            tags=[RunTag(key, text) for key, text in tags.items()],
         )
 
     # -- the run ---------------------------------------------------------------------------------------------------
 
-    def _open(self, trial: Opened) -> None:
-        """Find the trial's run where there may be one, else make it."""
+    def _find_again(self, trial: Opened) -> bool:
+        """Go on with the trial's run where there may be one."""
         if trial.again:
             place, own = (trial.arm, Phase(trial.phase), trial.slot), {trial.id, *trial.resume.split()}
             self.tracker.lost_trials(*place, CUT_OFF, trial.repeat, own, trial.time)
-        if trial.id and (self._doubt or trial.resume):
-            found = self._find(trial.id)
-            for attempt in trial.resume.split() if found is None else ():
-                found = found or self._find(attempt)
-            if found is not None:
-                self._go_on(trial, found)
-                return
-        parent = self.tracker.parent_run(trial.arm, trial.tags.get(names.LABEL, trial.arm))
-        tags = {**trial.tags, names.PARENT: parent}
+        if not trial.id or not (self._doubt or trial.resume):
+            return False
+        found = self._find(trial.id)
+        for attempt in trial.resume.split() if found is None else ():
+            found = found or self._find(attempt)
+        if found is not None:
+            self._go_on(trial, found)
+        return found is not None
+
+    def _make(self, trial: Opened) -> None:
+        """The run of a trial that has none."""
+        tags = self._tags(trial)
         run = self.tracker.client.create_run(self.tracker.experiment_id, trial.time, tags, trial.name)
         self.run_id, self._params, self._last = str(run.info.run_id), trial.params, {}
+
+    def _make_whole(self, trial: Opened, records: Sequence[Record]) -> bool:
+        """The same of one that has ended, with all of it; false where that takes more calls."""
+        of = _Contents.of(records)
+        if of.end is None or of.files:
+            return False
+        tags, params = {**self._tags(trial), **of.tags}, {**trial.params, **of.params}
+        run = WholeRun(trial.name, tags, params, of.points, of.status, start=trial.time, end=of.end.time)
+        self.run_id = self.tracker.add_whole(run) or ""
+        if self.run_id:
+            self._settle_doubt(trial)
+        return bool(self.run_id)
+
+    def _tags(self, trial: Opened) -> dict[str, str]:
+        parent = self.tracker.parent_run(trial.arm, trial.tags.get(names.LABEL, trial.arm))
+        return {**trial.tags, names.PARENT: parent}
 
     def _find(self, trial: str) -> Run | None:
         """The run of a trial; further ones are deleted, which a call that was thought lost has made."""

@@ -132,6 +132,11 @@ def deliver(spool: Spool, stopping: Callable[[], bool] = lambda: False) -> int:
     return done
 
 
+def deliver_all(tracking_uri: str, storage: str, sweep: str) -> int:
+    """Deliver what waits of a sweep, and wait for nothing; how many trials that were."""
+    return deliver(Spool.of(tracking_uri, storage, sweep), lambda: True)
+
+
 def as_refused(trial: str, error: Exception) -> str:
     """What is said of a trial that the store doesn't take, whatever one waits."""
     return f"the tracking store refuses trial {trial} ({without_secrets(first_line(error))[:200]})"

@@ -21,6 +21,7 @@ from optsweep.tracking.sheets import Sheet, read_sheet, write_sheet
 from optsweep.tracking.source import source_tags
 from optsweep.tracking.store import client, runs
 from optsweep.tracking.tables import ARTIFACTS
+from optsweep.tracking.whole import Database, WholeRun
 from optsweep.train.trial import Phase
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Tracker:
         self.uri, self.sweep = uri, sweep
         self.client = client(uri)
         self.experiment_id = self._experiment()
+        address = read_address(TRACKING_KEY, self.client.tracking_uri)
+        self._database = None if address.is_server else Database(address)
         self._found: dict[str, dict[str, str]] = {}
         self._infos: dict[str, RunInfo] = {}
 
@@ -211,6 +214,10 @@ class Tracker:
         return self._infos[run_id]
 
     # -- trials ----------------------------------------------------------------------------------------------------
+
+    def add_whole(self, run: WholeRun) -> str | None:
+        """Make a run with all that is in it at once; returns its id. None where that takes the client's calls."""
+        return None if self._database is None else self._database.add(self.experiment_id, run)
 
     def trials(self, arm: str, phase: Phase | None = None, slot: int | None = None) -> list[Run]:
         """Runs of an arm's trials, oldest first; superseded ones only where no phase is asked for."""

@@ -102,9 +102,13 @@ class LocalPool:
     """
 
     def __init__(
-        self, threads: int, clock: Callable[[], float] = time.monotonic, needs: str = "optsweep.launch.worker"
+        self,
+        threads: int,
+        clock: Callable[[], float] = time.monotonic,
+        needs: str = "optsweep.launch.worker",
+        meanwhile: Callable[[], None] = lambda: None,  # done here, once, while an answer is on its way
     ) -> None:
-        self._threads, self._clock, self._needs = threads, clock, needs
+        self._threads, self._clock, self._needs, self._meanwhile = threads, clock, needs, meanwhile
         self._devices: Sequence[str | None] = [None]
         self._jobs: Sequence[Job] | None = None
         self._context = mp.get_context("spawn")
@@ -146,6 +150,8 @@ class LocalPool:
         self.start_one()
         member = self._members[0]
         member.tell(ToAnswer(request, member.device))
+        meanwhile, self._meanwhile = self._meanwhile, lambda: None
+        meanwhile()
         began, since, place = Began("", LATE_SECONDS * 10), self._clock(), ""
         while True:
             wait([member.line, member.process.sentinel], LOOK_SECONDS)
@@ -176,6 +182,11 @@ class LocalPool:
         for member in self._members:
             member.tell(ToRest())
         self._end(leaving)
+
+    def dismiss(self) -> None:
+        """Tell the workers to end; that they have is waited for when the pool is left."""
+        for member in self._members:
+            member.tell(None)
 
     def __enter__(self) -> LocalPool:
         return self
