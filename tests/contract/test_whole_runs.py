@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from optsweep.address import TRACKING_KEY, read_address
 from optsweep.tracking import names, store
 from optsweep.tracking.delivery import Delivery, RunGoneError
 from optsweep.tracking.records import Ended, Opened, Points, Record, TextFile
@@ -156,3 +158,10 @@ def test_an_experiment_that_was_deleted_is_found_out(uri: str) -> None:
     tracker.client.delete_experiment(tracker.experiment_id)
     with pytest.raises(RunGoneError):
         deliver(tracker, opening("a"), CURVES, END)
+
+
+def test_a_database_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    run = WholeRun("a trial", {}, {}, (), "FINISHED", 0, 1)
+    with pytest.raises(OperationalError):
+        Database(read_address(TRACKING_KEY, f"sqlite:///{tmp_path}/mlflow.db")).add("1", run)
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,8 +68,12 @@ class Database:
     def _engine(self) -> Engine:
         from sqlalchemy import NullPool, create_engine
 
-        waiting = {"timeout": LOCK_SECONDS} if self.address.file is not None else {}
-        return create_engine(self.address.text, poolclass=NullPool, connect_args=waiting)
+        if (file := self.address.file) is None:
+            return create_engine(self.address.text, poolclass=NullPool)
+        there = f"{file.absolute().as_uri()}?mode=rw"  # one that is gone isn't made anew
+        return create_engine(
+            "sqlite://", poolclass=NullPool, creator=lambda: sqlite3.connect(there, uri=True, timeout=LOCK_SECONDS)
+        )
 
     def add(self, experiment_id: str, run: WholeRun) -> str | None:
         """Make a run, all of it or nothing; returns its id. None where that is for MLflow's client to do, or refuse."""
