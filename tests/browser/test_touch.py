@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import ActionChains
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
@@ -177,6 +179,15 @@ def test_colours_follow_the_page_into_the_dark(browse: Open, chromium: WebDriver
     assert ink(chromium) == changed
 
 
+def height(driver: WebDriver, css: str) -> float:
+    """Of what is on a page whose scripts don't run; 0 where there is none, or the page is only just being made."""
+    with suppress(WebDriverException):  # ids of nodes are good until then
+        root = driver.execute_cdp_cmd("DOM.getDocument", {})["root"]["nodeId"]
+        if found := driver.execute_cdp_cmd("DOM.querySelector", {"nodeId": root, "selector": css})["nodeId"]:
+            return float(driver.execute_cdp_cmd("DOM.getBoxModel", {"nodeId": found})["model"]["height"])
+    return 0.0
+
+
 def test_paper_and_a_browser_without_scripts_have_the_figures_as_drawn(browse: Open, chromium: WebDriver) -> None:
     browse("two")
     drawn, live = (chromium.find_element(By.CSS_SELECTOR, f"#val_loss {css}") for css in (".plot", ".touch"))
@@ -187,11 +198,8 @@ def test_paper_and_a_browser_without_scripts_have_the_figures_as_drawn(browse: O
     chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         chromium.refresh()
-        root = chromium.execute_cdp_cmd("DOM.getDocument", {})["root"]["nodeId"]
-        found = {"nodeId": root, "selector": "#val_loss .touch"}
-        assert chromium.execute_cdp_cmd("DOM.querySelector", found)["nodeId"] == 0
-        plot = chromium.execute_cdp_cmd("DOM.querySelector", {**found, "selector": "#val_loss .plot svg"})["nodeId"]
-        assert chromium.execute_cdp_cmd("DOM.getBoxModel", {"nodeId": plot})["model"]["height"] > 100
+        wait(chromium, lambda: height(chromium, "#val_loss .plot svg") > 100)
+        assert height(chromium, "#val_loss .touch") == 0
     finally:
         chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
         chromium.refresh()
