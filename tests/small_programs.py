@@ -19,6 +19,13 @@ from optsweep.train.loop import train_all
 from optsweep.train.program import Program
 from optsweep.train.trial import Trial
 
+EVERY_FLOAT = {
+    **{"lr": 3e-3, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "momentum": 0.95},
+    **{"damping": 1e-3, "shampoo_beta": 0.95, "averaging_beta": 0.9},
+    **{"aux_lr_factor": 1.0, "aux_beta1": 0.9, "aux_beta2": 0.95, "aux_eps": 1e-8},
+}
+"""Of AdamW, SOAP, Muon and what averages."""
+
 HYPER = {"lr": 1e-2, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 
 

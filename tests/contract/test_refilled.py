@@ -29,8 +29,8 @@ from optsweep.optim.schedules import Schedule
 from optsweep.optim.soap import SOAP
 from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater
-from optsweep.train.arena import Arena, SomeLanes
-from optsweep.train.evaluate import evaluate
+from optsweep.tasks.base import Split
+from optsweep.train.evaluate import Shown, evaluate
 from optsweep.train.loop import train
 from optsweep.train.program import Program
 from optsweep.train.run import Silent, _grid
@@ -231,9 +231,9 @@ def test_lanes_begin_where_all_have_their_rungs_unless_that_is_rare(period: int,
 def test_only_lanes_whose_rung_it_is_are_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def noted(program: Program, part: Arena | SomeLanes, *rest: Any) -> torch.Tensor:
-        seen.append(part.lanes)
-        return evaluate(program, part, *rest)
+    def noted(shown: Shown, split: Split) -> torch.Tensor:
+        seen.append(shown.arena.lanes)
+        return evaluate(shown, split)
 
     monkeypatch.setattr("optsweep.train.run.evaluate", noted)
     ends = {1: {STRIDE: 0.0}}  # the second is pruned at its first rung, and another takes its place

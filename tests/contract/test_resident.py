@@ -30,22 +30,9 @@ from optsweep.train.graphs import Replay
 from optsweep.train.loop import train_all
 from optsweep.train.program import Program
 from optsweep.train.trial import Outcome, Trial
+from small_programs import EVERY_FLOAT
 
-FLOATS = {
-    "lr": 1e-2,
-    "weight_decay": 0.1,
-    "beta1": 0.9,
-    "beta2": 0.99,
-    "eps": 1e-8,
-    "damping": 1e-2,
-    "shampoo_beta": 0.95,
-    "averaging_beta": 0.9,
-    "momentum": 0.95,
-    "aux_lr_factor": 1.0,
-    "aux_beta1": 0.9,
-    "aux_beta2": 0.95,
-    "aux_eps": 1e-8,
-}
+FLOATS = {**EVERY_FLOAT, "lr": 1e-2, "damping": 1e-2}
 
 
 class CalledAgain:

@@ -28,27 +28,14 @@ from optsweep.train.program import Program
 from optsweep.train.resident import Resident
 from optsweep.train.run import Run, Silent
 from optsweep.train.trial import Outcome, Trial
+from small_programs import EVERY_FLOAT
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
 ]
 
-HYPER = {
-    "lr": 3e-3,
-    "weight_decay": 0.1,
-    "beta1": 0.9,
-    "beta2": 0.99,
-    "eps": 1e-8,
-    "damping": 1e-3,
-    "shampoo_beta": 0.95,
-    "averaging_beta": 0.9,
-    "momentum": 0.95,
-    "aux_lr_factor": 1.0,
-    "aux_beta1": 0.9,
-    "aux_beta2": 0.95,
-    "aux_eps": 1e-8,
-}
+HYPER = EVERY_FLOAT
 
 
 def adamw(layout: Layout) -> Updater:

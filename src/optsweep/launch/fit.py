@@ -224,6 +224,7 @@ def _key(arm: Arm, task: Task, device: torch.device) -> str:
                 trainer.accumulate,
                 trainer.threads,
                 trainer.deterministic,
+                trainer.compile,
             ],
             "machine": [name, torch.__version__],
         }

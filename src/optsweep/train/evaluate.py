@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -34,24 +34,30 @@ SPREAD_GROUPS = 16
 """Groups of samples, at least, from which the spread of losses is estimated where there are as many."""
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Lanes as they are evaluated, apart from how they train.
+
+    `weights` are their parameters by name, as `Arena.views` has them; `scratch` is a module like the one that trains.
+    With `recordings`, what a forward pass gives may be one of these.
+    """
+
+    program: Program
+    arena: Arena | SomeLanes
+    scratch: nn.Module
+    weights: Tensors
+    recordings: Recordings | None = None
+
+
 @torch.no_grad()
-def evaluate(
-    program: Program,
-    arena: Arena | SomeLanes,
-    scratch: nn.Module,
-    weights: Tensors,
-    split: Split,
-    recordings: Recordings | None = None,
-) -> Tensor:
+def evaluate(shown: Shown, split: Split) -> Tensor:
     """What decides, the metric and the mean loss of every lane on a split, `[3, K]` in float64, on the host.
 
-    `scratch` is a module like the one that trains, `weights` its parameters by name as `Arena.views` has them. Whatever
-    a forward pass draws at random is the same in every evaluation. With `recordings`, it may be one of these.
+    Whatever a forward pass draws at random is the same in every evaluation.
     """
-    task = program.task
-    losses, score = Means(arena.lanes), task.meter(arena.lanes, stacked=program.stacked)
-    batches = _Portions(split, program.eval_batch_size)
-    for loss, kept, batch, count in _scored(program, arena, scratch, weights, batches, recordings):
+    task, lanes = shown.program.task, shown.arena.lanes
+    losses, score = Means(lanes), task.meter(lanes, stacked=shown.program.stacked)
+    for loss, kept, batch, count in _scored(shown, _Portions(split, shown.program.eval_batch_size)):
         losses.add(loss, batch, count)
         score.add(kept, batch, count)
     mean, found = losses.values(), score.values()
@@ -59,57 +65,37 @@ def evaluate(
 
 
 @torch.no_grad()
-def spread(
-    program: Program,
-    arena: Arena | SomeLanes,
-    scratch: nn.Module,
-    weights: Tensors,
-    recordings: Recordings | None = None,
-) -> Tensor:
-    """Standard deviation of the validation samples' losses in every lane, `[K]`; arguments as those of `evaluate`.
+def spread(shown: Shown) -> Tensor:
+    """Standard deviation of the validation samples' losses in every lane, `[K]`.
 
     Estimated from equal groups of two samples or more, as a loss is defined for batches; 0 where there is one only.
     """
-    losses = _of_equal(program, arena, scratch, weights, Split.VAL, SPREAD_GROUPS, recordings)
+    losses = _of_equal(shown, Split.VAL, SPREAD_GROUPS)
     if len(losses.counts) < 2:
-        return torch.zeros(arena.lanes, dtype=torch.float64)
+        return torch.zeros(shown.arena.lanes, dtype=torch.float64)
     return losses.each().std(0) * math.sqrt(losses.counts[0])
 
 
 @torch.no_grad()
-def block_losses(
-    program: Program,
-    arena: Arena | SomeLanes,
-    scratch: nn.Module,
-    weights: Tensors,
-    recordings: Recordings | None = None,
-) -> Tensor:
+def block_losses(shown: Shown) -> Tensor:
     """Mean losses of about equal parts of the test split, in its order, in every lane: `[blocks, K]`.
 
     None where a metric decides: that of a whole split is no mean of its parts'.
     """
-    if program.task.decides:
-        return torch.zeros(0, arena.lanes, dtype=torch.float64)
-    losses = _of_equal(program, arena, scratch, weights, Split.TEST, TEST_BLOCKS, recordings)
+    none = torch.zeros(0, shown.arena.lanes, dtype=torch.float64)
+    if shown.program.task.decides:
+        return none
+    losses = _of_equal(shown, Split.TEST, TEST_BLOCKS)
     if len(losses.counts) < 2:
-        return torch.zeros(0, arena.lanes, dtype=torch.float64)
+        return none
     return torch.stack([part.mean(0) for part in losses.each().tensor_split(min(TEST_BLOCKS, len(losses.counts)))])
 
 
-def _of_equal(
-    program: Program,
-    arena: Arena | SomeLanes,
-    scratch: nn.Module,
-    weights: Tensors,
-    split: Split,
-    count: int,
-    recordings: Recordings | None,
-) -> Means:
+def _of_equal(shown: Shown, split: Split, count: int) -> Means:
     """Losses of equal groups of two samples or more, as a loss is defined for batches; so many groups at least."""
-    task, losses = program.task, Means(arena.lanes)
-    size = min(max(2, task.size(split) // count), program.eval_batch_size)
-    groups = _Portions(split, size, equal=True)
-    for loss, _, batch, held in _scored(program, arena, scratch, weights, groups, recordings):
+    program, losses = shown.program, Means(shown.arena.lanes)
+    size = min(max(2, program.task.size(split) // count), program.eval_batch_size)
+    for loss, _, batch, held in _scored(shown, _Portions(split, size, equal=True)):
         losses.add(loss, batch, held)
     return losses
 
@@ -129,29 +115,23 @@ class _Portions:
                 yield program.forward.cast(batch), count
 
 
-def _scored(
-    program: Program,
-    arena: Arena | SomeLanes,
-    scratch: nn.Module,
-    weights: Tensors,
-    batches: _Portions,
-    recordings: Recordings | None,
-) -> Iterator[Scored]:
+def _scored(shown: Shown, batches: _Portions) -> Iterator[Scored]:
     """Loss `[K]` and what the meter is to know of every batch, the batch, and its number of samples."""
-    generators = program.traits.generators
-    if recordings is not None and not running_norms(scratch):  # whose statistics are made of batches drawn anew
+    program, arena, scratch = shown.program, shown.arena, shown.scratch
+    generators, scores_by = program.traits.generators, _stacked if program.stacked else _plain
+    if shown.recordings is not None and not running_norms(scratch):  # whose statistics are made of batches drawn anew
 
         def scores_of(inputs: Inputs) -> Callable[[Nest], tuple[Tensor, Nest]]:
-            part = SomeLanes(arena.module, arena.params, {}, *inputs[1:])
+            weights, *others = inputs
             scratch.eval()
-            return (_stacked if program.stacked else _plain)(program, part, scratch, inputs[0])
+            return scores_by(replace(shown, arena=SomeLanes(arena.module, arena.params, {}, *others), weights=weights))
 
-        inputs = weights, arena.frozen, arena.buffers
-        found = recordings.scored((batches, arena.lanes), inputs, lambda: batches.of(program), scores_of)
+        inputs = shown.weights, arena.frozen, arena.buffers
+        found = shown.recordings.scored((batches, arena.lanes), inputs, lambda: batches.of(program), scores_of)
         if found is not None:
             yield from found
             return
-    scores = (_stacked if program.stacked else _plain)(program, arena, scratch, weights)
+    scores = scores_by(shown)
     generators.everything().seeder()(EVALUATION_SEED)
     seed = generators.seeder()
     scratch.eval()
@@ -165,10 +145,9 @@ def _scored(
         yield *scores(batch), batch, count
 
 
-def _plain(
-    program: Program, arena: Arena | SomeLanes, scratch: nn.Module, weights: Tensors
-) -> Callable[[Nest], tuple[Tensor, Nest]]:
+def _plain(shown: Shown) -> Callable[[Nest], tuple[Tensor, Nest]]:
     """Scores by `scratch`, which takes up the weights and the state of the module that trains."""
+    program, arena, scratch, weights = shown.program, shown.arena, shown.scratch, shown.weights
     forward = program.forward
     load(scratch, arena.module, weights)
     norms = running_norms(scratch)
@@ -205,10 +184,9 @@ def load(scratch: nn.Module, trained: nn.Module, weights: Tensors) -> None:
             setattr(ours, name, value.detach() if isinstance(value, Tensor) else value)
 
 
-def _stacked(
-    program: Program, arena: Arena | SomeLanes, scratch: nn.Module, weights: Tensors
-) -> Callable[[Nest], tuple[Tensor, Nest]]:
+def _stacked(shown: Shown) -> Callable[[Nest], tuple[Tensor, Nest]]:
     """Scores of all lanes by `scratch` as a template."""
+    program, arena, scratch, weights = shown.program, shown.arena, shown.scratch, shown.weights
     buffers = {name: buffer.clone() for name, buffer in arena.buffers.items()}
     norms = running_norms(scratch)
     if norms:

@@ -11,11 +11,10 @@ from typing import Any, Protocol
 from optsweep.optim.updater import Updater
 from optsweep.tasks.base import Split
 from optsweep.tasks.data import Stretch
-from optsweep.train.arena import Arena, SomeLanes
+from optsweep.train.arena import Arena
 from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer, Saved
 from optsweep.train.device import peak_bytes, reset_peak, synchronize
-from optsweep.train.evaluate import block_losses, evaluate, spread
-from optsweep.train.forward import Tensors
+from optsweep.train.evaluate import Shown, block_losses, evaluate, spread
 from optsweep.train.graphs import Graphs
 from optsweep.train.lanes import Lane, StepNumbers, coefficients, logged, numbers
 from optsweep.train.program import Program
@@ -239,21 +238,22 @@ class Run:
             stacks[0].put(other)
         return stacks[0] if stacks else None
 
-    def _shown(self, places: Sequence[int]) -> tuple[Arena | SomeLanes, Tensors]:
-        """These lanes, and the weights one would ship of them, the rare ones too."""
+    def _shown(self, places: Sequence[int]) -> Shown:
+        """These lanes, with the weights one would ship of them, the rare ones too."""
         part, weights = self.held.shown(places)
-        return part, weights | {one.name: one.shipped().clone() for one in self.rare}
+        weights |= {one.name: one.shipped().clone() for one in self.rare}
+        return Shown(self.program, part, self.scratch, weights, self.recordings)
 
     def _rung(self) -> None:
         """Evaluate the lanes whose rung it is, and tell the observer."""
         due = [k for k, lane in enumerate(self.lanes) if not lane.ended and lane.next_tick == self.tick]
         if not due:
             return
-        part, weights = self._shown(due)
-        val = evaluate(self.program, part, self.scratch, weights, Split.VAL, self.recordings).tolist()
+        shown = self._shown(due)
+        val = evaluate(shown, Split.VAL).tolist()
         spreads, peak = [0.0] * len(due), peak_bytes(self.program.device)
         if self.program.task.loss_floor is None and any(self.lanes[k].step == 0 for k in due):
-            spreads = spread(self.program, part, self.scratch, weights, self.recordings).tolist()
+            spreads = spread(shown).tolist()
         ended: dict[int, tuple[End, str]] = {}
         for place, k in enumerate(due):
             lane, (decides, score, aside) = self.lanes[k], [values[place] for values in val]
@@ -293,9 +293,8 @@ class Run:
         tested = [k for k, (end, _) in ended.items() if self.lanes[k].trial.test and end is End.FINISHED]
         test: dict[int, tuple[list[float], list[float]]] = {}
         if tested:
-            part, weights = self._shown(tested)
-            found = evaluate(self.program, part, self.scratch, weights, Split.TEST, self.recordings).T.tolist()
-            blocks = block_losses(self.program, part, self.scratch, weights, self.recordings).T.tolist()
+            shown = self._shown(tested)
+            found, blocks = evaluate(shown, Split.TEST).T.tolist(), block_losses(shown).T.tolist()
             test = dict(zip(tested, zip(found, blocks, strict=True), strict=False))  # a lane may be there twice
         for k, (end, reason) in ended.items():
             lane, ((loss, score, aside), parts) = self.lanes[k], test.get(k, ([None] * 3, []))
