@@ -31,6 +31,9 @@ RULES_VERSION = 2
 """Bumped when a change of these rules gives the same history other trials: a search isn't continued by other rules.
 
 2: every range grows within its limits, not only the LR's; re-runs go to settings that are apart in the LR.
+
+Not bumped for `MOST_OF_GP`, below which nothing changed: that would refuse every search that has begun. One that had
+more results before there was that limit goes on with the other sampler.
 """
 
 MOST_BRACKETS = 1 / 3
