@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
 import threading
 
+from optsweep.garbage import look_seldom
 from optsweep.terminal import replace_what_cannot_be_shown
-
-YOUNG_OBJECTS = 20_000
-"""Between two searches for garbage: what imports make stays, and looking through it was a tenth of a short command."""
 
 SOON = 0.05
 """Seconds after which an interrupt comes again that nobody could hear."""
@@ -65,7 +62,7 @@ def main() -> None:
 
         _say(f"optsweep {__version__}\n")
         raise SystemExit(0)
-    gc.set_threshold(YOUNG_OBJECTS)
+    look_seldom()
     hear_every_interrupt()
     try:
         from optsweep.cli.doorman import run

@@ -15,6 +15,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from optsweep.garbage import no_looks
 from optsweep.train.device import forget_freed, is_out_of_memory
 from optsweep.train.process import deterministic, isolated
 from optsweep.train.program import Program
@@ -247,5 +248,6 @@ def _clock(device: torch.device) -> Callable[[], float]:
 def _surroundings(program: Program) -> Iterator[None]:
     """What holds in the process while a program trains."""
     traits = program.traits
-    with isolated(program.device, traits.default_dtype, traits.flags), deterministic(program.deterministic):
+    switches = isolated(program.device, traits.default_dtype, traits.flags)
+    with switches, deterministic(program.deterministic), no_looks():
         yield

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from optsweep.children import ignore_interrupts
 from optsweep.errors import UserError
+from optsweep.garbage import leave_what_is_there, look_seldom
 from optsweep.launch.inquiries import Inquiry, Workbench
 from optsweep.launch.watchdog import Watchdog
 
@@ -109,9 +110,11 @@ def main(line: Connection, last_words: Connection, parent: int, needs: str) -> N
     faulthandler.enable(last_words.fileno())
     mp.current_process().daemon = False  # a daemon may have no children, as a DataLoader's workers are
     ignore_interrupts()
+    look_seldom()
     watchdog = Watchdog(parent)
     watchdog.start()
     import_module(needs)  # takes seconds, in which the planner has other things to do
+    leave_what_is_there()
     from optsweep.tracking.outage import StoreFailureError
 
     member = _Serving(line, watchdog)
@@ -154,6 +157,7 @@ class _Serving:
     def _work(self, jobs: Sequence[Job], device: str | None, workers: int) -> None:
         from optsweep.launch.worker import Worker
 
+        leave_what_is_there()
         with contextlib.chdir(self._folder):  # from where the stores are found
             worker = Worker(
                 jobs,
