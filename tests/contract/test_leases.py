@@ -132,7 +132,7 @@ def test_a_silent_worker_is_given_a_second_chance_and_then_up(worker: str) -> No
     clock = FakeClock()
     watch = LeaseWatch(clock, patience=30.0)
     silent, fresh = (Lease(Claim(1, 1), worker, 0, expired) for expired in (True, False))
-    assert not watch.dead(silent)
+    assert not watch.dead([silent])
     assert not watch.silent(silent)  # the clock may have been set
     clock.now = 20.0
     assert not watch.silent(fresh)  # it was
@@ -143,7 +143,8 @@ def test_a_silent_worker_is_given_a_second_chance_and_then_up(worker: str) -> No
 
 
 def test_a_dead_worker_of_this_host_is_known_at_once() -> None:
-    assert LeaseWatch().dead(Lease(Claim(1, 1), process_name() + "1", 0, expired=False))
+    mine, its = (Lease(Claim(1, 1), worker, 0, expired=False) for worker in (process_name(), process_name() + "1"))
+    assert LeaseWatch().dead([mine, its, its]) == {its.worker}
 
 
 def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from optsweep.search.heartbeat import BEAT_SECONDS, Heartbeat
@@ -114,9 +114,9 @@ class LeaseWatch:
         self._clock, self._patience = clock, patience
         self._expired_since: dict[Claim, float] = {}
 
-    def dead(self, lease: Lease) -> bool:
-        """Whether its worker is known to be dead."""
-        return is_alive(lease.worker) is False
+    def dead(self, leases: Iterable[Lease]) -> set[str]:
+        """The workers of these leases that are known to be dead; each is looked at once."""
+        return {worker for worker in {lease.worker for lease in leases} if is_alive(worker) is False}
 
     def out_of_sight(self, lease: Lease) -> bool:
         """Whether nobody here can tell if its worker lives: another host's, or another container's."""

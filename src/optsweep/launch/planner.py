@@ -19,14 +19,14 @@ from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS, Level, Repeats, 
 from optsweep.launch.deferred import Deferred
 from optsweep.launch.events import ArmProgress
 from optsweep.launch.leases import LeaseWatch
-from optsweep.launch.standing import FIXED, Counts, Standing, chosen_of, counts_of, pooled
+from optsweep.launch.standing import FIXED, Counts, Standing, chosen_of, counts_of, next_slots, pooled
 from optsweep.launch.worker import Job
 from optsweep.report.wording import plural
 from optsweep.search.history import History
 from optsweep.search.ownership import Lease
 from optsweep.search.process import in_words
 from optsweep.search.seats import Seat
-from optsweep.search.slots import Choice, SearchPlan, Slot, choose, ready, suggest
+from optsweep.search.slots import Choice, SearchPlan, Slot, choose
 from optsweep.search.space import Space
 from optsweep.search.studies import Studies
 from optsweep.tracking.writer import Tracker
@@ -283,10 +283,9 @@ class Planner:
         anew = Phase.SEARCH in phases  # else all that could be decided was, at the look before
         search = self._history(task, Phase.SEARCH) if anew else before.search
         slots = search.prefix()
-        while anew and len(slots) < task.plan.trials and ready(task.plan, len(slots), slots):
-            slot = suggest(task.plan, task.space, len(slots), slots)
-            self.studies.enqueue(self.seat, task.name, Phase.SEARCH, slot, repeat=task.repeat)
-            slots.append(slot)
+        if anew:
+            for new in next_slots(task.plan, task.space, slots):
+                self.studies.enqueue_all(self.seat, task.name, Phase.SEARCH, new, repeat=task.repeat)
         confirm = self._history(task, Phase.CONFIRM) if Phase.CONFIRM in phases else before.confirm
         searched = len(slots) >= task.plan.trials and all(slot.done for slot in slots)
         choice = None
@@ -298,7 +297,9 @@ class Planner:
         """The phase as it stands, trials of lost workers given up and enqueued again."""
         arm, repeat = task.key
         found = self.studies.history(arm, phase, self.retries, repeat)
-        given_up = [self._give_up(running.lease) for running in found.running]
+        leases = [running.lease for running in found.running]
+        dead = self._watch.dead(leases)
+        given_up = [self._give_up(lease, dead=lease.worker in dead) for lease in leases]
         if any(given_up):
             found = self.studies.history(arm, phase, self.retries, repeat)
         for number, slot in found.lost.items():
@@ -317,10 +318,10 @@ class Planner:
                     self.on_done(task.job.label, phase, slot)
         return found
 
-    def _give_up(self, lease: Lease) -> bool:
+    def _give_up(self, lease: Lease, *, dead: bool) -> bool:
         """Free a trial whose worker is gone: dead on this host, or silent, here or elsewhere."""
         # At the start of a call the whole sweep was stopped before: no fault of the trial.
-        if self._watch.dead(lease):
+        if dead:
             return self.studies.fail(lease.claim, "its worker was lost", excused=self._first, died=True)
         if not self._watch.silent(lease):
             return False
@@ -341,9 +342,10 @@ class Planner:
             return True
         others = sorted(s.number for s in confirm.slots.values() if s.params != choice.params and s.done)
         missing = [seed for seed in range(seen.num_seeds) if seed not in seen.standing.seeds]
-        for number, seed in enumerate(missing, max(confirm.slots, default=-1) + 1):
-            slot = Slot(number, choice.params, seed, "chosen" if task.plan.trials else "fixed")
-            self.studies.enqueue(self.seat, task.name, Phase.CONFIRM, slot, repeat=task.repeat)
+        origin = "chosen" if task.plan.trials else "fixed"
+        numbered = enumerate(missing, max(confirm.slots, default=-1) + 1)
+        if slots := [Slot(number, choice.params, seed, origin) for number, seed in numbered]:
+            self.studies.enqueue_all(self.seat, task.name, Phase.CONFIRM, slots, repeat=task.repeat)
         if (self.studies.note(task.name, "superseded", task.repeat) or []) != others and seen.superseded != others:
             seen.superseded = others
             self.deferred.add(partial(self._supersede, task, others))

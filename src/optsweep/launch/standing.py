@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -13,7 +14,7 @@ from optuna.trial import TrialState
 from optsweep.config.arm import Arm
 from optsweep.inference.repeats import seed_index
 from optsweep.search.history import NO_HISTORY, History
-from optsweep.search.slots import Choice, SearchPlan, Slot, seed_of
+from optsweep.search.slots import Choice, SearchPlan, Slot, ready, seed_of, suggest
 from optsweep.search.space import Space, number_of
 from optsweep.search.studies import States
 from optsweep.tracking.schema import Chosen
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 FIXED = Choice(params={}, mean=math.inf, count=0, sides={}, searched={}, numbers=())
 """The choice where nothing is searched."""
+
+TOGETHER_SECONDS = 0.02
+"""Trials that are decided within this are made by one transaction."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,23 @@ def search_plan(arm: Arm, repeat: int) -> SearchPlan:
         seed=seed_of(arm.seed, "repeat", repeat) if repeat else arm.seed,
         arm=arm.name,
     )
+
+
+def next_slots(plan: SearchPlan, space: Space, slots: list[Slot]) -> Iterator[Sequence[Slot]]:
+    """Add to a search's slots those that can be decided by now, and give them, as many at once as moments make.
+
+    A model takes its time over each, and workers may be waiting for the first.
+    """
+    new: list[Slot] = []
+    since = time.monotonic()
+    while len(slots) < plan.trials and ready(plan, len(slots), slots):
+        slots.append(suggest(plan, space, len(slots), slots))
+        new.append(slots[-1])
+        if time.monotonic() - since > TOGETHER_SECONDS:
+            yield new
+            new, since = [], time.monotonic()
+    if new:
+        yield new
 
 
 Counts = Mapping[TrialState | None, int]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from optsweep.children import end_with_parent, ignore_interrupts, interrupts_blocked
+from optsweep.garbage import leave_what_is_there, look_seldom
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import SynchronizedArray
@@ -68,6 +69,7 @@ _TAKEN: list[SynchronizedArray[int]] = []
 
 def _remember(taken: SynchronizedArray[int]) -> None:
     ignore_interrupts()
+    look_seldom()
     end_with_parent()
     _TAKEN.append(taken)
 
@@ -78,6 +80,8 @@ def _import_what_draws() -> None:
     import matplotlib.figure  # noqa: F401
 
     import optsweep.report.write  # noqa: F401
+
+    leave_what_is_there()
 
 
 def _at_the_front(do: Callable[[Task], Done], tasks: Sequence[Task]) -> dict[int, Done]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._rdb.models import StudyModel, TrialSystemAttributeModel
+from optuna.storages._rdb.models import StudyModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -39,7 +38,7 @@ from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
 from optsweep.search.signs import Sign, signs_of_life
 from optsweep.search.slots import Slot
 from optsweep.search.storage import open_storage
-from optsweep.search.waiting import waiting_trials
+from optsweep.search.waiting import make_waiting, waiting_trials
 from optsweep.train.trial import End, Phase
 
 AFTER_FAILURE = 2
@@ -50,7 +49,6 @@ RESULT = ("end", "train_seconds", "test_loss", "test_blocks")
 
 STUDIES = StudyModel.__table__
 _STUDY_NAME = re.compile(rf"(?P<arm>.*) \| (?P<phase>{'|'.join(Phase)})( \| (?P<repeat>\d+))?", re.DOTALL)
-SYSTEM_ATTRIBUTES = TrialSystemAttributeModel.__table__
 
 States = frozenset[tuple[Phase, TrialState, int]]
 """How many trials of an arm's repeat are in which state, by phase; states without a trial are left out."""
@@ -188,27 +186,23 @@ class Studies:
         earlier: Sequence[str] = (),
     ) -> None:
         """Make a trial that waits for a worker. Raises SeatLostError if another process plans this arm by now."""
+        self.enqueue_all(seat, arm, phase, [slot], attempt, repeat, earlier)
+
+    def enqueue_all(
+        self,
+        seat: Seat,
+        arm: str,
+        phase: Phase,
+        slots: Sequence[Slot],
+        attempt: int = 0,
+        repeat: int = 0,
+        earlier: Sequence[str] = (),
+    ) -> None:
+        """The same of several, by one transaction."""
         study = self.ensure(arm, phase, repeat)
-        attributes = {
-            "id": uuid.uuid4().hex[:16],
-            "slot": slot.number,
-            "params": dict(slot.params),
-            "seed": slot.seed,
-            "origin": slot.origin,
-            "attempt": attempt,
-            "prune_above": {str(step): value for step, value in slot.prune_above.items()},
-        }
-        if earlier:
-            attributes["earlier"] = list(earlier)
-        number = select(func.count()).select_from(TRIALS).where(TRIALS.c.study_id == study).scalar_subquery()
         with seat.writing(arm) as connection:
-            trial = insert(TRIALS).values(study_id=study, state=TrialState.WAITING, number=number)
-            trial_id = connection.execute(trial.returning(TRIALS.c.trial_id)).scalar_one()
-            rows = [{"trial_id": trial_id, "key": k, "value_json": json.dumps(v)} for k, v in attributes.items()]
-            connection.execute(insert(USER_ATTRIBUTES), rows)
-            fixed = {"trial_id": trial_id, "key": "fixed_params", "value_json": json.dumps(dict(slot.params))}
-            connection.execute(insert(SYSTEM_ATTRIBUTES).values(fixed))  # where Optuna's own tools look
-            self._ownership.offer(connection, trial_id)
+            for trial_id in make_waiting(connection, study, slots, attempt, earlier):
+                self._ownership.offer(connection, trial_id)
 
     def trials(self, arm: str, phase: Phase, repeat: int = 0) -> list[FrozenTrial]:
         """All trials of a phase, in order of creation."""

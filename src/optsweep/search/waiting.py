@@ -1,18 +1,22 @@
-"""What waits in a study: its trials before anybody has them, all by one query, as planners have described them."""
+"""What waits in a study: its trials before anybody has them, as planners describe them; many at once, made or read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optuna.storages._rdb.models import TrialSystemAttributeModel
 from optuna.trial import TrialState
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, func, insert, select
 
 from optsweep.search.history import slot_from
 from optsweep.search.ownership import TRIALS, USER_ATTRIBUTES
 from optsweep.search.slots import Slot
+
+SYSTEM_ATTRIBUTES = TrialSystemAttributeModel.__table__
 
 
 @dataclass(frozen=True)
@@ -41,3 +45,38 @@ def waiting_trials(engine: Engine, study: int) -> Mapping[int, Waiting]:
         trial: Waiting(str(of["id"]), slot_from(of), int(of["attempt"]), tuple(of.get("earlier", ())))
         for trial, of in found.items()
     }
+
+
+def make_waiting(
+    connection: Connection, study: int, slots: Sequence[Slot], attempt: int, earlier: Sequence[str]
+) -> list[int]:
+    """Make a trial of each slot within a transaction; returns their numbers."""
+    count = select(func.count()).select_from(TRIALS).where(TRIALS.c.study_id == study)
+    first = connection.execute(count).scalar_one()
+    made: list[int] = []
+    said: list[dict[str, Any]] = []
+    fixed: list[dict[str, Any]] = []
+    for number, slot in enumerate(slots, first):
+        row = insert(TRIALS).values(study_id=study, state=TrialState.WAITING, number=number)
+        trial = connection.execute(row.returning(TRIALS.c.trial_id)).scalar_one()
+        attributes = _attributes(slot, attempt, earlier)
+        said += [{"trial_id": trial, "key": key, "value_json": json.dumps(of)} for key, of in attributes.items()]
+        fixed.append({"trial_id": trial, "key": "fixed_params", "value_json": json.dumps(dict(slot.params))})
+        made.append(trial)
+    connection.execute(insert(USER_ATTRIBUTES), said)
+    connection.execute(insert(SYSTEM_ATTRIBUTES), fixed)  # where Optuna's own tools look
+    return made
+
+
+def _attributes(slot: Slot, attempt: int, earlier: Sequence[str]) -> dict[str, Any]:
+    """All that decides a trial."""
+    attributes = {
+        "id": uuid.uuid4().hex[:16],
+        "slot": slot.number,
+        "params": dict(slot.params),
+        "seed": slot.seed,
+        "origin": slot.origin,
+        "attempt": attempt,
+        "prune_above": {str(step): value for step, value in slot.prune_above.items()},
+    }
+    return {**attributes, "earlier": list(earlier)} if earlier else attributes

@@ -123,6 +123,8 @@ def main(line: Connection, last_words: Connection, parent: int, needs: str) -> N
             member.obey(order)
     except StoreFailureError:  # which its planner says
         raise SystemExit(STORE_FAILED) from None
+    finally:
+        leave_what_is_there()
 
 
 class _Serving:
