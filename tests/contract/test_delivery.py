@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from mlflow.entities import Run, ViewType
 from optsweep import api
 from optsweep.cli.doorman import run
 from optsweep.tracking import names, store
-from optsweep.tracking.postman import deliver
+from optsweep.tracking.postman import Postman, deliver
 from optsweep.tracking.spool import BEGUN, Spool
+from optsweep.tracking.whole import WholeRun
 from optsweep.tracking.writer import Tracker
-from optsweep.train.trial import Phase
+from optsweep.train.trial import Outcome, Phase
 from spooling import OUTCOME, StillCourier, finish, rung, write
 from synthetic_store import fill
 
@@ -49,11 +51,11 @@ def curve(held: Spool, run: Run, key: str = names.VAL_LOSS) -> list[tuple[int, f
     return [(point.step, point.value) for point in sorted(history, key=lambda point: point.step)]
 
 
-def left_by_a_dead_worker(held: Spool, trial: str, *, ended: bool = True) -> None:
+def left_by_a_dead_worker(held: Spool, trial: str, *, ended: bool = True, outcome: Outcome = OUTCOME) -> None:
     courier = StillCourier(held, [])
     log = write(courier.open(trial), trial)
     if ended:
-        log.end(OUTCOME)
+        log.end(outcome)
     for letter in courier.letters:
         letter.file.close()
 
@@ -179,3 +181,42 @@ def test_pauses_between_tries_draw_from_no_generator_that_trials_set() -> None:
     assert retry.get_backoff_time() > 0.0
     assert _generate_random_name()
     assert random.getstate() == before
+
+
+def test_what_has_ended_is_delivered_together_and_the_rest_is_left(
+    held: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for trial in "abc":
+        left_by_a_dead_worker(held, trial, outcome=replace(OUTCOME, artifacts={}))
+    left_by_a_dead_worker(held, "file")
+    left_by_a_dead_worker(held, "open", ended=False)
+    made: list[int] = []
+    add = Tracker.add_whole
+
+    def counted(self: Tracker, runs: Sequence[WholeRun]) -> list[str]:
+        made.append(len(runs))
+        return add(self, runs)
+
+    monkeypatch.setattr(Tracker, "add_whole", counted)
+    assert Postman(held).deliver_together(held.trials()) == ["file", "open"]
+    assert made == [3]
+    assert held.trials() == ["file", "open"]
+    assert {curve(held, run) == CURVE for run in found(held)} == {True}
+
+
+def test_trials_that_were_refused_together_are_delivered_one_by_one(
+    held: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for trial in "ab":
+        left_by_a_dead_worker(held, trial, outcome=replace(OUTCOME, artifacts={}))
+    add = Tracker.add_whole
+
+    def not_together(self: Tracker, runs: Sequence[WholeRun]) -> list[str]:
+        made = add(self, runs)
+        if len(runs) > 1:
+            raise RuntimeError("it may have got through")
+        return made
+
+    monkeypatch.setattr(Tracker, "add_whole", not_together)
+    assert deliver(held) == 2
+    assert len(found(held)) == 2, "each is looked for before it is made again"

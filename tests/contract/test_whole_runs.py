@@ -84,7 +84,7 @@ def test_a_run_that_is_written_whole_has_the_rows_that_the_client_writes(
     made = calls(tracker, monkeypatch)
     whole = deliver(tracker, opening("a"), CURVES, END)
     assert made == []
-    monkeypatch.setattr(Database, "add", lambda *_: None)
+    monkeypatch.setattr(Database, "add", lambda *_: [])
     by_client = deliver(tracker, opening("a"), CURVES, END)
     assert made == ["create_run"]
     rows = held(uri, whole)
@@ -149,7 +149,7 @@ def test_what_the_client_might_refuse_is_left_to_it(uri: str, wrong: dict[str, A
     run = WholeRun(
         **{"name": "a", "tags": {}, "params": {}, "points": [], "status": "FINISHED", "start": 0, "end": 1, **wrong}
     )
-    assert Tracker(uri, "refused").add_whole(run) is None
+    assert Tracker(uri, "refused").add_whole([run]) == []
 
 
 def test_an_experiment_that_was_deleted_is_found_out(uri: str) -> None:
@@ -163,5 +163,5 @@ def test_an_experiment_that_was_deleted_is_found_out(uri: str) -> None:
 def test_a_database_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     run = WholeRun("a trial", {}, {}, (), "FINISHED", 0, 1)
     with pytest.raises(OperationalError):
-        Database(read_address(TRACKING_KEY, f"sqlite:///{tmp_path}/mlflow.db")).add("1", run)
+        Database(read_address(TRACKING_KEY, f"sqlite:///{tmp_path}/mlflow.db")).add("1", [run])
     assert not list(tmp_path.iterdir())

@@ -198,10 +198,10 @@ class Courier:
             self._closed.popleft()
         now = time.monotonic()
         if not self._leaves and (now - self._looked >= self._seconds or self._stopping):
-            own = {letter.trial for letter in self.letters}
-            for trial in self._spool.trials():
-                if trial not in own:
-                    self._of_one(trial, partial(self._postman.deliver, trial))
+            own = {letter.trial for letter in self.letters} | self._refused
+            others = [trial for trial in self._spool.trials() if trial not in own]
+            for trial in self._postman.deliver_together(others):
+                self._of_one(trial, partial(self._postman.deliver, trial))
             self._looked = now
 
     def _of_one(self, trial: str, send: Callable[[], object]) -> None:

@@ -146,25 +146,17 @@ class Delivery:
 
     def _make(self, trial: Opened) -> None:
         """The run of a trial that has none."""
-        tags = self._tags(trial)
+        tags = _tags(self.tracker, trial)
         run = self.tracker.client.create_run(self.tracker.experiment_id, trial.time, tags, trial.name)
         self.run_id, self._params, self._last = str(run.info.run_id), trial.params, {}
 
     def _make_whole(self, trial: Opened, records: Sequence[Record]) -> bool:
         """The same of one that has ended, with all of it; false where that takes more calls."""
-        of = _Contents.of(records)
-        if of.end is None or of.files:
-            return False
-        tags, params = {**self._tags(trial), **of.tags}, {**trial.params, **of.params}
-        run = WholeRun(trial.name, tags, params, of.points, of.status, start=trial.time, end=of.end.time)
-        self.run_id = self.tracker.add_whole(run) or ""
-        if self.run_id:
+        run = _whole(self.tracker, trial, records)
+        made = [] if run is None else self.tracker.add_whole([run])
+        for self.run_id in made:
             self._settle_doubt(trial)
-        return bool(self.run_id)
-
-    def _tags(self, trial: Opened) -> dict[str, str]:
-        parent = self.tracker.parent_run(trial.arm, trial.tags.get(names.LABEL, trial.arm))
-        return {**trial.tags, names.PARENT: parent}
+        return bool(made)
 
     def _find(self, trial: str) -> Run | None:
         """The run of a trial; further ones are deleted, which a call that was thought lost has made."""
@@ -202,6 +194,29 @@ class Delivery:
             return bool(experiment.lifecycle_stage != "active")
         except MlflowException as failure:
             return bool(failure.error_code == "RESOURCE_DOES_NOT_EXIST")
+
+
+def whole_run(tracker: Tracker, records: Sequence[Record]) -> WholeRun | None:
+    """The run of a trial that has ended, was tried once, and of which nothing was sent; None of any other."""
+    trial = opened(records)
+    if trial is None or trial.again or trial.resume:
+        return None
+    run = _whole(tracker, trial, records)
+    return run if run is not None and run.is_plain else None
+
+
+def _whole(tracker: Tracker, trial: Opened, records: Sequence[Record]) -> WholeRun | None:
+    """The run with all of it; None where that takes more calls."""
+    of = _Contents.of(records)
+    if of.end is None or of.files:
+        return None
+    tags, params = {**_tags(tracker, trial), **of.tags}, {**trial.params, **of.params}
+    return WholeRun(trial.name, tags, params, of.points, of.status, start=trial.time, end=of.end.time)
+
+
+def _tags(tracker: Tracker, trial: Opened) -> dict[str, str]:
+    parent = tracker.parent_run(trial.arm, trial.tags.get(names.LABEL, trial.arm))
+    return {**trial.tags, names.PARENT: parent}
 
 
 class AtOnce:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TypeVar
 
 from optsweep.address import TRACKING_KEY, near, read_address
 from optsweep.errors import first_line, without_secrets
-from optsweep.tracking.delivery import Delivery, RunGoneError
-from optsweep.tracking.outage import StoreFailureError, patiently, tracking_outage
+from optsweep.tracking.delivery import Delivery, RunGoneError, whole_run
+from optsweep.tracking.outage import StoreFailureError, passes, patiently, tracking_outage
 from optsweep.tracking.records import Ended, Opened, Record
 from optsweep.tracking.spool import Spool, SpoolFile, opened
+from optsweep.tracking.whole import WholeRun
 from optsweep.tracking.writer import Tracker
 
 TRIES_ANEW = 5
@@ -24,6 +25,9 @@ BUSY_SECONDS = 0.1
 
 MOST_BUSY_SECONDS = 60.0
 """How long another process may take for them: one that is stopped takes for ever."""
+
+MOST_TOGETHER = 50
+"""Trials by one transaction, for which others wait that want to write."""
 
 T = TypeVar("T")
 
@@ -72,6 +76,48 @@ class Postman:
             file.remove()
         return True
 
+    def deliver_together(self, trials: Sequence[str]) -> list[str]:
+        """Deliver those that have ended and of which nothing was sent, many by one transaction; returns the others.
+
+        Those that the store refuses are among these: one at a time says which it is.
+        """
+        left: list[str] = []
+        for first in range(0, len(trials), MOST_TOGETHER):
+            part = trials[first : first + MOST_TOGETHER]
+            try:
+                left += self._together(part)
+            except Exception as error:
+                if passes(error):
+                    raise
+                left += part
+        return left
+
+    def _together(self, trials: Sequence[str]) -> Sequence[str]:
+        """The same of a few, whose files are nobody else's meanwhile."""
+        if not self.tracker.has_database:
+            return trials
+        with ExitStack() as held:
+            whole = {trial: found for trial in trials if (found := self._whole(held, trial)) is not None}
+            if not whole:
+                return trials
+            for file, _ in whole.values():
+                file.begin()
+            if not self.tracker.add_whole([run for _, run in whole.values()]):
+                return trials
+            for file, _ in whole.values():
+                file.remove()
+        return [trial for trial in trials if trial not in whole]
+
+    def _whole(self, held: ExitStack, trial: str) -> tuple[SpoolFile, WholeRun] | None:
+        """The file of a trial that can be delivered so, and the run that is to be made of it."""
+        path = self.spool.path(trial)
+        file = held.enter_context(self.spool.held(path)) if path is not None else None
+        if file is None or file.begun:
+            return None
+        records, _ = file.read()
+        run = None if file.is_damaged else whole_run(self.tracker, records)
+        return None if run is None else (file, run)
+
     def _deliver(self, file: SpoolFile, records: list[Record], *, ends: bool) -> None:
         delivery = Delivery(self.tracker, begun=file.begun)
         file.begin()
@@ -111,7 +157,12 @@ def deliver(spool: Spool, stopping: Callable[[], bool] = lambda: False) -> int:
     wanted = spool.trials()  # those that follow aren't waited for: a sweep that goes on has always some on their way
     while wanted:
         left = []
-        for trial in wanted:
+        try:
+            others = patiently(partial(postman.deliver_together, wanted), outage, stopping)
+        except StoreFailureError as error:
+            raise StoreFailureError(_waits(spool, str(error))) from error
+        done += len(wanted) - len(others)
+        for trial in others:
             try:
                 gone = patiently(partial(postman.deliver, trial), outage, stopping)
             except StoreFailureError as error:

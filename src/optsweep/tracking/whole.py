@@ -1,6 +1,6 @@
-"""A trial's run with all that is in it, by one transaction: into a database, by MLflow's own table definitions.
+"""Trials' runs with all that is in them, by one transaction: into a database, by MLflow's own table definitions.
 
-MLflow's client makes it in four sessions, seven commits and an object for each point (benchmarks/NOTES.md).
+MLflow's client makes one in four sessions, seven commits and an object for each point (benchmarks/NOTES.md).
 """
 
 from __future__ import annotations
@@ -75,33 +75,38 @@ class Database:
             "sqlite://", poolclass=NullPool, creator=lambda: sqlite3.connect(there, uri=True, timeout=LOCK_SECONDS)
         )
 
-    def add(self, experiment_id: str, run: WholeRun) -> str | None:
-        """Make a run, all of it or nothing; returns its id. None where that is for MLflow's client to do, or refuse."""
+    def add(self, experiment_id: str, runs: Sequence[WholeRun]) -> list[str]:
+        """Make runs, all of them or nothing; returns their ids.
+
+        None are made where that is for MLflow's client to do, or to refuse.
+        """
         from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLatestMetric, SqlMetric, SqlParam, SqlTag
         from mlflow.store.tracking.dbmodels.models import SqlRun as Run
         from sqlalchemy import insert, select
 
-        if not run.is_plain:
-            return None
+        if not all(run.is_plain for run in runs):
+            return []
         experiment = SqlExperiment.__table__.c
         number = int(experiment_id)
         where = select(experiment.artifact_location, experiment.lifecycle_stage)
         with self._engine.begin() as connection:
             found = connection.execute(where.where(experiment.experiment_id == number)).one_or_none()
             if found is None or found.lifecycle_stage != "active":
-                return None
-            head = _head(run, number, found.artifact_location)
-            points = _points(run.points)
-            for table, rows in (
-                (Run.__table__, [head]),
-                (SqlTag.__table__, _pairs({**run.tags, names.RUN_NAME: run.name})),
-                (SqlParam.__table__, _pairs(run.params)),
+                return []
+            heads = [_head(run, number, found.artifact_location) for run in runs]
+            points = [_points(run.points) for run in runs]
+            for table, parts in (
+                (Run.__table__, [[head] for head in heads]),
+                (SqlTag.__table__, [_pairs({**run.tags, names.RUN_NAME: run.name}) for run in runs]),
+                (SqlParam.__table__, [_pairs(run.params) for run in runs]),
                 (SqlMetric.__table__, points),
-                (SqlLatestMetric.__table__, _latest(points)),
+                (SqlLatestMetric.__table__, [_latest(of) for of in points]),
             ):
+                ids = [str(head["run_uuid"]) for head in heads]
+                rows = [{**row, "run_uuid": run_id} for run_id, part in zip(ids, parts, strict=True) for row in part]
                 if rows:
-                    connection.execute(insert(table), [{**row, "run_uuid": head["run_uuid"]} for row in rows])
-        return str(head["run_uuid"])
+                    connection.execute(insert(table), rows)
+        return ids
 
 
 def _head(run: WholeRun, experiment: int, location: str) -> dict[str, Any]:

@@ -215,9 +215,14 @@ class Tracker:
 
     # -- trials ----------------------------------------------------------------------------------------------------
 
-    def add_whole(self, run: WholeRun) -> str | None:
-        """Make a run with all that is in it at once; returns its id. None where that takes the client's calls."""
-        return None if self._database is None else self._database.add(self.experiment_id, run)
+    @property
+    def has_database(self) -> bool:
+        """Whether whole runs can be made at once."""
+        return self._database is not None
+
+    def add_whole(self, runs: Sequence[WholeRun]) -> list[str]:
+        """Make runs with all that is in them at once; returns their ids. None where that takes the client's calls."""
+        return [] if self._database is None else self._database.add(self.experiment_id, runs)
 
     def trials(self, arm: str, phase: Phase | None = None, slot: int | None = None) -> list[Run]:
         """Runs of an arm's trials, oldest first; superseded ones only where no phase is asked for."""
