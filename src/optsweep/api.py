@@ -103,40 +103,27 @@ def run(
         if workers != 0:
             pool = until_written.enter_context(LocalPool(arms[0].trainer.threads, meanwhile=preload))
             pool.start_one()  # it imports what it needs while this process does
+        from optsweep.launch.environment import num_cores
         from optsweep.launch.events import silent
+        from optsweep.launch.last_page import prepared_to_draw, reported
         from optsweep.launch.sweep import run_sweep, spool_of
+        from optsweep.report import HelpersOnCall
 
+        drawing = HelpersOnCall(num_cores(), until_written)
         heard = observe = observe or silent
         with contextlib.ExitStack() as until_trained:
             if report and arms[0].most_repeats > 1:
                 from optsweep.launch.provisional import pages
 
                 heard = until_trained.enter_context(pages(spool_of(arms[0]), index, observe, aside=workers != 0))
+            if report and pool is not None:
+                heard = prepared_to_draw(drawing, heard)
             result = run_sweep(arms, workers=workers, pool=pool, command=command, observe=heard)
         if pool is not None:
             pool.dismiss()  # which takes moments, while this process imports what draws
-        return _reported(arms, result, index, command, observe) if report else Finished(result, None, None)
-
-
-def _reported(arms: Sequence[Arm], result: SweepResult, index: Path, command: str, observe: Observer) -> Finished:
-    """A sweep that ran to its end, with its report, which is written unless it is there."""
-    from optsweep.launch.environment import num_cores
-    from optsweep.launch.home import is_whole, show_report
-    from optsweep.launch.settled import keep
-    from optsweep.launch.sweep import note_report, stopping_said, waiting
-    from optsweep.report import helpers, write_report
-
-    if result.reported and is_whole(index.parent, result.run):
-        keep(arms, command, result, index.parent)
-        return Finished(result, None, index)
-    with stopping_said(result.done, command, observe), helpers(num_cores()) as helped:
-        written = waiting(
-            arms[0], lambda: write_report(result.tracking_uri, [result.sweep], index.parent, helped=helped)
-        )
-        waiting(arms[0], lambda: show_report(result.tracking_uri, result.sweep, index.parent, curves=False))
-        waiting(arms[0], lambda: note_report(result))
-    keep(arms, command, result, index.parent)
-    return Finished(result, written, index)
+        if not report:
+            return Finished(result, None, None)
+        return Finished(result, reported(arms, result, index, command, observe, drawing), index)
 
 
 def compare(

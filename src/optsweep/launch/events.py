@@ -6,6 +6,7 @@ terminal, in a log, in a notebook).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,12 @@ class Progressed:
     """The state of every arm, in order; sent about once a second."""
 
     arms: Sequence[ArmProgress]
+
+    def ends_within(self, seconds: float, workers: int) -> bool:
+        """Whether there is only this much left to train, and nothing to decide any more."""
+        decided = all(arm.phase.startswith("confirm") and not arm.may_grow for arm in self.arms)
+        left = sum((arm.total - arm.done) * (arm.mean_seconds or math.inf) for arm in self.arms if arm.done < arm.total)
+        return decided and 0 < left <= seconds * workers
 
 
 @dataclass(frozen=True)

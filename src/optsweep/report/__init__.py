@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optsweep.report.processes import Helpers, helpers
+from optsweep.report.processes import Helpers, HelpersOnCall, helpers
 from optsweep.tracking.store import SweepNotFound
 
-__all__ = ["Helpers", "Report", "SweepNotFound", "helpers", "write_report"]
+__all__ = ["Helpers", "HelpersOnCall", "Report", "SweepNotFound", "helpers", "write_report"]
 
 
 @dataclass(frozen=True)

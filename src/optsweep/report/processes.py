@@ -6,8 +6,9 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from optsweep.children import end_with_parent, ignore_interrupts, interrupts_blocked
@@ -59,8 +60,25 @@ def helpers(processes: int) -> Iterator[Helpers | None]:
     taken = context.Array("i", 2)
     with ProcessPoolExecutor(processes - 1, context, _remember, (taken,)) as pool:
         with suppress(BrokenProcessPool), interrupts_blocked():
-            pool.submit(_import_what_draws)
+            pool.submit(_begin)
         yield Helpers(processes - 1, pool, taken)
+
+
+class HelpersOnCall:
+    """`helpers(processes)` until a stack ends, for who doesn't know yet whether there is something to draw."""
+
+    def __init__(self, processes: int, until: ExitStack) -> None:
+        self._processes, self._until = processes, until
+
+    @cached_property
+    def there(self) -> Helpers | None:
+        """They begin when they are first asked for."""
+        return self._until.enter_context(helpers(self._processes))
+
+    def prepare(self) -> None:
+        """Let them begin, and import here what draws: for moments in which there is nothing else to do."""
+        if self.there is not None:
+            import_what_draws()
 
 
 _TAKEN: list[SynchronizedArray[int]] = []
@@ -74,13 +92,17 @@ def _remember(taken: SynchronizedArray[int]) -> None:
     _TAKEN.append(taken)
 
 
-def _import_what_draws() -> None:
+def import_what_draws() -> None:
+    """Import it."""
     import matplotlib.backends.backend_agg
     import matplotlib.backends.backend_svg
     import matplotlib.figure  # noqa: F401
 
     import optsweep.report.write  # noqa: F401
 
+
+def _begin() -> None:
+    import_what_draws()
     leave_what_is_there()
 
 

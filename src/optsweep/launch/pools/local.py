@@ -113,6 +113,7 @@ class LocalPool:
         self._jobs: Sequence[Job] | None = None
         self._context = mp.get_context("spawn")
         self._members: list[_Member] = []
+        self._leaving: list[_Member] = []  # told to end
         self._waiting: list[tuple[float, str | None]] = []  # replacements: when they are to start, and their device
         self._deaths = self._killed_starts = 0  # in a row, since trials have ended
 
@@ -147,6 +148,7 @@ class LocalPool:
         `tell` hears what is begun.
         """
         self._jobs, self._waiting = None, []
+        self._see_off()
         self.start_one()
         member = self._members[0]
         member.tell(ToAnswer(request, member.device))
@@ -177,11 +179,12 @@ class LocalPool:
                 raise DiedError(began.what, code, place, began.patience if late or code == OVERDUE else None)
 
     def retire(self) -> None:
-        """Keep one worker, which is to answer alone on the machine."""
-        leaving, self._members = self._members[1:], self._members[:1]
+        """Keep one worker, which is to answer alone on the machine: what is asked waits for the others' ends."""
+        self._leaving, self._members = [*self._leaving, *self._members[1:]], self._members[:1]
         for member in self._members:
             member.tell(ToRest())
-        self._end(leaving)
+        for member in self._leaving:
+            member.tell(None)
 
     def dismiss(self) -> None:
         """Tell the workers to end; that they have is waited for when the pool is left."""
@@ -194,7 +197,12 @@ class LocalPool:
     def __exit__(self, *error: object) -> None:
         if error[0] is not None:
             self.stop()
-        leaving, self._members = self._members, []
+        self._leaving, self._members = [*self._leaving, *self._members], []
+        self._see_off()
+
+    def _see_off(self) -> None:
+        """Wait for those that were told to end."""
+        leaving, self._leaving = self._leaving, []
         self._end(leaving)
 
     def stop(self) -> None:

@@ -1,0 +1,47 @@
+"""The report at the end of a sweep: made ready while its last trials train, and written unless it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from optsweep.config.arm import Arm
+from optsweep.launch.events import Event, Observer, Progressed, Started
+from optsweep.launch.home import is_whole, show_report
+from optsweep.launch.outcome import SweepResult
+from optsweep.launch.settled import keep
+from optsweep.launch.sweep import note_report, stopping_said, waiting
+from optsweep.report import HelpersOnCall, Report, write_report
+
+TO_PREPARE_SECONDS = 2.0
+"""Before the end of training: what importing takes that draws, here and in another process, while workers train."""
+
+
+def prepared_to_draw(drawing: HelpersOnCall, observe: Observer) -> Observer:
+    """An observer that has ready what draws when the last trials end; a sweep that has nothing to train needs none."""
+    workers = 1
+
+    def hear(event: Event) -> None:
+        nonlocal workers
+        observe(event)
+        if isinstance(event, Started):
+            workers = event.workers
+        if isinstance(event, Progressed) and event.ends_within(TO_PREPARE_SECONDS, workers):
+            drawing.prepare()
+
+    return hear
+
+
+def reported(
+    arms: Sequence[Arm], result: SweepResult, index: Path, command: str, observe: Observer, drawing: HelpersOnCall
+) -> Report | None:
+    """The report of a sweep that ran to its end; None where the one that is there states its results already."""
+    first, written = arms[0], None
+    if not (result.reported and is_whole(index.parent, result.run)):
+        with stopping_said(result.done, command, observe):
+            helped, uri = drawing.there, result.tracking_uri
+            written = waiting(first, lambda: write_report(uri, [result.sweep], index.parent, helped=helped))
+            waiting(first, lambda: show_report(uri, result.sweep, index.parent, curves=False))
+            waiting(first, lambda: note_report(result))
+    keep(arms, command, result, index.parent)
+    return written
