@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 
-from optsweep.garbage import leave_what_is_there, look_seldom
+from optsweep.garbage import end_soon, look_seldom
 from optsweep.terminal import replace_what_cannot_be_shown
 
 SOON = 0.05
@@ -70,7 +70,7 @@ def main() -> None:
         code = run(arguments)
     except KeyboardInterrupt:  # while that is imported
         code = 130
-    leave_what_is_there()  # all that matters is written by now
+    end_soon()
     raise SystemExit(code)
 
 
