@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from optsweep.build.assemble import Built
 from optsweep.config.arm import Arm
 from optsweep.launch.builds import Builds
-from optsweep.launch.worker import Job, Worker
+from optsweep.launch.job import Job
+from optsweep.launch.worker import Worker
 from optsweep.search.slots import Slot
 from optsweep.tasks.base import Split
 from optsweep.tracking import store

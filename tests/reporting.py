@@ -11,9 +11,10 @@ import torch
 
 from arms import arm_with
 from optsweep.launch.checkpoints import Checkpoints, TrialCheckpoints
+from optsweep.launch.job import Job
 from optsweep.launch.leases import LeaseKeeper
 from optsweep.launch.reporter import Reporter
-from optsweep.launch.worker import Job, Worker
+from optsweep.launch.worker import Worker
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies, Work
 from optsweep.tracking.trial_log import TrialLog

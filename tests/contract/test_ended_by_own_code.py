@@ -17,11 +17,11 @@ from optsweep.launch import timing
 from optsweep.launch.builds import Builds
 from optsweep.launch.events import Event, Note
 from optsweep.launch.inquiries import DiedError, Here
+from optsweep.launch.job import Job
 from optsweep.launch.sweep import run_sweep
 from optsweep.launch.timing import MOST_TRIES, Measure, Measured, ToMeasure, measure_all, note_untimed
 from optsweep.launch.together import Describe, describe_all
 from optsweep.launch.watchdog import OVERDUE
-from optsweep.launch.worker import Job
 from optsweep.search.studies import Studies
 from optsweep.tracking.schema import Timing
 from optsweep.tracking.writer import Tracker

@@ -12,7 +12,8 @@ import torch
 import kinds
 from optsweep.train import fitting
 from optsweep.train.device import is_out_of_memory
-from optsweep.train.fitting import Crowd, LaneChoice, LaneTimes, choose, may_gain, measure
+from optsweep.train.fitting import measure
+from optsweep.train.lane_choice import Crowd, LaneChoice, LaneTimes, choose, may_gain
 from optsweep.train.program import Program
 from optsweep.train.trial import Trial
 from small_programs import HYPER, program

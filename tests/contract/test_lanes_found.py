@@ -33,7 +33,7 @@ from optsweep.launch.together import Describe, describe_all
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies
 from optsweep.tracking.writer import Tracker
-from optsweep.train.fitting import Crowd, LaneTimes
+from optsweep.train.lane_choice import Crowd, LaneTimes
 from optsweep.train.trial import Phase
 
 FAST = LaneTimes(1.0, {2: 1.0, 4: 1.0, 16: 1.0})

@@ -14,9 +14,10 @@ import pytest
 
 from arms import arm_with
 from optsweep.launch.checkpoints import Checkpoints
+from optsweep.launch.job import Job
 from optsweep.launch.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
 from optsweep.launch.reporter import Reporter
-from optsweep.launch.worker import Job, Worker, _unwatched
+from optsweep.launch.worker import Worker, _unwatched
 from optsweep.search.heartbeat import Heartbeat
 from optsweep.search.ownership import Claim, Lease, LeaseLostError
 from optsweep.search.process import process_name

@@ -15,7 +15,8 @@ from optsweep.config.arm import Arm
 from optsweep.launch.builds import Builds
 from optsweep.launch.describe import describe_arm
 from optsweep.launch.description import described
-from optsweep.launch.worker import Job, Worker
+from optsweep.launch.job import Job
+from optsweep.launch.worker import Worker
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies

@@ -16,13 +16,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from optsweep.build.sources import source_digests
-from optsweep.train.probe import Probe
-from optsweep.train.workload import ArmProgram, workload_of
+
+if TYPE_CHECKING:  # a planner compares identities, and has no use for a second of torch
+    import torch
+
+    from optsweep.train.probe import Probe
+    from optsweep.train.workload import ArmProgram
 
 NUMERICS_VERSION = 4
 """Bumped when a change of the product alters the numbers of trials.
@@ -99,6 +101,8 @@ def identify(program: ArmProgram, rule: str, code: Sequence[Any]) -> Identity:
 
     Runs one forward and one backward pass.
     """
+    from optsweep.train.workload import workload_of
+
     workload = workload_of(program)
     found = workload.digest()
     sources = source_digests([*workload.code(), *code])
@@ -146,6 +150,8 @@ def described(cls: Any, options: Mapping[str, Any]) -> str:
 def device_model(device: torch.device) -> str:
     """What the device is, as its maker names it: a GPU, or the processor."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text(encoding="utf-8", errors="replace").splitlines() if cpu.is_file() else []

@@ -18,7 +18,7 @@ from optsweep.launch.checked import Checked, CheckedTask, TriedOptimizer
 from optsweep.launch.cost import Cost, Evaluations, cost_of
 from optsweep.launch.devices import deal
 from optsweep.launch.fit import FittedLanes, Fitter, fitted_said
-from optsweep.launch.inquiries import PATIENCE_SECONDS, DiedError, Workbench
+from optsweep.launch.inquiries import PATIENCE_SECONDS, DiedError, Workbench, here
 from optsweep.launch.labels import labels_of
 from optsweep.launch.lane_memory import LaneMemory
 from optsweep.launch.neighbours import Neighbours
@@ -107,7 +107,8 @@ class _Check:
     def __post_init__(self) -> None:
         self.labels: Mapping[str, str] = labels_of(self.arms)
         self.neighbours = Neighbours()
-        self.fitter = Fitter.of(self.arms, deal(self.arms[0], None)[0], known=LaneMemory.of(self.arms[0].storage).times)
+        workers, _ = deal(here(), self.arms[0], None)
+        self.fitter = Fitter.of(self.arms, workers, known=LaneMemory.of(self.arms[0].storage).times)
 
     def result(self, workers: int | None) -> Checked:
         """All of it."""
@@ -251,7 +252,7 @@ class _Check:
             rungs, evaluations = len(self.built[arm.name].program.rung_steps()), self.evaluations[repr(arm.task)]
             ms, speedup = self.times.get(_timed_as(arm)), self.fitted[arm.name].speedup
             costs.append(cost_of(arm, self.labels[arm.name], ms and ms / speedup, rungs, evaluations))
-        return Cost(tuple(costs), max(1, deal(self.arms[0], workers)[0]))
+        return Cost(tuple(costs), max(1, deal(here(), self.arms[0], workers)[0]))
 
 
 def plain_arm(arm: Arm, optimizer: OptimizerConfig) -> Arm:

@@ -16,17 +16,19 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
-
-import torch
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from optsweep.address import STORAGE_KEY, read_address
 from optsweep.build.fingerprint import fingerprint_of
 from optsweep.errors import first_line
 from optsweep.search.studies import Studies, Work
 from optsweep.tracking.records import MetricPoint
-from optsweep.train.checkpoint import NotPlainError, Saved, as_plain
 from optsweep.train.trial import Phase
+
+if TYPE_CHECKING:  # a planner takes files away, and has no use for a second of torch
+    import torch
+
+    from optsweep.train.checkpoint import Saved
 
 FORMAT = 3
 """Bumped when a checkpoint of before can't be gone on from."""
@@ -85,6 +87,10 @@ class Checkpoints:
 
     def write(self, trial: str, owner: Owner, state: Saved) -> None:
         """Keep a trial's state in place of what was kept before. Raises OSError and NotPlainError."""
+        import torch
+
+        from optsweep.train.checkpoint import as_plain
+
         plain = as_plain(state)
         path = self._path(trial)
         beside = path.with_suffix(f".{os.getpid()}.part")
@@ -258,6 +264,8 @@ class TrialCheckpoints:
 
     def _write(self, states: Mapping[int, Saved]) -> None:
         """Training goes on whether or not that is possible."""
+        from optsweep.train.checkpoint import NotPlainError
+
         try:
             for key, state in states.items():
                 kept = self._kept[key]
@@ -314,6 +322,8 @@ def _read(file: IO[bytes], owner: Owner, device: torch.device) -> Saved:
     if found_digest.hexdigest() != digest:
         raise _UnusableError("it is damaged")
     file.seek(len(line))
+    import torch
+
     try:
         state: Any = torch.load(file, map_location=_places(device), weights_only=True)
     except Exception as error:  # whatever a pickle can do wrong

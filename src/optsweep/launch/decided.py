@@ -30,7 +30,7 @@ def decide(
     arms = [_with_lag(arm, before.get(arm.name)) for arm in arms]
     memory = LaneMemory.of(arms[0].storage)
     kinds = {name: held.lanes for name, held in before.items()}
-    fitter = Fitter.of(arms, deal(arms[0], None)[0], known=memory.times, begun=kinds)
+    fitter = Fitter.of(arms, deal(asker, arms[0], None)[0], known=memory.times, begun=kinds)
     known = describe_all(asker, arms, labels, fitter)
     return [its.fitted.on(arm) for arm, its in zip(arms, known, strict=True)], known, memory
 

@@ -12,8 +12,8 @@ from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS, in_words, search
 from optsweep.launch.description import Description
 from optsweep.launch.environment import environment
 from optsweep.launch.home import show_plan
+from optsweep.launch.job import Job
 from optsweep.launch.planner import Planner
-from optsweep.launch.worker import Job
 from optsweep.search.space import Dimension, Space
 from optsweep.tracking import names
 from optsweep.tracking.schema import (

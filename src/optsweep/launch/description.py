@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optsweep.build.assemble import Built, algorithm_of
-from optsweep.build.combination import ships_average
 from optsweep.build.fingerprint import Identity
-from optsweep.build.resplit import redraws
-from optsweep.build.stated import stated
 from optsweep.config.arm import Arm
 from optsweep.launch.fit import ONE_LANE, FittedLanes
 from optsweep.search.space import Space
-from optsweep.tasks.base import Split, Task
 from optsweep.tracking.schema import ArmFacts, OptimizerTerms, ScheduleTrace
-from optsweep.train.workload import ArmProgram, workload_of
+
+if TYPE_CHECKING:  # a planner reads descriptions, and has no use for a second of torch
+    from optsweep.build.assemble import Built
+    from optsweep.train.workload import ArmProgram
 
 MOST_TRACED = 2_000
 """Steps of a schedule that are stored; of a longer run evenly thinned."""
@@ -44,6 +42,10 @@ class Description:
 
 def described(arm: Arm, built: Built, fitted: FittedLanes = ONE_LANE) -> Description:
     """What is to be known of an arm that has the lanes that were found for it. Probes its model."""
+    from optsweep.build.assemble import algorithm_of
+    from optsweep.build.stated import stated
+    from optsweep.tasks.base import Split
+
     program = built.program
     return Description(
         fingerprint=built.fingerprint,
@@ -63,6 +65,8 @@ def described(arm: Arm, built: Built, fitted: FittedLanes = ONE_LANE) -> Descrip
 
 def _reads(built: Built) -> tuple[str, ...] | None:
     """What a task that comes with optsweep reads; code of the user's own may read anything."""
+    from optsweep.tasks.base import Task
+
     task, chosen = built.task, any(key.startswith("task.") for key in built.space.program)  # by trials
     if not isinstance(task, Task) or not type(task).__module__.startswith("optsweep.tasks."):
         return None
@@ -71,6 +75,12 @@ def _reads(built: Built) -> tuple[str, ...] | None:
 
 def facts_of(arm: Arm, program: ArmProgram) -> ArmFacts:
     """What the arm's numbers mean."""
+    from optsweep.build.combination import ships_average
+    from optsweep.build.resplit import redraws
+    from optsweep.build.stated import stated
+    from optsweep.tasks.base import Split
+    from optsweep.train.workload import workload_of
+
     said, facts = stated(program.task), workload_of(program).facts
     return ArmFacts(
         num_parameters=facts.num_parameters,
@@ -97,6 +107,8 @@ def facts_of(arm: Arm, program: ArmProgram) -> ArmFacts:
 
 def optimizer_terms(arm: Arm, program: ArmProgram) -> OptimizerTerms:
     """What the config doesn't say of the optimizer; a loop of one's own says its groups where it asks for one."""
+    from optsweep.tasks.base import Task
+
     left = [key for key, value in arm.schedule.options.items() if value == "suggested"]
     options = program.schedule.options
     terms = OptimizerTerms({key: value for key in left if isinstance(value := options.get(key), (int, float))})

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
 
-from optsweep.build.assemble import device_of
 from optsweep.config.arm import Arm
 from optsweep.launch.environment import num_cores
+from optsweep.launch.inquiries import Asker, DiedError, Workbench, asked_twice, ended_at_its_start
 
 
-def deal(arm: Arm, workers: int | None) -> tuple[int, list[str]]:
+@dataclass(frozen=True)
+class Devices:
+    """The request for all devices that a key names: one, or all GPUs."""
+
+    key: str  # trainer.device
+
+    def run(self, bench: Workbench) -> list[str]:
+        """Their names. Raises UserError for one that isn't there."""
+        import torch
+
+        from optsweep.build.assemble import device_of
+
+        device = device_of(self.key)
+        if device.type == "cuda" and self.key in ("auto", "cuda"):
+            return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        return [str(device)]
+
+
+def deal(asker: Asker, arm: Arm, workers: int | None) -> tuple[int, list[str]]:
     """Number of workers (0: this process) and the devices to deal out."""
-    device = device_of(arm.trainer.device)
-    devices = [str(device)]
-    if device.type == "cuda" and arm.trainer.device in ("auto", "cuda"):
-        devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    devices = ["cpu"] if arm.trainer.device == "cpu" else _there(asker, arm.trainer.device)
     if workers is not None:
         return workers, devices
-    if device.type != "cpu":
+    if devices != ["cpu"]:
         return len(devices), devices
     return max(1, num_cores() // arm.trainer.threads), devices
+
+
+def _there(asker: Asker, key: str) -> list[str]:
+    try:
+        return asked_twice(asker, Devices(key))
+    except DiedError as error:
+        raise ended_at_its_start(error) from None

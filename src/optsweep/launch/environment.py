@@ -28,8 +28,6 @@ def num_cores() -> int:
 
 def environment(device: str) -> Environment:
     """What a reader needs to judge the numbers: machine, device, versions, commit."""
-    import torch  # not above: a report asks for the number of cores, and has no use for two seconds of torch
-
     packages = {}
     for name in PACKAGES:
         try:
@@ -42,10 +40,18 @@ def environment(device: str) -> Environment:
         processor=processor(),
         cores=num_cores(),
         memory_bytes=psutil.virtual_memory().total,
-        device=torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        device=_name_of(device),
         packages=packages,
         git_commit=git_commit(),
     )
+
+
+def _name_of(device: str) -> str:
+    if not device.startswith("cuda"):
+        return device
+    import torch  # not above: who asks for the number of cores has no use for a second of torch
+
+    return torch.cuda.get_device_name(device)
 
 
 def processor() -> str:

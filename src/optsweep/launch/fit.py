@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from optsweep.build.assemble import Built
 from optsweep.build.fingerprint import fingerprint_of
 from optsweep.build.sources import source_digests
 from optsweep.config.arm import Arm
@@ -23,12 +20,14 @@ from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
 from optsweep.launch.environment import processor
 from optsweep.launch.standing import search_plan
 from optsweep.report.wording import plural
-from optsweep.tasks.base import Task, Trainable
-from optsweep.train.device import free_bytes
-from optsweep.train.fitting import Crowd, LaneTimes, choose, may_gain, measure
-from optsweep.train.process import threads
-from optsweep.train.program import Program
+from optsweep.train.lane_choice import Crowd, LaneTimes, choose, may_gain
 from optsweep.train.trial import Trial
+
+if TYPE_CHECKING:  # a planner reads what was found, and has no use for a second of torch
+    import torch
+
+    from optsweep.build.assemble import Built
+    from optsweep.tasks.base import Task, Trainable
 
 ONE, SEVERAL = "one", "several"
 """As `trainer.lanes` is in an arm's content."""
@@ -105,6 +104,8 @@ class Fitter:
         begin: Callable[[], None] = lambda: None,
     ) -> FittedLanes:
         """The lanes of an arm; `begin` is called before steps are taken. Raises what building the arm raises."""
+        from optsweep.tasks.base import Task
+
         if (given := arm.trainer.given_lanes) is not None:
             return FittedLanes(given)
         if not isinstance(task, Task):
@@ -134,6 +135,11 @@ class Fitter:
 
     def _measured(self, built: Built, arm: Arm, crowds: Sequence[Crowd]) -> LaneTimes:
         """What a few steps say."""
+        from optsweep.train.device import free_bytes
+        from optsweep.train.fitting import measure
+        from optsweep.train.process import threads
+        from optsweep.train.program import Program
+
         program = built.program
         assert isinstance(program, Program)
         most = max(crowd.at_once for crowd in crowds)
@@ -208,6 +214,8 @@ def _programs(arm: Arm) -> int:
 
 def _key(arm: Arm, task: Task, device: torch.device) -> str:
     """What decides how long the steps of an arm's trials take, as far as that is known without building them."""
+    import torch
+
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {processor()}"
     trainer = arm.trainer
     return fingerprint_of(

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from optsweep.errors import UserError
+
 if TYPE_CHECKING:
     from optsweep.config.arm import Arm
     from optsweep.launch.builds import Builds
@@ -74,6 +76,21 @@ class Asker(Protocol):
         """The answer; `tell` hears what is begun. Raises UserError, and DiedError if who was to answer has ended."""
 
 
+def asked_twice(asker: Asker, request: Inquiry[Answer]) -> Answer:
+    """The answer; once more where the process was killed from outside, which may have had nothing to do with it."""
+    try:
+        return asker.ask(request)
+    except DiedError as error:
+        if not error.killed:
+            raise
+    return asker.ask(request)
+
+
+def ended_at_its_start(error: DiedError) -> UserError:
+    """What is said of a process that ended before it ran anybody's code."""
+    return UserError(f"a worker ended at its start ({exit_name(error.exit_code)}); its message is above")
+
+
 class Here:
     """This process answers, as it does without workers."""
 
@@ -83,6 +100,13 @@ class Here:
     def ask(self, request: Inquiry[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
         """The answer."""
         return request.run(Workbench(lambda: self._builds, lambda what, patience: tell(what)))
+
+
+def here() -> Here:
+    """This process, with nothing built yet."""
+    from optsweep.launch.builds import Builds
+
+    return Here(Builds())
 
 
 def patience_of(arm: Arm) -> float:

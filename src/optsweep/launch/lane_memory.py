@@ -13,7 +13,7 @@ from typing import Any
 from optsweep.address import STORAGE_KEY, read_address
 from optsweep.checks import number, text, whole
 from optsweep.errors import UserError, first_line
-from optsweep.train.fitting import LaneTimes
+from optsweep.train.lane_choice import LaneTimes
 
 FORMAT = 1
 NAME = "lanes.json"

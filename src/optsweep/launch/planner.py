@@ -18,9 +18,9 @@ from optsweep.inference.groups import Peers, group
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS, Level, Repeats, Seeds, num_seeds
 from optsweep.launch.deferred import Deferred
 from optsweep.launch.events import ArmProgress
+from optsweep.launch.job import Job
 from optsweep.launch.leases import LeaseWatch
 from optsweep.launch.standing import FIXED, Counts, Standing, chosen_of, counts_of, next_slots, pooled
-from optsweep.launch.worker import Job
 from optsweep.report.wording import plural
 from optsweep.search.history import History
 from optsweep.search.ownership import Lease

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, Self
 
 from optsweep.launch.inquiries import Asker
-from optsweep.launch.worker import Job
+from optsweep.launch.job import Job
 
 
 class Pool(Asker, Protocol):

@@ -16,7 +16,8 @@ from optsweep.tracking.trial_log import TrialLog
 from optsweep.train.trial import Outcome, Rung
 
 if TYPE_CHECKING:  # who has one
-    from optsweep.launch.worker import Job, Worker
+    from optsweep.launch.job import Job
+    from optsweep.launch.worker import Worker
 
 
 class Reporter:

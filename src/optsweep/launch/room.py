@@ -9,7 +9,7 @@ from optsweep.launch.lane_memory import LaneMemory
 from optsweep.train.device import is_out_of_memory
 
 if TYPE_CHECKING:  # who asks
-    from optsweep.launch.worker import Job
+    from optsweep.launch.job import Job
 
 
 class LaneRoom:

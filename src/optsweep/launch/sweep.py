@@ -18,7 +18,6 @@ from optsweep.build.fingerprint import fingerprint_of
 from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
 from optsweep.errors import UserError
-from optsweep.launch.builds import Builds
 from optsweep.launch.checkpoints import Checkpoints
 from optsweep.launch.continuity import check_history, note_content
 from optsweep.launch.curves import summarise_arms
@@ -30,7 +29,8 @@ from optsweep.launch.devices import deal
 from optsweep.launch.events import Note, Observer, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
 from optsweep.launch.files import SweepFiles, sweep_files
 from optsweep.launch.home import of_known, show_views
-from optsweep.launch.inquiries import Asker, Here
+from optsweep.launch.inquiries import Asker, here
+from optsweep.launch.job import Job
 from optsweep.launch.labels import baseline_of, colours_of, labels_of
 from optsweep.launch.outcome import Basis, SweepResult
 from optsweep.launch.planner import PlannedArm, Planner
@@ -43,7 +43,6 @@ from optsweep.launch.status import PLANNED, first_failure
 from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
 from optsweep.launch.together import check_together, notes, without_looks
 from optsweep.launch.work import work
-from optsweep.launch.worker import Job
 from optsweep.search.seats import Seat
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
@@ -147,11 +146,11 @@ def _prepare(arms: Sequence[Arm], workers: int | None, pool: Pool | None, alone:
         if note:
             observe(Note(note))
     labels = labels_of(arms)
-    count, devices = deal(arms[0], workers)
+    asker = pool or here()
+    count, devices = deal(asker, arms[0], workers)
     baseline = baseline_of(arms, labels, all_arms=not alone)
     if pool is not None:
         pool.deal([devices[i % len(devices)] for i in range(count)])
-    asker = pool or Here(Builds())
     arms, known, memory = decide(asker, arms, labels)
     if pool is not None and not may_be_finished(arms[0]):
         pool.start()  # workers import while the stores are opened, and made

@@ -16,12 +16,11 @@ from optsweep.config.arm import Arm
 from optsweep.errors import UserError, located
 from optsweep.launch.description import Description, facts_of
 from optsweep.launch.inquiries import Asker, DiedError, Workbench, patience_of
-from optsweep.launch.worker import Job
+from optsweep.launch.job import Job
 from optsweep.search.space import Params
 from optsweep.search.studies import Studies
 from optsweep.tracking.schema import ArmFacts, Timing
 from optsweep.tracking.writer import Tracker
-from optsweep.train.process import threads
 from optsweep.train.trial import Trial
 
 ROUNDS, FEWEST_ROUNDS = 5, 3
@@ -89,6 +88,8 @@ class _Running:
 
     def take_steps(self) -> None:
         """One round."""
+        from optsweep.train.process import threads
+
         enough = len(self._samples) >= FEWEST_ROUNDS and self._seconds > LONG_SECONDS
         if self.wanted.timed and not self.trouble and not enough:
             begin = time.perf_counter()

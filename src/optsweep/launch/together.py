@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from optsweep.build.assemble import check_arm, foreign_default_dtype
-from optsweep.build.combination import check_combination
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, is_of_own_code, located
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
 from optsweep.launch.description import Description, described
 from optsweep.launch.fit import NOTHING_KNOWN, FittedLanes, Fitter
-from optsweep.launch.inquiries import Asker, DiedError, Workbench, exit_name, patience_of
+from optsweep.launch.inquiries import Asker, DiedError, Workbench, asked_twice, ended_at_its_start, patience_of
 
 _SHARED = {  # field of an Arm: its key
     "sweep": "sweep.name",
@@ -71,6 +70,9 @@ class Describe:
 
     def run(self, bench: Workbench) -> list[Description]:
         """The arms, as they are to be known. Raises UserError with one line."""
+        from optsweep.build.assemble import check_arm
+        from optsweep.build.combination import check_combination
+
         found = []
         for arm in self.arms:
             bench.begin(self.labels[arm.name], patience_of(arm))
@@ -105,27 +107,19 @@ def describe_all(
     An arm whose code does that while lanes are measured is asked for again without.
     """
     try:
-        found = _asked_twice(asker, Describe(arms, labels, fitter))
+        found = asked_twice(asker, Describe(arms, labels, fitter))
     except DiedError as error:
         if not error.at:
-            raise UserError(
-                f"a worker ended at its start ({exit_name(error.exit_code)}); its message is above"
-            ) from None
+            raise ended_at_its_start(error) from None
         if arm := next((arm for arm in arms if error.at == _MEASURING + labels[arm.name]), None):
             return describe_all(asker, arms, labels, fitter.without(arm.name, error.how))
         raise UserError(f"task: building {error.at}: {error.how}{_advice(error)}") from None
-    here = foreign_default_dtype()
+    here = []
+    if "torch" in sys.modules:  # else nobody has set anything in this process
+        from optsweep.build.assemble import foreign_default_dtype
+
+        here = foreign_default_dtype()
     return [replace(known, warnings=tuple(dict.fromkeys((*known.warnings, *here)))) for known in found]
-
-
-def _asked_twice(asker: Asker, request: Describe) -> list[Description]:
-    """Once more where the process was killed from outside, which may have had nothing to do with it."""
-    try:
-        return asker.ask(request)
-    except DiedError as error:
-        if not error.killed:
-            raise
-    return asker.ask(request)
 
 
 def _advice(error: DiedError) -> str:

@@ -9,10 +9,10 @@ from functools import partial
 
 from optsweep.errors import UserError
 from optsweep.launch.events import Observer, Progressed, Stopped
+from optsweep.launch.job import Job
 from optsweep.launch.planner import Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.stop import StopRequest
-from optsweep.launch.worker import Job, Worker
 from optsweep.tracking.courier import Courier
 from optsweep.tracking.outage import Outage, StoreFailureError, passes, patiently
 from optsweep.tracking.spool import Spool
@@ -105,6 +105,8 @@ def _work_there(
 
 
 def _work_here(planner: Planner, jobs: Sequence[Job], observe: Observer, stop: StopRequest, storage: Outage) -> None:
+    from optsweep.launch.worker import Worker  # which trains
+
     with contextlib.closing(Worker(jobs, stopping=lambda: stop.asked)) as worker:
         while not stop.asked and not _step(planner, storage):
             observe(Progressed(planner.progress))

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -17,6 +16,7 @@ from optsweep.errors import UserError, located
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.builds import Builds
 from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, TrialCheckpoints
+from optsweep.launch.job import Job
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.launch.reporter import Reporter
 from optsweep.launch.room import LaneRoom
@@ -36,19 +36,6 @@ LOOK_SECONDS = 0.2
 """Between two looks for trials to fill free lanes with, unless one has ended meanwhile."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Job:
-    """An arm as workers get it."""
-
-    arm: Arm
-    label: str
-    fingerprint: str
-    parent_run: str
-    program_keys: tuple[str, ...] = ()  # searched keys in which trials that train together are alike
-    lanes_key: str = ""  # what is remembered of its lanes; empty: nothing
-    colour: str = ""  # in MLflow's charts
 
 
 Watch = Callable[[Callable[[], bool], Callable[[str], None]], AbstractContextManager[None]]

@@ -279,7 +279,7 @@ def _model(plan: SearchPlan, space: Space, place: int, visible: Sequence[Slot]) 
         study.add_trial(
             optuna.trial.create_trial(params=dict(slot.params), distributions=dict(distributions), value=value)
         )
-    with _one_thread():
+    with _one_thread() if isinstance(study.sampler, optuna.samplers.GPSampler) else contextlib.nullcontext():
         asked = study.ask(dict(distributions))
     return {key: _plain(asked.params[key]) for key in distributions}
 

@@ -95,14 +95,15 @@ class Database:
                 return []
             heads = [_head(run, number, found.artifact_location) for run in runs]
             points = [_points(run.points) for run in runs]
-            for table, parts in (
+            ids = [str(head["run_uuid"]) for head in heads]
+            tables: Sequence[tuple[Any, Sequence[Sequence[Mapping[str, Any]]]]] = (
                 (Run.__table__, [[head] for head in heads]),
                 (SqlTag.__table__, [_pairs({**run.tags, names.RUN_NAME: run.name}) for run in runs]),
                 (SqlParam.__table__, [_pairs(run.params) for run in runs]),
                 (SqlMetric.__table__, points),
                 (SqlLatestMetric.__table__, [_latest(of) for of in points]),
-            ):
-                ids = [str(head["run_uuid"]) for head in heads]
+            )
+            for table, parts in tables:
                 rows = [{**row, "run_uuid": run_id} for run_id, part in zip(ids, parts, strict=True) for row in part]
                 if rows:
                     connection.execute(insert(table), rows)

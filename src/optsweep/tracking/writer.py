@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from optsweep.address import TRACKING_KEY, read_address
 from optsweep.errors import UserError
-from optsweep.tasks.base import digest_of
 from optsweep.tracking import names
 from optsweep.tracking.codec import UnreadableError
 from optsweep.tracking.heads import RunHead, run_heads
@@ -122,7 +121,7 @@ class Tracker:
             return
         dataset = Dataset(
             name=name,
-            digest=digest if len(digest) <= DIGEST_CHARACTERS else digest_of(digest.encode()),
+            digest=digest if len(digest) <= DIGEST_CHARACTERS else hashlib.sha256(digest.encode()).hexdigest()[:16],
             source_type="code",
             source=json.dumps({"tags": {"origin": source}}),
             profile=json.dumps(profile),

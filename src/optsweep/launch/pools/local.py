@@ -33,7 +33,7 @@ from optsweep.launch.watchdog import OVERDUE
 from optsweep.tracking.outage import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
-    from optsweep.launch.worker import Job
+    from optsweep.launch.job import Job
 
 TERMINATE_SECONDS = 3.0
 

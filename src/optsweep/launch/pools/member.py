@@ -22,7 +22,7 @@ from optsweep.launch.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from optsweep.launch.builds import Builds
-    from optsweep.launch.worker import Job
+    from optsweep.launch.job import Job
 
 IDLE_SECONDS = 0.1
 """Between two looks at the storage of a worker without work."""
