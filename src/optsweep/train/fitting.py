@@ -35,8 +35,8 @@ ALIKE = 1.05
 LEAST_FALL, DEAR_FALL = 0.85, 0.6
 """Time per trial of a number of lanes, over that of fewer, from which on no more are tried, or none that are dear."""
 
-VMAP_STEPS: Mapping[str, float] = {"cpu": 3.0}
-"""Plain steps that a step of any number of lanes takes at least: 3.3 to 4.3 for the small models of the catalogue."""
+VMAP_STEPS: Mapping[str, float] = {"cpu": 2.2}
+"""Plain steps that a step of any number of lanes takes at least: 2.1 to 2.3 for the small models of the catalogue."""
 
 ROUNDS, ONE_SECONDS, SEVERAL_SECONDS = 5, 0.01, 0.06
 """Rounds in which steps of one lane and of several are timed in turns, and how long each is, as far as is known."""
