@@ -98,9 +98,9 @@ def _of_lr(lr: float) -> float:
     return 2 + Valley(1.6e-2, 0.1).height({"lr": lr, "weight_decay": 0.1}) + NOISE * math.sin(1e5 * lr)
 
 
-def searched(valley: Valley, space: Space, trials: int, sampler: str, seed: int) -> Choice | None:
+def searched(valley: Valley, space: Space, trials: int, sampler: str, seed: int, lag: int = 2) -> Choice | None:
     """What a whole search on a valley, with noise, ends on."""
-    plan = SearchPlan(trials=trials, lag=2, sampler=sampler, pruner="none", reruns=0.25, seed=seed, arm="a")
+    plan = SearchPlan(trials=trials, lag=lag, sampler=sampler, pruner="none", reruns=0.25, seed=seed, arm="a")
     slots: list[Slot] = []
     for number in range(plan.trials):
         slot = suggest(plan, space, number, slots)

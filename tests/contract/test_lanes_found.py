@@ -164,11 +164,11 @@ def test_what_cant_be_kept_is_a_line(tmp_path: Path) -> None:
 
 def test_trials_at_once_are_those_that_wait_for_nothing_shared_by_workers_and_programs() -> None:
     arm = replace(arm_with({}), search=SearchConfig(trials=400), confirm_seeds=8)
-    every = [Crowd(100, 100), Crowd(200, 25), Crowd(100, 100), Crowd(8, 8)]
+    every = [Crowd(100, 100), Crowd(200, 76), Crowd(100, 100), Crowd(8, 8)]
     assert crowds_of(arm, 1) == every
     assert crowds_of(arm, 2) == [Crowd(c.trials, -(-c.at_once // 2)) for c in every]
     among = SearchConfig(trials=400, space={"task.batch_size": ChoicesConfig((16, 32, 64, 128))})
-    assert crowds_of(replace(arm, search=among), 1)[1] == Crowd(200, 7)
+    assert crowds_of(replace(arm, search=among), 1)[1] == Crowd(200, 19)
     assert crowds_of(replace(arm, search=SearchConfig(trials=0), confirm_seeds="auto"), 1) == [Crowd(5, 5)]
 
 

@@ -41,6 +41,9 @@ MOST_STEPS, MOST_TRIALS = 10**7, 10**5
 
 LEAST_LAG, TRIALS_A_LAG = 2, 16
 """Of a search whose lag is auto: two, or one for each so many trials."""
+
+TRIALS_A_LANE, FEW_LANES = 4, 24
+"""Of a long search: a lane for each so many trials, less so many; more than the above from 129 trials on."""
 CURVE_POINTS = 50
 """Of training in a trial, about: one more at each rung between two of them."""
 
@@ -249,5 +252,7 @@ class SearchConfig(Keyed):
         trials = self.trials
         if trials == AUTO_TRIALS:
             trials = ONE_SEARCH if one_search and len(self.over) > 1 else TRIALS
-        lag = max(LEAST_LAG, trials // TRIALS_A_LAG, 2 * (lanes or 1)) if self.lag == AUTO_LAG else self.lag
+        lag = self.lag
+        if lag == AUTO_LAG:
+            lag = max(LEAST_LAG, trials // TRIALS_A_LAG, trials // TRIALS_A_LANE - FEW_LANES, 2 * (lanes or 1))
         return replace(self, trials=trials, lag=lag, lag_found=self.lag_found or self.lag == AUTO_LAG)

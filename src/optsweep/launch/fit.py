@@ -38,6 +38,9 @@ SHARE = 0.5
 MOST_NAMED = 4
 """Arms that a line has by their names; of more it has the number."""
 
+STEPS_VERSION = 2
+"""Bumped when steps of lanes, or of one, take another time than before: what was measured then is measured anew."""
+
 MANY = 1000
 """Programs of a range of whole numbers: no two trials are sure to have the same."""
 
@@ -235,5 +238,6 @@ def _key(arm: Arm, task: Task, device: torch.device) -> str:
                 trainer.compile,
             ],
             "machine": [name, torch.__version__],
+            "version": STEPS_VERSION,
         }
     )

@@ -10,17 +10,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from optsweep.tasks.base import Task
 from optsweep.tasks.nest import Nest, cast
+from optsweep.train.vmapped import Tensors, in_lanes
 
 IN_LANES = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 """Kinds of attention that lanes may take: the others leave out what a gradient through vmap needs."""
 
 Precision = Literal["fp32", "bf16"]
-Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,8 @@ class Forward:
     def _in_lanes(
         self, module: nn.Module, function: Callable[[nn.Module, Nest], Any], *, shared: bool
     ) -> Callable[..., Any]:
-        """`_in_lanes`, with attention as vmap can have it."""
-        run = _in_lanes(module, function, shared=shared)
+        """`in_lanes`, with attention as vmap can have it."""
+        run = in_lanes(module, function, shared=shared)
         if self.device.type != "cuda":
             return run
 
@@ -110,40 +109,3 @@ class Forward:
     def _full(self, outputs: Nest) -> Nest:
         """bf16 outputs in float32."""
         return cast(outputs, torch.float32) if self.precision == "bf16" else outputs
-
-
-def _in_lanes(module: nn.Module, function: Callable[[nn.Module, Nest], Any], *, shared: bool) -> Callable[..., Any]:
-    """`function` in lanes: (parameters, frozen ones, buffers, batch), each stacked, the batch unless it is `shared`.
-
-    As torch.func.functional_call does it, with every tensor put in all its places, which are found once and not in each
-    call: that takes as long as a step of a small model.
-    """
-    places = _places(module)
-
-    def call(tensors: Tensors, batch: Nest) -> Any:
-        swapped = [(held, key, tensor) for name, tensor in tensors.items() for held, key in places[name]]
-        before = [held[key] for held, key, _ in swapped]
-        try:
-            for held, key, tensor in swapped:
-                held[key] = tensor
-            return function(module, batch)
-        finally:
-            for (held, key, _), tensor in zip(swapped, before, strict=True):
-                held[key] = tensor
-
-    stacked = vmap(call, in_dims=(0, None if shared else 0), randomness="error")
-
-    def run(params: Tensors, frozen: Tensors, buffers: Tensors, batch: Nest) -> Any:
-        return stacked({**params, **frozen, **buffers}, batch)
-
-    return run
-
-
-def _places(module: nn.Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
-    """Where a module's parameters and buffers lie, by their names; a tied one lies in several places."""
-    of: dict[int, list[tuple[dict[str, Any], str]]] = {}
-    for child in module.modules():
-        for held in (child._parameters, child._buffers):
-            for key, tensor in held.items():
-                of.setdefault(id(tensor), []).append((held, key))
-    return {name: of[id(tensor)] for name, tensor in (*module.named_parameters(), *module.named_buffers())}

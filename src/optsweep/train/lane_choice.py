@@ -22,8 +22,8 @@ LEAST_GAIN = 1.4
 ALIKE = 1.05
 """The fewest lanes that take at most so much longer than the fastest are taken: they need less memory."""
 
-VMAP_STEPS: Mapping[str, float] = {"cpu": 3.0}
-"""Plain steps that a step of any number of lanes takes at least: 3.3 to 4.3 for the small models of the catalogue."""
+VMAP_STEPS: Mapping[str, float] = {"cpu": 2.2}
+"""Plain steps that a step of any number of lanes takes at least: 2.1 to 2.3 for the small models of the catalogue."""
 
 
 @dataclass(frozen=True)
