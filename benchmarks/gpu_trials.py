@@ -23,7 +23,12 @@ from optsweep.train.loop import train_all
 from optsweep.train.program import Program
 from optsweep.train.run import Run
 
-LANES = {"digits_mlp": (64, 256), "iris_mlp": (64, 256), "mnist5k_cnn": (64, 256), "charlm_tiny": (64, 256)}
+LANES = {
+    "digits_mlp": (64, 256, 1024),
+    "iris_mlp": (64, 256, 1024),
+    "mnist5k_cnn": (64, 256),
+    "charlm_tiny": (64, 256),
+}
 ROUNDS = 3
 GAIN, BUSY = 20.0, 90.0
 STEPS, LARGE_STEPS = 50, 20

@@ -107,13 +107,28 @@ def step_scale(rows: int, columns: int, scale: Scale) -> float:
 def orthogonalized(matrices: Tensor, num_steps: int) -> Tensor:
     """Newton–Schulz iteration towards UVᵀ of `[…, m, n]`, singular values to about 0.7 – 1.2.
 
-    X ← aX + (bA + cA²)X with A = XXᵀ, from X = G/‖G‖; zero padding stays zero.
+    X ← aX + (bA + cA²)X with A = XXᵀ, from X = G/‖G‖; zero padding stays zero. On a GPU sums are taken where products
+    are.
     """
-    a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x: Tensor = matrices.mT if tall else matrices
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(NORM_EPS)
+    step = _fused_step if x.is_cuda else _step
     for _ in range(num_steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        x = step(x)
     return x.mT if tall else x
+
+
+def _step(x: Tensor) -> Tensor:
+    a, b, c = COEFFICIENTS
+    gram = x @ x.mT
+    return a * x + (b * gram + c * (gram @ gram)) @ x
+
+
+def _fused_step(x: Tensor) -> Tensor:
+    """The same to rounding, of any number of matrices as one batch."""
+    a, b, c = COEFFICIENTS
+    matrices = x.reshape(-1, *x.shape[-2:])
+    gram = matrices @ matrices.mT
+    inner = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    return torch.baddbmm(matrices, inner, matrices, beta=a).view(x.shape)
