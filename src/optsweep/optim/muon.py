@@ -94,8 +94,12 @@ class Orthogonalized(Rule):
         direction = torch.zeros_like(grads)
         for batch in matrices_of(layout):
             matrices = batch.take(source)
-            factor = orthogonalized(matrices.bfloat16() if self.bf16 else matrices, self.ns_steps)
-            batch.put(direction, factor.to(matrices.dtype).mul_(step_scale(batch.rows, batch.columns, self.scale)))
+            scale = step_scale(batch.rows, batch.columns, self.scale)
+            low = matrices.bfloat16() if self.bf16 else matrices
+            if matrices.is_cuda:
+                batch.put(direction, _fused(low, self.ns_steps, scale))
+            else:
+                batch.put(direction, orthogonalized(low, self.ns_steps).to(matrices.dtype).mul_(scale))
         return direction
 
 
@@ -107,28 +111,32 @@ def step_scale(rows: int, columns: int, scale: Scale) -> float:
 def orthogonalized(matrices: Tensor, num_steps: int) -> Tensor:
     """Newton–Schulz iteration towards UVᵀ of `[…, m, n]`, singular values to about 0.7 – 1.2.
 
-    X ← aX + (bA + cA²)X with A = XXᵀ, from X = G/‖G‖; zero padding stays zero. On a GPU sums are taken where products
-    are.
+    X ← aX + (bA + cA²)X with A = XXᵀ, from X = G/‖G‖; zero padding stays zero.
     """
+    a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x: Tensor = matrices.mT if tall else matrices
-    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(NORM_EPS)
-    step = _fused_step if x.is_cuda else _step
+    x = _of_norm_one(x)
     for _ in range(num_steps):
-        x = step(x)
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
     return x.mT if tall else x
 
 
-def _step(x: Tensor) -> Tensor:
+def _fused(matrices: Tensor, num_steps: int, scale: float) -> Tensor:
+    """`scale · orthogonalized(matrices)` to rounding, sums and scale taken where a GPU takes the products."""
     a, b, c = COEFFICIENTS
-    gram = x @ x.mT
-    return a * x + (b * gram + c * (gram @ gram)) @ x
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = _of_norm_one(matrices.mT if tall else matrices)
+    shape, x = x.shape, x.reshape(-1, *x.shape[-2:])
+    for last in (step == num_steps for step in range(1, num_steps + 1)):
+        by = scale if last else 1.0
+        gram = x @ x.mT
+        inner = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, inner, x, beta=a * by, alpha=by)
+    x = x.view(shape)
+    return x.mT if tall else x
 
 
-def _fused_step(x: Tensor) -> Tensor:
-    """The same to rounding, of any number of matrices as one batch."""
-    a, b, c = COEFFICIENTS
-    matrices = x.reshape(-1, *x.shape[-2:])
-    gram = matrices @ matrices.mT
-    inner = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-    return torch.baddbmm(matrices, inner, matrices, beta=a).view(x.shape)
+def _of_norm_one(matrices: Tensor) -> Tensor:
+    return matrices / torch.linalg.matrix_norm(matrices, keepdim=True).clamp_min(NORM_EPS)

@@ -17,7 +17,7 @@ from optsweep.tasks.nest import Nest
 
 Indices = NDArray[np.int64]
 
-RECENT_BYTES, MOST_RECENT = 2**25, 2**14
+KEPT_BYTES, MOST_KEPT = 2**25, 2**12
 """Of permutations that are kept, since a stretch ends amid an epoch that the next one begins with; and how many."""
 
 
@@ -59,6 +59,7 @@ class Indexed:
     order: Callable[[int, int, int, int], Indices]  # (seed, first step, steps, batch size) → [steps, batch size]
     chunks: Callable[[int], Sequence[Indices]]  # batch size → indices of the whole split
     gather: Callable[[Tensor], Nest]  # indices [...] → a batch
+    at_once: bool = False  # whether several threads may ask for `order`
 
     @property
     def alone(self) -> str:
@@ -94,10 +95,13 @@ def epochs(size: int, seed: int, first: int, num_steps: int, batch_size: int) ->
     Every epoch is a fresh permutation; a batch may span two, so that none is short and no sample is left out.
     """
     begin, end = first * batch_size, (first + num_steps) * batch_size
-    permutation = _permutations(size)
+    numbers = range(begin // size, -(-end // size))
+    kept = _kept_permutations(size)
     parts = [
-        permutation(seed, epoch)[max(begin - epoch * size, 0) : end - epoch * size]
-        for epoch in range(begin // size, -(-end // size))
+        (kept(seed, epoch) if epoch in (numbers[0], numbers[-1]) else _philox.permutation(seed, epoch, size))[
+            max(begin - epoch * size, 0) : end - epoch * size
+        ]
+        for epoch in numbers
     ]
     return np.concatenate(parts).reshape(num_steps, batch_size)
 
@@ -126,10 +130,10 @@ _philox = _Philox()
 
 
 @lru_cache(maxsize=16)
-def _permutations(size: int) -> Callable[[int, int], Indices]:
+def _kept_permutations(size: int) -> Callable[[int, int], Indices]:
     """(seed, epoch) → the epoch's order of so many samples; recent ones are kept."""
 
-    @lru_cache(maxsize=max(64, min(RECENT_BYTES // (8 * max(size, 1)), MOST_RECENT)))
+    @lru_cache(maxsize=max(64, min(KEPT_BYTES // (8 * size), MOST_KEPT)))
     def permutation(seed: int, epoch: int) -> Indices:
         return _philox.permutation(seed, epoch, size)
 
