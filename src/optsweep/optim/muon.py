@@ -21,7 +21,7 @@ from torch import Tensor
 
 from optsweep.optim.adam import Adam
 from optsweep.optim.layout import Layout, Role, ShapeGroup
-from optsweep.optim.matrices import matrices_of
+from optsweep.optim.matrices import gapless, matrices_of
 from optsweep.optim.partition import Partition
 from optsweep.optim.rule import EPS, UNIT, Coefficients, Domain, Floats, Rule, State, Steps
 
@@ -91,7 +91,7 @@ class Orthogonalized(Rule):
             source = state["m"].lerp_(grads, c["1-momentum"])
             if self.nesterov:
                 source = torch.lerp(source, grads, c["1-momentum"])
-        direction = torch.zeros_like(grads)
+        direction = torch.empty_like(grads) if gapless(layout) else torch.zeros_like(grads)
         for batch in matrices_of(layout):
             matrices = batch.take(source)
             scale = step_scale(batch.rows, batch.columns, self.scale)
@@ -127,7 +127,7 @@ def _fused(matrices: Tensor, num_steps: int, scale: float) -> Tensor:
     """`scale · orthogonalized(matrices)` to rounding, sums and scale taken where a GPU takes the products."""
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = _of_norm_one(matrices.mT if tall else matrices)
+    x: Tensor = _of_norm_one(matrices.mT if tall else matrices)
     shape, x = x.shape, x.reshape(-1, *x.shape[-2:])
     for last in (step == num_steps for step in range(1, num_steps + 1)):
         by = scale if last else 1.0
@@ -139,4 +139,5 @@ def _fused(matrices: Tensor, num_steps: int, scale: float) -> Tensor:
 
 
 def _of_norm_one(matrices: Tensor) -> Tensor:
-    return matrices / torch.linalg.matrix_norm(matrices, keepdim=True).clamp_min(NORM_EPS)
+    normed: Tensor = matrices / torch.linalg.matrix_norm(matrices, keepdim=True).clamp_min(NORM_EPS)
+    return normed

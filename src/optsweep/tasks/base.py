@@ -180,8 +180,7 @@ class Task(Trainable):
 
     def data(self, split: Split) -> Data:
         """Who gives the batches of a split."""
-        ours = type(self).train_indices is Task.train_indices
-        return Indexed(self.train_indices, partial(self.eval_indices, split), partial(self.batch, split), ours)
+        return Indexed(self.train_indices, partial(self.eval_indices, split), partial(self.batch, split))
 
     def cast(self, batch: Nest, dtype: torch.dtype) -> Nest:
         """A batch with its inputs, floating-point ones, in the dtype that parameters are computed with."""

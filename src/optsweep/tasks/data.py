@@ -59,7 +59,6 @@ class Indexed:
     order: Callable[[int, int, int, int], Indices]  # (seed, first step, steps, batch size) → [steps, batch size]
     chunks: Callable[[int], Sequence[Indices]]  # batch size → indices of the whole split
     gather: Callable[[Tensor], Nest]  # indices [...] → a batch
-    at_once: bool = False  # whether several threads may ask for `order`
 
     @property
     def alone(self) -> str:

@@ -62,7 +62,6 @@ class Arrays:
             lambda seed, first, steps, batch: epochs(self.size, seed, first, steps, batch),
             lambda batch: chunks(self.size, batch),
             lambda indices: mapped(lambda tensor: taken(tensor, indices), self.nest),
-            at_once=True,
         )
         self.alone, self.training, self.whole = "", self.indexed.training, self.indexed.whole
 

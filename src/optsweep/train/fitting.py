@@ -26,9 +26,6 @@ from optsweep.train.trial import Trial
 LADDER = (2, 4, 16, 64, 256)
 """Numbers of lanes that are tried; between them the time of a step is taken along a line."""
 
-FURTHER: Mapping[str, tuple[int, ...]] = {"cuda": (1024,)}
-"""Others behind these, by device."""
-
 LEAST_GAIN = 1.4
 """Time with one lane over time with several from which on it is several: less may be noise of a busy machine."""
 
@@ -130,9 +127,8 @@ def measure(program: Program, trial: Trial, most: int, budget: float) -> LaneTim
     with _surroundings(program):
         try:
             ladder = _Ladder(program, trial, _Steps(plain, [trial]), budget)
-            numbers = LADDER + FURTHER.get(program.device.type, ())
-            upto = numbers[-1]
-            for below, lanes in zip((1, *numbers), numbers, strict=False):
+            upto = LADDER[-1]
+            for below, lanes in zip((1, *LADDER), LADDER, strict=False):
                 if below >= most:
                     upto = most
                     break

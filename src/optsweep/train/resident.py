@@ -10,11 +10,8 @@ which no two are alike, and all of a kind whose recording has failed. So the num
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -33,9 +30,6 @@ from optsweep.train.steps import Take
 
 WARM = 2
 """Steps that are taken before one is recorded; in the last of them nothing may wait for the device."""
-
-DRAWING, LEAST_SHARE = min(4, os.cpu_count() or 1), 16
-"""Threads that draw samples, most of which goes on without Python; and lanes for which one more is worth it."""
 
 Backward = Callable[[Iterator[Nest]], Tensor]
 
@@ -98,18 +92,10 @@ class Resident:
     def _draw(self, spans: Sequence[Stretch]) -> None:
         """Indices of the samples of these steps, on the host; those that are there already are left."""
         there = self._ahead
-        missing = [(n, span) for n, span in enumerate(spans) if n >= len(there) or there[n] != span]
-
-        def draw(share: int, of: int) -> None:
-            for place, span in missing[share::of]:
+        for place, span in enumerate(spans):
+            if place >= len(there) or there[place] != span:
                 drawn = self.data.order(span.seed, span.first, span.end - span.first, self.batch_size)
                 self._host[: len(drawn), place] = drawn
-
-        shares = min(DRAWING, len(missing) // LEAST_SHARE) if self.data.at_once else 1
-        if shares > 1:
-            list(_threads().map(draw, range(shares), [shares] * shares))
-        else:
-            draw(0, 1)
         self._ahead = list(spans)
 
     def _make_room(self, steps: int, names: tuple[str, ...]) -> None:
@@ -183,11 +169,6 @@ class Resident:
         self._losses.index_copy_(0, at, loss.reshape(1, -1).to(self._losses.dtype))
         at.add_(1)
         return missing
-
-
-@lru_cache(maxsize=1)
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(DRAWING, "samples")
 
 
 def _ratio(after: Tensor, before: Tensor) -> Tensor:
