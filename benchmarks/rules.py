@@ -49,12 +49,12 @@ class Contest:
     name: str
     rule: Rule
     others: Mapping[str, Build]
-    target: float
+    target: float | None
     expected: str
     decay: Decay = Decay.NONE
 
 
-def contests() -> list[Contest]:
+def contests(device: torch.device) -> list[Contest]:
     """Every rule with the opponents that are installed."""
     soap = {
         "precondition_frequency": STEPS,
@@ -82,7 +82,7 @@ def contests() -> list[Contest]:
         ),
         Contest("lamb", LAMB(), _of("pytorch_optimizer", "Lamb", max_grad_norm=0.0, **adam), 1.0, "0.5"),
         Contest("lion", Lion(), _of("pytorch_optimizer", "Lion"), 1.0, "0.5"),
-        Contest("muon", Muon(), {**_muon_pytorch_optimizer(), **_muon_torch(), **_muon_heavyball()}, 1.0, "0.8"),
+        *_muons(device),
     ]
     optim = torch.optim
     elementwise: list[tuple[str, Rule, Any, dict[str, Any], Decay]] = [
@@ -103,6 +103,15 @@ def contests() -> list[Contest]:
     return result
 
 
+def _muons(device: torch.device) -> list[Contest]:
+    """Opponents iterate in bf16, faster on a GPU only: there ours does so too, and as by default, in float32."""
+    others = {**_muon_pytorch_optimizer(), **_muon_torch(), **_muon_heavyball()}
+    if device.type != "cuda":
+        return [Contest("muon", Muon(), others, 1.0, "0.8")]
+    alike = Contest("muon, optimizer.bf16=true,", Muon(bf16=True), others, 1.0, "0.8")
+    return [alike, Contest("muon, in float32,", Muon(), others, None, "5")]
+
+
 def run(device: torch.device) -> Iterator[Figure]:
     """All rules at the shapes of charlm: 135k parameters, 12 hidden matrices of width 64."""
     from benchmarks.trials import arm, built
@@ -113,7 +122,7 @@ def run(device: torch.device) -> Iterator[Figure]:
 
 def contest(layout: Layout, device: torch.device, rounds: int) -> Iterator[Figure]:
     """Figures of all contests over the parameters of a layout."""
-    for entry in contests():
+    for entry in contests(device):
         theirs: dict[str, Round] = {}
         for name, build in entry.others.items():
             try:

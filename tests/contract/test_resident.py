@@ -25,10 +25,12 @@ from optsweep.optim.schedules import Schedule
 from optsweep.optim.soap import SOAP, orthonormal
 from optsweep.optim.update import Decay, Update
 from optsweep.optim.updater import Updater
+from optsweep.tasks.data import Indices, Stretch, epochs
 from optsweep.tasks.pieces import Pieces
 from optsweep.train.graphs import Replay
 from optsweep.train.loop import train_all
 from optsweep.train.program import Program
+from optsweep.train.resident import Resident
 from optsweep.train.trial import Outcome, Trial
 from small_programs import EVERY_FLOAT
 
@@ -134,6 +136,33 @@ def test_one_lane_is_the_same_to_rounding(recorder: type[CalledAgain], build: Ca
     expected = numbers(train_all(replace(p, compile=False), TRIALS[:2]))
     for one, other in zip(found, expected, strict=True):
         assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_samples_are_drawn_once_ahead_of_their_steps(
+    recorder: type[CalledAgain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, int]] = []
+
+    def counted(size: int, seed: int, first: int, *rest: int) -> Indices:
+        drawn.append((seed, first))
+        return epochs(size, seed, first, *rest)
+
+    p, trials = program(adamw, vmapped=True), [replace(TRIALS[k % 3], seed=k) for k in range(5)]
+    expected = numbers(train_all(replace(p, compile=False), trials))
+    monkeypatch.setattr("optsweep.tasks.parts.epochs", counted)
+    assert p.traits.alone == ""
+    drawn.clear()
+    looked: list[int] = []
+    look_ahead = Resident.look_ahead
+
+    def looking(resident: Resident, spans: Sequence[Stretch]) -> None:
+        looked.append(len(drawn))
+        look_ahead(resident, spans)
+
+    monkeypatch.setattr(Resident, "look_ahead", looking)
+    assert numbers(train_all(p, trials)) == expected
+    assert len(drawn) == len(set(drawn)) == 5 * 4
+    assert looked == [5, 10, 15, 20], "what is drawn before a stretch ends is what the next one takes"
 
 
 def test_each_kind_of_step_is_recorded_once_with_and_without_norms(recorder: type[CalledAgain]) -> None:

@@ -20,6 +20,7 @@ from optsweep.tasks import shipped
 from optsweep.tasks.base import Split, Task
 from optsweep.tasks.cifar import CENTRE, NUM_VARIANTS, CIFAR10ResNet
 from optsweep.tasks.corpus import split_of, standard_library
+from optsweep.tasks.data import epochs
 from optsweep.tasks.landscapes import SURFACES, Landscape, Position
 from optsweep.tasks.networks import ResNet
 from optsweep.tasks.text import CharLM, Text
@@ -311,3 +312,11 @@ def test_wrong_surfaces_are_named() -> None:
         Landscape(surface="vally")
     with pytest.raises(UserError, match=r"task\.start: \[1\]"):
         Landscape(start=[1])
+
+
+@pytest.mark.parametrize("size", [1, 7, 90])
+def test_an_epoch_is_the_permutation_that_numpy_draws_from_its_key(size: int) -> None:
+    found = epochs(size, 3, 0, 5, 2 * size).reshape(10, size)
+    for epoch, order in enumerate(found):
+        generator = np.random.Generator(np.random.Philox(key=[3, epoch]))
+        assert order.tolist() == generator.permutation(size).tolist()

@@ -14,7 +14,7 @@ from torch import Tensor
 from drive import LAYOUT, defaults, largest, noisy, run, run_oracle, start
 from optsweep.optim.adam import Adam
 from optsweep.optim.layout import Layout, Role
-from optsweep.optim.muon import Muon, orthogonalized
+from optsweep.optim.muon import Muon, _fused, orthogonalized
 from optsweep.optim.update import Decay, Update
 
 SHAPES = {"tall": (9, 4), "wide1": (3, 7), "wide2": (3, 7), "square": (8, 8)}
@@ -83,3 +83,9 @@ def test_a_model_without_matrices_is_refused() -> None:
     layout = Layout.build({"bias": (3,)}, {"bias": Role.VECTOR})
     with pytest.raises(ValueError, match="no hidden matrices"):
         _ = Update(Muon(), layout).notes
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 12, 8), (1, 2, 8, 12), (1, 1, 8, 8)])
+def test_what_a_gpu_computes_is_the_same_to_rounding(shape: tuple[int, ...]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    torch.testing.assert_close(_fused(matrices, 5, 0.7), 0.7 * orthogonalized(matrices, 5), rtol=1e-12, atol=1e-13)

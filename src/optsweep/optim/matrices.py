@@ -48,3 +48,9 @@ class Matrices:
 def matrices_of(layout: Layout) -> tuple[Matrices, ...]:
     """The batches of matrices of a layout that has nothing else. Raises ValueError for vectors."""
     return tuple(Matrices(group) for group in layout.groups)
+
+
+@lru_cache
+def gapless(layout: Layout) -> bool:
+    """Whether parameters fill the row."""
+    return sum(slot.numel for slot in layout.slots) == layout.size

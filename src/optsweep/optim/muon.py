@@ -21,7 +21,7 @@ from torch import Tensor
 
 from optsweep.optim.adam import Adam
 from optsweep.optim.layout import Layout, Role, ShapeGroup
-from optsweep.optim.matrices import matrices_of
+from optsweep.optim.matrices import gapless, matrices_of
 from optsweep.optim.partition import Partition
 from optsweep.optim.rule import EPS, UNIT, Coefficients, Domain, Floats, Rule, State, Steps
 
@@ -91,11 +91,15 @@ class Orthogonalized(Rule):
             source = state["m"].lerp_(grads, c["1-momentum"])
             if self.nesterov:
                 source = torch.lerp(source, grads, c["1-momentum"])
-        direction = torch.zeros_like(grads)
+        direction = torch.empty_like(grads) if gapless(layout) else torch.zeros_like(grads)
         for batch in matrices_of(layout):
             matrices = batch.take(source)
-            factor = orthogonalized(matrices.bfloat16() if self.bf16 else matrices, self.ns_steps)
-            batch.put(direction, factor.to(matrices.dtype).mul_(step_scale(batch.rows, batch.columns, self.scale)))
+            scale = step_scale(batch.rows, batch.columns, self.scale)
+            low = matrices.bfloat16() if self.bf16 else matrices
+            if matrices.is_cuda:
+                batch.put(direction, _fused(low, self.ns_steps, scale))
+            else:
+                batch.put(direction, orthogonalized(low, self.ns_steps).to(matrices.dtype).mul_(scale))
         return direction
 
 
@@ -112,8 +116,28 @@ def orthogonalized(matrices: Tensor, num_steps: int) -> Tensor:
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x: Tensor = matrices.mT if tall else matrices
-    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(NORM_EPS)
+    x = _of_norm_one(x)
     for _ in range(num_steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
     return x.mT if tall else x
+
+
+def _fused(matrices: Tensor, num_steps: int, scale: float) -> Tensor:
+    """`scale · orthogonalized(matrices)` to rounding, sums and scale taken where a GPU takes the products."""
+    a, b, c = COEFFICIENTS
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x: Tensor = _of_norm_one(matrices.mT if tall else matrices)
+    shape, x = x.shape, x.reshape(-1, *x.shape[-2:])
+    for last in (step == num_steps for step in range(1, num_steps + 1)):
+        by = scale if last else 1.0
+        gram = x @ x.mT
+        inner = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, inner, x, beta=a * by, alpha=by)
+    x = x.view(shape)
+    return x.mT if tall else x
+
+
+def _of_norm_one(matrices: Tensor) -> Tensor:
+    normed: Tensor = matrices / torch.linalg.matrix_norm(matrices, keepdim=True).clamp_min(NORM_EPS)
+    return normed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +16,9 @@ from torch import Tensor
 from optsweep.tasks.nest import Nest
 
 Indices = NDArray[np.int64]
+
+KEPT_BYTES, MOST_KEPT = 2**25, 2**12
+"""Of permutations that are kept, since a stretch ends amid an epoch that the next one begins with; and how many."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,13 @@ def epochs(size: int, seed: int, first: int, num_steps: int, batch_size: int) ->
     Every epoch is a fresh permutation; a batch may span two, so that none is short and no sample is left out.
     """
     begin, end = first * batch_size, (first + num_steps) * batch_size
+    numbers = range(begin // size, -(-end // size))
+    kept = _kept_permutations(size)
     parts = [
-        _permutation(seed, epoch, size)[max(begin - epoch * size, 0) : end - epoch * size]
-        for epoch in range(begin // size, -(-end // size))
+        (kept(seed, epoch) if epoch in (numbers[0], numbers[-1]) else _philox.permutation(seed, epoch, size))[
+            max(begin - epoch * size, 0) : end - epoch * size
+        ]
+        for epoch in numbers
     ]
     return np.concatenate(parts).reshape(num_steps, batch_size)
 
@@ -103,9 +111,32 @@ def chunks(size: int, batch_size: int) -> list[Indices]:
     return [indices[i : i + batch_size] for i in range(0, size, batch_size)]
 
 
-@lru_cache(maxsize=64)
-def _permutation(seed: int, epoch: int, size: int) -> Indices:
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size)
+class _Philox(threading.local):
+    """A generator whose key is set: another one for each permutation takes as long as one of a thousand samples."""
+
+    def __init__(self) -> None:
+        self._bits = np.random.Philox(key=[0, 0])
+        self._generator, self._fresh = np.random.Generator(self._bits), self._bits.state
+
+    def permutation(self, seed: int, epoch: int, size: int) -> Indices:
+        """What np.random.Generator(np.random.Philox(key=[seed, epoch])) gives first."""
+        self._fresh["state"]["key"][:] = seed, epoch
+        self._bits.state = self._fresh
+        return self._generator.permutation(size)
+
+
+_philox = _Philox()
+
+
+@lru_cache(maxsize=16)
+def _kept_permutations(size: int) -> Callable[[int, int], Indices]:
+    """(seed, epoch) → the epoch's order of so many samples; recent ones are kept."""
+
+    @lru_cache(maxsize=max(64, min(KEPT_BYTES // (8 * size), MOST_KEPT)))
+    def permutation(seed: int, epoch: int) -> Indices:
+        return _philox.permutation(seed, epoch, size)
+
+    return permutation
 
 
 def taken(tensor: Tensor, indices: Tensor) -> Tensor:

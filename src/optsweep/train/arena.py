@@ -71,10 +71,9 @@ class Arena:
         if not stacked and len(models) != 1:
             raise ValueError(f"the plain path holds one lane, not {len(models)}")
         self.layout, self.stacked, self.device, self.low = layout, stacked, device, low
-        self.module = models[0].to(device)
-        self.params = torch.cat(
-            [flatten(layout, dict(model.named_parameters()), dtype=dtype, device=device) for model in models]
-        )
+        where = next(models[0].parameters()).device  # rows move to the device at once
+        rows = [flatten(layout, dict(model.named_parameters()), dtype=dtype, device=where) for model in models]
+        self.params = torch.cat(rows).to(device)
         self.apart = False
         self.state: State = {}
         self.frozen: Tensors = {}
@@ -85,6 +84,7 @@ class Arena:
             buffers = [dict(model.named_buffers()) for model in models]
             self.frozen = {n: self._stack([p[n] for p in parameters]) for n in parameters[0] if n not in names}
             self.buffers = {n: self._stack([b[n] for b in buffers]) for n in buffers[0]}
+        self.module = models[0].to(device)
         self._bind()
 
     @property
@@ -253,5 +253,5 @@ class Arena:
 
     def _stack(self, tensors: Sequence[Tensor]) -> Tensor:
         """One tensor per lane, beside low-precision parameters in their precision."""
-        stacked = torch.stack([tensor.detach().to(self.device) for tensor in tensors])
+        stacked = torch.stack([tensor.detach() for tensor in tensors]).to(self.device)
         return stacked.to(self.low) if self.low is not None and stacked.is_floating_point() else stacked

@@ -68,12 +68,16 @@ def changed(before: Flags) -> Flags:
 
 
 def put(values: Flags) -> None:
-    """Set these switches, where they are otherwise; twice, because setting one may set another."""
+    """Set these switches, where they are otherwise; then once more, because setting one may set another."""
     for _ in range(2):
+        setters = 0
         for name, value in values.items():
             get, set_ = _SWITCHES[name]
             if value is not None and _read(get) != value:
                 set_(value)
+                setters += 1
+        if not setters:
+            return
 
 
 def _read(get: Callable[[], Any]) -> Any:

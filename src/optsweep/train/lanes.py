@@ -17,11 +17,27 @@ from optsweep.optim.schedules import Multipliers
 from optsweep.optim.updater import Updater
 from optsweep.train.divergence import limit
 from optsweep.train.program import Program
-from optsweep.train.record import Fetched
 from optsweep.train.trial import End, Point, Trial
+
+AHEAD = 1024
+"""Steps whose numbers are computed at once, where they don't depend on what is observed meanwhile."""
 
 LEAST_ROWS = 2
 """Of the vmapped path, because one alone would be other arithmetic."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers of a trial's steps from step `first` on: `rows [steps, names]`."""
+
+    first: int
+    names: tuple[str, ...]
+    rows: Floats
+
+    @property
+    def end(self) -> int:
+        """The step behind the last one."""
+        return self.first + len(self.rows)
 
 
 @dataclass
@@ -43,10 +59,16 @@ class Lane:
     last_rung: int = 0  # the step of the rung before
     train_seconds: float = 0.0  # its share
     rung_seconds: float = 0.0  # of all lanes, since the rung before
-    past: Past = BEGINNING  # the steps that it has taken
+    origin: Past = BEGINNING  # steps that it has taken, not all of them
+    table: Table | None = None  # numbers of steps, these among them
     last: Mapping[str, float] = field(default_factory=dict)  # the numbers of the last step
     points: list[Point] = field(default_factory=list)  # since the last rung
     losses: Floats = field(default_factory=lambda: np.empty(0))  # of the steps since the last point
+
+    @property
+    def past(self) -> Past:
+        """The steps that it has taken."""
+        return self.origin.after(self.multipliers.values[self.origin.steps : self.step])
 
     @property
     def next_tick(self) -> int:
@@ -55,13 +77,14 @@ class Lane:
 
     def state(self) -> dict[str, Any]:
         """What goes on with it, as plain data; of rungs observed and steps taken the coming multipliers are made."""
+        past = self.past
         return {
             **{name: vars(self)[name] for name in _NUMBERS},
             "rungs": list(self.rungs),
             "observed": list(self.multipliers.observed),
-            "past": [self.past.steps, self.past.largest, self.past.total],
+            "past": [past.steps, past.largest, past.total],
             "last": dict(self.last),
-            "points": [list(vars(point).values()) for point in self.points],
+            "points": [list(point) for point in self.points],
             "losses": self.losses.tolist(),
         }
 
@@ -73,30 +96,30 @@ class Lane:
         observed = {"values": [], "observed": saved["observed"]}
         self.multipliers = Multipliers.restored(schedule, num_steps, observed)
         self.rungs, self.last = list(saved["rungs"]), dict(saved["last"])
-        self.past = Past(*saved["past"])
+        self.origin, self.table = Past(*saved["past"]), None
         self.points = [Point(*numbers) for numbers in saved["points"]]
         self.losses = np.array(saved["losses"], dtype=np.float64)
 
     def advance(self, tick: int, last: Mapping[str, float]) -> None:
         """It was trained up to this tick; `last` are the numbers of the last step."""
-        step = tick - self.start
-        self.past, self.last = self.past.after(self.multipliers.values[self.step : step]), last
-        self.step = step
+        self.step, self.last = tick - self.start, last
 
-    def note(self, place: int, fetched: Fetched, every: int) -> None:
-        """Make points of what its steps have left, at every `every`-th and at its rungs."""
-        losses, begin = fetched.losses[place], 0
-        for i, tick in enumerate(fetched.logged):
-            step = tick + 1 - self.start
-            if step % every and step not in self.rungs:
-                continue  # another's
-            end = tick + 1 - fetched.first
-            window = np.concatenate([self.losses, losses[begin:end]])
-            lr = float(self.trial.hyper["lr"] * self.multipliers.values[step - 1])
-            norms = float(fetched.norms[place, i]), float(fetched.ratios[place, i])
-            self.points.append(Point(step, float(window.mean()), lr, *norms))
-            self.losses, begin = losses[:0], end
-        self.losses = np.concatenate([self.losses, losses[begin:]])
+    def numbers(self, update: Updater, end: int) -> Table:
+        """The numbers of its next steps, up to tick `end` at least."""
+        end -= self.start
+        if self.table is None or end > self.table.end:
+            listens = self.multipliers.schedule.listens
+            self.multipliers.extend(end)
+            self.origin = self.past
+            upto = end if listens else max(end, self.step + AHEAD)
+            numbers = update.coefficients(self.trial.hyper, self.multipliers.values[self.step : upto], self.origin)
+            self.table = Table(self.step, tuple(numbers), np.stack([*numbers.values()], 1))
+        return self.table
+
+    def point(self, step: int, loss: float, grad_norm: float, update_ratio: float) -> None:
+        """A point at a step that it has done."""
+        lr = float(self.trial.hyper["lr"] * self.multipliers.values[step - 1])
+        self.points.append(Point(step, loss, lr, grad_norm, update_ratio))
 
     def verdict(self, program: Program, val_loss: float, points: Sequence[Point]) -> tuple[End, str] | None:
         """Whether, how and why it ends at this rung."""
@@ -127,45 +150,46 @@ def open_lane(program: Program, trial: Trial, start: int = 0) -> Lane:
 
 def logged(lanes: Sequence[Lane], every: int, first: int, end: int) -> dict[int, None]:
     """The ticks from `first` to `end` that are logged of any lane, in order."""
-    phases, ends = {lane.start % every for lane in lanes}, {lane.start + rung for lane in lanes for rung in lane.rungs}
+    phases = {lane.start % every for lane in lanes}
+    rungs = {lane.start: lane.rungs for lane in lanes}  # who began together has them together
+    ends = {start + rung for start, steps in rungs.items() for rung in steps}
     ticks = (t for t in range(first, end) if t + 1 in ends or any((t + 1 - phase) % every == 0 for phase in phases))
     return dict.fromkeys(ticks)
 
 
 @dataclass(frozen=True)
 class StepNumbers:
-    """The numbers of the ticks from `first` on: every lane's `tables`, `[n]` each by name."""
+    """The numbers of the ticks from `first` on, by name: every lane's `rows [n, names]`."""
 
     first: int
-    tables: Sequence[Mapping[str, Floats]]
+    names: tuple[str, ...]
+    rows: Sequence[Floats]
 
     def of_lane(self, place: int, tick: int) -> dict[str, float]:
         """A lane's at this tick."""
-        return {name: float(values[tick - self.first]) for name, values in self.tables[place].items()}
+        return dict(zip(self.names, self.rows[place][tick - self.first].tolist(), strict=True))
 
     def stacked(self, lanes: int) -> Floats:
         """Of all lanes, `[n, names, lanes]`; one alone is there as often as its row."""
-        rows = self.tables if len(self.tables) == lanes else [*self.tables] * lanes
-        return np.stack([np.stack([table[name] for table in rows], 1) for name in rows[0]], 1)
+        return np.stack(self.rows if len(self.rows) == lanes else [*self.rows] * lanes, 2)
 
 
 def numbers(lanes: Sequence[Lane], update: Updater, first: int, end: int) -> StepNumbers:
     """The numbers of ticks `first` to `end`."""
-    tables: list[dict[str, Floats]] = []
-    for lane in lanes:
-        lane.multipliers.extend(end - lane.start)
-        now = lane.multipliers.values[lane.step : end - lane.start]
-        tables.append(update.coefficients(lane.trial.hyper, now, lane.past))
-    return StepNumbers(first, tables)
+    tables = [lane.numbers(update, end) for lane in lanes]
+    rows = [
+        table.rows[lane.step - table.first : end - lane.start - table.first]
+        for lane, table in zip(lanes, tables, strict=True)
+    ]
+    return StepNumbers(first, tables[0].names, rows)
 
 
 def coefficients(program: Program, update: Updater, numbers: StepNumbers) -> Sequence[Coefficients]:
     """Per tick, as the update takes them: floats for one lane, `[K, 1]` tensors for several."""
-    names = list(numbers.tables[0])
+    names = numbers.names
     if not program.stacked:
-        columns = [numbers.tables[0][name].tolist() for name in names]
-        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-    array = numbers.stacked(max(len(numbers.tables), LEAST_ROWS))
+        return [dict(zip(names, values, strict=True)) for values in numbers.rows[0].tolist()]
+    array = numbers.stacked(max(len(numbers.rows), LEAST_ROWS))
     if update.host_coefficients:
         return [dict(zip(names, step, strict=True)) for step in array.tolist()]
     # Rounded on the host: not every device has float64.

@@ -35,7 +35,8 @@ def isolated(
     mps = torch.mps.get_rng_state() if device is not None and device.type == "mps" else None
     torch.set_default_dtype(default_dtype)
     try:
-        put({**switches, **own})
+        if own:
+            put({**switches, **own})
         with torch.enable_grad():
             yield
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,9 +54,8 @@ class Record:
     def fetched(self) -> Fetched:
         """All of it, on the host."""
         logged = sorted(self.logged)[: len(self._norms)]  # of those that came to pass
-        return Fetched(self.first, logged, *map(self._lanes_first, (self._losses, self._norms, self._ratios)))
-
-    def _lanes_first(self, kept: Sequence[Tensor]) -> Floats:
-        together = torch.stack(list(kept)) if kept else torch.empty(0, self.lanes)
-        rows: Floats = together.reshape(-1, self.lanes).cpu().double().numpy().T.copy()
-        return rows
+        kept = self._losses, self._norms, self._ratios
+        stacks = [torch.stack(held).reshape(-1, self.lanes) for held in kept if held]
+        found: Floats = (torch.cat(stacks) if stacks else torch.empty(0, self.lanes)).cpu().double().numpy()
+        ends = np.cumsum([len(held) for held in kept])[:-1]
+        return Fetched(self.first, logged, *(part.T.copy() for part in np.split(found, ends)))

@@ -46,6 +46,7 @@ class Resident:
         self._ratio = torch.compile(_ratio, dynamic=False) if program.compiled else _ratio
         self._at = torch.zeros(1, dtype=torch.int64, device=arena.device)
         self._room = self._taken = 0
+        self._ahead: list[Stretch] = []
         self._names: tuple[str, ...] = ()
         self._recorded: dict[tuple[Hashable, bool], Replay | None] = {}
 
@@ -55,13 +56,14 @@ class Resident:
 
     def taking(self, spans: Sequence[Stretch], plan: StepNumbers, record: Record) -> Take:
         """Upload what the steps of a stretch need; returns what takes them, in their order."""
-        indices, names = self.data.indices(spans, self.batch_size), tuple(plan.tables[0])
-        if len(indices) > self._room or names != self._names:
-            self._make_room(indices, names)
+        steps = spans[0].end - spans[0].first
+        if steps > self._room or plan.names != self._names:
+            self._make_room(steps, plan.names)
         # Rounded on the host, as elsewhere.
         values = torch.from_numpy(plan.stacked(self.arena.lanes)).to(self._numbers.dtype)
-        self._numbers[: len(values)].copy_(values)
-        self._indices[: len(indices)].copy_(indices)
+        self._numbers[:steps].copy_(values)
+        self._draw(spans)
+        self._indices[:steps].copy_(self._drawn[:steps], non_blocking=True)
         self._at.zero_()
 
         def take(tick: int) -> Sequence[str]:
@@ -79,13 +81,36 @@ class Resident:
 
         return take
 
-    def _make_room(self, indices: Tensor, names: tuple[str, ...]) -> None:
+    def look_ahead(self, spans: Sequence[Stretch]) -> None:
+        """Draw the samples of the steps that are expected next, while the device is at work.
+
+        What was drawn before has been uploaded.
+        """
+        if spans:
+            self._draw(spans)
+
+    def _draw(self, spans: Sequence[Stretch]) -> None:
+        """Indices of the samples of these steps, on the host; those that are there already are left."""
+        there = self._ahead
+        for place, span in enumerate(spans):
+            if place >= len(there) or there[place] != span:
+                drawn = self.data.order(span.seed, span.first, span.end - span.first, self.batch_size)
+                self._host[: len(drawn), place] = drawn
+        self._ahead = list(spans)
+
+    def _make_room(self, steps: int, names: tuple[str, ...]) -> None:
         """Tensors for stretches as long as this; what was recorded with others is forgotten."""
-        like, lanes, steps = self.arena.params, self.arena.lanes, len(indices)
+        like, lanes = self.arena.params, self.arena.lanes
         self._recorded.clear()
         self._recorder = Graphs(like.device) if self._recorder else None
-        self._room, self._names = steps, names
-        self._indices = torch.empty_like(indices, device=like.device)
+        self._room, self._names, self._ahead = steps, names, []
+        shape, pinned = (steps, lanes, self.batch_size), like.is_cuda
+        drawn, indices = (
+            torch.empty(shape, dtype=torch.int64, pin_memory=pinned),
+            like.new_empty(shape, dtype=torch.int64),
+        )
+        self._host = drawn.numpy()
+        self._drawn, self._indices = (drawn, indices) if self.arena.stacked else (drawn[:, 0], indices[:, 0])
         self._numbers = like.new_empty(steps, len(names), lanes)
         self._losses, self._norms, self._ratios = (like.new_empty(steps, lanes) for _ in range(3))
         self._loss_of = (self._losses if self.arena.stacked else self._losses[:, 0]).unbind()

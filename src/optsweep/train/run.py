@@ -17,6 +17,7 @@ from optsweep.train.device import peak_bytes, reset_peak, synchronize
 from optsweep.train.evaluate import Shown, block_losses, evaluate, spread
 from optsweep.train.graphs import Graphs
 from optsweep.train.lanes import Lane, StepNumbers, coefficients, logged, numbers
+from optsweep.train.points import note
 from optsweep.train.program import Program
 from optsweep.train.randomness import step_seeds
 from optsweep.train.rare import Rare
@@ -155,16 +156,27 @@ class Run:
                     miss(program, missing, tick)
                 if clock() >= due:
                     break
+            self.tick = tick + 1
+            for place, lane in enumerate(lanes):
+                lane.advance(self.tick, plan.of_lane(place, tick))
+            if resident is not None:  # the device is at work meanwhile
+                resident.look_ahead(self._following(self.tick - first))
         synchronize(program.device)
         seconds = clock() - begin
         arena.check()
-        self.tick, fetched = tick + 1, record.fetched()
-        for place, lane in enumerate(lanes):
-            lane.advance(self.tick, plan.of_lane(place, tick))
-            lane.note(place, fetched, program.log_every)
+        fetched = record.fetched()
+        note(lanes, fetched, program.log_every)
+        for lane in lanes:
             lane.train_seconds += seconds / len(lanes)
             lane.rung_seconds += seconds
         return seconds
+
+    def _following(self, most: int) -> list[Stretch]:
+        """The steps that lanes take next, `most` at most, if all that have further rungs go on."""
+        ticks = {lane.start + rung for lane in self.lanes for rung in lane.rungs[:2]}
+        end = min([self.tick + most, *(tick for tick in ticks if tick > self.tick)])
+        on = [lane for lane in self.lanes if lane.rungs[-1] > lane.step]
+        return [Stretch(lane.trial.seed, lane.step, end - lane.start) for lane in on]
 
     def _taking(self, spans: Sequence[Stretch], plan: StepNumbers, record: Record) -> Take:
         """What takes the step of a tick, of ticks in their order."""

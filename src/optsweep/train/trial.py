@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Phase(StrEnum):
@@ -33,8 +34,7 @@ class Trial:
     key: int = 0  # names it to the observer
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One logged point of training: the loss is the mean over the steps since the point before."""
 
     step: int  # optimizer steps done
