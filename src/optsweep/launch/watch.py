@@ -78,7 +78,7 @@ def changes(before: View | None, view: View) -> Iterator[str]:
     """A line for each thing that is other than before."""
     now = view.snapshot
     was = before.snapshot if before is not None else None
-    if before is None or _standing(before) != _standing(view):
+    if before is None or _seen(before) != _seen(view):
         yield headline(view)
     for incident in reversed(now.incidents):
         if was is None or incident not in was.incidents:
@@ -96,17 +96,22 @@ def changes(before: View | None, view: View) -> Iterator[str]:
             yield f"  {trouble}"
 
 
-def _standing(view: View) -> tuple[object, ...]:
+def _seen(view: View) -> tuple[object, ...]:
     now = view.snapshot
     return now.done, now.total, now.state, view.ended
 
 
 def headline(view: View) -> str:
-    """ "sweep NAME: 12 of 40 trials done, 2 running, about 3 min left; best so far …"."""
+    """ "sweep NAME: 12 of 40 trials done, …"."""
+    return f"sweep {view.snapshot.sweep}: {standing(view)}"
+
+
+def standing(view: View) -> str:
+    """ "12 of 40 trials done, 2 running, about 3 min left; best validation loss so far …"."""
     now = view.snapshot
     running = sum(arm.running for arm in now.arms)
     left = now.seconds_left
-    parts = [f"sweep {now.sweep}: {now.done} of {total(now)} trials done"]
+    parts = [f"{now.done} of {total(now)} trials done"]
     parts += [f"{running} running"] if running else []
     parts += [f"{'at least' if now.may_grow else 'about'} {duration(round(left))} left"] if left is not None else []
     parts += [_STATES[now.state, view.ended]] if (now.state, view.ended) in _STATES else []
