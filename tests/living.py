@@ -11,7 +11,8 @@ from optsweep.search.process import process_name
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies, Work
-from optsweep.tracking import store
+from optsweep.tracking import names, store
+from optsweep.tracking.schema import SCHEMA_VERSION
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import End, Phase
 
@@ -58,5 +59,6 @@ def tracking(folder: Path) -> str:
     """The store of its runs, in which it has begun."""
     uri = f"sqlite:///{folder}/mlflow.db"
     store.check(uri)
-    Tracker(uri, "s").sweep_run()
+    tracker = Tracker(uri, "s")
+    tracker.client.set_tag(tracker.sweep_run(), names.SCHEMA, str(SCHEMA_VERSION))
     return uri

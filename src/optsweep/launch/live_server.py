@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -132,6 +133,11 @@ class LiveServer(ThreadingHTTPServer):
         self.socket.close()
         self.socket = listening
         self.hosts = {f"{name}:{listening.getsockname()[1]}" for name in (LOCAL_HOST, "localhost")}
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that leaves in the middle is nobody's mistake; anything else is said."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class Answer(BaseHTTPRequestHandler):

@@ -53,6 +53,7 @@ class Watching:
         self._observer, self._looker = Observer(self._studies.engine, sweep), Looker(sweep)
         first = self._looker.snapshot(self._observer.look())
         store.check(tracking_uri, create=False)
+        store.check_sweep(tracking_uri, sweep)
         self._findings, self._pace, self._clock = Findings(tracking_uri, sweep), Pace(clock), clock
         self._reading: threading.Thread | None = None
         self._trouble = {"storage": "", "runs": ""}
