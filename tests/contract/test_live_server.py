@@ -84,11 +84,11 @@ def test_the_page_is_the_report_with_what_happens_now(port: int) -> None:
     assert "0 of 12 trials done" in page
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:1", "evil.example:{port}"])
-def test_a_site_that_points_its_name_here_gets_nothing(port: int, host: str) -> None:
-    answer = get(port, host=host.format(port=port))
-    assert (answer.status, b"sgd" in answer.read()) == (421, False)
-    assert get(port, "/events", host=host.format(port=port)).status == 421
+def test_a_site_that_points_its_name_here_gets_nothing(port: int) -> None:
+    for host in ("evil.example", "127.0.0.1:1", f"evil.example:{port}"):
+        answer = get(port, host=host)
+        assert (answer.status, b"sgd" in answer.read()) == (421, False)
+        assert get(port, "/events", host=host).status == 421
 
 
 def test_there_is_one_page(port: int) -> None:

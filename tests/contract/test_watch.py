@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from living import ADAMW, DEAD, JUMPS, SGD, Living, tracking
 from optsweep.cli.doorman import run
 from optsweep.errors import SweepFailedError, UserError
-from optsweep.launch import watch as module
 from optsweep.launch.live_report import LEAST_SECONDS, SETTLING_SECONDS, Pace
 from optsweep.launch.watch import REPORT_SECONDS, STOPPED_SECONDS, changes, drawn, is_over, watch
 from optsweep.launch.watching import View, Watching
@@ -57,7 +57,7 @@ def test_in_a_pipe_a_line_says_what_is_other_than_before(living: Living, watchin
 
 def test_on_a_terminal_all_of_it_is_on_one_screen(living: Living, watching: Watching) -> None:
     living.tell(living.pop(SGD), value=0.5)
-    console = module.Console(file=io.StringIO(), width=80, height=40, markup=False)
+    console = Console(file=io.StringIO(), width=80, height=40, markup=False)
     console.print(drawn(watching.look()))
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
@@ -107,7 +107,7 @@ def test_ctrl_c_ends_it_quietly(
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.time, "sleep", interrupt)
+    monkeypatch.setattr("optsweep.launch.watch.time.sleep", interrupt)
     assert run(["watch", "s", "--storage", living.storage, "--tracking-uri", runs]) == 130
     assert capsys.readouterr().err == ""
 

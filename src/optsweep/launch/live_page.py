@@ -38,7 +38,7 @@ MOST_TRIALS = 24
 def parts(view: View) -> dict[str, str]:
     """What happens now, as HTML by the part of the page; every text in it is escaped."""
     now, template = view.snapshot, _environment().get_template("live_parts.html")
-    made = template.make_module({"state": _badge(view), "MOST": MOST_COLOURS})
+    made: Any = template.make_module({"state": _badge(view), "MOST": MOST_COLOURS})
     return {
         "progress": str(made.progress(now, view, standing(view))),
         "arms": str(made.arms(now, view.finding.styles)),

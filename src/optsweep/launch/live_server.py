@@ -72,9 +72,7 @@ class Feed:
         try:
             yield f"retry: {RETRY_MILLISECONDS}\n\n"
             while True:
-                with self._changed:
-                    self._changed.wait_for(lambda before=told: self.shown != before, BEAT_SECONDS)
-                    now = self.shown
+                now = self._other_than(told)
                 if now == told:
                     yield ": beat\n\n"
                 if now.ended:
@@ -87,6 +85,12 @@ class Feed:
         finally:
             with self._changed:
                 self._listeners -= 1
+
+    def _other_than(self, told: Shown) -> Shown:
+        """What is shown as soon as it is another; the same after a while without."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.shown != told, BEAT_SECONDS)
+            return self.shown
 
     def _run(self) -> None:
         while True:
@@ -116,7 +120,7 @@ def final_report(watching: Watching, view: View) -> str:
     with tempfile.TemporaryDirectory() as folder:
         with suppress(Exception):
             client = store.client(watching.tracking_uri)
-            run = view.finding.record.run_id
+            run = view.finding.record.run_id or ""
             return Path(client.download_artifacts(run, "report/index.html", folder)).read_text(encoding="utf-8")
         written = write_report(watching.tracking_uri, [watching.sweep], Path(folder), attach=False)
         return written.index.read_text(encoding="utf-8")

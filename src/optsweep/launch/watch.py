@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -152,7 +152,7 @@ _KINDS = {"diverged": "diverged", "failed": "failed", "dead": "lost its worker",
 def drawn(view: View) -> Group:
     """All of it, for one screen."""
     now = view.snapshot
-    lines = [Text(headline(view)), _table(now), Text("")]
+    lines: list[RenderableType] = [Text(headline(view)), _table(now), Text("")]
     for verdict in view.finding.verdicts:
         lines.append(Text(f"{kind(view).capitalize()}: {verdict.text}"))
     for worker in now.workers[:MOST_SHOWN]:
