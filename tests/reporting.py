@@ -12,6 +12,7 @@ import torch
 from arms import arm_with
 from optsweep.launch.checkpoints import Checkpoints, TrialCheckpoints
 from optsweep.launch.job import Job
+from optsweep.launch.latest import Teller
 from optsweep.launch.leases import LeaseKeeper
 from optsweep.launch.reporter import Reporter
 from optsweep.launch.worker import Worker
@@ -49,6 +50,10 @@ class OneWorker:
 
     studies: Studies
     name: str = "a"
+
+    @property
+    def latest(self) -> Teller:
+        return Teller(self.studies.engine, seconds=3600.0)
 
     def stopping(self) -> bool:
         return False

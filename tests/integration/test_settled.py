@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -21,8 +23,11 @@ from optsweep.launch import settled as module
 from optsweep.launch import sweep
 from optsweep.launch.description import described
 from optsweep.launch.home import is_whole
+from optsweep.launch.live_server import Feed, Shown
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.settled import keep, may_be_finished, settled
+from optsweep.launch.watch import watch
+from optsweep.launch.watching import Watching
 from optsweep.tasks.tabular import Table
 from optsweep.tracking.spool import Spool
 
@@ -46,6 +51,16 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SweepResult]:
 
 def answer() -> SweepResult | None:
     return settled([arm()], COMMAND, REPORT)
+
+
+def test_who_watches_it_gets_its_report(result: SweepResult) -> None:
+    out = io.StringIO()
+    watching = Watching(arm().storage, arm().tracking_uri, "s")
+    watch(watching, out)
+    lines = out.getvalue().splitlines()
+    assert re.match(r"sweep s: \d+ of \d+ trials done, its report is complete; best validation loss so far", lines[-2])
+    assert lines[-1].startswith("  verdict: On ")
+    assert Feed(watching).shown == Shown((REPORT / "index.html").read_text(encoding="utf-8"), "", "", ended=True)
 
 
 def test_the_next_call_says_the_same_without_opening_anything(

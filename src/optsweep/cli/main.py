@@ -30,6 +30,8 @@ Look
   optsweep report NAME [NAME …] [--out DIR]     write a sweep's report again
   optsweep show NAME [--json]                   the verdict again
   optsweep ui [NAME] [--port 5000]              its curves, trials and figures in MLflow, on this machine
+  optsweep ui NAME --live                       its report, growing while it runs
+  optsweep watch NAME                           a sweep on the terminal until it ends
   optsweep status NAME                          how far a sweep is
   optsweep judge RUNS.csv --arm COLUMN --metric COLUMN [--seed COLUMN] …    a verdict over runs made elsewhere: CSV, W&B
                                          export, mlflow:EXPERIMENT; optsweep judge --help, docs/judge.md

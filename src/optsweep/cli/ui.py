@@ -1,4 +1,4 @@
-"""The verb `ui`: a sweep's pages in MLflow."""
+"""The verb `ui`: a sweep's pages in MLflow, or its report while it grows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from optsweep.address import tracking_address
 from optsweep.cli.parser import Parser
+from optsweep.config.arm import Arm
+from optsweep.errors import UserError
 
 
 def ui(arguments: Sequence[str]) -> None:
@@ -14,9 +16,20 @@ def ui(arguments: Sequence[str]) -> None:
     parser.add_argument("sweep", nargs="?", metavar="NAME", help="of a sweep (default: the only one, or the list)")
     parser.add_argument("--port", type=int, default=5000, help="on 127.0.0.1, or the next free one (default: 5000)")
     parser.add_argument("--no-browser", action="store_true", help="say the address only")
+    parser.add_argument("--live", action="store_true", help="its report instead, growing while it runs")
+    parser.add_argument("--storage", default=Arm.storage, help="of its studies, for --live")
     parser.add_argument("--tracking-uri", default=tracking_address())
     options = parser.parse_args(arguments)
+    if options.live and options.sweep is None:
+        raise UserError("ui: --live needs the NAME of a sweep")
     from optsweep.launch.ui import open_browser, show
 
     browse = (lambda address: None) if options.no_browser else open_browser
+    if options.live:
+        from optsweep.launch.live_server import serve
+        from optsweep.launch.watching import Watching
+
+        watching = Watching(options.storage, options.tracking_uri, options.sweep)
+        serve(watching, options.port, lambda line: print(line, flush=True), browse)
+        return
     show(options.tracking_uri, options.sweep, options.port, lambda line: print(line, flush=True), browse)

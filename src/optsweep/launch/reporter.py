@@ -41,7 +41,8 @@ class Reporter:
         """Open a trial's run; one that goes on goes on with its run."""
         with self.leases.storing():
             self.kept.add(key, self.training[key], built.program.device, lambda: self.logs[key].points)
-            self.logs[key] = self._log(key, built)
+            log = self.logs[key] = self._log(key, built)
+            self.worker.latest.add(self.training[key].claim, lambda: log.points)
             for step, value in self.kept.rungs(key).items():  # that an earlier attempt has told
                 self._report(key, step, value)
 
@@ -104,7 +105,7 @@ class Reporter:
                 self._drop(key)
                 return
         self.leases.ended(key)
-        self.training.pop(key)
+        self._leave(key)
         self.kept.ended(key)
         self.logs.pop(key).close()
         self.told += 1
@@ -112,7 +113,7 @@ class Reporter:
 
     def _drop(self, key: int) -> None:
         """Leave a trial that was given up to whoever has it now. Raises LeaseLostError if no other is in training."""
-        if self.training.pop(key, None) is None:
+        if not self._leave(key):
             return
         self.leases.ended(key)
         self.kept.leave(key)
@@ -120,10 +121,16 @@ class Reporter:
         if not self.training:
             raise LeaseLostError
 
+    def _leave(self, key: int) -> bool:
+        """A trial is in training no more; false where it wasn't."""
+        if (work := self.training.pop(key, None)) is not None:
+            self.worker.latest.ended(work.claim)
+        return work is not None
+
     def crash(self, reason: str) -> None:
         """Close the runs of all trials that have no result."""
         for key in list(self.training):
-            self.training.pop(key)
+            self._leave(key)
             self.kept.ended(key)
             if (log := self.logs.pop(key, None)) is not None:
                 log.crash(reason)

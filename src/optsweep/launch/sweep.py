@@ -14,7 +14,6 @@ from functools import partial
 from typing import TypeVar
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
-from optsweep.build.fingerprint import fingerprint_of
 from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
 from optsweep.errors import UserError
@@ -39,6 +38,7 @@ from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.reconcile import Found, reconcile
 from optsweep.launch.settled import may_be_finished, trials_digest
 from optsweep.launch.standing import search_plan
+from optsweep.launch.stated import results_digest
 from optsweep.launch.status import PLANNED, first_failure
 from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
 from optsweep.launch.together import check_together, notes, without_looks
@@ -46,7 +46,6 @@ from optsweep.launch.work import work
 from optsweep.search.seats import Seat
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
-from optsweep.tracking.codec import to_json
 from optsweep.tracking.outage import patiently, storage_outage, tracking_outage
 from optsweep.tracking.postman import deliver
 from optsweep.tracking.schema import SweepPlan
@@ -313,11 +312,8 @@ def _conclude(
                 f"{TRACKING_KEY} while the sweep ran; the same command runs these trials again"
             )
         _note_finished(prepared)  # what was mended changed no trial
-    states = prepared.studies.states([task.key for task in opened.planner.tasks])
-    counts = sorted((key, sorted(map(str, found))) for key, found in states.items())
-    known = prepared.studies.known([arm.name for arm in prepared.arms])
-    trials = [trial.id for trial in known if trial.told]
-    results = fingerprint_of({"plan": to_json(opened.plan), "results": counts, "trials": trials})
+    keys = [task.key for task in opened.planner.tasks]
+    results = results_digest(prepared.studies, opened.plan, keys, [arm.name for arm in prepared.arms])
     sheet = tracker.sweep_sheet(opened.run)
     reported = sheet is not None and sheet.reported == results
     if timed or not reported:

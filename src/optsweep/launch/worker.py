@@ -17,6 +17,7 @@ from optsweep.inference.repeats import seed_index
 from optsweep.launch.builds import Builds
 from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, TrialCheckpoints
 from optsweep.launch.job import Job
+from optsweep.launch.latest import Teller
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.launch.reporter import Reporter
 from optsweep.launch.room import LaneRoom
@@ -78,11 +79,13 @@ class Worker:
         if delivers:
             store.preload()
         self.courier = Courier(spool, leaves=not delivers)
+        self.latest = Teller(self.studies.engine)
         self.name = process_name()
         self._next = os.getpid() % len(jobs)
 
     def close(self) -> None:
         """Deliver what is written, within moments; the rest is left to others."""
+        self.latest.close()
         self.courier.close()
 
     def waiting(self, call: Callable[[], T]) -> T:
@@ -132,7 +135,7 @@ class Worker:
                 self._give_up(reporter, reason, excused=False)
                 reporter.crash(reason)
 
-            with self.watch(leases.overdue, hung):
+            with self.watch(leases.overdue, hung), self.latest.of_all():
                 self._train_held(job, key, work, reporter)
 
     def reporter(self, job: Job, leases: LeaseKeeper) -> Reporter:

@@ -18,14 +18,22 @@ class Chart {
     this.readout = element("output", { className: "at" });
     this.tools = this.makeTools();
     this.values = new Map();
-    this.title.after(element("div", { className: "touch" }, this.tools, this.place, this.makeLegend()));
+    this.legend = this.makeLegend();
+    this.title.after(element("div", { className: "touch" }, this.tools, this.place, this.legend));
     figure.classList.add("touched");
     figure.classList.toggle("many", arms.many);
     this.seen = true; // what isn't in sight is drawn when it comes
     this.stale = false;
+    this.old = false; // other curves have come meanwhile
+    this.pressed = false;
     this.draw();
     new ResizeObserver(() => this.resize()).observe(this.place);
     new IntersectionObserver(([{ isIntersecting }]) => this.see(isIntersecting)).observe(this.place);
+    this.place.addEventListener("pointerdown", () => (this.pressed = true));
+    addEventListener("pointerup", () => {
+      this.pressed = false;
+      if (this.old && this.seen) setTimeout(() => this.draw());
+    });
     this.place.addEventListener("keydown", (event) => this.key(event));
     arms.charts.push(this);
   }
@@ -94,7 +102,25 @@ class Chart {
     return [this.x, ...this.lines.map((line) => of(line.y))];
   }
 
+  // Other curves of the same figure; what was chosen, zoomed into and pointed at stays.
+  renew(curves) {
+    this.curves = curves;
+    this.lines = [...curves.lines].reverse();
+    this.near = null;
+    this.values.clear();
+    const { scrollTop } = this.legend;
+    const legend = this.makeLegend();
+    this.legend.replaceWith(legend);
+    this.legend = legend;
+    legend.scrollTop = scrollTop;
+    this.figure.classList.toggle("many", this.arms.many);
+    this.old = !this.seen || this.pressed;
+    if (!this.old) this.draw();
+  }
+
   draw() {
+    this.old = false;
+    const { left, top } = this.plot?.cursor ?? {};
     this.plot?.destroy();
     this.data = this.usable();
     const axis = (label, more) => ({
@@ -147,6 +173,8 @@ class Chart {
       if (event.pointerType === "touch") this.plot.setCursor({ left: event.offsetX, top: event.offsetY });
     });
     this.zoom(this.view.x, this.view.y);
+    this.at = null;
+    if (left >= 0) this.plot.setCursor({ left, top });
   }
 
   seriesOf(line) {
@@ -182,7 +210,8 @@ class Chart {
 
   see(seen) {
     this.seen = seen;
-    if (seen && this.stale) this.redraw();
+    if (seen && this.old) this.draw();
+    else if (seen && this.stale) this.redraw();
   }
 
   showArms() {

@@ -40,6 +40,8 @@ def render(
     over: Sequence[Sequence[Drawing]],
     cited: str,
     tracking_uri: str,
+    template: str = "page.html",
+    **more: Any,  # of another template over this one
 ) -> str:
     """The page as HTML. Every text from the store is escaped; only our own SVG, CSS and JavaScript are not."""
     groups = [
@@ -48,7 +50,7 @@ def render(
     ]
     return (
         _environment()
-        .get_template("page.html")
+        .get_template(template)
         .render(
             sweeps=sweeps,
             groups=groups,
@@ -59,6 +61,7 @@ def render(
             partial=any(partial(v.group) for v in verdicts) or any(sweep.absent for sweep in sweeps),
             ui=address_of_ui(tracking_uri),
             curves=data(curves(groups)),
+            **more,
         )
     )
 

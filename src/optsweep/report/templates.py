@@ -17,6 +17,8 @@ _PARTS = {
     "script": ("page.js",),
     "touch_css": ("vendor/uplot.css", "touch.css"),
     "touch_licence": ("vendor/uplot.LICENSE",),
+    "live_css": ("live.css",),
+    "live_script": ("live.js",),
     "touch_script": ("vendor/uplot.js", "parts.js", "chart.js", "touch.js"),
 }
 

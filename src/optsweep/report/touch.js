@@ -23,6 +23,16 @@ class Arms {
     const alone = this.shown.every((shown, at) => shown === (at === place));
     this.show((_, at) => alone || at === place);
   }
+  // Other arms, or in another order: those that were switched off stay so.
+  renew(arms) {
+    const off = new Set(this.all.filter((_, place) => !this.shown[place]).map((arm) => arm.label));
+    this.all = arms;
+    this.shown = arms.map((arm) => !off.has(arm.label));
+    this.many = arms.length > FEW;
+    this.focus = null;
+    this.charts = this.charts.filter((chart) => chart.figure.isConnected);
+    this.switches = this.switches.filter(([place, held]) => held.isConnected && place < arms.length);
+  }
   focusOn(place) {
     if (this.focus === place) return;
     this.focus = place;
@@ -65,13 +75,16 @@ const near = new IntersectionObserver(
   },
   { rootMargin: "600px" },
 );
-for (const figure of document.querySelectorAll("figure[data-arms]")) near.observe(figure);
-for (const row of document.querySelectorAll("tr[data-arm]")) {
-  const [of, place] = row.dataset.arm.split(":");
-  const square = row.querySelector(".swatch");
-  if (!all[of] || !square) continue;
-  const made = all[of].switch(Number(place), square.cloneNode(true));
-  made.className = "switch";
-  made.setAttribute("aria-label", `Show ${all[of].all[Number(place)].label} in the figures`);
-  square.replaceWith(made);
-}
+const touchable = (within) => {
+  for (const figure of within.querySelectorAll("figure[data-arms]")) near.observe(figure);
+  for (const row of within.querySelectorAll("tr[data-arm]")) {
+    const [of, place] = row.dataset.arm.split(":");
+    const square = row.querySelector(".swatch");
+    if (!all[of] || !square) continue;
+    const made = all[of].switch(Number(place), square.cloneNode(true));
+    made.className = "switch";
+    made.setAttribute("aria-label", `Show ${all[of].all[Number(place)].label} in the figures`);
+    square.replaceWith(made);
+  }
+};
+touchable(document);

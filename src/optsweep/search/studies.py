@@ -23,7 +23,6 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.search.history import NO_HISTORY, History, read_history
 from optsweep.search.ownership import (
     TRIALS,
@@ -37,7 +36,7 @@ from optsweep.search.reading import TrialReader
 from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
 from optsweep.search.signs import Sign, signs_of_life
 from optsweep.search.slots import Slot
-from optsweep.search.storage import open_storage
+from optsweep.search.storage import usable_storage
 from optsweep.search.waiting import make_waiting, waiting_trials
 from optsweep.train.trial import End, Phase
 
@@ -94,7 +93,7 @@ class Studies:
         self._database = storage
         self.storage: BaseStorage = optuna.storages.get_storage(storage)
         self.sweep = sweep
-        self._engine = storage.engine
+        self.engine = self._engine = storage.engine
         self._ownership = Ownership(storage.engine)
         self._ids: dict[tuple[str, Phase, int], int] = {}
         self._reader = TrialReader(self._engine)
@@ -102,16 +101,7 @@ class Studies:
     @staticmethod
     def open(url: str, sweep: str) -> Studies:
         """Open, and create where it is missing. Raises UserError if that can't be done."""
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        try:
-            return Studies(open_storage(url), sweep)
-        except UserError:
-            raise
-        except Exception as error:
-            reason = first_line(error)
-            raise UserError(
-                f"tracking.storage: {without_secrets(url)} can't be opened: {without_secrets(reason)}"
-            ) from None
+        return Studies(usable_storage(url), sweep)
 
     # -- the planner's side ----------------------------------------------------------------------------------------
 
@@ -221,14 +211,9 @@ class Studies:
         mine = STUDIES.c.study_name.startswith(f"{self.sweep} | ", autoescape=True)
         with self._engine.connect() as connection:
             rows = connection.execute(found.select_from(joined).where(mine).order_by(TRIALS.c.trial_id)).all()
-        found_in = {name: self._read_name(name) for name in {name for name, *_ in rows}}
+        found_in = {name: read_study_name(self.sweep, name) for name in {name for name, *_ in rows}}
         known = [(found_in[name], *values) for name, *values in rows]
         return [_known(study, *values) for study, *values in known if study is not None and study[0] in arms]
-
-    def _read_name(self, name: str) -> tuple[str, Phase, int] | None:
-        """What `_name` made a study's name of; None if somebody else did."""
-        parts = _STUDY_NAME.fullmatch(name.removeprefix(f"{self.sweep} | "))
-        return None if parts is None else (parts["arm"], Phase(parts["phase"]), int(parts["repeat"] or 0))
 
     def run_again(self, seat: Seat, arm: str, trials: Sequence[Known], reason: str) -> None:
         """Take back the results of an arm's trials, which are then as if they had been stopped: their slots are free.
@@ -382,6 +367,12 @@ class Studies:
         except LeaseLostError:
             return False
         return True
+
+
+def read_study_name(sweep: str, name: str) -> tuple[str, Phase, int] | None:
+    """The arm, phase and repeat of a sweep's study; None if somebody else made it."""
+    parts = _STUDY_NAME.fullmatch(name.removeprefix(f"{sweep} | "))
+    return None if parts is None else (parts["arm"], Phase(parts["phase"]), int(parts["repeat"] or 0))
 
 
 def _known(

@@ -1,0 +1,185 @@
+"""The live page in a browser: it grows without being loaded again, shows what goes wrong, and becomes the report."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.chrome.webdriver import WebDriver
+from selenium.webdriver.common.by import By
+from test_touch import all_of, ink, texts, wait
+
+from conftest import made
+from hand_sweeps import sweep
+from living import ADAMW, DEAD, JUMPS, SGD, WELL, Living, tracking
+from optsweep.launch import live_server
+from optsweep.launch.live import Snapshot
+from optsweep.launch.live_report import Finding
+from optsweep.launch.live_server import Feed, LiveServer
+from optsweep.launch.ui import listen
+from optsweep.launch.watching import Watching
+from optsweep.report.comparison import compare
+from optsweep.train.trial import End
+
+
+class Told(Watching):
+    """Looks at real studies; what their runs say is up to the test."""
+
+    def find(self, *seeds: int, reported: bool = False) -> None:
+        """So many confirm seeds of each arm are there."""
+        arms = []
+        for name, optimizer, final, count in zip((SGD, ADAMW), ("sgd", "adamw"), (2.2, 2.0), seeds, strict=True):
+            arm = made(optimizer, "cosine", final)
+            arms.append(replace(arm, name=name, trials=arm.trials[:count]))
+        record = sweep(*arms)
+        self._finding = Finding(record, compare([record]), reported)
+
+    def _read_runs(self, snapshot: Snapshot) -> None:
+        pass
+
+
+@dataclass
+class Page:
+    """A sweep in the middle, with its page in the browser."""
+
+    living: Living
+    watching: Told
+    feed: Feed
+    server: Leaving
+    driver: WebDriver
+
+    def row(self, place: int) -> list[str]:
+        return texts(self.driver, f"#now tbody tr:nth-child({place}) td")
+
+    def shows(self, css: str, text: str) -> None:
+        """Wait until it does."""
+        wait(self.driver, lambda: any(text in found for found in texts(self.driver, css)))
+
+
+class Leaving(LiveServer):
+    """A server that takes its connections with it, as a process does that ends."""
+
+    def __init__(self, feed: Feed, listening: socket.socket) -> None:
+        self.held: list[socket.socket] = []
+        super().__init__(feed, listening)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.held.append(request)
+        super().process_request(request, client_address)
+
+    def leave(self) -> None:
+        self.shutdown()
+        self.server_close()
+        for request in self.held:
+            with suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
+
+
+def serving(feed: Feed, port: int) -> Leaving:
+    server = Leaving(feed, listen(port))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    return server
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tracking(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def page(
+    tmp_path: Path, runs: str, chromium: WebDriver, pages: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Page]:
+    monkeypatch.setattr(live_server, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(live_server, "final_report", lambda *known: pages["two"].read_text(encoding="utf-8"))
+    living = Living(tmp_path)
+    watching = Told(living.storage, runs, "s")
+    watching.find(2, 2)
+    feed = Feed(watching)
+    feed.start()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = serving(feed, port)
+    found = Page(living, watching, feed, server, chromium)
+    size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    chromium.get_log("browser")
+    chromium.get(f"http://127.0.0.1:{port}/")
+    chromium.execute_script("window.first = true")
+    yield found
+    chromium.get("about:blank")
+    found.server.leave()
+
+
+def test_it_grows_and_becomes_the_report_without_being_loaded_again(page: Page) -> None:
+    living, driver = page.living, page.driver
+    page.shows("#now .lead", "0 of 12 trials done")
+    living.tell(living.pop(SGD), value=0.25)
+    wait(driver, lambda: page.row(1)[1] == "1 of 6" and page.row(1)[-1] == "0.25")
+    living.tell(living.pop(ADAMW), End.DIVERGED)
+    page.shows("#now .incidents li", "adamw + cosine · search 0")
+    page.shows("#now .badge.bad", "diverged")
+    living.show(living.pop(ADAMW), WELL)
+    living.show(living.pop(SGD), JUMPS)
+    page.shows("#now_val .name", "sgd + cosine · search 1")
+    page.shows("#now .badge.open", "loss jumps")
+    living.pop(ADAMW, DEAD)
+    page.shows("#now .badge.bad", "dead")
+    assert driver.execute_script("return window.first") is True
+    living.finish()
+    page.watching.find(5, 5, reported=True)
+    wait(driver, lambda: not all_of(driver, "#now") and all_of(driver, "#val_loss"))
+    assert driver.find_element(By.ID, "verdict-h").text == "Verdict"
+    assert [entry["message"] for entry in driver.get_log("browser")] == []
+
+
+def test_the_report_below_is_another_and_what_one_did_there_stays(page: Page) -> None:
+    driver = page.driver
+    driver.execute_script("document.querySelector('#val_loss').scrollIntoView()")
+    wait(driver, lambda: all_of(driver, "#val_loss .u-over"))
+    all_of(driver, "#val_loss .arms button")[1].click()
+    all_of(driver, "#val_loss .tools button")[0].click()
+    driver.execute_script("document.querySelector('#trials details').open = false")
+    driver.execute_script("document.querySelector('#arms thead th:nth-child(2) button').click()")
+    driver.execute_script("document.activeElement.blur()")
+    before = ink(driver)
+    assert "n = 2" in driver.find_element(By.CSS_SELECTOR, "#val_loss figcaption").text
+    page.watching.find(5, 5)
+    page.shows("#val_loss figcaption", "n = 5")
+    wait(driver, lambda: ink(driver) != before)
+    pressed = [b.get_attribute("aria-pressed") for b in all_of(driver, "#val_loss .arms button")]
+    assert pressed == ["true", "false"]
+    assert all_of(driver, "#val_loss .tools button")[0].get_attribute("aria-pressed") == "true"
+    page.shows("#trials summary", "(10)")
+    assert driver.execute_script("return document.querySelector('#trials details').open") is False
+    assert len(all_of(driver, "#arms thead th:nth-child(2)[aria-sort=ascending]")) == 1
+    assert len(all_of(driver, "#arms .switch[aria-pressed=false]")) == 1
+    assert driver.execute_script("return window.first") is True
+    assert [entry["message"] for entry in driver.get_log("browser")] == []
+
+
+def test_it_goes_on_when_its_server_is_back(page: Page) -> None:
+    driver, port = page.driver, page.server.server_address[1]
+    page.shows("#now .lead", "0 of 12 trials done")
+    assert not driver.find_element(By.CSS_SELECTOR, ".away").is_displayed()
+    page.server.leave()
+    wait(driver, lambda: driver.find_element(By.CSS_SELECTOR, ".away").is_displayed())
+    page.living.tell(page.living.pop(SGD))
+    page.server = serving(page.feed, int(port))
+    page.shows("#now .lead", "1 of 12 trials done")
+    assert not driver.find_element(By.CSS_SELECTOR, ".away").is_displayed()
+    assert driver.execute_script("return window.first") is True
+
+
+def test_on_a_phone_nothing_is_out_of_sight(page: Page) -> None:
+    size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.living.show(page.living.pop(SGD), JUMPS)
+    page.shows("#now_val .name", "sgd + cosine · search 0")
+    assert page.driver.execute_script("return document.documentElement.scrollWidth") == 390
