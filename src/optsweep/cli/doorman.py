@@ -22,7 +22,7 @@ from hydra_plugins.optsweep.local_launcher import LocalLauncher
 from optsweep.address import STORAGE_KEY, TRACKING_KEY
 from optsweep.checks import flag, shown
 from optsweep.cli.parser import of_sweep
-from optsweep.cli.verbs import VERBS
+from optsweep.cli.table import VERBS
 from optsweep.command import Command
 from optsweep.config.compose import axes_of, check_overrides, compose, register
 from optsweep.config.door import arm_of
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a user's own task is a module here; behind all others, so it shadows none
     try:
-        command = VERBS[arguments[0]](arguments[1:]) if arguments[0] in VERBS else arguments
+        command = VERBS[arguments[0]].load()(arguments[1:]) if arguments[0] in VERBS else arguments
         if command is not None:
             _hydra(list(command))
         sys.stdout.flush()  # while a reader that has gone is expected

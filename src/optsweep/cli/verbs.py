@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,16 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from optsweep.address import tracking_address
-from optsweep.cli.check import check
-from optsweep.cli.new import new
 from optsweep.cli.parser import Parser
-from optsweep.cli.runs import judge, show, verify
-from optsweep.cli.ui import ui
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 
 
-def _report(arguments: Sequence[str]) -> None:
+def report(arguments: Sequence[str]) -> None:
     parser = Parser("optsweep report", description="Write the report of one or several sweeps again.")
     parser.add_argument("--storage", default=Arm.storage)
     parser.add_argument("--tracking-uri", default=tracking_address())
@@ -40,7 +36,7 @@ def _report(arguments: Sequence[str]) -> None:
         raise UserError(f"--out: {out} can't be written ({error})") from None
 
 
-def _status(arguments: Sequence[str]) -> None:
+def status(arguments: Sequence[str]) -> None:
     parser = Parser("optsweep status", description="How far a sweep is, who is at work, and the last error.")
     parser.add_argument("sweep", metavar="NAME")
     parser.add_argument("--storage", default=Arm.storage)
@@ -55,7 +51,7 @@ def _status(arguments: Sequence[str]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _suggest(arguments: Sequence[str]) -> None:
+def suggest(arguments: Sequence[str]) -> None:
     from optsweep import api
     from optsweep.config.compose import check_overrides, compose
     from optsweep.config.door import arm_of
@@ -81,7 +77,7 @@ def _suggest(arguments: Sequence[str]) -> None:
     sys.stdout.write(f"task facts: {known}\n")
 
 
-def _retry(arguments: Sequence[str]) -> Sequence[str] | None:
+def retry(arguments: Sequence[str]) -> Sequence[str] | None:
     """Free what was given up, and go on with the sweep's own command, where it is known whole."""
     parser = Parser("optsweep retry", description="Run again what a sweep has given up.")
     parser.add_argument("sweep", metavar="NAME")
@@ -97,7 +93,7 @@ def _retry(arguments: Sequence[str]) -> Sequence[str] | None:
     return freed.arguments if freed.failures and freed.arguments else None
 
 
-def _sync(arguments: Sequence[str]) -> Sequence[str] | None:
+def sync(arguments: Sequence[str]) -> Sequence[str] | None:
     """Deliver what waits, and write the report by the sweep's own command, where that is known whole."""
     parser = Parser("optsweep sync", description="Deliver trials that wait for the tracking store, and report.")
     parser.add_argument("sweep", metavar="NAME")
@@ -119,19 +115,3 @@ def _sync(arguments: Sequence[str]) -> Sequence[str] | None:
     else:
         print(api.report(options.tracking_uri, [options.sweep], storage=options.storage).summary)
     return None
-
-
-VERBS: Mapping[str, Callable[[Sequence[str]], Sequence[str] | None]] = {
-    "report": _report,
-    "retry": _retry,
-    "status": _status,
-    "suggest": _suggest,
-    "sync": _sync,
-    "check": check,
-    "judge": judge,
-    "new": new,
-    "verify": verify,
-    "show": show,
-    "ui": ui,
-}
-"""What each does with its arguments; what it returns is a command line to go on with."""

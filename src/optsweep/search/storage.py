@@ -5,15 +5,29 @@ from __future__ import annotations
 import sqlite3
 from contextlib import suppress
 
+import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DBAPIError
 
 from optsweep.address import STORAGE_KEY, read_address
 from optsweep.database import SQLITE_TIMEOUT, Condition, ensure, has_rows, tables_of, write_ahead
+from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.search.ownership import TABLES, create_tables
 
 TRIES_TO_CREATE = 20
 """A server's tables are made one by one, and two processes that make them get in each other's way at any of them."""
+
+
+def storage_at(url: str) -> RDBStorage:
+    """The storage, as `open_storage` opens it. Raises UserError if that can't be done."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return open_storage(url)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = without_secrets(first_line(error))
+        raise UserError(f"{STORAGE_KEY}: {without_secrets(url)} can't be opened: {reason}") from None
 
 
 def open_storage(url: str) -> RDBStorage:

@@ -24,7 +24,6 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.search.history import NO_HISTORY, History, read_history
 from optsweep.search.ownership import (
     TRIALS,
@@ -38,7 +37,7 @@ from optsweep.search.reading import TrialReader
 from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
 from optsweep.search.signs import Sign, signs_of_life
 from optsweep.search.slots import Slot
-from optsweep.search.storage import open_storage
+from optsweep.search.storage import storage_at
 from optsweep.search.waiting import waiting_trials
 from optsweep.train.trial import End, Phase
 
@@ -104,16 +103,7 @@ class Studies:
     @staticmethod
     def open(url: str, sweep: str) -> Studies:
         """Open, and create where it is missing. Raises UserError if that can't be done."""
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        try:
-            return Studies(open_storage(url), sweep)
-        except UserError:
-            raise
-        except Exception as error:
-            reason = first_line(error)
-            raise UserError(
-                f"tracking.storage: {without_secrets(url)} can't be opened: {without_secrets(reason)}"
-            ) from None
+        return Studies(storage_at(url), sweep)
 
     # -- the planner's side ----------------------------------------------------------------------------------------
 
