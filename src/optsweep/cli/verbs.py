@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from optsweep.address import tracking_address
-from optsweep.cli.parser import Parser
+from optsweep.cli.parser import Parser, say_json
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 
@@ -40,11 +39,15 @@ def status(arguments: Sequence[str]) -> None:
     parser = Parser("optsweep status", description="How far a sweep is, who is at work, and the last error.")
     parser.add_argument("sweep", metavar="NAME")
     parser.add_argument("--storage", default=Arm.storage)
+    parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args(arguments)
     from optsweep import api
-    from optsweep.launch.status import status_table
+    from optsweep.launch.status import plain, status_table
 
     found = api.status(options.storage, options.sweep)
+    if options.json:
+        say_json(plain(options.sweep, found))
+        return
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(status_table(options.sweep, found.phases))
     for line in found.lines():
@@ -52,18 +55,23 @@ def status(arguments: Sequence[str]) -> None:
 
 
 def suggest(arguments: Sequence[str]) -> None:
+    """Suggested values of an arm."""
+    parser = Parser(
+        "optsweep suggest",
+        usage="optsweep suggest [--json] KEY=VALUE …",
+        description="Suggested learning rates, warm-up and weight decay with their sources; keys as of a sweep.",
+    )
+    parser.add_argument("--json", action="store_true", help="for machines")
+    options, overrides = parser.parse_known_args(arguments)
     from optsweep import api
     from optsweep.config.compose import check_overrides, compose
     from optsweep.config.door import arm_of
 
-    as_json = "--json" in arguments
-    overrides = [argument for argument in arguments if argument != "--json"]
     check_overrides(overrides)
     arm = arm_of(compose([*overrides, "sweep.name=suggest"]))
     found = api.suggest(arm)
-    if as_json:
-        content = {"facts": asdict(found.facts), "suggestions": [asdict(s) for s in found.suggestions]}
-        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    if options.json:
+        say_json({"facts": asdict(found.facts), "suggestions": [asdict(s) for s in found.suggestions]})
         return
     title = f"{arm.optimizer.name} + {arm.schedule.name} on {arm.task.name}"
     table = Table(title=title, title_justify="left", show_lines=True)
