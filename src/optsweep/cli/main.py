@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 
-from optsweep.cli.table import help_text
+from optsweep.cli.table import HELP
 from optsweep.garbage import look_seldom
 from optsweep.terminal import replace_what_cannot_be_shown
 
@@ -19,7 +19,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     replace_what_cannot_be_shown()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        _say(help_text())
+        _say(HELP)
         raise SystemExit(0)
     if "--version" in arguments:
         from optsweep import __version__

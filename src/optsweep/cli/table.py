@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 Act = Callable[[Sequence[str]], Sequence[str] | None]
-"""A verb with its arguments; what it returns is a command line to go on with."""
 
 
 class Section(StrEnum):
@@ -29,14 +28,14 @@ class Verb:
     name: str
     takes: str  # its arguments in short
     does: str  # on the same line
-    at: str  # module:function
+    at: str  # module of optsweep.cli:function
     section: Section
 
-    def load(self) -> Act:
-        """The function that does it."""
+    def __call__(self, arguments: Sequence[str]) -> Sequence[str] | None:
+        """Do it; what comes back is a command line to go on with."""
         module, _, name = self.at.partition(":")
-        found: Act = vars(importlib.import_module(f"optsweep.cli.{module}"))[name]
-        return found
+        act: Act = vars(importlib.import_module(f"optsweep.cli.{module}"))[name]
+        return act(arguments)
 
 
 BEGIN, LOOK, MEND = Section
@@ -45,7 +44,7 @@ _ROWS = (
     Verb("list", "[KIND]", "what there is to choose from, and the sweeps in the store", "listing:list_kind", BEGIN),
     Verb("suggest", "KEY=VALUE …", "learning rates, warm-up, decay for a task, with sources", "verbs:suggest", BEGIN),
     Verb("check", "KEY=VALUE …", "tries a sweep: model, data, optimizers, what it would cost", "check:check", BEGIN),
-    Verb("new", "NAME", "a project of your own to start from, which runs as it is", "new:new", BEGIN),
+    Verb("new", "FOLDER", "a project of your own to start from, which runs as it is", "new:new", BEGIN),
     Verb("doctor", "", "whether a sweep can run here: versions, devices, stores, ports", "doctor:doctor", BEGIN),
     Verb("docs", "[PAGE]", "the pages of the guide, which come with the package", "docs:docs", BEGIN),
     Verb("status", "NAME", "how far a sweep is, who is at work, the last error", "verbs:status", LOOK),
@@ -87,11 +86,14 @@ Completion by the Tab key, in bash: eval "$(optsweep -sc install=bash)"
 """
 
 
-def help_text() -> str:
-    """All that there is, on one screen."""
+def _help() -> str:
     parts = [_SWEEP]
     for section in Section:
         parts.append(f"\n{section}\n")
         rows = [verb for verb in _ROWS if verb.section is section]
         parts += [f"  {f'{verb.name} {verb.takes}':<27} {verb.does}\n" for verb in rows]
     return "".join([*parts, _REST])
+
+
+HELP = _help()
+"""All that there is, on one screen."""
