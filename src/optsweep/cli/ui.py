@@ -6,17 +6,31 @@ from collections.abc import Sequence
 
 from optsweep.address import tracking_address
 from optsweep.cli.parser import Parser
+from optsweep.config.arm import Arm
 
 
 def ui(arguments: Sequence[str]) -> None:
     """Serve the store, and say and show where the sweep is in it."""
     parser = Parser("optsweep ui", description="Browse a sweep, or all of them, in MLflow; Ctrl-C ends it.")
     parser.add_argument("sweep", nargs="?", metavar="NAME", help="of a sweep (default: the only one, or the list)")
+    parser.add_argument("--optuna", action="store_true", help="the searches in Optuna's dashboard (extra dashboard)")
     parser.add_argument("--port", type=int, default=5000, help="on 127.0.0.1, or the next free one (default: 5000)")
     parser.add_argument("--no-browser", action="store_true", help="say the address only")
     parser.add_argument("--tracking-uri", default=tracking_address())
+    parser.add_argument("--storage", default=Arm.storage, help="of the studies, for --optuna")
     options = parser.parse_args(arguments)
-    from optsweep.launch.ui import open_browser, show
+    from optsweep.launch.ui import open_browser
 
     browse = (lambda address: None) if options.no_browser else open_browser
-    show(options.tracking_uri, options.sweep, options.port, lambda line: print(line, flush=True), browse)
+    if options.optuna:
+        from optsweep.launch.dashboard import show_studies
+
+        show_studies(options.storage, options.sweep, options.port, _tell, browse)
+    else:
+        from optsweep.launch.ui import show
+
+        show(options.tracking_uri, options.sweep, options.port, _tell, browse)
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)

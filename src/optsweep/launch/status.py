@@ -283,8 +283,13 @@ def forgive(storage: str, sweep: str) -> int:
         return sum(studies.forgive(seat, arm, repeat) for arm, count in repeats.items() for repeat in range(count))
 
 
+def check_there(storage: str) -> None:
+    """Raise UserError for a storage that isn't there: looking makes none."""
+    address = read_address("--storage", storage)
+    if not address.is_there:
+        raise UserError(f"--storage: there is no store at {address.file}; run a sweep first, or name another one")
+
+
 def _existing(storage: str, sweep: str) -> Studies:
-    file = read_address("--storage", storage).file
-    if file is not None and not file.is_file():
-        raise UserError(f"--storage: there is no store at {file}; run a sweep first, or name another one")
+    check_there(storage)
     return Studies.open(storage, sweep)
