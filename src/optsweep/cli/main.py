@@ -14,6 +14,7 @@ from optsweep.terminal import replace_what_cannot_be_shown
 SOON = 0.05
 """Seconds after which an interrupt comes again that nobody could hear."""
 
+
 def main() -> None:
     """Entry point."""
     arguments = sys.argv[1:]

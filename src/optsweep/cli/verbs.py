@@ -17,6 +17,7 @@ from optsweep.errors import UserError
 
 
 def report(arguments: Sequence[str]) -> None:
+    """Write the report of one or several sweeps again."""
     parser = Parser("optsweep report", description="Write the report of one or several sweeps again.")
     parser.add_argument("--storage", default=Arm.storage)
     parser.add_argument("--tracking-uri", default=tracking_address())
@@ -36,6 +37,7 @@ def report(arguments: Sequence[str]) -> None:
 
 
 def status(arguments: Sequence[str]) -> None:
+    """How far a sweep is."""
     parser = Parser("optsweep status", description="How far a sweep is, who is at work, and the last error.")
     parser.add_argument("sweep", metavar="NAME")
     parser.add_argument("--storage", default=Arm.storage)

@@ -90,8 +90,10 @@ def _sweeps() -> Iterator[Choice]:
     shipped = {_stem(file): file for file in files("optsweep.sweeps").iterdir() if file.name.endswith(".yaml")}
     own = {path.stem: path for path in Path("sweeps").glob("*.yaml") if path.stem not in shipped}
     for name in sorted({*shipped, *own}):
-        yield Choice(name, said_in(shipped[name])) if name in shipped else Choice(
-            name, said_in(own[name]), str(own[name])
+        yield (
+            Choice(name, said_in(shipped[name]))
+            if name in shipped
+            else Choice(name, said_in(own[name]), str(own[name]))
         )
 
 

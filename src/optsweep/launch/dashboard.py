@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import socket
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from socketserver import ThreadingMixIn
@@ -57,7 +58,9 @@ def show_studies(
     page = f"http://{LOCAL_HOST}:{found}/dashboard"
     tell(f"{page}\nCtrl-C ends it")
     browse(page)
-    _serve(listening, ReadOnly(wsgi(shown), (f"{LOCAL_HOST}:{found}", f"localhost:{found}")))
+    app = ReadOnly(wsgi(shown), (f"{LOCAL_HOST}:{found}", f"localhost:{found}"))
+    with server_of(listening, app) as server, suppress(KeyboardInterrupt):
+        server.serve_forever()
 
 
 # -- the studies -----------------------------------------------------------------------------------------------------
@@ -205,15 +208,12 @@ class _Quiet(WSGIRequestHandler):
         """Nothing: the terminal has the address."""
 
 
-def _serve(listening: socket.socket, app: WSGIApplication) -> None:
-    """Until the user ends it."""
+def server_of(listening: socket.socket, app: WSGIApplication) -> WSGIServer:
+    """A server of the app on a socket that listens already."""
     host, port = listening.getsockname()[:2]
-    with _Server((host, port), _Quiet, bind_and_activate=False) as server:
-        server.socket.close()
-        server.socket, server.server_name, server.server_port = listening, host, port
-        server.setup_environ()
-        server.set_app(app)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            pass
+    server = _Server((host, port), _Quiet, bind_and_activate=False)
+    server.socket.close()
+    server.socket, server.server_name, server.server_port = listening, host, port
+    server.setup_environ()
+    server.set_app(app)
+    return server

@@ -183,7 +183,9 @@ def _cost(planned: Planned, arms: Sequence[ArmProgress], workers: int) -> str:
     count = f"{sum(left.values()):,}{'+' if any(arm.may_grow for arm in arms) else ''}"
     trials = f"{count} {'trial' if count == '1' else 'trials'}"
     text = f"held against {planned.baseline}; " if planned.baseline else ""
-    text += f"{trials} of {least:,}{'' if least == most else f' to {most:,}'} steps {'is' if count == '1' else 'are'} left"
+    text += (
+        f"{trials} of {least:,}{'' if least == most else f' to {most:,}'} steps {'is' if count == '1' else 'are'} left"
+    )
     if left.keys() <= planned.trial_seconds.keys():
         seconds = sum(number * planned.trial_seconds[label] for label, number in left.items()) / workers
         text += f", about {_duration(max(seconds, 1.0))} of training by {plural(workers, 'worker')} ({planned.basis})"

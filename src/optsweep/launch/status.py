@@ -188,9 +188,7 @@ def status_of(storage: str, sweep: str) -> SweepStatus:
     phases = tuple(_phases(studies))
     planned = [phase.planned for phase in phases]
     total = None if None in planned else sum(count for count in planned if count is not None)
-    return SweepStatus(
-        phases, total, seconds, tuple(studies.signs_of_life(LEASE_SECONDS)), _last_error(trials)
-    )
+    return SweepStatus(phases, total, seconds, tuple(studies.signs_of_life(LEASE_SECONDS)), _last_error(trials))
 
 
 def _planned(studies: Studies, arm: str) -> Mapping[Phase, int]:
