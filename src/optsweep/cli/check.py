@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
-from optsweep.cli.parser import Parser, of_sweep
+from optsweep.cli.parser import Parser, of_sweep, say_json
 from optsweep.config.compose import axes_of, cells, check_overrides
 from optsweep.config.door import arm_of
 from optsweep.config.sections import NUM_WORKERS
@@ -17,10 +17,15 @@ from optsweep.config.sections import NUM_WORKERS
 
 def check(arguments: Sequence[str]) -> None:
     """Try what a sweep of these keys would do; exit code 1 if something would fail."""
-    parser = Parser("optsweep check", description="Try a sweep before it is started: the keys are those of a sweep.")
+    parser = Parser(
+        "optsweep check",
+        usage="optsweep check [--seconds SECONDS] [--json] KEY=VALUE …",
+        description="Try a sweep before it is started: the keys are those of a sweep.",
+    )
     parser.add_argument(
         "--seconds", type=float, help="after which no further optimizer of the catalogue is begun (120)"
     )
+    parser.add_argument("--json", action="store_true", help="for machines")
     options, rest = parser.parse_known_args(arguments)
     sweep = of_sweep(rest)
     check_overrides(sweep.overrides)
@@ -32,9 +37,10 @@ def check(arguments: Sequence[str]) -> None:
     arms = [arm_of(config, axes) for config in configs]
     workers = NUM_WORKERS("hydra.launcher.workers", OmegaConf.select(configs[0], "hydra.launcher.workers"))
     from optsweep import api
+    from optsweep.launch.checked import plain
 
     with Console(stderr=True).status("") as status:
         found = api.check(arms, workers=workers, seconds=options.seconds, tell=lambda what: status.update(escape(what)))
-    print(found)
+    say_json(plain(found)) if options.json else print(found)
     if not found.ok:
         raise SystemExit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from hydra_plugins.optsweep.local_launcher import LocalLauncher
 from optsweep.address import STORAGE_KEY, TRACKING_KEY
 from optsweep.checks import flag, shown
+from optsweep.cli.completion import completions
 from optsweep.cli.parser import of_sweep
-from optsweep.cli.verbs import VERBS
+from optsweep.cli.table import VERBS
 from optsweep.command import Command
 from optsweep.config.compose import axes_of, check_overrides, compose, register
 from optsweep.config.door import arm_of
@@ -86,6 +88,9 @@ def _hydra(arguments: list[str]) -> None:
     """Compose the command's first cell, to know what its jobs share; then Hydra runs them, or does as it is told."""
     register(LocalLauncher)
     parsed = of_sweep(arguments)
+    if parsed.shell_completion and parsed.overrides == ["query=bash"]:
+        print(" ".join(completions(os.environ.get("COMP_LINE", ""), _completed_by_hydra)))
+        return
     if arguments and parsed.overrides[:1] == arguments[:1] and "=" not in arguments[0] and arguments[0][0] not in "~+":
         raise UserError(
             f"{shown(arguments[0])}: no such verb{nearest(arguments[0], VERBS)}; there are {', '.join(VERBS)}"
@@ -112,6 +117,14 @@ def _hydra(arguments: list[str]) -> None:
         _main(command)
     else:
         _among_strangers(command, config)
+
+
+def _completed_by_hydra(line: str) -> list[str]:
+    """What Hydra makes of a command line's last word."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()), _variables(COMP_LINE=line):
+        _main(Command(("-sc", "query=bash", "sweep.name=completion"), ()))
+    return said.getvalue().split()
 
 
 def _check_hydra(config: DictConfig) -> None:
@@ -193,13 +206,22 @@ def _without_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str
 @contextlib.contextmanager
 def _replaced(arguments: Sequence[str], **variables: str) -> Iterator[None]:
     """Other arguments and environment variables for what is called inside."""
-    argv, before = sys.argv, {name: os.environ.get(name) for name in variables}
-    sys.argv = ["optsweep", *arguments]
+    argv, sys.argv = sys.argv, ["optsweep", *arguments]
+    try:
+        with _variables(**variables):
+            yield
+    finally:
+        sys.argv = argv
+
+
+@contextlib.contextmanager
+def _variables(**variables: str) -> Iterator[None]:
+    """Other environment variables for what is called inside."""
+    before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
         yield
     finally:
-        sys.argv = argv
         for name, value in before.items():
             os.environ.pop(name)
             if value is not None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-from collections.abc import Sequence
-from typing import NoReturn
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 
@@ -30,3 +33,19 @@ def of_sweep(arguments: Sequence[str]) -> argparse.Namespace:
     except SystemExit:
         line = said.getvalue().strip().splitlines()[-1:]
         raise UserError(" ".join(line).partition("error: ")[2] or "the arguments can't be read") from None
+
+
+def say_json(content: Any) -> None:
+    """Print it, for machines: what is no number is null, since JSON has no others."""
+    sys.stdout.write(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    """The same with None for floats that aren't finite, strings for keys."""
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    if isinstance(content, Mapping):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return content

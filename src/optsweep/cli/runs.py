@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from optsweep.address import tracking_address
-from optsweep.cli.parser import Parser
+from optsweep.cli.parser import Parser, say_json
 from optsweep.errors import UserError
 
 
@@ -14,6 +14,7 @@ def judge(arguments: Sequence[str]) -> None:
     """Judge the runs of a CSV or of an MLflow experiment."""
     options = _parser().parse_args(arguments)
     from optsweep import api
+    from optsweep.report.judged.write import plain
 
     report = api.judge(
         options.source,
@@ -38,7 +39,7 @@ def judge(arguments: Sequence[str]) -> None:
         names=options.names,
         where=tuple(_condition(text) for text in options.where),
     )
-    print(report.summary)
+    say_json(plain(report)) if options.json else print(report.summary)
 
 
 def verify(arguments: Sequence[str]) -> None:
@@ -50,18 +51,20 @@ def verify(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--tolerance", type=float, help="relative difference of a loss that still agrees (default: 1e-3)"
     )
+    parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args(arguments)
     from optsweep import api
+    from optsweep.launch.verify import plain
 
     found = api.verify(options.results, options.share, options.seed, options.tolerance)
-    print(found.summary)
+    say_json(plain(found)) if options.json else print(found.summary)
     if not found.agree:
         raise SystemExit(1)
 
 
 def show(arguments: Sequence[str]) -> None:
     """Print the verdict of a sweep again."""
-    parser = Parser("optsweep show", description="Print the verdict of a sweep again; --json: docs/own-model.md.")
+    parser = Parser("optsweep show", description="Print the verdict of a sweep again; --json: optsweep docs own-model.")
     parser.add_argument("sweep", metavar="NAME", help="of a sweep, or a results.json")
     parser.add_argument("--json", action="store_true", help="for machines, best settings included")
     parser.add_argument("--tracking-uri")
@@ -75,7 +78,7 @@ def show(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("optsweep judge", description="Judge runs that something else made: see docs/judge.md.")
+    parser = Parser("optsweep judge", description="Judge runs that something else made: see optsweep docs judge.")
     add = parser.add_argument
     add("source", metavar="RUNS", help="a CSV (also a W&B export of the table or of a chart), or mlflow:EXPERIMENT")
     add("--arm", required=True, metavar="COLUMN", help="who is compared")
@@ -98,6 +101,7 @@ def _parser() -> Parser:
     add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="only such rows")
     add("--out", type=Path, help="folder (default: reports/NAME)")
     add("--tracking-uri", default=tracking_address())
+    add("--json", action="store_true", help="for machines; all numbers are in the report's results.json")
     return parser
 
 

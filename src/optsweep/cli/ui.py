@@ -14,15 +14,16 @@ def ui(arguments: Sequence[str]) -> None:
     """Serve the store, and say and show where the sweep is in it."""
     parser = Parser("optsweep ui", description="Browse a sweep, or all of them, in MLflow; Ctrl-C ends it.")
     parser.add_argument("sweep", nargs="?", metavar="NAME", help="of a sweep (default: the only one, or the list)")
+    parser.add_argument("--optuna", action="store_true", help="the searches in Optuna's dashboard (extra dashboard)")
     parser.add_argument("--port", type=int, default=5000, help="on 127.0.0.1, or the next free one (default: 5000)")
     parser.add_argument("--no-browser", action="store_true", help="say the address only")
     parser.add_argument("--live", action="store_true", help="its report instead, growing while it runs")
-    parser.add_argument("--storage", default=Arm.storage, help="of its studies, for --live")
     parser.add_argument("--tracking-uri", default=tracking_address())
+    parser.add_argument("--storage", default=Arm.storage, help="of the studies, for --live and --optuna")
     options = parser.parse_args(arguments)
-    if options.live and options.sweep is None:
-        raise UserError("ui: --live needs the NAME of a sweep")
-    from optsweep.launch.ui import open_browser, show
+    if options.live and (options.optuna or options.sweep is None):
+        raise UserError("ui: --live needs the NAME of a sweep, and goes without --optuna")
+    from optsweep.launch.ui import open_browser
 
     browse = (lambda address: None) if options.no_browser else open_browser
     if options.live:
@@ -30,6 +31,16 @@ def ui(arguments: Sequence[str]) -> None:
         from optsweep.launch.watching import Watching
 
         watching = Watching(options.storage, options.tracking_uri, options.sweep)
-        serve(watching, options.port, lambda line: print(line, flush=True), browse)
-        return
-    show(options.tracking_uri, options.sweep, options.port, lambda line: print(line, flush=True), browse)
+        serve(watching, options.port, _tell, browse)
+    elif options.optuna:
+        from optsweep.launch.dashboard import show_studies
+
+        show_studies(options.storage, options.sweep, options.port, _tell, browse)
+    else:
+        from optsweep.launch.ui import show
+
+        show(options.tracking_uri, options.sweep, options.port, _tell, browse)
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)

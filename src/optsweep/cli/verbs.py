@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,17 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from optsweep.address import tracking_address
-from optsweep.cli.check import check
-from optsweep.cli.new import new
-from optsweep.cli.parser import Parser
-from optsweep.cli.runs import judge, show, verify
-from optsweep.cli.ui import ui
-from optsweep.cli.watch import watch
+from optsweep.cli.parser import Parser, say_json
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 
 
-def _report(arguments: Sequence[str]) -> None:
+def report(arguments: Sequence[str]) -> None:
+    """Write the report of one or several sweeps again."""
     parser = Parser("optsweep report", description="Write the report of one or several sweeps again.")
     parser.add_argument("--storage", default=Arm.storage)
     parser.add_argument("--tracking-uri", default=tracking_address())
@@ -41,34 +36,44 @@ def _report(arguments: Sequence[str]) -> None:
         raise UserError(f"--out: {out} can't be written ({error})") from None
 
 
-def _status(arguments: Sequence[str]) -> None:
+def status(arguments: Sequence[str]) -> None:
+    """How far a sweep is."""
     parser = Parser("optsweep status", description="How far a sweep is, who is at work, and the last error.")
     parser.add_argument("sweep", metavar="NAME")
     parser.add_argument("--storage", default=Arm.storage)
+    parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args(arguments)
     from optsweep import api
-    from optsweep.launch.status import status_table
+    from optsweep.launch.status import plain, status_table
 
     found = api.status(options.storage, options.sweep)
+    if options.json:
+        say_json(plain(options.sweep, found))
+        return
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(status_table(options.sweep, found.phases))
     for line in found.lines():
         console.print(line, soft_wrap=True)
 
 
-def _suggest(arguments: Sequence[str]) -> None:
+def suggest(arguments: Sequence[str]) -> None:
+    """Suggested values of an arm."""
+    parser = Parser(
+        "optsweep suggest",
+        usage="optsweep suggest [--json] KEY=VALUE …",
+        description="Suggested learning rates, warm-up and weight decay with their sources; keys as of a sweep.",
+    )
+    parser.add_argument("--json", action="store_true", help="for machines")
+    options, overrides = parser.parse_known_args(arguments)
     from optsweep import api
     from optsweep.config.compose import check_overrides, compose
     from optsweep.config.door import arm_of
 
-    as_json = "--json" in arguments
-    overrides = [argument for argument in arguments if argument != "--json"]
     check_overrides(overrides)
     arm = arm_of(compose([*overrides, "sweep.name=suggest"]))
     found = api.suggest(arm)
-    if as_json:
-        content = {"facts": asdict(found.facts), "suggestions": [asdict(s) for s in found.suggestions]}
-        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    if options.json:
+        say_json({"facts": asdict(found.facts), "suggestions": [asdict(s) for s in found.suggestions]})
         return
     title = f"{arm.optimizer.name} + {arm.schedule.name} on {arm.task.name}"
     table = Table(title=title, title_justify="left", show_lines=True)
@@ -82,7 +87,7 @@ def _suggest(arguments: Sequence[str]) -> None:
     sys.stdout.write(f"task facts: {known}\n")
 
 
-def _retry(arguments: Sequence[str]) -> Sequence[str] | None:
+def retry(arguments: Sequence[str]) -> Sequence[str] | None:
     """Free what was given up, and go on with the sweep's own command, where it is known whole."""
     parser = Parser("optsweep retry", description="Run again what a sweep has given up.")
     parser.add_argument("sweep", metavar="NAME")
@@ -98,7 +103,7 @@ def _retry(arguments: Sequence[str]) -> Sequence[str] | None:
     return freed.arguments if freed.failures and freed.arguments else None
 
 
-def _sync(arguments: Sequence[str]) -> Sequence[str] | None:
+def sync(arguments: Sequence[str]) -> Sequence[str] | None:
     """Deliver what waits, and write the report by the sweep's own command, where that is known whole."""
     parser = Parser("optsweep sync", description="Deliver trials that wait for the tracking store, and report.")
     parser.add_argument("sweep", metavar="NAME")
@@ -120,20 +125,3 @@ def _sync(arguments: Sequence[str]) -> Sequence[str] | None:
     else:
         print(api.report(options.tracking_uri, [options.sweep], storage=options.storage).summary)
     return None
-
-
-VERBS: Mapping[str, Callable[[Sequence[str]], Sequence[str] | None]] = {
-    "report": _report,
-    "retry": _retry,
-    "status": _status,
-    "suggest": _suggest,
-    "sync": _sync,
-    "check": check,
-    "judge": judge,
-    "new": new,
-    "verify": verify,
-    "show": show,
-    "ui": ui,
-    "watch": watch,
-}
-"""What each does with its arguments; what it returns is a command line to go on with."""

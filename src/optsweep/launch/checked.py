@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -89,6 +90,14 @@ class Checked:
             yield from _listed("This would fail", self.findings)
         else:
             yield "Nothing was found that would fail."
+
+
+def plain(found: Checked) -> dict[str, Any]:
+    """What `optsweep check --json` prints. Keys are only ever added."""
+    cost = None
+    if found.cost is not None:
+        cost = {"trials": found.cost.trials, "seconds": found.cost.seconds, **asdict(found.cost)}
+    return {"ok": found.ok, **asdict(replace(found, cost=None)), "cost": cost}
 
 
 def _listed(title: str, lines: Sequence[str]) -> Iterator[RenderableType]:

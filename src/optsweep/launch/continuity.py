@@ -40,6 +40,22 @@ def _settings(arm: Arm, built: Description) -> dict[str, Any]:
     return found
 
 
+def seconds_before(studies: Studies, arms: Sequence[Arm], built: Sequence[Description]) -> dict[str, tuple[int, float]]:
+    """How many trials of an arm's settings any sweep in the storage had, and the mean seconds of one, by arm."""
+    held = [(_trained_as(found.note), found) for found in studies.earlier([arm.name for arm in arms], CONTENT)]
+    times = {}
+    for arm, b in zip(arms, built, strict=True):
+        same = [found for content, found in held if content == _trained_as(_settings(arm, b))]
+        if count := sum(found.count for found in same):
+            times[arm.name] = count, sum(found.count * found.seconds for found in same) / count
+    return times
+
+
+def _trained_as(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides how long a trial takes."""
+    return {key: value for key, value in content.items() if key.startswith(("task.", "optimizer.", "trainer."))}
+
+
 @dataclass(frozen=True)
 class BegunArm:
     """What an arm's trials have had where its config leaves it open."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from optsweep.config.arm import Arm
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
+from optsweep.launch.events import Planned
+from optsweep.launch.fit import FittedLanes
+from optsweep.report.wording import plural
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,29 @@ def cost_of(arm: Arm, label: str, ms_per_step: float | None, rungs: int, evaluat
         low, high = (n * trial + test for n, test in zip((least, most), tests, strict=True))
         seconds = low, high
     return ArmCost(label, (least, most), arm.trainer.steps, seconds)
+
+
+def foreseen(
+    arms: Sequence[Arm],
+    labels: Mapping[str, str],
+    fitted: Mapping[str, FittedLanes],
+    before: Mapping[str, tuple[int, float]],
+    baseline: str,
+) -> Planned:
+    """What a sweep will train: timed by trials of the same settings before, or by steps that were tried for lanes."""
+    steps = [arm.trainer.steps for arm in arms]
+    seconds = {labels[arm.name]: _trial_seconds(arm, fitted[arm.name], before) for arm in arms}
+    earlier = sum(count for count, _ in before.values())
+    return Planned(
+        baseline if len(arms) > 1 else "",
+        (min(steps), max(steps)),
+        {label: found for label, found in seconds.items() if found is not None},
+        f"as {plural(earlier, 'such trial')} took before" if earlier else "by steps that were timed now",
+    )
+
+
+def _trial_seconds(arm: Arm, fitted: FittedLanes, before: Mapping[str, tuple[int, float]]) -> float | None:
+    """Of a trial, as far as anything is known of it."""
+    if arm.name in before:
+        return before[arm.name][1]
+    return arm.trainer.steps * fitted.times.one / 1000 / fitted.speedup if fitted.times.one else None

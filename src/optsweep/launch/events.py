@@ -7,7 +7,7 @@ terminal, in a log, in a notebook).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,16 @@ class Note:
     """Something that the user should know before training starts."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is going to be trained; how much of it is left follows with the state of the arms."""
+
+    baseline: str  # label of the arm that others are held against; empty: there is one arm
+    steps: tuple[int, int]  # of a trial, at least and at most
+    trial_seconds: Mapping[str, float]  # that a trial of an arm takes, by its label, where anything is known of it
+    basis: str  # of that, in words
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ class Trained:
     """Training is over; timing and summaries follow."""
 
 
-Event = Note | Started | Progressed | TrialEnded | RepeatEnded | PageWritten | Stopped | Trained
+Event = Note | Planned | Started | Progressed | TrialEnded | RepeatEnded | PageWritten | Stopped | Trained
 Observer = Callable[[Event], None]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -37,13 +38,28 @@ class PhaseStatus:
     pruned: int
     crashed: int
     best: float | None  # validation loss; None: no trial has one yet
+    planned: int | None = None  # trials; None: `auto` decides, or nobody has said yet
 
     @property
-    def others(self) -> str:
-        """ "2 running, 1 diverged": what there is besides trials that are done and well."""
-        counts = {"running": self.running, "waiting": self.waiting, "diverged": self.diverged, "pruned": self.pruned}
-        crashes = [f"{self.crashed} crash{'' if self.crashed == 1 else 'es'}"] if self.crashed else []
-        return ", ".join([f"{count} {what}" for what, count in counts.items() if count] + crashes)
+    def progress(self) -> str:
+        """ "8/16", or "8" where nobody knows of how many."""
+        return str(self.done) if self.planned is None else f"{self.done}/{self.planned}"
+
+
+def others(found: Sequence[PhaseStatus]) -> str:
+    """ "2 running, 1 diverged": what phases have besides trials that are done and well."""
+    counts = {key: sum(of(phase) for phase in found) for key, of in _BESIDE.items()}
+    said = [f"{count} {what}" for what, count in counts.items() if count]
+    crashed = sum(phase.crashed for phase in found)
+    return ", ".join([*said, f"{crashed} crash{'' if crashed == 1 else 'es'}"] if crashed else said)
+
+
+_BESIDE: Mapping[str, Callable[[PhaseStatus], int]] = {
+    "running": lambda phase: phase.running,
+    "waiting": lambda phase: phase.waiting,
+    "diverged": lambda phase: phase.diverged,
+    "pruned": lambda phase: phase.pruned,
+}
 
 
 @dataclass(frozen=True)
@@ -120,21 +136,46 @@ def _word(key: str, value: str) -> str:
 
 
 def status_table(sweep: str, found: Sequence[PhaseStatus]) -> Table:
-    """How far each phase of each arm is, for a terminal of 80 columns."""
+    """How far each arm is, a row each, for a terminal of 80 columns."""
     table = Table(title=f"sweep {sweep}", title_justify="left", box=None)
-    table.add_column("arm", overflow="fold", max_width=40)
-    table.add_column("phase", no_wrap=True)
-    table.add_column("done", justify="right", no_wrap=True)
-    table.add_column("best loss", justify="right", no_wrap=True)
+    table.add_column("arm", overflow="fold", max_width=44)
+    for name in (*(phase.value for phase in Phase), "best loss"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("also")
-    arms = list(dict.fromkeys(row.arm for row in found))
-    names = dict(zip(arms, short_names(arms), strict=True))
-    before = ""
-    for row in found:
-        best = "–" if row.best is None else f"{row.best:.4f}"
-        table.add_row(names[row.arm] if row.arm != before else "", row.phase.value, str(row.done), best, row.others)
-        before = row.arm
+    for label, phases in by_arm(found).items():
+        best = min((phase.best for phase in phases if phase.best is not None), default=None)
+        progress = {phase.phase: phase.progress for phase in phases}
+        cells = [progress.get(phase, "–") for phase in Phase]
+        table.add_row(label, *cells, "–" if best is None else f"{best:.4f}", others(phases))
     return table
+
+
+def by_arm(found: Sequence[PhaseStatus]) -> Mapping[str, Sequence[PhaseStatus]]:
+    """The phases of each arm by its short name."""
+    arms = list(dict.fromkeys(phase.arm for phase in found))
+    names = short_names(arms)
+    return {name: [p for p in found if p.arm == arm] for arm, name in zip(arms, names, strict=True)}
+
+
+def plain(sweep: str, found: SweepStatus) -> dict[str, Any]:
+    """What `optsweep status --json` prints. Keys are only ever added."""
+    error = found.last_error
+    return {
+        "sweep": sweep,
+        "done": found.done,
+        "planned": found.planned,
+        "train_seconds": found.train_seconds,
+        "arms": [
+            {"name": phases[0].arm, "label": label, "phases": {phase.phase.value: _counts(phase) for phase in phases}}
+            for label, phases in by_arm(found.phases).items()
+        ],
+        "at_work": [asdict(sign) for sign in found.signs],
+        "last_error": None if error is None else {**asdict(error), "when": error.when.isoformat()},
+    }
+
+
+def _counts(phase: PhaseStatus) -> dict[str, Any]:
+    return {key: value for key, value in asdict(phase).items() if key not in ("arm", "phase")}
 
 
 def status_of(storage: str, sweep: str) -> SweepStatus:
@@ -145,21 +186,18 @@ def status_of(storage: str, sweep: str) -> SweepStatus:
     trials = [(arm, phase, trial) for arm, phase, n in every for trial in studies.trials(arm, phase, n)]
     seconds = sum(float(trial.user_attrs.get("train_seconds", 0.0)) for _, _, trial in trials)
     phases = tuple(_phases(studies))
-    return SweepStatus(
-        phases, _planned(studies, repeats), seconds, tuple(studies.signs_of_life(LEASE_SECONDS)), _last_error(trials)
-    )
+    planned = [phase.planned for phase in phases]
+    total = None if None in planned else sum(count for count in planned if count is not None)
+    return SweepStatus(phases, total, seconds, tuple(studies.signs_of_life(LEASE_SECONDS)), _last_error(trials))
 
 
-def _planned(studies: Studies, arms: Collection[str]) -> int | None:
-    """Trials of all arms; None where a number isn't fixed."""
-    total = 0
-    for arm in arms:
-        size = studies.note(arm, PLANNED)
-        if size is None or not all(isinstance(part, int) for part in size):
-            return None
-        trials, seeds, repeats = size
-        total += repeats * (trials + seeds)
-    return total
+def _planned(studies: Studies, arm: str) -> Mapping[Phase, int]:
+    """Trials of an arm's phases; of none where a number isn't fixed."""
+    size = studies.note(arm, PLANNED)
+    if size is None or not all(isinstance(part, int) for part in size):
+        return {}
+    trials, seeds, repeats = size
+    return {Phase.SEARCH: repeats * trials, Phase.CONFIRM: repeats * seeds}
 
 
 def _last_error(trials: Sequence[tuple[str, Phase, FrozenTrial]]) -> LastError | None:
@@ -178,6 +216,7 @@ def _last_error(trials: Sequence[tuple[str, Phase, FrozenTrial]]) -> LastError |
 def _phases(studies: Studies) -> Iterator[PhaseStatus]:
     """Every arm's phases, in order."""
     for arm, count in repeats_of(studies).items():
+        planned = _planned(studies, arm)
         for phase in Phase:
             found = [studies.history(arm, phase, 0, repeat) for repeat in range(count)]
             slots = [slot for history in found for slot in history.slots.values()]
@@ -191,6 +230,7 @@ def _phases(studies: Studies) -> Iterator[PhaseStatus]:
                 pruned=sum(slot.pruned for slot in slots),
                 crashed=sum(sum(history.attempts.values()) for history in found),
                 best=min((s.value for s in slots if s.value is not None and math.isfinite(s.value)), default=None),
+                planned=planned.get(phase),
             )
 
 
@@ -241,8 +281,13 @@ def forgive(storage: str, sweep: str) -> int:
         return sum(studies.forgive(seat, arm, repeat) for arm, count in repeats.items() for repeat in range(count))
 
 
+def check_there(storage: str) -> None:
+    """Raise UserError for a storage that isn't there: looking makes none."""
+    address = read_address("--storage", storage)
+    if not address.is_there:
+        raise UserError(f"--storage: there is no store at {address.file}; run a sweep first, or name another one")
+
+
 def _existing(storage: str, sweep: str) -> Studies:
-    file = read_address("--storage", storage).file
-    if file is not None and not file.is_file():
-        raise UserError(f"--storage: there is no store at {file}; run a sweep first, or name another one")
+    check_there(storage)
     return Studies.open(storage, sweep)

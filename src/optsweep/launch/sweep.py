@@ -18,14 +18,15 @@ from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
 from optsweep.errors import UserError
 from optsweep.launch.checkpoints import Checkpoints
-from optsweep.launch.continuity import check_history, note_content
+from optsweep.launch.continuity import check_history, note_content, seconds_before
+from optsweep.launch.cost import foreseen
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.decided import decide, remember
 from optsweep.launch.deferred import Deferred
 from optsweep.launch.describe import describe_arm, describe_chosen, describe_session, describe_sweep
 from optsweep.launch.description import Description
 from optsweep.launch.devices import deal
-from optsweep.launch.events import Note, Observer, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
+from optsweep.launch.events import Note, Observer, Planned, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
 from optsweep.launch.files import SweepFiles, sweep_files
 from optsweep.launch.home import of_known, show_views
 from optsweep.launch.inquiries import Asker, here
@@ -84,6 +85,7 @@ def run_sweep(
         opened = waiting(prepared.arms[0], lambda: _open(prepared, seat, files, command, observe))
         for text in opened.notes:
             observe(Note(text))
+        observe(_planned(prepared, opened))
         trained = _train(prepared, opened, begin, command, observe)
         with stopping_said(opened.planner.num_done(), command, observe):
             if prepared.pool is not None:
@@ -242,6 +244,14 @@ def _open(prepared: _Prepared, seat: Seat, files: SweepFiles, command: str, obse
     )
     said = notes([labels[arm.name] for arm in arms], [its.algorithm for its in known], [its.warnings for its in known])
     return _Opened(tracker, run, plan, jobs, planner, seat, files, [*said, *planner.out_of_sight()])
+
+
+def _planned(prepared: _Prepared, opened: _Opened) -> Planned:
+    """What is going to be trained, and what is known of its cost."""
+    arms, known, labels = prepared.arms, prepared.known, prepared.labels
+    fitted = {arm.name: its.fitted for arm, its in zip(arms, known, strict=True)}
+    before = seconds_before(prepared.studies, arms, known)
+    return foreseen(arms, labels, fitted, before, labels.get(opened.plan.baseline, opened.plan.baseline))
 
 
 def _train(prepared: _Prepared, opened: _Opened, begin: float, command: str, observe: Observer) -> int:

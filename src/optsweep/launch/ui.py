@@ -126,10 +126,14 @@ def listen(port: int) -> socket.socket:
 
 def open_browser(address: str) -> None:
     """Show it where there is a browser, and a screen for it: not in the terminal that this runs in."""
-    screen = sys.platform in ("win32", "darwin") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
-    if screen:
+    if has_screen():
         with suppress(webbrowser.Error):
             webbrowser.open(address)
+
+
+def has_screen() -> bool:
+    """Whether there is a screen that a browser could show itself on."""
+    return sys.platform in ("win32", "darwin") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
 def _serve(address: Address, listening: socket.socket, where: str, ready: Callable[[], None]) -> None:

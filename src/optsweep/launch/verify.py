@@ -6,7 +6,7 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,12 @@ class Verified:
         said += f", {len(self.disagreeing)} don't agree" if self.disagreeing else ""
         lines = [f"{said}.", *(f"Elsewhere: {text}." for text in self.elsewhere), *map(str, self.disagreeing)]
         return "\n".join(lines)
+
+
+def plain(found: Verified) -> dict[str, Any]:
+    """What `optsweep verify --json` prints. Keys are only ever added."""
+    reruns = [{**asdict(rerun), "difference": rerun.difference} for rerun in found.reruns]
+    return {"agree": found.agree, **asdict(found), "reruns": reruns, "summary": found.summary}
 
 
 def verify(results: Path, share: float = 0.1, seed: int = 0, tolerance: float = TOLERANCE) -> Verified:

@@ -27,10 +27,8 @@ def usable_storage(url: str) -> RDBStorage:
     except UserError:
         raise
     except Exception as error:
-        reason = first_line(error)
-        raise UserError(
-            f"tracking.storage: {without_secrets(url)} can't be opened: {without_secrets(reason)}"
-        ) from None
+        reason = without_secrets(first_line(error))
+        raise UserError(f"{STORAGE_KEY}: {without_secrets(url)} can't be opened: {reason}") from None
 
 
 def open_storage(url: str) -> RDBStorage:

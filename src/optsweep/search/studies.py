@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from optsweep.search.earlier import EarlierTrials, earlier_trials
 from optsweep.search.history import NO_HISTORY, History, read_history
 from optsweep.search.ownership import (
     TRIALS,
@@ -252,6 +253,10 @@ class Studies:
         running = any(trial.state is TrialState.RUNNING for trial in trials)
         leases = self._ownership.leases(study) if running else {}
         return read_history(trials, leases, retries, self._reader.slot)
+
+    def earlier(self, arms: Sequence[str], key: str) -> list[EarlierTrials]:
+        """Trials that arms by these names had in any sweep, with a note of each."""
+        return earlier_trials(self._engine, arms, key)
 
     def signs_of_life(self, lease_seconds: float) -> list[Sign]:
         """Who plans the sweep and who trains for it; a trial's lease is renewed for `lease_seconds`."""

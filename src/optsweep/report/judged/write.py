@@ -58,6 +58,17 @@ class JudgedReport:
         )
 
 
+def plain(report: JudgedReport) -> dict[str, Any]:
+    """What `optsweep judge --json` prints. Keys are only ever added."""
+    return {
+        "report": str(report.index),
+        "results": str(report.index.with_name("results.json")),
+        "verdict": sayings.headline(report.judgement),
+        "conditions": list(sayings.conditions(report.judgement)),
+        "comparisons": list(report.sentences),
+    }
+
+
 def write_judgement(table: RunTable, question: Question, out: Path, source: str) -> JudgedReport:
     """Judge the rows and write the folder `out`. Raises UserError before anything is written."""
     judgement = judge(gather(table, question), question)

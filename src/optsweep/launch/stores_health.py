@@ -1,0 +1,96 @@
+"""Whether the two stores can be opened, and of which version they are. Looks only: one that isn't there isn't made."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+
+from sqlalchemy import create_engine, func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, read_address
+from optsweep.errors import UserError, first_line, without_secrets
+from optsweep.launch.doctor import Finding, Health
+from optsweep.search.overview import STUDIES
+from optsweep.tracking.store import SERVER_TIMEOUT, check_usable
+
+CURRENT, OLDER, NEWER = "as here", "older: the next sweep adds to it", "newer than what is installed here"
+
+
+def examine_tracking(uri: str) -> Finding:
+    """MLflow's store."""
+    try:
+        address = read_address(TRACKING_KEY, uri)
+        if not address.is_there:
+            return _absent(TRACKING_KEY, address)
+        check_usable(address)
+        if address.is_server:
+            return Finding(Health.OK, TRACKING_KEY, f"{address.shown} answers, MLflow {_server_version(address)}")
+        return _of_database(address, *_mlflow_revisions(), "MLflow's tables")
+    except UserError as error:
+        return Finding(Health.FAIL, TRACKING_KEY, str(error).removeprefix(f"{TRACKING_KEY}: "))
+
+
+def examine_storage(url: str) -> Finding:
+    """Optuna's storage."""
+    try:
+        address = read_address(STORAGE_KEY, url)
+        if not address.is_there:
+            return _absent(STORAGE_KEY, address)
+        check_usable(address)
+        return _of_database(address, *_optuna_revisions(), "Optuna's tables", count=True)
+    except UserError as error:
+        return Finding(Health.FAIL, STORAGE_KEY, str(error).removeprefix(f"{STORAGE_KEY}: "))
+
+
+def _absent(key: str, address: Address) -> Finding:
+    address.check_usable()
+    return Finding(Health.OK, key, f"{address.shown}: none yet, the first sweep makes it")
+
+
+def _of_database(address: Address, head: str, known: list[str], whose: str, *, count: bool = False) -> Finding:
+    """The version of the tables in a database, held against what the installed package knows."""
+    engine = create_engine(address.text)
+    try:
+        with engine.connect() as connection:
+            found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            studies = connection.execute(select(func.count()).select_from(STUDIES)).scalar() if count else None
+    except SQLAlchemyError as error:
+        said = without_secrets(first_line(error.__cause__ or error))[:200]
+        return Finding(Health.FAIL, address.key, f"{address.shown} can't be read: {said}")
+    finally:
+        engine.dispose()
+    state = CURRENT if found == head else OLDER if found in known else NEWER
+    health = Health.FAIL if state is NEWER else Health.OK
+    also = "" if studies is None else f", {studies:,} studies"
+    return Finding(health, address.key, f"{address.shown}: {whose} {found}, {state}{also}")
+
+
+def _mlflow_revisions() -> tuple[str, list[str]]:
+    """The version of the installed MLflow's tables, and all before."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+
+    scripts = ScriptDirectory.from_config(_get_alembic_config(db_url=""))
+    return str(scripts.get_heads()[0]), [script.revision for script in scripts.walk_revisions()]
+
+
+def _optuna_revisions() -> tuple[str, list[str]]:
+    """The same of Optuna's, which it tells of a storage only."""
+    from optuna.storages import RDBStorage
+
+    storage = RDBStorage("sqlite://", skip_compatibility_check=True)  # in memory
+    try:
+        return storage.get_head_version(), storage.get_all_versions()
+    finally:
+        storage.engine.dispose()
+
+
+def _server_version(address: Address) -> str:
+    """As the server tells it."""
+    try:
+        with urllib.request.urlopen(f"{address.text}/version", timeout=SERVER_TIMEOUT) as answer:
+            said = answer.read(100).decode(errors="replace").strip()
+    except OSError:
+        return "of an unknown version"
+    return json.loads(said) if said.startswith('"') else said

@@ -1,0 +1,42 @@
+"""How long trials of an arm took before, in any sweep of a storage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel
+from optuna.trial import TrialState
+from sqlalchemy import Engine, Float, cast, func, or_, select
+
+from optsweep.search.ownership import TRIALS, USER_ATTRIBUTES
+
+STUDIES, NOTES = StudyModel.__table__, StudyUserAttributeModel.__table__
+
+
+@dataclass(frozen=True)
+class EarlierTrials:
+    """The trials of a search that ran to their end."""
+
+    note: Any  # what was noted of their arm
+    count: int
+    seconds: float  # of training, by the mean trial
+
+
+def earlier_trials(engine: Engine, arms: Sequence[str], key: str) -> list[EarlierTrials]:
+    """Those of arms by these names, with a note of each, by one query."""
+    took = cast(USER_ATTRIBUTES.c.value_json, Float)
+    query = (
+        select(NOTES.c.value_json, func.count(), func.avg(took))
+        .select_from(STUDIES)
+        .join(NOTES, (NOTES.c.study_id == STUDIES.c.study_id) & (NOTES.c.key == key))
+        .join(TRIALS, (TRIALS.c.study_id == STUDIES.c.study_id) & (TRIALS.c.state == TrialState.COMPLETE))
+        .join(USER_ATTRIBUTES, USER_ATTRIBUTES.c.trial_id == TRIALS.c.trial_id)
+        .where(USER_ATTRIBUTES.c.key == "train_seconds")
+        .where(or_(*(STUDIES.c.study_name.endswith(f" | {arm} | search", autoescape=True) for arm in arms)))
+        .group_by(STUDIES.c.study_id, NOTES.c.value_json)
+    )
+    with engine.connect() as connection:
+        return [EarlierTrials(json.loads(note), count, seconds) for note, count, seconds in connection.execute(query)]
