@@ -1,0 +1,25 @@
+"""The verbs `work` and `move`: a sweep over several machines, and from files to servers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optsweep.address import tracking_address
+from optsweep.cli.parser import Parser
+from optsweep.config.arm import Arm
+
+
+def work(arguments: Sequence[str]) -> None:
+    """Train for a sweep that another process plans."""
+    parser = Parser("optsweep work", description="Further workers for a sweep, on any machine that reaches its stores.")
+    parser.add_argument("sweep", metavar="NAME", help="of a sweep whose own command runs, or ran, elsewhere")
+    parser.add_argument("--storage", default=Arm.storage, help="of the studies: the sweep's tracking.storage")
+    parser.add_argument("--tracking-uri", default=tracking_address(), help="of the runs: the sweep's tracking.uri")
+    parser.add_argument("--workers", type=int, help="(default: one per trainer.threads cores, or per GPU)")
+    options = parser.parse_args(arguments)
+    from optsweep.launch.elsewhere import work_elsewhere
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    work_elsewhere(options.storage, options.tracking_uri, options.sweep, options.workers, say)
