@@ -19,7 +19,24 @@ def work(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     from optsweep.launch.elsewhere import work_elsewhere
 
-    def say(line: str) -> None:
-        print(line, flush=True)
+    work_elsewhere(options.storage, options.tracking_uri, options.sweep, options.workers, _say)
 
-    work_elsewhere(options.storage, options.tracking_uri, options.sweep, options.workers, say)
+
+def move(arguments: Sequence[str]) -> None:
+    """Take a sweep to other stores."""
+    parser = Parser("optsweep move", description="Take a sweep that nobody works on to other stores, and go on there.")
+    parser.add_argument("sweep", metavar="NAME")
+    parser.add_argument("--storage", default=Arm.storage, help="where its studies are")
+    parser.add_argument("--tracking-uri", default=tracking_address(), help="where its runs are")
+    parser.add_argument("--to-storage", required=True, help="a database: sqlite:///PATH, postgresql+psycopg://…")
+    parser.add_argument("--to-tracking-uri", required=True, help="an MLflow server, or a database")
+    options = parser.parse_args(arguments)
+    from optsweep.launch.moving import Stores
+    from optsweep.launch.moving import move as moved
+
+    source = Stores(options.storage, options.tracking_uri)
+    moved(options.sweep, source, Stores(options.to_storage, options.to_tracking_uri), _say)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -16,7 +16,7 @@ from optsweep.cli.check import check
 from optsweep.cli.new import new
 from optsweep.cli.parser import Parser
 from optsweep.cli.runs import judge, show, verify
-from optsweep.cli.servers import work
+from optsweep.cli.servers import move, work
 from optsweep.cli.ui import ui
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
@@ -135,5 +135,6 @@ VERBS: Mapping[str, Callable[[Sequence[str]], Sequence[str] | None]] = {
     "show": show,
     "ui": ui,
     "work": work,
+    "move": move,
 }
 """What each does with its arguments; what it returns is a command line to go on with."""
