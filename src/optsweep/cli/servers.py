@@ -31,11 +31,11 @@ def move(arguments: Sequence[str]) -> None:
     parser.add_argument("--to-storage", required=True, help="a database: sqlite:///PATH, postgresql+psycopg://…")
     parser.add_argument("--to-tracking-uri", required=True, help="an MLflow server, or a database")
     options = parser.parse_args(arguments)
-    from optsweep.launch.moving import Stores
+    from optsweep.launch.moving import BothStores
     from optsweep.launch.moving import move as moved
 
-    source = Stores(options.storage, options.tracking_uri)
-    moved(options.sweep, source, Stores(options.to_storage, options.to_tracking_uri), _say)
+    source = BothStores(options.storage, options.tracking_uri)
+    moved(options.sweep, source, BothStores(options.to_storage, options.to_tracking_uri), _say)
 
 
 def _say(line: str) -> None:

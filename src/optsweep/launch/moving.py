@@ -39,7 +39,7 @@ _PLAIN = re.compile(r"[\w.:/\-]*")
 
 
 @dataclass(frozen=True)
-class Stores:
+class BothStores:
     """The two stores of a sweep."""
 
     storage: str = field(repr=False)
@@ -62,7 +62,7 @@ class Stores:
             if there and not address.is_there:
                 raise UserError(f"{address.key}: there is no store at {address.file}; name that of the sweep")
 
-    def is_same(self, other: Stores) -> bool:
+    def is_same(self, other: BothStores) -> bool:
         """Whether one of them is the other's too."""
         pairs = zip(self.addresses, other.addresses, strict=True)
         return any(_place(one) == _place(another) for one, another in pairs)
@@ -72,7 +72,7 @@ def _place(address: Address) -> Path | str:
     return address.text if address.file is None else address.file.resolve()
 
 
-def move(sweep: str, source: Stores, target: Stores, say: Say) -> None:
+def move(sweep: str, source: BothStores, target: BothStores, say: Say) -> None:
     """Move a sweep. Raises UserError, and the source is as it was, where somebody works on it or anything differs."""
     if source.is_same(target):
         raise UserError(f"--to-storage, --to-tracking-uri: sweep {sweep} is there already; name other stores, both")
@@ -116,7 +116,7 @@ def _check_nobody_trains(studies: Studies, sweep: str) -> None:
             raise UserError(f"sweep.name={sweep}: {sign.process} trains for this sweep; stop it, or wait for it")
 
 
-def _bring_runs(sweep: str, source: Stores, target: Stores, *, copied: bool) -> Experiment | None:
+def _bring_runs(sweep: str, source: BothStores, target: BothStores, *, copied: bool) -> Experiment | None:
     """Copy what is missing of the runs, and compare; None where an earlier call has set them aside already."""
     client = store.client(source.tracking_uri)
     try:
@@ -133,7 +133,7 @@ def _bring_runs(sweep: str, source: Stores, target: Stores, *, copied: bool) -> 
     return here
 
 
-def _adapt_command(tracker: Tracker, target: Stores) -> None:
+def _adapt_command(tracker: Tracker, target: BothStores) -> None:
     """Let the sweep's command name the stores where it is now."""
     run = tracker.sweep_run()
     sheet = tracker.sweep_sheet(run)
@@ -141,7 +141,7 @@ def _adapt_command(tracker: Tracker, target: Stores) -> None:
         tracker.write_sheet(run, replace(sheet, command=moved_command(sheet.command, target)))
 
 
-def moved_command(command: str, target: Stores) -> str:
+def moved_command(command: str, target: BothStores) -> str:
     """A command with the stores' keys in place of its own; without secrets."""
     try:
         words = shlex.split(command)
@@ -151,7 +151,7 @@ def moved_command(command: str, target: Stores) -> str:
     return " ".join([shlex.join(kept), *filter(None, [_keys(target)])]) if kept else command
 
 
-def _keys(target: Stores) -> str:
+def _keys(target: BothStores) -> str:
     """The keys of stores that aren't the local ones, as a command has them."""
     default = {STORAGE_KEY: Arm.storage, TRACKING_KEY: LOCAL_TRACKING}
     said = {STORAGE_KEY: target.storage, TRACKING_KEY: target.tracking_uri}
