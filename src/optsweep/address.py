@@ -21,7 +21,10 @@ TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 
 LOCAL_TRACKING = "sqlite:///mlruns/mlflow.db"
 
-_FORMS = "give sqlite:///PATH, postgresql://… or http(s)://…"
+POSTGRES, POSTGRES_DRIVER = "postgresql", "postgresql+psycopg"
+"""A scheme that leaves the driver open means the one that the extra `postgres` brings."""
+
+_FORMS = "give sqlite:///PATH, postgresql+psycopg://… or http(s)://…"
 _SQLITE_MAGIC = b"SQLite format 3\0"
 
 
@@ -164,7 +167,8 @@ def _database(key: str, text: str, scheme: str) -> Address:
     if url.get_backend_name() != "sqlite":
         if "@" in (url.host or ""):
             raise UserError(f"{key}: {shown} has an @ in its password or host; an @ of a password is written %40")
-        return Address(key, text, text)
+        driven = f"{POSTGRES_DRIVER}{text[len(scheme) :]}" if scheme == POSTGRES else text
+        return Address(key, text, driven)
     name = url.database or ""
     if name in ("", ":memory:") or "mode=memory" in text:
         raise UserError(f"{key}: {shown} is seen by one process only; give a file, as in sqlite:///mlruns/NAME.db")
@@ -173,6 +177,12 @@ def _database(key: str, text: str, scheme: str) -> Address:
     query = text.partition("?")[2]
     plain = f"{scheme}:///{name}" + (f"?{query}" if query else "")  # MLflow takes %20 for a folder's name
     return Address(key, text, plain if make_url(plain).database == name else text, file=Path(name))
+
+
+def without_driver(key: str, shown: str, error: ImportError) -> UserError:
+    """What is said where the driver of a database isn't installed."""
+    reason = "pip install 'optsweep[postgres]' brings that of postgresql+psycopg://"
+    return UserError(f"{key}: {shown} can't be opened: its driver is missing ({error}); {reason}")
 
 
 def near(folder: Path) -> Path:

@@ -18,7 +18,7 @@ class Section(StrEnum):
 
     BEGIN = "Begin"
     LOOK = "Look"
-    MEND = "Judge and mend"
+    MEND = "Judge, share and mend"
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ _ROWS = (
     Verb("watch", "NAME", "a sweep on the terminal until it ends, from any machine", "watch:watch", LOOK),
     Verb("ui", "[NAME] [--live|--optuna]", "its curves in MLflow; the report as it grows; its searches", "ui:ui", LOOK),
     Verb("report", "NAME … [--out DIR]", "writes the report again, of several sweeps together", "verbs:report", LOOK),
+    Verb("work", "NAME", "further workers for a sweep, on any machine", "servers:work", MEND),
+    Verb("move", "NAME --to-storage …", "takes a sweep to other stores, and goes on there", "servers:move", MEND),
     Verb("judge", "RUNS.csv --arm … …", "a verdict over runs made elsewhere: CSV, W&B, MLflow", "runs:judge", MEND),
     Verb("verify", "RESULTS.json", "runs some of a report's trials again and compares", "runs:verify", MEND),
     Verb("retry", "NAME", "runs again what a sweep has given up", "verbs:retry", MEND),

@@ -50,7 +50,9 @@ def _tracking(key: str, value: object) -> str:
 def _storage(key: str, value: object) -> str:
     """The address of a database that other processes see too."""
     if read_address(key, address := text(key, value)).is_server:
-        raise UserError(f"{key}: {without_secrets(address)} is no database; give sqlite:///PATH or postgresql://…")
+        raise UserError(
+            f"{key}: {without_secrets(address)} is no database; give sqlite:///PATH or postgresql+psycopg://…"
+        )
     return address
 
 

@@ -31,7 +31,8 @@ AUTO_TRIALS: Any = "auto"
 MOST_OF_A_NAME = 100
 """Characters of the name of a task, a rule, a schedule."""
 
-NUM_WORKERS = optional(whole, low=0, most=1024)
+MOST_WORKERS = 1024
+NUM_WORKERS = optional(whole, low=0, most=MOST_WORKERS)
 """The check of `hydra.launcher.workers`; 0: in this process, null: one per `trainer.threads` cores, or per GPU."""
 
 MOST_LANES = 10**4

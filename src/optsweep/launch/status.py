@@ -96,6 +96,7 @@ class SweepStatus:
         yield spent
         for sign in self.signs:
             role = "planner" if sign.trials is None else f"worker with {plural(sign.trials, 'trial')}"
+            role = f"{plural(sign.helpers, 'worker')} of `optsweep work`" if sign.helpers else role
             state = "" if sign.alive is not False else "; it is dead, and what it had is run again"
             yield f"{role}: {sign.process}, last heard of {duration(sign.seconds)} ago{state}"
         if not self.signs:

@@ -36,6 +36,7 @@ from optsweep.launch.outcome import Basis, SweepResult
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
+from optsweep.launch.posted import post
 from optsweep.launch.reconcile import Found, reconcile
 from optsweep.launch.settled import may_be_finished, trials_digest
 from optsweep.launch.standing import search_plan
@@ -220,6 +221,7 @@ def _open(prepared: _Prepared, seat: Seat, files: SweepFiles, command: str, obse
         describe_arm(tracker, arm, its, labels[arm.name], colours[arm.name])
         for arm, its in zip(arms, known, strict=True)
     ]
+    post(prepared.studies, jobs)
     show_views(tracker, of_known(known))
     planner = Planner(
         [

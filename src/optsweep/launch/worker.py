@@ -66,6 +66,7 @@ class Worker:
         workers: int = 1,  # of the sweep, who share what waits
         told: Callable[[], None] = lambda: None,  # that a trial has a result
         delivers: bool = True,  # else another process takes what it writes to MLflow
+        apart: bool = False,  # from its planner's machine: MLflow has what the studies are told
     ) -> None:
         first = jobs[0].arm
         self.jobs, self.stopping, self.called, self.watch = jobs, stopping, called, watch
@@ -78,7 +79,7 @@ class Worker:
         self.room = LaneRoom()
         if delivers:
             store.preload()
-        self.courier = Courier(spool, leaves=not delivers)
+        self.courier = Courier(spool, leaves=not delivers, registers=apart)
         self.latest = Teller(self.studies.engine)
         self.name = process_name()
         self._next = os.getpid() % len(jobs)

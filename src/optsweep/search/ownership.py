@@ -66,6 +66,15 @@ SEATS = Table(
     Column("since", Float(53)),
 )
 
+HELPERS = Table(
+    "optsweep_helpers",
+    TABLES,
+    Column("sweep", String(512), primary_key=True),
+    Column("process", String(512), primary_key=True),  # whose workers these are
+    Column("workers", Integer, nullable=False),
+    Column("expires", Float(53), nullable=False),
+)
+
 TRIALS = TrialModel.__table__
 USER_ATTRIBUTES = TrialUserAttributeModel.__table__
 VALUES = TrialValueModel.__table__

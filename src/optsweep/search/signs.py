@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from optuna.storages._rdb.models import StudyModel
 from sqlalchemy import Engine, func, select
 
-from optsweep.search.ownership import LEASES, SEATS, TRIALS, clock
+from optsweep.search.helping import HELP_SECONDS
+from optsweep.search.ownership import HELPERS, LEASES, SEATS, TRIALS, clock
 from optsweep.search.process import in_words, is_alive
 from optsweep.search.seats import SEAT_SECONDS
 
@@ -19,13 +20,14 @@ class Sign:
     """A process that holds something of a sweep."""
 
     process: str  # in words
-    trials: int | None  # that it trains; None: it plans
+    trials: int | None  # that it trains; None: it plans, or helps
     seconds: float  # since it renewed its lease
     alive: bool | None  # None: it is on another host
+    helpers: int = 0  # workers of a process that helps, as `optsweep work` does
 
 
 def signs_of_life(engine: Engine, sweep: str, lease_seconds: float) -> list[Sign]:
-    """The planner first, then the workers with a trial; a trial's lease is renewed for `lease_seconds`."""
+    """The planner first, then who helps, then the workers with a trial, whose leases are for `lease_seconds`."""
     now = clock(engine)
     seats = (
         select(SEATS.c.holder, func.max(SEATS.c.expires - now))
@@ -40,9 +42,17 @@ def signs_of_life(engine: Engine, sweep: str, lease_seconds: float) -> list[Sign
         .group_by(LEASES.c.worker)
         .order_by(LEASES.c.worker)
     )
+    helping = select(HELPERS.c.process, HELPERS.c.workers, HELPERS.c.expires - now).where(HELPERS.c.sweep == sweep)
     with engine.connect() as connection:
+        helpers = connection.execute(helping.where(HELPERS.c.expires > now).order_by(HELPERS.c.process)).all()
         planners = [(holder, None, SEAT_SECONDS - left) for holder, left in connection.execute(seats)]
         workers = [(worker, count, lease_seconds - left) for worker, count, left in connection.execute(leases)]
+
+    def sign(name: str, trials: int | None, since: float, helpers: int = 0) -> Sign:
+        return Sign(in_words(name), trials, max(0.0, since), is_alive(name), helpers)
+
     return [
-        Sign(in_words(name), count, max(0.0, since), is_alive(name)) for name, count, since in (*planners, *workers)
+        *(sign(*found) for found in planners),
+        *(sign(name, None, HELP_SECONDS - left, count) for name, count, left in helpers),
+        *(sign(*found) for found in workers),
     ]

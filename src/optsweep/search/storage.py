@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import suppress
+from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
@@ -17,6 +18,13 @@ from optsweep.search.ownership import create_tables
 
 TRIES_TO_CREATE = 20
 """A server's tables are made one by one, and two processes that make them get in each other's way at any of them."""
+
+
+FILE_OPTIONS: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT}}
+
+SERVER_OPTIONS: dict[str, Any] = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True}
+"""A process keeps one connection, for many share a server; its heartbeat has another one for moments. One that is dead,
+as after a restart of the server, is found so before it is used."""
 
 
 def usable_storage(url: str) -> RDBStorage:
@@ -57,7 +65,8 @@ def _make(url: str) -> None:
 
 
 def _storage(url: str) -> RDBStorage:
-    is_file = read_address(STORAGE_KEY, url).file is not None
-    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT}} if is_file else {})
+    address = read_address(STORAGE_KEY, url)
+    is_file = address.file is not None
+    storage = RDBStorage(address.text, engine_kwargs=FILE_OPTIONS if is_file else SERVER_OPTIONS)
     create_tables(storage.engine)
     return storage

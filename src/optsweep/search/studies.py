@@ -38,7 +38,7 @@ from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
 from optsweep.search.signs import Sign, signs_of_life
 from optsweep.search.slots import Slot
 from optsweep.search.storage import usable_storage
-from optsweep.search.waiting import make_waiting, waiting_trials
+from optsweep.search.waiting import candidates, make_waiting
 from optsweep.train.trial import End, Phase
 
 AFTER_FAILURE = 2
@@ -297,7 +297,8 @@ class Studies:
         """
         taken: list[Work] = []
         company = beside
-        for trial_id, waiting in waiting_trials(self._engine, self.ensure(arm, phase, repeat)).items():
+        only_one = count == 1 and beside is None
+        for trial_id, waiting in candidates(self._engine, self.ensure(arm, phase, repeat), only_one=only_one):
             if len(taken) == count:
                 break
             failed_before = waiting.attempt >= AFTER_FAILURE

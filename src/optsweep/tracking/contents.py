@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optsweep.address import TRACKING_KEY, read_address
+from optsweep.tracking.records import MetricPoint
 from optsweep.tracking.store import runs
 
 if TYPE_CHECKING:  # importing mlflow costs seconds
@@ -41,6 +42,32 @@ def histories(client: MlflowClient, wanted: Mapping[str, Sequence[str]]) -> Mapp
             points = sorted(client.get_metric_history(run_id, key), key=lambda point: (point.step, point.timestamp))
             found[run_id, key] = [(point.step, point.value) for point in points]
     return found
+
+
+def all_points(client: MlflowClient, of: Sequence[Run]) -> Mapping[str, list[MetricPoint]]:
+    """All points of all curves of runs, by run."""
+    found: dict[str, list[MetricPoint]] = {str(run.info.run_id): [] for run in of}
+    with _database(client) as connection:
+        if connection is not None:
+            _add_points(connection, found)
+            return found
+    for run in of:
+        for key in run.data.metrics:
+            points = client.get_metric_history(run.info.run_id, key)
+            found[run.info.run_id] += [(key, point.value, point.timestamp, point.step) for point in points]
+    return found
+
+
+def _add_points(connection: Connection, found: Mapping[str, list[MetricPoint]]) -> None:
+    from mlflow.store.tracking.dbmodels.models import SqlMetric
+    from sqlalchemy import select
+
+    point = SqlMetric.__table__.c
+    columns = select(point.run_uuid, point.key, point.value, point.timestamp, point.step, point.is_nan)
+    for start in range(0, len(found), _RUNS_PER_QUERY):
+        some = list(found)[start : start + _RUNS_PER_QUERY]
+        for run_id, key, value, time, step, nan in connection.execute(columns.where(point.run_uuid.in_(some))):
+            found[run_id].append((key, _value(value, nan), time, step))
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from optsweep.tracking.delivery import Delivery
 from optsweep.tracking.outage import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
+    PATIENCE_SECONDS,
     Outage,
     StoreFailureError,
     complain,
@@ -30,6 +31,9 @@ ABANDONED_SECONDS = 5.0
 
 RUNNING_SECONDS = 10.0
 """Between two deliveries of a trial that runs."""
+
+LOOK_SECONDS = 0.01
+"""Between two looks whether a trial has been delivered, where that is waited for."""
 
 CLOSING_SECONDS = 2.0
 """What a courier may take at its end; what it doesn't get done another one does."""
@@ -64,6 +68,7 @@ class Letter:
         """Write what was kept to the disk, and wait for that. Raises StoreFailureError."""
         try:
             patiently(lambda: self.file.write(durable=True), self._disk)
+            self._courier.secured(self)
         except OSError as error:
             raise StoreFailureError(f"{self.file.path.parent} can't be written ({error.strerror})") from error
 
@@ -82,6 +87,8 @@ class Courier:
     With `leaves` another process does the latter, trials of this one that have ended among them: then only those that
     run for long are delivered here, and a process whose trials are short never imports MLflow.
 
+    With `registers` a trial is in the store before it counts as written: nobody who plans could deliver it from here.
+
     A store that fails is tried again for as long as the process lives. Use `close`, or what waits is left to others.
     """
 
@@ -92,11 +99,13 @@ class Courier:
         *,
         seconds: float = ABANDONED_SECONDS,
         leaves: bool = False,
+        registers: bool = False,
         start: bool = True,
     ) -> None:
         self._postman = Postman(spool)
         self._spool, self._say = spool, say
         self._seconds, self._leaves, self._ready = seconds, leaves, not leaves
+        self._registers = registers
         self._outage = tracking_outage(spool.tracking_uri, spool.folder, training=True)
         self._disk = disk_outage(spool.folder)
         self._outage.say = self._disk.say = say
@@ -143,6 +152,17 @@ class Courier:
             else:
                 self._ending.add(letter)
         self.wake()
+
+    def secured(self, letter: Letter) -> None:
+        """A trial's end is on the disk; where that isn't enough, wait for the store. Raises StoreFailureError."""
+        if not self._registers:
+            return
+        self.take_over(letter)
+        until = time.monotonic() + PATIENCE_SECONDS
+        while self._spool.path(letter.trial) is not None and letter.trial not in self._refused:
+            if time.monotonic() > until:
+                raise StoreFailureError(self._outage.reason or "the tracking store takes nothing")
+            time.sleep(LOOK_SECONDS)
 
     def close(self) -> None:
         """Deliver what is there, within moments, and stop."""

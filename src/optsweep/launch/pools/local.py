@@ -107,8 +107,10 @@ class LocalPool:
         clock: Callable[[], float] = time.monotonic,
         needs: str = "optsweep.launch.worker",
         meanwhile: Callable[[], None] = lambda: None,  # done here, once, while an answer is on its way
+        apart: bool = False,  # from the planner's machine
     ) -> None:
         self._threads, self._clock, self._needs, self._meanwhile = threads, clock, needs, meanwhile
+        self._apart = apart
         self._devices: Sequence[str | None] = [None]
         self._jobs: Sequence[Job] | None = None
         self._context = mp.get_context("spawn")
@@ -140,7 +142,15 @@ class LocalPool:
         self.start()
         self._jobs = list(jobs)
         for member in self._members:
-            member.tell(ToWork(self._jobs, member.device, len(self._devices)))
+            member.tell(self._work_for(self._jobs, member.device))
+
+    def _work_for(self, jobs: Sequence[Job], device: str | None) -> ToWork:
+        return ToWork(jobs, device, len(self._devices), self._apart)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the workers that work trials."""
+        return [member.name for member in self._members if member.ready]
 
     def ask(self, request: Inquiry[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
         """The answer of one of the workers. Raises what answering raised, and DiedError if the worker has ended.
@@ -293,7 +303,7 @@ class LocalPool:
         writer.close()
         member = _Member(process, ours, reader, device)
         if self._jobs is not None:
-            member.tell(ToWork(self._jobs, device, len(self._devices)))
+            member.tell(self._work_for(self._jobs, device))
         return member
 
 

@@ -41,6 +41,7 @@ class ToWork:
     jobs: Sequence[Job]
     device: str | None
     workers: int = 1
+    apart: bool = False  # from the planner's machine
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,8 @@ class _Serving:
     def obey(self, order: Order) -> None:
         """Do it."""
         match order:
-            case ToWork(jobs, device, workers):
-                self._work(jobs, device, workers)
+            case ToWork():
+                self._work(order)
             case ToAnswer(request, device):
                 self._answer(request, device)
             case ToPrepare():
@@ -156,20 +157,21 @@ class _Serving:
             case ToRest():
                 pass
 
-    def _work(self, jobs: Sequence[Job], device: str | None, workers: int) -> None:
+    def _work(self, order: ToWork) -> None:
         from optsweep.launch.worker import Worker
 
         leave_what_is_there()
         with contextlib.chdir(self._folder):  # from where the stores are found
             worker = Worker(
-                jobs,
-                builds=self._builds_for(device),
+                order.jobs,
+                builds=self._builds_for(order.device),
                 stopping=lambda: self._watchdog.orphaned,
                 called=lambda: self._line.poll(0),
                 watch=self._watchdog.watching,
-                workers=workers,
+                workers=order.workers,
                 told=lambda: self._say(Worked()),
-                delivers=False,
+                delivers=order.apart,
+                apart=order.apart,
             )
         with contextlib.closing(worker):
             self._say(Ready(worker.name))

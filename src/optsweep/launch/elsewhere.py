@@ -1,0 +1,195 @@
+"""Workers for a sweep that another process plans, anywhere that reaches its stores: what `optsweep work` does.
+
+They are as its planner's own: each trial is had by one worker, and any may die. The planner learns of them from the
+studies only, so what they tell there has reached MLflow before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import Any, TypeVar
+
+import optuna
+from optuna.storages import RDBStorage
+
+from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
+from optsweep.checks import whole
+from optsweep.config.sections import MOST_WORKERS
+from optsweep.errors import UserError
+from optsweep.launch.continuity import IDENTITY
+from optsweep.launch.devices import deal
+from optsweep.launch.inquiries import DiedError
+from optsweep.launch.pools.local import LocalPool
+from optsweep.launch.posted import JOB, Posted, ToCompare, taken_down
+from optsweep.launch.status import PLANNED, repeats_of
+from optsweep.launch.stop import StopRequest
+from optsweep.launch.work import POLL_SECONDS
+from optsweep.launch.worker import Job
+from optsweep.report.wording import plural
+from optsweep.search.helping import Help, notes
+from optsweep.search.storage import open_storage
+from optsweep.search.studies import Studies
+from optsweep.tracking import store
+from optsweep.tracking.outage import Outage, StoreFailureError, passes, patiently, storage_outage
+from optsweep.tracking.postman import deliver
+from optsweep.tracking.spool import Spool
+
+WAIT_SECONDS = 600.0
+"""How long workers wait for a planner of a sweep that isn't done: one that was stopped may be started again."""
+
+LOOK_SECONDS = 2.0
+"""Between two looks whether the sweep is done, or planned by another process."""
+
+FINISHED = "finished"
+"""The note of what an arm had when it was done, as PLANNED is."""
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+
+def work_elsewhere(
+    storage: str, tracking_uri: str, sweep: str, workers: int | None, say: Say, wait_seconds: float = WAIT_SECONDS
+) -> None:
+    """Train for a sweep until its planner says that it is done; `say` hears what there is to say.
+
+    Raises UserError for stores that can't be had, a sweep that isn't there, arms that are others here, and where nobody
+    plans the sweep for `wait_seconds`. KeyboardInterrupt when the user stops it: its trials are given back.
+    """
+    if workers is not None:
+        whole("--workers", workers, most=MOST_WORKERS)
+    _check_stores(storage, tracking_uri)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    held = open_storage(storage)
+    repeats_of(studies := Studies(held, sweep))
+    store.check_sweep(tracking_uri, sweep)
+    spool = Spool.of(tracking_uri, storage, sweep)
+    spool.make_home()
+    outage = storage_outage(storage, spool.folder)
+    posted = _posted(held, sweep, storage, tracking_uri)
+    count, devices = deal(posted[0].job.arm, workers)
+    with ExitStack() as until_the_end:
+        pool = LocalPool(posted[0].job.arm.trainer.threads, meanwhile=store.preload, apart=True)
+        until_the_end.enter_context(pool)
+        help_ = until_the_end.enter_context(Help(held.engine, sweep, count))
+        pool.deal([devices[i % len(devices)] for i in range(count)])
+        helper = _Helper(held, studies, pool, help_, outage, say)
+        helper.run(posted, lambda: _posted(held, sweep, storage, tracking_uri), wait_seconds)
+    with suppress(StoreFailureError):
+        deliver(spool, lambda: True)  # what trials that were cut off have left
+
+
+def _check_stores(storage: str, tracking_uri: str) -> None:
+    """Raise UserError for a store that can't be had; none is made."""
+    runs = read_address(TRACKING_KEY, tracking_uri)
+    address = read_address(STORAGE_KEY, storage)
+    for found in (address, runs):
+        store.check_usable(found)
+        if not found.is_there:
+            raise UserError(f"{found.key}: there is no store at {found.file}; name that of the sweep's planner")
+
+
+def _posted(held: RDBStorage, sweep: str, storage: str, tracking_uri: str) -> Sequence[Posted]:
+    noted = notes(held.engine, sweep, (JOB, IDENTITY))
+    found = {arm: of for arm, of in noted.items() if {JOB, IDENTITY} <= of.keys()}
+    if not found:
+        raise UserError(f"sweep {sweep} has no arm that its planner has posted; start its own command first")
+    return taken_down(found, storage, tracking_uri)
+
+
+class _Helper:
+    """A pool of workers for a sweep, from the first look at it to the last."""
+
+    def __init__(
+        self, held: RDBStorage, studies: Studies, pool: LocalPool, help_: Help, outage: Outage, say: Say
+    ) -> None:
+        self._held, self._studies, self._pool, self._help = held, studies, pool, help_
+        self._outage, self._say = outage, say
+
+    def run(self, posted: Sequence[Posted], anew: Callable[[], Sequence[Posted]], wait_seconds: float) -> None:
+        """Work until the sweep is done. Raises UserError and KeyboardInterrupt as `work_elsewhere` has it."""
+        sweep = self._help.sweep
+        with StopRequest(at_a_rung=False) as stop:
+            if self._done([held.job for held in posted]):
+                self._say(f"sweep {sweep} is done")
+                return
+            planner, seen = self._help.planner(), time.monotonic()
+            jobs = self._suitable(posted)
+            self._pool.assign(jobs)
+            self._say(f"sweep {sweep}: {plural(len(jobs), 'arm')}, {plural(self._help.workers, 'worker')} from here")
+            while not stop.asked and not self._safely(partial(self._done, jobs)):
+                now = self._safely(self._help.planner)
+                if now is not None and now != planner:  # which may have posted others
+                    planner, jobs = now, self._suitable(anew())
+                    self._pool.assign(jobs)
+                seen = time.monotonic() if now is not None else seen
+                if time.monotonic() - seen > wait_seconds:
+                    self._stop("its sweep has no planner")
+                    raise UserError(
+                        f"sweep.name={sweep}: nobody has planned this sweep for {wait_seconds:.0f} s, and it isn't "
+                        f"done; start its own command, and then this one"
+                    )
+                self._watch(stop, time.monotonic() + LOOK_SECONDS)
+            if stop.asked:
+                self._stop("interrupted by the user")
+                raise KeyboardInterrupt
+            self._pool.dismiss()
+        self._say(f"sweep {sweep} is done")
+
+    def _watch(self, stop: StopRequest, until: float) -> None:
+        """Wait, and free what a worker had that died."""
+        while not stop.asked and time.monotonic() < until:
+            for worker, reason in self._pool.wait(POLL_SECONDS):
+                if not stop.asked:
+                    free = partial(self._give_back, [worker], reason, died=True)
+                    patiently(free, self._outage, lambda: stop.asked)
+
+    def _stop(self, reason: str) -> None:
+        """End all workers; what they had is free for others."""
+        names = self._pool.names
+        self._pool.stop()
+        with suppress(StoreFailureError):  # else their leases run out
+            patiently(partial(self._give_back, names, reason, died=False), self._outage, lambda: True)
+
+    def _give_back(self, workers: Sequence[str], reason: str, *, died: bool) -> None:
+        for claim in self._help.held_by(workers):
+            self._studies.fail(claim, reason, excused=not died, died=died)
+
+    def _done(self, jobs: Sequence[Job]) -> bool:
+        """Whether the arms have all that is planned of them."""
+        found = notes(self._held.engine, self._help.sweep, (PLANNED, FINISHED))
+        return all(_is_done(found.get(job.arm.name, {})) for job in jobs)
+
+    def _safely(self, look: Callable[[], T]) -> T | None:
+        """What a look at the storage finds; None while it is away. Raises StoreFailureError when it is over."""
+        try:
+            found = look()
+        except Exception as error:
+            if not passes(error):
+                raise
+            self._outage.failed(error)
+            if self._outage.over_patience:
+                raise StoreFailureError(self._outage.reason) from error
+            return None
+        self._outage.worked()
+        return found
+
+    def _suitable(self, posted: Sequence[Posted]) -> Sequence[Job]:
+        """The jobs that are here what they are there; what is not is said. Raises UserError if that is none."""
+        try:
+            found = self._pool.ask(ToCompare(posted))
+        except DiedError as error:
+            raise UserError(f"building {error.at}: {error.how}") from None
+        suitable = [held.job for held, differs in zip(posted, found, strict=True) if not differs]
+        declined = [f"{held.job.label}: {differs}" for held, differs in zip(posted, found, strict=True) if differs]
+        if not suitable:
+            raise UserError(f"sweep.name={self._help.sweep}: its arms are others here: {declined[0]}")
+        for text in declined:
+            self._say(f"declined, because it is another arm here: {text}")
+        return suitable
+
+
+def _is_done(noted: Mapping[str, Any]) -> bool:
+    return noted.get(FINISHED) is not None and noted[FINISHED] == noted.get(PLANNED)

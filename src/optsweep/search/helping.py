@@ -1,0 +1,77 @@
+"""Processes that help a sweep from elsewhere: known to its storage for as long as they say so, told when it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Any
+
+from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel
+from sqlalchemy import Engine, and_, delete, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from optsweep.search.heartbeat import Heartbeat
+from optsweep.search.ownership import HELPERS, LEASES, SEATS, Claim, clock
+from optsweep.search.process import process_name
+
+HELP_SECONDS = 60.0
+"""How long a process counts as helping that isn't heard of."""
+
+STUDIES, NOTES = StudyModel.__table__, StudyUserAttributeModel.__table__
+
+
+class Help:
+    """A process's `workers` for a sweep. Within it the storage knows of them."""
+
+    def __init__(self, engine: Engine, sweep: str, workers: int) -> None:
+        self._engine, self._clock, self.sweep, self.workers = engine, clock(engine), sweep, workers
+        self._process = process_name()
+        self._heartbeat = Heartbeat(self._beat)
+
+    def __enter__(self) -> Help:
+        self._beat()
+        self._heartbeat.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._heartbeat.__exit__()
+        with suppress(SQLAlchemyError), self._engine.begin() as connection:  # it runs out by itself
+            connection.execute(delete(HELPERS).where(*self._mine))
+
+    @property
+    def _mine(self) -> tuple[Any, ...]:
+        return HELPERS.c.sweep == self.sweep, HELPERS.c.process == self._process
+
+    def _beat(self) -> None:
+        values = {"workers": self.workers, "expires": self._clock + HELP_SECONDS}
+        with self._engine.begin() as connection:
+            connection.execute(delete(HELPERS).where(HELPERS.c.expires < self._clock))  # of those that were killed
+            if not connection.execute(update(HELPERS).where(*self._mine).values(values)).rowcount:
+                connection.execute(insert(HELPERS).values(sweep=self.sweep, process=self._process, **values))
+
+    def planner(self) -> float | None:
+        """Since when the sweep has the planner that it has, by the database's clock; None where it has none."""
+        held = (SEATS.c.sweep == self.sweep, SEATS.c.holder.is_not(None), SEATS.c.expires > self._clock)
+        with self._engine.connect() as connection:
+            return connection.scalar(select(SEATS.c.since).where(*held).order_by(SEATS.c.since.desc()).limit(1))
+
+    def held_by(self, workers: Collection[str]) -> list[Claim]:
+        """The trials that workers of these names have."""
+        mine = select(LEASES.c.trial_id, LEASES.c.token).where(LEASES.c.worker.in_(list(workers)))
+        with self._engine.connect() as connection:
+            return [Claim(*row) for row in connection.execute(mine)]
+
+
+def notes(engine: Engine, sweep: str, keys: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
+    """What is noted of a sweep's arms under these keys, by arm, by one query; of further repeats nothing."""
+    prefix = f"{sweep} | "
+    mine = and_(STUDIES.c.study_name.startswith(prefix, autoescape=True), NOTES.c.key.in_(list(keys)))
+    query = select(STUDIES.c.study_name, NOTES.c.key, NOTES.c.value_json).join(NOTES).where(mine)
+    found: dict[str, dict[str, Any]] = {}
+    with engine.connect() as connection:
+        for name, key, value in connection.execute(query.order_by(STUDIES.c.study_id)):
+            arm, bar, phase = name.removeprefix(prefix).rpartition(" | ")
+            if bar and phase == "search":
+                found.setdefault(arm, {})[key] = json.loads(value)
+    return found

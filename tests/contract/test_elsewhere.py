@@ -1,0 +1,136 @@
+"""Workers that somebody starts elsewhere: what they learn of a sweep's arms, and what the sweep learns of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from optsweep.build.fingerprint import Identity
+from optsweep.config.arm import Arm
+from optsweep.config.compose import compose
+from optsweep.config.door import arm_of
+from optsweep.errors import UserError
+from optsweep.launch.builds import Builds
+from optsweep.launch.continuity import IDENTITY
+from optsweep.launch.elsewhere import work_elsewhere
+from optsweep.launch.inquiries import Workbench
+from optsweep.launch.posted import JOB, Posted, ToCompare, post, taken_down
+from optsweep.launch.status import PLANNED, status_of
+from optsweep.launch.worker import Job
+from optsweep.search.helping import Help, notes
+from optsweep.search.process import process_name
+from optsweep.search.slots import Slot
+from optsweep.search.storage import open_storage
+from optsweep.search.studies import Studies
+from optsweep.tracking import courier
+from optsweep.tracking.courier import Courier
+from optsweep.tracking.outage import StoreFailureError
+from optsweep.tracking.spool import Spool
+from optsweep.train.trial import Phase
+from spooling import FakeStore, finish, one, use, write
+
+SMALL = ("task=iris_mlp", "optimizer=sgd", "trainer.steps=4", "task.width=4", "sweep.name=far")
+
+
+@pytest.fixture(scope="module")
+def arm() -> Arm:
+    composed = arm_of(compose([*SMALL, "tracking.storage='postgresql+psycopg://ann:hunter2@host/db'"]))
+    return replace(composed, trainer=replace(composed.trainer, lanes=1))
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/optuna.db"
+
+
+def _posted(arm: Arm, url: str) -> Posted:
+    """An arm's job as it comes back from the studies of its sweep."""
+    held, built = open_storage(url), Builds().of(arm)
+    studies = Studies(held, arm.sweep)
+    post(studies, [Job(arm, "sgd", built.fingerprint, "run", ("task.batch_size",), "key", "#fff")])
+    identity = {"exact": dict(built.identity.exact), "approximate": dict(built.identity.approximate)}
+    studies.set_note(arm.name, IDENTITY, identity)
+    assert "hunter2" not in str(notes(held.engine, arm.sweep, (JOB,)))
+    (found,) = taken_down(notes(held.engine, arm.sweep, (JOB, IDENTITY)), url, "http://host:1")
+    return found
+
+
+def test_a_job_comes_back_as_it_was_posted_and_is_the_same_arm(arm: Arm, url: str) -> None:
+    found = _posted(arm, url)
+    here = replace(arm, storage=url, tracking_uri="http://host:1", yaml=found.job.arm.yaml)
+    assert found.job == Job(here, "sgd", found.job.fingerprint, "", ("task.batch_size",), "key", "#fff")
+    bench = Workbench(Builds)
+    assert ToCompare([found]).run(bench) == [""]
+    other = Identity({**found.identity.exact, "the device": "another"}, found.identity.approximate)
+    (said,) = ToCompare([replace(found, identity=other)]).run(bench)
+    assert said.startswith("the device was another, is ")
+
+
+def test_a_script_s_own_task_is_refused_by_its_arm(arm: Arm, url: str) -> None:
+    given = replace(arm, task=replace(arm.task, pickled=b"code"))
+    held = open_storage(url)
+    post(Studies(held, arm.sweep), [Job(given, "sgd", "", "run")])
+    with pytest.raises(UserError, match=r"object of the script.*task\._target_"):
+        taken_down(notes(held.engine, arm.sweep, (JOB,)), url, "http://host:1")
+
+
+def test_who_helps_is_seen_and_what_a_worker_has_is_found(arm: Arm, url: str) -> None:
+    held = open_storage(url)
+    studies = Studies(held, arm.sweep)
+    with studies.take_seat([arm.name], whole=True) as seat:
+        studies.enqueue(seat, arm.name, Phase.SEARCH, Slot(0, {"lr": 0.1}, 0, "model"))
+        with Help(held.engine, arm.sweep, 3) as found:
+            (work,) = studies.pop(arm.name, Phase.SEARCH, process_name(), 60.0, 1)
+            assert found.held_by([process_name()]) == [work.claim]
+            assert found.held_by(["somebody"]) == []
+            lines = list(status_of(url, arm.sweep).lines())
+            assert any(line.startswith("3 workers of `optsweep work`: process ") for line in lines), lines
+            assert any(line.startswith("worker with 1 trial: process ") for line in lines), lines
+            assert found.planner() is not None
+        assert not any("optsweep work" in line for line in status_of(url, arm.sweep).lines())
+    assert Help(held.engine, arm.sweep, 1).planner() is None
+
+
+def test_stores_and_sweeps_that_are_not_there_are_refused(
+    arm: Arm, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def help_out(sweep: str, workers: int | None = 1) -> None:
+        work_elsewhere(url, f"sqlite:///{tmp_path}/mlflow.db", sweep, workers, lambda line: None)
+
+    with pytest.raises(UserError, match=r"tracking\.storage: there is no store at"):
+        help_out("far")
+    assert list(tmp_path.iterdir()) == [], "looking makes nothing"
+    with pytest.raises(UserError, match="--workers: 0 is not allowed"):
+        help_out("far", 0)
+    Studies.open(url, "far").set_note(arm.name, PLANNED, [1, 1, 1])
+    (tmp_path / "mlflow.db").write_bytes(b"SQLite format 3\0 and more")
+    with pytest.raises(UserError, match=r"no sweep is called fat \(did you mean far"):
+        help_out("fat")
+
+
+def test_an_end_counts_as_written_once_the_store_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = use(FakeStore(), monkeypatch)
+    spool = Spool.of(f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/optuna.db", "a")
+    with_thread = Courier(spool, registers=True)
+    log = write(with_thread.open("t"), "t")
+    finish(log)
+    assert one(store)[1:] == ("finished", "FINISHED"), "before the study is told"
+    assert spool.trials() == []
+    with_thread.close()
+
+
+def test_a_store_that_stays_away_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(FakeStore(cut=lambda number, name: "before"), monkeypatch)
+    monkeypatch.setattr(courier, "PATIENCE_SECONDS", 0.05)
+    spool = Spool.of(f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/optuna.db", "a")
+    said: list[str] = []
+    away = Courier(spool, said.append, registers=True)
+    log = write(away.open("t"), "t")
+    with pytest.raises(StoreFailureError):
+        finish(log)
+    assert spool.trials() == ["t"], "it waits where it is"
+    away.close()

@@ -1,0 +1,57 @@
+"""The servers of all tests here, and the sweep on files that others are held to. `make test-integration` runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from servers.parts import MlflowServer, Postgres, missing, mlflow_server, postgres
+from servers.watched import SWEEP, Kept, kept
+from sweeping import run
+
+_NUMBERS = count()
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Both, as they run."""
+
+    postgres: Postgres
+    mlflow: MlflowServer
+
+    def keys(self, storage: str) -> list[str]:
+        """What a sweep's command says of them."""
+        return [f"tracking.storage='{storage}'", f"tracking.uri={self.mlflow.address}"]
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    if lacking := missing():
+        pytest.skip(f"not installed: {', '.join(lacking)}")
+    with postgres() as database:
+        runs = database.make_database("runs")
+        with mlflow_server(runs, tmp_path_factory.mktemp("mlflow")) as server:
+            yield Servers(database, server)
+
+
+@pytest.fixture
+def storage(servers: Servers) -> str:
+    """The address of an empty database for studies."""
+    return servers.postgres.make_database(f"studies{next(_NUMBERS)}")
+
+
+@pytest.fixture(scope="session")
+def on_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sweep on files, undisturbed, with one worker and its report."""
+    folder = tmp_path_factory.mktemp("files")
+    run(folder, "-m", *SWEEP, "sweep.name=files", "hydra.launcher.workers=1")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(on_files: Path) -> Kept:
+    return kept(f"sqlite:///{on_files}/mlruns/optuna.db", f"sqlite:///{on_files}/mlruns/mlflow.db", "files")

@@ -1,0 +1,127 @@
+"""Whole sweeps on PostgreSQL and an MLflow server: the trials and the numbers of files, whatever is restarted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from servers.conftest import Servers
+from servers.watched import NUM_TRIALS, SWEEP, Kept, ended, kept, num_done, wait_for
+from sweeping import run, start
+
+
+def test_the_same_trials_and_numbers_as_on_files(
+    servers: Servers, storage: str, reference: Kept, tmp_path: Path
+) -> None:
+    run(tmp_path, "-m", *SWEEP, "sweep.name=same", "hydra.launcher.workers=2", *servers.keys(storage))
+    assert kept(storage, servers.mlflow.address, "same") == reference
+    assert sorted(path.name for path in (tmp_path / "mlruns").iterdir() if path.is_file()) == []
+
+
+def test_nothing_is_lost_or_doubled_by_restarts(
+    servers: Servers, storage: str, reference: Kept, tmp_path: Path
+) -> None:
+    begun = ["-m", *SWEEP, "sweep.name=restarts", "hydra.launcher.workers=2", *servers.keys(storage)]
+    process = start(tmp_path, *begun)
+    wait_for(lambda: num_done(storage, "restarts") >= 5, process)
+    servers.postgres.stop("immediate")  # in the midst of transactions
+    servers.postgres.start("-c fsync=off")
+    wait_for(lambda: num_done(storage, "restarts") >= 12, process)
+    servers.mlflow.stop()
+    wait_for(lambda: num_done(storage, "restarts") >= 16, process)  # training doesn't wait for it
+    servers.mlflow.start()
+    ended(process)
+    assert kept(storage, servers.mlflow.address, "restarts") == reference
+
+
+def _helper(folder: Path, servers: Servers, storage: str, sweep: str) -> subprocess.Popen[str]:
+    folder.mkdir()
+    stores = ["--storage", storage, "--tracking-uri", servers.mlflow.address]
+    return start(folder, "work", sweep, *stores, "--workers", "1")
+
+
+def test_workers_come_and_go_from_elsewhere(servers: Servers, storage: str, reference: Kept, tmp_path: Path) -> None:
+    (tmp_path / "planner").mkdir()
+    begun = ["-m", *SWEEP, "sweep.name=helped", "hydra.launcher.workers=1", *servers.keys(storage)]
+    planner = start(tmp_path / "planner", *begun)
+    wait_for(lambda: num_done(storage, "helped") >= 1, planner)
+    first = _helper(tmp_path / "first", servers, storage, "helped")
+    second = _helper(tmp_path / "second", servers, storage, "helped")
+    assert first.stdout is not None
+    assert "1 worker from here" in first.stdout.readline()
+    for child in psutil.Process(first.pid).children(recursive=True):  # as when its node is gone
+        child.kill()
+    first.kill()
+    first.wait()
+    planner_said, said = ended(planner), ended(second)
+    assert said.splitlines()[-1] == "sweep helped is done"
+    assert f"{NUM_TRIALS} trials ended" in planner_said
+    assert kept(storage, servers.mlflow.address, "helped") == reference
+
+
+def test_an_interrupted_helper_gives_its_trials_back(servers: Servers, storage: str, tmp_path: Path) -> None:
+    (tmp_path / "planner").mkdir()
+    long = ["trainer.steps=20000", "search.trials=1", "confirm.seeds=1"]
+    begun = ["-m", *SWEEP, *long, "sweep.name=long", "hydra.launcher.workers=1", *servers.keys(storage)]
+    planner = start(tmp_path / "planner", *begun)
+
+    def held() -> int:
+        try:
+            return int(str(servers.postgres.execute(_HELD, storage.rpartition("/")[2])[0][0]))
+        except Exception:  # before there is such a table
+            return 0
+
+    wait_for(lambda: held() == 1, planner)
+    helper = _helper(tmp_path / "helper", servers, storage, "long")
+    wait_for(lambda: held() == 2, helper)
+    os.kill(helper.pid, signal.SIGINT)
+    helper.wait()
+    assert helper.returncode == 130
+    assert held() == 1
+    os.killpg(planner.pid, signal.SIGKILL)
+    planner.wait()
+
+
+_HELD = "SELECT count(*) FROM optsweep_leases WHERE worker IS NOT NULL"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("postgresql+psycopg://optsweep:hunter2@127.0.0.1:{port}/studies", "password authentication failed"),
+        ("postgresql://optsweep:s3cret%2F4@127.0.0.1:{port}/nowhere", 'database "nowhere" does not exist'),
+        ("postgresql+psycopg://optsweep:s3cret%2F4@127.0.0.1:9/studies", "Connection refused"),
+        ("postgresql+psycopg2://optsweep:s3cret%2F4@127.0.0.1:9/studies", "optsweep[postgres]"),
+    ],
+)
+def test_a_wrong_address_is_one_line_without_a_secret(wrong: str, said: str, servers: Servers, tmp_path: Path) -> None:
+    address = wrong.format(port=servers.postgres.port)
+    command = [sys.executable, "-m", "optsweep", "work", "any", "--storage", address]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("optsweep: tracking.storage: postgresql")
+    assert said in line
+    assert "s3cret" not in line
+    assert "hunter2" not in line
+
+
+def test_a_storage_of_another_version_is_one_line(servers: Servers, storage: str, tmp_path: Path) -> None:
+    name = storage.rpartition("/")[2]
+    run(tmp_path, "-m", "task=iris_mlp", "optimizer=sgd", "search=none", "confirm.seeds=1", "trainer.steps=2",
+        "trainer.lanes=1", "hydra.launcher.report=false", "hydra.launcher.workers=1", "sweep.name=old",
+        *servers.keys(storage))  # fmt: skip
+    servers.postgres.execute("UPDATE version_info SET schema_version = 99", name)
+    servers.postgres.execute("UPDATE alembic_version SET version_num = 'v99.0.0'", name)
+    command = [sys.executable, "-m", "optsweep", "status", "old", "--storage", storage]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "version" in line
+    assert "s3cret" not in line

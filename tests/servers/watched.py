@@ -1,0 +1,82 @@
+"""A small sweep on servers: how far it is, and what it has left in its stores."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from subprocess import Popen
+
+from optsweep.launch.status import repeats_of, status_of
+from optsweep.search.space import Value
+from optsweep.search.studies import Studies
+from optsweep.tracking import names, store
+from optsweep.tracking.contents import histories
+from optsweep.train.trial import Phase
+
+SWEEP = [
+    *("optimizer=momentum,soap", "schedule=cosine,schedule_free", "weight_decay=decoupled", "task=digits_mlp"),
+    *("search.trials=6", "search.over=[lr,weight_decay]", "confirm.seeds=2", "trainer.steps=300", "task.width=16"),
+    *("trainer.rungs=2", "trainer.lanes=1", "hydra.launcher.report=false"),
+]
+NUM_TRIALS = 4 * (6 + 2)
+PATIENCE_SECONDS = 120.0
+
+Slot = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a sweep's stores have of its slots: what was decided and found, and each slot's one curve."""
+
+    numbers: dict[Slot, tuple[dict[str, Value], int, float | None]]
+    curves: dict[Slot, Sequence[tuple[int, float]]]
+
+
+def kept(storage: str, tracking_uri: str, sweep: str) -> Kept:
+    """Of a sweep that has ended, in which each slot has one result, and each result one run that isn't set aside."""
+    studies = Studies.open(storage, sweep)
+    numbers, told = {}, Counter[Slot]()
+    for arm in repeats_of(studies):
+        for phase in Phase:
+            for number, slot in studies.history(arm, phase, 1).slots.items():
+                numbers[arm, phase.value, number] = (dict(slot.params), slot.seed, slot.value)
+    for trial in studies.known([arm for arm, *_ in numbers]):
+        told[trial.arm, trial.phase.value, trial.slot] += trial.told
+    assert set(told.values()) == {1}, "none lost, none twice"
+    client = store.client(tracking_uri)
+    found = store.runs(client, store.find_experiment(client, sweep), f"tags.`{names.KIND}` = 'trial'")
+    ended = [run for run in found if run.info.status == "FINISHED" and run.data.tags[names.PHASE] != names.SET_ASIDE]
+    points = histories(client, {run.info.run_id: [names.VAL_LOSS] for run in ended})
+    curves: dict[Slot, Sequence[tuple[int, float]]] = {}
+    for run in ended:
+        slot = run.data.tags[names.ARM], run.data.tags[names.PHASE], int(run.data.params["slot"])
+        assert slot not in curves, f"two runs of {slot}"
+        curves[slot] = list(points[run.info.run_id, names.VAL_LOSS])
+    assert curves.keys() == numbers.keys()
+    return Kept(numbers, curves)
+
+
+def wait_for(done: Callable[[], bool], process: Popen[str]) -> None:
+    """Until something is so, while a process runs."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+def num_done(storage: str, sweep: str) -> int:
+    """Trials with a result; none before there is a sweep."""
+    try:
+        return status_of(storage, sweep).done
+    except Exception:  # nothing is there yet, or just away
+        return 0
+
+
+def ended(process: Popen[str]) -> str:
+    """What a process has said, which ends well."""
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, said
+    return said
