@@ -62,6 +62,7 @@ def test_both_arms_with_both_ends_are_there_without_a_click(mlflow: Served, chro
     wanted = {(arm, f"val/loss{end}") for arm in ARMS for end in ("", "_low", "_high")}
     chromium.get(mlflow.address)
     patiently(chromium, lambda: wanted <= traces(chromium))
+    patiently(chromium, lambda: len(all_of(chromium, "path.interval")) >= len(ARMS))  # filled between both ends
     said = chromium.find_element(By.TAG_NAME, "main").text
     places = [said.find(words) for words in ("Validation loss (nats): mean", "Test loss", "Learning rate", "Score")]
     assert -1 not in places

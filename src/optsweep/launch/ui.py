@@ -18,6 +18,8 @@ import webbrowser
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optsweep.address import TRACKING_KEY, Address, read_address
@@ -47,7 +49,7 @@ _SET = "".join(
 _NARROW = "@media(max-width:600px){aside,.react-resizable:has(.is-table-comparing-runs-mode){display:none!important}}"
 """Beside its menu and its list of runs MLflow leaves no room for charts on a phone."""
 
-_HEAD = f"<script>try{{{_SET}}}catch(e){{}}</script><style>{_NARROW}</style>".encode()
+_HEAD = f"<script>try{{{_SET}}}catch(e){{}}</script><style>{_NARROW}</style>"
 
 
 def show(
@@ -166,6 +168,13 @@ def _app(address: Address) -> App:
     return Preferring(app)
 
 
+@cache
+def _head() -> bytes:
+    """What the page begins with: a browser's preferences, and bands, which no view of MLflow's can ask for."""
+    bands = Path(__file__).with_name("bands.js").read_text(encoding="utf-8")
+    return f"{_HEAD}<script>{bands}</script>".encode()
+
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -198,7 +207,7 @@ class Preferring:
                 return
             parts.append(message.get("body", b""))
             if not message.get("more_body", False):
-                body = b"".join(parts).replace(b"<head>", b"<head>" + _HEAD, 1)
+                body = b"".join(parts).replace(b"<head>", b"<head>" + _head(), 1)
                 kept = [(key, value) for key, value in begun["headers"] if key.lower() not in _OF_THE_FILE]
                 await send({**begun, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
                 await send({"type": "http.response.body", "body": body})

@@ -165,9 +165,7 @@ def _verdict(common: Common) -> View:
         (_metric(common.tested), True),
         (
             ChartSection("Validation loss", (decides, *aside), columns=1),
-            ChartSection(
-                f"Test {common.loss}, difference to baseline", (_bars(common.tested), _bars(names.DIFFERENCE))
-            ),
+            ChartSection(f"Test {common.loss} and difference", (_bars(common.tested), _bars(names.DIFFERENCE))),
             ChartSection("Learning rate", (_LR_CURVE,), columns=1),
             ChartSection("Score", (score,), columns=1),
             ChartSection("Training", (train, *_INSIDE)),
