@@ -32,7 +32,7 @@ sweep: .venv/ready ## run a sweep and write its report: make sweep [SWEEP=name] 
 test: .venv/ready check ## lint, types and the whole test suite
 	@$(BIN)/pytest -n 2 $(ARGS)
 
-test-browser: .venv/ready ## the report's page in a headless Chromium, Debian's chromium and chromium-driver
+test-browser: .venv/ready ## the report's page and MLflow's in a headless Chromium, Debian's chromium and chromium-driver
 	@{ command -v chromium && command -v chromedriver; } >/dev/null || { echo "no browser: apt-get install chromium chromium-driver"; exit 2; }
 	@$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[browser]'
 	@$(BIN)/pytest tests/browser $(ARGS)

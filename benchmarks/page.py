@@ -1,30 +1,45 @@
-"""A report's page of 36 arms and 1,000 trials in Chromium: first paint, and frames a second under a moving pointer.
+"""Pages of 36 arms and 1,000 trials in Chromium: MLflow's and the report's, first paint and frames under a pointer.
 
 Needs Debian's chromium and chromium-driver and the extra `browser`. Headless and without a GPU, so that what is painted
-is painted by the CPU. The store is made up (tests/synthetic_store.py). Also the size of a page of two arms.
+is painted by the CPU. The store is made up (tests/synthetic_store.py). Also the size of a page of two arms, and
+from `optsweep ui` to their curves with both ends of their intervals, with the memory of all its processes.
 """
 
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
 import torch
 from benchmarks.side_by_side import Figure, SkippedError
 
+from optsweep.launch.curves import summarise_arms
+from optsweep.launch.home import prepare_views
 from optsweep.report import write_report
 from optsweep.tracking import store
+from optsweep.tracking.writer import Tracker
 from synthetic_store import DEFAULT, arm, fill
 
 OPTIMIZERS = ("adamw", "soap", "lion", "muon", "lamb", "sgd", "adagrad", "rmsprop", "adam")
 SCHEDULES = ("cosine", "linear", "wsd", "schedule_free")
 ROUNDS = 5
 FRAMES = 240
+PORT = 5480
+
+_CURVES = """
+const drawn = [...document.querySelectorAll(".js-plotly-plot")].flatMap((plot) => plot.data ?? []);
+return new Set(drawn.filter((trace) => trace.metricKey?.startsWith("val/loss")).map((t) => t.name + t.metricKey)).size;
+"""
 
 _HOVER = """
 const [frames, done] = arguments;
@@ -45,7 +60,7 @@ requestAnimationFrame(frame);
 
 
 def run(device: torch.device) -> Iterator[Figure]:
-    """Three figures."""
+    """Six figures."""
     try:
         from selenium import webdriver  # noqa: F401
     except ImportError:
@@ -62,9 +77,19 @@ def run(device: torch.device) -> Iterator[Figure]:
         ]
         fill(uri, "many", arms, trials=20, seeds=8, rungs=100, num_steps=2000)
         fill(uri, "two", DEFAULT, trials=16, seeds=8, rungs=40)
+        for name, held in (("many", arms), ("two", DEFAULT)):
+            _summarised(uri, name, [a.name for a in held])
         many, two = (write_report(uri, [name], Path(folder) / name, attach=False).index for name in ("many", "two"))
         bytes_of = {page: page.stat().st_size / 1e6 for page in (many, two)}
+        begun = [_from_the_command(uri, "two", 2) for _ in range(3)]
+        listed = [_from_the_command(uri, "many", 10) for _ in range(3)]  # arms, as many as MLflow draws
         paints, frames = zip(*(_looked_at(many) for _ in range(ROUNDS)), strict=True)
+    seconds = [whole for whole, _, _ in begun]
+    yield _figure("two arms: `optsweep ui` to curves and bands", f"{median(seconds):.1f} s", "–", seconds, 10, "s")
+    memory = [held for _, _, held in begun]
+    yield _figure("its memory, all processes", f"{median(memory):.0f} MB", "–", memory, 700, "MB")
+    opened = [page for _, page, _ in listed]
+    yield _figure("36 arms, 1,000 trials: MLflow's page", f"{median(opened):.1f} s", "–", opened, 5, "s")
     beside = f"{bytes_of[many]:.1f} MB"
     yield _figure("36 arms, 1,000 trials: first paint", f"{median(paints):.0f} ms", beside, paints, 1000, "ms")
     slow = f"95 % of frames within {median(sorted(f)[int(0.95 * len(f))] for f in frames):.1f} ms"
@@ -74,8 +99,48 @@ def run(device: torch.device) -> Iterator[Figure]:
     yield _figure("two arms: the page", f"{size:.2f} MB", "–", [size], 1.5, "MB")
 
 
+def _summarised(uri: str, sweep: str, arms: Sequence[str]) -> None:
+    """As the end of a sweep leaves its arms."""
+    tracker = Tracker(uri, sweep)
+    summarise_arms(tracker, {name: tracker.arm_run(name, name) for name in arms})
+    prepare_views(uri, sweep)
+
+
+def _from_the_command(uri: str, sweep: str, arms: int) -> tuple[float, float, float]:
+    """Seconds from `optsweep ui` and from the page's address to so many arms' three curves, and megabytes of the server.
+
+    The browser is there already; no click is made.
+    """
+    command = [sys.executable, "-m", "optsweep", "ui", sweep, "--no-browser", f"--port={PORT}", f"--tracking-uri={uri}"]
+    with _browser() as driver:
+        begun = time.monotonic()
+        with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as server:
+            assert server.stdout is not None
+            address = next(line for line in server.stdout if line.startswith("http"))
+            answered = time.monotonic()
+            driver.get(address.strip())
+            while driver.execute_script(_CURVES) < 3 * arms:
+                time.sleep(0.05)
+            seen = time.monotonic()
+            tree = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+            held = sum(process.memory_info().rss for process in tree) / 1e6
+            server.send_signal(signal.SIGINT)
+    return seen - begun, seen - answered, held
+
+
 def _looked_at(page: Path) -> tuple[float, list[float]]:
     """Milliseconds to the first paint, and between frames while a pointer moves over a chart."""
+    with _browser() as driver:
+        driver.get(page.as_uri())
+        paint = driver.execute_script("return performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        driver.execute_script("document.querySelector('#val_loss').scrollIntoView({ behavior: 'instant' })")
+        time.sleep(1)
+        driver.set_script_timeout(60)
+        return paint, driver.execute_async_script(_HOVER, FRAMES)
+
+
+@contextmanager
+def _browser() -> Iterator[Any]:
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
     from selenium.webdriver.chrome.service import Service
@@ -85,12 +150,7 @@ def _looked_at(page: Path) -> tuple[float, list[float]]:
         options.add_argument(argument)
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver") or ""))
     try:
-        driver.get(page.as_uri())
-        paint = driver.execute_script("return performance.getEntriesByName('first-contentful-paint')[0].startTime")
-        driver.execute_script("document.querySelector('#val_loss').scrollIntoView({ behavior: 'instant' })")
-        time.sleep(1)
-        driver.set_script_timeout(60)
-        return paint, driver.execute_async_script(_HOVER, FRAMES)
+        yield driver
     finally:
         driver.quit()
 

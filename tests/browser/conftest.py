@@ -1,10 +1,14 @@
-"""A headless Chromium, and pages of made-up sweeps in it. `make test-browser` runs these tests; `make test` doesn't."""
+"""A headless Chromium, made-up pages and a real sweep: `make test-browser` runs these tests, `make test` doesn't."""
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
@@ -13,11 +17,17 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.chrome.webdriver import WebDriver
 
+from browsing import Open, chart, complaints, emulate, fetched, sized
 from hand_sweeps import NOISE, arm, sweep
 from optsweep.report import write
 from optsweep.tracking import names
 from optsweep.tracking.reader import ArmRecord, Curve
+from sweeping import run
 
+SWEEP = [
+    *("recipe=adamw_cosine,soap_schedulefree", "task=digits_mlp", "task.width=8", "search.trials=4"),
+    *("search.over=[lr,weight_decay]", "confirm.seeds=3", "trainer.steps=60", "sweep.name=small"),
+]
 DRIVER = "/usr/bin/chromedriver"  # Debian's, of the same version as its browser
 
 
@@ -57,3 +67,44 @@ def chromium() -> Iterator[WebDriver]:
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def browse(chromium: WebDriver, pages: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Opens a page at a width; whatever a test does there, nothing is fetched and nothing is complained of."""
+
+    def open_page(name: str, width: int = 1280, *, dark: bool = False) -> None:
+        sized(chromium, width)
+        emulate(chromium, dark=dark)
+        page = pages[name] if name in pages else request.getfixturevalue("served").report
+        chromium.get(page.as_uri())
+        chart(chromium)
+
+    yield open_page
+    assert fetched(chromium) == []
+    assert complaints(chromium) == []
+
+
+@dataclass(frozen=True)
+class Served:
+    """A real sweep, as `optsweep ui` serves it."""
+
+    address: str  # that it said
+    report: Path
+
+    def page(self, path: str) -> str:
+        return urljoin(self.address, path)
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A sweep of two arms, which takes half a minute, and MLflow's server on it."""
+    folder = tmp_path_factory.mktemp("served")
+    run(folder, "-m", *SWEEP)
+    command = [sys.executable, "-m", "optsweep", "ui", "small", "--no-browser", "--port", "5300"]
+    with subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        address = next(line for line in server.stdout if line.startswith("http"))
+        yield Served(address.strip(), folder / "reports" / "small" / "index.html")
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 0

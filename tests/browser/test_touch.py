@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium.common.exceptions import WebDriverException
@@ -13,60 +10,8 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
 
-Open = Callable[..., None]
-
-
-@pytest.fixture
-def browse(chromium: WebDriver, pages: dict[str, Path]) -> Iterator[Open]:
-    """Opens a page at a width; whatever a test does there, nothing is fetched and nothing is complained of."""
-
-    def open_page(name: str, width: int = 1280, *, dark: bool = False) -> None:
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        emulate(chromium, dark=dark)
-        chromium.get(pages[name].as_uri())
-        chart(chromium)
-
-    yield open_page
-    assert chromium.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)") == []
-    assert [entry["message"] for entry in chromium.get_log("browser")] == []
-
-
-def emulate(driver: WebDriver, *, dark: bool = False, media: str = "") -> None:
-    """Light or dark, on a screen or on paper; where one scrolls to is there at once."""
-    known = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
-    features = [{"name": name, "value": value} for name, value in known.items()]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
-
-
-def chart(driver: WebDriver) -> WebElement:
-    """The validation losses, which are drawn once they come into sight."""
-    driver.execute_script("document.querySelector('#val_loss').scrollIntoView()")
-    wait(driver, lambda: driver.find_elements(By.CSS_SELECTOR, "#val_loss .u-over"))
-    wait(driver, lambda: ink(driver) == ink(driver))  # its size has settled
-    return driver.find_element(By.CSS_SELECTOR, "#val_loss .u-over")
-
-
-def wait(driver: WebDriver, done: Callable[[], Any]) -> None:
-    WebDriverWait(driver, 10, 0.02).until(lambda _: done())
-
-
-def all_of(driver: WebDriver, css: str) -> list[WebElement]:
-    found: list[WebElement] = driver.find_elements(By.CSS_SELECTOR, css)
-    return found
-
-
-def texts(driver: WebDriver, css: str) -> list[str]:
-    return [element.get_attribute("textContent") or "" for element in all_of(driver, css)]
-
-
-def ink(driver: WebDriver) -> str:
-    """The chart as it is drawn."""
-    found: str = driver.execute_script("return document.querySelector('#val_loss canvas').toDataURL()")
-    return found
+from browsing import Open, all_of, chart, emulate, ink, texts, wait
 
 
 def test_a_pointer_reads_off_every_arm(browse: Open, chromium: WebDriver) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -16,7 +17,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from hand_verdicts import BASE, arm, said, shifted
 from optsweep.inference.repeats import seed_index
 from optsweep.launch import home
-from optsweep.launch.curves import summary
+from optsweep.launch.curves import spans, summary
 from optsweep.report.across.findings import across
 from optsweep.report.results import as_json, results
 from optsweep.report.verdict import Verdict
@@ -98,8 +99,9 @@ def test_the_verdict_has_each_arm_s_mean_with_both_ends_first_and_its_cost_last(
     found = charts(state)
     assert state["searchFilter"] == "tags.`optsweep.kind` = 'arm'"
     assert [name.partition(":")[0].partition(",")[0] for name in found] == [
-        *("Validation loss (nats)", "Test loss (nats)", "Learning rate", "Score", "Training", "Cost"),
+        *("Validation loss", "Test loss (nats) and difference", "Learning rate", "Score", "Training", "Cost"),
     ]
+    assert max(map(len, found)) <= 39, "longer ones are cut off at 1280 pixels"
     ((first,), *_, last) = found.values()
     assert first["selectedMetricKeys"] == ["val/loss", "val/loss_low", "val/loss_high"]
     assert [chart["metricKey"] for chart in last] == ["cost/ms_per_step", "cost/state_bytes", "cost/train_seconds"]
@@ -110,8 +112,11 @@ def test_the_verdict_has_each_arm_s_mean_with_both_ends_first_and_its_cost_last(
 def test_where_a_metric_decides_it_comes_before_the_loss() -> None:
     ((first, second), *_) = charts(opened("verdict", Common("auc", "nats", "1 − auc", ("lr",)))).values()
     assert (first["metricKey"], second["metricKey"]) == ("val/objective", "val/loss")
-    (score,) = charts(opened("verdict", Common("auc")))["Score: mean and its 95 % interval"]
-    assert score["metricKey"] == "val/auc"
+    assert [chart["displayName"] for chart in (first, second)] == [
+        *("Validation 1 − auc: mean and its 95 % interval", "Validation loss (nats): mean and its 95 % interval"),
+    ]
+    (score,) = charts(opened("verdict", Common("auc")))["Score"]
+    assert (score["metricKey"], score["displayName"]) == ("val/auc", "Validation auc: mean and its 95 % interval")
 
 
 def test_the_search_has_loss_against_each_searched_key_by_its_logarithm() -> None:
@@ -121,6 +126,8 @@ def test_the_search_has_loss_against_each_searched_key_by_its_logarithm() -> Non
         ({"key": "log10_weight_decay", "type": "PARAM"}, "val/loss"),
     ]
     assert [c["selectedParams"] for c in found if c["type"] == "PARALLEL"] == [["log10_lr", "log10_weight_decay"]]
+    alone = [chart for own in charts(opened("search", replace(COMMON, searched=("lr",)))).values() for chart in own]
+    assert "PARALLEL" not in {chart["type"] for chart in alone}, "which says no more than the one scatter"
 
 
 def test_seeds_are_grouped_by_arm() -> None:
@@ -165,6 +172,23 @@ def test_an_arm_s_curve_is_the_mean_with_both_ends_of_its_interval() -> None:
     }  # nothing at a step that a seed doesn't have
     assert [key for key, *_ in summary("train/lr", curves)] == ["train/lr"]
     assert list(summary("val/loss", {0: [(10, 1.8e308)], 1: [(10, 1.0)]})) == []
+
+
+def test_an_axis_is_where_the_runs_end_and_holds_the_last_intervals(tracker: Tracker) -> None:
+    """So that a steep start doesn't press what is compared into a line."""
+    run = tracker.arm_run("task=a optimizer=spans", "spans")
+    curves = {
+        "val/loss": [(0, 9.0), (10, 2.0), (100, 1.0)],
+        "val/loss_low": [(0, -50.0), (10, -9.0), (100, 0.5)],
+        "val/loss_high": [(0, 90.0), (10, 20.0), (100, 1.5)],
+        "train/loss": [(0, 1.0), (100, 1.0)],
+    }
+    points = [(key, value, step, step) for key, held in curves.items() for step, value in held]
+    rewrite_curves(tracker, run, points)
+    (found,) = spans(tracker, [run], ["val/loss", "train/loss"])  # a level curve needs no axis of its own
+    assert found == ("val/loss", pytest.approx(0.5 - 0.05 * 1.5), pytest.approx(2.0 + 0.05 * 1.5))
+    ((first,), *_) = charts(opened("verdict", replace(COMMON, spans=(found,)))).values()
+    assert first["range"] == {"yMin": found[1], "yMax": found[2]}
 
 
 def test_of_several_searches_a_curve_is_over_their_means() -> None:
@@ -316,7 +340,7 @@ def test_a_report_is_shown_on_all_pages_of_its_sweep(tracker: Tracker, tmp_path:
     for _ in range(2):  # again changes nothing
         home.show_report(tracker.uri, "shown", tmp_path, curves=True)
     experiment = shown.client.get_experiment(shown.experiment_id)
-    assert experiment.tags[names.NOTE].startswith("**Is soap\\_x better than adamw on charlm?**")
+    assert experiment.tags[names.NOTE].startswith("**Is soap\\_x better than adamw on charlm?** On charlm")
     assert {names.VIEW + key for key in views.KEYS} <= experiment.tags.keys()
     candidate = shown.client.get_run(runs["soap_x"]).data
     assert candidate.tags[names.OUTCOME] == "better"

@@ -151,6 +151,8 @@ def test_only_the_first_page_is_changed_and_its_length_is_right() -> None:
     start, body = answer("/")
     assert body["body"].startswith(b"<html><head><script>try{localStorage.getItem(")
     assert dict(start["headers"]) == {b"x-kept": b"1", b"content-length": str(len(body["body"])).encode()}
+    _, nobody = answer("/ajax-api/2.0/mlflow/users/current")
+    assert nobody["body"] == b"{}", "which a server without users has no answer to"
     assert [message.get("body") for message in answer("/health")] == [None, b"<html><head>", b"</head></html>"]
 
 

@@ -6,7 +6,7 @@ MLflow shows parents first and hides their children, and draws no band by itself
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from optsweep.inference.repeats import independent
 from optsweep.inference.statistics import mean_interval
@@ -19,6 +19,9 @@ from optsweep.tracking.rewrite import rewrite_curves
 from optsweep.tracking.schema import TrialHead
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
+
+_LATE = 0.1  # share of a run whose steep start may leave a chart
+_EDGE = 0.05  # of an axis, beyond what it shows
 
 
 def summarise_arms(tracker: Tracker, arms: Mapping[str, str]) -> None:
@@ -69,3 +72,22 @@ def summary(key: str, curves: Mapping[int, History]) -> Iterator[tuple[str, floa
         if names.has_ends(key) and interval.low is not None and interval.high is not None:
             yield names.low(key), interval.low, step
             yield names.high(key), interval.high, step
+
+
+def spans(tracker: Tracker, runs: Sequence[str], keys: Sequence[str]) -> Iterator[tuple[str, float, float]]:
+    """Of curves that these runs have, both ends of an axis that shows how they end: key, lowest, highest."""
+    ends = (names.low, names.high)
+    found = histories(
+        tracker.client, {run: [of for key in keys for of in (key, *(end(key) for end in ends))] for run in runs}
+    )
+    for key in keys:
+        late = [value for run in runs for value in _late(found[run, key])]
+        last = [value for run in runs for end in ends for _, value in found[run, end(key)][-1:]]
+        low, high = min([*late, *last], default=0.0), max([*late, *last], default=0.0)
+        if high > low:
+            yield key, low - _EDGE * (high - low), high + _EDGE * (high - low)
+
+
+def _late(history: History) -> list[float]:
+    last = max((step for step, _ in history), default=0)
+    return [value for step, value in history if step >= _LATE * last]

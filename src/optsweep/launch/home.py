@@ -13,13 +13,14 @@ import shlex
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from optsweep.inference.looks import in_words, searches_in_words
-from optsweep.launch.curves import summarise_arms
+from optsweep.launch.curves import spans, summarise_arms
 from optsweep.launch.description import Description
 from optsweep.report import Helpers, Report, write_report
 from optsweep.report.wording import listed, setting
@@ -29,7 +30,7 @@ from optsweep.tracking.rewrite import beside_others, rewrite_params
 from optsweep.tracking.schema import ArmFacts, ArmSheet, SweepPlan
 from optsweep.tracking.spool import Spool
 from optsweep.tracking.store import runs
-from optsweep.tracking.views import Common
+from optsweep.tracking.views import FIRST, Common
 from optsweep.tracking.writer import Tracker
 
 NOTE_CHARACTERS = 4_500
@@ -149,7 +150,9 @@ def show_report(tracking_uri: str, sweep: str, folder: Path, *, curves: bool) ->
         compared = _numbers(_comparison_of(content, arm["name"]))
         _log(tracker, arm["run_id"], {f"verdict/{key}": value for key, value in compared.items()} | costs(arm))
         tracker.set_tags(arm["run_id"], {names.OUTCOME: outcomes.get(arm["name"], "not compared")})
-    show_views(tracker, of_sheets([tracker.arm_sheet(arm["run_id"]) for arm in arms]))
+    common = of_sheets([tracker.arm_sheet(arm["run_id"]) for arm in arms])
+    best = [arm["run_id"] for arm in sorted(arms, key=_result)[:FIRST]]
+    show_views(tracker, replace(common, spans=tuple(spans(tracker, best, common.drawn))))
 
 
 def written_and_shown(
@@ -197,7 +200,7 @@ def description(content: Mapping[str, Any], experiment_id: str, *, figure: bool 
     room = NOTE_CHARACTERS - sum(map(len, [begin, *rest])) - 20
     if len(said) > room:
         said = said[: max(room, 0)].rpartition(" ")[0] + " …"
-    return "\n\n".join(filter(None, [begin, said, *rest]))
+    return "\n\n".join(filter(None, [f"{begin} {said}", *rest]))  # MLflow shows one line until one asks for more
 
 
 def verdict_metrics(content: Mapping[str, Any]) -> dict[str, float]:
@@ -251,6 +254,12 @@ def _finite(numbers: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for key, value in numbers.items():
         if isinstance(value, (int, float)) and math.isfinite(value):
             yield key, float(value)
+
+
+def _result(arm: Mapping[str, Any]) -> float:
+    """By what MLflow's list of arms is sorted."""
+    found = (arm["test_loss"] or {}).get("estimate")
+    return float(found) if isinstance(found, (int, float)) else math.inf
 
 
 def _comparison_of(content: Mapping[str, Any], arm: str) -> Mapping[str, Any] | None:

@@ -18,6 +18,8 @@ import webbrowser
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optsweep.address import TRACKING_KEY, Address, read_address
@@ -47,7 +49,7 @@ _SET = "".join(
 _NARROW = "@media(max-width:600px){aside,.react-resizable:has(.is-table-comparing-runs-mode){display:none!important}}"
 """Beside its menu and its list of runs MLflow leaves no room for charts on a phone."""
 
-_HEAD = f"<script>try{{{_SET}}}catch(e){{}}</script><style>{_NARROW}</style>".encode()
+_HEAD = f"<script>try{{{_SET}}}catch(e){{}}</script><style>{_NARROW}</style>"
 
 
 def show(
@@ -170,6 +172,13 @@ def _app(address: Address) -> App:
     return Preferring(app)
 
 
+@cache
+def _head() -> bytes:
+    """What the page begins with: a browser's preferences, and bands, which no view of MLflow's can ask for."""
+    bands = Path(__file__).with_name("bands.js").read_text(encoding="utf-8")
+    return f"{_HEAD}<script>{bands}</script>".encode()
+
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -184,6 +193,12 @@ class Preferring:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        if scope["type"] == "http" and scope["path"] == _WHO:
+            await send(
+                {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
+            )
+            await send({"type": "http.response.body", "body": b"{}"})
+            return
         if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "GET":
             await self.app(scope, receive, send)
             return
@@ -196,13 +211,16 @@ class Preferring:
                 return
             parts.append(message.get("body", b""))
             if not message.get("more_body", False):
-                body = b"".join(parts).replace(b"<head>", b"<head>" + _HEAD, 1)
+                body = b"".join(parts).replace(b"<head>", b"<head>" + _head(), 1)
                 kept = [(key, value) for key, value in begun["headers"] if key.lower() not in _OF_THE_FILE]
                 await send({**begun, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
                 await send({"type": "http.response.body", "body": body})
 
         await self.app(scope, receive, hold)
 
+
+_WHO = "/ajax-api/2.0/mlflow/users/current"
+"""Where MLflow's page asks who has logged in. Where nobody does a server says 404, which a browser calls an error."""
 
 _OF_THE_FILE = (b"content-length", b"etag", b"last-modified")
 """Headers of the page as it lies on the disk."""

@@ -16,6 +16,9 @@ from typing import Any
 from optsweep.tracking import names
 from optsweep.train.trial import Phase
 
+FIRST = 10
+"""Runs that MLflow draws where it doesn't draw all."""
+
 _COMPRESSED = "deflate;"
 _ENDS = (names.low, names.high)
 
@@ -28,11 +31,17 @@ class Common:
     unit: str = ""
     decides: str = ""  # what settings are chosen by, if not the loss
     searched: tuple[str, ...] = ()  # hyperparameters that every arm searches in a range
+    spans: tuple[tuple[str, float, float], ...] = ()  # of curves that are there: where an axis for the arms' ends
 
     @property
     def objective(self) -> str:
         """The curve that decides."""
         return names.VAL_OBJECTIVE if self.decides else names.VAL_LOSS
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """Of the curves of an arm those with an interval, by what they are shown for."""
+        return (*dict.fromkeys((self.objective, names.VAL_LOSS)), names.val_metric(self.metric), names.TRAIN_LOSS)
 
     @property
     def tested(self) -> str:
@@ -49,7 +58,17 @@ class Common:
     @property
     def loss(self) -> str:
         """A title's words for what decides, with its unit."""
-        return self.decides or (f"loss ({self.unit})" if self.unit else "loss")
+        return self.decides or self.aside
+
+    @property
+    def aside(self) -> str:
+        """A title's words for the loss."""
+        return f"loss ({self.unit})" if self.unit else "loss"
+
+    def banded(self, key: str, title: str) -> Chart:
+        """The curve of a mean with both ends of its interval, on the axis that is known of it."""
+        found = {of: (low, high) for of, low, high in self.spans}
+        return _line(key, f"{title}: {_MEAN}", [end(key) for end in _ENDS], found.get(key))
 
 
 Chart = Mapping[str, Any]
@@ -75,7 +94,7 @@ class View:
     sections: tuple[ChartSection, ...]
     columns: tuple[str, ...]
     group_by: str = ""  # a tag
-    all_runs: bool = True  # in the charts; else the first ten
+    all_runs: bool = True  # in the charts; else the first ten (FIRST)
 
     def state(self, known: Iterable[str] = ()) -> dict[str, Any]:
         """As MLflow's page has it. Of `known` curves that no chart shows it would make a chart by itself."""
@@ -88,7 +107,7 @@ class View:
                 charts.append(_card(chart, f"{own}-{number}", own))
                 shown.add(chart.get("metricKey", ""))
         charts += [
-            _card({**_line(key), "deleted": True}, f"{self.key}-without-{number}", f"{self.key}-0")
+            _card({**_line(key, key), "deleted": True}, f"{self.key}-without-{number}", f"{self.key}-0")
             for number, key in enumerate(sorted(set(known) - shown))
         ]
         grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": self.group_by}]}
@@ -134,9 +153,10 @@ def tags(common: Common) -> dict[str, str]:
 
 def _verdict(common: Common) -> View:
     """Arms: what a reader of the report looks at, in its order."""
-    mean = "mean and its 95 % interval"  # over seeds, or over searches where there are several
-    score = names.val_metric(common.metric)
-    aside = (_banded(names.VAL_LOSS),) if common.decides else ()
+    decides = common.banded(common.objective, f"Validation {common.loss}")
+    aside = (common.banded(names.VAL_LOSS, f"Validation {common.aside}"),) if common.decides else ()
+    score = common.banded(names.val_metric(common.metric), f"Validation {common.metric}")
+    train = common.banded(names.TRAIN_LOSS, f"Training {common.aside}")
     shown = (common.tested, *(end(common.tested) for end in _ENDS))
     return View(
         "verdict",
@@ -144,14 +164,11 @@ def _verdict(common: Common) -> View:
         _kind("arm"),
         (_metric(common.tested), True),
         (
-            ChartSection(f"Validation {common.loss}: {mean}", (_banded(common.objective), *aside), columns=1),
-            ChartSection(
-                f"Test {common.loss}, and its difference to the baseline: below 0 is better",
-                (_bars(common.tested), _bars(names.DIFFERENCE)),
-            ),
-            ChartSection("Learning rate", (_line(names.LR),)),
-            ChartSection(f"Score: {mean}", (_banded(score),)),
-            ChartSection("Training", (_banded(names.TRAIN_LOSS), *_INSIDE)),
+            ChartSection("Validation loss", (decides, *aside), columns=1),
+            ChartSection(f"Test {common.loss} and difference", (_bars(common.tested), _bars(names.DIFFERENCE))),
+            ChartSection("Learning rate", (_LR_CURVE,), columns=1),
+            ChartSection("Score", (score,), columns=1),
+            ChartSection("Training", (train, *_INSIDE)),
             ChartSection(_COST_OF, _COSTS),
         ),
         (*map(_metric, shown), *_LR, _tag(names.OUTCOME), *_DEAR),
@@ -162,27 +179,26 @@ def _verdict(common: Common) -> View:
 def _search(common: Common) -> View:
     """Search trials: what was tried, and how it ended."""
     keys = [names.LOGARITHMS.get(key, key) for key in common.searched or ("lr",)]
+    tried = tuple(_scatter(key, common.objective) for key in keys[:4])
+    together = (ChartSection("All that was searched", (_parallel(keys, common.objective),), columns=1),)
     return View(
         "search",
         "Search: settings tried against loss",
         _phase(Phase.SEARCH),
         (_metric(common.objective), True),
         (
-            ChartSection(
-                f"Validation {common.loss} at the end against what was tried",
-                tuple(_scatter(key, common.objective) for key in keys[:4]),
-            ),
-            ChartSection("All that was searched", (_parallel(keys, common.objective),), columns=1),
-            ChartSection(f"Validation {common.loss}", (_line(common.objective),), columns=1),
-            ChartSection("Learning rate", (_line(names.LR),)),
-            ChartSection("Training", (_line(names.TRAIN_LOSS), *_INSIDE)),
+            ChartSection("Loss at the end against what was tried", tried, columns=min(len(tried), 2)),
+            *(together if len(keys) > 1 else ()),
+            ChartSection("Validation loss", (_line(common.objective, f"Validation {common.loss}"),), columns=1),
+            ChartSection("Learning rate", (_LR_CURVE,), columns=1),
+            ChartSection("Training", (_line(names.TRAIN_LOSS, f"Training {common.aside}"), *_INSIDE)),
         ),
         (_tag(names.LABEL), _metric(common.objective), *(_param(key) for key in common.searched), *_ENDED),
     )
 
 
 def _seeds(common: Common) -> View:
-    """Confirm trials by arm: mean over runs, band from the lowest to the highest."""
+    """Confirm trials by arm: mean over runs, band from the lowest to the highest, which MLflow makes of a group."""
     band = "mean over runs, lowest to highest"
     return View(
         "seeds",
@@ -190,11 +206,11 @@ def _seeds(common: Common) -> View:
         _phase(Phase.CONFIRM),
         (_tag(names.LABEL), True),
         (
-            ChartSection(f"Validation {common.loss}: {band}", (_line(common.objective),), columns=1),
-            ChartSection(f"Test {common.loss}: mean over runs", (_bars(common.tested),)),
-            ChartSection("Learning rate", (_line(names.LR),)),
-            ChartSection(f"Score: {band}", (_line(names.val_metric(common.metric)),)),
-            ChartSection(f"Training: {band}", (_line(names.TRAIN_LOSS), *_INSIDE)),
+            ChartSection("Validation loss", (_line(common.objective, f"Validation {common.loss}: {band}"),), columns=1),
+            ChartSection(f"Test {common.loss}: mean over runs", (_bars(common.tested),), columns=1),
+            ChartSection("Learning rate", (_LR_CURVE,), columns=1),
+            ChartSection("Score", (_line(names.val_metric(common.metric), f"{common.metric}: {band}"),), columns=1),
+            ChartSection("Training", (_line(names.TRAIN_LOSS, f"Training {common.aside}: {band}"), *_INSIDE)),
         ),
         (_tag(names.LABEL), _metric(common.tested), _param("seed"), *_LR, *_ENDED),
         group_by=names.LABEL,
@@ -209,7 +225,7 @@ def _cost(common: Common) -> View:
         "Cost: time and memory of each arm",
         _kind("arm"),
         (_metric(names.MS_PER_STEP), True),
-        (ChartSection(_COST_OF, _COSTS), ChartSection(f"Test {common.loss} against milliseconds per step", (against,))),
+        (ChartSection(_COST_OF, _COSTS), ChartSection("Test loss against time per step", (against,), columns=1)),
         (_tag(names.OUTCOME), _metric(common.tested), *_DEAR),
     )
 
@@ -252,17 +268,15 @@ def _card(chart: Chart, uuid: str, section: str) -> dict[str, Any]:
     return {**same, **chart, "uuid": uuid, "metricSectionId": section}
 
 
-def _line(key: str, more: Iterable[str] = ()) -> Chart:
-    shown = {"metricKey": key, "selectedMetricKeys": [key, *more], "xAxisKey": "step", "useGlobalXaxisKey": True}
-    return {"type": "LINE", **shown, "lineSmoothness": 0, "useGlobalLineSmoothing": True}
-
-
-def _banded(key: str) -> Chart:
-    return _line(key, [end(key) for end in _ENDS])
+def _line(key: str, title: str, more: Iterable[str] = (), span: tuple[float, float] | None = None) -> Chart:
+    curves = {"metricKey": key, "selectedMetricKeys": [key, *more], "displayPoints": False}
+    axes = {"xAxisKey": "step", "useGlobalXaxisKey": True, "lineSmoothness": 0, "useGlobalLineSmoothing": True}
+    ends = {"range": {"yMin": span[0], "yMax": span[1]}} if span else {}
+    return {"type": "LINE", **curves, **axes, **ends, "displayName": title, **_NAMED}
 
 
 def _bars(key: str) -> Chart:
-    return {"type": "BAR", "metricKey": key}
+    return {"type": "BAR", "metricKey": key}  # which MLflow calls by its key, whatever its name
 
 
 def _scatter(key: str, loss: str, kind: str = "PARAM") -> Chart:
@@ -273,8 +287,16 @@ def _parallel(keys: Sequence[str], loss: str) -> Chart:
     return {"type": "PARALLEL", "selectedParams": list(keys), "selectedMetrics": [loss], "showAllRuns": True}
 
 
-_INSIDE = (_line(names.GRAD_NORM), _line(names.UPDATE_RATIO))
-_COST_OF = "Cost: milliseconds per step, bytes of optimizer state, seconds of training of one run"
+_MEAN = "mean and its 95 % interval"  # over seeds, or over searches where there are several
+_NAMED: Chart = {"nodeLevelSystemMetricConfiguration": {"metric": "", "type": ""}}
+"""Without it MLflow calls a chart by the keys of its curves, whatever its name."""
+
+_LR_CURVE = _line(names.LR, "Learning rate applied")
+_INSIDE = (
+    _line(names.GRAD_NORM, "Norm of the gradient before clipping"),
+    _line(names.UPDATE_RATIO, "Update's norm relative to the parameters'"),
+)
+_COST_OF = "Cost: ms/step, state bytes, run seconds"  # as long as a heading may be at 1280 pixels
 _COSTS = (_bars(names.MS_PER_STEP), _bars(names.STATE_BYTES), _bars(names.TRAIN_SECONDS))
 _LR = (_param("lr"),)
 _DEAR = (_metric(names.MS_PER_STEP), _metric(names.STATE_BYTES))

@@ -1,0 +1,67 @@
+"""What tests do in a browser: wait, look, and pretend to another screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from selenium.webdriver.chrome.webdriver import WebDriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+Open = Callable[..., None]
+"""Opens a page by its name, at a width, light or dark."""
+
+
+def sized(driver: WebDriver, width: int, height: int = 900) -> None:
+    """A screen that is so wide; a phone's where it is narrow."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def emulate(driver: WebDriver, *, dark: bool = False, media: str = "") -> None:
+    """Light or dark, on a screen or on paper; where one scrolls to is there at once."""
+    known = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+    features = [{"name": name, "value": value} for name, value in known.items()]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+
+def chart(driver: WebDriver) -> WebElement:
+    """The validation losses, which are drawn once they come into sight."""
+    driver.execute_script("document.querySelector('#val_loss').scrollIntoView()")
+    wait(driver, lambda: driver.find_elements(By.CSS_SELECTOR, "#val_loss .u-over"))
+    wait(driver, lambda: ink(driver) == ink(driver))  # its size has settled
+    return driver.find_element(By.CSS_SELECTOR, "#val_loss .u-over")
+
+
+def wait(driver: WebDriver, done: Callable[[], Any]) -> None:
+    WebDriverWait(driver, 10, 0.02).until(lambda _: done())
+
+
+def all_of(driver: WebDriver, css: str) -> list[WebElement]:
+    found: list[WebElement] = driver.find_elements(By.CSS_SELECTOR, css)
+    return found
+
+
+def texts(driver: WebDriver, css: str) -> list[str]:
+    return [element.get_attribute("textContent") or "" for element in all_of(driver, css)]
+
+
+def ink(driver: WebDriver) -> str:
+    """The chart as it is drawn."""
+    found: str = driver.execute_script("return document.querySelector('#val_loss canvas').toDataURL()")
+    return found
+
+
+def complaints(driver: WebDriver) -> list[str]:
+    """What the browser's console says is wrong, since it was asked last."""
+    return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def fetched(driver: WebDriver) -> list[str]:
+    """Addresses that the page has asked for."""
+    found: list[str] = driver.execute_script(
+        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    )
+    return found
