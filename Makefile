@@ -10,10 +10,11 @@ OUTAGES ?= 20
 REPLAY ?=
 
 export MLFLOW_DISABLE_TELEMETRY := true
+export NO_MKDOCS_2_WARNING := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test test-browser check chaos audit ui report bench docs gallery clean
+.PHONY: help sweep test test-browser check chaos audit ui report bench docs site gallery clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,9 +63,13 @@ bench: .venv/ready ## run the benchmarks; results go to benchmarks/results/ and 
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 	@$(BIN)/python docs/performance.py
 
-docs: .venv/ready ## write docs/catalogue.md from the code, docs/performance.md from the benchmarks' results
+docs: .venv/ready ## write docs/catalogue.md and docs/commands.md from the code, docs/performance.md from the benchmarks' results
 	@$(BIN)/python docs/catalogue.py
+	@$(BIN)/python docs/commands.py
 	@$(BIN)/python docs/performance.py
+
+site: .venv/ready ## build the docs as a site, into site/: make site, then open site/index.html
+	@$(BIN)/mkdocs build --quiet --strict $(ARGS)
 
 gallery: .venv/ready ## run all named sweeps (resumable, about an hour on two cores) and write docs/gallery/
 	@$(BIN)/python docs/gallery.py --run $(ARGS)

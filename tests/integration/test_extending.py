@@ -38,7 +38,7 @@ def test_the_example_trains(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
-    (command,) = re.findall(r"^```sh\noptsweep (.*?)\n```$", PAGE.read_text(), re.M | re.S)
+    command, _ = re.findall(r"^```sh\noptsweep (.*?)\n```$", PAGE.read_text(), re.M | re.S)
     done = subprocess.run(
         [str(Path(sys.executable).with_name("optsweep")), *shlex.split(command), *FEW],
         cwd=tmp_path,

@@ -101,7 +101,9 @@ def _hydra(arguments: list[str]) -> None:
         return
     if not parsed.config_name and not any(o.lstrip("+").startswith("sweep.name=") for o in parsed.overrides):
         name = f"sweep.name={_made_up_name(parsed.overrides)}"
-        arguments, parsed.overrides = [*arguments, name], [*parsed.overrides, name]
+        beside = arguments.index(parsed.overrides[0]) if parsed.overrides else len(arguments)  # Hydra wants them in a row
+        arguments.insert(beside, name)
+        parsed.overrides.append(name)
     if parsed.cfg or parsed.shell_completion or parsed.resolve:
         try:
             _main(Command(tuple(arguments), ()))

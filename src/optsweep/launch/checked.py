@@ -66,7 +66,15 @@ class Checked:
         return not self.findings
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=COLUMNS, highlight=False, markup=False, emoji=False)
+        console = Console(
+            file=io.StringIO(),
+            width=COLUMNS,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            color_system=None,
+            force_jupyter=False,  # else rich shows it itself in a notebook
+        )
         with console.capture() as captured:
             for part in self._parts():
                 console.print(part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shlex
 from collections.abc import Sequence
 from html import escape
 
@@ -11,7 +12,10 @@ from optsweep.report.figures.canvas import FigurePlan, style
 from optsweep.result.result import Result
 
 _BOX = "font-family: sans-serif; max-width: 60rem; color: #1c2126; background: #fffffe; padding: 0.8rem 1rem"
-_CELL = "text-align: left; padding: 0.15rem 0.7rem 0.15rem 0; white-space: nowrap"
+_TABLE = "color: inherit; background: none; border-collapse: collapse"
+_ROW = "background: none"
+_CELL = "text-align: left; padding: 0.15rem 0.7rem 0.15rem 0; white-space: nowrap; color: inherit; background: none"
+"""Jupyter gives tables colours of its theme, which on a dark one are for a dark page."""
 
 
 def html(result: Result) -> str:
@@ -27,7 +31,13 @@ def html(result: Result) -> str:
         parts.append(f"<p><i>{escape(result.note)}</i></p>")
     if result.page:
         parts.append(f"<p>report: <code>{escape(str(result.page))}</code></p>")
+    parts += [_browse(name) for name in result.names]
     return f'<div style="{_BOX}">{"".join(parts)}</div>'
+
+
+def _browse(name: str) -> str:
+    """How to get to what a sweep has in MLflow."""
+    return f"<p>in MLflow: <code>optsweep ui {escape(shlex.quote(name))}</code></p>"
 
 
 def _listed(texts: Sequence[str]) -> str:
@@ -37,9 +47,10 @@ def _listed(texts: Sequence[str]) -> str:
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f'<th style="{_CELL}">{escape(column)}</th>' for column in columns)
     body = "".join(
-        "<tr>" + "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows
+        f'<tr style="{_ROW}">' + "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in row) + "</tr>"
+        for row in rows
     )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f'<table style="{_TABLE}"><thead><tr style="{_ROW}">{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<div style="overflow-x: auto">{table}</div>'
 
 
