@@ -33,6 +33,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     cast,
     delete,
     extract,
@@ -65,6 +66,15 @@ SEATS = Table(
     Column("expires", Float(53)),
     Column("since", Float(53)),
 )
+
+CURVES = Table(
+    "optsweep_curves",
+    TABLES,
+    Column("trial_id", Integer, primary_key=True, autoincrement=False),
+    Column("token", Integer, nullable=False),  # of the claim under which it was told: void with that
+    Column("points", Text, nullable=False),  # JSON
+)
+"""Of trials in training (latest.py)."""
 
 TRIALS = TrialModel.__table__
 USER_ATTRIBUTES = TrialUserAttributeModel.__table__

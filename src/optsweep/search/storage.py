@@ -12,25 +12,22 @@ from sqlalchemy.exc import DBAPIError
 from optsweep.address import STORAGE_KEY, read_address
 from optsweep.database import SQLITE_TIMEOUT, Condition, ensure, has_rows, tables_of, write_ahead
 from optsweep.errors import UserError, first_line, without_secrets
-from optsweep.search.latest import CURVES
-from optsweep.search.ownership import create_tables
+from optsweep.search.ownership import TABLES, create_tables
 
 TRIES_TO_CREATE = 20
 """A server's tables are made one by one, and two processes that make them get in each other's way at any of them."""
 
 
-def usable_storage(url: str) -> RDBStorage:
-    """As `open_storage`. Raises UserError, in one line, for whatever is wrong with it."""
+def storage_at(url: str) -> RDBStorage:
+    """The storage, as `open_storage` opens it. Raises UserError if that can't be done."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         return open_storage(url)
     except UserError:
         raise
     except Exception as error:
-        reason = first_line(error)
-        raise UserError(
-            f"tracking.storage: {without_secrets(url)} can't be opened: {without_secrets(reason)}"
-        ) from None
+        reason = without_secrets(first_line(error))
+        raise UserError(f"{STORAGE_KEY}: {without_secrets(url)} can't be opened: {reason}") from None
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -49,7 +46,7 @@ def open_storage(url: str) -> RDBStorage:
 
 def _condition(connection: sqlite3.Connection) -> Condition:
     """Whether what is made last is there; opening the storage makes what is not."""
-    last = {table.name for table in CURVES.metadata.sorted_tables}
+    last = {table.name for table in TABLES.sorted_tables}
     whole = has_rows(connection, "alembic_version") and last <= tables_of(connection)
     return Condition.WHOLE if whole else Condition.UNFINISHED
 
