@@ -34,9 +34,10 @@ NAMES = (
     "sweep",
     "report",
     "page",
+    "live",
     "peers",
 )
-MINUTES = ("aa", "sweep", "report", "page", "peers")
+MINUTES = ("aa", "sweep", "report", "page", "live", "peers")
 """Run only by name or with --all."""
 
 QUICK = ("peers",)

@@ -33,7 +33,7 @@ SWEEP = (
     *("search.trials=8", "confirm.seeds=4", "trainer.steps=4000", "trainer.rungs=20", "sweep.name=live"),
     *("search.space.lr.low=1e-3", "search.space.lr.high=30", "hydra.launcher.workers=2"),
 )
-SHARES = (0.15, 0.6)
+SHARES = (0.15, 0.85)
 """Of the trials that are done, at the first pictures; the third is of the final report."""
 
 
@@ -87,8 +87,8 @@ def _film(
         for number, share in enumerate(SHARES, 1):
             _wait_for(driver, share)
             if number == len(SHARES):
-                _kill_a_worker(folder)
-                time.sleep(5)
+                _kill_a_worker(folder, driver)
+                _wait_for(driver, share)
             _shoot(driver, out / f"live-{number}.png", width)
         while driver.find_elements(By.ID, "now"):
             time.sleep(0.5)
@@ -112,14 +112,22 @@ def _browser(width: int, *, dark: bool) -> WebDriver:
 
 def _wait_for(driver: WebDriver, share: float) -> None:
     bar = "const bar = document.querySelector('progress'); return bar.value / bar.max"
-    while driver.execute_script(bar) < share or not driver.find_elements(By.CSS_SELECTOR, "#now_val .u-over"):
+    while driver.execute_script(bar) < share or not driver.find_elements(
+        By.CSS_SELECTOR, "#now_val:not(.past) .u-over"
+    ):
         time.sleep(0.2)
 
 
-def _kill_a_worker(folder: Path) -> None:
+def _kill_a_worker(folder: Path, driver: WebDriver) -> None:
+    """And say how long it takes until that is seen."""
     found = re.search(r"process (\d+)", _holders(folder)[0])
     assert found is not None
     os.kill(int(found[1]), signal.SIGKILL)
+    begin = time.monotonic()
+    seen = "return [...document.querySelectorAll('#now .badge.bad')].some((held) => held.textContent === 'dead')"
+    while not driver.execute_script(seen):
+        time.sleep(0.02)
+    print(f"a killed worker is seen after {time.monotonic() - begin:.1f} s")
 
 
 def _shoot(driver: WebDriver, path: Path, width: int) -> None:

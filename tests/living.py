@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from hand_sweeps import NOISE, sweep
+from hand_sweeps import arm as made_by_hand
 from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.launch.status import PLANNED
 from optsweep.search.latest import Latest, write_latest
@@ -12,6 +17,7 @@ from optsweep.search.seats import Seat
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies, Work
 from optsweep.tracking import names, store
+from optsweep.tracking.reader import Curve, SweepRecord
 from optsweep.tracking.schema import SCHEMA_VERSION
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import End, Phase
@@ -62,3 +68,17 @@ def tracking(folder: Path) -> str:
     tracker = Tracker(uri, "s")
     tracker.client.set_tag(tracker.sweep_run(), names.SCHEMA, str(SCHEMA_VERSION))
     return uri
+
+
+def record_of(*seeds: int) -> SweepRecord:
+    """What its runs say: so many confirm seeds of each arm, with their curves."""
+    steps, arms = np.arange(10, 401, 10), []
+    for name, optimizer, final, count in zip((SGD, ADAMW), ("sgd", "adamw"), (2.2, 2.0), seeds, strict=True):
+        made = made_by_hand(optimizer, [final + noise for noise in NOISE], schedule="cosine")
+        values = final + 2 * (1 - steps / 400) ** 2
+        trials = [
+            replace(trial, curves={names.VAL_LOSS: Curve(steps, values + noise)})
+            for trial, noise in zip(made.trials, NOISE, strict=True)
+        ]
+        arms.append(replace(made, name=name, label=f"{optimizer} + cosine", trials=tuple(trials[:count])))
+    return sweep(*arms)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
-from test_touch import all_of, ink, texts, wait
+from selenium.webdriver.support.ui import WebDriverWait
 
-from conftest import made
-from hand_sweeps import sweep
-from living import ADAMW, DEAD, JUMPS, SGD, WELL, Living, tracking
+from living import ADAMW, DEAD, JUMPS, SGD, WELL, Living, record_of, tracking
 from optsweep.launch import live_server
 from optsweep.launch.live import Snapshot
 from optsweep.launch.live_report import Finding
@@ -33,15 +31,43 @@ class Told(Watching):
 
     def find(self, *seeds: int, reported: bool = False) -> None:
         """So many confirm seeds of each arm are there."""
-        arms = []
-        for name, optimizer, final, count in zip((SGD, ADAMW), ("sgd", "adamw"), (2.2, 2.0), seeds, strict=True):
-            arm = made(optimizer, "cosine", final)
-            arms.append(replace(arm, name=name, trials=arm.trials[:count]))
-        record = sweep(*arms)
+        record = record_of(*seeds)
         self._finding = Finding(record, compare([record]), reported)
 
     def _read_runs(self, snapshot: Snapshot) -> None:
         pass
+
+
+def wait(driver: WebDriver, done: Callable[[], Any]) -> None:
+    WebDriverWait(driver, 20, 0.02).until(lambda _: done())
+
+
+def count(driver: WebDriver, css: str) -> int:
+    return len(driver.find_elements(By.CSS_SELECTOR, css))
+
+
+def click(driver: WebDriver, css: str, place: int = 0) -> None:
+    driver.execute_script("document.querySelectorAll(arguments[0])[arguments[1]].click()", css, place)
+
+
+def pressed(driver: WebDriver, css: str) -> list[str]:
+    found: list[str] = driver.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map((held) => held.getAttribute('aria-pressed'))", css
+    )
+    return found
+
+
+def ink(driver: WebDriver) -> str:
+    found: str = driver.execute_script("return document.querySelector('#val_loss canvas').toDataURL()")
+    return found
+
+
+def texts(driver: WebDriver, css: str) -> list[str]:
+    """At once: what changes by itself may be gone between two questions."""
+    found: list[str] = driver.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map((held) => held.textContent)", css
+    )
+    return found
 
 
 @dataclass
@@ -134,32 +160,30 @@ def test_it_grows_and_becomes_the_report_without_being_loaded_again(page: Page) 
     assert driver.execute_script("return window.first") is True
     living.finish()
     page.watching.find(5, 5, reported=True)
-    wait(driver, lambda: not all_of(driver, "#now") and all_of(driver, "#val_loss"))
+    wait(driver, lambda: not count(driver, "#now") and count(driver, "#val_loss"))
     assert driver.find_element(By.ID, "verdict-h").text == "Verdict"
     assert [entry["message"] for entry in driver.get_log("browser")] == []
 
 
 def test_the_report_below_is_another_and_what_one_did_there_stays(page: Page) -> None:
     driver = page.driver
-    driver.execute_script("document.querySelector('#val_loss').scrollIntoView()")
-    wait(driver, lambda: all_of(driver, "#val_loss .u-over"))
-    all_of(driver, "#val_loss .arms button")[1].click()
-    all_of(driver, "#val_loss .tools button")[0].click()
+    driver.execute_script("document.querySelector('#val_loss').scrollIntoView({ behavior: 'instant' })")
+    wait(driver, lambda: count(driver, "#val_loss .u-over"))
+    click(driver, "#val_loss .arms button", 1)
+    click(driver, "#val_loss .tools button")
     driver.execute_script("document.querySelector('#trials details').open = false")
-    driver.execute_script("document.querySelector('#arms thead th:nth-child(2) button').click()")
-    driver.execute_script("document.activeElement.blur()")
+    click(driver, "#arms thead th:nth-child(2) button")
     before = ink(driver)
-    assert "n = 2" in driver.find_element(By.CSS_SELECTOR, "#val_loss figcaption").text
+    page.shows("#val_loss figcaption", "n = 2")
     page.watching.find(5, 5)
     page.shows("#val_loss figcaption", "n = 5")
     wait(driver, lambda: ink(driver) != before)
-    pressed = [b.get_attribute("aria-pressed") for b in all_of(driver, "#val_loss .arms button")]
-    assert pressed == ["true", "false"]
-    assert all_of(driver, "#val_loss .tools button")[0].get_attribute("aria-pressed") == "true"
+    assert pressed(driver, "#val_loss .arms button") == ["true", "false"]
+    assert pressed(driver, "#val_loss .tools button")[0] == "true"
     page.shows("#trials summary", "(10)")
     assert driver.execute_script("return document.querySelector('#trials details').open") is False
-    assert len(all_of(driver, "#arms thead th:nth-child(2)[aria-sort=ascending]")) == 1
-    assert len(all_of(driver, "#arms .switch[aria-pressed=false]")) == 1
+    assert count(driver, "#arms thead th:nth-child(2)[aria-sort=ascending]") == 1
+    assert count(driver, "#arms .switch[aria-pressed=false]") == 1
     assert driver.execute_script("return window.first") is True
     assert [entry["message"] for entry in driver.get_log("browser")] == []
 

@@ -6,9 +6,9 @@ import logging
 import re
 from pathlib import Path
 
+import commands
 import pytest
 
-import commands
 from messages import messages, said
 
 ROOT = Path(__file__).parents[2]

@@ -15,6 +15,7 @@ import pytest
 from arms import arm_with
 from optsweep.launch.checkpoints import Checkpoints
 from optsweep.launch.job import Job
+from optsweep.launch.latest import Teller
 from optsweep.launch.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
 from optsweep.launch.reporter import Reporter
 from optsweep.launch.worker import Worker, _unwatched
@@ -163,7 +164,7 @@ def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(
             seen.append(renewed.wait(60.0))
 
     worker = Slow.__new__(Slow)
-    worker.studies, worker.watch = studies, _unwatched
+    worker.studies, worker.watch, worker.latest = studies, _unwatched, Teller(studies.engine)
     worker.checkpoints, worker.stopping = Checkpoints(tmp_path), lambda: False
     worker._train(Job(arm_with({}), "", "", ""), works[0])
     assert seen == [True]
@@ -184,6 +185,7 @@ def test_a_trial_that_hangs_has_failed_by_its_own_fault_where_it_hangs(tmp_path:
 
     worker = HangsInTraining.__new__(HangsInTraining)
     worker.studies, worker.watch, worker.stopping = studies, watch, lambda: False
+    worker.latest = Teller(studies.engine)
     worker.checkpoints, worker._storage = Checkpoints(tmp_path), storage_outage(f"sqlite:///{tmp_path}/optuna.db")
     worker._train(Job(arm_with({}, trainer__timeout=60), "", "", ""), works[0])
     (trial,) = studies.trials(works[0].arm, Phase.SEARCH)

@@ -136,3 +136,21 @@ def test_nothing_is_sent_where_nothing_has_changed(feed: Feed) -> None:
     before = feed.shown
     feed.look()
     assert feed.shown is before
+
+
+def test_a_look_that_fails_is_said_once_and_the_page_goes_on(
+    living: Living, feed: Feed, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    looks = iter([ZeroDivisionError("no page"), ZeroDivisionError("no page"), None])
+    goes_on = threading.Event()
+
+    def look() -> None:
+        if (error := next(looks, None)) is not None:
+            raise error
+        goes_on.set()
+
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(feed, "look", look)
+    feed.start()
+    assert goes_on.wait(20)
+    assert capfd.readouterr().err == "optsweep: the page can't be made (no page)\n"

@@ -27,7 +27,7 @@ from optsweep.errors import UserError, nearest
 from optsweep.launch.continuity import CONTENT
 from optsweep.launch.status import check_there, short_names
 from optsweep.launch.ui import listen
-from optsweep.search.storage import usable_storage
+from optsweep.search.storage import storage_at
 from optsweep.tracking import names
 from optsweep.tracking.links import LOCAL_HOST
 
@@ -92,7 +92,7 @@ class ShownStorage(BaseStorage):
     def of(cls, url: str, sweep: str | None) -> ShownStorage:
         """Raises UserError, naming the nearest, for a sweep that isn't there."""
         check_there(url)
-        storage = usable_storage(url)
+        storage = storage_at(url)
         found = names_of([study.study_name for study in storage.get_all_studies()])
         sweeps = sorted({name.split(" | ")[0] for name in found})
         if sweep is not None and sweep not in sweeps:

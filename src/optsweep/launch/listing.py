@@ -15,7 +15,7 @@ from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.launch.status import PLANNED
 from optsweep.search.overview import StoredSweep, stored_sweeps
 from optsweep.search.signs import signs_of_life
-from optsweep.search.storage import usable_storage
+from optsweep.search.storage import storage_at
 
 FINISHED = "finished"
 """The note of a finished arm: what it was planned to have."""
@@ -39,7 +39,7 @@ def listed_sweeps(storage: str, reports: Path) -> list[ListedSweep]:
     address = read_address("--storage", storage)
     if not address.is_there:
         return []
-    engine = usable_storage(storage).engine
+    engine = storage_at(storage).engine
     return [_listed(engine, held, reports) for held in stored_sweeps(engine, PLANNED, FINISHED)]
 
 

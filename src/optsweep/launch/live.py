@@ -210,8 +210,8 @@ def _planned(trials: Sequence[Seen], size: Sequence[Any] | None) -> int:
     if size is None:
         return there
     search, seeds, repeats = size
-    searches: int = REPEAT_LOOKS[0] if repeats == AUTO else repeats
-    return max(there, searches * (search + (LOOKS[0] if seeds == AUTO else seeds)))
+    planned: int = (REPEAT_LOOKS[0] if repeats == AUTO else repeats) * (search + (LOOKS[0] if seeds == AUTO else seeds))
+    return max(there, planned)
 
 
 def _place(trial: Seen, labels: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from optsweep.errors import first_line, without_secrets
 from optsweep.launch.live_page import as_event, render
 from optsweep.launch.live_report import Finding
 from optsweep.launch.ui import listen
@@ -93,8 +94,14 @@ class Feed:
             return self.shown
 
     def _run(self) -> None:
+        said = ""
         while True:
-            self.look()
+            try:
+                self.look()
+            except Exception as error:  # pages stay as they are, and the next look may do better
+                if str(error) != said:
+                    said = str(error)
+                    sys.stderr.write(f"optsweep: the page can't be made ({without_secrets(first_line(error))})\n")
             with self._changed:
                 if self._listeners:
                     self._changed.wait_for(lambda: False, LOOK_SECONDS)

@@ -14,7 +14,7 @@ from rich.text import Text
 from optsweep.errors import SweepFailedError, UserError
 from optsweep.launch.live import Incident, Snapshot, State
 from optsweep.launch.watching import LOOK_SECONDS, View, Watching
-from optsweep.report.wording import duration, number, plural
+from optsweep.report.wording import duration, number
 
 STOPPED_SECONDS = 10.0
 """Without a planner, after which a sweep has stopped: a launcher's jobs plan one after the other."""
@@ -39,7 +39,7 @@ def watch(watching: Watching, out: TextIO) -> None:
                 print(line, file=out, flush=True)
             before = view
         return
-    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+    with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         for view in _until_it_ends(watching):
             live.update(drawn(view), refresh=True)
 
@@ -150,20 +150,19 @@ _KINDS = {"diverged": "diverged", "failed": "failed", "dead": "lost its worker",
 
 
 def drawn(view: View) -> Group:
-    """All of it, for one screen."""
+    """All of it, for one screen: the arms last, of which there may be more than it has lines."""
     now = view.snapshot
-    lines: list[RenderableType] = [Text(headline(view)), _table(now), Text("")]
-    for verdict in view.finding.verdicts:
-        lines.append(Text(f"{kind(view).capitalize()}: {verdict.text}"))
+    lines: list[RenderableType] = [Text(headline(view))]
+    lines += [Text(f"{kind(view).capitalize()}: {verdict.text}") for verdict in view.finding.verdicts]
     for worker in now.workers[:MOST_SHOWN]:
         ago = "" if worker.seconds is None else f", heard of {duration(round(worker.seconds))} ago"
         style = "" if worker.state == "at work" else "bold red"
         lines.append(Text(f"{worker.process}: {worker.state}, {worker.doing}{ago}", style))
-    if len(now.workers) > MOST_SHOWN:
-        lines.append(Text(f"and {plural(len(now.workers) - MOST_SHOWN, 'more process')}"))
+    if (more := len(now.workers) - MOST_SHOWN) > 0:
+        lines.append(Text(f"and {more} more processes"))
     lines += [Text(said(incident), "red") for incident in now.incidents[:MOST_SHOWN]]
     lines += [Text(trouble, "bold red") for trouble in view.troubles]
-    return Group(*lines)
+    return Group(*lines, _table(now))
 
 
 def _table(now: Snapshot) -> Table:

@@ -94,7 +94,9 @@ class Watching:
         begin = time.monotonic()
         try:
             _there(self._tracking)
-            self._finding = self._findings.read(self._studies, trained=state is State.TRAINED)
+            found = self._findings.read(self._studies, trained=state is State.TRAINED)
+            found.verdicts  # noqa: B018 – put into words here, where what goes wrong is said
+            self._finding = found
             self._trouble["runs"] = ""
         except Exception as error:
             self._trouble["runs"] = _said("the tracking store", error)

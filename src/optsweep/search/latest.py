@@ -9,17 +9,9 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Column, Engine, Integer, Table, Text, delete, insert, select, update
+from sqlalchemy import Engine, delete, insert, select, update
 
-from optsweep.search.ownership import LEASES, TABLES, TRIALS, Claim
-
-CURVES = Table(
-    "optsweep_curves",
-    TABLES,
-    Column("trial_id", Integer, primary_key=True, autoincrement=False),
-    Column("token", Integer, nullable=False),  # of the claim under which it was told: void with that
-    Column("points", Text, nullable=False),  # JSON
-)
+from optsweep.search.ownership import CURVES, LEASES, TRIALS, Claim
 
 MOST_POINTS = 60
 """Of a curve that is told, or one more; those between are left out evenly, the first and the last never."""

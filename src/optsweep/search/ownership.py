@@ -33,6 +33,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     cast,
     delete,
     extract,
@@ -74,6 +75,14 @@ HELPERS = Table(
     Column("workers", Integer, nullable=False),
     Column("expires", Float(53), nullable=False),
 )
+CURVES = Table(
+    "optsweep_curves",
+    TABLES,
+    Column("trial_id", Integer, primary_key=True, autoincrement=False),
+    Column("token", Integer, nullable=False),  # of the claim under which it was told: void with that
+    Column("points", Text, nullable=False),  # JSON
+)
+"""Of trials in training (latest.py)."""
 
 TRIALS = TrialModel.__table__
 USER_ATTRIBUTES = TrialUserAttributeModel.__table__

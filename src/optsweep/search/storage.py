@@ -13,8 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from optsweep.address import STORAGE_KEY, read_address
 from optsweep.database import SQLITE_TIMEOUT, Condition, ensure, has_rows, tables_of, write_ahead
 from optsweep.errors import UserError, first_line, without_secrets
-from optsweep.search.latest import CURVES
-from optsweep.search.ownership import create_tables
+from optsweep.search.ownership import TABLES, create_tables
 
 TRIES_TO_CREATE = 20
 """A server's tables are made one by one, and two processes that make them get in each other's way at any of them."""
@@ -27,7 +26,7 @@ SERVER_OPTIONS: dict[str, Any] = {"pool_size": 1, "max_overflow": 3, "pool_pre_p
 as after a restart of the server, is found so before it is used."""
 
 
-def usable_storage(url: str) -> RDBStorage:
+def storage_at(url: str) -> RDBStorage:
     """As `open_storage`. Raises UserError, in one line, for whatever is wrong with it."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -55,7 +54,7 @@ def open_storage(url: str) -> RDBStorage:
 
 def _condition(connection: sqlite3.Connection) -> Condition:
     """Whether what is made last is there; opening the storage makes what is not."""
-    last = {table.name for table in CURVES.metadata.sorted_tables}
+    last = {table.name for table in TABLES.sorted_tables}
     whole = has_rows(connection, "alembic_version") and last <= tables_of(connection)
     return Condition.WHOLE if whole else Condition.UNFINISHED
 

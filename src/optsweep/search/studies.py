@@ -37,7 +37,7 @@ from optsweep.search.reading import TrialReader
 from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
 from optsweep.search.signs import Sign, signs_of_life
 from optsweep.search.slots import Slot
-from optsweep.search.storage import usable_storage
+from optsweep.search.storage import storage_at
 from optsweep.search.waiting import candidates, make_waiting
 from optsweep.train.trial import End, Phase
 
@@ -102,7 +102,7 @@ class Studies:
     @staticmethod
     def open(url: str, sweep: str) -> Studies:
         """Open, and create where it is missing. Raises UserError if that can't be done."""
-        return Studies(usable_storage(url), sweep)
+        return Studies(storage_at(url), sweep)
 
     # -- the planner's side ----------------------------------------------------------------------------------------
 
