@@ -35,6 +35,24 @@ _LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#\s])")
 _FENCE = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Pages that the menu of mkdocs.yml hasn't are added to it, under "Also"."""
+    listed = set(_leaves(config.nav))
+    docs = Path(config.docs_dir)
+    others = sorted({str(path.relative_to(docs)) for path in docs.rglob("*.md")} - listed)
+    if others:
+        config.nav = [*(config.nav or ()), {"Also": others}]
+    return config
+
+
+def _leaves(nav: Any) -> Iterator[str]:
+    """The pages of a menu."""
+    if isinstance(nav, str):
+        yield nav
+    for part in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from _leaves(part)
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that don't lie in docs/."""
     for path, page in BROUGHT.items():

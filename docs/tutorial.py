@@ -1,4 +1,4 @@
-"""Runs docs/tutorial.ipynb in a folder of its own, and writes what came out of it into it: `python docs/tutorial.py`."""
+"""Runs docs/tutorial.ipynb in a folder of its own, and writes what came out into it: `python docs/tutorial.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import nbformat
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).resolve().with_name("tutorial.ipynb")
-SECONDS = 600
+SECONDS = 240
 _OF_JUPYTER = ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
 
 
