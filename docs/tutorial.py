@@ -47,8 +47,10 @@ def without_noise(notebook: Any) -> Any:
 def main() -> None:
     """Write the outputs."""
     with tempfile.TemporaryDirectory() as folder:
-        done = without_noise(ran(nbformat.read(NOTEBOOK, as_version=4), Path(folder)))
-    NOTEBOOK.write_text(nbformat.writes(done), encoding="utf-8")
+        notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+        done = without_noise(ran(notebook, Path(folder)))
+    text = nbformat.writes(done)  # type: ignore[no-untyped-call]
+    NOTEBOOK.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
