@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import commands
 import pytest
 
 from messages import messages, said
+from optsweep.inference.comparison import Conclusion
+from optsweep.report.page import badge
 
 ROOT = Path(__file__).parents[2]
 QUOTED = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8"), re.M)
@@ -30,6 +34,13 @@ def test_every_error_in_troubleshooting_is_one_that_the_code_says() -> None:
 )
 def test_an_error_that_the_code_does_not_say_is_found(line: str) -> None:
     assert not said(line, messages())
+
+
+def test_every_badge_of_a_verdict_is_explained() -> None:
+    explained = re.findall(r"^\| ([^|]+) \| ", (ROOT / "docs" / "report.md").read_text(encoding="utf-8"), re.M)
+    words = {word for cell in explained for word in (cell, *re.split(r", (?=worse)|; ", cell))}
+    outcomes: list[Any] = [SimpleNamespace(outcome=outcome) for outcome in Conclusion]
+    assert {badge(outcome)[1] for outcome in outcomes} <= words
 
 
 def test_the_site_builds_without_a_word_and_fetches_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
