@@ -31,6 +31,9 @@ BROUGHT: Mapping[str, str] = {
 """Path in the repository → page of the site; what lies in docs/ has its own."""
 
 NOTEBOOKS: Mapping[str, str] = {"docs/tutorial.ipynb": "tutorial.md"}
+_WEIGHTS = {"troubleshooting.md": 4, "start.md": 2, "own-model.md": 2, "CHANGELOG.md": 0.2, "benchmarks/NOTES.md": 0.2}
+"""How much a page counts in the search, where not as much as the others."""
+
 _LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#\s])")
 _FENCE = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
 
@@ -65,6 +68,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """The text of a page with its links as the site has them."""
+    page.meta["search"] = {"boost": _WEIGHTS.get(page.file.src_uri, 1)}
     return for_site(markdown, page.file.src_uri)
 
 
