@@ -31,7 +31,14 @@ BROUGHT: Mapping[str, str] = {
 """Path in the repository → page of the site; what lies in docs/ has its own."""
 
 NOTEBOOKS: Mapping[str, str] = {"docs/tutorial.ipynb": "tutorial.md"}
-_WEIGHTS = {"troubleshooting.md": 4, "start.md": 2, "own-model.md": 2, "CHANGELOG.md": 0.2, "benchmarks/NOTES.md": 0.2}
+_WEIGHTS = {
+    "troubleshooting.md": 4,
+    "start.md": 2,
+    "own-model.md": 2,
+    "design.md": 0.4,
+    "CHANGELOG.md": 0.2,
+    "benchmarks/NOTES.md": 0.2,
+}
 """How much a page counts in the search, where not as much as the others."""
 
 _LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#\s])")
