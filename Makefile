@@ -69,7 +69,7 @@ docs: .venv/ready ## write docs/catalogue.md and docs/commands.md from the code,
 	@$(BIN)/python docs/performance.py
 
 site: .venv/ready ## build the docs as a site, into site/: make site, then open site/index.html
-	@$(BIN)/mkdocs build --quiet --strict $(ARGS)
+	@$(BIN)/mkdocs build --strict $(ARGS)
 
 gallery: .venv/ready ## run all named sweeps (resumable, about an hour on two cores) and write docs/gallery/
 	@$(BIN)/python docs/gallery.py --run $(ARGS)

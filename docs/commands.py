@@ -1,4 +1,4 @@
-"""Writes docs/commands.md from what `optsweep --help` and the verbs' own --help say: python docs/commands.py [--check]."""
+"""Writes docs/commands.md from what `optsweep --help` and the verbs' own say: python docs/commands.py [--check]."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ COLUMNS = "100"
 _BEGIN = """# The command line
 
 <!-- Written by docs/commands.py from the code: change that, and run it. -->
-`optsweep` is the command; `python -m optsweep` is the same. What begins with a verb is looked after by that verb; everything
-else are keys of a sweep, which [Hydra](https://hydra.cc/docs/intro/) composes: `KEY=VALUE`, several with commas and `-m`
-make a grid, `-cn NAME` begins with a file of `sweeps/`, `--cfg job` prints the config instead of running it.
+`optsweep` is the command; `python -m optsweep` is the same. What begins with a verb is looked after by that verb. All
+else are keys of a sweep, which [Hydra](https://hydra.cc/docs/intro/) composes: `KEY=VALUE`, several with commas and
+`-m` make a grid, `-cn NAME` begins with a file of `sweeps/`, `--cfg job` prints the config instead of running it.
 
 ## Exit codes
 
 | code | what it says |
 | ---: | --- |
 | 0 | done: of a sweep, its report is there, complete and of these results |
-| 1 | it ran, and the answer is no: every trial of the sweep crashed; `check` found what would fail; `verify` found trials that differ |
-| 2 | a mistake in what was given, or a failure from outside (a store that is away, a disk that is full): one line on stderr that names the key or file and says what to do ([Troubleshooting](troubleshooting.md)) |
+| 1 | it ran: every trial of the sweep crashed, `check` found what would fail, or `verify` trials that differ |
+| 2 | a mistake in what was given, or a failure from outside (a store that is away, a full disk), in a line on stderr |
 | 130 | ended by Ctrl-C; the same command goes on |
+
+What the line of exit code 2 means, and what to do: [Troubleshooting](troubleshooting.md).
 
 """
 

@@ -31,8 +31,36 @@ BROUGHT: Mapping[str, str] = {
 """Path in the repository → page of the site; what lies in docs/ has its own."""
 
 NOTEBOOKS: Mapping[str, str] = {"docs/tutorial.ipynb": "tutorial.md"}
+_WEIGHTS = {
+    "troubleshooting.md": 4,
+    "start.md": 2,
+    "own-model.md": 2,
+    "design.md": 0.4,
+    "CHANGELOG.md": 0.2,
+    "benchmarks/NOTES.md": 0.2,
+}
+"""How much a page counts in the search, where not as much as the others."""
+
 _LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#\s])")
 _FENCE = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Pages that the menu of mkdocs.yml hasn't are added to it, under "Also"."""
+    listed = set(_leaves(config.nav))
+    docs = Path(config.docs_dir)
+    others = sorted({str(path.relative_to(docs)) for path in docs.rglob("*.md")} - listed)
+    if others:
+        config.nav = [*(config.nav or ()), {"Also": others}]
+    return config
+
+
+def _leaves(nav: Any) -> Iterator[str]:
+    """The pages of a menu."""
+    if isinstance(nav, str):
+        yield nav
+    for part in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from _leaves(part)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -47,6 +75,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """The text of a page with its links as the site has them."""
+    page.meta["search"] = {"boost": _WEIGHTS.get(page.file.src_uri, 1)}
     return for_site(markdown, page.file.src_uri)
 
 

@@ -1,4 +1,4 @@
-"""Runs docs/tutorial.ipynb in a folder of its own, and writes what came out of it into it: `python docs/tutorial.py`."""
+"""Runs docs/tutorial.ipynb in a folder of its own, and writes what came out into it: `python docs/tutorial.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import nbformat
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).resolve().with_name("tutorial.ipynb")
-SECONDS = 600
+SECONDS = 240
 _OF_JUPYTER = ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
 
 
@@ -47,8 +47,10 @@ def without_noise(notebook: Any) -> Any:
 def main() -> None:
     """Write the outputs."""
     with tempfile.TemporaryDirectory() as folder:
-        done = without_noise(ran(nbformat.read(NOTEBOOK, as_version=4), Path(folder)))
-    NOTEBOOK.write_text(nbformat.writes(done), encoding="utf-8")
+        notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+        done = without_noise(ran(notebook, Path(folder)))
+    text = nbformat.writes(done)  # type: ignore[no-untyped-call]
+    NOTEBOOK.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every command that README.md and docs/*.md show: run here, small, or by the test that stands above it, or marked why not.
+"""Every command of README.md and docs/*.md: run here, small, or by the test named above it, or it is said why not.
 
 All run in one folder, in the order of PAGES, as somebody does who follows the pages.
 """
@@ -23,7 +23,8 @@ from optsweep.cli.verbs import VERBS
 ROOT = Path(__file__).parents[2]
 FIRST = [ROOT / "docs" / "start.md", ROOT / "README.md"]
 PAGES = [*FIRST, *sorted({*(ROOT / "docs").glob("*.md")} - {*FIRST})]
-BLOCK = re.compile(r"(?:^<!-- (?P<mark>(?:not run|run by): .*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+MARK = r"(?:^<!-- (?P<mark>(?:not run|run by): .*?) -->\n)?"
+BLOCK = re.compile(MARK + r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 SHELL = ("sh", "bash", "console")
 COMMAND = re.compile(r"^(?:\$ )?(?:\.venv/bin/)?(?:optsweep|make|pip|python3?)\b", re.M)
 SMALL = {
@@ -94,7 +95,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
     own = (ROOT / "docs" / "own-model.md").read_text(encoding="utf-8")
-    (loop,) = re.findall(r"^```python\n((?:(?!^```).)*?def train\(trial, dropout=0\.1\):.*?)^result = ", own, re.M | re.S)
+    blocks = re.findall(r"^```python\n(.*?)^```$", own, re.M | re.S)
+    (loop,) = (block.partition("\nresult = ")[0] for block in blocks if "def train(trial, dropout=0.1):" in block)
     (folder / "mine.py").write_text(loop)
     return folder
 

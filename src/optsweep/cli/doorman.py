@@ -101,8 +101,8 @@ def _hydra(arguments: list[str]) -> None:
         return
     if not parsed.config_name and not any(o.lstrip("+").startswith("sweep.name=") for o in parsed.overrides):
         name = f"sweep.name={_made_up_name(parsed.overrides)}"
-        beside = arguments.index(parsed.overrides[0]) if parsed.overrides else len(arguments)  # Hydra wants them in a row
-        arguments.insert(beside, name)
+        first = arguments.index(parsed.overrides[0]) if parsed.overrides else len(arguments)
+        arguments.insert(first, name)  # beside the others: Hydra wants them in a row
         parsed.overrides.append(name)
     if parsed.cfg or parsed.shell_completion or parsed.resolve:
         try:
