@@ -59,7 +59,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch, *times: LaneTimes | Exception) ->
             raise found
         return replace(found, upto=most)
 
-    monkeypatch.setattr(fit, "measure", measure)
+    monkeypatch.setattr("optsweep.train.fitting.measure", measure)
     return asked
 
 

@@ -87,7 +87,7 @@ def test_who_stops_a_sweep_whose_storage_is_away_has_stopped_it(monkeypatch: pyt
         assert stopping()
         raise StoreFailureError("the storage is away")
 
-    monkeypatch.setattr(work, "Worker", waits)
+    monkeypatch.setattr("optsweep.launch.worker.Worker", waits)
     said: list[Event] = []
     outage = storage_outage("sqlite:///nowhere.db")
     with pytest.raises(KeyboardInterrupt):

@@ -62,6 +62,22 @@ def test_a_new_trial_may_have_the_number_of_one_whose_study_was_deleted(url: str
         old.renew(stale, 60.0)
 
 
+def test_trials_are_made_together_or_not_at_all(studies: Studies, seat: Seat) -> None:
+    slots = [Slot(number, {"lr": 10.0**-number}, 0, "model") for number in range(3)]
+    studies.enqueue_all(seat, "arm", Phase.SEARCH, slots[:2])
+    studies.enqueue_all(seat, "arm", Phase.SEARCH, slots[2:])
+    made = studies.trials("arm", Phase.SEARCH)
+    assert [(t.number, t.user_attrs["slot"], t.user_attrs["params"]) for t in made] == [
+        (slot.number, slot.number, slot.params) for slot in slots
+    ]
+    assert len({trial.user_attrs["id"] for trial in made}) == 3
+    seat.release()
+    with pytest.raises(SeatLostError):
+        studies.enqueue_all(seat, "arm", Phase.SEARCH, slots)
+    assert len(studies.trials("arm", Phase.SEARCH)) == 3
+    assert [take(studies).trial_id for _ in slots] == [trial._trial_id for trial in made]
+
+
 def test_looking_leaves_no_trace(studies: Studies) -> None:
     """A command that is refused over what a sweep has already has only looked."""
     assert studies.note("arm", "content") is None
