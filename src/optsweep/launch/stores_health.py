@@ -91,7 +91,7 @@ def _server_version(address: Address) -> str:
     """As the server tells it."""
     try:
         with urllib.request.urlopen(f"{address.text}/version", timeout=SERVER_TIMEOUT) as answer:
-            said = answer.read(100).decode(errors="replace").strip()
+            said = str(answer.read(100).decode(errors="replace")).strip()
     except OSError:
         return "of an unknown version"
     return said.strip('"')
