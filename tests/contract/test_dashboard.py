@@ -36,7 +36,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
         with studies.take_seat(ARMS, whole=True) as seat:
             for arm in ARMS:
                 studies.set_note(arm, "content", {"search.space.lr": [0.01, 1.0, True]})
-                setting = {"lr": 2.0, "task.width": "wide"}
+                setting: dict[str, Any] = {"lr": 2.0, "task.width": "wide"}
                 studies.enqueue(seat, arm, Phase.SEARCH, Slot(0, setting, 3, "model"))
                 studies.ensure(arm, Phase.CONFIRM)
                 studies.ensure(arm, Phase.CONFIRM, 1)
@@ -104,8 +104,12 @@ def test_who_writes_or_comes_by_another_name_is_refused() -> None:
         return [b"yes"]
 
     guarded = ReadOnly(app, ("127.0.0.1:5000",))
+
+    def heard(status: str, headers: Any, error: Any = None) -> Any:
+        answered.append(status)
+
     for method, host in (("GET", "127.0.0.1:5000"), ("DELETE", "127.0.0.1:5000"), ("GET", "evil.example:5000")):
-        guarded({"REQUEST_METHOD": method, "HTTP_HOST": host}, lambda status, headers: answered.append(status))
+        guarded({"REQUEST_METHOD": method, "HTTP_HOST": host}, heard)
     assert answered == ["200 OK", "403 Forbidden", "403 Forbidden"]
 
 

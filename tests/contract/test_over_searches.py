@@ -17,7 +17,7 @@ from hand_figures import group as alone
 from optsweep.cli.doorman import run
 from optsweep.inference.repeats import SEEDS_PER_REPEAT
 from optsweep.launch.display import Display
-from optsweep.launch.events import ArmProgress, Progressed, Started, Trained, TrialEnded
+from optsweep.launch.events import ArmProgress, Planned, Progressed, Started, Trained, TrialEnded
 from optsweep.launch.status import PhaseStatus, SweepStatus, short_names, status_table
 from optsweep.report.comparison import Group, compare
 from optsweep.report.figures import canvas, curves, outcome, ranks
@@ -170,3 +170,24 @@ def test_what_is_left_counts_the_time_between_trials(
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "sweep mine: 1 arm, 11 trials, 0 done, 1 worker"
     assert said[-1].startswith("5/11 trials in 40 s, about 30 s left")
+
+
+def test_a_sweep_says_what_it_will_cost_and_against_what(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display()
+    display(Planned("adamw", (60, 90), {"adamw": 2.0, "sgd": 1.0}, "as 8 such trials took before"))
+    display(Started("mine", 2))
+    display(Progressed([ArmProgress("adamw", total=11, done=1), ArmProgress("sgd", total=10, done=10)]))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == (
+        "held against adamw; 10 trials of 60 to 90 steps are left, about 10 s of training by 2 workers "
+        "(as 8 such trials took before)"
+    )
+    assert second.startswith("sweep mine: 2 arms, 21 trials")
+
+
+def test_a_cost_that_nobody_knows_is_not_made_up(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display()
+    display(Planned("", (60, 60), {}, "by steps that were timed now"))
+    display(Started("mine", 1))
+    display(Progressed([ArmProgress("adamw", total=1)]))
+    assert capsys.readouterr().out.startswith("1 trial of 60 steps is left; how long that takes shows with the first")

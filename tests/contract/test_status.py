@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import json
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from optsweep.cli.doorman import run
 from optsweep.launch.leases import LEASE_SECONDS
-from optsweep.launch.status import PLANNED, status_of
+from optsweep.launch.status import PLANNED, PhaseStatus, status_of, status_table
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies
@@ -61,3 +65,32 @@ def test_of_a_sweep_that_nobody_runs_it_says_so(tmp_path: Path) -> None:
     studies.set_note(ARM, PLANNED, [3, "auto", 1])
     lines = list(status_of(url, "s").lines())
     assert lines == ["0 trials done; 0 s of training spent", "nobody is at work"]
+
+
+def test_status_for_machines(storage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "s", "--storage", storage, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["sweep"], found["done"], found["planned"]) == ("s", 1, 5)
+    (arm,) = found["arms"]
+    assert (arm["name"], arm["label"], arm["phases"]["search"]["planned"]) == (ARM, "sgd + step", 3)
+    assert (arm["phases"]["search"]["running"], arm["phases"]["confirm"]["best"]) == (2, None)
+    assert [held["trials"] for held in found["at_work"]] == [None, 1, 1]
+    assert found["last_error"]["what"] == "mine.py:3, in forward: ValueError: no"
+
+
+def test_many_arms_with_long_names_fit_eighty_columns() -> None:
+    choices = itertools.product(
+        ("iris_mlp", "breast_cancer_mlp"), ("adamw", "soap", "lamb"), ("cosine", "schedule_free")
+    )
+    arms = [
+        f"task={t} optimizer={o} schedule={s} warmup={w} weight_decay=decoupled averaging=ema"
+        for t, o, s in choices
+        for w in ("linear", "exponential", "cosine")
+    ]
+    found = [PhaseStatus(a, p, 11, 1, 1, 1, 0, 1, 2.5, planned=16) for a in arms for p in Phase]
+    text = io.StringIO()
+    Console(file=text, width=80).print(status_table("long", found))
+    lines = text.getvalue().splitlines()
+    assert len(arms) == 36
+    assert sum("11/16    11/16     2.5000" in line for line in lines) == 36  # a row each
+    assert max(map(len, lines)) <= 80

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optsweep.errors import UserError, nearest
 from optsweep.launch.continuity import CONTENT
-from optsweep.launch.status import check_there, short_names
+from optsweep.launch.status import check_there, short_names, there_are
 from optsweep.launch.ui import listen
 from optsweep.search.storage import storage_at
 from optsweep.tracking import names
@@ -96,8 +96,7 @@ class ShownStorage(BaseStorage):
         found = names_of([study.study_name for study in storage.get_all_studies()])
         sweeps = sorted({name.split(" | ")[0] for name in found})
         if sweep is not None and sweep not in sweeps:
-            there = ", ".join(sweeps) or "none"
-            raise UserError(f"no sweep is called {sweep}{nearest(sweep, sweeps)}; there are {there}")
+            raise UserError(f"no sweep is called {sweep}{nearest(sweep, sweeps)}; {there_are(sweeps)}")
         wanted = {name: shown for name, shown in found.items() if sweep in (None, name.split(" | ")[0])}
         return cls(storage, wanted)
 

@@ -25,6 +25,10 @@ PLANNED = "planned"
 """The note of an arm's size: search trials, confirm seeds, repeats."""
 
 
+MOST_NAMED = 8
+"""Sweeps that a line names."""
+
+
 @dataclass(frozen=True)
 class PhaseStatus:
     """How far a phase of an arm is, in trials of all its repeats."""
@@ -246,8 +250,14 @@ def repeats_of(studies: Studies) -> Mapping[str, int]:
             repeats[parts[1]] = max(repeats.get(parts[1], 1), repeat + 1)
     if not repeats:
         sweeps = sorted({parts[0] for parts in known if len(parts) == 3})
-        raise UserError(f"no sweep is called {sweep}{nearest(sweep, sweeps)}; there are {', '.join(sweeps) or 'none'}")
+        raise UserError(f"no sweep is called {sweep}{nearest(sweep, sweeps)}; {there_are(sweeps)}")
     return repeats
+
+
+def there_are(sweeps: Sequence[str]) -> str:
+    """A few of them, and how many there are."""
+    more = f", … ({len(sweeps)} in all: optsweep list sweeps)" if len(sweeps) > MOST_NAMED else ""
+    return f"there are {', '.join(sweeps[:MOST_NAMED]) or 'none'}{more}"
 
 
 def first_failure(studies: Studies) -> str | None:

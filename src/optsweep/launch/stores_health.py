@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import urllib.request
+from typing import Any
 
 from sqlalchemy import create_engine, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -71,7 +71,8 @@ def _mlflow_revisions() -> tuple[str, list[str]]:
     from alembic.script import ScriptDirectory
     from mlflow.store.db.utils import _get_alembic_config
 
-    scripts = ScriptDirectory.from_config(_get_alembic_config(db_url=""))
+    configured: Any = _get_alembic_config  # which has no types
+    scripts = ScriptDirectory.from_config(configured(db_url=""))
     return str(scripts.get_heads()[0]), [script.revision for script in scripts.walk_revisions()]
 
 
@@ -90,7 +91,7 @@ def _server_version(address: Address) -> str:
     """As the server tells it."""
     try:
         with urllib.request.urlopen(f"{address.text}/version", timeout=SERVER_TIMEOUT) as answer:
-            said = answer.read(100).decode(errors="replace").strip()
+            said = str(answer.read(100).decode(errors="replace")).strip()
     except OSError:
         return "of an unknown version"
-    return json.loads(said) if said.startswith('"') else said
+    return said.strip('"')

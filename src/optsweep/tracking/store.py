@@ -108,7 +108,27 @@ def _look(address: Address) -> None:
     try:
         client(address.given).search_experiments(max_results=1)
     except Exception as error:
-        raise UserError(f"{address.key}: {address.shown} can't be opened ({_first(error)})") from None
+        said = _first(error)
+        unknown = f"can't be opened ({said})"
+        known = next((meant for text, meant in _MEANT if text in said), None)
+        raise UserError(f"{address.key}: {address.shown} {known or unknown}") from None
+
+
+_PASSWORD = (
+    "asks who you are, and takes no answer that it got: give http(s)://USER:PASSWORD@HOST:PORT, or set "
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+)
+_MEANT = (
+    ("error code 401", _PASSWORD),
+    ("error code 403", _PASSWORD),
+    ("not in a valid JSON format", "answers, and is no MLflow server"),
+    (
+        "out-of-date database schema",
+        "was written by another version of MLflow: `mlflow db upgrade` brings an older one up to this version, and "
+        "`pip install -U mlflow` reads a newer one (optsweep doctor says which)",
+    ),
+)
+"""What MLflow says, and what that means to who reads it."""
 
 
 def _refusal(error: BaseException) -> str:
