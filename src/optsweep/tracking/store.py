@@ -106,7 +106,14 @@ def _look(address: Address) -> None:
     try:
         client(address.given).search_experiments(max_results=1)
     except Exception as error:
+        from mlflow.exceptions import MlflowException
+
+        if isinstance(error, MlflowException) and error.error_code == "UNAUTHENTICATED":
+            raise UserError(f"{address.key}: {address.shown} {_ASKS_WHO}") from None
         raise UserError(f"{address.key}: {address.shown} can't be opened ({_first(error)})") from None
+
+
+_ASKS_WHO = "wants a name and a password that it knows: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
 
 def _first(error: BaseException) -> str:
