@@ -107,7 +107,7 @@ def _summarised(uri: str, sweep: str, arms: Sequence[str]) -> None:
 
 
 def _from_the_command(uri: str, sweep: str, arms: int) -> tuple[float, float, float]:
-    """Seconds from `optsweep ui` and from the page's address to so many arms' three curves, and megabytes of the server.
+    """Seconds from `optsweep ui`, and from the address, to three curves of so many arms; megabytes of the server.
 
     The browser is there already; no click is made.
     """

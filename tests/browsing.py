@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
@@ -12,6 +15,18 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 Open = Callable[..., None]
 """Opens a page by its name, at a width, light or dark."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A real sweep, as `optsweep ui` serves it."""
+
+    address: str  # that it said
+    report: Path
+
+    def page(self, path: str) -> str:
+        """The address of one of the server's pages."""
+        return urljoin(self.address, path)
 
 
 def sized(driver: WebDriver, width: int, height: int = 900) -> None:
@@ -56,7 +71,8 @@ def ink(driver: WebDriver) -> str:
 
 def complaints(driver: WebDriver) -> list[str]:
     """What the browser's console says is wrong, since it was asked last."""
-    return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+    said: list[dict[str, str]] = driver.get_log("browser")  # type: ignore[no-untyped-call]
+    return [entry["message"] for entry in said if entry["level"] == "SEVERE"]
 
 
 def fetched(driver: WebDriver) -> list[str]:

@@ -6,9 +6,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urljoin
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.chrome.webdriver import WebDriver
 
-from browsing import Open, chart, complaints, emulate, fetched, sized
+from browsing import Open, Served, chart, complaints, emulate, fetched, sized
 from hand_sweeps import NOISE, arm, sweep
 from optsweep.report import write
 from optsweep.tracking import names
@@ -83,17 +82,6 @@ def browse(chromium: WebDriver, pages: dict[str, Path], request: pytest.FixtureR
     yield open_page
     assert fetched(chromium) == []
     assert complaints(chromium) == []
-
-
-@dataclass(frozen=True)
-class Served:
-    """A real sweep, as `optsweep ui` serves it."""
-
-    address: str  # that it said
-    report: Path
-
-    def page(self, path: str) -> str:
-        return urljoin(self.address, path)
 
 
 @pytest.fixture(scope="session")

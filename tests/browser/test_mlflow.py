@@ -13,8 +13,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from browsing import all_of, complaints, emulate, fetched, sized, texts, wait
-from conftest import Served
+from browsing import Served, all_of, complaints, emulate, fetched, sized, texts, wait
 from optsweep.tracking import links
 
 ARMS = ["adamw + cosine", "soap + schedule_free"]

@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,32 @@ def test_a_sweep_of_another_version_is_said(
     client = store.client(f"sqlite:///{folder}/mlruns/mlflow.db")
     client.create_run(client.create_experiment("old"), tags={"optsweep.kind": "sweep"})
     assert "sweep old was written by an older version" in refused(folder, monkeypatch, capsys, "old")
+
+
+class Locked(BaseHTTPRequestHandler):
+    """A server that lets nobody in."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *said: object) -> None:
+        pass
+
+
+def test_a_server_that_asks_for_a_password_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Locked) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        where = f"http://127.0.0.1:{server.server_port}"
+        line = refused(tmp_path, monkeypatch, capsys, "mine", f"--tracking-uri={where}")
+        server.shutdown()
+    assert line.startswith(f"optsweep: tracking.uri: {where} asks who you are")
+    assert line.endswith("set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
