@@ -10,8 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from optsweep.cli.main import HELP
-from optsweep.cli.verbs import VERBS
+from optsweep.cli.table import HELP, VERBS
 
 PAGE = Path(__file__).resolve().with_name("commands.md")
 COLUMNS = "100"

@@ -18,7 +18,7 @@ import pytest
 import optsweep
 from optsweep.cli.doorman import run
 from optsweep.cli.main import main
-from optsweep.cli.verbs import VERBS
+from optsweep.cli.table import VERBS
 
 ROOT = Path(__file__).parents[2]
 FIRST = [ROOT / "docs" / "start.md", ROOT / "README.md"]
