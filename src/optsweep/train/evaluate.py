@@ -15,7 +15,7 @@ from optsweep.tasks.data import Stretch
 from optsweep.tasks.meters import Means
 from optsweep.tasks.nest import Nest
 from optsweep.train.arena import Arena, SomeLanes
-from optsweep.train.forward import Tensors
+from optsweep.train.vmapped import Tensors
 from optsweep.train.program import Program
 from optsweep.train.randomness import EVALUATION_SEED, RECALIBRATION_SEED, seed_stream, step_seeds
 from optsweep.train.recordings import Inputs, Recordings, Scored

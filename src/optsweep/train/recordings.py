@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optsweep.tasks.nest import Nest
-from optsweep.train.forward import Tensors
+from optsweep.train.vmapped import Tensors
 from optsweep.train.graphs import Recorder, Replay
 
 Inputs = tuple[Tensors, Tensors, Tensors]
