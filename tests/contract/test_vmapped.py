@@ -46,7 +46,8 @@ class Doubled(nn.Linear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs."""
-        return 2 * super().forward(inputs)
+        doubled: Tensor = 2 * super().forward(inputs)
+        return doubled
 
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
