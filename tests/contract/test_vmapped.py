@@ -38,7 +38,10 @@ class Turned(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs."""
         hidden = self.columns(self.rows(inputs).mT)
-        return self.rows(torch.stack([inputs, inputs.sin()], 1)).sum() + self.rows(inputs[0]).sum() + hidden.sum()
+        total: Tensor = (
+            self.rows(torch.stack([inputs, inputs.sin()], 1)).sum() + self.rows(inputs[0]).sum() + hidden.sum()
+        )
+        return total
 
 
 class Doubled(nn.Linear):
