@@ -38,7 +38,10 @@ class Turned(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs."""
         hidden = self.columns(self.rows(inputs).mT)
-        return self.rows(torch.stack([inputs, inputs.sin()], 1)).sum() + self.rows(inputs[0]).sum() + hidden.sum()
+        total: Tensor = (
+            self.rows(torch.stack([inputs, inputs.sin()], 1)).sum() + self.rows(inputs[0]).sum() + hidden.sum()
+        )
+        return total
 
 
 class Doubled(nn.Linear):
@@ -46,7 +49,8 @@ class Doubled(nn.Linear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs."""
-        return 2 * super().forward(inputs)
+        doubled: Tensor = 2 * super().forward(inputs)
+        return doubled
 
 
 MODULES: dict[str, Callable[[], nn.Module]] = {

@@ -132,6 +132,8 @@ class Checkpoints:
     def remove(self, trials: Collection[str]) -> None:
         """Forget trials, what was being written of them too, and the folder with the last one."""
         with contextlib.suppress(OSError):
+            if not self.folder.is_dir():  # as that of short trials, of which hundreds end
+                return
             for trial in trials:
                 for path in (self._path(trial), *self.folder.glob(f"{trial}.*.part")):
                     path.unlink(missing_ok=True)

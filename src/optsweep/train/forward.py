@@ -14,12 +14,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from optsweep.tasks.base import Task
 from optsweep.tasks.nest import Nest, cast
-from optsweep.train.vmapped import Tensors, in_lanes
+from optsweep.train.vmapped import in_lanes
 
 IN_LANES = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 """Kinds of attention that lanes may take: the others leave out what a gradient through vmap needs."""
 
 Precision = Literal["fp32", "bf16"]
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ here the bias is added in place: the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,11 +24,11 @@ from torch._C._functorch import (
     maybe_get_bdim,
     maybe_get_level,
 )
-from torch._functorch.vmap import lazy_load_decompositions
+from torch.func import vmap
 
 from optsweep.tasks.nest import Nest, mapped
 
-Tensors = dict[str, Tensor]
+Stacked = dict[str, Tensor]
 
 
 def in_lanes(module: nn.Module, function: Callable[[nn.Module, Nest], Any], *, shared: bool) -> Callable[..., Any]:
@@ -36,10 +37,10 @@ def in_lanes(module: nn.Module, function: Callable[[nn.Module, Nest], Any], *, s
     As torch.func.functional_call does it, with every tensor put in all its places, which are found once and not in each
     call. Raises what vmap raises where a model draws at random or asks for a tensor's values.
     """
-    lazy_load_decompositions()
+    _load()
     places, forwards = _places(module), _forwards(module)
 
-    def run(params: Tensors, frozen: Tensors, buffers: Tensors, batch: Nest) -> Any:
+    def run(params: Stacked, frozen: Stacked, buffers: Stacked, batch: Nest) -> Any:
         tensors = {**params, **frozen, **buffers}
         lanes = next(iter(tensors.values())).shape[0]
         swapped = [(held, key, tensor) for name, tensor in tensors.items() for held, key in places[name]]
@@ -63,6 +64,12 @@ def in_lanes(module: nn.Module, function: Callable[[nn.Module, Nest], Any], *, s
     return run
 
 
+@cache
+def _load() -> None:
+    """What vmap itself loads when it is first called."""
+    vmap(torch.neg)(torch.zeros(1))
+
+
 def _places(module: nn.Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
     """Where a module's parameters and buffers lie, by their names; a tied one lies in several places."""
     of: dict[int, list[tuple[dict[str, Any], str]]] = {}
@@ -79,7 +86,7 @@ def _forwards(module: nn.Module) -> list[tuple[dict[str, Any], Callable[[Tensor]
     return [(vars(child), _forward(child._parameters)) for child in linear]
 
 
-def _forward(held: dict[str, Tensor | None]) -> Callable[[Tensor], Tensor]:
+def _forward(held: Mapping[str, Tensor | None]) -> Callable[[Tensor], Tensor]:
     """Of a linear layer whose parameters are `held`."""
 
     def forward(inputs: Tensor) -> Tensor:
