@@ -27,7 +27,7 @@ LEAST_ROWS = 2
 
 
 @dataclass(frozen=True)
-class Table:
+class StepTable:
     """Numbers of a trial's steps from step `first` on: `rows [steps, names]`."""
 
     first: int
@@ -60,7 +60,7 @@ class Lane:
     train_seconds: float = 0.0  # its share
     rung_seconds: float = 0.0  # of all lanes, since the rung before
     origin: Past = BEGINNING  # steps that it has taken, not all of them
-    table: Table | None = None  # numbers of steps, these among them
+    table: StepTable | None = None  # numbers of steps, these among them
     last: Mapping[str, float] = field(default_factory=dict)  # the numbers of the last step
     points: list[Point] = field(default_factory=list)  # since the last rung
     losses: Floats = field(default_factory=lambda: np.empty(0))  # of the steps since the last point
@@ -104,7 +104,7 @@ class Lane:
         """It was trained up to this tick; `last` are the numbers of the last step."""
         self.step, self.last = tick - self.start, last
 
-    def numbers(self, update: Updater, end: int) -> Table:
+    def numbers(self, update: Updater, end: int) -> StepTable:
         """The numbers of its next steps, up to tick `end` at least."""
         end -= self.start
         if self.table is None or end > self.table.end:
@@ -113,7 +113,7 @@ class Lane:
             self.origin = self.past
             upto = end if listens else max(end, self.step + AHEAD)
             numbers = update.coefficients(self.trial.hyper, self.multipliers.values[self.step : upto], self.origin)
-            self.table = Table(self.step, tuple(numbers), np.stack([*numbers.values()], 1))
+            self.table = StepTable(self.step, tuple(numbers), np.stack([*numbers.values()], 1))
         return self.table
 
     def point(self, step: int, loss: float, grad_norm: float, update_ratio: float) -> None:
