@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from optsweep.optim.layout import Layout, flatten
 from optsweep.optim.rule import State
 from optsweep.train.checkpoint import module_state, of_lane, restore_module, stacked
-from optsweep.train.vmapped import Tensors
+from optsweep.train.forward import Tensors
 
 
 class _Selected(dict[str, Tensor]):

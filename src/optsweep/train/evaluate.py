@@ -15,11 +15,11 @@ from optsweep.tasks.data import Stretch
 from optsweep.tasks.meters import Means
 from optsweep.tasks.nest import Nest
 from optsweep.train.arena import Arena, SomeLanes
+from optsweep.train.forward import Tensors
 from optsweep.train.program import Program
 from optsweep.train.randomness import EVALUATION_SEED, RECALIBRATION_SEED, seed_stream, step_seeds
 from optsweep.train.recordings import Inputs, Recordings, Scored
 from optsweep.train.traits import numbers_of
-from optsweep.train.vmapped import Tensors
 
 RECALIBRATION_BATCHES = 16
 """Training batches from which batch-norm statistics are recomputed at the evaluated weights."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from optsweep.tasks.nest import Nest
+from optsweep.train.forward import Tensors
 from optsweep.train.graphs import Recorder, Replay
-from optsweep.train.vmapped import Tensors
 
 Inputs = tuple[Tensors, Tensors, Tensors]
 """Weights, frozen parameters and buffers."""

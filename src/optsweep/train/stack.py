@@ -9,10 +9,10 @@ from typing import Any
 from optsweep.optim.layout import Layout
 from optsweep.train.arena import Arena, SomeLanes
 from optsweep.train.checkpoint import Saved
+from optsweep.train.forward import Tensors
 from optsweep.train.lanes import LEAST_ROWS, Lane, last_coefficients, open_lane
 from optsweep.train.program import Program
 from optsweep.train.trial import Trial
-from optsweep.train.vmapped import Tensors
 
 
 @dataclass(frozen=True)
