@@ -25,9 +25,9 @@ def doctor(arguments: Sequence[str]) -> None:
     parser.add_argument("--port", type=int, default=5000, help="for optsweep ui (default: 5000)")
     parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args(arguments)
-    from optsweep.launch.doctor import Finding, examine, healthy
+    from optsweep.launch.doctor import Diagnosis, examine, healthy
 
-    found: list[Finding] = []
+    found: list[Diagnosis] = []
     for finding in examine(options.tracking_uri, options.storage, options.port):
         found.append(finding)
         if not options.json:

@@ -13,7 +13,7 @@ from enum import StrEnum
 Act = Callable[[Sequence[str]], Sequence[str] | None]
 
 
-class Section(StrEnum):
+class HelpSection(StrEnum):
     """Where a verb stands in the help."""
 
     BEGIN = "Begin"
@@ -29,7 +29,7 @@ class Verb:
     takes: str  # its arguments in short
     does: str  # on the same line
     at: str  # module of optsweep.cli:function
-    section: Section
+    section: HelpSection
 
     def __call__(self, arguments: Sequence[str]) -> Sequence[str] | None:
         """Do it; what comes back is a command line to go on with."""
@@ -38,7 +38,7 @@ class Verb:
         return act(arguments)
 
 
-BEGIN, LOOK, MEND = Section
+BEGIN, LOOK, MEND = HelpSection
 
 _ROWS = (
     Verb("list", "[KIND]", "what there is to choose from, and the sweeps in the store", "listing:list_kind", BEGIN),
@@ -91,7 +91,7 @@ Completion by the Tab key, in bash: eval "$(optsweep -sc install=bash)"
 
 def _help() -> str:
     parts = [_SWEEP]
-    for section in Section:
+    for section in HelpSection:
         parts.append(f"\n{section}\n")
         rows = [verb for verb in _ROWS if verb.section is section]
         parts += [f"  {f'{verb.name} {verb.takes}':<27} {verb.does}\n" for verb in rows]

@@ -36,7 +36,7 @@ KINDS = (*GROUPS, SWEEPS, SAMPLERS)
 
 
 @dataclass(frozen=True)
-class Choice:
+class ListedChoice:
     """Something to choose."""
 
     name: str
@@ -50,7 +50,7 @@ class Kind:
 
     name: str
     chosen: str  # "optimizer=NAME"
-    choices: tuple[Choice, ...]
+    choices: tuple[ListedChoice, ...]
 
 
 def kind_named(word: str) -> str:
@@ -70,30 +70,34 @@ def kinds(names: tuple[str, ...] = KINDS) -> list[Kind]:
         if name == SWEEPS:
             found.append(Kind(name, "-cn NAME", tuple(_sweeps())))
         elif name == SAMPLERS:
-            found.append(Kind(name, "search.sampler=NAME", tuple(Choice(*row) for row in OF_SAMPLERS.items())))
+            found.append(Kind(name, "search.sampler=NAME", tuple(ListedChoice(*row) for row in OF_SAMPLERS.items())))
         else:
             group = GROUPS[name]
             found.append(Kind(name, f"{group}=NAME", tuple(_choice(group, choice) for choice in groups[group])))
     return found
 
 
-def _choice(group: str, name: str) -> Choice:
+def _choice(group: str, name: str) -> ListedChoice:
     """Of a group, which its package's file or the user's own says something of; or neither, of another package's."""
     file = files("optsweep.conf").joinpath(group, f"{name}.yaml")
     if file.is_file():
-        return Choice(name, said_in(file))
+        return ListedChoice(name, said_in(file))
     own = next((path for folder in ("conf", "sweeps") if (path := Path(folder, group, f"{name}.yaml")).is_file()), None)
-    return Choice(name, "From Hydra or a plugin of it.") if own is None else Choice(name, said_in(own), str(own))
+    return (
+        ListedChoice(name, "From Hydra or a plugin of it.")
+        if own is None
+        else ListedChoice(name, said_in(own), str(own))
+    )
 
 
-def _sweeps() -> Iterator[Choice]:
+def _sweeps() -> Iterator[ListedChoice]:
     shipped = {_stem(file): file for file in files("optsweep.sweeps").iterdir() if file.name.endswith(".yaml")}
     own = {path.stem: path for path in Path("sweeps").glob("*.yaml") if path.stem not in shipped}
     for name in sorted({*shipped, *own}):
         yield (
-            Choice(name, said_in(shipped[name]))
+            ListedChoice(name, said_in(shipped[name]))
             if name in shipped
-            else Choice(name, said_in(own[name]), str(own[name]))
+            else ListedChoice(name, said_in(own[name]), str(own[name]))
         )
 
 

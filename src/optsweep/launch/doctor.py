@@ -38,7 +38,7 @@ class Health(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """A line: what was looked at and what was found."""
 
     health: Health
@@ -46,9 +46,9 @@ class Finding:
     found: str
 
 
-def examine(tracking_uri: str, storage: str, port: int) -> Iterator[Finding]:
+def examine(tracking_uri: str, storage: str, port: int) -> Iterator[Diagnosis]:
     """Everything, in the order in which a reader wants it."""
-    yield Finding(Health.OK, "python", f"{platform.python_version()} ({sys.executable})")
+    yield Diagnosis(Health.OK, "python", f"{platform.python_version()} ({sys.executable})")
     yield from packages()
     yield from extras()
     yield from machine()
@@ -64,20 +64,20 @@ def examine(tracking_uri: str, storage: str, port: int) -> Iterator[Finding]:
 # -- what is installed -----------------------------------------------------------------------------------------------
 
 
-def packages() -> Iterator[Finding]:
+def packages() -> Iterator[Diagnosis]:
     """What optsweep needs."""
-    yield Finding(Health.OK, "optsweep", version("optsweep"))
+    yield Diagnosis(Health.OK, "optsweep", version("optsweep"))
     for needed in _needed(""):
         found = _version(needed.name)
         if found is None:
-            yield Finding(Health.FAIL, needed.name, f"not installed; pip install '{needed}'")
+            yield Diagnosis(Health.FAIL, needed.name, f"not installed; pip install '{needed}'")
         elif not needed.specifier.contains(found, prereleases=True):
-            yield Finding(Health.FAIL, needed.name, f"{found}, and {needed.specifier} is needed; pip install -U")
+            yield Diagnosis(Health.FAIL, needed.name, f"{found}, and {needed.specifier} is needed; pip install -U")
         else:
-            yield Finding(Health.OK, needed.name, found)
+            yield Diagnosis(Health.OK, needed.name, found)
 
 
-def extras() -> Iterator[Finding]:
+def extras() -> Iterator[Diagnosis]:
     """What more can be installed: no sweep needs it."""
     for name in metadata("optsweep").get_all("Provides-Extra") or ():
         wanted = [needed for needed in _needed(str(name)) if needed.name != "optsweep"]
@@ -86,7 +86,7 @@ def extras() -> Iterator[Finding]:
             said = ", ".join(f"{needed.name} {_version(needed.name)}" for needed in wanted[:4])
         else:
             said = f"without {', '.join(missing[:4])}; pip install 'optsweep[{name}]' adds what is missing"
-        yield Finding(Health.OK, f"extra {name}", said)
+        yield Diagnosis(Health.OK, f"extra {name}", said)
 
 
 def _needed(extra: str) -> Iterator[Requirement]:
@@ -107,29 +107,29 @@ def _version(package: str) -> str | None:
 # -- the machine -----------------------------------------------------------------------------------------------------
 
 
-def machine() -> Iterator[Finding]:
+def machine() -> Iterator[Diagnosis]:
     """Processor, threads, memory, devices."""
-    yield Finding(Health.OK, "processor", f"{processor()}, {num_cores()} cores for this process")
+    yield Diagnosis(Health.OK, "processor", f"{processor()}, {num_cores()} cores for this process")
     set_to = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
-    yield Finding(Health.OK, "threads", f"{', '.join(set_to) or 'as trainer.threads says'}; a worker has its own")
+    yield Diagnosis(Health.OK, "threads", f"{', '.join(set_to) or 'as trainer.threads says'}; a worker has its own")
     memory = psutil.virtual_memory()
-    yield Finding(_enough(memory.available), "memory", f"{size(memory.available)} of {size(memory.total)} free")
+    yield Diagnosis(_enough(memory.available), "memory", f"{size(memory.available)} of {size(memory.total)} free")
     try:
         yield from _devices()
     except Exception as error:  # whatever a driver may come to
-        yield Finding(Health.WARN, "devices", f"torch can't look for GPUs ({first_line(error)}); sweeps use the CPU")
+        yield Diagnosis(Health.WARN, "devices", f"torch can't look for GPUs ({first_line(error)}); sweeps use the CPU")
 
 
-def _devices() -> Iterator[Finding]:
+def _devices() -> Iterator[Diagnosis]:
     import torch
 
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
-        yield Finding(_enough(free), f"cuda:{index}", f"{name}, {size(free)} of {size(total)} free")
+        yield Diagnosis(_enough(free), f"cuda:{index}", f"{name}, {size(free)} of {size(total)} free")
     if torch.cuda.device_count() == 0:
         also = "; Apple's GPU: trainer.device=mps" if torch.backends.mps.is_available() else ""
-        yield Finding(Health.OK, "devices", f"no CUDA device: sweeps run on the CPU{also}")
+        yield Diagnosis(Health.OK, "devices", f"no CUDA device: sweeps run on the CPU{also}")
 
 
 def _enough(free: int) -> Health:
@@ -139,18 +139,18 @@ def _enough(free: int) -> Health:
 # -- folders ---------------------------------------------------------------------------------------------------------
 
 
-def folders() -> Iterator[Finding]:
+def folders() -> Iterator[Diagnosis]:
     """Where a sweep writes, and how much room is left there."""
     for folder in (Path("mlruns"), Path("reports"), Path(tempfile.gettempdir())):
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            yield Finding(Health.FAIL, f"folder {folder}", f"can't be written ({there}: permission denied)")
+            yield Diagnosis(Health.FAIL, f"folder {folder}", f"can't be written ({there}: permission denied)")
             continue
         free = shutil.disk_usage(there).free
-        yield Finding(_enough(free), f"folder {folder}", f"can be written, {size(free)} free")
+        yield Diagnosis(_enough(free), f"folder {folder}", f"can be written, {size(free)} free")
     if (kind := _file_system(Path.cwd())) in REMOTE:
         said = f"is of another machine ({kind}): keep the stores on this one, or on a server"
-        yield Finding(Health.WARN, "this folder", said)
+        yield Diagnosis(Health.WARN, "this folder", said)
 
 
 def _file_system(folder: Path) -> str:
@@ -165,25 +165,25 @@ def _file_system(folder: Path) -> str:
 # -- what is looked at with ------------------------------------------------------------------------------------------
 
 
-def examine_port(port: int) -> Finding:
+def examine_port(port: int) -> Diagnosis:
     """Where `optsweep ui` would listen."""
     try:
         with listen(port) as listening:
             found = int(listening.getsockname()[1])
     except UserError as error:
-        return Finding(Health.WARN, f"port {port}", f"{error}; optsweep ui needs one")
+        return Diagnosis(Health.WARN, f"port {port}", f"{error}; optsweep ui needs one")
     if found != port:
-        return Finding(Health.OK, f"port {port}", f"taken; optsweep ui takes {found}")
-    return Finding(Health.OK, f"port {port}", "free, for optsweep ui")
+        return Diagnosis(Health.OK, f"port {port}", f"taken; optsweep ui takes {found}")
+    return Diagnosis(Health.OK, f"port {port}", "free, for optsweep ui")
 
 
-def browser() -> Finding:
+def browser() -> Diagnosis:
     """Whether `optsweep ui` can open one."""
     if has_screen():
-        return Finding(Health.OK, "browser", "optsweep ui opens it")
-    return Finding(Health.OK, "browser", "no screen here: optsweep ui says the address")
+        return Diagnosis(Health.OK, "browser", "optsweep ui opens it")
+    return Diagnosis(Health.OK, "browser", "no screen here: optsweep ui says the address")
 
 
-def healthy(found: Sequence[Finding]) -> bool:
+def healthy(found: Sequence[Diagnosis]) -> bool:
     """Whether nothing that a sweep needs has failed."""
     return all(finding.health is not Health.FAIL for finding in found)

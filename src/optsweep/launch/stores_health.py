@@ -10,14 +10,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, read_address
 from optsweep.errors import UserError, first_line, without_secrets
-from optsweep.launch.doctor import Finding, Health
+from optsweep.launch.doctor import Diagnosis, Health
 from optsweep.search.overview import STUDIES
 from optsweep.tracking.store import SERVER_TIMEOUT, check_usable
 
 CURRENT, OLDER, NEWER = "as here", "older: the next sweep adds to it", "newer than what is installed here"
 
 
-def examine_tracking(uri: str) -> Finding:
+def examine_tracking(uri: str) -> Diagnosis:
     """MLflow's store."""
     try:
         address = read_address(TRACKING_KEY, uri)
@@ -25,13 +25,13 @@ def examine_tracking(uri: str) -> Finding:
             return _absent(TRACKING_KEY, address)
         check_usable(address)
         if address.is_server:
-            return Finding(Health.OK, TRACKING_KEY, f"{address.shown} answers, MLflow {_server_version(address)}")
+            return Diagnosis(Health.OK, TRACKING_KEY, f"{address.shown} answers, MLflow {_server_version(address)}")
         return _of_database(address, *_mlflow_revisions(), "MLflow's tables")
     except UserError as error:
-        return Finding(Health.FAIL, TRACKING_KEY, str(error).removeprefix(f"{TRACKING_KEY}: "))
+        return Diagnosis(Health.FAIL, TRACKING_KEY, str(error).removeprefix(f"{TRACKING_KEY}: "))
 
 
-def examine_storage(url: str) -> Finding:
+def examine_storage(url: str) -> Diagnosis:
     """Optuna's storage."""
     try:
         address = read_address(STORAGE_KEY, url)
@@ -40,15 +40,15 @@ def examine_storage(url: str) -> Finding:
         check_usable(address)
         return _of_database(address, *_optuna_revisions(), "Optuna's tables", count=True)
     except UserError as error:
-        return Finding(Health.FAIL, STORAGE_KEY, str(error).removeprefix(f"{STORAGE_KEY}: "))
+        return Diagnosis(Health.FAIL, STORAGE_KEY, str(error).removeprefix(f"{STORAGE_KEY}: "))
 
 
-def _absent(key: str, address: Address) -> Finding:
+def _absent(key: str, address: Address) -> Diagnosis:
     address.check_usable()
-    return Finding(Health.OK, key, f"{address.shown}: none yet, the first sweep makes it")
+    return Diagnosis(Health.OK, key, f"{address.shown}: none yet, the first sweep makes it")
 
 
-def _of_database(address: Address, head: str, known: list[str], whose: str, *, count: bool = False) -> Finding:
+def _of_database(address: Address, head: str, known: list[str], whose: str, *, count: bool = False) -> Diagnosis:
     """The version of the tables in a database, held against what the installed package knows."""
     engine = create_engine(address.text)
     try:
@@ -57,13 +57,13 @@ def _of_database(address: Address, head: str, known: list[str], whose: str, *, c
             studies = connection.execute(select(func.count()).select_from(STUDIES)).scalar() if count else None
     except SQLAlchemyError as error:
         said = without_secrets(first_line(error.__cause__ or error))[:200]
-        return Finding(Health.FAIL, address.key, f"{address.shown} can't be read: {said}")
+        return Diagnosis(Health.FAIL, address.key, f"{address.shown} can't be read: {said}")
     finally:
         engine.dispose()
     state = CURRENT if found == head else OLDER if found in known else NEWER
     health = Health.FAIL if state is NEWER else Health.OK
     also = "" if studies is None else f", {studies:,} studies"
-    return Finding(health, address.key, f"{address.shown}: {whose} {found}, {state}{also}")
+    return Diagnosis(health, address.key, f"{address.shown}: {whose} {found}, {state}{also}")
 
 
 def _mlflow_revisions() -> tuple[str, list[str]]:
