@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from optsweep.launch.events import ArmProgress, Event, Progressed, Started
+from optsweep.launch.events import ArmProgress, Event, Progressed, Started, Trained
 from optsweep.launch.last_page import prepared_to_draw
 from optsweep.report import HelpersOnCall
 
@@ -65,11 +65,16 @@ def test_helpers_begin_shortly_before_the_last_trials_end(
     arms: Sequence[ArmProgress], *, ready: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[bool] = []
+    left: list[bool] = []
     monkeypatch.setattr(HelpersOnCall, "prepare", lambda self: begun.append(True))
+    monkeypatch.setattr(HelpersOnCall, "leave_the_machine_alone", lambda self: left.append(True))
     heard: list[Event] = []
     with ExitStack() as until:
         hear = prepared_to_draw(HelpersOnCall(2, until), heard.append)
         for event in (Started("s", 2), Progressed(arms)):
             hear(event)
-    assert heard == [Started("s", 2), Progressed(arms)]
+        assert heard == [Started("s", 2), Progressed(arms)]
+        assert not left
+        hear(Trained())
     assert begun == [True] * ready
+    assert left == [True], "what follows is timed"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from optsweep.config.arm import Arm
-from optsweep.launch.events import Event, Observer, Progressed, Started
+from optsweep.launch.events import Event, Observer, Progressed, Started, Trained
 from optsweep.launch.home import is_whole, show_report
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.settled import keep
@@ -28,6 +28,8 @@ def prepared_to_draw(drawing: HelpersOnCall, observe: Observer) -> Observer:
             workers = event.workers
         if isinstance(event, Progressed) and event.ends_within(TO_PREPARE_SECONDS, workers):
             drawing.prepare()
+        if isinstance(event, Trained):
+            drawing.leave_the_machine_alone()
 
     return hear
 

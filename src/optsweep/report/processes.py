@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ class Helpers:
     most: int
     pool: Executor
     taken: SynchronizedArray[int]  # tasks begun at the front and at the back
+    ready: Future[None] | None = None  # when the first has imported what draws
 
     def share(self, do: Callable[[Task], Done], tasks: Sequence[Task]) -> list[Done]:
         """What `do` gives for each task. Helpers begin at the front, this process meanwhile at the back.
@@ -59,9 +60,10 @@ def helpers(processes: int) -> Iterator[Helpers | None]:
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     taken = context.Array("i", 2)
     with ProcessPoolExecutor(processes - 1, context, _remember, (taken,)) as pool:
+        ready = None
         with suppress(BrokenProcessPool), interrupts_blocked():
-            pool.submit(_begin)
-        yield Helpers(processes - 1, pool, taken)
+            ready = pool.submit(_begin)
+        yield Helpers(processes - 1, pool, taken, ready)
 
 
 class HelpersOnCall:
@@ -69,6 +71,7 @@ class HelpersOnCall:
 
     def __init__(self, processes: int, until: ExitStack) -> None:
         self._processes, self._until = processes, until
+        self._prepared: Future[None] | None = None
 
     @cached_property
     def there(self) -> Helpers | None:
@@ -78,7 +81,14 @@ class HelpersOnCall:
     def prepare(self) -> None:
         """Let them begin, and import here what draws: for moments in which there is nothing else to do."""
         if self.there is not None:
+            self._prepared = self.there.ready
             import_what_draws()
+
+    def leave_the_machine_alone(self) -> None:
+        """Wait until those that were prepared have nothing to do: steps are going to be timed."""
+        if self._prepared is not None:
+            with suppress(BrokenProcessPool):
+                self._prepared.result()
 
 
 _TAKEN: list[SynchronizedArray[int]] = []
