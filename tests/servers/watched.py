@@ -23,21 +23,21 @@ SWEEP = [
 NUM_TRIALS = 4 * (6 + 2)
 PATIENCE_SECONDS = 120.0
 
-Slot = tuple[str, str, int]
+SlotOf = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
 class Kept:
     """What a sweep's stores have of its slots: what was decided and found, and each slot's one curve."""
 
-    numbers: dict[Slot, tuple[dict[str, Value], int, float | None]]
-    curves: dict[Slot, Sequence[tuple[int, float]]]
+    numbers: dict[SlotOf, tuple[dict[str, Value], int, float | None]]
+    curves: dict[SlotOf, Sequence[tuple[int, float]]]
 
 
 def kept(storage: str, tracking_uri: str, sweep: str) -> Kept:
     """Of a sweep that has ended, in which each slot has one result, and each result one run that isn't set aside."""
     studies = Studies.open(storage, sweep)
-    numbers, told = {}, Counter[Slot]()
+    numbers, told = {}, Counter[SlotOf]()
     for arm in repeats_of(studies):
         for phase in Phase:
             for number, slot in studies.history(arm, phase, 1).slots.items():
@@ -49,7 +49,7 @@ def kept(storage: str, tracking_uri: str, sweep: str) -> Kept:
     found = store.runs(client, store.find_experiment(client, sweep), f"tags.`{names.KIND}` = 'trial'")
     ended = [run for run in found if run.info.status == "FINISHED" and run.data.tags[names.PHASE] != names.SET_ASIDE]
     points = histories(client, {run.info.run_id: [names.VAL_LOSS] for run in ended})
-    curves: dict[Slot, Sequence[tuple[int, float]]] = {}
+    curves: dict[SlotOf, Sequence[tuple[int, float]]] = {}
     for run in ended:
         slot = run.data.tags[names.ARM], run.data.tags[names.PHASE], int(run.data.params["slot"])
         assert slot not in curves, f"two runs of {slot}"

@@ -36,6 +36,8 @@ Look
   optsweep verify reports/NAME/results.json [--share 0.1]                   runs some of its trials again and compares
   optsweep retry NAME                           run again what a sweep has given up
   optsweep sync NAME                            deliver trials that wait for a store that was away, and report
+  optsweep work NAME --storage … --tracking-uri …             more workers for it, on any machine: docs/deploy
+  optsweep move NAME --to-storage … --to-tracking-uri …       takes it from files to servers, and back
   optsweep suggest task=TASK optimizer=NAME …   suggested learning rates, warm-up and weight decay, with their sources
 
 Keys (all of them: optsweep --cfg job)

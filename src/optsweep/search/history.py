@@ -101,26 +101,27 @@ def read_history(
     earlier: dict[int, tuple[str, ...]] = {}
     waiting, seconds = 0, 0.0
     for trial in trials:
-        if "slot" not in trial.user_attrs:
+        said, state = trial.user_attrs, trial.state
+        if "slot" not in said:
             continue
         slot = slot_of(trial)
-        seconds += float(trial.user_attrs.get("train_seconds", 0.0))
-        if trial.state is TrialState.FAIL:
-            cut_off = bool(trial.user_attrs.get("excused") or trial.user_attrs.get("died"))
-            earlier[slot.number] = (*earlier.get(slot.number, ()), str(trial.user_attrs.get("id"))) if cut_off else ()
-            if not trial.user_attrs.get("excused"):
-                died = bool(trial.user_attrs.get("died"))
+        seconds += float(said.get("train_seconds", 0.0))
+        if state is TrialState.FAIL:
+            cut_off = bool(said.get("excused") or said.get("died"))
+            earlier[slot.number] = (*earlier.get(slot.number, ()), str(said.get("id"))) if cut_off else ()
+            if not said.get("excused"):
+                died = bool(said.get("died"))
                 attempts[slot.number] = attempts.get(slot.number, 0) + 1
                 own_errors[slot.number] = own_errors.get(slot.number, 0) + (not died)
                 deaths[slot.number] = deaths.get(slot.number, 0) + 1 if died else 0
-                errors[slot.number] = str(trial.user_attrs.get("error", ""))
+                errors[slot.number] = str(said.get("error", ""))
             lost[slot.number] = slot
             continue
         slots[slot.number] = slot
         lost.pop(slot.number, None)
-        if trial.state is TrialState.WAITING:
+        if state is TrialState.WAITING:
             waiting += 1
-        elif trial.state is TrialState.RUNNING:
+        elif state is TrialState.RUNNING:
             # Without a lease it ended between two reads.
             ended = Lease(Claim(trial._trial_id, -1), "", 0, expired=False)
             running.append(Running(slot.number, leases.get(trial._trial_id, ended)))

@@ -16,7 +16,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from statistics import fmean, median
 from typing import Any
 
@@ -98,6 +98,11 @@ class Slot:
     rungs: Mapping[int, float] = field(default_factory=dict)
     prune_above: Mapping[int, float] = field(default_factory=dict)
 
+    @cached_property
+    def setting(self) -> tuple[tuple[str, Value], ...]:
+        """The params, so that two can be told to be the same: asked for at every look at a search."""
+        return tuple(sorted(self.params.items()))
+
     @property
     def done(self) -> bool:
         """Whether the result is there."""
@@ -160,7 +165,7 @@ def settings(slots: Sequence[Slot]) -> list[tuple[Params, list[float]]]:
     seen: set[tuple[tuple[tuple[str, Value], ...], int]] = set()
     for slot in slots:
         if slot.value is not None:
-            key = tuple((name, slot.params[name]) for name in sorted(slot.params))
+            key = slot.setting
             if (key, slot.seed) not in seen:  # the same trial twice is one result
                 seen.add((key, slot.seed))
                 found.setdefault(key, (slot.params, []))[1].append(slot.value)
@@ -205,8 +210,9 @@ def _redirect(
         if key != LR and (filling or spent >= MOST_BRACKETS * plan.first_rerun):
             continue
         coming = [number_of(slot.params, key) for slot in pending]
-        tried = [number_of(slot.params, key) for slot in visible if slot.done and not slot.crashed]
-        known = [*coming, *(number_of(slot.params, key) for slot in visible)]
+        seen = [number_of(slot.params, key) for slot in visible]
+        tried = [value for value, slot in zip(seen, visible, strict=True) if slot.done and not slot.crashed]
+        known = [*coming, *seen]
         for sign in (1, -1):
             value = _beyond(axis, number_of(params, key), sign, tried, coming, known, filling=filling, wait=key != LR)
             if value is not None:
@@ -250,11 +256,10 @@ def _lower(space: Space, visible: Sequence[Slot], pending: Sequence[Slot]) -> di
 
 def current_space(space: Space, slots: Sequence[Slot]) -> dict[str, Dimension]:
     """What is searched, with every extension that was tried."""
-    dimensions = dict(space.dimensions)
-    for slot in slots:
-        for key, value in slot.params.items():
-            dimensions[key] = dimensions[key].including(value)
-    return dimensions
+    return {
+        key: found.including_all([slot.params[key] for slot in slots if key in slot.params])
+        for key, found in space.dimensions.items()
+    }
 
 
 def _model(plan: SearchPlan, space: Space, place: int, visible: Sequence[Slot]) -> dict[str, Value]:

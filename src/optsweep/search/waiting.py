@@ -15,7 +15,6 @@ from optsweep.search.history import slot_from
 from optsweep.search.ownership import TRIALS, USER_ATTRIBUTES
 from optsweep.search.slots import Slot
 
-
 MOST_CANDIDATES = 64
 """Trials among which a worker looks for one."""
 
