@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -84,14 +84,35 @@ def slot_from(attributes: Mapping[str, Any]) -> Slot:
     )
 
 
+@dataclass
+class Settled:
+    """The beginning of a phase, in which every trial came to a result: it is read once."""
+
+    count: int = 0  # trials
+    slots: dict[int, Slot] = field(default_factory=dict)
+    train_seconds: float = 0.0
+
+    def advance(self, trials: Sequence[FrozenTrial], slot_of: Callable[[FrozenTrial], Slot]) -> None:
+        """Take in what has come to a result since, up to the first trial that hasn't."""
+        for trial in trials[self.count :]:
+            if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED) or "slot" not in trial.user_attrs:
+                return
+            slot = slot_of(trial)
+            self.slots[slot.number] = slot
+            self.train_seconds += float(trial.user_attrs.get("train_seconds", 0.0))
+            self.count += 1
+
+
 def read_history(
     trials: Sequence[FrozenTrial],
     leases: Mapping[int, Lease],
     retries: int,
     slot_of: Callable[[FrozenTrial], Slot] = slot_of,
+    settled: Settled | None = None,
 ) -> History:
     """Read a phase; a slot with more errors than `retries`, or `DEATHS` in a row, is done, as crashed."""
-    slots: dict[int, Slot] = {}
+    settled = settled or Settled()
+    slots = dict(settled.slots)
     attempts: dict[int, int] = {}
     own_errors: dict[int, int] = {}
     deaths: dict[int, int] = {}  # of workers, in a row
@@ -99,8 +120,8 @@ def read_history(
     running: list[Running] = []
     lost: dict[int, Slot] = {}
     earlier: dict[int, tuple[str, ...]] = {}
-    waiting, seconds = 0, 0.0
-    for trial in trials:
+    waiting, seconds = 0, settled.train_seconds
+    for trial in trials[settled.count :]:
         said, state = trial.user_attrs, trial.state
         if "slot" not in said:
             continue

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from heapq import nsmallest
 from statistics import fmean, median
 from typing import Any
 
@@ -276,8 +277,8 @@ def _model(plan: SearchPlan, space: Space, place: int, visible: Sequence[Slot]) 
     seed = seed_of(plan.seed, plan.arm, place, "model") % 2**32
     study = optuna.create_study(sampler=_sampler(plan.sampler, len(results), seed))
     if len(results) > MODEL_HISTORY:
-        by_value = sorted(results, key=lambda slot: slot.value if slot.value is not None else math.inf)
-        kept = {s.number for s in [*by_value[: MODEL_HISTORY // 2], *results[-MODEL_HISTORY // 2 :]]}
+        best = nsmallest(MODEL_HISTORY // 2, results, lambda slot: math.inf if slot.value is None else slot.value)
+        kept = {slot.number for slot in (*best, *results[-MODEL_HISTORY // 2 :])}
         results = [slot for slot in results if slot.number in kept]
     for slot in results:
         value = slot.value if slot.value is not None and math.isfinite(slot.value) else worst

@@ -272,7 +272,7 @@ class Studies:
         trials = self._reader.trials(study)
         running = any(trial.state is TrialState.RUNNING for trial in trials)
         leases = self._ownership.leases(study) if running else {}
-        return read_history(trials, leases, retries, self._reader.slot)
+        return read_history(trials, leases, retries, self._reader.slot, self._reader.settled(study))
 
     def signs_of_life(self, lease_seconds: float) -> list[Sign]:
         """Who plans the sweep and who trains for it; a trial's lease is renewed for `lease_seconds`."""
