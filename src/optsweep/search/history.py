@@ -85,7 +85,7 @@ def slot_from(attributes: Mapping[str, Any]) -> Slot:
 
 
 @dataclass
-class Settled:
+class Beginning:
     """The beginning of a phase, in which every trial came to a result: it is read once."""
 
     count: int = 0  # trials
@@ -108,10 +108,10 @@ def read_history(
     leases: Mapping[int, Lease],
     retries: int,
     slot_of: Callable[[FrozenTrial], Slot] = slot_of,
-    settled: Settled | None = None,
+    settled: Beginning | None = None,
 ) -> History:
     """Read a phase; a slot with more errors than `retries`, or `DEATHS` in a row, is done, as crashed."""
-    settled = settled or Settled()
+    settled = settled or Beginning()
     slots = dict(settled.slots)
     attempts: dict[int, int] = {}
     own_errors: dict[int, int] = {}

@@ -11,7 +11,7 @@ from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueM
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Engine, select
 
-from optsweep.search.history import Settled, slot_of
+from optsweep.search.history import Beginning, slot_of
 from optsweep.search.ownership import RUNGS, TRIALS, USER_ATTRIBUTES, VALUES
 from optsweep.search.slots import Slot
 
@@ -29,7 +29,7 @@ class TrialReader:
         self._engine = engine
         self._held: dict[int, dict[int, FrozenTrial]] = {}  # by study and trial
         self._open: dict[int, int] = {}  # by study: all trials before this one have ended, and don't change any more
-        self._settled: dict[int, Settled] = {}  # by study
+        self._settled: dict[int, Beginning] = {}  # by study
         self._slots: dict[int, tuple[FrozenTrial, Slot]] = {}  # by trial, as it was read
 
     def trials(self, study: int) -> list[FrozenTrial]:
@@ -47,10 +47,10 @@ class TrialReader:
         for gone in [number for number in held if number >= first and number not in states]:
             del held[gone]
         found = [held[number] for number in sorted(held)]
-        self._settled.setdefault(study, Settled()).advance(found, self.slot)
+        self._settled.setdefault(study, Beginning()).advance(found, self.slot)
         return found
 
-    def settled(self, study: int) -> Settled:
+    def settled(self, study: int) -> Beginning:
         """The beginning of a study that was read here."""
         return self._settled[study]
 
