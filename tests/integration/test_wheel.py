@@ -58,6 +58,10 @@ def test_a_sweep_and_its_report(installed: Path, tmp_path: Path) -> None:
     said = run(installed, tmp_path, "-m", "task=iris_mlp", "optimizer=adamw,sgd", "sweep.name=a", *small)
     assert "report: reports/a/index.html" in said
     assert (tmp_path / "reports" / "a" / "index.html").stat().st_size > 10_000
+    (tmp_path / "elsewhere").mkdir()
+    at = f"sqlite:///{tmp_path}/mlruns"
+    stores = ["--storage", f"{at}/optuna.db", "--tracking-uri", f"{at}/mlflow.db"]
+    assert run(installed, tmp_path / "elsewhere", "work", "a", *stores) == "sweep a is done\n"
 
 
 def test_named_sweeps_come_along(installed: Path, tmp_path: Path) -> None:
