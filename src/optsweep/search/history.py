@@ -41,8 +41,10 @@ class History:
     def prefix(self) -> list[Slot]:
         """Slots 0, 1, … up to the first that is missing."""
         slots: list[Slot] = []
-        while len(slots) in self.slots:
-            slots.append(self.slots[len(slots)])
+        for number in range(len(self.slots)):
+            if (slot := self.slots.get(number)) is None:
+                break
+            slots.append(slot)
         return slots
 
     @property

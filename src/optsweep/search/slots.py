@@ -206,9 +206,8 @@ def _redirect(
     if not best:
         return _lower(space, visible, pending)
     params, filling = best[0][0], place < plan.num_quasi_random
-    spent = sum(slot.origin == BRACKET for slot in (*visible, *pending))
     for key, axis in axes_of(space).items():
-        if key != LR and (filling or spent >= MOST_BRACKETS * plan.first_rerun):
+        if key != LR and (filling or _num_brackets(visible, pending) >= MOST_BRACKETS * plan.first_rerun):
             continue
         coming = [number_of(slot.params, key) for slot in pending]
         seen = [number_of(slot.params, key) for slot in visible]
@@ -219,6 +218,11 @@ def _redirect(
             if value is not None:
                 return {**params, key: value}
     return None
+
+
+def _num_brackets(*slots: Sequence[Slot]) -> int:
+    """Slots that brackets took."""
+    return sum(slot.origin == BRACKET for some in slots for slot in some)
 
 
 def _beyond(
