@@ -14,10 +14,10 @@ export NO_MKDOCS_2_WARNING := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test test-browser check chaos audit ui report bench docs site gallery clean
+.PHONY: help sweep test test-browser test-integration check chaos audit ui report bench docs site gallery clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("optsweep needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
@@ -37,6 +37,11 @@ test-browser: .venv/ready ## the report's page and MLflow's in a headless Chromi
 	@{ command -v chromium && command -v chromedriver; } >/dev/null || { echo "no browser: apt-get install chromium chromium-driver"; exit 2; }
 	@$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[browser]'
 	@$(BIN)/pytest tests/browser $(ARGS)
+
+test-integration: .venv/ready ## sweeps on PostgreSQL and an MLflow server, which the tests start: Debian's postgresql
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { echo "no PostgreSQL: apt-get install postgresql"; exit 2; }
+	@$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[integration]'
+	@$(BIN)/pytest tests/servers $(ARGS)
 
 check: .venv/ready ## lint, directions of imports, and types
 	@$(BIN)/ruff check -q src tests benchmarks docs

@@ -43,8 +43,9 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """As a person may see it."""
-        return without_secrets(self.text)
+        """As a person may see it: of a database server as it was said."""
+        of_database = self.file is None and not self.is_server
+        return without_secrets(self.given if of_database else self.text)
 
     @property
     def credentials(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from optsweep.address import STORAGE_KEY, read_address, without_driver
 from optsweep.build.fingerprint import Identity
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
@@ -22,7 +23,7 @@ from optsweep.launch.worker import Job
 from optsweep.search.helping import Help, notes
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot
-from optsweep.search.storage import open_storage
+from optsweep.search.storage import check_names, open_storage
 from optsweep.search.studies import Studies
 from optsweep.tracking import courier
 from optsweep.tracking.courier import Courier
@@ -134,3 +135,19 @@ def test_a_store_that_stays_away_is_not_waited_for_without_end(tmp_path: Path, m
         finish(log)
     assert spool.trials() == ["t"], "it waits where it is"
     away.close()
+
+
+def test_names_that_a_server_would_not_take_are_refused_beforehand() -> None:
+    server = "postgresql+psycopg://ann:hunter2@host/db"
+    check_names("sqlite:///x.db", "s", ["a" * 600])
+    check_names(server, "s", ["a" * 400])
+    with pytest.raises(UserError, match=r"tracking\.storage: .*host/db takes names of 500 characters.*has 601") as said:
+        check_names(server, "s", ["a", "b" * 600])
+    assert "hunter2" not in str(said.value)
+
+
+def test_a_server_s_driver_is_named_where_the_address_leaves_it_open() -> None:
+    assert read_address(STORAGE_KEY, "postgresql://ann@host/db").text == "postgresql+psycopg://ann@host/db"
+    assert read_address(STORAGE_KEY, "postgresql+psycopg2://ann@host/db").text == "postgresql+psycopg2://ann@host/db"
+    missing = without_driver(STORAGE_KEY, "postgresql+psycopg://host", ImportError("No module named 'psycopg'"))
+    assert "pip install 'optsweep[postgres]'" in str(missing)

@@ -89,6 +89,8 @@ def test_the_first_five_minutes(optsweep: Path, tmp_path: Path) -> None:
     page.unlink()
     assert "report: reports/a/index.html" in say("report", "a")
     assert page.is_file()
+    stores = ["--storage", "sqlite:///mlruns/optuna.db", "--tracking-uri", "sqlite:///mlruns/mlflow.db"]
+    assert say("work", "a", *stores) == "sweep a is done\n"
     assert "# Runs that you have already" in say("docs", "judge")
     with subprocess.Popen(
         [optsweep, "ui", "a", "--no-browser"], cwd=tmp_path, text=True, stdout=subprocess.PIPE

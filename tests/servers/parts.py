@@ -94,12 +94,12 @@ class Postgres:
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """Run a statement as its superuser; its rows, if it has any."""
-        import psycopg
+        from sqlalchemy import NullPool, create_engine, text
 
-        where = {"host": "127.0.0.1", "port": self.port, "dbname": database, "user": USER, "password": PASSWORD}
-        with psycopg.connect(**where, autocommit=True) as connection:
-            cursor = connection.execute(statement)
-            return [] if cursor.description is None else cursor.fetchall()
+        engine = create_engine(self.address(database), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            found = connection.execute(text(statement))
+            return [tuple(row) for row in found] if found.returns_rows else []
 
     @property
     def _data(self) -> Path:

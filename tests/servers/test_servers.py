@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
+from optsweep.cli import doorman
+from optsweep.search.studies import Studies
 from servers.conftest import Servers
 from servers.watched import NUM_TRIALS, SWEEP, Kept, ended, kept, num_done, wait_for
 from sweeping import run, start
@@ -88,6 +89,7 @@ def test_an_interrupted_helper_gives_its_trials_back(servers: Servers, storage: 
     planner.wait()
 
 
+Capture = pytest.CaptureFixture[str]
 _HELD = "SELECT count(*) FROM optsweep_leases WHERE worker IS NOT NULL"
 
 
@@ -100,28 +102,25 @@ _HELD = "SELECT count(*) FROM optsweep_leases WHERE worker IS NOT NULL"
         ("postgresql+psycopg2://optsweep:s3cret%2F4@127.0.0.1:9/studies", "optsweep[postgres]"),
     ],
 )
-def test_a_wrong_address_is_one_line_without_a_secret(wrong: str, said: str, servers: Servers, tmp_path: Path) -> None:
+def test_a_wrong_address_is_one_line_without_a_secret(
+    wrong: str, said: str, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
     address = wrong.format(port=servers.postgres.port)
-    command = [sys.executable, "-m", "optsweep", "work", "any", "--storage", address]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    assert doorman.run(["work", "any", "--storage", address]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("optsweep: tracking.storage: postgresql")
     assert said in line
     assert "s3cret" not in line
     assert "hunter2" not in line
 
 
-def test_a_storage_of_another_version_is_one_line(servers: Servers, storage: str, tmp_path: Path) -> None:
+def test_a_storage_of_another_version_is_one_line(servers: Servers, storage: str, capsys: Capture) -> None:
     name = storage.rpartition("/")[2]
-    run(tmp_path, "-m", "task=iris_mlp", "optimizer=sgd", "search=none", "confirm.seeds=1", "trainer.steps=2",
-        "trainer.lanes=1", "hydra.launcher.report=false", "hydra.launcher.workers=1", "sweep.name=old",
-        *servers.keys(storage))  # fmt: skip
+    Studies.open(storage, "old")
     servers.postgres.execute("UPDATE version_info SET schema_version = 99", name)
     servers.postgres.execute("UPDATE alembic_version SET version_num = 'v99.0.0'", name)
-    command = [sys.executable, "-m", "optsweep", "status", "old", "--storage", storage]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    assert doorman.run(["status", "old", "--storage", storage]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert "version" in line
     assert "s3cret" not in line

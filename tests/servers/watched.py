@@ -23,21 +23,21 @@ SWEEP = [
 NUM_TRIALS = 4 * (6 + 2)
 PATIENCE_SECONDS = 120.0
 
-Slot = tuple[str, str, int]
+Place = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
 class Kept:
     """What a sweep's stores have of its slots: what was decided and found, and each slot's one curve."""
 
-    numbers: dict[Slot, tuple[dict[str, Value], int, float | None]]
-    curves: dict[Slot, Sequence[tuple[int, float]]]
+    numbers: dict[Place, tuple[dict[str, Value], int, float | None]]
+    curves: dict[Place, Sequence[tuple[int, float]]]
 
 
 def kept(storage: str, tracking_uri: str, sweep: str) -> Kept:
     """Of a sweep that has ended, in which each slot has one result, and each result one run that isn't set aside."""
     studies = Studies.open(storage, sweep)
-    numbers, told = {}, Counter[Slot]()
+    numbers, told = {}, Counter[Place]()
     for arm in repeats_of(studies):
         for phase in Phase:
             for number, slot in studies.history(arm, phase, 1).slots.items():
@@ -49,11 +49,11 @@ def kept(storage: str, tracking_uri: str, sweep: str) -> Kept:
     found = store.runs(client, store.find_experiment(client, sweep), f"tags.`{names.KIND}` = 'trial'")
     ended = [run for run in found if run.info.status == "FINISHED" and run.data.tags[names.PHASE] != names.SET_ASIDE]
     points = histories(client, {run.info.run_id: [names.VAL_LOSS] for run in ended})
-    curves: dict[Slot, Sequence[tuple[int, float]]] = {}
+    curves: dict[Place, Sequence[tuple[int, float]]] = {}
     for run in ended:
-        slot = run.data.tags[names.ARM], run.data.tags[names.PHASE], int(run.data.params["slot"])
-        assert slot not in curves, f"two runs of {slot}"
-        curves[slot] = list(points[run.info.run_id, names.VAL_LOSS])
+        place = run.data.tags[names.ARM], run.data.tags[names.PHASE], int(run.data.params["slot"])
+        assert place not in curves, f"two runs of {place}"
+        curves[place] = list(points[run.info.run_id, names.VAL_LOSS])
     assert curves.keys() == numbers.keys()
     return Kept(numbers, curves)
 

@@ -46,6 +46,7 @@ from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measu
 from optsweep.launch.together import check_together, notes, without_looks
 from optsweep.launch.work import work
 from optsweep.search.seats import Seat
+from optsweep.search.storage import check_names
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
 from optsweep.tracking.outage import patiently, storage_outage, tracking_outage
@@ -174,6 +175,7 @@ def _stores(arms: Sequence[Arm], known: Sequence[Description], observe: Observer
     """Open both stores. One that is missing is made only when nothing can be refused any more."""
     tracking, storage = arms[0].tracking_uri, arms[0].storage
     runs = read_address(TRACKING_KEY, tracking)
+    check_names(storage, arms[0].sweep, [arm.name for arm in arms])
     store.check_usable(read_address(STORAGE_KEY, storage))
     store.check_usable(runs)
     if runs.is_there:

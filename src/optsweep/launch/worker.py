@@ -70,7 +70,7 @@ class Worker:
     ) -> None:
         first = jobs[0].arm
         self.jobs, self.stopping, self.called, self.watch = jobs, stopping, called, watch
-        self.workers, self.told = workers, told
+        self.workers, self.told, self.apart = workers, told, apart
         self.builds = builds or Builds()
         spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
         self._storage = storage_outage(first.storage, spool.folder)
@@ -110,11 +110,18 @@ class Worker:
         works: list[Work] = []
         if self.stopping() or self.called():
             return works
-        share = -(-self.waiting(self.studies.num_waiting) // self.workers)
+        share = -(-self.waiting(self.studies.num_waiting) // self._num_workers())
         for phase in (Phase.SEARCH, Phase.CONFIRM):
             if (missing := min(count, share) - len(works)) > 0:
                 works += self._pop(job, phase, first.repeat, missing, first.slot)
         return works
+
+    def _num_workers(self) -> int:
+        """Who share what waits, those of other machines included, as far as they have trials."""
+        if not self.apart:
+            return self.workers
+        signs = self.waiting(lambda: self.studies.signs_of_life(LEASE_SECONDS))
+        return max(self.workers, sum(sign.trials is not None for sign in signs))
 
     def _pop(self, job: Job, phase: Phase, repeat: int, count: int, beside: Slot | None = None) -> list[Work]:
         """Trials of one program."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -41,8 +41,10 @@ class History:
     def prefix(self) -> list[Slot]:
         """Slots 0, 1, … up to the first that is missing."""
         slots: list[Slot] = []
-        while len(slots) in self.slots:
-            slots.append(self.slots[len(slots)])
+        for number in range(len(self.slots)):
+            if (slot := self.slots.get(number)) is None:
+                break
+            slots.append(slot)
         return slots
 
     @property
@@ -84,14 +86,35 @@ def slot_from(attributes: Mapping[str, Any]) -> Slot:
     )
 
 
+@dataclass
+class Beginning:
+    """The beginning of a phase, in which every trial came to a result: it is read once."""
+
+    count: int = 0  # trials
+    slots: dict[int, Slot] = field(default_factory=dict)
+    train_seconds: float = 0.0
+
+    def advance(self, trials: Sequence[FrozenTrial], slot_of: Callable[[FrozenTrial], Slot]) -> None:
+        """Take in what has come to a result since, up to the first trial that hasn't."""
+        for trial in trials[self.count :]:
+            if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED) or "slot" not in trial.user_attrs:
+                return
+            slot = slot_of(trial)
+            self.slots[slot.number] = slot
+            self.train_seconds += float(trial.user_attrs.get("train_seconds", 0.0))
+            self.count += 1
+
+
 def read_history(
     trials: Sequence[FrozenTrial],
     leases: Mapping[int, Lease],
     retries: int,
     slot_of: Callable[[FrozenTrial], Slot] = slot_of,
+    settled: Beginning | None = None,
 ) -> History:
     """Read a phase; a slot with more errors than `retries`, or `DEATHS` in a row, is done, as crashed."""
-    slots: dict[int, Slot] = {}
+    settled = settled or Beginning()
+    slots = dict(settled.slots)
     attempts: dict[int, int] = {}
     own_errors: dict[int, int] = {}
     deaths: dict[int, int] = {}  # of workers, in a row
@@ -99,28 +122,29 @@ def read_history(
     running: list[Running] = []
     lost: dict[int, Slot] = {}
     earlier: dict[int, tuple[str, ...]] = {}
-    waiting, seconds = 0, 0.0
-    for trial in trials:
-        if "slot" not in trial.user_attrs:
+    waiting, seconds = 0, settled.train_seconds
+    for trial in trials[settled.count :]:
+        said, state = trial.user_attrs, trial.state
+        if "slot" not in said:
             continue
         slot = slot_of(trial)
-        seconds += float(trial.user_attrs.get("train_seconds", 0.0))
-        if trial.state is TrialState.FAIL:
-            cut_off = bool(trial.user_attrs.get("excused") or trial.user_attrs.get("died"))
-            earlier[slot.number] = (*earlier.get(slot.number, ()), str(trial.user_attrs.get("id"))) if cut_off else ()
-            if not trial.user_attrs.get("excused"):
-                died = bool(trial.user_attrs.get("died"))
+        seconds += float(said.get("train_seconds", 0.0))
+        if state is TrialState.FAIL:
+            cut_off = bool(said.get("excused") or said.get("died"))
+            earlier[slot.number] = (*earlier.get(slot.number, ()), str(said.get("id"))) if cut_off else ()
+            if not said.get("excused"):
+                died = bool(said.get("died"))
                 attempts[slot.number] = attempts.get(slot.number, 0) + 1
                 own_errors[slot.number] = own_errors.get(slot.number, 0) + (not died)
                 deaths[slot.number] = deaths.get(slot.number, 0) + 1 if died else 0
-                errors[slot.number] = str(trial.user_attrs.get("error", ""))
+                errors[slot.number] = str(said.get("error", ""))
             lost[slot.number] = slot
             continue
         slots[slot.number] = slot
         lost.pop(slot.number, None)
-        if trial.state is TrialState.WAITING:
+        if state is TrialState.WAITING:
             waiting += 1
-        elif trial.state is TrialState.RUNNING:
+        elif state is TrialState.RUNNING:
             # Without a lease it ended between two reads.
             ended = Lease(Claim(trial._trial_id, -1), "", 0, expired=False)
             running.append(Running(slot.number, leases.get(trial._trial_id, ended)))

@@ -11,7 +11,7 @@ from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueM
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Engine, select
 
-from optsweep.search.history import slot_of
+from optsweep.search.history import Beginning, slot_of
 from optsweep.search.ownership import RUNGS, TRIALS, USER_ATTRIBUTES, VALUES
 from optsweep.search.slots import Slot
 
@@ -28,18 +28,31 @@ class TrialReader:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._held: dict[int, dict[int, FrozenTrial]] = {}  # by study and trial
+        self._open: dict[int, int] = {}  # by study: all trials before this one have ended, and don't change any more
+        self._settled: dict[int, Beginning] = {}  # by study
         self._slots: dict[int, tuple[FrozenTrial, Slot]] = {}  # by trial, as it was read
 
     def trials(self, study: int) -> list[FrozenTrial]:
         """All of a study, in order of creation."""
-        query = select(TRIALS.c.trial_id, TRIALS.c.state).where(TRIALS.c.study_id == study).order_by(TRIALS.c.trial_id)
-        held = self._held.setdefault(study, {})
+        first, held = self._open.get(study, 0), self._held.setdefault(study, {})
+        mine = (TRIALS.c.study_id == study, TRIALS.c.trial_id >= first)
+        query = select(TRIALS.c.trial_id, TRIALS.c.state).where(*mine).order_by(TRIALS.c.trial_id)
         with self._engine.connect() as connection:
             states: dict[int, TrialState] = {row.trial_id: row.state for row in connection.execute(query)}
             changed = {n: state for n, state in states.items() if n not in held or held[n].state != state}
             if changed:
                 held.update(_read(connection, study, changed))
-        return [held[number] for number in states]
+        unfinished = (number for number, state in states.items() if not state.is_finished())
+        self._open[study] = next(unfinished, max(states, default=first - 1) + 1)
+        for gone in [number for number in held if number >= first and number not in states]:
+            del held[gone]
+        found = [held[number] for number in sorted(held)]
+        self._settled.setdefault(study, Beginning()).advance(found, self.slot)
+        return found
+
+    def settled(self, study: int) -> Beginning:
+        """The beginning of a study that was read here."""
+        return self._settled[study]
 
     def slot(self, trial: FrozenTrial) -> Slot:
         """The slot of a trial that was read here."""

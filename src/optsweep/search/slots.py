@@ -16,7 +16,8 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from heapq import nsmallest
 from statistics import fmean, median
 from typing import Any
 
@@ -98,6 +99,11 @@ class Slot:
     rungs: Mapping[int, float] = field(default_factory=dict)
     prune_above: Mapping[int, float] = field(default_factory=dict)
 
+    @cached_property
+    def setting(self) -> tuple[tuple[str, Value], ...]:
+        """The params, so that two can be told to be the same: asked for at every look at a search."""
+        return tuple(sorted(self.params.items()))
+
     @property
     def done(self) -> bool:
         """Whether the result is there."""
@@ -160,7 +166,7 @@ def settings(slots: Sequence[Slot]) -> list[tuple[Params, list[float]]]:
     seen: set[tuple[tuple[tuple[str, Value], ...], int]] = set()
     for slot in slots:
         if slot.value is not None:
-            key = tuple((name, slot.params[name]) for name in sorted(slot.params))
+            key = slot.setting
             if (key, slot.seed) not in seen:  # the same trial twice is one result
                 seen.add((key, slot.seed))
                 found.setdefault(key, (slot.params, []))[1].append(slot.value)
@@ -200,18 +206,23 @@ def _redirect(
     if not best:
         return _lower(space, visible, pending)
     params, filling = best[0][0], place < plan.num_quasi_random
-    spent = sum(slot.origin == BRACKET for slot in (*visible, *pending))
     for key, axis in axes_of(space).items():
-        if key != LR and (filling or spent >= MOST_BRACKETS * plan.first_rerun):
+        if key != LR and (filling or _num_brackets(visible, pending) >= MOST_BRACKETS * plan.first_rerun):
             continue
         coming = [number_of(slot.params, key) for slot in pending]
-        tried = [number_of(slot.params, key) for slot in visible if slot.done and not slot.crashed]
-        known = [*coming, *(number_of(slot.params, key) for slot in visible)]
+        seen = [number_of(slot.params, key) for slot in visible]
+        tried = [value for value, slot in zip(seen, visible, strict=True) if slot.done and not slot.crashed]
+        known = [*coming, *seen]
         for sign in (1, -1):
             value = _beyond(axis, number_of(params, key), sign, tried, coming, known, filling=filling, wait=key != LR)
             if value is not None:
                 return {**params, key: value}
     return None
+
+
+def _num_brackets(*slots: Sequence[Slot]) -> int:
+    """Slots that brackets took."""
+    return sum(slot.origin == BRACKET for some in slots for slot in some)
 
 
 def _beyond(
@@ -250,11 +261,10 @@ def _lower(space: Space, visible: Sequence[Slot], pending: Sequence[Slot]) -> di
 
 def current_space(space: Space, slots: Sequence[Slot]) -> dict[str, Dimension]:
     """What is searched, with every extension that was tried."""
-    dimensions = dict(space.dimensions)
-    for slot in slots:
-        for key, value in slot.params.items():
-            dimensions[key] = dimensions[key].including(value)
-    return dimensions
+    return {
+        key: found.including_all([slot.params[key] for slot in slots if key in slot.params])
+        for key, found in space.dimensions.items()
+    }
 
 
 def _model(plan: SearchPlan, space: Space, place: int, visible: Sequence[Slot]) -> dict[str, Value]:
@@ -271,8 +281,8 @@ def _model(plan: SearchPlan, space: Space, place: int, visible: Sequence[Slot]) 
     seed = seed_of(plan.seed, plan.arm, place, "model") % 2**32
     study = optuna.create_study(sampler=_sampler(plan.sampler, len(results), seed))
     if len(results) > MODEL_HISTORY:
-        by_value = sorted(results, key=lambda slot: slot.value if slot.value is not None else math.inf)
-        kept = {s.number for s in [*by_value[: MODEL_HISTORY // 2], *results[-MODEL_HISTORY // 2 :]]}
+        best = nsmallest(MODEL_HISTORY // 2, results, lambda slot: math.inf if slot.value is None else slot.value)
+        kept = {slot.number for slot in (*best, *results[-MODEL_HISTORY // 2 :])}
         results = [slot for slot in results if slot.number in kept]
     for slot in results:
         value = slot.value if slot.value is not None and math.isfinite(slot.value) else worst

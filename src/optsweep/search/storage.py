@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +25,21 @@ FILE_OPTIONS: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT}}
 SERVER_OPTIONS: dict[str, Any] = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True}
 """A process keeps one connection, for many share a server; its heartbeat has another one for moments. One that is dead,
 as after a restart of the server, is found so before it is used."""
+
+
+MOST_IN_NAME = 500
+"""Characters of a sweep's and an arm's name together: a server's columns have 512, and what they are of follows."""
+
+
+def check_names(url: str, sweep: str, arms: Iterable[str]) -> None:
+    """Raise UserError for an arm whose name a database server wouldn't take; a file takes any."""
+    address = read_address(STORAGE_KEY, url)
+    longest = max(arms, key=len, default="")
+    if address.file is None and len(sweep) + len(longest) > MOST_IN_NAME:
+        raise UserError(
+            f"{STORAGE_KEY}: {address.shown} takes names of {MOST_IN_NAME} characters, and sweep {sweep} with its arm "
+            f"'{longest[:80]}…' has {len(sweep) + len(longest)}; sweep over fewer keys at once, or use a file"
+        )
 
 
 def storage_at(url: str) -> RDBStorage:

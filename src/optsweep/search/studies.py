@@ -252,7 +252,7 @@ class Studies:
         trials = self._reader.trials(study)
         running = any(trial.state is TrialState.RUNNING for trial in trials)
         leases = self._ownership.leases(study) if running else {}
-        return read_history(trials, leases, retries, self._reader.slot)
+        return read_history(trials, leases, retries, self._reader.slot, self._reader.settled(study))
 
     def earlier(self, arms: Sequence[str], key: str) -> list[EarlierTrials]:
         """Trials that arms by these names had in any sweep, with a note of each."""

@@ -69,7 +69,9 @@ class Database:
         from sqlalchemy import NullPool, create_engine
 
         if (file := self.address.file) is None:
-            return create_engine(self.address.text, poolclass=NullPool)
+            return create_engine(
+                self.address.text, pool_size=1, pool_pre_ping=True
+            )  # to connect takes longer than a run
         there = f"{file.absolute().as_uri()}?mode=rw"  # one that is gone isn't made anew
         return create_engine(
             "sqlite://", poolclass=NullPool, creator=lambda: sqlite3.connect(there, uri=True, timeout=LOCK_SECONDS)
