@@ -314,7 +314,7 @@ def test_a_terminal_without_dashes(encoding: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     told = command("--help", PYTHONIOENCODING=encoding, PYTHONUTF8="0")
     assert (told.returncode, told.stderr) == (0, b"")
-    assert b"optsweep suggest task=TASK optimizer=NAME ?" in told.stdout
+    assert b"suggest KEY=VALUE ? " in told.stdout
     refused = command("optimizer=null – é", PYTHONIOENCODING=encoding, PYTHONUTF8="0")
     assert refused.returncode == 2
     assert re.fullmatch(rb"optsweep: [^\n]+\n", refused.stderr)

@@ -17,9 +17,9 @@ from optsweep.launch.builds import Builds
 from optsweep.launch.continuity import IDENTITY
 from optsweep.launch.elsewhere import work_elsewhere
 from optsweep.launch.inquiries import Workbench
+from optsweep.launch.job import Job
 from optsweep.launch.posted import JOB, Posted, ToCompare, post, taken_down
 from optsweep.launch.status import PLANNED, status_of
-from optsweep.launch.worker import Job
 from optsweep.search.helping import Help, notes
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot

@@ -15,7 +15,7 @@ from optsweep.launch import latest
 from optsweep.launch.latest import Teller
 from optsweep.launch.live import Looker, Snapshot, State, jumps
 from optsweep.search.latest import MOST_POINTS, Latest, read_latest
-from optsweep.search.observing import Observer
+from optsweep.search.observing import Onlooker
 from optsweep.search.process import in_words
 from optsweep.search.studies import Studies
 from optsweep.tracking import names
@@ -31,7 +31,7 @@ class Eyes:
     """Who looks on."""
 
     def __init__(self, living: Living) -> None:
-        self.observer, self.looker = Observer(living.studies.engine, "s"), Looker("s")
+        self.observer, self.looker = Onlooker(living.studies.engine, "s"), Looker("s")
 
     def look(self) -> Snapshot:
         return self.looker.snapshot(self.observer.look())
@@ -111,7 +111,7 @@ def test_a_curve_jumps_where_it_loses_half_of_what_it_gained(
 
 def test_what_has_ended_is_read_once(living: Living) -> None:
     living.tell(living.pop(SGD))
-    observer = Observer(living.studies.engine, "s")
+    observer = Onlooker(living.studies.engine, "s")
     statements: list[str] = []
     observer.look()
     event.listen(
@@ -134,7 +134,7 @@ def test_a_sweep_is_stopped_without_its_planner_and_trained_with_all_its_notes(l
 
 def test_of_an_unknown_sweep_the_nearest_is_named(living: Living) -> None:
     with pytest.raises(UserError, match=r"no sweep is called t \(did you mean s\?\)|there are s$"):
-        Observer(living.studies.engine, "t").look()
+        Onlooker(living.studies.engine, "t").look()
 
 
 def test_a_worker_tells_what_is_new_and_forgets_what_has_ended(living: Living) -> None:

@@ -14,7 +14,7 @@ from optsweep.cli.doorman import run
 from optsweep.errors import SweepFailedError, UserError
 from optsweep.launch.live_report import LEAST_SECONDS, SETTLING_SECONDS, Pace
 from optsweep.launch.watch import REPORT_SECONDS, STOPPED_SECONDS, changes, drawn, is_over, watch
-from optsweep.launch.watching import View, Watching
+from optsweep.launch.watching import LiveView, Watching
 from optsweep.tracking import names
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import End
@@ -66,7 +66,7 @@ def test_on_a_terminal_all_of_it_is_on_one_screen(living: Living, watching: Watc
     assert any("at work, plans" in line for line in lines)
 
 
-def ended(view: View, failure: str | None = None) -> View:
+def ended(view: LiveView, failure: str | None = None) -> LiveView:
     return replace(view, finding=replace(view.finding, reported=True, failure=failure))
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from optsweep.cli.parser import Parser
-from optsweep.cli.verbs import VERBS
+from optsweep.cli.table import VERBS
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 

@@ -22,12 +22,12 @@ from optsweep.errors import UserError
 from optsweep.launch.continuity import IDENTITY
 from optsweep.launch.devices import deal
 from optsweep.launch.inquiries import DiedError
+from optsweep.launch.job import Job
 from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.posted import JOB, Posted, ToCompare, taken_down
 from optsweep.launch.status import PLANNED, repeats_of
 from optsweep.launch.stop import StopRequest
 from optsweep.launch.work import POLL_SECONDS
-from optsweep.launch.worker import Job
 from optsweep.report.wording import plural
 from optsweep.search.helping import Help, notes
 from optsweep.search.storage import open_storage
@@ -69,10 +69,10 @@ def work_elsewhere(
     spool.make_home()
     outage = storage_outage(storage, spool.folder)
     posted = _posted(held, sweep, storage, tracking_uri)
-    count, devices = deal(posted[0].job.arm, workers)
     with ExitStack() as until_the_end:
         pool = LocalPool(posted[0].job.arm.trainer.threads, meanwhile=store.preload, apart=True)
         until_the_end.enter_context(pool)
+        count, devices = deal(pool, posted[0].job.arm, workers)
         help_ = until_the_end.enter_context(Help(held.engine, sweep, count))
         pool.deal([devices[i % len(devices)] for i in range(count)])
         helper = _Helper(held, studies, pool, help_, outage, say)

@@ -21,7 +21,7 @@ from optsweep.launch.status import PLANNED, short_names
 from optsweep.report.wording import number
 from optsweep.search.heartbeat import BEAT_SECONDS
 from optsweep.search.latest import Points
-from optsweep.search.observing import Hold, Seen, Sight
+from optsweep.search.observing import Hold, SeenTrial, Sight
 from optsweep.search.process import in_words, is_alive
 from optsweep.search.seats import SEAT_SECONDS
 from optsweep.search.space import as_typed
@@ -179,7 +179,7 @@ def _state(sight: Sight) -> State:
 
 
 def _arms(sight: Sight, labels: Mapping[str, str]) -> Iterator[LiveArm]:
-    of: dict[str, list[Seen]] = {arm: [] for arm in sight.notes}
+    of: dict[str, list[SeenTrial]] = {arm: [] for arm in sight.notes}
     for trial in sight.trials:
         of[trial.arm].append(trial)
     for arm, note in sight.notes.items():
@@ -204,7 +204,7 @@ def _arms(sight: Sight, labels: Mapping[str, str]) -> Iterator[LiveArm]:
         )
 
 
-def _planned(trials: Sequence[Seen], size: Sequence[Any] | None) -> int:
+def _planned(trials: Sequence[SeenTrial], size: Sequence[Any] | None) -> int:
     """Trials that the arm will have, as far as is known: `auto` has at least those of its first look."""
     there = len({(trial.phase, trial.repeat, trial.slot) for trial in trials})
     if size is None:
@@ -214,7 +214,7 @@ def _planned(trials: Sequence[Seen], size: Sequence[Any] | None) -> int:
     return max(there, planned)
 
 
-def _place(trial: Seen, labels: Mapping[str, str]) -> str:
+def _place(trial: SeenTrial, labels: Mapping[str, str]) -> str:
     again = f"repeat {trial.repeat}, " if trial.repeat else ""
     return f"{labels[trial.arm]} · {again}{trial.phase} {trial.slot}"
 
@@ -222,7 +222,7 @@ def _place(trial: Seen, labels: Mapping[str, str]) -> str:
 def _workers(sight: Sight, labels: Mapping[str, str]) -> Iterator[LiveWorker]:
     if sight.planner is not None:
         yield _worker(sight.planner, SEAT_SECONDS, PLANS)
-    held: dict[str, list[Seen]] = {}
+    held: dict[str, list[SeenTrial]] = {}
     for trial in sight.trials:
         if trial.hold is not None:
             held.setdefault(trial.hold.process, []).append(trial)
@@ -238,7 +238,7 @@ def _worker(hold: Hold, lease: float, doing: str) -> LiveWorker:
     return LiveWorker(in_words(hold.process), doing, seconds, state)
 
 
-def _incidents(trials: Iterable[Seen], labels: Mapping[str, str]) -> list[Incident]:
+def _incidents(trials: Iterable[SeenTrial], labels: Mapping[str, str]) -> list[Incident]:
     found = []
     for trial in trials:
         where = _place(trial, labels)
@@ -276,12 +276,12 @@ def jumps(points: Points) -> list[tuple[int, float, float]]:
     return found
 
 
-def _setting(trial: Seen) -> str:
+def _setting(trial: SeenTrial) -> str:
     params: Mapping[str, Any] = trial.said.get("params", {})
     return ", ".join(f"{key} {as_typed(value)}" for key, value in params.items())
 
 
-def _training(trials: Iterable[Seen], labels: Mapping[str, str]) -> Iterator[InTraining]:
+def _training(trials: Iterable[SeenTrial], labels: Mapping[str, str]) -> Iterator[InTraining]:
     for trial in trials:
         if trial.state is TrialState.RUNNING and (trial.latest.val or trial.latest.train):
             yield InTraining(trial.arm, _place(trial, labels), trial.latest.val, trial.latest.train)

@@ -14,9 +14,9 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from optsweep.launch.live import InTraining, State
-from optsweep.launch.live_report import Finding
+from optsweep.launch.live_report import LiveFinding
 from optsweep.launch.watch import standing
-from optsweep.launch.watching import View
+from optsweep.launch.watching import LiveView
 from optsweep.report import page, wording
 from optsweep.report.across.findings import across
 from optsweep.report.comparison import Group
@@ -35,7 +35,7 @@ MOST_TRIALS = 24
 """In training, that are drawn; of more, the last that began."""
 
 
-def parts(view: View) -> dict[str, str]:
+def parts(view: LiveView) -> dict[str, str]:
     """What happens now, as HTML by the part of the page; every text in it is escaped."""
     now, template = view.snapshot, _environment().get_template("live_parts.html")
     made: Any = template.make_module({"state": _badge(view), "MOST": MOST_COLOURS})
@@ -47,7 +47,7 @@ def parts(view: View) -> dict[str, str]:
     }
 
 
-def _badge(view: View) -> tuple[str, str]:
+def _badge(view: LiveView) -> tuple[str, str]:
     if view.ended:
         return "good", "ended"
     return {
@@ -57,7 +57,7 @@ def _badge(view: View) -> tuple[str, str]:
     }[view.snapshot.state]
 
 
-def as_event(view: View) -> str:
+def as_event(view: LiveView) -> str:
     """What happens now, as the page's script takes it."""
     training = view.snapshot.training[-MOST_TRIALS:]
     content = {"parts": parts(view), "curves": _curves(training, view.finding.styles)}
@@ -92,7 +92,7 @@ def _sampled(points: Points) -> Sampled:
     return Sampled(steps.astype(np.float64), values.astype(np.float64), None, "")
 
 
-def render(view: View, tracking_uri: str) -> tuple[str, str]:
+def render(view: LiveView, tracking_uri: str) -> tuple[str, str]:
     """The page, and what tells it from the one before."""
     finding = view.finding
     version = version_of(finding)
@@ -114,7 +114,7 @@ def render(view: View, tracking_uri: str) -> tuple[str, str]:
     return html, version
 
 
-def version_of(finding: Finding) -> str:
+def version_of(finding: LiveFinding) -> str:
     """Another for another content."""
     trials = [(t.run_id, t.status) for arm in finding.record.arms for t in arm.trials]
     said = [finding.record.run_id, trials, [verdict.text for verdict in finding.verdicts], finding.reported]

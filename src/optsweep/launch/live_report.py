@@ -33,7 +33,7 @@ SETTLING_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
-class Finding:
+class LiveFinding:
     """A sweep's runs at one reading."""
 
     record: SweepRecord
@@ -57,9 +57,9 @@ class Finding:
         return {arm.name: arm.style for group in self.groups for arm in group.arms}
 
 
-def nothing_yet(sweep: str) -> Finding:
+def nothing_yet(sweep: str) -> LiveFinding:
     """Before any run of it is there."""
-    return Finding(SweepRecord(sweep, "", None, SweepPlan(), Environment(), "", (), ()), ())
+    return LiveFinding(SweepRecord(sweep, "", None, SweepPlan(), Environment(), "", (), ()), ())
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Findings:
     _client: MlflowClient | None = None
     _experiment: str | None = None
 
-    def read(self, studies: Studies, *, trained: bool) -> Finding:
+    def read(self, studies: Studies, *, trained: bool) -> LiveFinding:
         """What is there now; whether it is reported is only looked for where all is `trained`. Raises as stores do."""
         if self._client is None:
             store.check(self.tracking_uri, create=False)
@@ -83,12 +83,12 @@ class Findings:
             return nothing_yet(self.sweep)
         groups = compare([record])
         if not trained or record.run_id is None:
-            return Finding(record, groups)
+            return LiveFinding(record, groups)
         sheet = read_sheet(self._client, self._client.get_run(record.run_id).info, SweepSheet)
         arms = [title.name for title in record.plan.arms]
         keys = [(arm, repeat) for arm in arms for repeat in range(most_of(record.plan.repeats))]
         reported = sheet is not None and sheet.reported == results_digest(studies, record.plan, keys, arms)
-        return Finding(record, groups, reported, first_failure(studies))
+        return LiveFinding(record, groups, reported, first_failure(studies))
 
 
 @dataclass

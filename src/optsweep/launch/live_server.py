@@ -15,9 +15,9 @@ from pathlib import Path
 
 from optsweep.errors import first_line, without_secrets
 from optsweep.launch.live_page import as_event, render
-from optsweep.launch.live_report import Finding
+from optsweep.launch.live_report import LiveFinding
 from optsweep.launch.ui import listen
-from optsweep.launch.watching import LOOK_SECONDS, View, Watching
+from optsweep.launch.watching import LOOK_SECONDS, LiveView, Watching
 from optsweep.report import write_report
 from optsweep.tracking import store
 from optsweep.tracking.links import LOCAL_HOST
@@ -33,7 +33,7 @@ RETRY_MILLISECONDS = 1000
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownPage:
     """What pages show: the page as it is served, and how it differs by now."""
 
     html: str
@@ -47,7 +47,7 @@ class Feed:
 
     def __init__(self, watching: Watching) -> None:
         self._watching = watching
-        self._finding: Finding | None = None
+        self._finding: LiveFinding | None = None
         self._changed = threading.Condition()
         self._listeners = 0
         self.shown = self._made(watching.view)
@@ -69,7 +69,7 @@ class Feed:
         with self._changed:
             self._listeners += 1
             self._changed.notify_all()  # whoever looks may have slept
-        told = Shown("", "", "")
+        told = ShownPage("", "", "")
         try:
             yield f"retry: {RETRY_MILLISECONDS}\n\n"
             while True:
@@ -87,7 +87,7 @@ class Feed:
             with self._changed:
                 self._listeners -= 1
 
-    def _other_than(self, told: Shown) -> Shown:
+    def _other_than(self, told: ShownPage) -> ShownPage:
         """What is shown as soon as it is another; the same after a while without."""
         with self._changed:
             self._changed.wait_for(lambda: self.shown != told, BEAT_SECONDS)
@@ -108,21 +108,21 @@ class Feed:
                 else:
                     self._changed.wait_for(lambda: self._listeners > 0, IDLE_SECONDS)
 
-    def _made(self, view: View) -> Shown:
+    def _made(self, view: LiveView) -> ShownPage:
         if view.ended and self._finding is view.finding and self.shown.ended:
             return self.shown
         if view.ended:
             self._finding = view.finding
-            return Shown(final_report(self._watching, view), "", "", ended=True)
+            return ShownPage(final_report(self._watching, view), "", "", ended=True)
         if self._finding is not view.finding:  # the report below is another
             html, version = render(view, self._watching.tracking_uri)
             self._finding = view.finding
         else:
             html, version = self.shown.html, self.shown.version
-        return Shown(html, version, as_event(view))
+        return ShownPage(html, version, as_event(view))
 
 
-def final_report(watching: Watching, view: View) -> str:
+def final_report(watching: Watching, view: LiveView) -> str:
     """The sweep's report as it has written it; written again where it can't be had."""
     with tempfile.TemporaryDirectory() as folder:
         with suppress(Exception):

@@ -14,7 +14,7 @@ from optsweep.config.door import read_arm
 from optsweep.errors import UserError, located, without_secrets
 from optsweep.launch.continuity import IDENTITY
 from optsweep.launch.inquiries import Workbench, patience_of
-from optsweep.launch.worker import Job
+from optsweep.launch.job import Job
 from optsweep.search.studies import Studies
 from optsweep.yaml_files import check_yaml
 

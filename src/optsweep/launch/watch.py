@@ -13,7 +13,7 @@ from rich.text import Text
 
 from optsweep.errors import SweepFailedError, UserError
 from optsweep.launch.live import Incident, Snapshot, State
-from optsweep.launch.watching import LOOK_SECONDS, View, Watching
+from optsweep.launch.watching import LOOK_SECONDS, LiveView, Watching
 from optsweep.report.wording import duration, number
 
 STOPPED_SECONDS = 10.0
@@ -44,7 +44,7 @@ def watch(watching: Watching, out: TextIO) -> None:
             live.update(drawn(view), refresh=True)
 
 
-def _until_it_ends(watching: Watching) -> Iterator[View]:
+def _until_it_ends(watching: Watching) -> Iterator[LiveView]:
     """What is seen at each look."""
     while True:
         view = watching.look()
@@ -54,7 +54,7 @@ def _until_it_ends(watching: Watching) -> Iterator[View]:
         time.sleep(LOOK_SECONDS)
 
 
-def is_over(view: View) -> bool:
+def is_over(view: LiveView) -> bool:
     """Whether there is no more to come. Raises as `watch` does, where that is not a report."""
     snapshot, name = view.snapshot, view.snapshot.sweep
     if view.ended:
@@ -74,7 +74,7 @@ def is_over(view: View) -> bool:
 # -- in a pipe -------------------------------------------------------------------------------------------------------
 
 
-def changes(before: View | None, view: View) -> Iterator[str]:
+def changes(before: LiveView | None, view: LiveView) -> Iterator[str]:
     """A line for each thing that is other than before."""
     now = view.snapshot
     was = before.snapshot if before is not None else None
@@ -96,17 +96,17 @@ def changes(before: View | None, view: View) -> Iterator[str]:
             yield f"  {trouble}"
 
 
-def _seen(view: View) -> tuple[object, ...]:
+def _seen(view: LiveView) -> tuple[object, ...]:
     now = view.snapshot
     return now.done, now.total, now.state, view.ended
 
 
-def headline(view: View) -> str:
+def headline(view: LiveView) -> str:
     """ "sweep NAME: 12 of 40 trials done, …"."""
     return f"sweep {view.snapshot.sweep}: {standing(view)}"
 
 
-def standing(view: View) -> str:
+def standing(view: LiveView) -> str:
     """ "12 of 40 trials done, 2 running, about 3 min left; best validation loss so far …"."""
     now = view.snapshot
     running = sum(arm.running for arm in now.arms)
@@ -132,7 +132,7 @@ def total(snapshot: Snapshot) -> str:
     return f"{snapshot.total}{'+' if snapshot.may_grow else ''}"
 
 
-def kind(view: View) -> str:
+def kind(view: LiveView) -> str:
     """What a verdict is called by now."""
     return "verdict" if view.ended else "provisional verdict"
 
@@ -149,7 +149,7 @@ _KINDS = {"diverged": "diverged", "failed": "failed", "dead": "lost its worker",
 # -- on a terminal ---------------------------------------------------------------------------------------------------
 
 
-def drawn(view: View) -> Group:
+def drawn(view: LiveView) -> Group:
     """All of it, for one screen: the arms last, of which there may be more than it has lines."""
     now = view.snapshot
     lines: list[RenderableType] = [Text(headline(view))]

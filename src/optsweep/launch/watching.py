@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, read_address
 from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.launch.live import Looker, Snapshot, State
-from optsweep.launch.live_report import Finding, Findings, Pace, nothing_yet
-from optsweep.search.observing import Observer
+from optsweep.launch.live_report import Findings, LiveFinding, Pace, nothing_yet
+from optsweep.search.observing import Onlooker
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
 
@@ -24,11 +24,11 @@ LOOK_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
-class View:
+class LiveView:
     """What is known of a sweep by now."""
 
     snapshot: Snapshot
-    finding: Finding
+    finding: LiveFinding
     troubles: tuple[str, ...] = ()  # stores that fail
     quiet: float = 0.0  # seconds since anybody planned it
 
@@ -50,7 +50,7 @@ class Watching:
         if (file := self._storage.file) is not None and not file.is_file():
             raise UserError(f"--storage: there is no store at {file}; run a sweep first, or name another one")
         self._studies = Studies.open(storage, sweep)
-        self._observer, self._looker = Observer(self._studies.engine, sweep), Looker(sweep)
+        self._observer, self._looker = Onlooker(self._studies.engine, sweep), Looker(sweep)
         first = self._looker.snapshot(self._observer.look())
         store.check(tracking_uri, create=False)
         store.check_sweep(tracking_uri, sweep)
@@ -59,9 +59,9 @@ class Watching:
         self._trouble = {"storage": "", "runs": ""}
         self._alive = clock()
         self._finding = nothing_yet(sweep)  # set by the thread
-        self.view = View(first, self._finding)
+        self.view = LiveView(first, self._finding)
 
-    def look(self) -> View:
+    def look(self) -> LiveView:
         """What is there now."""
         try:
             _there(self._storage)
@@ -75,7 +75,7 @@ class Watching:
             self._alive = self._clock()
         self._read_runs(snapshot)
         troubles = tuple(filter(None, self._trouble.values()))
-        self.view = View(snapshot, self._finding, troubles, self._clock() - self._alive)
+        self.view = LiveView(snapshot, self._finding, troubles, self._clock() - self._alive)
         return self.view
 
     def _read_runs(self, snapshot: Snapshot) -> None:

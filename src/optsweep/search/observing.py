@@ -33,7 +33,7 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenTrial:
     """A trial as the storage has it."""
 
     number: int
@@ -82,18 +82,18 @@ class Seen:
 class Sight:
     """A sweep at one look."""
 
-    trials: tuple[Seen, ...]  # in order of creation
+    trials: tuple[SeenTrial, ...]  # in order of creation
     notes: Mapping[str, Mapping[str, Any]]  # of each arm's first search, in order of the arms
     planner: Hold | None
 
 
-class Observer:
+class Onlooker:
     """Looks at a sweep in an open storage."""
 
     def __init__(self, engine: Engine, sweep: str) -> None:
         self._engine, self._sweep = engine, sweep
         self._clock = clock(engine)
-        self._held: dict[int, Seen] = {}
+        self._held: dict[int, SeenTrial] = {}
 
     def look(self) -> Sight:
         """As it is now. Raises UserError where there is no such sweep, and what the database raises."""
@@ -135,7 +135,7 @@ class Observer:
         said, values = _contents(connection, {row.trial_id for row in changed}, studies)
         for n, study, state, when in changed:
             ended = when.replace(tzinfo=UTC) if when is not None else None
-            self._held[n] = Seen(n, *studies[study], state, said[n], values.get(n), ended)
+            self._held[n] = SeenTrial(n, *studies[study], state, said[n], values.get(n), ended)
 
     def _holds(self, connection: Connection, studies: Collection[int]) -> dict[int, Hold]:
         query = (

@@ -145,7 +145,8 @@ class Experiment:
         tags = {key: _renamed(text, ids) for key, text in data.tags.items() if key != names.RUN_NAME}
         tags[CAME_FROM] = moving.id
         name, start, end = info.run_name or "", info.start_time or 0, info.end_time
-        return self.tracker.add_whole(WholeRun(name, tags, data.params, moving.points, info.status, start, end))
+        made = self.tracker.add_whole([WholeRun(name, tags, data.params, moving.points, info.status, start, end)])
+        return made[0] if made else None
 
     def downloaded(self, moving: MovingRun, into: Path) -> str:
         """The folder of a run's files, fetched if it isn't on this machine."""
