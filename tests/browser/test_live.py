@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from living import ADAMW, DEAD, JUMPS, SGD, WELL, Living, record_of, tracking
 from optsweep.launch import live_server
 from optsweep.launch.live import Snapshot
-from optsweep.launch.live_report import Finding
+from optsweep.launch.live_report import LiveFinding
 from optsweep.launch.live_server import Feed, LiveServer
 from optsweep.launch.ui import listen
 from optsweep.launch.watching import Watching
@@ -32,7 +32,7 @@ class Told(Watching):
     def find(self, *seeds: int, reported: bool = False) -> None:
         """So many confirm seeds of each arm are there."""
         record = record_of(*seeds)
-        self._finding = Finding(record, compare([record]), reported)
+        self._finding = LiveFinding(record, compare([record]), reported)
 
     def _read_runs(self, snapshot: Snapshot) -> None:
         pass

@@ -23,7 +23,7 @@ from optsweep.launch import settled as module
 from optsweep.launch import sweep
 from optsweep.launch.description import described
 from optsweep.launch.home import is_whole
-from optsweep.launch.live_server import Feed, Shown
+from optsweep.launch.live_server import Feed, ShownPage
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.settled import keep, may_be_finished, settled
 from optsweep.launch.watch import watch
@@ -60,7 +60,7 @@ def test_who_watches_it_gets_its_report(result: SweepResult) -> None:
     lines = out.getvalue().splitlines()
     assert re.match(r"sweep s: \d+ of \d+ trials done, its report is complete; best validation loss so far", lines[-2])
     assert lines[-1].startswith("  verdict: On ")
-    assert Feed(watching).shown == Shown((REPORT / "index.html").read_text(encoding="utf-8"), "", "", ended=True)
+    assert Feed(watching).shown == ShownPage((REPORT / "index.html").read_text(encoding="utf-8"), "", "", ended=True)
 
 
 def test_the_next_call_says_the_same_without_opening_anything(
