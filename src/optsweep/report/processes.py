@@ -80,9 +80,10 @@ class HelpersOnCall:
 
     def prepare(self) -> None:
         """Let them begin, and import here what draws: for moments in which there is nothing else to do."""
-        if self.there is not None:
-            self._prepared = self.there.ready
-            import_what_draws()
+        with suppress(OSError):  # no more processes can be had: trials go on without
+            if self.there is not None:
+                self._prepared = self.there.ready
+                import_what_draws()
 
     def leave_the_machine_alone(self) -> None:
         """Wait until those that were prepared have nothing to do: steps are going to be timed."""
