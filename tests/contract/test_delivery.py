@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.entities import Run, ViewType
@@ -15,7 +17,7 @@ from optsweep import api
 from optsweep.cli.doorman import run
 from optsweep.tracking import names, store
 from optsweep.tracking.postman import Postman, deliver
-from optsweep.tracking.spool import BEGUN, Spool
+from optsweep.tracking.spool import BEGUN, Spool, SpoolFile
 from optsweep.tracking.whole import WholeRun
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Outcome, Phase
@@ -220,3 +222,38 @@ def test_trials_that_were_refused_together_are_delivered_one_by_one(
     monkeypatch.setattr(Tracker, "add_whole", not_together)
     assert deliver(held) == 2
     assert len(found(held)) == 2, "each is looked for before it is made again"
+
+
+def cut_off(call: Callable[..., Any], number: int, *, after: bool = False) -> Callable[..., Any]:
+    """The same, but the process dies with one of its calls."""
+    numbers = itertools.count()
+
+    def called(*arguments: Any) -> Any:
+        dies = next(numbers) == number
+        found = call(*arguments) if after or not dies else None
+        if dies:
+            raise KeyboardInterrupt
+        return found
+
+    return called
+
+
+@pytest.mark.parametrize("when", ["marks", "runs", "removals"])
+def test_a_process_that_dies_amid_many_loses_and_doubles_none(
+    held: Spool, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    for trial in "abc":
+        left_by_a_dead_worker(held, trial, outcome=replace(OUTCOME, artifacts={}))
+    dying: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+        "marks": (SpoolFile, "begin", cut_off(SpoolFile.begin, 1)),
+        "runs": (Tracker, "add_whole", cut_off(Tracker.add_whole, 0, after=True)),
+        "removals": (SpoolFile, "remove", cut_off(SpoolFile.remove, 1)),
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(*dying[when])
+        with pytest.raises(KeyboardInterrupt):
+            Postman(held).deliver_together(held.trials())
+    deliver(held)
+    assert held.trials() == []
+    assert sorted(run.data.tags[names.TRIAL] for run in found(held)) == ["a", "b", "c"]
+    assert all(curve(held, run) == CURVE for run in found(held))

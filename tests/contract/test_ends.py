@@ -5,14 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from optsweep.launch.events import ArmProgress, Event, Progressed, Started, Trained
 from optsweep.launch.last_page import prepared_to_draw
-from optsweep.report import HelpersOnCall
+from optsweep.report import HelpersOnCall, processes
 
 HELD = """
 import sqlite3, sys
@@ -78,3 +80,20 @@ def test_helpers_begin_shortly_before_the_last_trials_end(
         hear(Trained())
     assert begun == [True] * ready
     assert left == [True], "what follows is timed"
+
+
+def test_training_goes_on_whatever_becomes_of_who_is_to_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_more(processes: int) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(processes, "helpers", none_more)
+    monkeypatch.setattr(processes, "import_what_draws", lambda: None)
+    ready: Future[None] = Future()
+    ready.set_exception(ImportError("no font"))
+    with ExitStack() as until:
+        without, broken = HelpersOnCall(2, until), HelpersOnCall(2, until)
+        vars(broken)["there"] = SimpleNamespace(ready=ready)
+        for drawing in (without, broken):
+            drawing.prepare()
+            drawing.leave_the_machine_alone()
+        assert without.there is None, "this process draws alone"

@@ -50,6 +50,17 @@ def test_a_short_trial_takes_three_calls_and_leaves_no_file(held: Spool, store: 
     assert not held.folder.exists()
 
 
+def test_nothing_follows_a_trial_that_has_been_delivered(held: Spool, store: FakeStore) -> None:
+    """As where its lease was lost meanwhile."""
+    courier = StillCourier(held, [])
+    log = write(courier.open("a"), "a")
+    finish(log)
+    courier.once()
+    log.crash("given up")
+    assert list(held.folder.glob("*")) == []
+    assert one(store) == (STEPS, "finished", "FINISHED")
+
+
 def test_through_the_spool_a_run_is_what_it_is_at_once(held: Spool, store: FakeStore) -> None:
     finish(write(AtOnce(store), "a"))  # type: ignore[arg-type]
     courier = StillCourier(held, [])

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.utils import prune
 
-from optsweep.train.vmapped import in_lanes
+from optsweep.train.vmapped import by_vmap, in_lanes
 
 LANES = 3
 
@@ -53,12 +54,28 @@ class Doubled(nn.Linear):
         return doubled
 
 
+class Autocast(nn.Module):
+    """A model that computes in bf16 by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs."""
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs: Tensor = self.layer(inputs)
+        return outputs
+
+
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "perceptron": lambda: nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 4), nn.Tanh(), nn.Linear(4, 2)),
     "no bias": lambda: nn.Sequential(nn.Linear(6, 7, bias=False), nn.ReLU(), nn.Linear(7, 4, bias=False)),
     "tied": Tied,
     "turned": Turned,
     "own": lambda: nn.Sequential(Doubled(6, 7), nn.ReLU(), nn.Linear(7, 4)),
+    "pruned": lambda: nn.Sequential(prune.random_unstructured(nn.Linear(6, 7), "weight", amount=3), nn.Linear(7, 4)),
+    "bf16 of its own": Autocast,
 }
 
 
@@ -94,6 +111,15 @@ def gradients(outputs: Tensor, params: dict[str, Tensor]) -> tuple[Tensor, ...]:
     """Of a sum that weighs every output differently."""
     weights = torch.arange(outputs.numel(), dtype=outputs.dtype).view(outputs.shape).cos()
     return torch.autograd.grad((outputs * weights).sum(), list(params.values()))
+
+
+def test_lanes_are_called_by_vmap_itself_where_torch_hasn_t_its_parts_any_more() -> None:
+    module, params = MODULES["tied"](), tensors_of(MODULES["tied"])
+    batch = torch.randn(4, 6)
+    ours, theirs = (
+        call(module, lambda module, x: module(x), shared=True)(params, {}, {}, batch) for call in (in_lanes, by_vmap)
+    )
+    assert torch.equal(ours, theirs)
 
 
 def test_a_call_that_fails_leaves_the_module_and_vmap_as_they_were() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 
 from optsweep.cli.table import HELP
 from optsweep.garbage import end_soon, look_seldom
@@ -35,7 +36,8 @@ def main() -> None:
         code = run(arguments)
     except KeyboardInterrupt:  # while that is imported
         code = 130
-    end_soon()
+    with suppress(KeyboardInterrupt):  # there is nothing left to stop
+        end_soon()
     raise SystemExit(code)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -75,8 +75,11 @@ class HelpersOnCall:
 
     @cached_property
     def there(self) -> Helpers | None:
-        """They begin when they are first asked for."""
-        return self._until.enter_context(helpers(self._processes))
+        """They begin when they are first asked for; none where no more processes can be had."""
+        try:
+            return self._until.enter_context(helpers(self._processes))
+        except OSError:
+            return None
 
     def prepare(self) -> None:
         """Let them begin, and import here what draws: for moments in which there is nothing else to do."""
@@ -87,8 +90,7 @@ class HelpersOnCall:
     def leave_the_machine_alone(self) -> None:
         """Wait until those that were prepared have nothing to do: steps are going to be timed."""
         if self._prepared is not None:
-            with suppress(BrokenProcessPool):
-                self._prepared.result()
+            wait([self._prepared])  # whatever has become of it
 
 
 _TAKEN: list[SynchronizedArray[int]] = []

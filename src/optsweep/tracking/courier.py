@@ -54,7 +54,9 @@ class Letter:
         self.file.add(*records)
 
     def write(self) -> None:
-        """Write what was kept; on a full disk it stays in memory."""
+        """Write what was kept; on a full disk it stays in memory. Of a letter that is anybody's nothing follows."""
+        if self.file.is_over:
+            return
         if self.is_due():
             self._courier.prepare()
         try:

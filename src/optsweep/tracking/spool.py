@@ -171,6 +171,11 @@ class TrialFile(SpoolFile):
         """Whether anything of it is on the disk under its name."""
         return self._size > 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was written, and closed."""
+        return self.is_there and self.number < 0
+
     def add(self, *records: Record) -> None:
         """Keep records for the next write."""
         self._waiting += map(to_line, records)

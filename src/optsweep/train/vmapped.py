@@ -14,19 +14,26 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._C._functorch import (
-    _add_batch_dim,
-    _remove_batch_dim,
-    _vmap_decrement_nesting,
-    _vmap_increment_nesting,
-    current_level,
-    get_unwrapped,
-    maybe_get_bdim,
-    maybe_get_level,
-)
 from torch.func import vmap
 
 from optsweep.tasks.nest import Nest, mapped
+
+try:
+    from torch._C._functorch import (
+        _add_batch_dim,
+        _remove_batch_dim,
+        _vmap_decrement_nesting,
+        _vmap_increment_nesting,
+        current_level,
+        get_unwrapped,
+        maybe_get_bdim,
+        maybe_get_level,
+    )
+
+    BY_PARTS = True
+except ImportError:
+    BY_PARTS = False
+"""Whether torch has the parts of vmap that are called here, which aren't public; else vmap is, to the same bits."""
 
 Stacked = dict[str, Tensor]
 
@@ -37,6 +44,33 @@ def in_lanes(module: nn.Module, function: Callable[[nn.Module, Nest], Any], *, s
     As torch.func.functional_call does it, with every tensor put in all its places, which are found once and not in each
     call. Raises what vmap raises where a model draws at random or asks for a tensor's values.
     """
+    return (_by_parts if BY_PARTS else by_vmap)(module, function, shared=shared)
+
+
+def by_vmap(module: nn.Module, function: Callable[[nn.Module, Nest], Any], *, shared: bool) -> Callable[..., Any]:
+    """As `in_lanes`, by torch's public call, which takes the nests that torch knows."""
+    places = _places(module)
+
+    def call(tensors: Stacked, batch: Nest) -> Any:
+        swapped = [(held, key, tensor) for name, tensor in tensors.items() for held, key in places[name]]
+        before = [held[key] for held, key, _ in swapped]
+        try:
+            for held, key, tensor in swapped:
+                held[key] = tensor
+            return function(module, batch)
+        finally:
+            for (held, key, _), tensor in zip(swapped, before, strict=True):
+                held[key] = tensor
+
+    stacked = vmap(call, in_dims=(0, None if shared else 0), randomness="error")
+
+    def run(params: Stacked, frozen: Stacked, buffers: Stacked, batch: Nest) -> Any:
+        return stacked({**params, **frozen, **buffers}, batch)
+
+    return run
+
+
+def _by_parts(module: nn.Module, function: Callable[[nn.Module, Nest], Any], *, shared: bool) -> Callable[..., Any]:
     _load()
     places, forwards = _places(module), _forwards(module)
 
@@ -81,8 +115,12 @@ def _places(module: nn.Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
 
 
 def _forwards(module: nn.Module) -> list[tuple[dict[str, Any], Callable[[Tensor], Tensor]]]:
-    """What linear layers that are torch's own compute in lanes, each with the attributes to put it in."""
+    """What linear layers that are torch's own compute in lanes, each with the attributes to put it in.
+
+    One whose weight is made anew in each call, as by pruning or torch.nn.utils.weight_norm, has no such parameter.
+    """
     linear = [child for child in module.modules() if type(child) is nn.Linear and "forward" not in vars(child)]
+    linear = [child for child in linear if {"weight", "bias"} <= child._parameters.keys()]
     return [(vars(child), _forward(child._parameters)) for child in linear]
 
 
@@ -93,9 +131,9 @@ def _forward(held: Mapping[str, Tensor | None]) -> Callable[[Tensor], Tensor]:
         weight, bias, level = held["weight"], held["bias"], current_level()
         assert weight is not None
         layer = (weight,) if bias is None else (weight, bias)
-        if inputs.dim() < 2 or not all(
-            maybe_get_level(t) == level and maybe_get_bdim(t) == 0 for t in (inputs, *layer)
-        ):
+        plain = all(maybe_get_level(t) == level and maybe_get_bdim(t) == 0 for t in (inputs, *layer))
+        # Autocast, in a model of its own, rounds a bias before it is added.
+        if not plain or inputs.dim() < 2 or torch.is_autocast_enabled(inputs.device.type):
             return F.linear(inputs, weight, bias)
         rows = get_unwrapped(inputs)
         product = torch.bmm(rows.flatten(1, -2), get_unwrapped(weight).mT)
