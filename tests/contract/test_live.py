@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from living import ADAMW, DEAD, HERE, JUMPS, SGD, WELL, Living
 from optsweep.errors import UserError
-from optsweep.launch import latest
+from optsweep.launch import latest, live
 from optsweep.launch.latest import Teller
 from optsweep.launch.live import Looker, Snapshot, State, jumps
 from optsweep.search.latest import MOST_POINTS, Latest, read_latest
@@ -74,6 +74,17 @@ def test_a_dead_worker_is_seen_before_the_planner_notices_and_after(living: Livi
     assert "died in sgd + cosine · search 0" in after.workers[-1].doing
     assert [(i.kind, i.what) for i in after.incidents] == [("dead", "its worker died (SIGKILL)")]
     assert [i.kind for i in Eyes(living).look().incidents] == ["dead"]  # to who comes later as well
+
+
+def test_what_happens_now_takes_no_place_of_what_happened(living: Living, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "MOST_INCIDENTS", 1)
+    for _ in range(2):
+        living.tell(living.pop(SGD), End.DIVERGED, math.inf)
+    living.show(living.pop(ADAMW), JUMPS)
+    assert [(i.kind, i.where) for i in Eyes(living).look().incidents] == [
+        ("jump", "adamw + cosine · search 0"),
+        ("diverged", "sgd + cosine · search 1"),
+    ]
 
 
 def test_a_trial_in_training_is_seen_with_its_curve_and_where_that_jumps(living: Living) -> None:

@@ -88,6 +88,18 @@ def test_it_ends_as_the_sweep_does(living: Living, watching: Watching) -> None:
         is_over(ended(trained, "mine.py:3: no"))
 
 
+def test_who_times_the_steps_of_what_is_trained_is_waited_for(living: Living, runs: str) -> None:
+    now = 0.0
+    watching = Watching(living.storage, runs, "s", lambda: now)
+    for arm in (SGD, ADAMW):
+        living.studies.set_note(arm, "finished", [4, 2, 1])
+    now = REPORT_SECONDS + 1
+    assert watching.look().quiet == 0.0
+    living.seat.release()
+    now += 1
+    assert watching.look().quiet == 1.0
+
+
 def test_a_store_that_vanishes_is_said_to_and_not_made_anew(living: Living, watching: Watching, tmp_path: Path) -> None:
     file, aside = tmp_path / "optuna.db", tmp_path / "aside.db"
     before = watching.look()

@@ -28,6 +28,9 @@ IDLE_SECONDS = 15.0
 BEAT_SECONDS = 10.0
 """Without news, after which a page is told that the server is there."""
 
+PATIENCE = 30.0
+"""Seconds for a page that doesn't take what it is sent, or asks for nothing over a connection that it keeps."""
+
 RETRY_MILLISECONDS = 1000
 """After which a page tries again that has lost the server."""
 
@@ -143,7 +146,6 @@ class LiveServer(ThreadingHTTPServer):
         super().__init__(listening.getsockname(), Answer, bind_and_activate=False)
         self.socket.close()
         self.socket = listening
-        self.hosts = {f"{name}:{listening.getsockname()[1]}" for name in (LOCAL_HOST, "localhost")}
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that leaves in the middle is nobody's mistake; anything else is said."""
@@ -155,11 +157,15 @@ class Answer(BaseHTTPRequestHandler):
     """One request of a browser."""
 
     protocol_version = "HTTP/1.1"
+    timeout = PATIENCE
     server: LiveServer
 
     def do_GET(self) -> None:
-        """The page or its events; another host's name is refused: some site has made it point here."""
-        if self.headers.get("Host") not in self.server.hosts:
+        """The page or its events; another host's name is refused: some site has made it point here.
+
+        At any port: that of a tunnel to here is another one.
+        """
+        if self.headers.get("Host", "").partition(":")[0] not in (LOCAL_HOST, "localhost"):
             self._send(421, "text/plain", "this server answers to its own name only")
         elif self.path == "/":
             self._send(200, "text/html", self.server.feed.shown.html)

@@ -71,7 +71,7 @@ class Watching:
         except Exception as error:
             self._trouble["storage"] = _said("the studies' storage", error)
             snapshot = self.view.snapshot
-        if snapshot.state is State.RUNNING or self._trouble["storage"]:
+        if snapshot.planned or self._trouble["storage"]:
             self._alive = self._clock()
         self._read_runs(snapshot)
         troubles = tuple(filter(None, self._trouble.values()))
