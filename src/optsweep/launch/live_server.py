@@ -16,11 +16,10 @@ from pathlib import Path
 from optsweep.errors import first_line, without_secrets
 from optsweep.launch.live_page import as_event, render
 from optsweep.launch.live_report import LiveFinding
-from optsweep.launch.ui import listen
+from optsweep.launch.ui import is_asked_for_here, listen_and_say
 from optsweep.launch.watching import LOOK_SECONDS, LiveView, Watching
 from optsweep.report import write_report
 from optsweep.tracking import store
-from optsweep.tracking.links import LOCAL_HOST
 
 IDLE_SECONDS = 15.0
 """Between two looks while no page is open."""
@@ -161,11 +160,8 @@ class Answer(BaseHTTPRequestHandler):
     server: LiveServer
 
     def do_GET(self) -> None:
-        """The page or its events; another host's name is refused: some site has made it point here.
-
-        At any port: that of a tunnel to here is another one.
-        """
-        if self.headers.get("Host", "").partition(":")[0] not in (LOCAL_HOST, "localhost"):
+        """The page or its events; another host's name is refused: some site has made it point here."""
+        if not is_asked_for_here(self.headers.get("Host")):
             self._send(421, "text/plain", "this server answers to its own name only")
         elif self.path == "/":
             self._send(200, "text/html", self.server.feed.shown.html)
@@ -206,16 +202,13 @@ class Answer(BaseHTTPRequestHandler):
 
 def serve(watching: Watching, port: int, tell: Callable[[str], None], browse: Callable[[str], None]) -> None:
     """Serve the sweep's live page until the user ends it, and `tell` where it is."""
-    listening = listen(port)
-    found = listening.getsockname()[1]
-    if found != port:
-        tell(f"port {port} is taken; {found} is used instead")
+    listening, where = listen_and_say(port, tell)
     feed = Feed(watching)
     _settle(feed, watching)
     feed.start()
     server = LiveServer(feed, listening)
-    tell(f"http://{LOCAL_HOST}:{found}/\nCtrl-C ends it")
-    browse(f"http://{LOCAL_HOST}:{found}/")
+    tell(f"{where}/\nCtrl-C ends it")
+    browse(f"{where}/")
     with server, suppress(KeyboardInterrupt):
         server.serve_forever()
 
@@ -224,5 +217,6 @@ def _settle(feed: Feed, watching: Watching) -> None:
     """Wait for a moment for the first reading of the runs: the page that opens has them."""
     until = time.monotonic() + 5.0
     while not watching.view.finding.groups and time.monotonic() < until:
-        feed.look()
+        with suppress(Exception):  # which the next look says
+            feed.look()
         time.sleep(0.1)
