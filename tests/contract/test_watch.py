@@ -12,10 +12,12 @@ from rich.console import Console
 from living import ADAMW, DEAD, JUMPS, SGD, Living, tracking
 from optsweep.cli.doorman import run
 from optsweep.errors import SweepFailedError, UserError
+from optsweep.launch import live_server
 from optsweep.launch.live_report import LEAST_SECONDS, SETTLING_SECONDS, Pace
 from optsweep.launch.watch import REPORT_SECONDS, STOPPED_SECONDS, changes, drawn, is_over, watch
 from optsweep.launch.watching import LiveView, Watching
 from optsweep.tracking import names
+from optsweep.tracking.links import LIVE_PORT, address_of_ui
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import End
 
@@ -144,6 +146,17 @@ def test_what_cannot_be_watched_is_said_in_a_line(
     (said,) = capsys.readouterr().err.splitlines()
     assert line in said
     assert not Path("none.db").exists()
+
+
+@pytest.mark.parametrize(("given", "port"), [([], LIVE_PORT), (["--port", "6000"], 6000)])
+def test_a_live_page_leaves_their_port_to_the_runs_it_links_to(
+    living: Living, runs: str, monkeypatch: pytest.MonkeyPatch, given: list[str], port: int
+) -> None:
+    served: list[int] = []
+    monkeypatch.setattr(live_server, "serve", lambda watching, port, *rest: served.append(port))
+    assert run(["ui", "s", "--live", "--storage", living.storage, "--tracking-uri", runs, *given]) == 0
+    assert served == [port]
+    assert str(port) not in address_of_ui(runs)
 
 
 def test_a_store_of_another_version_is_refused(
