@@ -177,8 +177,7 @@ class Answer(BaseHTTPRequestHandler):
         self._begin(code, kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        with suppress(OSError):
-            self.wfile.write(content)
+        self.wfile.write(content)
 
     def _stream(self) -> None:
         self._begin(200, "text/event-stream")
