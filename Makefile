@@ -3,7 +3,7 @@ PYTHON ?= python3
 SWEEP ?= soap_schedulefree_vs_adamw_cosine
 ARGS ?=
 BIN := .venv/bin
-PORT ?= 5000
+PORT ?=
 SEED ?= 1
 KILLS ?= 200
 OUTAGES ?= 20
@@ -59,7 +59,7 @@ audit: .venv/ready ## look for known vulnerabilities of the installed packages (
 	@$(BIN)/pip-audit --strict --no-deps --disable-pip -r .venv/installed.txt $(ARGS)
 
 ui: .venv/ready ## browse every run in the MLflow UI on 127.0.0.1:5000: make ui [ARGS=name] [PORT=…]
-	@$(BIN)/optsweep ui --port $(PORT) $(ARGS)
+	@$(BIN)/optsweep ui $(if $(PORT),--port $(PORT)) $(ARGS)
 
 report: .venv/ready ## write the report of a sweep again: make report [SWEEP=name]
 	@$(BIN)/optsweep report $(SWEEP) $(ARGS)

@@ -16,19 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from gallery import small_png
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.chrome.webdriver import WebDriver
-from selenium.webdriver.common.by import By
+from screenshots import Driver, browser, use_screen
 
 from optsweep.search.studies import Studies
 
-DRIVER = "/usr/bin/chromedriver"
+HEIGHT = 1700
 SWEEP = (
     *("-m", "optimizer=sgd,adamw", "schedule=cosine,constant", "weight_decay=none", "task=digits_mlp"),
     *("search.trials=8", "confirm.seeds=4", "trainer.steps=4000", "trainer.rungs=20", "sweep.name=live"),
@@ -47,27 +44,36 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        sweep = _start(folder, *SWEEP)
-        page = _page_of(folder)
-        try:
-            _film(page, sweep, Path(folder), out, options.width, dark=options.dark)
-        finally:
-            for process in (page, sweep):
-                process.send_signal(signal.SIGINT)
-                process.wait(60)
+    with tempfile.TemporaryDirectory() as folder, _started(Path(folder), *SWEEP, out=subprocess.DEVNULL) as sweep:
+        _wait_until_it_trains(Path(folder), sweep)
+        serve = ("ui", "live", "--live", "--port", "5080", "--no-browser")
+        with _started(Path(folder), *serve, out=subprocess.PIPE) as page, browser() as driver:
+            use_screen(driver, options.width, HEIGHT, dark=options.dark)
+            driver.get(_address(page))
+            _film(driver, Path(folder), out)
 
 
-def _start(folder: str, *arguments: str) -> subprocess.Popen[str]:
+@contextmanager
+def _started(folder: Path, *arguments: str, out: int) -> Iterator[subprocess.Popen[str]]:
+    """A command, which is interrupted if it hasn't ended."""
     command = [sys.executable, "-m", "optsweep", *arguments]
-    return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with subprocess.Popen(command, cwd=folder, text=True, stdout=out) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
 
 
-def _page_of(folder: str) -> subprocess.Popen[str]:
-    """The live page's server, once the sweep has begun."""
-    while not (Path(folder) / "mlruns/optuna.db").is_file() or not _holders(Path(folder)):
+def _wait_until_it_trains(folder: Path, sweep: subprocess.Popen[str]) -> None:
+    while not (folder / "mlruns/optuna.db").is_file() or not _holders(folder):
+        if sweep.poll() is not None:
+            raise SystemExit(f"the sweep has ended with {sweep.returncode} before it trained")
         time.sleep(0.5)
-    return _start(folder, "ui", "live", "--live", "--port", "5080", "--no-browser")
+
+
+def _address(page: subprocess.Popen[str]) -> str:
+    assert page.stdout is not None
+    return next(line.strip() for line in page.stdout if line.startswith("http"))
 
 
 def _holders(folder: Path) -> list[str]:
@@ -76,50 +82,26 @@ def _holders(folder: Path) -> list[str]:
     return [sign.process for sign in studies.signs_of_life(300.0) if sign.trials]
 
 
-def _film(
-    page: subprocess.Popen[str], sweep: subprocess.Popen[str], folder: Path, out: Path, width: int, *, dark: bool
-) -> None:
-    assert page.stdout is not None
-    address = re.search(r"http://\S+", page.stdout.readline())
-    assert address is not None
-    driver = _browser(width, dark=dark)
-    try:
-        driver.get(address[0])
-        for number, share in enumerate(SHARES, 1):
+def _film(driver: Driver, folder: Path, out: Path) -> None:
+    for number, share in enumerate(SHARES, 1):
+        _wait_for(driver, share)
+        if number == len(SHARES):
+            _kill_a_worker(folder, driver)
             _wait_for(driver, share)
-            if number == len(SHARES):
-                _kill_a_worker(folder, driver)
-                _wait_for(driver, share)
-            _shoot(driver, out / f"live-{number}.png", width)
-        while driver.find_elements(By.ID, "now"):
-            time.sleep(0.5)
-        time.sleep(2)
-        _shoot(driver, out / f"live-{len(SHARES) + 1}.png", width)
-    finally:
-        driver.quit()
+        _shoot(driver, out / f"live-{number}.png")
+    while driver.find_elements("id", "now"):
+        time.sleep(0.5)
+    time.sleep(2)
+    _shoot(driver, out / f"live-{len(SHARES) + 1}.png")
 
 
-def _browser(width: int, *, dark: bool) -> WebDriver:
-    options = Options()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    size = {"width": width, "height": 1700, "deviceScaleFactor": 1, "mobile": width < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-    return driver
-
-
-def _wait_for(driver: WebDriver, share: float) -> None:
+def _wait_for(driver: Driver, share: float) -> None:
     bar = "const bar = document.querySelector('progress'); return bar.value / bar.max"
-    while driver.execute_script(bar) < share or not driver.find_elements(
-        By.CSS_SELECTOR, "#now_val:not(.past) .u-over"
-    ):
+    while driver.execute_script(bar) < share or not driver.find_elements("css selector", "#now_val:not(.past) .u-over"):
         time.sleep(0.2)
 
 
-def _kill_a_worker(folder: Path, driver: WebDriver) -> None:
+def _kill_a_worker(folder: Path, driver: Driver) -> None:
     """And say how long it takes until that is seen."""
     found = re.search(r"process (\d+)", _holders(folder)[0])
     assert found is not None
@@ -131,11 +113,10 @@ def _kill_a_worker(folder: Path, driver: WebDriver) -> None:
     print(f"a killed worker is seen after {time.monotonic() - begin:.1f} s")
 
 
-def _shoot(driver: WebDriver, path: Path, width: int) -> None:
+def _shoot(driver: Driver, path: Path) -> None:
     driver.execute_script("scrollTo(0, 0)")
     time.sleep(1)
-    png: bytes = driver.get_screenshot_as_png()
-    path.write_bytes(small_png(png))
+    path.write_bytes(small_png(driver.get_screenshot_as_png()))
     print(path)
 
 

@@ -87,7 +87,7 @@ SHOTS = (
     Shot("mlflow_verdict", "soap_or_adamw", "verdict", **MLFLOW),
     Shot("mlflow_search", "soap_or_adamw", "search", **MLFLOW),
 )
-"""All of them, by what they show. Those of a sweep that is running would need one to be started by `before`."""
+"""All of them, by what they show. Those of a sweep that is running are live_screenshots.py's."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,12 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = (options.folder or Path(temporary)).resolve()
         for sweep in dict.fromkeys(shot.sweep for shot in wanted):
             _run(folder, sweep)
-        with _browser() as driver, _server(folder) as address:
+        with browser() as driver, _server(folder) as address:
             sizes = [_take(driver, shot, folder, address, options.out) for shot in wanted]
     return 1 if max(sizes) > MOST_BYTES else 0
 
 
 def _run(folder: Path, sweep: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "reports" / sweep / "index.html").is_file():
         command = [sys.executable, "-m", "optsweep", *SWEEPS[sweep], f"sweep.name={sweep}"]
         subprocess.run(command, cwd=folder, check=True)
@@ -127,7 +128,8 @@ def _server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _browser() -> Iterator[Driver]:
+def browser() -> Iterator[Driver]:
+    """Chromium, without a window."""
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
     from selenium.webdriver.chrome.service import Service
@@ -142,13 +144,18 @@ def _browser() -> Iterator[Driver]:
         driver.quit()
 
 
-def _take(driver: Driver, shot: Shot, folder: Path, address: str, out: Path) -> int:
-    """Bytes of the picture."""
-    screen = {"width": shot.width, "height": shot.height, "deviceScaleFactor": 1, "mobile": shot.width < 500}
+def use_screen(driver: Driver, width: int, height: int, *, dark: bool) -> None:
+    """Show pages on such a screen from now on, a narrow one as a phone does."""
+    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    known = {"prefers-color-scheme": "dark" if shot.dark else "light", "prefers-reduced-motion": "reduce"}
+    known = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
     features = [{"name": name, "value": value} for name, value in known.items()]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def _take(driver: Driver, shot: Shot, folder: Path, address: str, out: Path) -> int:
+    """Bytes of the picture."""
+    use_screen(driver, shot.width, shot.height, dark=shot.dark)
     driver.get("about:blank")
     driver.get(_page(shot, folder, address))
     _wait(driver, lambda: driver.find_elements("css selector", shot.ready))

@@ -103,7 +103,7 @@ def test_who_writes_or_comes_by_another_name_is_refused() -> None:
         start("200 OK", [])
         return [b"yes"]
 
-    guarded = ReadOnly(app, ("127.0.0.1:5000",))
+    guarded = ReadOnly(app)
 
     def heard(status: str, headers: Any, error: Any = None) -> Any:
         answered.append(status)
@@ -122,7 +122,7 @@ def served(storage: str) -> Iterator[str]:
 
     listening = listen(5000)
     port = listening.getsockname()[1]
-    app = ReadOnly(wsgi(ShownStorage.of(storage, "mine")), (f"127.0.0.1:{port}",))
+    app = ReadOnly(wsgi(ShownStorage.of(storage, "mine")))
     with dashboard.server_of(listening, app) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

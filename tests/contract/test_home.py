@@ -333,6 +333,26 @@ def test_trials_names_differ_in_what_a_list_shows_of_them() -> None:
     assert confirm.run_name == "confirm 2 · b"
 
 
+def test_another_call_of_a_sweep_leaves_the_axes_that_its_report_gave(tracker: Tracker) -> None:
+    shown = Tracker(tracker.uri, "axes")
+
+    def ends() -> list[Mapping[str, float]]:
+        tags = shown.client.get_experiment(shown.experiment_id).tags
+        charts = views.state_of(tags[names.VIEW + "verdict"])["compareRunCharts"]
+        return [chart["range"] for chart in charts if "range" in chart]
+
+    home.show_views(shown, replace(COMMON, spans=(("val/loss", 1.0, 2.0),)))
+    home.show_views(shown, COMMON)
+    assert ends() == [{"yMin": 1.0, "yMax": 2.0}]
+    home.show_views(shown, replace(COMMON, unit="bits"))  # other views
+    assert ends() == []
+
+
+@pytest.mark.parametrize("tag", ["", "{}", '{"state": "deflate;AA"}', '{"state": "deflate;eJwDAAAAAAE="}', "[]"])
+def test_a_view_of_somebody_else_is_another(tag: str) -> None:
+    assert not views.same_but_for_axes(tag, views.tags(COMMON)[names.VIEW + "verdict"])
+
+
 def test_a_report_is_shown_on_all_pages_of_its_sweep(tracker: Tracker, tmp_path: Path, content: dict[str, Any]) -> None:
     shown = Tracker(tracker.uri, "shown")
     arms = content["groups"][0]["arms"]

@@ -11,9 +11,10 @@ from sqlalchemy.exc import OperationalError
 
 from living import ADAMW, DEAD, HERE, JUMPS, SGD, WELL, Living
 from optsweep.errors import UserError
-from optsweep.launch import latest
+from optsweep.launch import latest, live
 from optsweep.launch.latest import Teller
 from optsweep.launch.live import Looker, Snapshot, State, jumps
+from optsweep.launch.watching import Watching
 from optsweep.search.latest import MOST_POINTS, Latest, read_latest
 from optsweep.search.observing import Onlooker
 from optsweep.search.process import in_words
@@ -76,6 +77,17 @@ def test_a_dead_worker_is_seen_before_the_planner_notices_and_after(living: Livi
     assert [i.kind for i in Eyes(living).look().incidents] == ["dead"]  # to who comes later as well
 
 
+def test_what_happens_now_takes_no_place_of_what_happened(living: Living, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "MOST_INCIDENTS", 1)
+    for _ in range(2):
+        living.tell(living.pop(SGD), End.DIVERGED, math.inf)
+    living.show(living.pop(ADAMW), JUMPS)
+    assert [(i.kind, i.where) for i in Eyes(living).look().incidents] == [
+        ("jump", "adamw + cosine · search 0"),
+        ("diverged", "sgd + cosine · search 1"),
+    ]
+
+
 def test_a_trial_in_training_is_seen_with_its_curve_and_where_that_jumps(living: Living) -> None:
     eyes, first, second = Eyes(living), living.pop(SGD), living.pop(ADAMW)
     living.show(first, WELL)
@@ -134,6 +146,8 @@ def test_a_sweep_is_stopped_without_its_planner_and_trained_with_all_its_notes(l
 
 def test_of_an_unknown_sweep_the_nearest_is_named(living: Living) -> None:
     with pytest.raises(UserError, match=r"no sweep is called t \(did you mean s\?\)|there are s$"):
+        Watching(living.storage, "sqlite:///none.db", "t")
+    with pytest.raises(UserError, match="no sweep is called t any more"):
         Onlooker(living.studies.engine, "t").look()
 
 
@@ -153,6 +167,19 @@ def test_a_worker_tells_what_is_new_and_forgets_what_has_ended(living: Living) -
     teller.beat()
     with engine.connect() as connection:
         assert connection.scalar(text("select count(*) from optsweep_curves")) == 0
+    teller.close()
+
+
+def test_what_a_worker_left_behind_is_forgotten_by_the_next(living: Living) -> None:
+    left, training = living.pop(SGD), living.pop(ADAMW)
+    for work in (left, training):
+        living.show(work, WELL)
+    living.tell(left)
+    teller = Teller(living.studies.engine, seconds=3600.0)
+    teller.beat()
+    with living.studies.engine.connect() as connection:
+        found = connection.scalars(text("select trial_id from optsweep_curves")).all()
+    assert found == [training.claim.trial_id]
     teller.close()
 
 

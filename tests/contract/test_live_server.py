@@ -85,15 +85,22 @@ def test_the_page_is_the_report_with_what_happens_now(port: int) -> None:
 
 
 def test_a_site_that_points_its_name_here_gets_nothing(port: int) -> None:
-    for host in ("evil.example", "127.0.0.1:1", f"evil.example:{port}"):
+    for host in ("evil.example", "127.0.0.1.evil.example", f"evil.example:{port}"):
         answer = get(port, host=host)
         assert (answer.status, b"sgd" in answer.read()) == (421, False)
         assert get(port, "/events", host=host).status == 421
 
 
+def test_who_asks_for_nothing_is_not_kept(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.Answer, "timeout", 0.01)
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
+        assert silent.recv(1) == b""
+
+
 def test_there_is_one_page(port: int) -> None:
     assert get(port, "/../etc/passwd").status == 404
-    assert get(port, host=f"localhost:{port}").status == 200
+    for host in ("localhost", f"localhost:{port}", "127.0.0.1:8080"):  # through a tunnel
+        assert get(port, host=host).status == 200
 
 
 def test_what_changes_is_sent_to_every_page_that_is_open(living: Living, feed: Feed, port: int) -> None:

@@ -88,6 +88,15 @@ class Locked(BaseHTTPRequestHandler):
         pass
 
 
+class Healthy(Locked):
+    """One that answers."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
 def test_a_server_that_asks_for_a_password_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +126,19 @@ def test_where_no_port_is_free_that_is_said(taken: int, monkeypatch: pytest.Monk
     monkeypatch.setattr(ui, "PORTS", 1)
     with pytest.raises(UserError, match=f"--port: {taken} and the 0 ports after it are taken"):
         ui.listen(taken)
+
+
+def test_whether_it_answers_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(ui, "PATIENCE", 5.0)
+    ready: list[str] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        ui._once_it_answers(f"http://127.0.0.1:{server.server_port}", lambda: ready.append("yes"))
+        server.shutdown()
+    assert ready == ["yes"]
 
 
 def test_without_a_name_several_sweeps_are_listed_and_one_is_shown(folder: Path, tmp_path: Path) -> None:
@@ -158,6 +180,7 @@ def test_a_browser_is_opened_where_there_is_a_screen_for_it(
 
 def test_only_the_first_page_is_changed_and_its_length_is_right() -> None:
     async def app(scope: ui.Message, receive: ui.Receive, send: ui.Send) -> None:
+        asked.append([key for key, _ in scope["headers"]])
         headers = [(b"content-length", b"26"), (b"etag", b"e"), (b"x-kept", b"1")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for part, more in ((b"<html><head>", True), (b"</head></html>", False)):
@@ -172,11 +195,14 @@ def test_only_the_first_page_is_changed_and_its_length_is_right() -> None:
         async def receive() -> ui.Message:
             return {}
 
-        scope = {"type": "http", "path": path, "method": "GET"}
+        known = [(b"host", b"127.0.0.1:5000"), (b"if-none-match", b"e")]
+        scope = {"type": "http", "path": path, "method": "GET", "headers": known}
         asyncio.run(ui.Preferring(app)(scope, receive, send))
         return sent
 
+    asked: list[list[bytes]] = []
     start, body = answer("/")
+    assert asked == [[b"host"]], "a browser may have the page of another server"
     assert body["body"].startswith(b"<html><head><script>try{localStorage.getItem(")
     assert dict(start["headers"]) == {b"x-kept": b"1", b"content-length": str(len(body["body"])).encode()}
     _, nobody = answer("/ajax-api/2.0/mlflow/users/current")

@@ -12,10 +12,12 @@ from rich.console import Console
 from living import ADAMW, DEAD, JUMPS, SGD, Living, tracking
 from optsweep.cli.doorman import run
 from optsweep.errors import SweepFailedError, UserError
+from optsweep.launch import live_server
 from optsweep.launch.live_report import LEAST_SECONDS, SETTLING_SECONDS, Pace
 from optsweep.launch.watch import REPORT_SECONDS, STOPPED_SECONDS, changes, drawn, is_over, watch
 from optsweep.launch.watching import LiveView, Watching
 from optsweep.tracking import names
+from optsweep.tracking.links import LIVE_PORT, address_of_ui
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import End
 
@@ -88,6 +90,18 @@ def test_it_ends_as_the_sweep_does(living: Living, watching: Watching) -> None:
         is_over(ended(trained, "mine.py:3: no"))
 
 
+def test_who_times_the_steps_of_what_is_trained_is_waited_for(living: Living, runs: str) -> None:
+    now = 0.0
+    watching = Watching(living.storage, runs, "s", lambda: now)
+    for arm in (SGD, ADAMW):
+        living.studies.set_note(arm, "finished", [4, 2, 1])
+    now = REPORT_SECONDS + 1
+    assert watching.look().quiet == 0.0
+    living.seat.release()
+    now += 1
+    assert watching.look().quiet == 1.0
+
+
 def test_a_store_that_vanishes_is_said_to_and_not_made_anew(living: Living, watching: Watching, tmp_path: Path) -> None:
     file, aside = tmp_path / "optuna.db", tmp_path / "aside.db"
     before = watching.look()
@@ -134,6 +148,17 @@ def test_what_cannot_be_watched_is_said_in_a_line(
     assert not Path("none.db").exists()
 
 
+@pytest.mark.parametrize(("given", "port"), [([], LIVE_PORT), (["--port", "6000"], 6000)])
+def test_a_live_page_leaves_their_port_to_the_runs_it_links_to(
+    living: Living, runs: str, monkeypatch: pytest.MonkeyPatch, given: list[str], port: int
+) -> None:
+    served: list[int] = []
+    monkeypatch.setattr(live_server, "serve", lambda watching, port, *rest: served.append(port))
+    assert run(["ui", "s", "--live", "--storage", living.storage, "--tracking-uri", runs, *given]) == 0
+    assert served == [port]
+    assert str(port) not in address_of_ui(runs)
+
+
 def test_a_store_of_another_version_is_refused(
     living: Living, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,8 +183,11 @@ def test_runs_are_read_where_something_happened_and_seldom() -> None:
     assert not pace.due("c")
     now += 1.0
     assert pace.due("c")
+    pace.took(SETTLING_SECONDS / 5)  # so that the next may come later than all has settled
+    now += 2 * SETTLING_SECONDS
+    assert pace.due("c")  # what was on its way at the last one
     pace.took(0.1)
-    now += SETTLING_SECONDS + LEAST_SECONDS
+    now += LEAST_SECONDS
     assert not pace.due("c")  # nothing has happened since
 
 

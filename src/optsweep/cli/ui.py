@@ -15,7 +15,7 @@ def ui(arguments: Sequence[str]) -> None:
     parser = Parser("optsweep ui", description="Browse a sweep, or all of them, in MLflow; Ctrl-C ends it.")
     parser.add_argument("sweep", nargs="?", metavar="NAME", help="of a sweep (default: the only one, or the list)")
     parser.add_argument("--optuna", action="store_true", help="the searches in Optuna's dashboard (extra dashboard)")
-    parser.add_argument("--port", type=int, default=5000, help="on 127.0.0.1, or the next free one (default: 5000)")
+    parser.add_argument("--port", type=int, help="on 127.0.0.1, or the next free one (default: 5000, with --live 5001)")
     parser.add_argument("--no-browser", action="store_true", help="say the address only")
     parser.add_argument("--live", action="store_true", help="its report instead, growing while it runs")
     parser.add_argument("--tracking-uri", default=tracking_address())
@@ -24,22 +24,25 @@ def ui(arguments: Sequence[str]) -> None:
     if options.live and (options.optuna or options.sweep is None):
         raise UserError("ui: --live needs the NAME of a sweep, and goes without --optuna")
     from optsweep.launch.ui import open_browser
+    from optsweep.tracking.links import LIVE_PORT, LOCAL_PORT
 
+    usual = LIVE_PORT if options.live else LOCAL_PORT
+    port = usual if options.port is None else options.port
     browse = (lambda address: None) if options.no_browser else open_browser
     if options.live:
         from optsweep.launch.live_server import serve
         from optsweep.launch.watching import Watching
 
         watching = Watching(options.storage, options.tracking_uri, options.sweep)
-        serve(watching, options.port, _tell, browse)
+        serve(watching, port, _tell, browse)
     elif options.optuna:
         from optsweep.launch.dashboard import show_studies
 
-        show_studies(options.storage, options.sweep, options.port, _tell, browse)
+        show_studies(options.storage, options.sweep, port, _tell, browse)
     else:
         from optsweep.launch.ui import show
 
-        show(options.tracking_uri, options.sweep, options.port, _tell, browse)
+        show(options.tracking_uri, options.sweep, port, _tell, browse)
 
 
 def _tell(line: str) -> None:

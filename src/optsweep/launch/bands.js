@@ -16,7 +16,7 @@
     return [...found.values()].filter(({ low, high }) => low && high);
   };
 
-  const fill = (plot) => {
+  const draw = (plot) => {
     const curves = plot.querySelector(".cartesianlayer .scatterlayer");
     const { xaxis, yaxis } = plot._fullLayout ?? {};
     plot.querySelectorAll(".interval").forEach((band) => band.remove());
@@ -29,6 +29,15 @@
       band.setAttribute("d", around.length ? `M${around.join("L")}Z` : "");
       band.setAttribute("style", `fill:${low.marker?.color};fill-opacity:0.15;stroke:none;pointer-events:none`);
       curves.before(band);
+    }
+  };
+
+  // Another version may keep its curves otherwise: then they stay as it draws them.
+  const fill = (plot) => {
+    try {
+      draw(plot);
+    } catch (error) {
+      console.warn("optsweep: intervals aren't filled", error);
     }
   };
 

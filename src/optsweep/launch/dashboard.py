@@ -26,10 +26,9 @@ from optuna.trial import FrozenTrial, TrialState
 from optsweep.errors import UserError, nearest
 from optsweep.launch.continuity import CONTENT
 from optsweep.launch.status import check_there, short_names, there_are
-from optsweep.launch.ui import listen
+from optsweep.launch.ui import is_asked_for_here, listen_and_say
 from optsweep.search.storage import storage_at
 from optsweep.tracking import names
-from optsweep.tracking.links import LOCAL_HOST
 
 _SPACE = "search.space."
 _OBJECTIVE = {"study:metric_names": [names.VAL_LOSS]}
@@ -51,15 +50,11 @@ def show_studies(
     shown = ShownStorage.of(storage, sweep)
     from optuna_dashboard import wsgi
 
-    listening = listen(port)
-    found = listening.getsockname()[1]
-    if found != port:
-        tell(f"port {port} is taken; {found} is used instead")
-    page = f"http://{LOCAL_HOST}:{found}/dashboard"
+    listening, where = listen_and_say(port, tell)
+    page = f"{where}/dashboard"
     tell(f"{page}\nCtrl-C ends it")
     browse(page)
-    app = ReadOnly(wsgi(shown), (f"{LOCAL_HOST}:{found}", f"localhost:{found}"))
-    with server_of(listening, app) as server, suppress(KeyboardInterrupt):
+    with server_of(listening, ReadOnly(wsgi(shown))) as server, suppress(KeyboardInterrupt):
         server.serve_forever()
 
 
@@ -185,14 +180,13 @@ def _with_setting(trial: FrozenTrial, distributions: Mapping[str, BaseDistributi
 
 @dataclass(frozen=True)
 class ReadOnly:
-    """A WSGI app that nothing is changed by, and that answers whoever asked for it by one of these names only."""
+    """A WSGI app that nothing is changed by, and that answers whoever asked for this machine only."""
 
     app: WSGIApplication
-    hosts: tuple[str, ...]
 
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
-        if environ["REQUEST_METHOD"] in ("GET", "HEAD") and environ.get("HTTP_HOST") in self.hosts:
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD") and is_asked_for_here(environ.get("HTTP_HOST")):
             return self.app(environ, start)
         start("403 Forbidden", [("Content-Type", "application/json")])
         return [b'{"reason": "optsweep shows studies; it lets nobody change them"}']

@@ -62,10 +62,11 @@ def show_plan(tracker: Tracker, run_id: str, plan: SweepPlan, tasks: Sequence[st
 
 
 def show_views(tracker: Tracker, common: Common) -> None:
-    """Prepare MLflow's views of the sweep, unless these are there."""
+    """Prepare MLflow's views of the sweep, unless these are there. Who knows no axes leaves those of its report."""
     held = tracker.client.get_experiment(tracker.experiment_id).tags
     for key, value in views.tags(common).items():
-        if held.get(key) != value:
+        before = held.get(key, "")
+        if before != value and (common.spans or not views.same_but_for_axes(before, value)):
             _tag(tracker, key, value)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from optsweep.search.heartbeat import Heartbeat
-from optsweep.search.latest import Latest, write_latest
+from optsweep.search.latest import Latest, forget_ended, write_latest
 from optsweep.search.ownership import Claim
 from optsweep.tracking import names
 from optsweep.tracking.records import MetricPoint
@@ -30,6 +30,7 @@ class Teller:
         self._engine = engine
         self._training: dict[Claim, Told] = {}
         self._said: dict[Claim, int] = {}  # points
+        self._tidy = False
         self._heartbeat = Heartbeat(self.beat, seconds)
         self._heartbeat.__enter__()
 
@@ -54,14 +55,16 @@ class Teller:
         self._training.pop(claim, None)
 
     def beat(self) -> None:
-        """Tell what is new since the last word."""
+        """Tell what is new since the last word; the first one forgets what others have left."""
         now = {claim: points() for claim, points in list(self._training.items())}
         fresh = {claim: points for claim, points in now.items() if len(points) > self._said.get(claim, 0)}
         ended = [claim for claim in self._said if claim not in now]
-        if not fresh and not ended:
-            return
         try:
-            write_latest(self._engine, {claim: latest_of(points) for claim, points in fresh.items()}, ended)
+            if not self._tidy:
+                forget_ended(self._engine)
+                self._tidy = True
+            if fresh or ended:
+                write_latest(self._engine, {claim: latest_of(points) for claim, points in fresh.items()}, ended)
         except SQLAlchemyError:  # the next word has it all
             return
         for claim in ended:

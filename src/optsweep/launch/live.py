@@ -31,6 +31,8 @@ SILENT_SECONDS = 3 * BEAT_SECONDS
 """Without a sign of life, after which a process is called silent that can't be seen from here."""
 
 MOST_INCIDENTS = 30
+"""That are over. Those of now, no more than there are lanes, take none of their places: it would come back."""
+
 JUMP = 0.5
 """Of what a curve has gained so far: where it loses more than this between two points it jumps."""
 
@@ -109,6 +111,7 @@ class Snapshot:
     workers: tuple[LiveWorker, ...]
     incidents: tuple[Incident, ...]  # the latest first
     training: tuple[InTraining, ...]
+    planned: bool  # somebody has the right to plan it: also while steps are timed, once all is trained
 
     @property
     def done(self) -> int:
@@ -159,6 +162,7 @@ class Looker:
             (*_workers(sight, labels), *self._gone()),
             tuple(_incidents(sight.trials, labels)),
             tuple(_training(sight.trials, labels)),
+            _is_planned(sight),
         )
 
     def _gone(self) -> Iterator[LiveWorker]:
@@ -173,9 +177,12 @@ def _state(sight: Sight) -> State:
         note.get("finished") and note.get("finished") == note.get(PLANNED) for note in sight.notes.values()
     ):
         return State.TRAINED
+    return State.RUNNING if _is_planned(sight) else State.STOPPED
+
+
+def _is_planned(sight: Sight) -> bool:
     planner = sight.planner
-    gone = planner is None or is_alive(planner.process) is False or planner.left < 0
-    return State.STOPPED if gone else State.RUNNING
+    return planner is not None and is_alive(planner.process) is not False and planner.left >= 0
 
 
 def _arms(sight: Sight, labels: Mapping[str, str]) -> Iterator[LiveArm]:
@@ -254,8 +261,10 @@ def _incidents(trials: Iterable[SeenTrial], labels: Mapping[str, str]) -> list[I
                 for word, points in (("validation", trial.latest.val), ("training", trial.latest.train))
                 for step, low, high in jumps(points)[-1:]
             ]
-    now = datetime.max.replace(tzinfo=UTC)
-    return sorted(found, key=lambda incident: incident.when or now, reverse=True)[:MOST_INCIDENTS]
+    now = [incident for incident in found if incident.when is None]
+    past = [(incident.when, incident) for incident in found if incident.when is not None]
+    latest = sorted(past, key=lambda dated: dated[0], reverse=True)[:MOST_INCIDENTS]
+    return now + [incident for _, incident in latest]
 
 
 def jumps(points: Points) -> list[tuple[int, float, float]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -97,15 +98,22 @@ class Pace:
 
     clock: Callable[[], float] = time.monotonic
     _known: object = None
-    _changed: float = field(default=0.0)
+    _changed: float = -math.inf
+    _begun: float = -math.inf  # the last reading
     _next: float = 0.0
 
     def due(self, what: object) -> bool:
-        """Whether to read now; `what` is another as soon as something has happened."""
+        """Whether to read now, at once; `what` is another as soon as something has happened.
+
+        Where reading takes long, the one that finds all that has settled may come long after that.
+        """
         now = self.clock()
         if what != self._known:
             self._known, self._changed = what, now
-        return now >= self._next and now - self._changed <= SETTLING_SECONDS
+        if now < self._next or self._begun >= self._changed + SETTLING_SECONDS:
+            return False
+        self._begun = now
+        return True
 
     def took(self, seconds: float) -> None:
         """It was read, in so long."""

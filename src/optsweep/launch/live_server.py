@@ -16,17 +16,19 @@ from pathlib import Path
 from optsweep.errors import first_line, without_secrets
 from optsweep.launch.live_page import as_event, render
 from optsweep.launch.live_report import LiveFinding
-from optsweep.launch.ui import listen
+from optsweep.launch.ui import is_asked_for_here, listen_and_say
 from optsweep.launch.watching import LOOK_SECONDS, LiveView, Watching
 from optsweep.report import write_report
 from optsweep.tracking import store
-from optsweep.tracking.links import LOCAL_HOST
 
 IDLE_SECONDS = 15.0
 """Between two looks while no page is open."""
 
 BEAT_SECONDS = 10.0
 """Without news, after which a page is told that the server is there."""
+
+PATIENCE = 30.0
+"""Seconds for a page that doesn't take what it is sent, or asks for nothing over a connection that it keeps."""
 
 RETRY_MILLISECONDS = 1000
 """After which a page tries again that has lost the server."""
@@ -143,7 +145,6 @@ class LiveServer(ThreadingHTTPServer):
         super().__init__(listening.getsockname(), Answer, bind_and_activate=False)
         self.socket.close()
         self.socket = listening
-        self.hosts = {f"{name}:{listening.getsockname()[1]}" for name in (LOCAL_HOST, "localhost")}
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that leaves in the middle is nobody's mistake; anything else is said."""
@@ -155,11 +156,12 @@ class Answer(BaseHTTPRequestHandler):
     """One request of a browser."""
 
     protocol_version = "HTTP/1.1"
+    timeout = PATIENCE
     server: LiveServer
 
     def do_GET(self) -> None:
         """The page or its events; another host's name is refused: some site has made it point here."""
-        if self.headers.get("Host") not in self.server.hosts:
+        if not is_asked_for_here(self.headers.get("Host")):
             self._send(421, "text/plain", "this server answers to its own name only")
         elif self.path == "/":
             self._send(200, "text/html", self.server.feed.shown.html)
@@ -175,8 +177,7 @@ class Answer(BaseHTTPRequestHandler):
         self._begin(code, kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        with suppress(OSError):
-            self.wfile.write(content)
+        self.wfile.write(content)
 
     def _stream(self) -> None:
         self._begin(200, "text/event-stream")
@@ -200,16 +201,13 @@ class Answer(BaseHTTPRequestHandler):
 
 def serve(watching: Watching, port: int, tell: Callable[[str], None], browse: Callable[[str], None]) -> None:
     """Serve the sweep's live page until the user ends it, and `tell` where it is."""
-    listening = listen(port)
-    found = listening.getsockname()[1]
-    if found != port:
-        tell(f"port {port} is taken; {found} is used instead")
+    listening, where = listen_and_say(port, tell)
     feed = Feed(watching)
     _settle(feed, watching)
     feed.start()
     server = LiveServer(feed, listening)
-    tell(f"http://{LOCAL_HOST}:{found}/\nCtrl-C ends it")
-    browse(f"http://{LOCAL_HOST}:{found}/")
+    tell(f"{where}/\nCtrl-C ends it")
+    browse(f"{where}/")
     with server, suppress(KeyboardInterrupt):
         server.serve_forever()
 
@@ -218,5 +216,6 @@ def _settle(feed: Feed, watching: Watching) -> None:
     """Wait for a moment for the first reading of the runs: the page that opens has them."""
     until = time.monotonic() + 5.0
     while not watching.view.finding.groups and time.monotonic() < until:
-        feed.look()
+        with suppress(Exception):  # which the next look says
+            feed.look()
         time.sleep(0.1)

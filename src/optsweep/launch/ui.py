@@ -66,11 +66,7 @@ def show(
         tell(address.text + page)
         browse(address.text + page)
         return
-    listening = listen(port)
-    found = listening.getsockname()[1]
-    if found != port:
-        tell(f"port {port} is taken; {found} is used instead")
-    where = f"http://{LOCAL_HOST}:{found}"
+    listening, where = listen_and_say(port, tell)
 
     def ready() -> None:
         tell(f"{where}{page}\nCtrl-C ends it")
@@ -113,7 +109,8 @@ def listen(port: int) -> socket.socket:
         raise UserError(f"--port: {port} is not allowed; give a number from 1 to 65535")
     for candidate in range(port, min(port + PORTS, 65_536)):
         listening = socket.socket()
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else one that has just ended holds it
+        if os.name == "posix":  # else one that has just ended holds it; elsewhere it lets two have a port at once
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((LOCAL_HOST, candidate))
             listening.listen()  # who comes early waits until the server is there
@@ -124,6 +121,23 @@ def listen(port: int) -> socket.socket:
         else:
             return listening
     raise UserError(f"--port: {port} and the {PORTS - 1} ports after it are taken; give another one")
+
+
+def listen_and_say(port: int, tell: Callable[[str], None]) -> tuple[socket.socket, str]:
+    """The same, and the address of it; `tell` where it is another port."""
+    listening = listen(port)
+    found = listening.getsockname()[1]
+    if found != port:
+        tell(f"port {port} is taken; {found} is used instead")
+    return listening, f"http://{LOCAL_HOST}:{found}"
+
+
+def is_asked_for_here(host: str | None) -> bool:
+    """Whether a request, by its header Host, is for this machine by its own name, and not by that of some site.
+
+    At any port: through a tunnel it is another one.
+    """
+    return (host or "").partition(":")[0] in (LOCAL_HOST, "localhost")
 
 
 def open_browser(address: str) -> None:
@@ -150,8 +164,9 @@ def _serve(address: Address, listening: socket.socket, where: str, ready: Callab
 
 def _once_it_answers(where: str, ready: Callable[[], None]) -> None:
     deadline = time.monotonic() + PATIENCE
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever the environment says
     while time.monotonic() < deadline:
-        with suppress(OSError), urllib.request.urlopen(f"{where}/health", timeout=PATIENCE):
+        with suppress(OSError), directly.open(f"{where}/health", timeout=PATIENCE):
             ready()
             return
         time.sleep(0.05)
@@ -216,7 +231,8 @@ class Preferring:
                 await send({**begun, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
                 await send({"type": "http.response.body", "body": body})
 
-        await self.app(scope, receive, hold)
+        asked = [(key, value) for key, value in scope["headers"] if key.lower() not in _OF_A_COPY]
+        await self.app({**scope, "headers": asked}, receive, hold)
 
 
 _WHO = "/ajax-api/2.0/mlflow/users/current"
@@ -224,3 +240,6 @@ _WHO = "/ajax-api/2.0/mlflow/users/current"
 
 _OF_THE_FILE = (b"content-length", b"etag", b"last-modified")
 """Headers of the page as it lies on the disk."""
+
+_OF_A_COPY = (b"if-none-match", b"if-modified-since")
+"""Headers of a request by which a browser keeps the page that it has: of MLflow's own server, without our lines."""

@@ -8,7 +8,7 @@ const DASHES = [undefined, [8, 3], [7, 3, 2, 3], [2, 2], [12, 3, 3, 3]]; // told
 
 class Chart {
   constructor(figure, curves, arms) {
-    Object.assign(this, { figure, curves, arms, logX: false, logY: curves.log, at: null });
+    Object.assign(this, { figure, curves, arms, known: arms.all, logX: false, logY: curves.log, at: null });
     this.title = figure.querySelector("h3, h4");
     this.lines = [...curves.lines].reverse(); // the best are drawn last, on top
     this.view = { x: null, y: null };
@@ -71,7 +71,7 @@ class Chart {
   makeLegend() {
     const list = element("ul", { className: "arms" });
     for (const line of this.curves.lines) {
-      const arm = this.arms.all[line.arm];
+      const arm = this.known[line.arm];
       const value = element("span", { className: "value" });
       this.values.set(line, value);
       const square = element("i");
@@ -102,9 +102,9 @@ class Chart {
     return [this.x, ...this.lines.map((line) => of(line.y))];
   }
 
-  // Other curves of the same figure; what was chosen, zoomed into and pointed at stays.
+  // Other curves of the same figure, and the arms that they are of; what was chosen, zoomed into and pointed at stays.
   renew(curves) {
-    this.curves = curves;
+    Object.assign(this, { curves, known: this.arms.all });
     this.lines = [...curves.lines].reverse();
     this.near = null;
     this.values.clear();
@@ -178,7 +178,7 @@ class Chart {
   }
 
   seriesOf(line) {
-    const arm = this.arms.all[line.arm];
+    const arm = this.known[line.arm];
     const near = () => this.arms.focus === line.arm;
     const faint = () => this.arms.focus !== null && !near();
     return {
@@ -205,7 +205,7 @@ class Chart {
 
   redraw() {
     this.stale = !this.seen;
-    if (this.seen) this.plot.redraw(false);
+    if (this.seen && !this.old) this.plot.redraw(false);
   }
 
   see(seen) {
@@ -215,6 +215,7 @@ class Chart {
   }
 
   showArms() {
+    if (this.old) return; // it is drawn as a whole
     this.plot.batch(() => {
       this.lines.forEach((line, at) => this.plot.setSeries(at + 1, { show: this.arms.shown[line.arm] }));
       this.zoom(this.view.x, this.view.y);
@@ -301,7 +302,7 @@ class Chart {
     ];
     const values = this.data[1 + this.lines.indexOf(line)];
     const ends = (side) => values.map((value, at) => (value === null ? null : edge(side)(value, at))).filter(Boolean);
-    u.ctx.fillStyle = colour(this.arms.all[line.arm]) + "2e";
+    u.ctx.fillStyle = colour(this.known[line.arm]) + "2e";
     u.ctx.beginPath();
     for (const [x, y] of [...ends(1), ...ends(-1).reverse()]) u.ctx.lineTo(x, y);
     u.ctx.fill();
@@ -340,7 +341,7 @@ class Chart {
   say() {
     const here = this.at !== null && this.at !== undefined;
     const near =
-      here && this.near ? ` · ${this.arms.all[this.near.arm].label} ${this.valueAt(this.near, this.at)}` : "";
+      here && this.near ? ` · ${this.known[this.near.arm].label} ${this.valueAt(this.near, this.at)}` : "";
     this.readout.textContent = here ? this.where(this.at) + near : "";
   }
 
@@ -377,7 +378,7 @@ class Chart {
     );
     said.textContent = `${this.where(at)}: ${near
       .slice(0, 5)
-      .map((line) => `${this.arms.all[line.arm].label} ${this.valueAt(line, at)}`)
+      .map((line) => `${this.known[line.arm].label} ${this.valueAt(line, at)}`)
       .join("; ")}`;
   }
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from optuna.trial import TrialState
 from sqlalchemy import Engine, delete, insert, select, update
 
 from optsweep.search.ownership import CURVES, LEASES, TRIALS, Claim
@@ -44,6 +45,15 @@ def write_latest(engine: Engine, told: Mapping[Claim, Latest], ended: Collection
         for claim in ended:
             mine = CURVES.c.trial_id == claim.trial_id
             connection.execute(delete(CURVES).where(mine, CURVES.c.token == claim.token))
+
+
+def forget_ended(engine: Engine) -> None:
+    """Forget trials that are in training no more, of whose ends nobody told: their workers have died, or left."""
+    running = select(TRIALS.c.trial_id).where(
+        TRIALS.c.trial_id == CURVES.c.trial_id, TRIALS.c.state == TrialState.RUNNING
+    )
+    with engine.begin() as connection:
+        connection.execute(delete(CURVES).where(~running.correlate(CURVES).exists()))
 
 
 def read_latest(engine: Engine, studies: Collection[int]) -> Mapping[int, Latest]:

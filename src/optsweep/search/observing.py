@@ -13,7 +13,7 @@ from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel, Tri
 from optuna.trial import TrialState
 from sqlalchemy import Connection, Engine, func, select
 
-from optsweep.errors import UserError, nearest
+from optsweep.errors import UserError
 from optsweep.search.latest import Latest, read_latest
 from optsweep.search.ownership import LEASES, SEATS, TRIALS, USER_ATTRIBUTES, VALUES, clock
 from optsweep.search.reading import MOST_NAMED
@@ -119,8 +119,7 @@ class Onlooker:
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()
             if not rows:
-                names = connection.execute(select(STUDIES.c.study_name)).scalars().all()
-                raise UserError(_unknown(self._sweep, names))
+                raise UserError(f"no sweep is called {self._sweep} any more")
         found = {number: read_study_name(self._sweep, name) for number, name in rows}
         return {number: of for number, of in found.items() if of is not None}
 
@@ -163,11 +162,6 @@ class Onlooker:
         query = select(SEATS.c.holder, left).where(*mine).group_by(SEATS.c.holder)
         held = [Hold(holder, float(seconds)) for holder, seconds in connection.execute(query)]
         return max(held, key=lambda hold: hold.left, default=None)
-
-
-def _unknown(sweep: str, studies: Collection[str]) -> str:
-    sweeps = sorted({name.split(" | ")[0] for name in studies if name.count(" | ") > 1})
-    return f"no sweep is called {sweep}{nearest(sweep, sweeps)}; there are {', '.join(sweeps) or 'none'}"
 
 
 def _contents(

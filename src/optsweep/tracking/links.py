@@ -14,6 +14,9 @@ from optsweep.address import TRACKING_KEY, read_address
 LOCAL_HOST, LOCAL_PORT = "127.0.0.1", 5000
 """Where `optsweep ui` serves a store that no server has."""
 
+LIVE_PORT = 5001
+"""Of a live page, which has links to the runs: to where `optsweep ui` serves them beside it."""
+
 TRAINING = "workflowType=machine_learning"
 FIRST_VIEW = "verdict"
 

@@ -141,6 +141,20 @@ def state_of(tag: str) -> dict[str, Any]:
     return found
 
 
+def same_but_for_axes(one: str, other: str) -> bool:
+    """Whether tags hold the same view, whatever the ends of its axes; false where one was made by somebody else."""
+    try:
+        return _without_axes(one) == _without_axes(other)
+    except (ValueError, LookupError, TypeError, AttributeError, zlib.error):
+        return False
+
+
+def _without_axes(tag: str) -> dict[str, Any]:
+    state = state_of(tag)
+    charts = [{key: value for key, value in chart.items() if key != "range"} for chart in state["compareRunCharts"]]
+    return {**state, "compareRunCharts": charts}
+
+
 def tags(common: Common) -> dict[str, str]:
     """All views as tags of the experiment. MLflow lists the newest first, so that each is older than the one before."""
     views = [make(common) for make in _VIEWS.values()]
