@@ -189,6 +189,17 @@ def test_another_sweep_of_that_name_is_left_alone(ground: Ground) -> None:
     assert _runs(ground.source.tracking_uri)
 
 
+def test_a_sweep_whose_name_differs_in_a_capital_stays(ground: Ground) -> None:
+    other = Studies.open(ground.source.storage, SWEEP.capitalize())
+    with other.take_seat(ARMS, whole=True) as seat:
+        other.enqueue(seat, ARMS[0], Phase.SEARCH, Slot(0, {"lr": 1.0}, 0, "model"))
+    before = studies_content(other.engine, other.sweep)
+    assert list(before) == [f"Moves | {ARMS[0]} | search"]
+    move(SWEEP, ground.source, ground.target, lambda line: None)
+    assert studies_content(other.engine, other.sweep) == before
+    assert not studies_content(open_storage(ground.target.storage).engine, other.sweep)
+
+
 def test_a_command_names_its_stores_anew_and_no_password() -> None:
     target = BothStores("postgresql+psycopg://ann:hunter2@host/db", "http://host:5000")
     moved = moved_command("optsweep -m 'search.over=[lr,b]' +tracking.uri=x tracking.storage=y sweep.name=a", target)

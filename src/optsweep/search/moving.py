@@ -20,6 +20,7 @@ from optuna.storages._rdb.models import (
 )
 from sqlalchemy import Connection, Engine, Table, insert, select, update
 
+from optsweep.search.overview import in_sweep
 from optsweep.search.ownership import LEASES
 
 STUDIES, TRIALS = StudyModel.__table__, TrialModel.__table__
@@ -83,7 +84,7 @@ def rename_studies(engine: Engine, sweep: str, name: str) -> None:
 
 
 def _of_sweep(connection: Connection, sweep: str) -> Iterator[Mapping[str, Any]]:
-    mine = STUDIES.c.study_name.startswith(f"{sweep} | ", autoescape=True)
+    mine = in_sweep(sweep)
     for row in connection.execute(select(STUDIES).where(mine).order_by(STUDIES.c.study_id)).mappings():
         yield dict(row)
 
@@ -94,7 +95,7 @@ def _rows_of(connection: Connection, table: Table, sweep: str) -> Rows:
         joined = table.join(STUDIES, STUDIES.c.study_id == table.c.study_id)
     else:
         joined = table.join(TRIALS, TRIALS.c.trial_id == table.c.trial_id).join(STUDIES)
-    mine = STUDIES.c.study_name.startswith(f"{sweep} | ", autoescape=True)
+    mine = in_sweep(sweep)
     query = select(table).select_from(joined).where(mine).order_by(*table.primary_key)
     return [dict(row) for row in connection.execute(query).mappings()]
 

@@ -8,6 +8,7 @@ from optuna.storages._rdb.models import StudyModel
 from sqlalchemy import Engine, func, select
 
 from optsweep.search.helping import HELP_SECONDS
+from optsweep.search.overview import in_sweep
 from optsweep.search.ownership import HELPERS, LEASES, SEATS, TRIALS, clock
 from optsweep.search.process import in_words, is_alive
 from optsweep.search.seats import SEAT_SECONDS
@@ -38,7 +39,7 @@ def signs_of_life(engine: Engine, sweep: str, lease_seconds: float) -> list[Sign
     leases = (
         select(LEASES.c.worker, func.count(), func.max(LEASES.c.expires - now))
         .select_from(joined)
-        .where(STUDIES.c.study_name.startswith(f"{sweep} | ", autoescape=True), LEASES.c.worker.is_not(None))
+        .where(in_sweep(sweep), LEASES.c.worker.is_not(None))
         .group_by(LEASES.c.worker)
         .order_by(LEASES.c.worker)
     )
