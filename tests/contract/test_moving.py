@@ -168,6 +168,38 @@ def test_who_is_killed_over_it_goes_on(cut: str, ground: Ground, monkeypatch: py
     assert len(whole_runs(MlflowClient(ground.target.tracking_uri), experiment.experiment_id)) == 5, "none twice"
 
 
+def _killed(*given: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_who_is_killed_over_moving_it_on_goes_on(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = _runs(ground.source.tracking_uri)
+    move(SWEEP, ground.source, ground.target, lambda line: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(moving.Experiment, "retire", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            move(SWEEP, ground.target, ground.source, lambda line: None)
+    move(SWEEP, ground.target, ground.source, lambda line: None)
+    assert _runs(ground.source.tracking_uri) == runs
+
+
+def test_what_somebody_changes_meanwhile_is_not_set_aside(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies = Studies.open(ground.source.storage, SWEEP)
+    bring = moving.bring_runs
+
+    def bring_and_change(source: moving.Experiment, target: moving.Experiment) -> str:
+        studies.set_note(ARMS[0], "changed", True)
+        return bring(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "bring_runs", bring_and_change)
+        with pytest.raises(UserError, match="differ there; nothing is set aside"):
+            move(SWEEP, ground.source, ground.target, lambda line: None)
+    assert _content(ground.target) == {}
+    move(SWEEP, ground.source, ground.target, lambda line: None)
+    assert Studies.open(ground.target.storage, SWEEP).note(ARMS[0], "changed")
+
+
 def test_not_while_a_worker_holds_a_trial(ground: Ground) -> None:
     studies = Studies.open(ground.source.storage, SWEEP)
     (work,) = studies.pop(ARMS[1], Phase.SEARCH, process_name(), 60.0, 1)
@@ -182,7 +214,7 @@ def test_another_sweep_of_that_name_is_left_alone(ground: Ground) -> None:
     studies = Studies.open(ground.target.storage, SWEEP)
     with studies.take_seat(ARMS, whole=True) as seat:
         studies.enqueue(seat, ARMS[0], Phase.SEARCH, Slot(0, {"lr": 1.0}, 0, "model"))
-    with pytest.raises(UserError, match="there is another sweep moves"):
+    with pytest.raises(UserError, match="there is a sweep moves at"):
         move(SWEEP, ground.source, ground.target, lambda line: None)
     with pytest.raises(UserError, match="is there already"):
         move(SWEEP, ground.source, ground.source, lambda line: None)

@@ -12,7 +12,6 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-import optuna
 from optuna.storages import RDBStorage
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
@@ -30,7 +29,7 @@ from optsweep.launch.stop import StopRequest
 from optsweep.launch.work import POLL_SECONDS
 from optsweep.report.wording import plural
 from optsweep.search.helping import Help, notes
-from optsweep.search.storage import open_storage
+from optsweep.search.storage import storage_at
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
 from optsweep.tracking.outage import Outage, StoreFailureError, passes, patiently, storage_outage
@@ -61,8 +60,7 @@ def work_elsewhere(
     if workers is not None:
         whole("--workers", workers, most=MOST_WORKERS)
     _check_stores(storage, tracking_uri)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    held = open_storage(storage)
+    held = storage_at(storage)
     repeats_of(studies := Studies(held, sweep))
     store.check_sweep(tracking_uri, sweep)
     spool = Spool.of(tracking_uri, storage, sweep)
