@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +18,12 @@ from optsweep.config.door import arm_of
 from optsweep.errors import UserError
 from optsweep.launch.builds import Builds
 from optsweep.launch.continuity import IDENTITY
-from optsweep.launch.elsewhere import work_elsewhere
+from optsweep.launch.elsewhere import Helper, work_elsewhere
 from optsweep.launch.inquiries import Workbench
 from optsweep.launch.job import Job
+from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.posted import JOB, Posted, ToCompare, post, taken_down
-from optsweep.launch.status import PLANNED, status_of
+from optsweep.launch.status import FINISHED, PLANNED, status_of
 from optsweep.search.helping import Help, notes
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot
@@ -27,7 +31,7 @@ from optsweep.search.storage import check_names, open_storage
 from optsweep.search.studies import Studies
 from optsweep.tracking import courier
 from optsweep.tracking.courier import Courier
-from optsweep.tracking.outage import StoreFailureError
+from optsweep.tracking.outage import StoreFailureError, storage_outage
 from optsweep.tracking.spool import Spool
 from optsweep.train.trial import Phase
 from spooling import FakeStore, finish, one, use, write
@@ -92,6 +96,68 @@ def test_who_helps_is_seen_and_what_a_worker_has_is_found(arm: Arm, url: str) ->
             assert found.planner() is not None
         assert not any("optsweep work" in line for line in status_of(url, arm.sweep).lines())
     assert Help(held.engine, arm.sweep, 1).planner() is None
+
+
+class _Pool(LocalPool):
+    """One that only notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.assigned: list[list[str]] = []
+
+    def ask(self, request: Any, tell: Any = None) -> Any:
+        return [""] * len(request.posted)
+
+    def assign(self, jobs: Sequence[Job]) -> None:
+        self.assigned.append([job.label for job in jobs])
+
+
+def _post(studies: Studies, arm: Arm, label: str) -> None:
+    """As a planner does, one arm after the other."""
+    post(studies, [Job(arm, label, "print", "run")])
+    studies.set_note(arm.name, IDENTITY, {"exact": {}, "approximate": {}})
+
+
+def test_what_is_posted_later_is_worked_too_and_the_same_again_disturbs_nobody(
+    arm: Arm, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = open_storage(url)
+    studies, other = Studies(held, arm.sweep), replace(arm, axes={"trainer.steps": "4"})
+    for each in (arm, other):
+        studies.set_note(each.name, PLANNED, [1, 1, 1])
+    _post(studies, arm, "first")
+    pool, compared, said = _Pool(), list[list[str]](), list[str]()
+
+    def beside(posted: Sequence[Posted]) -> list[str]:
+        compared.append([held.job.label for held in posted])
+        return [""] * len(posted)
+
+    def finish_all() -> None:
+        for each in (arm, other):
+            studies.set_note(each.name, FINISHED, [1, 1, 1])
+
+    steps = iter([lambda: _post(studies, other, "second"), lambda: seats.enter_context(_seat()), finish_all])
+
+    def _seat() -> AbstractContextManager[object]:
+        seats.close()  # the sweep's own command ends, and is given again
+        return studies.take_seat([arm.name], whole=True)
+
+    monkeypatch.setattr(Helper, "_watch", lambda self, stop, until: next(steps)())
+    with ExitStack() as seats, Help(held.engine, arm.sweep, 1) as help_:
+        seats.enter_context(studies.take_seat([arm.name], whole=True))
+        helper = Helper(held, studies, pool, help_, storage_outage(url), said.append, beside)
+        noted = (JOB, IDENTITY)
+        helper.run(
+            lambda: taken_down(
+                {name: of for name, of in notes(held.engine, arm.sweep, noted).items() if set(noted) <= of.keys()},
+                url,
+                "http://host:1",
+            ),
+            60.0,
+        )
+    assert pool.assigned == [["first"], ["first", "second"]]
+    assert compared == [["second"]]
+    assert said[-1] == "sweep far is done"
 
 
 def test_stores_and_sweeps_that_are_not_there_are_refused(

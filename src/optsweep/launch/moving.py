@@ -113,8 +113,7 @@ def move(sweep: str, source: BothStores, target: BothStores, say: Say) -> None:
 def _check_nobody_trains(studies: Studies, sweep: str) -> None:
     """Raise UserError while workers hold trials; leases that have run out, and those of the dead, are nobody's."""
     for sign in studies.signs_of_life(LEASE_SECONDS):
-        holds = sign.trials is not None and sign.alive is not False and sign.seconds < LEASE_SECONDS
-        if holds or sign.helpers:
+        if sign.at_work and (sign.trials is not None or sign.helpers):
             raise UserError(f"sweep.name={sweep}: {sign.process} trains for this sweep; stop it, or wait for it")
 
 

@@ -41,7 +41,7 @@ from optsweep.launch.reconcile import Found, reconcile
 from optsweep.launch.settled import may_be_finished, trials_digest
 from optsweep.launch.standing import search_plan
 from optsweep.launch.stated import results_digest
-from optsweep.launch.status import PLANNED, first_failure
+from optsweep.launch.status import FINISHED, PLANNED, first_failure
 from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
 from optsweep.launch.together import check_together, notes, without_looks
 from optsweep.launch.work import work
@@ -161,7 +161,7 @@ def _prepare(arms: Sequence[Arm], workers: int | None, pool: Pool | None, alone:
     for text in remember(memory, arms, known, labels):
         observe(Note(text))
     prepared = _Prepared(arms, known, labels, baseline, count, devices, pool, asker, studies)
-    if pool is not None and any(studies.note(arm.name, "finished") != prepared.size for arm in arms):
+    if pool is not None and any(studies.note(arm.name, FINISHED) != prepared.size for arm in arms):
         pool.start()
     return prepared
 
@@ -279,7 +279,7 @@ def _train(prepared: _Prepared, opened: _Opened, begin: float, command: str, obs
 
 def _note_finished(prepared: _Prepared) -> None:
     for arm in prepared.arms:
-        prepared.studies.set_note(arm.name, "finished", prepared.size)
+        prepared.studies.set_note(arm.name, FINISHED, prepared.size)
 
 
 def _note_session(prepared: _Prepared, opened: _Opened, begin: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -63,8 +62,11 @@ def open_storage(url: str) -> RDBStorage:
         write_ahead(address.file)
         return _storage(url)
     for _ in range(TRIES_TO_CREATE):
-        with suppress(DBAPIError):
+        try:
             return _storage(url)
+        except DBAPIError as error:
+            if error.statement is None:  # it wasn't reached, or lets nobody in: each try may take minutes
+                raise
     return _storage(url)
 
 
