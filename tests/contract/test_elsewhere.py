@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from optsweep.address import STORAGE_KEY, read_address, without_driver
+from optsweep.address import STORAGE_KEY, TRACKING_KEY, check_apart, read_address, without_driver
 from optsweep.build.fingerprint import Identity
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
@@ -210,6 +210,18 @@ def test_names_that_a_server_would_not_take_are_refused_beforehand() -> None:
     with pytest.raises(UserError, match=r"tracking\.storage: .*host/db takes names of 500 characters.*has 601") as said:
         check_names(server, "s", ["a", "b" * 600])
     assert "hunter2" not in str(said.value)
+
+
+def test_one_database_for_both_stores_is_refused() -> None:
+    runs = read_address(TRACKING_KEY, "postgresql+psycopg://ann:hunter2@host/db")
+    check_apart(read_address(STORAGE_KEY, "postgresql+psycopg://ann:hunter2@host/studies"), runs)
+    same = read_address(STORAGE_KEY, "postgresql://ann:hunter2@host/db")
+    with pytest.raises(UserError, match=r"tracking\.storage: .*@host/db is tracking\.uri as well") as said:
+        check_apart(same, runs)
+    assert "hunter2" not in str(said.value)
+    file = "sqlite:///mlruns/../both.db"
+    with pytest.raises(UserError, match="a database of its own"):
+        check_apart(read_address(STORAGE_KEY, file), read_address(TRACKING_KEY, "sqlite:///both.db"))
 
 
 def test_a_server_s_driver_is_named_where_the_address_leaves_it_open() -> None:

@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from optuna.storages import RDBStorage
 
-from optsweep.address import LOCAL_TRACKING, STORAGE_KEY, TRACKING_KEY, Address, read_address
+from optsweep.address import LOCAL_TRACKING, STORAGE_KEY, TRACKING_KEY, Address, check_apart, read_address
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, without_secrets
 from optsweep.launch.leases import LEASE_SECONDS
@@ -58,6 +57,7 @@ class BothStores:
 
     def check(self, *, there: bool) -> None:
         """Raise UserError for stores that can't be used, or that should be there and are not."""
+        check_apart(*self.addresses)
         for address in self.addresses:
             store.check_usable(address)
             if there and not address.is_there:
@@ -66,11 +66,7 @@ class BothStores:
     def is_same(self, other: BothStores) -> bool:
         """Whether one of them is the other's too."""
         pairs = zip(self.addresses, other.addresses, strict=True)
-        return any(_place(one) == _place(another) for one, another in pairs)
-
-
-def _place(address: Address) -> Path | str:
-    return address.text if address.file is None else address.file.resolve()
+        return any(one.place == another.place for one, another in pairs)
 
 
 def move(sweep: str, source: BothStores, target: BothStores, say: Say) -> None:

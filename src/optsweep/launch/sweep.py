@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
+from optsweep.address import STORAGE_KEY, TRACKING_KEY, check_apart, read_address
 from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
 from optsweep.errors import UserError
@@ -176,7 +176,9 @@ def _stores(arms: Sequence[Arm], known: Sequence[Description], observe: Observer
     tracking, storage = arms[0].tracking_uri, arms[0].storage
     runs = read_address(TRACKING_KEY, tracking)
     check_names(storage, arms[0].sweep, [arm.name for arm in arms])
-    store.check_usable(read_address(STORAGE_KEY, storage))
+    studies_at = read_address(STORAGE_KEY, storage)
+    check_apart(studies_at, runs)
+    store.check_usable(studies_at)
     store.check_usable(runs)
     if runs.is_there:
         _check_tracking(tracking, observe)  # waits for another process that makes its tables
