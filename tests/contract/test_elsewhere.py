@@ -207,7 +207,7 @@ def test_names_that_a_server_would_not_take_are_refused_beforehand() -> None:
     server = "postgresql+psycopg://ann:hunter2@host/db"
     check_names("sqlite:///x.db", "s", ["a" * 600])
     check_names(server, "s", ["a" * 400])
-    with pytest.raises(UserError, match=r"tracking\.storage: .*host/db takes names of 500 characters.*has 601") as said:
+    with pytest.raises(UserError, match=r"tracking\.storage: .*host/db takes names of 460 characters.*has 601") as said:
         check_names(server, "s", ["a", "b" * 600])
     assert "hunter2" not in str(said.value)
 

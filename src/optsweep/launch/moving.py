@@ -23,7 +23,7 @@ from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.launch.status import repeats_of
 from optsweep.report.wording import plural
 from optsweep.search.moving import DifferentError, copy_studies, rename_studies, studies_content
-from optsweep.search.storage import storage_at
+from optsweep.search.storage import check_names, storage_at
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
 from optsweep.tracking.moving import Experiment, bring_runs
@@ -78,6 +78,7 @@ def move(sweep: str, source: BothStores, target: BothStores, say: Say) -> None:
     held = storage_at(source.storage)
     studies = Studies(held, sweep)
     arms = list(repeats_of(studies))
+    check_names(target.storage, sweep, arms)
     _check_nobody_trains(studies, sweep)
     store.check(target.tracking_uri)
     made = storage_at(target.storage)

@@ -26,8 +26,9 @@ SERVER_OPTIONS: dict[str, Any] = {"pool_size": 1, "max_overflow": 3, "pool_pre_p
 as after a restart of the server, is found so before it is used."""
 
 
-MOST_IN_NAME = 500
-"""Characters of a sweep's and an arm's name together: a server's columns have 512, and what they are of follows."""
+MOST_IN_NAME = 460
+"""Characters of a sweep's and an arm's name together: a server's columns have 512, and what they are of follows, and
+when the sweep was moved to somewhere else."""
 
 
 def check_names(url: str, sweep: str, arms: Iterable[str]) -> None:
