@@ -5,16 +5,20 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from sqlalchemy import update
 
 from optsweep.errors import UserError
 from optsweep.launch import moving
 from optsweep.launch.moving import BothStores, move, moved_command
 from optsweep.launch.status import status_of
 from optsweep.search.moving import studies_content
+from optsweep.search.ownership import SEATS
 from optsweep.search.process import process_name
+from optsweep.search.seats import SeatLostError
 from optsweep.search.slots import Slot
 from optsweep.search.storage import open_storage
 from optsweep.search.studies import Studies
@@ -198,6 +202,24 @@ def test_what_somebody_changes_meanwhile_is_not_set_aside(ground: Ground, monkey
     assert _content(ground.target) == {}
     move(SWEEP, ground.source, ground.target, lambda line: None)
     assert Studies.open(ground.target.storage, SWEEP).note(ARMS[0], "changed")
+
+
+def test_a_sweep_that_another_planner_has_by_now_is_not_set_aside(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies = Studies.open(ground.source.storage, SWEEP)
+    copy = moving.copy_studies
+
+    def copy_and_sleep(*given: Any) -> None:
+        copy(*given)
+        with studies.engine.begin() as connection:
+            connection.execute(update(SEATS).values(token="another's", holder=process_name()))
+
+    monkeypatch.setattr(moving, "copy_studies", copy_and_sleep)
+    with pytest.raises(SeatLostError):
+        move(SWEEP, ground.source, ground.target, lambda line: None)
+    assert _runs(ground.source.tracking_uri)
+    assert status_of(ground.source.storage, SWEEP).done == 2
 
 
 def test_not_while_a_worker_holds_a_trial(ground: Ground) -> None:

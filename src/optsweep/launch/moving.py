@@ -82,9 +82,8 @@ def move(sweep: str, source: BothStores, target: BothStores, say: Say) -> None:
     _check_nobody_trains(studies, sweep)
     store.check(target.tracking_uri)
     made = storage_at(target.storage)
-    with ExitStack() as seats:
-        seats.enter_context(studies.take_seat(arms, whole=True))
-        seats.enter_context(Studies(made, sweep).take_seat(arms, whole=True))
+    with ExitStack() as until_the_end:
+        seats = [until_the_end.enter_context(of.take_seat(arms, whole=True)) for of in (studies, Studies(made, sweep))]
         _check_nobody_trains(studies, sweep)  # since then: workers from elsewhere take no seat
         deliver(Spool.of(source.tracking_uri, source.storage, sweep))
         content = studies_content(held.engine, sweep)
@@ -97,6 +96,8 @@ def move(sweep: str, source: BothStores, target: BothStores, say: Say) -> None:
         experiment = _bring_runs(sweep, source, target, copied=bool(before))
         if not before:
             _copy_studies(held, made, sweep, content)
+        for seat in seats:
+            seat.check()  # whoever has it by now, as after the machine slept, plans what would be set aside
         aside = f"{sweep} (moved {datetime.now():%Y-%m-%d %H.%M.%S})"
         if experiment is not None:
             experiment.retire(aside)
