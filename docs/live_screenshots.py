@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from gallery import small_png
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
@@ -133,7 +134,8 @@ def _kill_a_worker(folder: Path, driver: WebDriver) -> None:
 def _shoot(driver: WebDriver, path: Path, width: int) -> None:
     driver.execute_script("scrollTo(0, 0)")
     time.sleep(1)
-    driver.save_screenshot(str(path))
+    png: bytes = driver.get_screenshot_as_png()
+    path.write_bytes(small_png(png))
     print(path)
 
 
