@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, read_address
-from optsweep.errors import UserError, first_line, without_secrets
+from optsweep.errors import first_line, without_secrets
 from optsweep.launch.live import Looker, Snapshot, State
 from optsweep.launch.live_report import Findings, LiveFinding, Pace, nothing_yet
+from optsweep.launch.status import check_there
 from optsweep.search.observing import Onlooker
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
@@ -47,8 +48,7 @@ class Watching:
         """Raises UserError for a store or a sweep that isn't there."""
         self.sweep, self.tracking_uri = sweep, tracking_uri
         self._storage, self._tracking = read_address(STORAGE_KEY, storage), read_address(TRACKING_KEY, tracking_uri)
-        if (file := self._storage.file) is not None and not file.is_file():
-            raise UserError(f"--storage: there is no store at {file}; run a sweep first, or name another one")
+        check_there(storage)
         self._studies = Studies.open(storage, sweep)
         self._observer, self._looker = Onlooker(self._studies.engine, sweep), Looker(sweep)
         first = self._looker.snapshot(self._observer.look())
