@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,14 +136,15 @@ def test_what_is_posted_later_is_worked_too_and_the_same_again_disturbs_nobody(
         for each in (arm, other):
             studies.set_note(each.name, FINISHED, [1, 1, 1])
 
-    steps = iter([lambda: _post(studies, other, "second"), lambda: seats.enter_context(_seat()), finish_all])
+    seats = ExitStack()
 
-    def _seat() -> AbstractContextManager[object]:
-        seats.close()  # the sweep's own command ends, and is given again
-        return studies.take_seat([arm.name], whole=True)
+    def command_again() -> None:
+        seats.close()
+        seats.enter_context(studies.take_seat([arm.name], whole=True))
 
+    steps: Iterator[Callable[[], None]] = iter([lambda: _post(studies, other, "second"), command_again, finish_all])
     monkeypatch.setattr(Helper, "_watch", lambda self, stop, until: next(steps)())
-    with ExitStack() as seats, Help(held.engine, arm.sweep, 1) as help_:
+    with seats, Help(held.engine, arm.sweep, 1) as help_:
         seats.enter_context(studies.take_seat([arm.name], whole=True))
         helper = Helper(held, studies, pool, help_, storage_outage(url), said.append, beside)
         noted = (JOB, IDENTITY)
