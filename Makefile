@@ -30,7 +30,7 @@ help: ## list the targets
 sweep: .venv/ready ## run a sweep and write its report: make sweep [SWEEP=name] [ARGS="key=value …"]
 	@$(BIN)/optsweep -cn $(SWEEP) $(ARGS)
 
-test: .venv/ready check ## lint, types and the whole test suite
+test: .venv/ready check ## lint, types and the tests, without those of a browser and of servers
 	@$(BIN)/pytest -n 2 $(ARGS)
 
 test-browser: .venv/ready ## the report's page and MLflow's in a headless Chromium, Debian's chromium and chromium-driver

@@ -27,7 +27,7 @@ else are keys of a sweep, which [Hydra](https://hydra.cc/docs/intro/) composes: 
 | code | what it says |
 | ---: | --- |
 | 0 | done: of a sweep, its report is there, complete and of these results |
-| 1 | it ran: every trial of the sweep crashed, `check` found what would fail, or `verify` trials that differ |
+| 1 | it ran: every trial of the sweep crashed, `check` or `doctor` found a fault, or `verify` trials that differ |
 | 2 | a mistake in what was given, or a failure from outside (a store that is away, a full disk), in a line on stderr |
 | 130 | ended by Ctrl-C; the same command goes on |
 

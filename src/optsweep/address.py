@@ -62,6 +62,11 @@ class Address:
         """Whether opening it makes nothing new, as far as that can be seen from here."""
         return self.file is None or (self.file.is_file() and self.file.stat().st_size > 0)
 
+    @property
+    def place(self) -> Path | str:
+        """Equal for addresses of the same store."""
+        return self.text if self.file is None else self.file.resolve()
+
     def at(self, file: Path) -> Address:
         """That of another file, or of this one as it is seen from elsewhere."""
         from sqlalchemy.engine import make_url
@@ -119,6 +124,12 @@ def read_address(key: str, text: str) -> Address:
     if scheme in ("http", "https"):
         return _server(key, text)
     return _database(key, text, scheme)
+
+
+def check_apart(storage: Address, runs: Address) -> None:
+    """Raise UserError where both stores would be one: MLflow and Optuna note their versions in tables of one name."""
+    if storage.place == runs.place:
+        raise UserError(f"{storage.key}: {storage.shown} is {runs.key} as well; give each a database of its own")
 
 
 def tracking_address() -> str:

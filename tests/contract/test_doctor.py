@@ -75,6 +75,15 @@ def test_versions_of_stores_are_said_and_held_against_what_is_installed(tmp_path
         store.check(f"sqlite:///{tmp_path}/copy.db")
 
 
+def test_a_database_that_nobody_has_used_yet_is_no_failure(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "new.db") as connection:
+        connection.execute("CREATE TABLE somebody (number INTEGER)")
+    connection.close()
+    for found in (examine_tracking(f"sqlite:///{tmp_path}/new.db"), examine_storage(f"sqlite:///{tmp_path}/new.db")):
+        assert found.health is Health.OK
+        assert found.found.endswith("no tables yet, the first sweep makes them")
+
+
 def test_a_port_that_is_taken_is_no_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         found = doctor.examine_port(held.getsockname()[1])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from optsweep.address import STORAGE_KEY, read_address, without_driver
+from optsweep.address import STORAGE_KEY, TRACKING_KEY, check_apart, read_address, without_driver
 from optsweep.build.fingerprint import Identity
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
@@ -15,11 +18,12 @@ from optsweep.config.door import arm_of
 from optsweep.errors import UserError
 from optsweep.launch.builds import Builds
 from optsweep.launch.continuity import IDENTITY
-from optsweep.launch.elsewhere import work_elsewhere
+from optsweep.launch.elsewhere import Helper, work_elsewhere
 from optsweep.launch.inquiries import Workbench
 from optsweep.launch.job import Job
+from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.posted import JOB, Posted, ToCompare, post, taken_down
-from optsweep.launch.status import PLANNED, status_of
+from optsweep.launch.status import FINISHED, PLANNED, status_of
 from optsweep.search.helping import Help, notes
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot
@@ -27,7 +31,7 @@ from optsweep.search.storage import check_names, open_storage
 from optsweep.search.studies import Studies
 from optsweep.tracking import courier
 from optsweep.tracking.courier import Courier
-from optsweep.tracking.outage import StoreFailureError
+from optsweep.tracking.outage import StoreFailureError, storage_outage
 from optsweep.tracking.spool import Spool
 from optsweep.train.trial import Phase
 from spooling import FakeStore, finish, one, use, write
@@ -94,6 +98,69 @@ def test_who_helps_is_seen_and_what_a_worker_has_is_found(arm: Arm, url: str) ->
     assert Help(held.engine, arm.sweep, 1).planner() is None
 
 
+class _Pool(LocalPool):
+    """One that only notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.assigned: list[list[str]] = []
+
+    def ask(self, request: Any, tell: Any = None) -> Any:
+        return [""] * len(request.posted)
+
+    def assign(self, jobs: Sequence[Job]) -> None:
+        self.assigned.append([job.label for job in jobs])
+
+
+def _post(studies: Studies, arm: Arm, label: str) -> None:
+    """As a planner does, one arm after the other."""
+    post(studies, [Job(arm, label, "print", "run")])
+    studies.set_note(arm.name, IDENTITY, {"exact": {}, "approximate": {}})
+
+
+def test_what_is_posted_later_is_worked_too_and_the_same_again_disturbs_nobody(
+    arm: Arm, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = open_storage(url)
+    studies, other = Studies(held, arm.sweep), replace(arm, axes={"trainer.steps": "4"})
+    for each in (arm, other):
+        studies.set_note(each.name, PLANNED, [1, 1, 1])
+    _post(studies, arm, "first")
+    pool, compared, said = _Pool(), list[list[str]](), list[str]()
+
+    def beside(posted: Sequence[Posted]) -> list[str]:
+        compared.append([held.job.label for held in posted])
+        return [""] * len(posted)
+
+    def finish_all() -> None:
+        for each in (arm, other):
+            studies.set_note(each.name, FINISHED, [1, 1, 1])
+
+    seats = ExitStack()
+
+    def command_again() -> None:
+        seats.close()
+        seats.enter_context(studies.take_seat([arm.name], whole=True))
+
+    steps: Iterator[Callable[[], None]] = iter([lambda: _post(studies, other, "second"), command_again, finish_all])
+    monkeypatch.setattr(Helper, "_watch", lambda self, stop, until: next(steps)())
+    with seats, Help(held.engine, arm.sweep, 1) as help_:
+        seats.enter_context(studies.take_seat([arm.name], whole=True))
+        helper = Helper(held, studies, pool, help_, storage_outage(url), said.append, beside)
+        noted = (JOB, IDENTITY)
+        helper.run(
+            lambda: taken_down(
+                {name: of for name, of in notes(held.engine, arm.sweep, noted).items() if set(noted) <= of.keys()},
+                url,
+                "http://host:1",
+            ),
+            60.0,
+        )
+    assert pool.assigned == [["first"], ["first", "second"]]
+    assert compared == [["second"]]
+    assert said[-1] == "sweep far is done"
+
+
 def test_stores_and_sweeps_that_are_not_there_are_refused(
     arm: Arm, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,9 +208,21 @@ def test_names_that_a_server_would_not_take_are_refused_beforehand() -> None:
     server = "postgresql+psycopg://ann:hunter2@host/db"
     check_names("sqlite:///x.db", "s", ["a" * 600])
     check_names(server, "s", ["a" * 400])
-    with pytest.raises(UserError, match=r"tracking\.storage: .*host/db takes names of 500 characters.*has 601") as said:
+    with pytest.raises(UserError, match=r"tracking\.storage: .*host/db takes names of 460 characters.*has 601") as said:
         check_names(server, "s", ["a", "b" * 600])
     assert "hunter2" not in str(said.value)
+
+
+def test_one_database_for_both_stores_is_refused() -> None:
+    runs = read_address(TRACKING_KEY, "postgresql+psycopg://ann:hunter2@host/db")
+    check_apart(read_address(STORAGE_KEY, "postgresql+psycopg://ann:hunter2@host/studies"), runs)
+    same = read_address(STORAGE_KEY, "postgresql://ann:hunter2@host/db")
+    with pytest.raises(UserError, match=r"tracking\.storage: .*@host/db is tracking\.uri as well") as said:
+        check_apart(same, runs)
+    assert "hunter2" not in str(said.value)
+    file = "sqlite:///mlruns/../both.db"
+    with pytest.raises(UserError, match="a database of its own"):
+        check_apart(read_address(STORAGE_KEY, file), read_address(TRACKING_KEY, "sqlite:///both.db"))
 
 
 def test_a_server_s_driver_is_named_where_the_address_leaves_it_open() -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from sqlalchemy import update
 
 from optsweep.errors import UserError
 from optsweep.launch import moving
 from optsweep.launch.moving import BothStores, move, moved_command
 from optsweep.launch.status import status_of
 from optsweep.search.moving import studies_content
+from optsweep.search.ownership import SEATS
 from optsweep.search.process import process_name
+from optsweep.search.seats import SeatLostError
 from optsweep.search.slots import Slot
 from optsweep.search.storage import open_storage
 from optsweep.search.studies import Studies
@@ -168,6 +172,56 @@ def test_who_is_killed_over_it_goes_on(cut: str, ground: Ground, monkeypatch: py
     assert len(whole_runs(MlflowClient(ground.target.tracking_uri), experiment.experiment_id)) == 5, "none twice"
 
 
+def _killed(*given: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_who_is_killed_over_moving_it_on_goes_on(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = _runs(ground.source.tracking_uri)
+    move(SWEEP, ground.source, ground.target, lambda line: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(moving.Experiment, "retire", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            move(SWEEP, ground.target, ground.source, lambda line: None)
+    move(SWEEP, ground.target, ground.source, lambda line: None)
+    assert _runs(ground.source.tracking_uri) == runs
+
+
+def test_what_somebody_changes_meanwhile_is_not_set_aside(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies = Studies.open(ground.source.storage, SWEEP)
+    bring = moving.bring_runs
+
+    def bring_and_change(source: moving.Experiment, target: moving.Experiment) -> str:
+        studies.set_note(ARMS[0], "changed", True)
+        return bring(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "bring_runs", bring_and_change)
+        with pytest.raises(UserError, match="differ there; nothing is set aside"):
+            move(SWEEP, ground.source, ground.target, lambda line: None)
+    assert _content(ground.target) == {}
+    move(SWEEP, ground.source, ground.target, lambda line: None)
+    assert Studies.open(ground.target.storage, SWEEP).note(ARMS[0], "changed")
+
+
+def test_a_sweep_that_another_planner_has_by_now_is_not_set_aside(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies = Studies.open(ground.source.storage, SWEEP)
+    copy = moving.copy_studies
+
+    def copy_and_sleep(*given: Any) -> None:
+        copy(*given)
+        with studies.engine.begin() as connection:
+            connection.execute(update(SEATS).values(token="another's", holder=process_name()))
+
+    monkeypatch.setattr(moving, "copy_studies", copy_and_sleep)
+    with pytest.raises(SeatLostError):
+        move(SWEEP, ground.source, ground.target, lambda line: None)
+    assert _runs(ground.source.tracking_uri)
+    assert status_of(ground.source.storage, SWEEP).done == 2
+
+
 def test_not_while_a_worker_holds_a_trial(ground: Ground) -> None:
     studies = Studies.open(ground.source.storage, SWEEP)
     (work,) = studies.pop(ARMS[1], Phase.SEARCH, process_name(), 60.0, 1)
@@ -182,11 +236,22 @@ def test_another_sweep_of_that_name_is_left_alone(ground: Ground) -> None:
     studies = Studies.open(ground.target.storage, SWEEP)
     with studies.take_seat(ARMS, whole=True) as seat:
         studies.enqueue(seat, ARMS[0], Phase.SEARCH, Slot(0, {"lr": 1.0}, 0, "model"))
-    with pytest.raises(UserError, match="there is another sweep moves"):
+    with pytest.raises(UserError, match="there is a sweep moves at"):
         move(SWEEP, ground.source, ground.target, lambda line: None)
     with pytest.raises(UserError, match="is there already"):
         move(SWEEP, ground.source, ground.source, lambda line: None)
     assert _runs(ground.source.tracking_uri)
+
+
+def test_a_sweep_whose_name_differs_in_a_capital_stays(ground: Ground) -> None:
+    other = Studies.open(ground.source.storage, SWEEP.capitalize())
+    with other.take_seat(ARMS, whole=True) as seat:
+        other.enqueue(seat, ARMS[0], Phase.SEARCH, Slot(0, {"lr": 1.0}, 0, "model"))
+    before = studies_content(other.engine, other.sweep)
+    assert list(before) == [f"Moves | {ARMS[0]} | search"]
+    move(SWEEP, ground.source, ground.target, lambda line: None)
+    assert studies_content(other.engine, other.sweep) == before
+    assert not studies_content(open_storage(ground.target.storage).engine, other.sweep)
 
 
 def test_a_command_names_its_stores_anew_and_no_password() -> None:

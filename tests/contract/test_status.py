@@ -13,7 +13,8 @@ from rich.console import Console
 
 from optsweep.cli.doorman import run
 from optsweep.launch.leases import LEASE_SECONDS
-from optsweep.launch.status import PLANNED, PhaseStatus, status_of, status_table
+from optsweep.launch.listing import listed_sweeps
+from optsweep.launch.status import FINISHED, PLANNED, PhaseStatus, forgive, status_of, status_table
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies
@@ -65,6 +66,37 @@ def test_of_a_sweep_that_nobody_runs_it_says_so(tmp_path: Path) -> None:
     studies.set_note(ARM, PLANNED, [3, "auto", 1])
     lines = list(status_of(url, "s").lines())
     assert lines == ["0 trials done; 0 s of training spent", "nobody is at work"]
+
+
+def test_who_is_on_another_host_is_at_work_until_its_lease_is_out(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    studies = Studies.open(url, "s")
+    studies.set_note(ARM, PLANNED, [2, 0, 1])
+    with studies.take_seat([ARM], whole=True) as seat:
+        studies.enqueue_all(seat, ARM, Phase.SEARCH, [Slot(n, {"lr": 0.1}, n, "model") for n in range(2)])
+
+    def state(lease: float) -> str:
+        (work,) = studies.pop(ARM, Phase.SEARCH, "b1946ac9/12/0", lease, 1)
+        (held,) = listed_sweeps(url, tmp_path)
+        studies.fail(work.claim, "gone", excused=True)
+        return held.state
+
+    assert [state(60.0), state(-1.0)] == ["running", "stopped"]
+
+
+def test_what_was_given_up_and_is_freed_is_finished_no_more(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    studies = Studies.open(url, "s")
+    with studies.take_seat([ARM], whole=True) as seat:
+        studies.enqueue(seat, ARM, Phase.SEARCH, Slot(0, {"lr": 0.1}, 0, "model"))
+    for key in (PLANNED, FINISHED):
+        studies.set_note(ARM, key, [1, 0, 1])
+    assert forgive(url, "s") == 0
+    assert studies.note(ARM, FINISHED) == [1, 0, 1]
+    (work,) = studies.pop(ARM, Phase.SEARCH, process_name(), 60.0, 1)
+    studies.fail(work.claim, "RuntimeError: no")
+    assert forgive(url, "s") == 1
+    assert Studies.open(url, "s").note(ARM, FINISHED) is None
 
 
 def test_status_for_machines(storage: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,8 @@ FOR_A_WHILE = {
 
 def binaries() -> Path | None:
     """The folder of PostgreSQL's programs; None where it isn't installed."""
-    found = [folder / "bin" for folder in sorted(_DEBIAN.glob("*"), key=lambda folder: int(folder.name))]
+    versions = [folder for folder in _DEBIAN.glob("*") if folder.name.isdigit()]
+    found = [folder / "bin" for folder in sorted(versions, key=lambda folder: int(folder.name))]
     if (on_path := shutil.which("pg_ctl")) is not None:
         found.append(Path(on_path).resolve().parent)
     return next((folder for folder in reversed(found) if (folder / "initdb").is_file()), None)
@@ -53,7 +54,7 @@ def _unprivileged() -> str | None:
     if os.getuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
-    return next(name for name in ("postgres", "nobody") if name in known)
+    return next((name for name in ("postgres", "nobody") if name in known), None)  # none: initdb says what it wants
 
 
 @dataclass

@@ -24,7 +24,8 @@ def work(arguments: Sequence[str]) -> None:
 
 def move(arguments: Sequence[str]) -> None:
     """Take a sweep to other stores."""
-    parser = Parser("optsweep move", description="Take a sweep that nobody works on to other stores, and go on there.")
+    does = "Take a sweep that nobody works on to other stores, where its command goes on."
+    parser = Parser("optsweep move", description=does)
     parser.add_argument("sweep", metavar="NAME")
     parser.add_argument("--storage", default=Arm.storage, help="where its studies are")
     parser.add_argument("--tracking-uri", default=tracking_address(), help="where its runs are")

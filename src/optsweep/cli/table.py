@@ -53,7 +53,7 @@ _ROWS = (
     Verb("ui", "[NAME] [--live|--optuna]", "its curves in MLflow; the report as it grows; its searches", "ui:ui", LOOK),
     Verb("report", "NAME … [--out DIR]", "writes the report again, of several sweeps together", "verbs:report", LOOK),
     Verb("work", "NAME", "further workers for a sweep, on any machine", "servers:work", MEND),
-    Verb("move", "NAME --to-storage …", "takes a sweep to other stores, and goes on there", "servers:move", MEND),
+    Verb("move", "NAME --to-storage …", "takes a sweep to other stores, where it goes on", "servers:move", MEND),
     Verb("judge", "RUNS.csv --arm … …", "a verdict over runs made elsewhere: CSV, W&B, MLflow", "runs:judge", MEND),
     Verb("verify", "RESULTS.json", "runs some of a report's trials again and compares", "runs:verify", MEND),
     Verb("retry", "NAME", "runs again what a sweep has given up", "verbs:retry", MEND),

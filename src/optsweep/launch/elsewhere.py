@@ -12,7 +12,6 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-import optuna
 from optuna.storages import RDBStorage
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
@@ -25,12 +24,12 @@ from optsweep.launch.inquiries import DiedError
 from optsweep.launch.job import Job
 from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.posted import JOB, Posted, ToCompare, taken_down
-from optsweep.launch.status import PLANNED, repeats_of
+from optsweep.launch.status import FINISHED, PLANNED, repeats_of
 from optsweep.launch.stop import StopRequest
 from optsweep.launch.work import POLL_SECONDS
 from optsweep.report.wording import plural
 from optsweep.search.helping import Help, notes
-from optsweep.search.storage import open_storage
+from optsweep.search.storage import storage_at
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
 from optsweep.tracking.outage import Outage, StoreFailureError, passes, patiently, storage_outage
@@ -43,11 +42,11 @@ WAIT_SECONDS = 600.0
 LOOK_SECONDS = 2.0
 """Between two looks whether the sweep is done, or planned by another process."""
 
-FINISHED = "finished"
-"""The note of what an arm had when it was done, as PLANNED is."""
-
 T = TypeVar("T")
 Say = Callable[[str], None]
+
+Compare = Callable[[Sequence[Posted]], Sequence[str]]
+"""What is another here than there, in words, by arm."""
 
 
 def work_elsewhere(
@@ -61,22 +60,21 @@ def work_elsewhere(
     if workers is not None:
         whole("--workers", workers, most=MOST_WORKERS)
     _check_stores(storage, tracking_uri)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    held = open_storage(storage)
+    held = storage_at(storage)
     repeats_of(studies := Studies(held, sweep))
     store.check_sweep(tracking_uri, sweep)
     spool = Spool.of(tracking_uri, storage, sweep)
     spool.make_home()
     outage = storage_outage(storage, spool.folder)
     posted = _posted(held, sweep, storage, tracking_uri)
+    threads = posted[0].job.arm.trainer.threads
     with ExitStack() as until_the_end:
-        pool = LocalPool(posted[0].job.arm.trainer.threads, meanwhile=store.preload, apart=True)
-        until_the_end.enter_context(pool)
+        pool = until_the_end.enter_context(LocalPool(threads, meanwhile=store.preload, apart=True))
         count, devices = deal(pool, posted[0].job.arm, workers)
         help_ = until_the_end.enter_context(Help(held.engine, sweep, count))
         pool.deal([devices[i % len(devices)] for i in range(count)])
-        helper = _Helper(held, studies, pool, help_, outage, say)
-        helper.run(posted, lambda: _posted(held, sweep, storage, tracking_uri), wait_seconds)
+        helper = Helper(held, studies, pool, help_, outage, say, partial(_compared_beside, threads, devices[0]))
+        helper.run(lambda: _posted(held, sweep, storage, tracking_uri), wait_seconds)
     with suppress(StoreFailureError):
         deliver(spool, lambda: True)  # what trials that were cut off have left
 
@@ -99,44 +97,89 @@ def _posted(held: RDBStorage, sweep: str, storage: str, tracking_uri: str) -> Se
     return taken_down(found, storage, tracking_uri)
 
 
-class _Helper:
-    """A pool of workers for a sweep, from the first look at it to the last."""
+def _compared_beside(threads: int, device: str, posted: Sequence[Posted]) -> Sequence[str]:
+    """What is another here, from a process of its own: a worker answers between trials only, which may take hours."""
+    with LocalPool(threads) as beside:
+        beside.deal([device])
+        return beside.ask(ToCompare(posted))
+
+
+class Helper:
+    """A pool of workers for a sweep, from the first look at it to the last. `beside` compares while they train."""
 
     def __init__(
-        self, held: RDBStorage, studies: Studies, pool: LocalPool, help_: Help, outage: Outage, say: Say
+        self,
+        held: RDBStorage,
+        studies: Studies,
+        pool: LocalPool,
+        help_: Help,
+        outage: Outage,
+        say: Say,
+        beside: Compare,
     ) -> None:
         self._held, self._studies, self._pool, self._help = held, studies, pool, help_
-        self._outage, self._say = outage, say
+        self._outage, self._say, self._beside = outage, say, beside
+        self._posted: Sequence[Posted] = ()  # what was looked at
+        self._jobs: Sequence[Job] = ()  # those of it that are worked
 
-    def run(self, posted: Sequence[Posted], anew: Callable[[], Sequence[Posted]], wait_seconds: float) -> None:
+    def run(self, anew: Callable[[], Sequence[Posted]], wait_seconds: float) -> None:
         """Work until the sweep is done. Raises UserError and KeyboardInterrupt as `work_elsewhere` has it."""
         sweep = self._help.sweep
         with StopRequest(at_a_rung=False) as stop:
-            if self._done([held.job for held in posted]):
+            planner = self._help.planner()  # before what it posts: another one's is seen to be another's
+            self._posted = anew()
+            if self._done([held.job for held in self._posted]):
                 self._say(f"sweep {sweep} is done")
                 return
-            planner, seen = self._help.planner(), time.monotonic()
-            jobs = self._suitable(posted)
-            self._pool.assign(jobs)
-            self._say(f"sweep {sweep}: {plural(len(jobs), 'arm')}, {plural(self._help.workers, 'worker')} from here")
-            while not stop.asked and not self._safely(partial(self._done, jobs)):
-                now = self._safely(self._help.planner)
-                if now is not None and now != planner:  # which may have posted others
-                    planner, jobs = now, self._suitable(anew())
-                    self._pool.assign(jobs)
-                seen = time.monotonic() if now is not None else seen
-                if time.monotonic() - seen > wait_seconds:
-                    self._stop("its sweep has no planner")
-                    raise UserError(
-                        f"sweep.name={sweep}: nobody has planned this sweep for {wait_seconds:.0f} s, and it isn't "
-                        f"done; start its own command, and then this one"
-                    )
-                self._watch(stop, time.monotonic() + LOOK_SECONDS)
+            self._jobs = self._suitable(self._posted, lambda posted: self._pool.ask(ToCompare(posted)), [])
+            self._pool.assign(self._jobs)
+            self._say(
+                f"sweep {sweep}: {plural(len(self._jobs), 'arm')}, {plural(self._help.workers, 'worker')} from here"
+            )
+            try:
+                self._until_done(stop, planner, anew, wait_seconds)
+            except UserError:
+                self._stop("its helper has ended")
+                raise
             if stop.asked:
                 self._stop("interrupted by the user")
                 raise KeyboardInterrupt
             self._pool.dismiss()
         self._say(f"sweep {sweep} is done")
+
+    def _until_done(
+        self, stop: StopRequest, planner: float | None, anew: Callable[[], Sequence[Posted]], wait_seconds: float
+    ) -> None:
+        """Until then, or it is asked to stop. Raises UserError where nobody plans it, or all is another here by now."""
+        seen = time.monotonic()
+        while not stop.asked and not self._safely(lambda: self._done(self._jobs)):
+            now = self._safely(self._help.planner)
+            if now is not None:
+                seen = time.monotonic()
+                another = now != planner  # which may have posted others
+                if (another or self._safely(self._lacks)) and (found := self._safely(anew)) is not None:
+                    planner = now
+                    self._take(found)
+            if time.monotonic() - seen > wait_seconds:
+                raise UserError(
+                    f"sweep.name={self._help.sweep}: nobody has planned this sweep for {wait_seconds:.0f} s, and it "
+                    f"isn't done; start its own command, and then this one"
+                )
+            self._watch(stop, time.monotonic() + LOOK_SECONDS)
+
+    def _lacks(self) -> bool:
+        """Whether an arm is planned that wasn't there yet: they are posted one by one."""
+        planned = {arm for arm, of in notes(self._held.engine, self._help.sweep, (PLANNED,)).items() if of[PLANNED]}
+        return not planned <= {held.job.arm.name for held in self._posted}
+
+    def _take(self, found: Sequence[Posted]) -> None:
+        """Work what is posted now. A planner that goes on with the same arms changes nothing for the workers."""
+        fresh = [held for held in found if held not in self._posted]
+        if fresh:
+            kept = [held.job for held in found if held not in fresh and held.job in self._jobs]
+            self._jobs = self._suitable(fresh, self._beside, kept)
+            self._pool.assign(self._jobs)
+        self._posted = found
 
     def _watch(self, stop: StopRequest, until: float) -> None:
         """Wait, and free what a worker had that died."""
@@ -176,13 +219,13 @@ class _Helper:
         self._outage.worked()
         return found
 
-    def _suitable(self, posted: Sequence[Posted]) -> Sequence[Job]:
-        """The jobs that are here what they are there; what is not is said. Raises UserError if that is none."""
+    def _suitable(self, posted: Sequence[Posted], compare: Compare, kept: Sequence[Job]) -> Sequence[Job]:
+        """Those kept, and jobs that are here what they are there; what is not is said. Raises UserError if none is."""
         try:
-            found = self._pool.ask(ToCompare(posted))
+            found = compare(posted)
         except DiedError as error:
             raise UserError(f"building {error.at}: {error.how}") from None
-        suitable = [held.job for held, differs in zip(posted, found, strict=True) if not differs]
+        suitable = [*kept, *(held.job for held, differs in zip(posted, found, strict=True) if not differs)]
         declined = [f"{held.job.label}: {differs}" for held, differs in zip(posted, found, strict=True) if differs]
         if not suitable:
             raise UserError(f"sweep.name={self._help.sweep}: its arms are others here: {declined[0]}")

@@ -12,13 +12,10 @@ from sqlalchemy import Engine
 
 from optsweep.address import read_address
 from optsweep.launch.leases import LEASE_SECONDS
-from optsweep.launch.status import PLANNED
+from optsweep.launch.status import FINISHED, PLANNED
 from optsweep.search.overview import StoredSweep, stored_sweeps
 from optsweep.search.signs import signs_of_life
 from optsweep.search.storage import storage_at
-
-FINISHED = "finished"
-"""The note of a finished arm: what it was planned to have."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,8 @@ def listed_sweeps(storage: str, reports: Path) -> list[ListedSweep]:
 
 def _listed(engine: Engine, held: StoredSweep, reports: Path) -> ListedSweep:
     planned, finished = held.noted(PLANNED), held.noted(FINISHED)
-    running = any(sign.alive is not False for sign in signs_of_life(engine, held.name, LEASE_SECONDS))
-    state = "running" if running else FINISHED if None not in planned and planned == finished else "stopped"
+    running = any(sign.at_work for sign in signs_of_life(engine, held.name, LEASE_SECONDS))
+    state = "running" if running else "finished" if None not in planned and planned == finished else "stopped"
     verdict = short_verdict(reports / held.name / "results.json")
     return ListedSweep(held.name, state, len(held.arms), held.done, _total(planned), held.last, verdict)
 

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
+from typing import Any
 
-import optuna
+from optuna.storages import RDBStorage
 
-from optsweep.address import LOCAL_TRACKING, STORAGE_KEY, TRACKING_KEY, Address, read_address
+from optsweep.address import LOCAL_TRACKING, STORAGE_KEY, TRACKING_KEY, Address, check_apart, read_address
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, without_secrets
 from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.launch.status import repeats_of
 from optsweep.report.wording import plural
-from optsweep.search.moving import copy_studies, rename_studies, studies_content
-from optsweep.search.storage import open_storage
+from optsweep.search.moving import DifferentError, copy_studies, rename_studies, studies_content
+from optsweep.search.storage import check_names, storage_at
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
 from optsweep.tracking.moving import Experiment, bring_runs
@@ -57,6 +57,7 @@ class BothStores:
 
     def check(self, *, there: bool) -> None:
         """Raise UserError for stores that can't be used, or that should be there and are not."""
+        check_apart(*self.addresses)
         for address in self.addresses:
             store.check_usable(address)
             if there and not address.is_there:
@@ -65,11 +66,7 @@ class BothStores:
     def is_same(self, other: BothStores) -> bool:
         """Whether one of them is the other's too."""
         pairs = zip(self.addresses, other.addresses, strict=True)
-        return any(_place(one) == _place(another) for one, another in pairs)
-
-
-def _place(address: Address) -> Path | str:
-    return address.text if address.file is None else address.file.resolve()
+        return any(one.place == another.place for one, another in pairs)
 
 
 def move(sweep: str, source: BothStores, target: BothStores, say: Say) -> None:
@@ -78,26 +75,29 @@ def move(sweep: str, source: BothStores, target: BothStores, say: Say) -> None:
         raise UserError(f"--to-storage, --to-tracking-uri: sweep {sweep} is there already; name other stores, both")
     source.check(there=True)
     target.check(there=False)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    held = open_storage(source.storage)
+    held = storage_at(source.storage)
     studies = Studies(held, sweep)
     arms = list(repeats_of(studies))
+    check_names(target.storage, sweep, arms)
     _check_nobody_trains(studies, sweep)
     store.check(target.tracking_uri)
-    made = open_storage(target.storage)
-    with ExitStack() as seats:
-        seats.enter_context(studies.take_seat(arms, whole=True))
-        seats.enter_context(Studies(made, sweep).take_seat(arms, whole=True))
+    made = storage_at(target.storage)
+    with ExitStack() as until_the_end:
+        seats = [until_the_end.enter_context(of.take_seat(arms, whole=True)) for of in (studies, Studies(made, sweep))]
+        _check_nobody_trains(studies, sweep)  # since then: workers from elsewhere take no seat
         deliver(Spool.of(source.tracking_uri, source.storage, sweep))
         content = studies_content(held.engine, sweep)
         before = studies_content(made.engine, sweep)
         if before and before != content:
-            raise UserError(f"--to-storage: there is another sweep {sweep} at {target.shown} already")
+            raise UserError(
+                f"--to-storage: there is a sweep {sweep} at {target.shown} already, and it isn't this one as it is "
+                f"now; name another store"
+            )
         experiment = _bring_runs(sweep, source, target, copied=bool(before))
         if not before:
-            copy_studies(held.engine, made.engine, sweep)
-            if studies_content(made.engine, sweep) != content:
-                raise UserError(f"--to-storage: the trials of sweep {sweep} differ there; nothing is set aside")
+            _copy_studies(held, made, sweep, content)
+        for seat in seats:
+            seat.check()  # whoever has it by now, as after the machine slept, plans what would be set aside
         aside = f"{sweep} (moved {datetime.now():%Y-%m-%d %H.%M.%S})"
         if experiment is not None:
             experiment.retire(aside)
@@ -111,9 +111,15 @@ def move(sweep: str, source: BothStores, target: BothStores, say: Say) -> None:
 def _check_nobody_trains(studies: Studies, sweep: str) -> None:
     """Raise UserError while workers hold trials; leases that have run out, and those of the dead, are nobody's."""
     for sign in studies.signs_of_life(LEASE_SECONDS):
-        holds = sign.trials is not None and sign.alive is not False and sign.seconds < LEASE_SECONDS
-        if holds or sign.helpers:
+        if sign.at_work and (sign.trials is not None or sign.helpers):
             raise UserError(f"sweep.name={sweep}: {sign.process} trains for this sweep; stop it, or wait for it")
+
+
+def _copy_studies(held: RDBStorage, made: RDBStorage, sweep: str, content: Mapping[str, Any]) -> None:
+    try:
+        copy_studies(held.engine, made.engine, sweep, content)
+    except DifferentError:
+        raise UserError(f"--to-storage: the trials of sweep {sweep} differ there; nothing is set aside") from None
 
 
 def _bring_runs(sweep: str, source: BothStores, target: BothStores, *, copied: bool) -> Experiment | None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from optsweep.launch.status import FINISHED
 from optsweep.search.seats import Seat
 from optsweep.search.studies import Known, Studies
 from optsweep.tracking import names
@@ -218,7 +219,7 @@ def _drop_notes(
     if not found:
         return
     for arm, repeat in dict.fromkeys((trial.arm, trial.repeat) for trial in trials):
-        for key in ("finished", "superseded"):
+        for key in (FINISHED, "superseded"):
             if studies.note(arm, key, repeat) is not None:
                 studies.set_note(arm, key, None, repeat)
     for run in runs:

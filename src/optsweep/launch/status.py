@@ -24,6 +24,9 @@ from optsweep.train.trial import Phase
 PLANNED = "planned"
 """The note of an arm's size: search trials, confirm seeds, repeats."""
 
+FINISHED = "finished"
+"""The note of what size an arm had when nothing was left to train."""
+
 
 MOST_NAMED = 8
 """Sweeps that a line names."""
@@ -278,7 +281,7 @@ def is_trained(storage: str, sweep: str, plan: SweepPlan) -> bool:
         return False
     studies = _existing(storage, sweep)
     size = [plan.search.trials, plan.confirm.seeds, plan.repeats]
-    return all(studies.note(title.name, "finished") == size for title in plan.arms)
+    return all(studies.note(title.name, FINISHED) == size for title in plan.arms)
 
 
 def forgive(storage: str, sweep: str) -> int:
@@ -289,7 +292,11 @@ def forgive(storage: str, sweep: str) -> int:
     studies = _existing(storage, sweep)
     repeats = repeats_of(studies)
     with studies.take_seat(list(repeats), whole=True) as seat:
-        return sum(studies.forgive(seat, arm, repeat) for arm, count in repeats.items() for repeat in range(count))
+        freed = {arm: sum(studies.forgive(seat, arm, n) for n in range(count)) for arm, count in repeats.items()}
+        for arm, count in freed.items():
+            if count:
+                studies.set_note(arm, FINISHED, None)
+    return sum(freed.values())
 
 
 def check_there(storage: str) -> None:

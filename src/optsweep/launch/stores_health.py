@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.request
 from typing import Any
 
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import create_engine, func, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, read_address
@@ -13,6 +13,9 @@ from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.launch.doctor import Diagnosis, Health
 from optsweep.search.overview import STUDIES
 from optsweep.tracking.store import SERVER_TIMEOUT, check_usable
+
+VERSION = "alembic_version"
+"""The table in which both MLflow and Optuna keep the version of theirs."""
 
 CURRENT, OLDER, NEWER = "as here", "older: the next sweep adds to it", "newer than what is installed here"
 
@@ -53,7 +56,10 @@ def _of_database(address: Address, head: str, known: list[str], whose: str, *, c
     engine = create_engine(address.text)
     try:
         with engine.connect() as connection:
-            found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            made = inspect(connection).has_table(VERSION)
+            found = connection.execute(text(f"SELECT version_num FROM {VERSION}")).scalar() if made else None
+            if found is None:
+                return Diagnosis(Health.OK, address.key, f"{address.shown}: no tables yet, the first sweep makes them")
             studies = connection.execute(select(func.count()).select_from(STUDIES)).scalar() if count else None
     except SQLAlchemyError as error:
         said = without_secrets(first_line(error.__cause__ or error))[:200]

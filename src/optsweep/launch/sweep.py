@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
+from optsweep.address import STORAGE_KEY, TRACKING_KEY, check_apart, read_address
 from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
 from optsweep.errors import UserError
@@ -41,7 +41,7 @@ from optsweep.launch.reconcile import Found, reconcile
 from optsweep.launch.settled import may_be_finished, trials_digest
 from optsweep.launch.standing import search_plan
 from optsweep.launch.stated import results_digest
-from optsweep.launch.status import PLANNED, first_failure
+from optsweep.launch.status import FINISHED, PLANNED, first_failure
 from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
 from optsweep.launch.together import check_together, notes, without_looks
 from optsweep.launch.work import work
@@ -161,7 +161,7 @@ def _prepare(arms: Sequence[Arm], workers: int | None, pool: Pool | None, alone:
     for text in remember(memory, arms, known, labels):
         observe(Note(text))
     prepared = _Prepared(arms, known, labels, baseline, count, devices, pool, asker, studies)
-    if pool is not None and any(studies.note(arm.name, "finished") != prepared.size for arm in arms):
+    if pool is not None and any(studies.note(arm.name, FINISHED) != prepared.size for arm in arms):
         pool.start()
     return prepared
 
@@ -176,7 +176,9 @@ def _stores(arms: Sequence[Arm], known: Sequence[Description], observe: Observer
     tracking, storage = arms[0].tracking_uri, arms[0].storage
     runs = read_address(TRACKING_KEY, tracking)
     check_names(storage, arms[0].sweep, [arm.name for arm in arms])
-    store.check_usable(read_address(STORAGE_KEY, storage))
+    studies_at = read_address(STORAGE_KEY, storage)
+    check_apart(studies_at, runs)
+    store.check_usable(studies_at)
     store.check_usable(runs)
     if runs.is_there:
         _check_tracking(tracking, observe)  # waits for another process that makes its tables
@@ -279,7 +281,7 @@ def _train(prepared: _Prepared, opened: _Opened, begin: float, command: str, obs
 
 def _note_finished(prepared: _Prepared) -> None:
     for arm in prepared.arms:
-        prepared.studies.set_note(arm.name, "finished", prepared.size)
+        prepared.studies.set_note(arm.name, FINISHED, prepared.size)
 
 
 def _note_session(prepared: _Prepared, opened: _Opened, begin: float) -> None:

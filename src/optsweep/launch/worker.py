@@ -121,7 +121,7 @@ class Worker:
         if not self.apart:
             return self.workers
         signs = self.waiting(lambda: self.studies.signs_of_life(LEASE_SECONDS))
-        return max(self.workers, sum(sign.trials is not None for sign in signs))
+        return max(self.workers, sum(sign.trials is not None and sign.at_work for sign in signs))
 
     def _pop(self, job: Job, phase: Phase, repeat: int, count: int, beside: Slot | None = None) -> list[Work]:
         """Trials of one program."""

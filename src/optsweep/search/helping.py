@@ -12,6 +12,7 @@ from sqlalchemy import Engine, and_, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from optsweep.search.heartbeat import Heartbeat
+from optsweep.search.overview import in_sweep
 from optsweep.search.ownership import HELPERS, LEASES, SEATS, Claim, clock
 from optsweep.search.process import process_name
 
@@ -66,7 +67,7 @@ class Help:
 def notes(engine: Engine, sweep: str, keys: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
     """What is noted of a sweep's arms under these keys, by arm, by one query; of further repeats nothing."""
     prefix = f"{sweep} | "
-    mine = and_(STUDIES.c.study_name.startswith(prefix, autoescape=True), NOTES.c.key.in_(list(keys)))
+    mine = and_(in_sweep(sweep), NOTES.c.key.in_(list(keys)))
     query = select(STUDIES.c.study_name, NOTES.c.key, NOTES.c.value_json).join(NOTES).where(mine)
     found: dict[str, dict[str, Any]] = {}
     with engine.connect() as connection:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, func, select
 
 from optsweep.errors import UserError
 from optsweep.search.latest import Latest, read_latest
+from optsweep.search.overview import in_sweep
 from optsweep.search.ownership import LEASES, SEATS, TRIALS, USER_ATTRIBUTES, VALUES, clock
 from optsweep.search.reading import MOST_NAMED
 from optsweep.search.studies import read_study_name
@@ -114,7 +115,7 @@ class Onlooker:
 
     def _studies(self) -> dict[int, tuple[str, Phase, int]]:
         """What the sweep's studies are of, by number."""
-        mine = STUDIES.c.study_name.startswith(f"{self._sweep} | ", autoescape=True)
+        mine = in_sweep(self._sweep)
         query = select(STUDIES.c.study_id, STUDIES.c.study_name).where(mine).order_by(STUDIES.c.study_id)
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()

@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel
 from optuna.trial import TrialState
-from sqlalchemy import Engine, func, select
+from sqlalchemy import ColumnElement, Engine, func, select
 
 from optsweep.search.ownership import TRIALS
 
@@ -31,6 +31,12 @@ class StoredSweep:
     def noted(self, key: str) -> list[Any]:
         """A note of every arm; None where there is none."""
         return [self.notes.get(arm, {}).get(key) for arm in self.arms]
+
+
+def in_sweep(sweep: str) -> ColumnElement[bool]:
+    """Whether a study is of this sweep. Not by LIKE, for which SQLite takes small and large letters as the same."""
+    prefix = f"{sweep} | "
+    return func.substr(STUDIES.c.study_name, 1, len(prefix)) == prefix
 
 
 def sweep_of(study: str) -> tuple[str, str, bool] | None:

@@ -8,6 +8,7 @@ from optuna.storages._rdb.models import StudyModel
 from sqlalchemy import Engine, func, select
 
 from optsweep.search.helping import HELP_SECONDS
+from optsweep.search.overview import in_sweep
 from optsweep.search.ownership import HELPERS, LEASES, SEATS, TRIALS, clock
 from optsweep.search.process import in_words, is_alive
 from optsweep.search.seats import SEAT_SECONDS
@@ -24,6 +25,12 @@ class Sign:
     seconds: float  # since it renewed its lease
     alive: bool | None  # None: it is on another host
     helpers: int = 0  # workers of a process that helps, as `optsweep work` does
+    expired: bool = False  # what it holds is free for others
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it lives; of another host's that is known by its lease only."""
+        return not self.expired if self.alive is None else self.alive
 
 
 def signs_of_life(engine: Engine, sweep: str, lease_seconds: float) -> list[Sign]:
@@ -38,21 +45,21 @@ def signs_of_life(engine: Engine, sweep: str, lease_seconds: float) -> list[Sign
     leases = (
         select(LEASES.c.worker, func.count(), func.max(LEASES.c.expires - now))
         .select_from(joined)
-        .where(STUDIES.c.study_name.startswith(f"{sweep} | ", autoescape=True), LEASES.c.worker.is_not(None))
+        .where(in_sweep(sweep), LEASES.c.worker.is_not(None))
         .group_by(LEASES.c.worker)
         .order_by(LEASES.c.worker)
     )
     helping = select(HELPERS.c.process, HELPERS.c.workers, HELPERS.c.expires - now).where(HELPERS.c.sweep == sweep)
     with engine.connect() as connection:
         helpers = connection.execute(helping.where(HELPERS.c.expires > now).order_by(HELPERS.c.process)).all()
-        planners = [(holder, None, SEAT_SECONDS - left) for holder, left in connection.execute(seats)]
-        workers = [(worker, count, lease_seconds - left) for worker, count, left in connection.execute(leases)]
+        planners = connection.execute(seats).all()
+        workers = connection.execute(leases).all()
 
-    def sign(name: str, trials: int | None, since: float, helpers: int = 0) -> Sign:
-        return Sign(in_words(name), trials, max(0.0, since), is_alive(name), helpers)
+    def sign(name: str, trials: int | None, left: float, lease: float, helpers: int = 0) -> Sign:
+        return Sign(in_words(name), trials, max(0.0, lease - left), is_alive(name), helpers, left < 0)
 
     return [
-        *(sign(*found) for found in planners),
-        *(sign(name, None, HELP_SECONDS - left, count) for name, count, left in helpers),
-        *(sign(*found) for found in workers),
+        *(sign(holder, None, left, SEAT_SECONDS) for holder, left in planners),
+        *(sign(name, None, left, HELP_SECONDS, count) for name, count, left in helpers),
+        *(sign(worker, count, left, lease_seconds) for worker, count, left in workers),
     ]

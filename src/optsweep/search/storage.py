@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -27,8 +26,9 @@ SERVER_OPTIONS: dict[str, Any] = {"pool_size": 1, "max_overflow": 3, "pool_pre_p
 as after a restart of the server, is found so before it is used."""
 
 
-MOST_IN_NAME = 500
-"""Characters of a sweep's and an arm's name together: a server's columns have 512, and what they are of follows."""
+MOST_IN_NAME = 460
+"""Characters of a sweep's and an arm's name together: a server's columns have 512, and what they are of follows, and
+when the sweep was moved to somewhere else."""
 
 
 def check_names(url: str, sweep: str, arms: Iterable[str]) -> None:
@@ -63,8 +63,11 @@ def open_storage(url: str) -> RDBStorage:
         write_ahead(address.file)
         return _storage(url)
     for _ in range(TRIES_TO_CREATE):
-        with suppress(DBAPIError):
+        try:
             return _storage(url)
+        except DBAPIError as error:
+            if error.statement is None:  # it wasn't reached, or lets nobody in: each try may take minutes
+                raise
     return _storage(url)
 
 

@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from optsweep.search.earlier import EarlierTrials, earlier_trials
 from optsweep.search.history import NO_HISTORY, History, read_history
+from optsweep.search.overview import in_sweep
 from optsweep.search.ownership import (
     TRIALS,
     USER_ATTRIBUTES,
@@ -209,7 +210,7 @@ class Studies:
         joined = TRIALS.join(STUDIES, STUDIES.c.study_id == TRIALS.c.study_id)
         for key, table in said.items():
             joined = joined.outerjoin(table, and_(table.c.trial_id == TRIALS.c.trial_id, table.c.key == key))
-        mine = STUDIES.c.study_name.startswith(f"{self.sweep} | ", autoescape=True)
+        mine = in_sweep(self.sweep)
         with self._engine.connect() as connection:
             rows = connection.execute(found.select_from(joined).where(mine).order_by(TRIALS.c.trial_id)).all()
         found_in = {name: read_study_name(self.sweep, name) for name in {name for name, *_ in rows}}
@@ -320,7 +321,7 @@ class Studies:
 
     def num_waiting(self) -> int:
         """How many trials of the sweep wait for a worker."""
-        mine = STUDIES.c.study_name.startswith(f"{self.sweep} | ", autoescape=True)
+        mine = in_sweep(self.sweep)
         joined = TRIALS.join(STUDIES, STUDIES.c.study_id == TRIALS.c.study_id)
         count = select(func.count()).select_from(joined).where(mine, TRIALS.c.state == TrialState.WAITING)
         with self._engine.connect() as connection:

@@ -126,7 +126,8 @@ class Experiment:
         for start in range(0, len(moving.points), METRICS_PER_CALL):
             some = moving.points[start : start + METRICS_PER_CALL]
             self._client.log_batch(run_id, metrics=[Metric(*point) for point in some])
-        tags = [RunTag(key, _renamed(text, ids)) for key, text in data.tags.items() if key != names.RUN_NAME]
+        not_here = (names.RUN_NAME, CAME_FROM)  # of a run that was moved before: where it came from then
+        tags = [RunTag(key, _renamed(text, ids)) for key, text in data.tags.items() if key not in not_here]
         for start in range(0, len(tags), PARAMS_PER_CALL):
             self._client.log_batch(run_id, tags=tags[start : start + PARAMS_PER_CALL])
         if moving.inputs:
