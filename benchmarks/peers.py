@@ -77,11 +77,9 @@ def _compare(device: torch.device, searches: tuple[Search, ...], rounds: int, ra
             found = {side: side(search) for side in (sides if round_ % 2 else reversed(sides))}
             pairs.append((found[_ours], found[_optuna]))
         ours, theirs = pairs[-1]
-        told = [
-            f"{what}: {side.trials} trials of {side.points:.0f} points" for what, side in (("ours", ours), ("", theirs))
-        ]
+        told = [f"{side.trials} trials of {side.points:.0f} points" for side in (ours, theirs)]
         yield _figure(
-            search, [(a.seconds, b.seconds) for a, b in pairs], told[0], f"plain Optuna × 2{told[1]}", search.target
+            search, [(a.seconds, b.seconds) for a, b in pairs], told[0], f"plain Optuna × 2: {told[1]}", search.target
         )
         if find_spec("ray") is None:
             print("  Ray Tune is not installed: pip install -e '.[peers]'")

@@ -15,7 +15,7 @@ from optsweep.errors import UserError
 from optsweep.launch import moving
 from optsweep.launch.moving import BothStores, move, moved_command
 from optsweep.launch.status import status_of
-from optsweep.search.moving import studies_content
+from optsweep.search.moving import copy_studies, studies_content
 from optsweep.search.ownership import SEATS
 from optsweep.search.process import process_name
 from optsweep.search.seats import SeatLostError
@@ -25,6 +25,7 @@ from optsweep.search.studies import Studies
 from optsweep.tracking import names, store
 from optsweep.tracking.contents import histories, whole_runs
 from optsweep.tracking.delivery import AtOnce
+from optsweep.tracking.moving import Experiment, bring_runs
 from optsweep.tracking.schema import ArmSheet, SweepSheet, TrialHead
 from optsweep.tracking.trial_log import TrialLog
 from optsweep.tracking.writer import Tracker
@@ -180,7 +181,7 @@ def test_who_is_killed_over_moving_it_on_goes_on(ground: Ground, monkeypatch: py
     runs = _runs(ground.source.tracking_uri)
     move(SWEEP, ground.source, ground.target, lambda line: None)
     with monkeypatch.context() as patch:
-        patch.setattr(moving.Experiment, "retire", _killed)
+        patch.setattr(Experiment, "retire", _killed)
         with pytest.raises(KeyboardInterrupt):
             move(SWEEP, ground.target, ground.source, lambda line: None)
     move(SWEEP, ground.target, ground.source, lambda line: None)
@@ -189,9 +190,9 @@ def test_who_is_killed_over_moving_it_on_goes_on(ground: Ground, monkeypatch: py
 
 def test_what_somebody_changes_meanwhile_is_not_set_aside(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     studies = Studies.open(ground.source.storage, SWEEP)
-    bring = moving.bring_runs
+    bring = bring_runs
 
-    def bring_and_change(source: moving.Experiment, target: moving.Experiment) -> str:
+    def bring_and_change(source: Experiment, target: Experiment) -> str:
         studies.set_note(ARMS[0], "changed", True)
         return bring(source, target)
 
@@ -208,7 +209,7 @@ def test_a_sweep_that_another_planner_has_by_now_is_not_set_aside(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studies = Studies.open(ground.source.storage, SWEEP)
-    copy = moving.copy_studies
+    copy = copy_studies
 
     def copy_and_sleep(*given: Any) -> None:
         copy(*given)
