@@ -135,7 +135,7 @@ def test_poor_results_crash_nothing(losses: list[float | None]) -> None:
             for group in groups:
                 for plan in rank_plans(group):
                     plan.draw()
-        assert all(text.endswith(".") for text in result.texts)
+        assert all(text.endswith(".") for text in result.around([]))
 
 
 def test_ranks_are_drawn_from_four_arms_on() -> None:

@@ -97,6 +97,17 @@ def test_what_may_turn_the_effects_is_said() -> None:
     )
 
 
+def test_the_sentence_itself_says_what_it_holds_for_and_follows_the_verdict() -> None:
+    record = square()
+    searched = replace(record.plan, search=replace(record.plan.search, trials=16))
+    arms = tuple(replace(held, facts={**held.facts, "num_test": 300}) for held in record.arms)
+    over = found(replace(record, plan=searched, arms=arms))
+    assert over.around(["the verdict"])[0] == "the verdict"
+    assert over.around(["the verdict"])[1].startswith(
+        "On charlm, at the settings that this search chose and on these 300 test samples, soap instead of adamw alone "
+    )
+
+
 def test_a_group_of_the_config_that_is_not_named_is_none() -> None:
     plain = [cell(optimizer, "constant", BASE) for optimizer in ("adamw", "muon")]
     averaged = [

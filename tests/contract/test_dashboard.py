@@ -73,7 +73,7 @@ def test_nothing_is_written(storage: str) -> None:
         lambda: shown.delete_study(study._study_id),
         lambda: shown.set_study_user_attr(study._study_id, "a", 1),
     ):
-        with pytest.raises(NotImplementedError):
+        with pytest.raises(PermissionError):
             write()
 
 

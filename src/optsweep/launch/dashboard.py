@@ -140,7 +140,7 @@ class ShownStorage(BaseStorage):
 
     def create_new_study(self, *arguments: Any, **options: Any) -> NoReturn:
         """Refused, as all that writes."""
-        raise NotImplementedError("only to look at")
+        raise PermissionError("only to look at")
 
     create_new_trial = delete_study = create_new_study
     set_study_user_attr = set_study_system_attr = set_trial_param = set_trial_state_values = create_new_study

@@ -40,7 +40,7 @@ def results(
     """Everything that the page states."""
     return {
         "format": FORMAT,
-        "verdicts": [*found.texts, *(verdict.text for verdict in verdicts)],
+        "verdicts": list(found.around([verdict.text for verdict in verdicts])),
         "sweeps": [_sweep(sweep) for sweep in sweeps],
         "groups": [_group(verdict) for verdict in verdicts],
         "across": across_results(found),

@@ -63,7 +63,7 @@ def write(
     index = out / "index.html"
     index.write_text(page.render(sweeps, verdicts, drawings, found, over, cited, tracking_uri), encoding="utf-8")
     columns, rows = table(groups)
-    return Report(index, (*found.texts, *(v.text for v in verdicts)), columns, rows, bool(content["partial"]))
+    return Report(index, found.around([v.text for v in verdicts]), columns, rows, bool(content["partial"]))
 
 
 def named_plans(groups: Sequence[Group], found: Across) -> dict[str, canvas.FigurePlan]:

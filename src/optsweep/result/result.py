@@ -54,7 +54,7 @@ class Result:
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """What holds across tasks or settings first, then a paragraph for each of them, with its conditions."""
+        """What holds over tasks or settings, a paragraph for each of them with its conditions, effects of crossed choices."""
         if "verdicts" in self.content:
             return tuple(self.content["verdicts"])
         keys = ("headline", "ranking")  # of an earlier version

@@ -19,6 +19,7 @@ from optsweep.report.across.lengths import FURTHEST, LengthArm, Method, RunLengt
 from optsweep.report.across.tasks import OverTasks, over_tasks
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Conclusion, Group
+from optsweep.report.verdict import AT_CHOSEN
 from optsweep.report.wording import listed, number, p_value, percent, plural, plus_minus_difference, times
 from optsweep.train.trial import Phase
 
@@ -50,10 +51,10 @@ class Across:
     def __bool__(self) -> bool:
         return bool(self.run_lengths or self.tasks or self.factorials)
 
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """A paragraph for each finding."""
-        return tuple(finding.text for _, finding in (*self.run_lengths, *self.tasks, *self.factorials))
+    def around(self, verdicts: Sequence[str]) -> tuple[str, ...]:
+        """All paragraphs as they are read: what holds over groups, their own verdicts, then effects within one of them."""
+        over = (*self.run_lengths, *self.tasks)
+        return *(found.text for _, found in over), *verdicts, *(found.text for _, found in self.factorials)
 
 
 def across(groups: Sequence[Group]) -> Across:
@@ -315,8 +316,11 @@ def _on_factorial(crossed: Factorial) -> Statement:
     effects = (*crossed.alone, crossed.together, crossed.interaction)
     one, other, both, beyond = map(plus_minus_difference, effects)
     unit = f"in {base.unit}; " if base.unit else ""
+    one_search = not crossed.over_searches and base.sweep.planned(Phase.SEARCH) > 0
+    held = [AT_CHOSEN] if one_search else []
+    held += [f"on these {plural(base.num_test, 'test sample')}"] if base.num_test is not None else []
     lead = (
-        f"On {crossed.title}, {first} alone changes the mean test loss by {one}, {second} alone by {other}, both "
+        f"On {crossed.title}{', ' if held else ''}{listed(held)}, {first} alone changes the mean test loss by {one}, {second} alone by {other}, both "
         f"together by {both} ({unit}±: half of the {percent(crossed.level.confidence)} t interval over "
         f"{crossed.num_differences})."
     )
@@ -329,6 +333,6 @@ def _on_factorial(crossed: Factorial) -> Statement:
     notes = []
     if loose := [arm.label for arm in crossed.arms if arm.unbracketed]:
         notes.append(f"Not bracketed: {listed(loose)}. A wider search may change these effects.")
-    if not crossed.over_searches and base.sweep.planned(Phase.SEARCH):
+    if one_search:
         notes.append("These are effects at the settings that one search chose; another may move them by more than ±.")
     return Statement((lead, verdict), tuple(notes))
