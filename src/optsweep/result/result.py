@@ -54,7 +54,7 @@ class Result:
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """What holds over tasks or settings, a paragraph for each of them with its conditions, effects of crossed choices."""
+        """What holds over tasks or settings, a paragraph for each of them, and effects of crossed choices."""
         if "verdicts" in self.content:
             return tuple(self.content["verdicts"])
         keys = ("headline", "ranking")  # of an earlier version

@@ -52,7 +52,7 @@ class Across:
         return bool(self.run_lengths or self.tasks or self.factorials)
 
     def around(self, verdicts: Sequence[str]) -> tuple[str, ...]:
-        """All paragraphs as they are read: what holds over groups, their own verdicts, then effects within one of them."""
+        """All paragraphs as they are read: what holds over groups, their own verdicts, then effects within one."""
         over = (*self.run_lengths, *self.tasks)
         return *(found.text for _, found in over), *verdicts, *(found.text for _, found in self.factorials)
 
@@ -320,9 +320,9 @@ def _on_factorial(crossed: Factorial) -> Statement:
     held = [AT_CHOSEN] if one_search else []
     held += [f"on these {plural(base.num_test, 'test sample')}"] if base.num_test is not None else []
     lead = (
-        f"On {crossed.title}{', ' if held else ''}{listed(held)}, {first} alone changes the mean test loss by {one}, {second} alone by {other}, both "
-        f"together by {both} ({unit}±: half of the {percent(crossed.level.confidence)} t interval over "
-        f"{crossed.num_differences})."
+        f"On {', '.join(filter(None, (crossed.title, listed(held))))}, {first} alone changes the mean test loss by "
+        f"{one}, {second} alone by {other}, both together by {both} "
+        f"({unit}±: half of the {percent(crossed.level.confidence)} t interval over {crossed.num_differences})."
     )
     p = f" ({p_value(crossed.interaction.p)})" if crossed.interaction.p is not None else ""
     if crossed.shown:
