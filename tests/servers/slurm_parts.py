@@ -138,7 +138,7 @@ SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -157,7 +157,7 @@ MpiDefault=none
 ReturnToService=2
 KillWait=5
 SchedulerParameters=bf_interval=5,sched_interval=5"""
-"""cred_expire: how long a requeued job waits before it may begin again."""
+"""cred_expire: how long a requeued job waits before it may begin again; 120 s where it is given as less than five."""
 
 _PARTITIONS = """PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=one Nodes=optsweep1 MaxTime=INFINITE State=UP

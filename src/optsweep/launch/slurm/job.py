@@ -107,6 +107,7 @@ class SlurmTask(ABC):
     def work(self, notice: Notice) -> Outcome:
         """Do it; what is returned after a signal may not be the end."""
 
+    @abstractmethod
     def ended(self, outcome: Outcome) -> None:
         """Called when it is over for good."""
 
@@ -152,7 +153,7 @@ class PlannerTask(SlurmTask):
         """Nobody waits in the queue for a sweep that is done; where it failed nobody works for it either."""
         held = Record.read(self.folder)
         if held is not None:
-            cluster.cancel({job.id.partition("_")[0] for job in held.workers}, waiting_only=outcome.code == 0)
+            cluster.cancel({job.array for job in held.workers}, waiting_only=outcome.code == 0)
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,9 @@ class WorkerTask(SlurmTask):
         if outcome.code == 2 and time.monotonic() - begun > WAIT_SECONDS and self._planner_waits():
             notice.heard = True  # its planner may be waiting for what this job holds
         return outcome
+
+    def ended(self, outcome: Outcome) -> None:
+        """Others don't depend on it."""
 
     def _wait(self, notice: Notice) -> Outcome | None:
         """Until the planner has posted arms with trials left; an outcome where that isn't going to be."""

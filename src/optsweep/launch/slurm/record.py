@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from optsweep.address import near
+
 FOLDER = Path("mlruns") / "slurm"
 
 
@@ -35,6 +37,11 @@ class SlurmJob:
 
     id: str
     name: str
+
+    @property
+    def array(self) -> str:
+        """The number of the array that it is a task of, or its own."""
+        return self.id.partition("_")[0]
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,7 @@ def note_outcome(folder: Path, name: str, outcome: Outcome) -> None:
 
 def log_of(folder: Path, job: SlurmJob) -> Path:
     """What a job has said, as it is seen from the working folder."""
-    log = folder / f"{job.id}_0_log.out"
-    return log.relative_to(Path.cwd()) if log.is_relative_to(Path.cwd()) else log
+    return near(folder / f"{job.id}_0_log.out")
 
 
 def _read(file: Path) -> Mapping[str, Any]:

@@ -56,7 +56,7 @@ def _memory(key: str, value: object, *, also: str = "") -> str:
 
 def _further(key: str, value: object) -> Flags:
     """Options of sbatch that have no key of their own."""
-    given = by_name(key, value)
+    given = {} if value is None else by_name(key, value)
     for name, said in given.items():
         if not _OPTION.fullmatch(name):
             raise UserError(f"{key}.{name}: an option of sbatch is wanted, by its long name without dashes before it")

@@ -72,7 +72,9 @@ def finished(arms: Sequence[Arm], *, report: bool) -> SweepResult | None:
     found = notes(studies.engine, first.sweep, (JOB, PLANNED, FINISHED))
     for arm in arms:
         of = found.get(arm.name, {})
-        if not of.get(PLANNED) == of.get(FINISHED) == size or of.get(JOB, {}).get("config") != without_secrets(arm.yaml):
+        if not of.get(PLANNED) == of.get(FINISHED) == size or of.get(JOB, {}).get("config") != without_secrets(
+            arm.yaml
+        ):
             return None
     store.check(first.tracking_uri, create=False)
     tracker = Tracker(first.tracking_uri, first.sweep)

@@ -41,6 +41,7 @@ class Submission:
     def workers(self, record: Record, count: int) -> Record:
         """Submit so many workers, which begin once the planner has; they wait for what it posts."""
         if count <= 0:
+            record.write(self.folder)
             return record
         arm, processes = self.arm, self.request.processes(self.arm.trainer.threads)
         first = WorkerTask(

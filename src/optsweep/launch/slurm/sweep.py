@@ -1,25 +1,24 @@
-"""A sweep's command where SLURM runs it: submits what there is none of, or says how its jobs stand, until it is done."""
+"""A sweep's command where SLURM runs it: submits its jobs, or says how they stand, until the sweep is done."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from optsweep.address import STORAGE_KEY, TRACKING_KEY, check_apart, read_address
+from optsweep.address import STORAGE_KEY, TRACKING_KEY, check_apart, near, read_address
 from optsweep.config.arm import Arm
 from optsweep.errors import GoesOnError, SweepFailedError, UserError
 from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.slurm import cluster
-from optsweep.launch.slurm.cluster import JobState
-from optsweep.launch.slurm.record import Outcome, Record, SlurmJob, folder_of, forget, log_of, outcome_of
+from optsweep.launch.slurm.record import Outcome, Record, folder_of, forget, log_of, outcome_of
 from optsweep.launch.slurm.request import SlurmRequest
 from optsweep.launch.slurm.stores import finished
 from optsweep.launch.slurm.submit import Submission
+from optsweep.launch.slurm.told import States, numbers, standing
 from optsweep.launch.status import first_failure
 from optsweep.launch.together import check_together
 from optsweep.launch.watch import changes
@@ -32,7 +31,6 @@ from optsweep.tracking import store
 LOOK_SECONDS, ASK_SECONDS = 2.0, 10.0
 """Between two looks into files and stores, and two questions to SLURM's controller."""
 
-States = Mapping[str, JobState]
 Say = Callable[[str], None]
 
 
@@ -104,7 +102,7 @@ class SlurmSweep:
         if before is not None and lost:
             record = record.with_workers(tuple(job for job in before.workers if job.id in states))
         record = self._submission.workers(record, self.request.workers - len(record.workers))
-        self.say(f"sweep {self.arms[0].sweep}: submitted to SLURM: {_named(record)}; logs: {_near(self._folder)}")
+        self.say(f"sweep {self.arms[0].sweep}: submitted to SLURM: {_named(record)}; logs: {near(self._folder)}")
         return self._wait_or_leave(record)
 
     def _under_way(self, record: Record, states: States) -> SweepResult:
@@ -145,7 +143,8 @@ class SlurmSweep:
                             raise GoesOnError(f"{_named(record)} are gone; the same command submits others")
                         gone = missing
         except KeyboardInterrupt:
-            self.say(f"the jobs go on without this command; to end them: scancel {' '.join(_ids(record))}")
+            jobs = dict.fromkeys(job.array for job in (record.planner, *record.workers))
+            self.say(f"the jobs go on without this command; to end them: scancel {' '.join(jobs)}")
             raise
         if outcome.code:
             forget(self._folder)
@@ -181,46 +180,8 @@ class SlurmSweep:
         return str(log_of(self._folder, record.planner))
 
 
-def standing(record: Record, states: States, folder: Path) -> Iterator[str]:
-    """How a sweep's jobs stand, in lines."""
-    yield f"planner: job {record.planner.id}, {_said(record.planner, states, folder)}; log: {log_of(folder, record.planner)}"
-    counts = Counter(_said(job, states, folder) for job in record.workers)
-    if counts:
-        told = ", ".join(f"{count} {said}" for said, count in counts.items())
-        yield f"workers: {_numbers(record.workers)}: {told}"
-
-
-def lines_of(sweep: str) -> Iterator[str]:
-    """How the jobs of a sweep stand that was submitted from this folder; nothing where none was, or SLURM is away."""
-    folder = folder_of(sweep)
-    if (record := Record.read(folder)) is not None:
-        with suppress(UserError, OSError):
-            yield from standing(record, cluster.states(), folder)
-
-
-def _said(job: SlurmJob, states: States, folder: Path) -> str:
-    if (outcome := outcome_of(folder, job)) is not None:
-        return "has ended" if outcome.code == 0 else f"has ended with exit code {outcome.code} ({outcome.said})"
-    if (held := states.get(job.id)) is None:
-        return "is gone"
-    where = f" on {held.node}" if held.node else ""
-    why = f" ({held.reason})" if held.reason != "None" else ""
-    return f"{held.state.lower()}{where}{why}"
-
-
 def _named(record: Record) -> str:
-    """ "job 12, 4 workers (13_0, …)"."""
+    """ "job 12, 4 workers (job 13)"."""
     count = len(record.workers)
-    return f"job {record.planner.id}" + (f", {plural(count, 'worker')} ({_numbers(record.workers)})" if count else "")
-
-
-def _numbers(jobs: Sequence[SlurmJob]) -> str:
-    return ", ".join(dict.fromkeys(job.id.partition("_")[0] for job in jobs))
-
-
-def _ids(record: Record) -> list[str]:
-    return list(dict.fromkeys(job.id.partition("_")[0] for job in (record.planner, *record.workers)))
-
-
-def _near(folder: Path) -> Path:
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    workers = f", {plural(count, 'worker')} (job {numbers(record.workers)})" if count else ""
+    return f"job {record.planner.id}{workers}"
