@@ -75,7 +75,7 @@ class Worker:
         spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
         self._storage = storage_outage(first.storage, spool.folder)
         self.studies = self.waiting(lambda: opened(first.storage, first.sweep))
-        self.checkpoints = Checkpoints.of(first.storage, first.sweep)
+        self.checkpoints = Checkpoints.of(first.storage, first.sweep, first.checkpoints)
         self.room = LaneRoom()
         if delivers:
             store.preload()
