@@ -30,6 +30,10 @@ from optsweep.search.studies import Studies
 PLANNER, WORKERS = SlurmJob("12", "p"), (SlurmJob("13_0", "a"), SlurmJob("13_1", "b"))
 
 
+def _request(keys: dict[str, Any]) -> SlurmRequest:
+    return SlurmRequest(**keys)
+
+
 @pytest.mark.parametrize(
     ("keys", "arguments"),
     [
@@ -64,7 +68,7 @@ def test_what_sbatch_is_told(keys: dict[str, Any], arguments: list[str]) -> None
 )
 def test_a_wrong_key_is_named(key: str, value: object) -> None:
     with pytest.raises(UserError, match=rf"^hydra\.launcher\.{key}"):
-        SlurmRequest(**{key: value})
+        _request({key: value})
 
 
 def test_a_job_has_a_process_for_its_cores_or_one_for_each_gpu() -> None:
@@ -75,7 +79,7 @@ def test_a_job_has_a_process_for_its_cores_or_one_for_each_gpu() -> None:
 
 def test_a_short_job_is_told_of_its_end_late_enough_to_have_begun() -> None:
     assert SlurmRequest().notice_seconds == SlurmRequest(time="1-00:00:00").notice_seconds == 120
-    assert SlurmRequest(time=4).notice_seconds == SlurmRequest(time="0:04:00").notice_seconds == 60
+    assert _request({"time": 4}).notice_seconds == SlurmRequest(time="0:04:00").notice_seconds == 60
 
 
 def test_sweeps_have_folders_of_their_own_without_a_percent_sign() -> None:

@@ -30,6 +30,9 @@ from optsweep.search.seats import SEAT_SECONDS
 PLANNER_VARIABLE = "OPTSWEEP_SLURM_PLANNER"
 """Set for the command of a sweep that is to plan and train, instead of submitting jobs."""
 
+WAITING = "PENDING"
+"""What SLURM says of a job in its queue."""
+
 LOOK_SECONDS = 2.0
 ASK_SECONDS = 30.0
 """Between two looks into files and stores, and two questions to SLURM's controller."""
@@ -165,7 +168,10 @@ class WorkerTask(SlurmTask):
     processes: int | None
 
     def work(self, notice: Notice) -> JobEnd:
-        """Until the sweep is done, or its planner has failed."""
+        """Until the sweep is done, or its planner has failed.
+
+        Where that waits in the queue for long, this job goes back to it: the planner may wait for what it holds.
+        """
         if (over := self._wait(notice)) is not None or notice.heard:
             return over or JobEnd(130)
         begun = time.monotonic()
@@ -173,7 +179,7 @@ class WorkerTask(SlurmTask):
         workers = [] if self.processes is None else ["--workers", str(self.processes)]
         outcome = notice.run(["work", self.sweep, *stores, *workers])
         if outcome.code == 2 and time.monotonic() - begun > WAIT_SECONDS and self._planner_waits():
-            notice.heard = True  # its planner may be waiting for what this job holds
+            notice.heard = True
         return outcome
 
     def ended(self, outcome: JobEnd) -> None:
@@ -181,14 +187,17 @@ class WorkerTask(SlurmTask):
 
     def _wait(self, notice: Notice) -> JobEnd | None:
         """Until the planner has posted arms with trials left; an outcome where that isn't going to be."""
-        asked = time.monotonic()
+        begun = asked = time.monotonic()
         while not notice.heard and not is_open(self.storage, self.sweep):
             if outcome_of(self.folder, self._planner) is not None:
                 return JobEnd(0, "the job that plans the sweep has ended")
             if time.monotonic() - asked > ASK_SECONDS:
                 asked = time.monotonic()
-                if self._planner.id not in _states({self._planner.id: _UNKNOWN}):
+                planner = _states({self._planner.id: _UNKNOWN}).get(self._planner.id)
+                if planner is None:
                     return JobEnd(2, "the job that plans the sweep is gone")
+                if planner.state == WAITING and asked - begun > WAIT_SECONDS:
+                    notice.heard = True
             notice.sleep(LOOK_SECONDS)
         return None
 
@@ -200,7 +209,7 @@ class WorkerTask(SlurmTask):
     def _planner_waits(self) -> bool:
         planner = self._planner
         held = _states({}).get(planner.id)
-        return outcome_of(self.folder, planner) is None and held is not None and held.state == "PENDING"
+        return outcome_of(self.folder, planner) is None and held is not None and held.state == WAITING
 
 
 _UNKNOWN = cluster.JobState("UNKNOWN", "", "")

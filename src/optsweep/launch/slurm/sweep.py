@@ -104,6 +104,10 @@ class SlurmSweep:
         lost = before is not None and outcome_of(self._folder, before.planner) is None
         record = self._submission.planner(before.planner.name if before is not None and lost else "")
         if before is not None and lost:
+            self.say(
+                f"job {before.planner.id}, which planned the sweep, is gone: it was cancelled, its node was lost, or "
+                f"it couldn't write {log_of(self._folder, before.planner)}"
+            )
             record = record.with_workers(tuple(job for job in before.workers if job.id in states))
         record = self._submission.workers(record, self.request.workers - len(record.workers))
         self.say(f"sweep {self.arms[0].sweep}: submitted to SLURM: {_named(record)}; logs: {near(self._folder)}")
