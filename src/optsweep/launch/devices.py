@@ -8,6 +8,7 @@ from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 from optsweep.launch.environment import num_cores
 from optsweep.launch.inquiries import Asker, DiedError, Workbench, asked_twice, ended_at_its_start
+from optsweep.launch.launched import launched
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,12 @@ class Devices:
 
 def deal(asker: Asker, arm: Arm, workers: int | None) -> tuple[int, list[str]]:
     """Number of workers (0: this process) and the devices to deal out."""
-    ranks = arm.trainer.ranks
+    ranks, ours = arm.trainer.ranks, launched()
+    if ours is not None:
+        ours.check(arm, workers)
     devices = ["cpu"] if arm.trainer.device == "cpu" else _there(asker, arm.trainer.device)
+    if ours is not None:
+        return 1, [ours.first_device(devices)]
     if ranks > 1:
         devices = _firsts(devices, ranks, workers)
     if workers is not None:

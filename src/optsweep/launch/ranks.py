@@ -24,8 +24,9 @@ from optsweep.config.arm import Arm
 from optsweep.garbage import look_seldom
 from optsweep.launch.builds import Builds
 from optsweep.launch.inquiries import exit_name
+from optsweep.launch.launched import launched
 from optsweep.launch.to_follow import Failed, ToFollow, device_of_rank, opened
-from optsweep.launch.torchrun import Peers, launched
+from optsweep.launch.torchrun import Peers
 from optsweep.launch.watchdog import Watchdog
 
 if TYPE_CHECKING:

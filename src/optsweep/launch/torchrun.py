@@ -1,23 +1,22 @@
-"""Ranks over several nodes, which torchrun starts: `torchrun … -m optsweep work NAME`.
+"""Ranks over several nodes, which torchrun starts: `torchrun … -m optsweep …`, a sweep's command or `work NAME`.
 
-The process of rank 0 is the helper, whose only worker leads; the others follow it. They hear of what comes next in
-torchrun's store. Nobody here starts one again: where one fails the helper ends, and torchrun ends them all, or starts all
-again (`--max-restarts`).
+Rank 0 is that command, whose only worker leads; the others follow it, and hear of what comes next in torchrun's store.
+Nobody here starts one again: where one fails the command ends, and torchrun ends all, or starts all again
+(`--max-restarts`).
 """
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 import time
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optsweep.config.arm import Arm
 from optsweep.errors import UserError
-from optsweep.launch.builds import Builds
+from optsweep.launch.launched import Launched, launched
 from optsweep.launch.to_follow import Failed, ToFollow, opened
 
 if TYPE_CHECKING:
@@ -25,46 +24,33 @@ if TYPE_CHECKING:
 
     from optsweep.train.ranks import Group
 
-LOOK = timedelta(seconds=2)
+LOOK_SECONDS = 0.1
 """Between two looks of a rank whether there is something to follow."""
 
 ENDED_SECONDS = 30.0
 """Within which torchrun ends a rank that has failed."""
 
-END, FAILED, MEETING = "optsweep/end", "optsweep/failed", "optsweep/meeting"
+LED, END, FAILED, MEETING = (f"optsweep/{name}" for name in ("led", "end", "failed", "meeting"))
 
 
-@dataclass(frozen=True)
-class Launched:
-    """What torchrun says of this process."""
-
-    rank: int
-    size: int
-    local_rank: int
-
-    def device(self, name: str) -> str:
-        """Its device, of those that `trainer.device` names."""
-        import torch
-
-        cuda = name in ("auto", "cuda") and torch.cuda.is_available()
-        return f"cuda:{self.local_rank}" if cuda else name
-
-    def check(self, arm: Arm, workers: int | None) -> None:
-        """Raise UserError if these are no ranks of one trial of the arm."""
-        if arm.trainer.ranks != self.size:
-            raise UserError(
-                f"trainer.ranks: a trial of this sweep takes {arm.trainer.ranks}, and torchrun has started {self.size} "
-                f"processes; let --nnodes times --nproc-per-node be {arm.trainer.ranks}"
-            )
-        if workers not in (None, 1):
-            raise UserError(f"--workers: processes that torchrun has started are one worker, not {workers}")
-
-
-def launched() -> Launched | None:
-    """What torchrun says; None: it hasn't started this process."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return None
-    return Launched(*(int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+def take_part(ours: Launched, command: Callable[[], int]) -> int:
+    """In rank 0 the command, in the others what it leads, until it ends; returns the exit code."""
+    if ours.rank == 0:
+        try:
+            return command()
+        finally:
+            with suppress(RuntimeError):  # torchrun is gone
+                _store().set(END, "")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # as for the command: a user's own task is a module here
+    try:
+        _follow(ours, _store())
+    except KeyboardInterrupt:
+        return 130
+    except UserError as error:
+        sys.stderr.write(f"optsweep: {error}\n")
+        return 2
+    return 0
 
 
 def _store() -> dist.Store:
@@ -75,11 +61,6 @@ def _store() -> dist.Store:
     return store
 
 
-def end_all() -> None:
-    """In rank 0: the others have nothing more to follow."""
-    _store().set(END, "")
-
-
 class Peers:
     """The others, as rank 0's worker has them."""
 
@@ -87,6 +68,8 @@ class Peers:
         self._store, self._device, self._sent = _store(), device, 0
         self._watched = _store()  # by another thread, whom a call in this one must not keep waiting
         self._group: Group | None = None
+        if self._store.add(LED, 1) > 1:
+            raise UserError("trainer.ranks: only torchrun can start ranks again (--max-restarts)")
 
     @property
     def group(self) -> Group:
@@ -110,24 +93,31 @@ class Peers:
         return False
 
 
-def follow_elsewhere() -> None:
-    """Be a rank that isn't the first until rank 0 ends. Raises UserError where it fails, which rank 0 is told."""
-    ours, store, taken = launched(), _store(), 0
-    assert ours is not None
-    group, builds = None, None
+def _follow(ours: Launched, store: dist.Store) -> None:
+    """Be a rank that isn't the first until rank 0 ends. Raises UserError where this fails, which rank 0 is told."""
+    from optsweep.launch.builds import Builds
+
+    group, builds, taken = None, None, 0
     while (order := _next(store, taken)) is not None:
         taken += 1
         try:
-            builds = builds or Builds(ours.device(order.arm.trainer.device))
-            group = group or _met(store, builds.device or "cpu")
+            builds = builds or Builds(_device(order.arm.trainer.device, ours.local_rank))
+            group = group or _met(store, str(builds.device))
             order.run(builds, group)
         except BaseException as error:
-            reason = Failed.of(ours.rank, error).reason
+            failed = Failed.of(ours.rank, error)
             if not store.check([FAILED]):
-                store.set(FAILED, reason)
-            sys.stderr.write(f"optsweep: {reason}\n")
+                store.set(FAILED, failed.reason)
             time.sleep(ENDED_SECONDS)
-            raise UserError(reason) from None
+            raise UserError(failed.reason) from None
+
+
+def _device(name: str, local_rank: int) -> str:
+    """Of those that `trainer.device` names, this process's."""
+    from optsweep.build.assemble import device_of
+
+    found = device_of(name)
+    return f"cuda:{local_rank}" if found.type == "cuda" and name in ("auto", "cuda") else str(found)
 
 
 def _met(store: dist.Store, device: str) -> Group:
@@ -147,13 +137,12 @@ def _next(store: dist.Store, number: int) -> ToFollow | None:
     """The order of this number; None: there is none any more."""
     import torch.distributed as dist
 
-    while True:
-        try:
-            store.wait([_order(number)], LOOK)
-            order: ToFollow = pickle.loads(store.get(_order(number)))
-            return order
-        except dist.DistNetworkError:
-            raise UserError("rank 0 is gone") from None
-        except dist.DistStoreError:
+    try:
+        while not store.check([_order(number)]):
             if store.check([END]):
                 return None
+            time.sleep(LOOK_SECONDS)  # waiting is the store's too, which says each time that it has waited in vain
+        order: ToFollow = pickle.loads(store.get(_order(number)))
+        return order
+    except dist.DistNetworkError:
+        raise UserError("rank 0 is gone") from None

@@ -187,9 +187,7 @@ def _scored_by_ranks(shown: Shown, group: Group, batches: _Portions) -> Iterator
             yield from _gathered(group, mine, round_, device)
 
 
-def _gathered(
-    group: Group, mine: Nest, round_: Sequence[tuple[Nest, int]], device: torch.device
-) -> Iterator[Scored]:
+def _gathered(group: Group, mine: Nest, round_: Sequence[tuple[Nest, int]], device: torch.device) -> Iterator[Scored]:
     """The scores of as many batches as there are ranks, or fewer, in rank 0."""
     for found, (batch, count) in zip(group.collected(mine), round_, strict=False):
         loss, kept = moved(found, device)

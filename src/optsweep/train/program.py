@@ -92,7 +92,7 @@ class Program:
 
     @cached_property
     def resident(self) -> bool:
-        """Whether the numbers of steps lie on the device: on a GPU, where all steps are the same calls of one process."""
+        """Whether the numbers of steps lie on the device: on a GPU, where all steps are one process's same calls."""
         alike = self.ranks == 1 and not self.traits.unlike
         return self.device.type == "cuda" and self.compile is not False and alike
 
