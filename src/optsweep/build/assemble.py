@@ -164,6 +164,10 @@ def _program(arm: Arm, task: Trainable, device: torch.device, warnings: list[str
         raise UserError(
             f"trainer.accumulate: a batch of {batch_size} samples is not divisible by {arm.trainer.accumulate}"
         )
+    if batch_size // arm.trainer.accumulate % arm.trainer.ranks:
+        of = "micro-batch" if arm.trainer.accumulate > 1 else "batch"
+        count = batch_size // arm.trainer.accumulate
+        raise UserError(f"trainer.ranks: a {of} of {count} samples is not divisible by {arm.trainer.ranks}")
     return Program(
         task=task,
         build_update=_updater(arm)[0],
@@ -173,6 +177,7 @@ def _program(arm: Arm, task: Trainable, device: torch.device, warnings: list[str
         num_rungs=arm.trainer.rungs,
         log_every=arm.trainer.steps_per_point,
         accumulate=arm.trainer.accumulate,
+        ranks=arm.trainer.ranks,
         decay_all=arm.decay.apply_to == "all",
         precision=arm.trainer.precision,  # type: ignore[arg-type]
         vmapped=arm.trainer.in_lanes,
@@ -186,7 +191,11 @@ def _program(arm: Arm, task: Trainable, device: torch.device, warnings: list[str
 
 def _loop_program(arm: Arm, loop: Loop, device: torch.device, warnings: list[str]) -> LoopProgram:
     """The program of an arm whose loop is the user's. Raises UserError for what is the loop's affair."""
-    for key, usual, instead in (("precision", "fp32", "use torch.autocast"), ("accumulate", 1, "accumulate")):
+    for key, usual, instead in (
+        ("precision", "fp32", "use torch.autocast"),
+        ("accumulate", 1, "accumulate"),
+        ("ranks", 1, "use torch.distributed"),
+    ):
         if (value := vars(arm.trainer)[key]) != usual:
             raise UserError(f"trainer.{key}: {value} is for optsweep's loop; {instead} in yours, {loop.place}")
     if arm.trainer.in_lanes:
@@ -376,6 +385,8 @@ def _content(arm: Arm, program: ArmProgram, space: Space) -> dict[str, Any]:
     trainer = {**asdict(arm.trainer), **program.execution}
     for key in ("device", "log_every", "lanes", "timeout", "checkpoint_seconds", "compile"):
         trainer.pop(key)
+    if arm.trainer.ranks == 1:  # as it was before there were others
+        trainer.pop("ranks")
     parts: dict[str, Any] = {
         "task": {
             "target": arm.task.target,

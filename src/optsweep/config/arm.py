@@ -169,6 +169,9 @@ def _check_lengths(arm: Arm) -> None:
     batch_size, accumulate = arm.task.batch_size, arm.trainer.accumulate
     if batch_size is not None and batch_size % accumulate:
         raise UserError(f"trainer.accumulate: task.batch_size={batch_size} is not divisible by {accumulate}")
+    if batch_size is not None and batch_size // accumulate % arm.trainer.ranks:
+        of = f" / trainer.accumulate={accumulate}" if accumulate > 1 else ""
+        raise UserError(f"trainer.ranks: task.batch_size={batch_size}{of} is not divisible by {arm.trainer.ranks}")
     warmup, steps = arm.schedule.warmup_steps, arm.trainer.steps
     if warmup is not None and in_steps(warmup, steps) >= steps:
         allowed = f"fewer steps than the run has (trainer.steps={steps}), or a fraction below 1"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optsweep.config.arm import Arm
+from optsweep.errors import UserError
 from optsweep.launch.environment import num_cores
 from optsweep.launch.inquiries import Asker, DiedError, Workbench, asked_twice, ended_at_its_start
+from optsweep.launch.launched import launched
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,35 @@ class Devices:
 
 def deal(asker: Asker, arm: Arm, workers: int | None) -> tuple[int, list[str]]:
     """Number of workers (0: this process) and the devices to deal out."""
+    ranks, ours = arm.trainer.ranks, launched()
+    if ours is not None:
+        ours.check(arm, workers)
     devices = ["cpu"] if arm.trainer.device == "cpu" else _there(asker, arm.trainer.device)
+    if ours is not None:
+        return 1, [ours.first_device(devices)]
+    if ranks > 1:
+        devices = _firsts(devices, ranks, workers)
     if workers is not None:
         return workers, devices
     if devices != ["cpu"]:
         return len(devices), devices
-    return max(1, num_cores() // arm.trainer.threads), devices
+    return max(1, num_cores() // (arm.trainer.threads * ranks)), devices
+
+
+def _firsts(devices: list[str], ranks: int, workers: int | None) -> list[str]:
+    """The devices of workers whose trials take several ranks: each has those that follow its own, too."""
+    if workers == 0:
+        raise UserError(
+            f"hydra.launcher.workers: without workers (or as a stock launcher's job) trials are this process's, and "
+            f"trainer.ranks={ranks} takes several; give trainer.ranks=1"
+        )
+    if devices == ["cpu"]:
+        return devices
+    if len(devices) < ranks:
+        raise UserError(
+            f"trainer.ranks: {ranks} ranks of a trial take a GPU each, and trainer.device has {', '.join(devices)}"
+        )
+    return devices[: len(devices) // ranks * ranks : ranks]
 
 
 def _there(asker: Asker, key: str) -> list[str]:

@@ -93,7 +93,9 @@ class _Running:
         enough = len(self._samples) >= FEWEST_ROUNDS and self._seconds > LONG_SECONDS
         if self.wanted.timed and not self.trouble and not enough:
             begin = time.perf_counter()
-            with threads(self.wanted.arm.trainer.threads), self._crashing():
+            arm = self.wanted.arm
+            leading = self.bench.leading(arm, 0, self.wanted.params)
+            with threads(arm.trainer.threads), self._crashing(), leading:
                 self._samples.append(self._workload.time_steps(self._trial, STEPS))
             self._seconds += time.perf_counter() - begin
 

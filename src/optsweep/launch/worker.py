@@ -19,8 +19,10 @@ from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, T
 from optsweep.launch.job import Job
 from optsweep.launch.latest import Teller
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
+from optsweep.launch.ranks import GROUP_LOST, Together
 from optsweep.launch.reporter import Reporter
 from optsweep.launch.room import LaneRoom
+from optsweep.launch.to_follow import Failed
 from optsweep.search.ownership import LeaseLostError
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot, seed_of
@@ -67,11 +69,13 @@ class Worker:
         told: Callable[[], None] = lambda: None,  # that a trial has a result
         delivers: bool = True,  # else another process takes what it writes to MLflow
         apart: bool = False,  # from its planner's machine: MLflow has what the studies are told
+        together: Together | None = None,  # ranks that this process leads
     ) -> None:
         first = jobs[0].arm
         self.jobs, self.stopping, self.called, self.watch = jobs, stopping, called, watch
         self.workers, self.told, self.apart = workers, told, apart
         self.builds = builds or Builds()
+        self.together = together or Together(self.builds)
         spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
         self._storage = storage_outage(first.storage, spool.folder)
         self.studies = self.waiting(lambda: opened(first.storage, first.sweep))
@@ -139,12 +143,18 @@ class Worker:
             key = reporter.hold(work)
 
             def hung(place: str) -> None:
-                reason = f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)"
-                self._give_up(reporter, reason, excused=False)
-                reporter.crash(reason)
+                slow = Failed(f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)")
+                failed = self.together.failure() or slow
+                self._give_up(reporter, failed.reason, excused=False, died=failed.died)
+                reporter.crash(failed.reason)
 
-            with self.watch(leases.overdue, hung), self.latest.of_all():
+            def overdue() -> bool:
+                return leases.overdue() or self.together.failure() is not None
+
+            with self.watch(overdue, hung), self.latest.of_all():
                 self._train_held(job, key, work, reporter)
+        if self.together.over:
+            raise SystemExit(GROUP_LOST)
 
     def reporter(self, job: Job, leases: LeaseKeeper) -> Reporter:
         """Who is told what happens to trials of a job."""
@@ -156,7 +166,8 @@ class Worker:
             built = self.builds.of(job.arm, work.repeat)
             reporter.open(key, built)
             workload = built.workload_for(work.slot.params)
-            with threads(job.arm.trainer.threads):
+            leading = self.together.leading(job.arm, work.repeat, work.slot.params)
+            with threads(job.arm.trainer.threads), leading:
                 source = _Company(self, job, built, reporter, key, work)
                 workload.work(source, reporter, reporter.kept, lanes=self.room.lanes(job))
         except LeaseLostError:
@@ -173,10 +184,10 @@ class Worker:
             self._give_up(reporter, reason, excused=bool(short))
             reporter.crash(reason)
 
-    def _give_up(self, reporter: Reporter, reason: str, *, excused: bool) -> None:
+    def _give_up(self, reporter: Reporter, reason: str, *, excused: bool, died: bool = False) -> None:
         """Free the slots of trials without a result."""
         for work in list(reporter.training.values()):
-            self.waiting(partial(self.studies.fail, work.claim, reason, excused=excused))
+            self.waiting(partial(self.studies.fail, work.claim, reason, excused=excused, died=died))
 
 
 class _Company:
