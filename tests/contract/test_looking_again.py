@@ -90,7 +90,7 @@ def test_a_worker_that_wants_one_trial_looks_at_the_oldest_and_then_at_others_of
         for number in range(MOST_CANDIDATES + 6):
             studies.enqueue(seat, ARM, SEARCH, _slot(number))
     study = studies.ensure(ARM, SEARCH)
-    seen = [waiting.slot.number for _, waiting in candidates(held.engine, study, only_one=True)]
+    seen = [waiting.slot.number for _, waiting in candidates(held.engine, study, {}, only_one=True)]
     assert seen[0] == 0
     assert sorted(seen) == list(range(MOST_CANDIDATES))
     assert seen != sorted(seen), "or all who were beaten would be beaten again"
