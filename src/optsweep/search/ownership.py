@@ -10,7 +10,7 @@ condition again. Time is the database's: hosts' clocks differ.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -88,6 +88,10 @@ TRIALS = TrialModel.__table__
 USER_ATTRIBUTES = TrialUserAttributeModel.__table__
 VALUES = TrialValueModel.__table__
 RUNGS = TrialIntermediateValueModel.__table__
+
+
+MOST_NAMED = 500
+"""Trials that a statement names."""
 
 
 class LeaseLostError(Exception):
@@ -204,19 +208,17 @@ class Ownership:
                 row = {"trial_id": claim.trial_id, "objective": 0, "value": stored, "value_type": kind}
                 connection.execute(insert(VALUES).values(row))
 
-    def leases(self, study: int) -> Mapping[int, Lease]:
-        """The leases of a study's trials that are in somebody's hands, by trial."""
+    def leases(self, trials: Sequence[int]) -> Mapping[int, Lease]:
+        """The leases of those of these trials that are in somebody's hands, by trial."""
         columns = (LEASES.c.trial_id, LEASES.c.token, LEASES.c.worker, LEASES.c.step)
-        query = (
-            select(*columns, LEASES.c.expires - self._clock)
-            .join(TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)
-            .where(TRIALS.c.study_id == study, LEASES.c.worker.is_not(None))
-        )
-        with self._engine.connect() as connection:
-            return {
-                trial: Lease(Claim(trial, token), worker, step, left < 0, float(left))
-                for trial, token, worker, step, left in connection.execute(query)
-            }
+        query = select(*columns, LEASES.c.expires - self._clock).where(LEASES.c.worker.is_not(None))
+        found: dict[int, Lease] = {}
+        for start in range(0, len(trials), MOST_NAMED):
+            with self._engine.connect() as connection:
+                rows = connection.execute(query.where(LEASES.c.trial_id.in_(trials[start : start + MOST_NAMED])))
+                for trial, token, worker, step, left in rows:
+                    found[trial] = Lease(Claim(trial, token), worker, step, left < 0, float(left))
+        return found
 
     @contextmanager
     def _holding(self, claim: Claim, *conditions: ColumnElement[bool], **values: Any) -> Iterator[Connection]:

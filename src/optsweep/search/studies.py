@@ -24,7 +24,7 @@ from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from optsweep.search.earlier import EarlierTrials, earlier_trials
-from optsweep.search.history import NO_HISTORY, History, read_history
+from optsweep.search.history import NO_HISTORY, History
 from optsweep.search.overview import in_sweep
 from optsweep.search.ownership import (
     TRIALS,
@@ -99,6 +99,7 @@ class Studies:
         self._ownership = Ownership(storage.engine)
         self._ids: dict[tuple[str, Phase, int], int] = {}
         self._reader = TrialReader(self._engine)
+        self._oldest: dict[int, int] = {}  # by study: no trial before this one waits, nor will ever
 
     @staticmethod
     def open(url: str, sweep: str) -> Studies:
@@ -164,7 +165,7 @@ class Studies:
         with seat.writing(arm) as connection:
             change = update(USER_ATTRIBUTES).where(USER_ATTRIBUTES.c.trial_id.in_(failed), *counted)
             forgiven = connection.execute(change.values(value_json="true")).rowcount
-        self._forget_ended()
+        self.read_anew()
         return forgiven
 
     def enqueue(
@@ -238,22 +239,20 @@ class Studies:
                     {"trial_id": trial.number, "key": k, "value_json": json.dumps(v)} for k, v in attributes.items()
                 ]
                 connection.execute(insert(USER_ATTRIBUTES), rows)
-        self._forget_ended()
+        self.read_anew()
 
-    def _forget_ended(self) -> None:
-        """Read trials that have ended anew: Optuna takes it that they don't change any more."""
+    def read_anew(self) -> None:
+        """Forget what was read: trials that have ended didn't change any more, or none was lost with its server."""
         self.storage = optuna.storages.get_storage(self._database)
         self._reader = TrialReader(self._engine)
 
     def history(self, arm: str, phase: Phase, retries: int, repeat: int = 0) -> History:
-        """A phase as it stands; `read_history` says which slots are given up."""
+        """A phase as it stands; its account says which slots are given up."""
         study = self._existing(arm, phase, repeat)
         if study is None:
             return NO_HISTORY
-        trials = self._reader.trials(study)
-        running = any(trial.state is TrialState.RUNNING for trial in trials)
-        leases = self._ownership.leases(study) if running else {}
-        return read_history(trials, leases, retries, self._reader.slot, self._reader.settled(study))
+        account = self._reader.account(study)
+        return account.history(self._ownership.leases(list(account.running)), retries)
 
     def earlier(self, arms: Sequence[str], key: str) -> list[EarlierTrials]:
         """Trials that arms by these names had in any sweep, with a note of each."""
@@ -299,7 +298,8 @@ class Studies:
         taken: list[Work] = []
         company = beside
         only_one = count == 1 and beside is None
-        for trial_id, waiting in candidates(self._engine, self.ensure(arm, phase, repeat), only_one=only_one):
+        study = self.ensure(arm, phase, repeat)
+        for trial_id, waiting in candidates(self._engine, study, self._oldest, only_one=only_one):
             if len(taken) == count:
                 break
             failed_before = waiting.attempt >= AFTER_FAILURE
