@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optsweep.launch.checked import Checked
     from optsweep.launch.events import Observer
     from optsweep.launch.outcome import SweepResult
+    from optsweep.launch.pool import Pool
     from optsweep.launch.status import SweepStatus
     from optsweep.launch.verify import Verified
     from optsweep.report import Report
@@ -82,8 +83,11 @@ def run(
     report: bool = True,
     command: str = "",
     observe: Observer | None = None,
+    make_pool: Callable[[], Pool] | None = None,
 ) -> Finished:
     """Run a sweep to its end and write its report into reports/NAME, unless one of just these results is there.
+
+    `make_pool` makes the workers where they aren't to be processes of this machine.
 
     Of several repeats a provisional one is written whenever a further one is complete. A sweep that is finished, and
     where nothing has changed since, isn't opened again.
@@ -99,9 +103,10 @@ def run(
     from optsweep.tracking.store import preload
 
     with contextlib.ExitStack() as until_written:
-        pool = None
+        pool: Pool | None = None
         if workers != 0:
-            pool = until_written.enter_context(LocalPool(arms[0].trainer.threads, meanwhile=preload))
+            made = make_pool() if make_pool else LocalPool(arms[0].trainer.threads, meanwhile=preload)
+            pool = until_written.enter_context(made)
             pool.start_one()  # it imports what it needs while this process does
         from optsweep.launch.environment import num_cores
         from optsweep.launch.events import silent

@@ -7,8 +7,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from hydra_plugins.optsweep.local_launcher import ComposedOnce
 from optsweep.config.compose import register
+from optsweep.launcher import ComposedOnce
 
 
 def test_a_job_that_is_asked_for_again_is_the_same_and_another_is_another() -> None:

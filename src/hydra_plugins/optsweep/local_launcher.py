@@ -3,114 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
-
-from optsweep.address import STORAGE_KEY, TRACKING_KEY
-from optsweep.command import Command
-from optsweep.errors import SweepFailedError, without_secrets
-from optsweep.written import Written
+from optsweep.config.fields import Key
+from optsweep.config.sections import NUM_WORKERS
+from optsweep.launcher import LauncherOptions, SweepLauncher
 
 if TYPE_CHECKING:
-    from optsweep.launch.display import Display
-    from optsweep.launch.events import Event
+    from optsweep.api import Finished
+    from optsweep.config.arm import Arm
+    from optsweep.launch.events import Observer
 
 
-class LocalLauncher(Launcher):
-    """Composes and validates all arms of a multirun first, then runs their trials in `workers` processes."""
+@dataclass(frozen=True)
+class LocalOptions(LauncherOptions):
+    """Keys of hydra/launcher=local."""
 
-    def __init__(self, workers: int | None = None, report: bool = True) -> None:
-        self.workers, self.report = workers, report
+    workers: Annotated[int | None, Key("hydra.launcher.workers", NUM_WORKERS)] = None
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra hands over."""
-        assert isinstance(task_function, Command)
-        hydra_context.config_loader = ComposedOnce(hydra_context.config_loader.get_search_path())
-        self.hydra_context, self.command, self.config = hydra_context, task_function, config
-        _star_out(config)
-        self.written = Written(Path(config.hydra.sweep.dir) / "multirun.yaml")  # by Hydra's sweeper, after this
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the whole sweep; one JobReturn per arm."""
+class LocalLauncher(SweepLauncher[LocalOptions]):
+    """Runs the trials in `workers` processes of this machine."""
+
+    declared = LocalOptions
+
+    def run(self, arms: Sequence[Arm], observe: Observer) -> Finished:
+        """Run the sweep."""
         from optsweep import api
-        from optsweep.config.door import arm_of
 
-        terminal = _Terminal()
-        loader = self.hydra_context.config_loader
-        try:
-            configs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
-            arms = [arm_of(config, self.command.axes) for config in configs]
-            with terminal:
-                finished = api.run(
-                    arms, workers=self.workers, report=self.report, command=self.command.line, observe=terminal
-                )
-        except BaseException:  # Ctrl-C while a task is made too
-            if not terminal.started:
-                self.written.undo()
-            raise
-        print(finished.summary)
-        if finished.result.failure is not None:
-            raise SweepFailedError(finished.result.sweep, finished.result.failure)
-        returns = []
-        for overrides, config in zip(job_overrides, configs, strict=True):
-            done = JobReturn(overrides=list(overrides), cfg=config, status=JobStatus.COMPLETED)
-            done.return_value = finished.result
-            returns.append(done)
-        return returns
-
-
-class _Terminal:
-    """Shows a sweep. What that takes is imported when there is something to show, and workers are being started."""
-
-    def __init__(self) -> None:
-        self.started = False  # training
-        self._display: Display | None = None
-
-    def __call__(self, event: Event) -> None:
-        from optsweep.launch.display import Display
-        from optsweep.launch.events import Started
-
-        self.started = self.started or isinstance(event, Started)
-        if self._display is None:
-            self._display = Display()
-        self._display(event)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        if self._display is not None:
-            self._display.__exit__(*error)
-
-
-class ComposedOnce(ConfigLoaderImpl):
-    """Keeps what it composes: Hydra's sweeper tries every job before the launcher is asked, which wants them again."""
-
-    def __init__(self, search_path: ConfigSearchPath) -> None:
-        super().__init__(search_path)
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """The config of a job of the one multirun that this is for."""
-        job = tuple(sweep_overrides)
-        if job not in self._composed:
-            self._composed[job] = super().load_sweep_config(master_config, sweep_overrides)
-        return self._composed[job]
-
-
-def _star_out(config: DictConfig) -> None:
-    """No password of a config file in the copy that Hydra's sweeper writes; the jobs are composed from the files."""
-    with read_write(config), open_dict(config):
-        for key in (TRACKING_KEY, STORAGE_KEY):
-            group, _, name = key.partition(".")
-            if OmegaConf.is_dict(held := config.get(group)) and isinstance(raw := held._get_node(name), Node):
-                said = str(raw._value())
-                if (shown := without_secrets(said)) != said:
-                    held[name] = shown
+        options, command = self.options, self.command.line
+        return api.run(arms, workers=options.workers, report=options.report, command=command, observe=observe)

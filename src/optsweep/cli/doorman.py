@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import io
 import os
 import sys
@@ -19,9 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_plugins.optsweep.local_launcher import LocalLauncher
 from optsweep.address import STORAGE_KEY, TRACKING_KEY
-from optsweep.checks import flag, shown
+from optsweep.checks import shown
 from optsweep.cli.completion import completions
 from optsweep.cli.parser import of_sweep
 from optsweep.cli.table import VERBS
@@ -29,10 +27,10 @@ from optsweep.command import Command
 from optsweep.config.compose import axes_of, check_overrides, compose, register
 from optsweep.config.door import arm_of
 from optsweep.config.search_space import opened
-from optsweep.config.sections import NUM_WORKERS
 from optsweep.config.wrong import of_hydra
 from optsweep.errors import SweepFailedError, UserError, first_line, nearest, without_secrets
 from optsweep.imported import check_trusted
+from optsweep.launcher import SECTION, SweepLauncher, launcher_named
 from optsweep.tracking.outage import DISK_FULL, StoreFailureError
 from optsweep.yaml_files import circles_of_defaults, in_words
 
@@ -86,7 +84,7 @@ def _complain(line: str) -> None:
 
 def _hydra(arguments: list[str]) -> None:
     """Compose the command's first cell, to know what its jobs share; then Hydra runs them, or does as it is told."""
-    register(LocalLauncher)
+    register()
     parsed = of_sweep(arguments)
     if parsed.shell_completion and parsed.overrides == ["query=bash"]:
         print(" ".join(completions(os.environ.get("COMP_LINE", ""), _completed_by_hydra)))
@@ -113,9 +111,10 @@ def _hydra(arguments: list[str]) -> None:
     folder = Path(parsed.config_dir) if parsed.config_dir else None
     config = compose(parsed.overrides, parsed.config_name or "config", folder)
     command = Command(tuple(arguments), tuple(axes_of(config, parsed.overrides)))
-    _check_hydra(config)
+    launcher = _launcher_of(config)
     arm_of(config, command.axes)  # refused before Hydra writes into a folder of the sweep's name, if it is wrong
-    if "optsweep" in str(OmegaConf.select(config, "hydra.launcher._target_")):
+    if launcher is not None:
+        register(launcher)
         _main(command)
     else:
         _among_strangers(command, config)
@@ -129,10 +128,14 @@ def _completed_by_hydra(line: str) -> list[str]:
     return said.getvalue().split()
 
 
-def _check_hydra(config: DictConfig) -> None:
-    """Raise UserError for what Hydra itself would run of this config and can't, or may not."""
-    if not OmegaConf.select(config, "hydra.launcher._target_"):
-        raise UserError("hydra.launcher: a group of keys is wanted; choose one with hydra/launcher=local")
+def _launcher_of(config: DictConfig) -> type[SweepLauncher[Any]] | None:
+    """The launcher, if it is one of ours; its keys are checked.
+
+    Raises UserError for them, and for what Hydra itself would run of this config and can't, or may not.
+    """
+    target = OmegaConf.select(config, f"{SECTION}._target_")
+    if not target:
+        raise UserError(f"{SECTION}: a group of keys is wanted; choose one with hydra/launcher=local")
 
     def walk(node: Any, path: str) -> None:
         for key, value in node.items() if isinstance(node, Mapping) else ():
@@ -141,16 +144,12 @@ def _check_hydra(config: DictConfig) -> None:
             walk(value, f"{path}.{key}")
 
     walk(OmegaConf.to_container(config.hydra, resolve=False), "hydra")
-    known = inspect.signature(LocalLauncher).parameters
-    launcher = OmegaConf.select(config, "hydra.launcher")
-    if launcher["_target_"].rpartition(".")[2] == LocalLauncher.__name__:
-        for key in launcher:
-            if key != "_target_" and key not in known:
-                raise UserError(
-                    f"hydra.launcher.{key}: no such key{nearest(str(key), known)}; known: {', '.join(known)}"
-                )
-        NUM_WORKERS("hydra.launcher.workers", launcher.get("workers"))
-        flag("hydra.launcher.report", launcher.get("report", True))
+    launcher = launcher_named(str(target))
+    if launcher is not None:
+        given = OmegaConf.to_container(config.hydra.launcher)
+        assert isinstance(given, dict)
+        launcher.read({str(key): value for key, value in given.items() if key != "_target_"})
+    return launcher
 
 
 def _main(command: Command) -> None:

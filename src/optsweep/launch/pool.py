@@ -15,6 +15,10 @@ class Pool(Asker, Protocol):
     Use as a context manager: leaving it ends them all, in the middle of their trials if an error is the reason.
     """
 
+    @property
+    def size(self) -> int | None:
+        """How many workers it has room for, where nobody says how many; None: as this machine has cores or devices."""
+
     def start_one(self) -> None:
         """Start a worker, if there is none."""
 
@@ -39,6 +43,9 @@ class Pool(Asker, Protocol):
 
     def kill(self, worker: str) -> None:
         """End one worker, by its name; `wait` finds it dead. One that isn't of this pool is left alone."""
+
+    def dismiss(self) -> None:
+        """Tell the workers to end; that they have is waited for when the pool is left."""
 
     def stop(self) -> None:
         """End all workers at once, in the middle of their trials."""

@@ -158,7 +158,7 @@ def _prepare(
             observe(Note(note))
     labels = {**labels_of(arms), **(labels or {})}
     asker = pool or here()
-    count, devices = deal(asker, arms[0], workers)
+    count, devices = deal(asker, arms[0], pool.size if pool is not None and workers is None else workers)
     baseline = baseline_of(arms, labels, all_arms=not alone)
     if pool is not None:
         pool.deal([devices[i % len(devices)] for i in range(count)])

@@ -119,6 +119,10 @@ class LocalPool:
         self._waiting: list[tuple[float, str | None]] = []  # replacements: when they are to start, and their device
         self._deaths = self._killed_starts = 0  # in a row, since trials have ended
 
+    @property
+    def size(self) -> None:
+        """As the machine has cores or devices."""
+
     def start_one(self) -> None:
         """Start a worker, if there is none."""
         if not self._members:
