@@ -48,5 +48,5 @@ class PackageFiles(ImportlibResourcesConfigSource):
 
     @classmethod
     def withdraw(cls) -> None:
-        """Give Hydra's own source its place again: launchers copy the registry into their jobs, which find theirs taken."""
+        """Give Hydra's own source its place again: launchers copy the registry into jobs, which register it there."""
         SourcesRegistry.instance().types[cls.scheme()] = ImportlibResourcesConfigSource

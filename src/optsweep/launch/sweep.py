@@ -187,6 +187,16 @@ def open_stores(arms: Sequence[Arm], command: str) -> tuple[Studies, Mapping[str
     return prepared.studies, prepared.labels
 
 
+def check_ended(studies: Studies, labels: Mapping[str, str]) -> None:
+    """Raise UserError where a launcher has come back before its jobs were done with all arms."""
+    left = [label for arm, label in labels.items() if studies.note(arm, FINISHED) != studies.note(arm, PLANNED)]
+    if left:
+        raise UserError(
+            f"hydra/launcher: it came back before its jobs had ended ({left[0]}, of {len(left)}); "
+            f"wait for them (optsweep status {studies.sweep}), then give the same command again"
+        )
+
+
 def _stores(arms: Sequence[Arm], known: Sequence[Description], observe: Observer) -> Studies:
     """Open both stores. One that is missing is made only when nothing can be refused any more."""
     tracking, storage = arms[0].tracking_uri, arms[0].storage
