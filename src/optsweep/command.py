@@ -40,4 +40,4 @@ class Command:
         full = OmegaConf.create({**config, "hydra": HydraConfig.get()})
         with Display() as display:
             arms = [arm_of(full, self.axes)]
-            return run_sweep(arms, workers=0, alone=True, labels=self.labels, command=self.line, observe=display)
+            return run_sweep(arms, workers=0, among=self.labels, command=self.line, observe=display)

@@ -172,8 +172,8 @@ def _main(command: Command) -> None:
 def _among_strangers(command: Command, arms: Sequence[Arm]) -> None:
     """Under a stock launcher: make the stores, before jobs race for them, and write the report when all are done."""
     from optsweep import api
-    from optsweep.launch.status import first_failure
-    from optsweep.launch.sweep import check_ended, open_stores
+    from optsweep.launch.status import check_ended, first_failure
+    from optsweep.launch.sweep import open_stores
     from optsweep.tracking.store import SweepNotFound
 
     arm = arms[0]
