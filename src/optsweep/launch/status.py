@@ -284,6 +284,16 @@ def is_trained(storage: str, sweep: str, plan: SweepPlan) -> bool:
     return all(studies.note(title.name, FINISHED) == size for title in plan.arms)
 
 
+def check_ended(studies: Studies, labels: Mapping[str, str]) -> None:
+    """Raise UserError where a launcher has come back before its jobs were done with all arms."""
+    left = [label for arm, label in labels.items() if studies.note(arm, FINISHED) != studies.note(arm, PLANNED)]
+    if left:
+        raise UserError(
+            f"hydra/launcher: it came back before its jobs had ended ({left[0]}, of {len(left)}); "
+            f"wait for them (optsweep status {studies.sweep}), then give the same command again"
+        )
+
+
 def forgive(storage: str, sweep: str) -> int:
     """Free what a sweep has given up; returns how many failures are counted no more.
 
