@@ -185,6 +185,7 @@ class _Kept:
     last: float  # when it was kept, or began
     found: Saved | None = None  # by an earlier attempt, until it is handed out
     before: str = ""  # that attempt
+    step: int = 0  # that it had come to
     rungs: dict[int, float] = field(default_factory=dict)  # what was told of it, by step
     points_before: Sequence[MetricPoint] = ()  # of its curves, up to where it goes on
 
@@ -219,6 +220,7 @@ class TrialCheckpoints:
         for before in reversed(work.earlier):
             if (state := self._files.read(before, kept.owner, device)) is not None:
                 kept.found, kept.before = state["training"], before
+                kept.step = int(state["training"].get("step", 0))
                 kept.rungs = dict(state["rungs"])
                 kept.points_before = [(name, value, when, step) for name, value, when, step in state["points"]]
                 break
@@ -226,6 +228,11 @@ class TrialCheckpoints:
     def goes_on(self, key: int) -> bool:
         """Whether a trial goes on from something."""
         return bool(self._kept[key].before)
+
+    def went_on(self, key: int) -> int | None:
+        """The step that a trial went on from; None: it began anew."""
+        kept = self._kept[key]
+        return kept.step if kept.before else None
 
     def rungs(self, key: int) -> dict[int, float]:
         """What was told of a trial, by step, and is kept with it."""
@@ -263,7 +270,9 @@ class TrialCheckpoints:
     def unfit(self, keys: Collection[int], error: Exception) -> None:
         """Set aside what was found."""
         for key in keys:
-            self._files.set_aside(self._kept[key].before, f"it doesn't fit ({first_line(error)})")
+            kept = self._kept[key]
+            before, kept.before = kept.before, ""
+            self._files.set_aside(before, f"it doesn't fit ({first_line(error)})")
 
     def pause(self, states: Callable[[], Mapping[int, Saved]]) -> None:
         """Write what is due. Raises InterruptedTrainingError if trials are to stop."""
