@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,19 +16,35 @@ from optsweep.errors import UserError, located, without_secrets
 from optsweep.launch.continuity import IDENTITY
 from optsweep.launch.inquiries import Workbench, patience_of
 from optsweep.launch.job import Job
+from optsweep.launch.shared_folder import KEY, check_folder, make_mark, read_mark
 from optsweep.search.studies import Studies
 from optsweep.yaml_files import check_yaml
 
 JOB = "job"
 """The note of an arm's job."""
 
+FOLDER = "checkpoints"
+"""Of that note: the folder of `tracking.checkpoints` where the sweep is planned, and its mark; null: none."""
 
-def post(studies: Studies, jobs: Sequence[Job]) -> None:
-    """Let the studies have the jobs; one whose task is an object of a script can't be had elsewhere."""
+
+def post(studies: Studies, jobs: Sequence[Job]) -> list[str]:
+    """Let the studies have the jobs; one whose task is an object of a script can't be had elsewhere.
+
+    Returns what is to be said of the folder of checkpoints, which is made: another one than before has none of them.
+    Raises UserError where that can't be.
+    """
+    folder = jobs[0].arm.checkpoints
+    now = None if folder is None else [str(folder), make_mark(folder)]
+    before: Any = None
     for job in jobs:
-        held = _plain(job)
-        if studies.note(job.arm.name, JOB) != held:
+        held, noted = _plain(job) | {FOLDER: now}, studies.note(job.arm.name, JOB)
+        before = before or noted
+        if noted != held:
             studies.set_note(job.arm.name, JOB, held)
+    was = now if before is None else before.get(FOLDER)
+    if (was and was[1]) == (now and now[1]):
+        return []
+    return [f"{KEY}: {now and now[0]}, it was {was and was[0]}: what was cut off in training starts anew"]
 
 
 def _plain(job: Job) -> dict[str, Any]:
@@ -53,8 +70,13 @@ class Posted:
     identity: Identity
 
 
-def taken_down(noted: Mapping[str, Mapping[str, Any]], storage: str, tracking_uri: str) -> list[Posted]:
-    """The jobs that are noted, by arm, over stores as they are seen from here. Raises UserError for one of a script."""
+def taken_down(
+    noted: Mapping[str, Mapping[str, Any]], storage: str, tracking_uri: str, checkpoints: Path | None = None
+) -> list[Posted]:
+    """The jobs that are noted, by arm, over stores and a folder as they are seen from here; None: as it was posted.
+
+    Raises UserError for one of a script.
+    """
     found = []
     for name, of in noted.items():
         held = of[JOB]
@@ -67,11 +89,35 @@ def taken_down(noted: Mapping[str, Mapping[str, Any]], storage: str, tracking_ur
         choices = {key: value for key, value in held["choices"].items() if key in GROUPS}
         arm = read_arm(yaml.safe_load(held["config"]), choices, held["axes"], held["config"])
         trainer = replace(arm.trainer, lanes=held["lanes"])
-        arm = replace(arm, trainer=trainer, storage=storage, tracking_uri=tracking_uri)
+        folder = checkpoints or (Path(there[0]) if (there := held.get(FOLDER)) else None)
+        arm = replace(arm, trainer=trainer, storage=storage, tracking_uri=tracking_uri, checkpoints=folder)
         keys = tuple(held["program_keys"])
         job = Job(arm, held["label"], held["fingerprint"], "", keys, held["lanes_key"], held["colour"])
         found.append(Posted(job, Identity(of[IDENTITY]["exact"], of[IDENTITY]["approximate"])))
     return found
+
+
+def check_shared(noted: Mapping[str, Mapping[str, Any]], given: Path | None) -> str:
+    """Hold the folder of checkpoints that a sweep has here against that of its planner; what is to be known of it.
+
+    Raises UserError where one that nobody chose for this machine isn't that folder here, and for one that can't be had.
+    """
+    there = next((of[JOB][FOLDER] for of in noted.values() if of[JOB].get(FOLDER)), None)
+    if given is not None:
+        check_folder("--checkpoints", given, is_there=True)
+    if there is None:
+        return ""
+    path, mark = there
+    here = given or Path(path)
+    if read_mark(here) == mark:
+        check_folder(KEY, here)
+        return ""
+    if given is None:
+        raise UserError(
+            f"{KEY}: {path}, where the sweep is planned, isn't that folder on this machine; mount it there, or say "
+            f"where it is: --checkpoints FOLDER"
+        )
+    return f"--checkpoints: {given} isn't the folder of the sweep's planner: a trial that changes over starts anew"
 
 
 @dataclass(frozen=True)
