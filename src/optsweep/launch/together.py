@@ -21,6 +21,7 @@ _SHARED = {  # field of an Arm: its key
     "storage": "tracking.storage",
     "repeats": "sweep.repeats",
     "retries": "sweep.retries",
+    "allow": "sweep.allow",
     "baseline": "sweep.baseline",
     "confirm_seeds": "confirm.seeds",
     "confirm_delta": "confirm.delta",
