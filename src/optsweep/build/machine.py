@@ -61,7 +61,7 @@ class Machine:
     @property
     def versions(self) -> str:
         """In words."""
-        return f"torch {self.torch_version} (Python {self.python_version})"
+        return f"torch {self.torch_version}, Python {self.python_version}"
 
     @property
     def words(self) -> Mapping[str, str]:
