@@ -35,21 +35,24 @@ def condition(v: Verdict) -> str:
 def test_arms_on_different_cards_are_compared_with_the_caveat_that_the_card_may_be_it() -> None:
     v = said(on("adamw", BASE, [A]), on("soap", shifted(-0.1), [B]))
     assert condition(v) == (
-        "But what the optimizer does can't be told from what the device does, since they changed together: soap's seeds ran "
-        "on Tesla T4 (8); adamw's on NVIDIA A100 (8)."
+        "But what the optimizer does can't be told from what the device does, since they changed together: "
+        "the seeds of soap "
+        "ran on Tesla T4 (8), and those of adamw on NVIDIA A100 (8)."
     )
 
 
 def test_each_arm_that_shares_no_card_with_the_baseline_is_named_with_its_numbers() -> None:
     v = said(on("adamw", BASE, [A]), on("soap", shifted(-0.1), [B]), on("lion", shifted(0.1), [A]))
-    assert condition(v).endswith(": soap's seeds ran on Tesla T4 (8); adamw's, the baseline's, on NVIDIA A100 (8).")
+    assert condition(v).endswith(
+        ": the seeds of soap ran on Tesla T4 (8), and those of the baseline, adamw, on NVIDIA A100 (8)."
+    )
 
 
 def test_where_some_trials_ran_elsewhere_their_number_is_said_and_that_of_seeds_compared_across() -> None:
     v = said(on("adamw", BASE, [A]), on("soap", shifted(-0.1), [B, B, B, A]))
     assert condition(v) == (
-        "Trials ran on different devices: adamw 8 on NVIDIA A100; soap 5 on NVIDIA A100 and 3 on Tesla T4; compared "
-        "across devices: 3 of 8 seeds."
+        "Trials ran on different devices: of adamw 8 on NVIDIA A100; of soap 5 on NVIDIA A100 and 3 on Tesla T4; "
+        "compared across devices: 3 of 8 seeds."
     )
     same = said(on("adamw", BASE, [B, A]), on("soap", shifted(-0.1), [B, A]))
     assert condition(same).endswith("soap 7 on NVIDIA A100 and 1 on Tesla T4.")
@@ -63,14 +66,16 @@ def test_of_many_arms_the_verdict_has_the_sum_and_the_caveats_have_each() -> Non
         "compared across devices: a 1 of 8 seeds, "
     )
     (each,) = [text for text in v.caveats if "ran on" in text]
-    assert each.startswith("Trials ran on different devices: adamw 8 on NVIDIA A100; a 7 on NVIDIA A100 and 1 on Tesla")
+    assert each.startswith(
+        "Trials ran on different devices: of adamw 8 on NVIDIA A100; of a 7 on NVIDIA A100 and 1 on "
+    )
     assert "NVIDIA A100 (36 trials)" in page(v)
     assert "Tesla T4 (4 trials)" in page(v)
 
 
 def test_one_arm_alone_says_where_it_ran_and_one_device_is_worth_no_word() -> None:
     v = said(on("adamw", BASE, [A, B]))
-    assert "Trials ran on different devices: adamw 7 on Tesla T4 and 1 on NVIDIA A100." in v.caveats
+    assert "Trials ran on different devices: of adamw 7 on Tesla T4 and 1 on NVIDIA A100." in v.caveats
     for devices in ([A], [""], ["", A]):
         plain = said(on("adamw", BASE, devices), on("soap", shifted(-0.1), devices))
         assert not [text for text in (*plain.conditions, *plain.caveats) if "ran on" in text]
@@ -82,7 +87,7 @@ def test_versions_that_differ_are_said_in_the_same_words() -> None:
     held = [replace(a, trials=tuple(replace(t, versions=v) for t in a.trials)) for a, v in zip(arms, both, strict=True)]
     (text,) = [text for text in said(*held).conditions if "ran with" in text]
     assert text.startswith("But what the optimizer does can't be told from what the versions do, since they changed")
-    assert text.endswith(f": soap's seeds ran with {both[1]} (8); adamw's with {both[0]} (8).")
+    assert text.endswith(f": the seeds of soap ran with {both[1]} (8), and those of adamw with {both[0]} (8).")
 
 
 @pytest.mark.parametrize(("device", "compared"), [(A, True), ("", True), (B, False)])

@@ -49,7 +49,7 @@ def where_trained(group: Group) -> Iterator[str]:
         counts = _by_arm(group.arms, part)
         total = Counter(name for count in counts.values() for name in count)
         if len(total) > 1 and (not group.comparisons or len(counts) > _NAMED):
-            each = "; ".join(f"{label} {_spread(count, part)}" for label, count in counts.items())
+            each = "; ".join(f"of {label} {_spread(count, part)}" for label, count in counts.items())
             yield f"Trials ran {part.on} different {part.several}: {each}."
 
 
@@ -98,15 +98,14 @@ def _apart(group: Group, part: _Part) -> Iterator[str]:
     found = [comparison for comparison in group.comparisons if _share_none(comparison, part)]
     if not found:
         return
-    base = group.baseline
-    each = [f"{c.candidate.label}'s seeds ran {part.on} {_numbers(ours for ours, _ in _pairs(c, part))}" for c in found]
+    each = [f"{c.candidate.label} ran {part.on} {_numbers(ours for ours, _ in _pairs(c, part))}" for c in found]
     if len(found) > _NAMED:
-        each = [f"the seeds of {plural(len(found), 'arm')} ran {part.on} none of the baseline's {part.several}"]
-    named = f"{base.label}'s" if len(group.comparisons) == 1 else f"{base.label}'s, the baseline's,"
+        each = [f"{plural(len(found), 'arm')} ran {part.on} none of the baseline's {part.several}"]
+    base = group.baseline.label if len(group.comparisons) == 1 else f"the baseline, {group.baseline.label},"
     theirs = _numbers(name for _, name in _pairs(found[0], part))
     yield (
-        f"But what the optimizer does can't be told from what {part.one}, since they changed together: "
-        f"{'; '.join(each)}; {named} {part.on} {theirs}."
+        f"But what the optimizer does can't be told from what {part.one}, since they changed together: the seeds of "
+        f"{', those of '.join(each)}, and those of {base} {part.on} {theirs}."
     )
 
 
@@ -117,7 +116,7 @@ def _mixed(group: Group, part: _Part) -> Iterator[str]:
     if not several:
         return
     if len(counts) <= _NAMED:
-        said = "; ".join(f"{label} {_spread(count, part)}" for label, count in counts.items())
+        said = "; ".join(f"of {label} {_spread(count, part)}" for label, count in counts.items())
     else:
         total: Counter[str] = sum(counts.values(), Counter())
         said = f"{_spread(total, part)}, those of {len(several)} of {plural(len(counts), 'arm')} {part.on} several"
