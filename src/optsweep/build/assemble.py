@@ -6,7 +6,6 @@ This is the only place where names become code. Everything that can be wrong wit
 from __future__ import annotations
 
 import inspect
-import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -23,6 +22,7 @@ from optsweep.build.combination import (
 )
 from optsweep.build.fingerprint import Identity, described, fingerprint_of, identify
 from optsweep.build.hyperparameters import space_of
+from optsweep.build.machine import Machine
 from optsweep.build.named_task import build_task, not_counted, samples_of_a_batch, with_searched
 from optsweep.build.resplit import divided, redraws
 from optsweep.build.stated import stated
@@ -403,7 +403,7 @@ def _content(arm: Arm, program: ArmProgram, space: Space) -> dict[str, Any]:
         "averaging": {"name": arm.averaging.name, **arm.averaging.options},
         "fixed": space.fixed,
         "trainer": {**trainer, "device": program.device.type, "lanes": "several" if program.stacked else "one"},
-        "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
+        "versions": Machine.of(program.device).by_package,
         "sweep": {"seed": arm.seed},
     }
     content = {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}

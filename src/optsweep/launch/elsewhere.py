@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from optuna.storages import RDBStorage
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
+from optsweep.build.machine import THE_DEVICE
 from optsweep.checks import whole
 from optsweep.config.sections import MOST_WORKERS
 from optsweep.errors import UserError
@@ -81,7 +82,8 @@ def work_elsewhere(
     threads = posted[0].job.arm.trainer.threads
     with ExitStack() as until_the_end:
         pool = until_the_end.enter_context(LocalPool(threads, meanwhile=store.preload, apart=True))
-        count, devices = deal(pool, posted[0].job.arm, workers)
+        like = str(posted[0].identity.exact.get(THE_DEVICE, ""))
+        count, devices = deal(pool, posted[0].job.arm, workers, say, like)
         help_ = until_the_end.enter_context(Help(held.engine, sweep, count))
         pool.deal([devices[i % len(devices)] for i in range(count)])
         helper = Helper(held, studies, pool, help_, outage, say, partial(_compared_beside, threads, devices[0]))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from optsweep.build.fingerprint import SHOWN, Identity
+from optsweep.build.fingerprint import SHOWN, Identity, fingerprint_of
+from optsweep.build.machine import Machine, lets
 from optsweep.config.arm import GROUPS
 from optsweep.config.door import read_arm
 from optsweep.errors import UserError, located, without_secrets
@@ -59,6 +60,7 @@ def _plain(job: Job) -> dict[str, Any]:
         "program_keys": list(job.program_keys),
         "lanes_key": job.lanes_key,
         "colour": job.colour,
+        "machine": None if job.machine is None else asdict(job.machine),
     }
 
 
@@ -92,7 +94,8 @@ def taken_down(
         folder = checkpoints or (Path(there[0]) if (there := held.get(FOLDER)) else None)
         arm = replace(arm, trainer=trainer, storage=storage, tracking_uri=tracking_uri, checkpoints=folder)
         keys = tuple(held["program_keys"])
-        job = Job(arm, held["label"], held["fingerprint"], "", keys, held["lanes_key"], held["colour"])
+        machine = Machine(**held["machine"]) if held.get("machine") else None  # one of before didn't say
+        job = Job(arm, held["label"], held["fingerprint"], "", keys, held["lanes_key"], held["colour"], machine)
         found.append(Posted(job, Identity(of[IDENTITY]["exact"], of[IDENTITY]["approximate"])))
     return found
 
@@ -138,6 +141,13 @@ class ToCompare:
             return str(error)
         except Exception as error:
             return located(error)
-        if built.fingerprint == held.job.fingerprint and not built.identity.differences(held.identity):
+        job, allow = held.job, held.job.arm.allow
+        here = Machine.of(built.program.device)
+        there = here if job.machine is None else job.machine
+        differs = built.identity.differences(held.identity, allow)
+        same = fingerprint_of({**built.content, **built.identity.exact, **there.parts_of(allow)}) == job.fingerprint
+        if same and not differs:
             return ""
-        return "; ".join(built.identity.differences(held.identity)[:SHOWN]) or "it has other settings here"
+        differs = list(dict.fromkeys([*differs, *here.differences(there, allow)]))
+        said = "; ".join(differs[:SHOWN]) or "it has other settings here"
+        return f"{said} ({lets(differs)})" if lets(differs) else said

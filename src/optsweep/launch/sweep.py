@@ -18,7 +18,7 @@ from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
 from optsweep.errors import UserError
 from optsweep.launch.checkpoints import Checkpoints
-from optsweep.launch.continuity import check_history, note_content, seconds_before
+from optsweep.launch.continuity import as_begun, check_history, note_content, seconds_before
 from optsweep.launch.cost import foreseen
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.decided import decide, remember
@@ -154,7 +154,8 @@ def _prepare(
             observe(Note(note))
     labels = {**labels_of(arms), **(among or {})}
     asker = pool or here()
-    count, devices = deal(asker, arms[0], pool.size if pool is not None and workers is None else workers)
+    size = pool.size if pool is not None and workers is None else workers
+    count, devices = deal(asker, arms[0], size, lambda text: observe(Note(text)))
     baseline = baseline_of(arms, labels, all_arms=among is None)
     if pool is not None:
         pool.deal([devices[i % len(devices)] for i in range(count)])
@@ -162,6 +163,7 @@ def _prepare(
     if pool is not None and not may_be_finished(arms[0]):
         pool.start()  # workers import while the stores are opened, and made
     studies = _stores(arms, known, observe)
+    known = as_begun(studies, arms, known)
     for text in remember(memory, arms, known, labels):
         observe(Note(text))
     prepared = _Prepared(arms, known, labels, baseline, count, devices, pool, asker, studies)

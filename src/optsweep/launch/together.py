@@ -22,6 +22,7 @@ _SHARED = {  # field of an Arm: its key
     "checkpoints": "tracking.checkpoints",
     "repeats": "sweep.repeats",
     "retries": "sweep.retries",
+    "allow": "sweep.allow",
     "baseline": "sweep.baseline",
     "confirm_seeds": "confirm.seeds",
     "confirm_delta": "confirm.delta",

@@ -11,11 +11,12 @@ from functools import partial
 from typing import TypeVar
 
 from optsweep.build.assemble import Built
+from optsweep.build.machine import Machine, lets
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, located
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.builds import Builds
-from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, TrialCheckpoints
+from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, TrialCheckpoints, say
 from optsweep.launch.job import Job
 from optsweep.launch.latest import Teller
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
@@ -72,10 +73,12 @@ class Worker:
         together: Together | None = None,  # ranks that this process leads
     ) -> None:
         first = jobs[0].arm
-        self.jobs, self.stopping, self.called, self.watch = jobs, stopping, called, watch
+        self.stopping, self.called, self.watch = stopping, called, watch
         self.workers, self.told, self.apart = workers, told, apart
         self.builds = builds or Builds()
         self.together = together or Together(self.builds)
+        self.jobs = suitable(jobs, self.builds)
+        self.noted: set[tuple[str, str]] = set()  # what was said of this machine, by arm
         spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
         self._storage = storage_outage(first.storage, spool.folder)
         self.studies = self.waiting(lambda: opened(first.storage, first.sweep))
@@ -86,7 +89,7 @@ class Worker:
         self.courier = Courier(spool, leaves=not delivers, registers=apart)
         self.latest = Teller(self.studies.engine)
         self.name = process_name()
-        self._next = os.getpid() % len(jobs)
+        self._next = os.getpid()
 
     def close(self) -> None:
         """Deliver what is written, within moments; the rest is left to others."""
@@ -99,7 +102,7 @@ class Worker:
 
     def work_once(self) -> bool:
         """Pop a trial, of early repeats first, and train it with what waits beside it; false if none was waiting."""
-        for repeat in range(self.jobs[0].arm.most_repeats):
+        for repeat in range(max((job.arm.most_repeats for job in self.jobs), default=0)):
             for i in range(len(self.jobs)):
                 job = self.jobs[(self._next + i) % len(self.jobs)]
                 for phase in (Phase.SEARCH, Phase.CONFIRM):
@@ -224,6 +227,21 @@ class _Company:
         return [
             trial_of(self._job.arm, self._built, work, key) for key, work in opened.items() if key in reporter.training
         ]
+
+
+def suitable(jobs: Sequence[Job], builds: Builds) -> Sequence[Job]:
+    """The jobs whose trials may be trained on this machine; a line says which may not, and why."""
+    found, declined = [], dict[str, list[str]]()
+    for job in jobs:
+        device = builds.device_of(job.arm)
+        here = Machine.of(device)
+        if differs := list(here.differences(job.machine or here, job.arm.allow)):
+            declined.setdefault(f"{device}: {'; '.join(differs)}; {lets(differs)}", []).append(job.label)
+        else:
+            found.append(job)
+    for why, labels in declined.items():
+        say(f"a worker declines trials of {', '.join(labels)}, because it is another machine than theirs: {why}")
+    return found
 
 
 def opened(storage: str, sweep: str) -> Studies:
