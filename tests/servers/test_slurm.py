@@ -56,8 +56,8 @@ def test_the_same_numbers_whatever_is_requeued(
     running = subprocess.Popen(["sleep", "600"], text=True)
     try:
         wait_for(lambda: num_done(storage, "jobs") >= 6, running)
-        for job in (before.planner, before.workers[0]):
-            cluster.said("scontrol", "requeue", job.id)
+        cluster.said("scontrol", "requeue", before.planner.id)
+        cluster.said("scancel", "--signal=USR2", before.workers[0].id)  # as before its time limit
         again = _said(tmp_path, SUBMITTED, *command)
         assert _jobs(tmp_path, "jobs") == before, "nothing is submitted twice"
         assert f"planner: job {before.planner.id}" in again
@@ -65,7 +65,8 @@ def test_the_same_numbers_whatever_is_requeued(
     finally:
         running.kill()
         running.wait()
-    assert "Restarts=1" in cluster.said("scontrol", "show", "job", before.planner.id)
+    for job in (before.planner, before.workers[0]):
+        assert "Restarts=1" in cluster.said("scontrol", "show", "job", job.id)
     assert kept(storage, servers.mlflow.address, "jobs") == reference
     assert "nothing was left to do; the report is reports/jobs/index.html" in _said(tmp_path, 0, *command)
     assert (tmp_path / "reports" / "jobs" / "index.html").is_file()

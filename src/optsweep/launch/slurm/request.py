@@ -23,6 +23,9 @@ OURS = (
 )
 """What can't be given in `sbatch`, because the jobs need it as it is, or a key of its own has it."""
 
+LONGEST_NOTICE = 120
+"""Seconds within which a job gives its trials back."""
+
 _TIME = re.compile(r"(\d+-)?\d{1,3}(:[0-5]\d){2}")
 _MEMORY = re.compile(r"\d+[KMGT]?")
 _NAMES = re.compile(r"[\w.+@:\-]+(,[\w.+@:\-]+)*")
@@ -110,9 +113,22 @@ class SlurmRequest(Keyed):
         }
         return {name: said for name, said in asked.items() if said is not None} | dict(self.sbatch)
 
+    @property
+    def notice_seconds(self) -> int:
+        """How long before its time limit a job is told; SLURM may do so a minute earlier."""
+        return LONGEST_NOTICE if self.time is None else min(LONGEST_NOTICE, _seconds(self.time) // 4)
+
     def processes(self, threads: int) -> int | None:
         """How many of `threads` threads train in a job; None: one for each of its GPUs."""
         return None if self.gpus_per_worker else max(1, self.cpus_per_worker // threads)
+
+
+def _seconds(time: str) -> int:
+    days, _, clock = time.rpartition("-")
+    if ":" not in clock:
+        return 60 * int(clock)
+    hours, minutes, seconds = map(int, clock.split(":"))
+    return 86400 * int(days or 0) + 3600 * hours + 60 * minutes + seconds
 
 
 def as_arguments(flags: Flags) -> list[str]:

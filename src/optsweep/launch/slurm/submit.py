@@ -13,9 +13,6 @@ from optsweep.launch.slurm.job import PlannerTask, SlurmTask, WorkerTask
 from optsweep.launch.slurm.record import Record, SlurmJob
 from optsweep.launch.slurm.request import SlurmRequest
 
-NOTICE_SECONDS = 120
-"""Before its time limit a job is told: its trials are given back within that."""
-
 
 @dataclass(frozen=True)
 class Submission:
@@ -64,7 +61,7 @@ class Submission:
             time=None,  # submitit's own is five minutes
             wckey=None,
             nodes=1,
-            signal_delay_s=NOTICE_SECONDS,
+            signal_delay_s=request.notice_seconds,
             stderr_to_stdout=True,
             setup=list(request.setup) or None,
             srun_args=[f"--cpus-per-task={request.cpus_per_worker}"],  # srun doesn't take it over from sbatch

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, check_apart, near, read_address
+from optsweep.build.combination import check_combination
 from optsweep.config.arm import Arm
 from optsweep.errors import GoesOnError, SweepFailedError, UserError
 from optsweep.launch.labels import baseline_of, labels_of
@@ -77,6 +78,9 @@ class SlurmSweep:
         """All that needs no code of the user's. Raises UserError before anything is written."""
         first, flags = self.arms[0], self.request.flags
         check_together(self.arms)
+        for arm in self.arms:
+            if not _names_own_code(arm):
+                check_combination(arm)
         baseline_of(self.arms, labels_of(self.arms), all_arms=True)
         check_names(first.storage, first.sweep, [arm.name for arm in self.arms])
         studies, runs = read_address(STORAGE_KEY, first.storage), read_address(TRACKING_KEY, first.tracking_uri)
@@ -173,11 +177,19 @@ class SlurmSweep:
         if outcome.code == 1:
             with suppress(Exception):
                 return SweepFailedError(first.sweep, first_failure(Studies.open(first.storage, first.sweep)) or "")
-        said = outcome.said or f"it ended with {outcome.code}"
+        said = outcome.said or f"exit code {outcome.code}"
+        if outcome.code < 0:
+            said = f"killed by signal {-outcome.code}: is there memory enough? (hydra.launcher.mem)"
         return UserError(f"{said} (so ended the job that planned it, {self._log(record)})")
 
     def _log(self, record: Record) -> str:
         return str(log_of(self._folder, record.planner))
+
+
+def _names_own_code(arm: Arm) -> bool:
+    """Whether code that only the jobs are to run is named by more than the task."""
+    named = (arm.optimizer.target, arm.schedule.target, arm.averaging.target)
+    return any(target is not None and target.partition(".")[0] not in ("optsweep", "torch") for target in named)
 
 
 def _named(record: Record) -> str:
