@@ -43,7 +43,7 @@ LONGEST = 1000
 """Characters of an error's line."""
 
 MULTIRUN = frozenset({"-m", "--multirun"})
-PLAN_KEYS = ("search.", "confirm.", "hydra.", "tracking.", "sweep.baseline", "sweep.retries")
+PLAN_KEYS = ("search.", "confirm.", "hydra.", "tracking.", "sweep.baseline", "sweep.retries", "sweep.allow")
 """Overrides that don't change what a sweep is about."""
 
 
