@@ -160,14 +160,7 @@ def _program(arm: Arm, task: Trainable, device: torch.device, warnings: list[str
     assert isinstance(task, Task)
     task.to(device)
     batch_size = samples_of_a_batch(arm.task, stated(task))
-    if batch_size % arm.trainer.accumulate:
-        raise UserError(
-            f"trainer.accumulate: a batch of {batch_size} samples is not divisible by {arm.trainer.accumulate}"
-        )
-    if batch_size // arm.trainer.accumulate % arm.trainer.ranks:
-        of = "micro-batch" if arm.trainer.accumulate > 1 else "batch"
-        count = batch_size // arm.trainer.accumulate
-        raise UserError(f"trainer.ranks: a {of} of {count} samples is not divisible by {arm.trainer.ranks}")
+    arm.trainer.check_batch(batch_size, f"a batch of {batch_size} samples")
     return Program(
         task=task,
         build_update=_updater(arm)[0],
@@ -191,12 +184,9 @@ def _program(arm: Arm, task: Trainable, device: torch.device, warnings: list[str
 
 def _loop_program(arm: Arm, loop: Loop, device: torch.device, warnings: list[str]) -> LoopProgram:
     """The program of an arm whose loop is the user's. Raises UserError for what is the loop's affair."""
-    for key, usual, instead in (
-        ("precision", "fp32", "use torch.autocast"),
-        ("accumulate", 1, "accumulate"),
-        ("ranks", 1, "use torch.distributed"),
-    ):
-        if (value := vars(arm.trainer)[key]) != usual:
+    instead_of = {"precision": "use torch.autocast", "accumulate": "accumulate", "ranks": "use torch.distributed"}
+    for key, instead in instead_of.items():
+        if (value := vars(arm.trainer)[key]) not in ("fp32", 1):
             raise UserError(f"trainer.{key}: {value} is for optsweep's loop; {instead} in yours, {loop.place}")
     if arm.trainer.in_lanes:
         warnings.append("trainer.lanes: a loop of one's own trains one trial at a time")

@@ -186,12 +186,8 @@ class Arm(Keyed):
 
 
 def _check_lengths(arm: Arm) -> None:
-    batch_size, accumulate = arm.task.batch_size, arm.trainer.accumulate
-    if batch_size is not None and batch_size % accumulate:
-        raise UserError(f"trainer.accumulate: task.batch_size={batch_size} is not divisible by {accumulate}")
-    if batch_size is not None and batch_size // accumulate % arm.trainer.ranks:
-        of = f" / trainer.accumulate={accumulate}" if accumulate > 1 else ""
-        raise UserError(f"trainer.ranks: task.batch_size={batch_size}{of} is not divisible by {arm.trainer.ranks}")
+    if (batch_size := arm.task.batch_size) is not None:
+        arm.trainer.check_batch(batch_size, f"task.batch_size={batch_size}")
     warmup, steps = arm.schedule.warmup_steps, arm.trainer.steps
     if warmup is not None and in_steps(warmup, steps) >= steps:
         allowed = f"fewer steps than the run has (trainer.steps={steps}), or a fraction below 1"

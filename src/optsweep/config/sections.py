@@ -215,6 +215,14 @@ class TrainerConfig(Keyed):
         """Whether trials are to train side by side."""
         return (self.given_lanes or 1) > 1
 
+    def check_batch(self, count: int, what: str) -> None:
+        """Raise UserError for a batch that can't be divided into equal parts."""
+        if count % self.accumulate:
+            raise UserError(f"trainer.accumulate: {what} is not divisible by {self.accumulate}")
+        if count // self.accumulate % self.ranks:
+            part = f" / trainer.accumulate={self.accumulate}" if self.accumulate > 1 else ""
+            raise UserError(f"trainer.ranks: {what}{part} is not divisible by {self.ranks}")
+
     @property
     def steps_per_point(self) -> int:
         """Steps from one logged point to the next."""

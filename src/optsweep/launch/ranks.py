@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from optsweep.launch.inquiries import exit_name
 from optsweep.launch.launched import launched
 from optsweep.launch.to_follow import Failed, ToFollow, device_of_rank, opened
 from optsweep.launch.torchrun import Peers
-from optsweep.launch.watchdog import Watchdog
+from optsweep.launch.watchdog import TELL_SECONDS, Watchdog
 
 if TYPE_CHECKING:
     from optsweep.search.space import Params
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 GROUP_LOST = 6
 """Exit code of a worker whose ranks only torchrun can start again."""
+
+
+NOTICED_SECONDS = 10.0
+"""Within which it is known what has become of a rank whose connection is gone."""
 
 
 class Led(Protocol):
@@ -76,6 +81,9 @@ class Together:
         try:
             with joined(led.group):
                 yield
+        except LostError:
+            self._wait_to_be_ended()
+            raise
         finally:
             if led.group.intact:
                 with suppress(LostError):
@@ -91,6 +99,12 @@ class Together:
             device = str(self.builds.device_of(arm))
             self._led = Peers(device) if launched() is not None else Children(ranks, device)
         return self._led
+
+    def _wait_to_be_ended(self) -> None:
+        """A rank is lost: whoever watches this process ends it, as soon as it is known why."""
+        begin = time.monotonic()
+        while time.monotonic() - begin < (TELL_SECONDS if self.failure() else NOTICED_SECONDS):
+            time.sleep(0.1)
 
     def failure(self) -> Failed | None:
         """Why a rank follows no more; None: all do."""

@@ -128,7 +128,8 @@ def part_of(batch: Nest, rank: int, size: int) -> Nest:
         count = count_of(batch)
     except ValueError as error:
         raise UserError(f"trainer.ranks: {error}, so ranks can't share it; give trainer.ranks=1") from None
-    if odd := next((t for t in tensors_of(batch) if not t.ndim or len(t) != count), None):
+    odd = next((tensor for tensor in tensors_of(batch) if not tensor.ndim or len(tensor) != count), None)
+    if odd is not None:
         raise UserError(
             f"trainer.ranks: a batch of {count} samples holds a tensor of shape {list(odd.shape)}, whose rows aren't "
             f"samples, so ranks can't share it; give trainer.ranks=1"

@@ -10,38 +10,47 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from optsweep.errors import UserError
+from optsweep.tasks.base import Split
+from optsweep.tasks.data import Stretch
 from optsweep.tasks.nest import Nest
 from optsweep.train.forward import Forward
 from optsweep.train.process import isolated
 from optsweep.train.randomness import Generators, step_seeds
 from optsweep.train.ranks import part_of
-from optsweep.train.traits import ModelTraits, construct, first_batch
+from optsweep.train.traits import ModelTraits, construct
 
 if TYPE_CHECKING:  # which has this looked at
     from optsweep.train.program import Program
+
+TRIED = 4
+"""Batches: shares of one may have equally many tokens by chance."""
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 """Relative difference that is rounding, by precision."""
 
 
 def check_shares(program: Program, traits: ModelTraits) -> None:
-    """Raise UserError, in one line, for a model whose batches ranks can't share; it is tried on the first one."""
+    """Raise UserError, in one line, for a model whose batches ranks can't share; it is tried on the first ones."""
     task, device = program.task, program.device
     module = construct(task, 0, device).module.to(device)
     _no_batch_norm(module)
     forward = Forward(task, device, traits.dtype, program.precision, stacked=False)
     with isolated(device, traits.default_dtype, traits.flags), torch.no_grad():
         Generators(device).everything().seeder()(step_seeds(0, 0, 1)[0])
-        batch = forward.cast(first_batch(task, program.batch_size // program.accumulate, device))
         module.train(not traits.unlike)  # what draws at random is looked at without that
 
         def loss_of(batch: Nest) -> float:
             with forward.autocast():
                 return float(forward.loss(module, batch))
 
-        whole = loss_of(batch)
-        parts = [loss_of(part_of(batch, rank, program.ranks)) for rank in range(program.ranks)]
-    mean = math.fsum(parts) / program.ranks
+        size = program.batch_size // program.accumulate
+        for given in task.data(Split.TRAIN).training([Stretch(0, 0, TRIED)], size, 1, device):
+            batch = forward.cast(given)
+            parts = [loss_of(part_of(batch, rank, program.ranks)) for rank in range(program.ranks)]
+            _compare(loss_of(batch), math.fsum(parts) / program.ranks, program)
+
+
+def _compare(whole: float, mean: float, program: Program) -> None:
     if not math.isclose(whole, mean, rel_tol=TOLERANCE[program.precision], abs_tol=1e-7):
         raise UserError(
             f"trainer.ranks: the loss of a batch ({whole:.6g}) isn't the mean of the losses of its {program.ranks} "
