@@ -10,9 +10,9 @@ import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DBAPIError
 
-from optsweep.address import STORAGE_KEY, read_address
+from optsweep.address import STORAGE_KEY, read_address, refusal, without_driver
 from optsweep.database import SQLITE_TIMEOUT, Condition, ensure, has_rows, tables_of, write_ahead
-from optsweep.errors import UserError, first_line, without_secrets
+from optsweep.errors import UserError, without_secrets
 from optsweep.search.ownership import TABLES, create_tables
 
 TRIES_TO_CREATE = 20
@@ -49,9 +49,10 @@ def storage_at(url: str) -> RDBStorage:
         return open_storage(url)
     except UserError:
         raise
+    except ImportError as error:
+        raise without_driver(STORAGE_KEY, without_secrets(url), error.__cause__ or error) from None
     except Exception as error:
-        reason = without_secrets(first_line(error))
-        raise UserError(f"{STORAGE_KEY}: {without_secrets(url)} can't be opened: {reason}") from None
+        raise UserError(f"{STORAGE_KEY}: {without_secrets(url)} can't be opened ({refusal(error)})") from None
 
 
 def open_storage(url: str) -> RDBStorage:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optsweep.address import TRACKING_KEY, Address, read_address, without_driver
+from optsweep.address import TRACKING_KEY, Address, read_address, refusal, without_driver
 from optsweep.database import alone, identity
 from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.tracking import names
@@ -100,7 +100,7 @@ def check_usable(address: Address) -> None:
         except ImportError as error:
             raise without_driver(address.key, address.shown, error) from None
         except Exception as error:  # nobody answers, the password is wrong, there is no such database
-            raise UserError(f"{address.key}: {address.shown} can't be opened ({_refusal(error)})") from None
+            raise UserError(f"{address.key}: {address.shown} can't be opened ({refusal(error)})") from None
 
 
 def _look(address: Address) -> None:
@@ -129,15 +129,6 @@ _MEANT = (
     ),
 )
 """What MLflow says, and what that means to who reads it."""
-
-
-def _refusal(error: BaseException) -> str:
-    """Why a database server lets nobody in: what it said itself stands last, after who was asked."""
-    from sqlalchemy.exc import DBAPIError
-
-    own = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    said = [line.rpartition("FATAL:")[2].strip() for line in str(own).splitlines() if "FATAL:" in line]
-    return without_secrets(said[0])[:200] if said else _first(own)
 
 
 def _first(error: BaseException) -> str:
