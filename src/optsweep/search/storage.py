@@ -26,6 +26,9 @@ SERVER_OPTIONS: dict[str, Any] = {"pool_size": 1, "max_overflow": 3, "pool_pre_p
 as after a restart of the server, is found so before it is used."""
 
 
+UPGRADE = "`optuna storage upgrade --storage ADDRESS`"
+"""What is said of an older storage, which Optuna doesn't change by itself."""
+
 MOST_IN_NAME = 460
 """Characters of a sweep's and an arm's name together: a server's columns have 512, and what they are of follows, and
 when the sweep was moved to somewhere else."""
@@ -52,7 +55,13 @@ def storage_at(url: str) -> RDBStorage:
     except ImportError as error:
         raise without_driver(STORAGE_KEY, without_secrets(url), error.__cause__ or error) from None
     except Exception as error:
-        raise UserError(f"{STORAGE_KEY}: {without_secrets(url)} can't be opened ({refusal(error)})") from None
+        shown = f"{STORAGE_KEY}: {without_secrets(url)}"
+        if "compatible with the table schema" in str(error):
+            raise UserError(
+                f"{shown} was written by another version of Optuna: {UPGRADE} brings an older one up to this version, "
+                f"and `pip install -U optuna` reads a newer one (optsweep doctor says which)"
+            ) from None
+        raise UserError(f"{shown} can't be opened ({refusal(error)})") from None
 
 
 def open_storage(url: str) -> RDBStorage:
