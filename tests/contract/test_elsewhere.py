@@ -73,6 +73,15 @@ def test_a_job_comes_back_as_it_was_posted_and_is_the_same_arm(arm: Arm, url: st
     assert said.startswith("the device was another, is ")
 
 
+def test_the_folder_of_checkpoints_is_that_of_the_planner_or_as_it_is_called_here(arm: Arm, url: str) -> None:
+    shared = Path(url.removeprefix("sqlite:///")).parent / "shared"
+    found = _posted(replace(arm, checkpoints=shared), url)
+    assert found.job.arm.checkpoints == shared
+    noted = notes(open_storage(url).engine, arm.sweep, (JOB, IDENTITY))
+    (other,) = taken_down(noted, url, "http://host:1", Path("/mounted"))
+    assert other.job.arm == replace(found.job.arm, checkpoints=Path("/mounted"))
+
+
 def test_a_script_s_own_task_is_refused_by_its_arm(arm: Arm, url: str) -> None:
     given = replace(arm, task=replace(arm.task, pickled=b"code"))
     held = open_storage(url)

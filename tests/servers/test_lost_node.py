@@ -1,7 +1,7 @@
 """A machine is gone in the midst of a trial: others go on from its checkpoint, with the trials and numbers of files.
 
-Each machine is a group of processes with a folder and a host name of its own, so that no other can see how they are. It is
-gone with SIGKILL to all of them; what a minute of silence does to its rows in the database is done to them at once.
+Each machine is a group of processes with a folder and a host name of its own, so that no other can see how they are. It
+is gone with SIGKILL to all of them; what a minute of silence does to its rows in the database is done to them at once.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class Machine:
         return trial
 
 
-_HELD = "SELECT value_json FROM trial_user_attributes JOIN optsweep_leases USING (trial_id) WHERE key = 'id' AND worker LIKE"
+_IDS = "trial_user_attributes JOIN optsweep_leases USING (trial_id)"
+_HELD = f"SELECT value_json FROM {_IDS} WHERE key = 'id' AND worker LIKE"
 _SILENT = [
     f"UPDATE {table} SET expires = expires - {MACHINE_SECONDS} WHERE {who} LIKE"
     for table, who in (("optsweep_leases", "worker"), ("optsweep_helpers", "process"), ("optsweep_seats", "holder"))

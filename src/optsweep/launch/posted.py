@@ -44,7 +44,8 @@ def post(studies: Studies, jobs: Sequence[Job]) -> list[str]:
     was = now if before is None else before.get(FOLDER)
     if (was and was[1]) == (now and now[1]):
         return []
-    return [f"{KEY}: {now and now[0]}, it was {was and was[0]}: what was cut off in training starts anew"]
+    here, there = (place[0] if place else "null" for place in (now, was))
+    return [f"{KEY}: {here} instead of {there}: what was cut off in training starts anew"]
 
 
 def _plain(job: Job) -> dict[str, Any]:
