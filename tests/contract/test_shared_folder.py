@@ -12,10 +12,16 @@ import pytest
 from arms import arm_with
 from optsweep.errors import UserError
 from optsweep.launch.job import Job
-from optsweep.launch.posted import JOB, check_shared, post
-from optsweep.launch.shared_folder import MARK, check_folder, make_mark, read_mark
+from optsweep.launch.live import Looker
+from optsweep.launch.posted import check_shared, post
+from optsweep.launch.shared_folder import CHECKPOINTS, MARK, check_folder, make_mark, read_mark, where_kept
+from optsweep.launch.status import plain, status_of
 from optsweep.search.helping import notes
+from optsweep.search.observing import Onlooker
+from optsweep.search.process import process_name
+from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies
+from optsweep.train.trial import End, Phase
 
 ARM = arm_with({})
 
@@ -69,7 +75,7 @@ def test_another_folder_than_before_is_said(studies: Studies, tmp_path: Path) ->
 def test_a_worker_elsewhere_has_the_folder_or_is_told(studies: Studies, tmp_path: Path) -> None:
     there, here, another = (tmp_path / name for name in ("there", "here", "another"))
     _post(studies, there)
-    noted: Any = notes(studies.engine, "s", (JOB,))
+    noted: Any = notes(studies.engine, "s", (CHECKPOINTS,))
     assert check_shared(noted, None) == ""
     there.rename(here)
     with pytest.raises(
@@ -82,10 +88,47 @@ def test_a_worker_elsewhere_has_the_folder_or_is_told(studies: Studies, tmp_path
     another.mkdir()
     assert check_shared(noted, another).endswith("a trial that changes over starts anew")
     _post(studies, None)
-    assert check_shared(notes(studies.engine, "s", (JOB,)), another) == "", "the planner has none"
+    assert check_shared(notes(studies.engine, "s", (CHECKPOINTS,)), another) == "", "the planner has none"
 
 
 def test_a_relative_folder_is_from_where_it_is_said() -> None:
     arm = arm_with({}, tracking__checkpoints="shared/checkpoints")
     assert arm.checkpoints == Path("shared/checkpoints").absolute()
     assert replace(arm, checkpoints=None).checkpoints is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "went_on", "on_server", "said"),
+    [
+        ("/shared", 0, True, "checkpoints: in /shared, for all machines that have this folder"),
+        (None, 1, False, "checkpoints: beside the storage; 1 trial went on from one"),
+        (
+            None,
+            2,
+            True,
+            "checkpoints: in ./mlruns of each machine; a trial that changes over starts anew "
+            "(tracking.checkpoints=FOLDER); 2 trials went on from one",
+        ),
+        (None, 0, False, ""),
+    ],
+)
+def test_where_they_lie_and_whether_trials_went_on_is_said(
+    folder: str | None, went_on: int, on_server: bool, said: str
+) -> None:
+    assert where_kept(folder and [folder, "mark"], went_on, on_server=on_server) == said
+
+
+def test_status_and_watch_say_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    studies = Studies.open(url, "s")
+    _post(studies, tmp_path / "shared")
+    with studies.take_seat([ARM.name], whole=True) as seat:
+        studies.enqueue(seat, ARM.name, Phase.SEARCH, Slot(0, {"lr": 0.1}, 0, "model"))
+        (work,) = studies.pop(ARM.name, Phase.SEARCH, process_name(), 60.0, 1)
+        studies.tell(work.claim, End.FINISHED, 1.0, 1.0, went_on=30)
+    line = f"checkpoints: in {tmp_path}/shared, for all machines that have this folder; 1 trial went on from one"
+    found = status_of(url, "s")
+    assert list(found.lines())[-1] == line
+    assert plain("s", found)["checkpoints"] == line
+    snapshot = Looker("s").snapshot(Onlooker(studies.engine, "s").look())
+    assert snapshot.checkpoints == line
