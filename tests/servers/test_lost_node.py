@@ -62,7 +62,7 @@ class Machine:
 
         def caught() -> bool:
             nonlocal lost
-            if not _kept_in(checkpoints):
+            if not self.held(servers, storage) & _kept_in(checkpoints):
                 return False
             self.signal(signal.SIGSTOP)
             lost = self.held(servers, storage) & _kept_in(checkpoints)
