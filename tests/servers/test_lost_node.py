@@ -1,7 +1,7 @@
 """A machine is gone in the midst of a trial: others go on from its checkpoint, with the trials and numbers of files.
 
-Each machine is a group of processes with a folder and a host name of its own, so that no other can see how they are. It is
-gone with SIGKILL to all of them; what a minute of silence does to its rows in the database is done to them at once.
+Each machine is a group of processes with a folder and a host name of its own, so that no other can see how they are. It
+is gone with SIGKILL to all of them; what a minute of silence does to its rows in the database is done to them at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +19,17 @@ from optsweep.launch.leases import MACHINE_SECONDS
 from optsweep.search.studies import WENT_ON, Studies
 from optsweep.train.trial import Phase
 from servers.conftest import Servers
-from servers.watched import NUM_TRIALS, SWEEP, Kept, ended, kept, num_done, wait_for
+from servers.watched import Kept, ended, kept, num_done, wait_for
+from sweeping import run
 
 NAMED = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"']
-OFTEN = ["trainer.checkpoint_seconds=0.05", "hydra.launcher.workers=1"]
+SECONDS_LONG = [
+    *("optimizer=momentum,soap", "schedule=cosine", "weight_decay=decoupled", "task=digits_mlp", "task.width=16"),
+    *("search.trials=4", "search.over=[lr,weight_decay]", "confirm.seeds=2", "trainer.steps=3000", "trainer.rungs=2"),
+    *("trainer.lanes=1", "hydra.launcher.report=false", "hydra.launcher.workers=1"),
+]
+OFTEN = "trainer.checkpoint_seconds=0.05"
+NUM_TRIALS = 2 * (4 + 2)
 
 
 class Machine:
@@ -56,9 +62,8 @@ class Machine:
 
         def caught() -> bool:
             nonlocal lost
-            until = time.monotonic() + 1.0
-            while not _kept_in(checkpoints) and time.monotonic() < until:  # trials take a third of a second
-                time.sleep(0.002)
+            if not self.held(servers, storage) & _kept_in(checkpoints):
+                return False
             self.signal(signal.SIGSTOP)
             lost = self.held(servers, storage) & _kept_in(checkpoints)
             self.signal(signal.SIGKILL if lost else signal.SIGCONT)
@@ -72,11 +77,20 @@ class Machine:
         return trial
 
 
-_HELD = "SELECT value_json FROM trial_user_attributes JOIN optsweep_leases USING (trial_id) WHERE key = 'id' AND worker LIKE"
+_IDS = "trial_user_attributes JOIN optsweep_leases USING (trial_id)"
+_HELD = f"SELECT value_json FROM {_IDS} WHERE key = 'id' AND worker LIKE"
 _SILENT = [
     f"UPDATE {table} SET expires = expires - {MACHINE_SECONDS} WHERE {who} LIKE"
     for table, who in (("optsweep_leases", "worker"), ("optsweep_helpers", "process"), ("optsweep_seats", "holder"))
 ]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """What the sweep comes to on files, undisturbed."""
+    folder = tmp_path_factory.mktemp("files")
+    run(folder, "-m", *SECONDS_LONG, "sweep.name=files")
+    return kept(f"sqlite:///{folder}/mlruns/optuna.db", f"sqlite:///{folder}/mlruns/mlflow.db", "files")
 
 
 @pytest.fixture(autouse=True)
@@ -102,11 +116,11 @@ def _went_on(storage: str, sweep: str, lost: str) -> Sequence[int]:
 
 
 def test_a_lost_helper_s_trial_goes_on_elsewhere(
-    servers: Servers, storage: str, reference: Kept, tmp_path: Path
+    servers: Servers, storage: str, expected: Kept, tmp_path: Path
 ) -> None:
     shared, other = tmp_path / "shared", tmp_path / "mounted elsewhere"
     keys = [*servers.keys(storage), f"tracking.checkpoints={shared}"]
-    planner = Machine("plans", tmp_path, "-m", *SWEEP, *OFTEN, "sweep.name=lost", *keys)
+    planner = Machine("plans", tmp_path, "-m", *SECONDS_LONG, OFTEN, "sweep.name=lost", *keys)
     wait_for(lambda: num_done(storage, "lost") >= 1, planner.process)
     stores = ["--storage", storage, "--tracking-uri", servers.mlflow.address, "--workers", "1"]
     gone = Machine("gone", tmp_path, "work", "lost", *stores)
@@ -118,18 +132,18 @@ def test_a_lost_helper_s_trial_goes_on_elsewhere(
     assert f"{NUM_TRIALS} trials ended" in planner_said
     (step,) = _went_on(storage, "lost", trial)
     assert step > 0
-    assert kept(storage, servers.mlflow.address, "lost") == reference
+    assert kept(storage, servers.mlflow.address, "lost") == expected
     assert not list(shared.rglob("*.pt"))
 
 
 def test_a_lost_planner_s_command_goes_on_on_another_machine(
-    servers: Servers, storage: str, reference: Kept, tmp_path: Path
+    servers: Servers, storage: str, expected: Kept, tmp_path: Path
 ) -> None:
     shared = tmp_path / "shared"
     keys = [*servers.keys(storage), f"tracking.checkpoints={shared}"]
-    command = ["-m", *SWEEP, *OFTEN, "sweep.name=taken", *keys]
+    command = ["-m", *SECONDS_LONG, OFTEN, "sweep.name=taken", *keys]
     gone = Machine("gone", tmp_path, *command)
-    wait_for(lambda: num_done(storage, "taken") >= 3, gone.process)
+    wait_for(lambda: num_done(storage, "taken") >= 1, gone.process)
     servers.mlflow.stop()
     done = num_done(storage, "taken")
     wait_for(lambda: num_done(storage, "taken") > done, gone.process)
@@ -141,4 +155,4 @@ def test_a_lost_planner_s_command_goes_on_on_another_machine(
     assert "in the hands of process" in said
     (step,) = _went_on(storage, "taken", trial)
     assert step > 0
-    assert kept(storage, servers.mlflow.address, "taken") == reference
+    assert kept(storage, servers.mlflow.address, "taken") == expected
