@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from optsweep.errors import UserError, without_secrets
+from optsweep.errors import UserError, first_line, without_secrets
 
 TRACKING_KEY, STORAGE_KEY = "tracking.uri", "tracking.storage"
 
@@ -191,10 +191,19 @@ def _database(key: str, text: str, scheme: str) -> Address:
     return Address(key, text, plain if make_url(plain).database == name else text, file=Path(name))
 
 
-def without_driver(key: str, shown: str, error: ImportError) -> UserError:
+def without_driver(key: str, shown: str, error: BaseException) -> UserError:
     """What is said where the driver of a database isn't installed."""
     reason = "pip install 'optsweep[postgres]' brings that of postgresql+psycopg://"
     return UserError(f"{key}: {shown} can't be opened: its driver is missing ({error}); {reason}")
+
+
+def refusal(error: BaseException) -> str:
+    """Why a database can't be had: of a server that lets nobody in, what it said itself, which stands last."""
+    from sqlalchemy.exc import DBAPIError
+
+    own = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    said = [line.rpartition("FATAL:")[2].strip() for line in str(own).splitlines() if "FATAL:" in line]
+    return without_secrets(said[0] if said else first_line(own))[:200]
 
 
 def near(folder: Path) -> Path:

@@ -8,7 +8,8 @@ modules Hydra's scan executes once more where they are installed, and what they 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +24,7 @@ class Command:
 
     arguments: tuple[str, ...]  # as typed, with the sweep's name
     axes: tuple[str, ...]  # keys other than groups that the multirun sweeps over: they tell arms apart
+    labels: Mapping[str, str] = field(default_factory=dict)  # of all arms, for jobs that know one
 
     @property
     def line(self) -> str:
@@ -37,4 +39,5 @@ class Command:
 
         full = OmegaConf.create({**config, "hydra": HydraConfig.get()})
         with Display() as display:
-            return run_sweep([arm_of(full, self.axes)], workers=0, alone=True, command=self.line, observe=display)
+            arms = [arm_of(full, self.axes)]
+            return run_sweep(arms, workers=0, among=self.labels, command=self.line, observe=display)

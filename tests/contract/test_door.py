@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import MagicMock
+from typing import Any
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
@@ -272,11 +272,9 @@ def test_help_is_instant_because_it_imports_nothing_heavy() -> None:
 def test_under_a_stock_launcher_the_first_error_is_said_and_no_report_is_none(
     broken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arm = SimpleNamespace(tracking_uri="sqlite:///t.db", storage="sqlite:///s.db", sweep="s")
-    monkeypatch.setattr(doorman, "arm_of", lambda config, axes: arm)
-    monkeypatch.setattr("optsweep.launch.sweep.open_stores", lambda arms: None)
+    arm: Any = SimpleNamespace(tracking_uri="sqlite:///t.db", storage="sqlite:///s.db", sweep="s")
+    monkeypatch.setattr("optsweep.launch.sweep.open_stores", lambda arms, command: (None, {}))
     monkeypatch.setattr("optsweep.launch.status.first_failure", lambda studies: None)
-    monkeypatch.setattr("optsweep.tracking.writer.Tracker", MagicMock())
 
     def jobs(command: Command) -> None:
         if broken:
@@ -289,7 +287,7 @@ def test_under_a_stock_launcher_the_first_error_is_said_and_no_report_is_none(
     monkeypatch.setattr(doorman, "_main", jobs)
     monkeypatch.setattr(api, "report", report)
     with pytest.raises(UserError, match="of a job" if broken else "of the report"):
-        doorman._among_strangers(Command((), ()), OmegaConf.create())
+        doorman._among_strangers(Command((), ()), [arm])
 
 
 @pytest.mark.parametrize("asked", [[], ["--storage", "sqlite:///beside/optuna.db"]])

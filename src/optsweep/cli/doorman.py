@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from optsweep.address import STORAGE_KEY, TRACKING_KEY
 from optsweep.checks import shown
 from optsweep.cli.completion import completions
 from optsweep.cli.parser import of_sweep
+from optsweep.cli.stock import check_stock, in_a_line
 from optsweep.cli.table import VERBS
 from optsweep.command import Command
-from optsweep.config.compose import axes_of, check_overrides, compose, register
+from optsweep.config.arm import Arm
+from optsweep.config.compose import axes_of, cells, check_overrides, compose, register
 from optsweep.config.door import arm_of
+from optsweep.config.package_files import PackageFiles
 from optsweep.config.search_space import opened
 from optsweep.config.wrong import of_hydra
 from optsweep.errors import GoesOnError, SweepFailedError, UserError, first_line, nearest, without_secrets
@@ -39,7 +43,7 @@ LONGEST = 1000
 """Characters of an error's line."""
 
 MULTIRUN = frozenset({"-m", "--multirun"})
-PLAN_KEYS = ("search.", "confirm.", "hydra.", "tracking.", "sweep.baseline", "sweep.retries")
+PLAN_KEYS = ("search.", "confirm.", "hydra.", "tracking.", "sweep.baseline", "sweep.retries", "sweep.allow")
 """Overrides that don't change what a sweep is about."""
 
 
@@ -120,7 +124,9 @@ def _hydra(arguments: list[str]) -> None:
         register(launcher)
         _main(command)
     else:
-        _among_strangers(command, config)
+        check_stock(str(OmegaConf.select(config, f"{SECTION}._target_")))
+        jobs = cells(parsed.overrides, parsed.config_name or "config", folder)
+        _among_strangers(command, [arm_of(job, command.axes) for job in jobs])
 
 
 def _completed_by_hydra(line: str) -> list[str]:
@@ -166,19 +172,19 @@ def _main(command: Command) -> None:
         hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(command)()
 
 
-def _among_strangers(command: Command, config: DictConfig) -> None:
-    """Under a stock launcher: make the stores, before jobs race for it, and write the report when all are done."""
+def _among_strangers(command: Command, arms: Sequence[Arm]) -> None:
+    """Under a stock launcher: make the stores, before jobs race for them, and write the report when all are done."""
     from optsweep import api
-    from optsweep.launch.status import first_failure
+    from optsweep.launch.status import check_ended, first_failure
     from optsweep.launch.sweep import open_stores
     from optsweep.tracking.store import SweepNotFound
-    from optsweep.tracking.writer import Tracker
 
-    arm = arm_of(config, command.axes)
-    studies = open_stores([arm])
-    Tracker(arm.tracking_uri, arm.sweep).sweep_run()
+    arm = arms[0]
+    studies, labels = open_stores(arms, command.line)
+    PackageFiles.withdraw()
+    jobs = replace(command, labels=labels)
     try:
-        _main(command)
+        _main(jobs)
     except BaseException:
         with contextlib.suppress(Exception):  # what went wrong first is said
             print(api.report(arm.tracking_uri, [arm.sweep], storage=arm.storage).summary)
@@ -187,6 +193,7 @@ def _among_strangers(command: Command, config: DictConfig) -> None:
         print(api.report(arm.tracking_uri, [arm.sweep], storage=arm.storage).summary)
     if (reason := first_failure(studies)) is not None:
         raise SweepFailedError(arm.sweep, reason)
+    check_ended(studies, labels)
 
 
 def _without_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -266,7 +273,7 @@ def _one_line(error: BaseException) -> str | None:
         return f"the store failed: {first_line(error.__cause__ or error)[:300]}; what is finished is kept"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return of_hydra(error)
-    return None
+    return in_a_line(error)
 
 
 def _short(text: str) -> str:

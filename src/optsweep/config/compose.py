@@ -12,6 +12,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -112,12 +113,25 @@ def axes_of(config: DictConfig, overrides: Sequence[str] = ()) -> list[str]:
 
 def register(*plugins: type[Plugin]) -> None:
     """Tell Hydra of the search path and of other plugins: it finds them itself, but not in an editable installation."""
-    known = {cls.__qualname__ for cls in Plugins.instance().discover(Plugin)}
+    known = {_place_of(cls) for cls in Plugins.instance().discover(Plugin)}
     wanted: tuple[type[Plugin], ...] = (OptsweepSearchPath, OwnFiles, *plugins)
     for cls in wanted:
-        if cls.__qualname__ not in known:
+        if _place_of(cls) not in known:
             Plugins.instance().register(cls)
     PackageFiles.register()
+    _prefer_own_launchers()
+
+
+def _place_of(cls: type[Plugin]) -> str:
+    """Other packages have classes of the same names, and one that Hydra's scan has executed again is another object."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _prefer_own_launchers() -> None:
+    """Forget what plugins call as we call a launcher: Hydra would hold our file against theirs, and refuse it."""
+    theirs = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    for file in files("optsweep.conf").joinpath("hydra", "launcher").iterdir():
+        theirs.pop(file.name, None)
 
 
 def _first_cell(overrides: Sequence[Override], loader: ConfigLoader) -> Iterator[str]:

@@ -45,3 +45,8 @@ class PackageFiles(ImportlibResourcesConfigSource):
     def register(cls) -> None:
         """Take the place of Hydra's own source in this process."""
         SourcesRegistry.instance().types[cls.scheme()] = cls
+
+    @classmethod
+    def withdraw(cls) -> None:
+        """Give Hydra's own source its place again: launchers copy the registry into jobs, which register it there."""
+        SourcesRegistry.instance().types[cls.scheme()] = ImportlibResourcesConfigSource

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from optuna.storages import RDBStorage
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
+from optsweep.build.machine import THE_DEVICE
 from optsweep.checks import whole
 from optsweep.config.sections import MOST_WORKERS
 from optsweep.errors import UserError
@@ -25,6 +26,7 @@ from optsweep.launch.inquiries import DiedError
 from optsweep.launch.job import Job
 from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.posted import JOB, Posted, ToCompare, check_shared, taken_down
+from optsweep.launch.shared_folder import CHECKPOINTS
 from optsweep.launch.status import FINISHED, PLANNED, repeats_of
 from optsweep.launch.stop import StopRequest
 from optsweep.launch.work import POLL_SECONDS
@@ -74,14 +76,15 @@ def work_elsewhere(
     spool = Spool.of(tracking_uri, storage, sweep)
     spool.make_home()
     outage = storage_outage(storage, spool.folder)
-    if text := check_shared(notes(held.engine, sweep, (JOB,)), checkpoints):
+    if text := check_shared(notes(held.engine, sweep, (CHECKPOINTS,)), checkpoints):
         say(text)
     here = partial(_posted, held, sweep, storage, tracking_uri, checkpoints)
     posted = here()
     threads = posted[0].job.arm.trainer.threads
     with ExitStack() as until_the_end:
         pool = until_the_end.enter_context(LocalPool(threads, meanwhile=store.preload, apart=True))
-        count, devices = deal(pool, posted[0].job.arm, workers)
+        like = str(posted[0].identity.exact.get(THE_DEVICE, ""))
+        count, devices = deal(pool, posted[0].job.arm, workers, say, like)
         help_ = until_the_end.enter_context(Help(held.engine, sweep, count))
         pool.deal([devices[i % len(devices)] for i in range(count)])
         helper = Helper(held, studies, pool, help_, outage, say, partial(_compared_beside, threads, devices[0]))
@@ -103,7 +106,7 @@ def _check_stores(storage: str, tracking_uri: str) -> None:
 def _posted(
     held: RDBStorage, sweep: str, storage: str, tracking_uri: str, checkpoints: Path | None
 ) -> Sequence[Posted]:
-    noted = notes(held.engine, sweep, (JOB, IDENTITY))
+    noted = notes(held.engine, sweep, (JOB, IDENTITY, CHECKPOINTS))
     found = {arm: of for arm, of in noted.items() if {JOB, IDENTITY} <= of.keys()}
     if not found:
         raise UserError(f"sweep {sweep} has no arm that its planner has posted; start its own command first")

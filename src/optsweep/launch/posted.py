@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from optsweep.build.fingerprint import SHOWN, Identity
+from optsweep.build.fingerprint import SHOWN, Identity, fingerprint_of
+from optsweep.build.machine import Machine, lets
 from optsweep.config.arm import GROUPS
 from optsweep.config.door import read_arm
 from optsweep.errors import UserError, located, without_secrets
 from optsweep.launch.continuity import IDENTITY
 from optsweep.launch.inquiries import Workbench, patience_of
 from optsweep.launch.job import Job
-from optsweep.launch.shared_folder import KEY, check_folder, make_mark, read_mark
+from optsweep.launch.shared_folder import CHECKPOINTS, KEY, check_folder, make_mark, read_mark
 from optsweep.search.studies import Studies
 from optsweep.yaml_files import check_yaml
 
 JOB = "job"
 """The note of an arm's job."""
-
-FOLDER = "checkpoints"
-"""Of that note: the folder of `tracking.checkpoints` where the sweep is planned, and its mark; null: none."""
 
 
 def post(studies: Studies, jobs: Sequence[Job]) -> list[str]:
@@ -35,16 +33,16 @@ def post(studies: Studies, jobs: Sequence[Job]) -> list[str]:
     """
     folder = jobs[0].arm.checkpoints
     now = None if folder is None else [str(folder), make_mark(folder)]
-    before: Any = None
+    first = jobs[0].arm.name
+    was = now if studies.note(first, JOB) is None else studies.note(first, CHECKPOINTS)
     for job in jobs:
-        held, noted = _plain(job) | {FOLDER: now}, studies.note(job.arm.name, JOB)
-        before = before or noted
-        if noted != held:
-            studies.set_note(job.arm.name, JOB, held)
-    was = now if before is None else before.get(FOLDER)
+        for key, held in ((JOB, _plain(job)), (CHECKPOINTS, now)):
+            if studies.note(job.arm.name, key) != held:
+                studies.set_note(job.arm.name, key, held)
     if (was and was[1]) == (now and now[1]):
         return []
-    return [f"{KEY}: {now and now[0]}, it was {was and was[0]}: what was cut off in training starts anew"]
+    here, there = (place[0] if place else "null" for place in (now, was))
+    return [f"{KEY}: {here} instead of {there}: what was cut off in training starts anew"]
 
 
 def _plain(job: Job) -> dict[str, Any]:
@@ -59,6 +57,7 @@ def _plain(job: Job) -> dict[str, Any]:
         "program_keys": list(job.program_keys),
         "lanes_key": job.lanes_key,
         "colour": job.colour,
+        "machine": None if job.machine is None else asdict(job.machine),
     }
 
 
@@ -89,10 +88,11 @@ def taken_down(
         choices = {key: value for key, value in held["choices"].items() if key in GROUPS}
         arm = read_arm(yaml.safe_load(held["config"]), choices, held["axes"], held["config"])
         trainer = replace(arm.trainer, lanes=held["lanes"])
-        folder = checkpoints or (Path(there[0]) if (there := held.get(FOLDER)) else None)
+        folder = checkpoints or (Path(there[0]) if (there := of.get(CHECKPOINTS)) else None)
         arm = replace(arm, trainer=trainer, storage=storage, tracking_uri=tracking_uri, checkpoints=folder)
         keys = tuple(held["program_keys"])
-        job = Job(arm, held["label"], held["fingerprint"], "", keys, held["lanes_key"], held["colour"])
+        machine = Machine(**held["machine"]) if held.get("machine") else None  # one of before didn't say
+        job = Job(arm, held["label"], held["fingerprint"], "", keys, held["lanes_key"], held["colour"], machine)
         found.append(Posted(job, Identity(of[IDENTITY]["exact"], of[IDENTITY]["approximate"])))
     return found
 
@@ -102,7 +102,7 @@ def check_shared(noted: Mapping[str, Mapping[str, Any]], given: Path | None) -> 
 
     Raises UserError where one that nobody chose for this machine isn't that folder here, and for one that can't be had.
     """
-    there = next((of[JOB][FOLDER] for of in noted.values() if of[JOB].get(FOLDER)), None)
+    there = next((of[CHECKPOINTS] for of in noted.values() if of.get(CHECKPOINTS)), None)
     if given is not None:
         check_folder("--checkpoints", given, is_there=True)
     if there is None:
@@ -138,6 +138,13 @@ class ToCompare:
             return str(error)
         except Exception as error:
             return located(error)
-        if built.fingerprint == held.job.fingerprint and not built.identity.differences(held.identity):
+        job, allow = held.job, held.job.arm.allow
+        here = Machine.of(built.program.device)
+        there = here if job.machine is None else job.machine
+        differs = built.identity.differences(held.identity, allow)
+        same = fingerprint_of({**built.content, **built.identity.exact, **there.parts_of(allow)}) == job.fingerprint
+        if same and not differs:
             return ""
-        return "; ".join(built.identity.differences(held.identity)[:SHOWN]) or "it has other settings here"
+        differs = list(dict.fromkeys([*differs, *here.differences(there, allow)]))
+        said = "; ".join(differs[:SHOWN]) or "it has other settings here"
+        return f"{said} ({lets(differs)})" if lets(differs) else said

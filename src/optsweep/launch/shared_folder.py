@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from optsweep.address import near
 from optsweep.errors import UserError
+from optsweep.report.wording import plural
 
 KEY = "tracking.checkpoints"
+CHECKPOINTS = "checkpoints"
+"""The note of an arm's folder where its sweep is planned, and of its mark; null: each machine keeps its own."""
+
 MARK = ".optsweep-checkpoints"
 MOST_OF_A_MARK = 64
 
@@ -68,3 +73,20 @@ def read_mark(folder: Path) -> str | None:
             return file.read(MOST_OF_A_MARK).decode("ascii", "replace").strip() or None
     except OSError:
         return None
+
+
+def where_kept(noted: Sequence[str] | None, went_on: int, *, on_server: bool) -> str:
+    """In words: where checkpoints lie, by that note and whether the storage is a server, and how many trials went on.
+
+    Nothing where all of that is as it is on one machine.
+    """
+    if not (noted or went_on or on_server):
+        return ""
+    if noted:
+        place = f"in {noted[0]}, for all machines that have this folder"
+    elif on_server:
+        place = f"in ./mlruns of each machine; a trial that changes over starts anew ({KEY}=FOLDER)"
+    else:
+        place = "beside the storage"
+    gone_on = f"; {plural(went_on, 'trial')} went on from one" if went_on else ""
+    return f"checkpoints: {place}{gone_on}"

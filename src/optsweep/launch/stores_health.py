@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.request
 from typing import Any
 
 from sqlalchemy import create_engine, func, inspect, select, text
@@ -12,12 +11,14 @@ from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, read_address
 from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.launch.doctor import Diagnosis, Health
 from optsweep.search.overview import STUDIES
-from optsweep.tracking.store import SERVER_TIMEOUT, check_usable
+from optsweep.search.storage import UPGRADE
+from optsweep.tracking.store import ask, check_usable
 
 VERSION = "alembic_version"
 """The table in which both MLflow and Optuna keep the version of theirs."""
 
-CURRENT, OLDER, NEWER = "as here", "older: the next sweep adds to it", "newer than what is installed here"
+CURRENT, NEWER = "as here", "newer than what is installed here"
+OLDER_MLFLOW, OLDER_OPTUNA = "older: the next sweep adds to it", f"older: {UPGRADE} brings it up to this version"
 
 
 def examine_tracking(uri: str) -> Diagnosis:
@@ -29,7 +30,7 @@ def examine_tracking(uri: str) -> Diagnosis:
         check_usable(address)
         if address.is_server:
             return Diagnosis(Health.OK, TRACKING_KEY, f"{address.shown} answers, MLflow {_server_version(address)}")
-        return _of_database(address, *_mlflow_revisions(), "MLflow's tables")
+        return _of_database(address, *_mlflow_revisions(), "MLflow's tables", OLDER_MLFLOW)
     except UserError as error:
         return Diagnosis(Health.FAIL, TRACKING_KEY, str(error).removeprefix(f"{TRACKING_KEY}: "))
 
@@ -41,7 +42,7 @@ def examine_storage(url: str) -> Diagnosis:
         if not address.is_there:
             return _absent(STORAGE_KEY, address)
         check_usable(address)
-        return _of_database(address, *_optuna_revisions(), "Optuna's tables", count=True)
+        return _of_database(address, *_optuna_revisions(), "Optuna's tables", OLDER_OPTUNA, count=True)
     except UserError as error:
         return Diagnosis(Health.FAIL, STORAGE_KEY, str(error).removeprefix(f"{STORAGE_KEY}: "))
 
@@ -51,7 +52,9 @@ def _absent(key: str, address: Address) -> Diagnosis:
     return Diagnosis(Health.OK, key, f"{address.shown}: none yet, the first sweep makes it")
 
 
-def _of_database(address: Address, head: str, known: list[str], whose: str, *, count: bool = False) -> Diagnosis:
+def _of_database(
+    address: Address, head: str, known: list[str], whose: str, older: str, *, count: bool = False
+) -> Diagnosis:
     """The version of the tables in a database, held against what the installed package knows."""
     engine = create_engine(address.text)
     try:
@@ -66,8 +69,8 @@ def _of_database(address: Address, head: str, known: list[str], whose: str, *, c
         return Diagnosis(Health.FAIL, address.key, f"{address.shown} can't be read: {said}")
     finally:
         engine.dispose()
-    state = CURRENT if found == head else OLDER if found in known else NEWER
-    health = Health.FAIL if state is NEWER else Health.OK
+    state = CURRENT if found == head else older if found in known else NEWER
+    health = Health.FAIL if state in (NEWER, OLDER_OPTUNA) else Health.OK
     also = "" if studies is None else f", {studies:,} studies"
     return Diagnosis(health, address.key, f"{address.shown}: {whose} {found}, {state}{also}")
 
@@ -96,8 +99,7 @@ def _optuna_revisions() -> tuple[str, list[str]]:
 def _server_version(address: Address) -> str:
     """As the server tells it."""
     try:
-        with urllib.request.urlopen(f"{address.text}/version", timeout=SERVER_TIMEOUT) as answer:
-            said = str(answer.read(100).decode(errors="replace")).strip()
+        answer = ask(address, "/version")
     except OSError:
         return "of an unknown version"
-    return said.strip('"')
+    return answer.text[:100].strip().strip('"') if answer.ok else "of an unknown version"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
 from optsweep.errors import UserError
 from optsweep.launch.checkpoints import Checkpoints
-from optsweep.launch.continuity import check_history, note_content, seconds_before
+from optsweep.launch.continuity import as_begun, check_history, note_content, seconds_before
 from optsweep.launch.cost import foreseen
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.decided import decide, remember
@@ -65,14 +65,14 @@ def run_sweep(
     *,
     workers: int | None = None,
     pool: Pool | None = None,
-    alone: bool = False,
+    among: Mapping[str, str] | None = None,
     command: str = "",
     observe: Observer = silent,
 ) -> SweepResult:
     """Run all arms to the end. `workers` 0: in this process; None: one per `trainer.threads` cores, or per GPU.
 
-    `pool`: workers that the caller has started already. `alone`: a stock launcher's job, which knows one arm only of
-    those that the sweep has. `command` repeats the call.
+    `pool`: workers that the caller has started already. `among`: what all arms of the sweep are called, of which this
+    call, a stock launcher's job, knows its own only. `command` repeats the call.
 
     Raises UserError before anything is written or trained if an arm, the store or the plan is not right, and
     KeyboardInterrupt when the user stops it.
@@ -81,8 +81,8 @@ def run_sweep(
     with contextlib.ExitStack() as until_the_end:
         if workers != 0 and pool is None:
             pool = until_the_end.enter_context(LocalPool(arms[0].trainer.threads, meanwhile=store.preload))
-        prepared = _prepare(arms, workers, pool, alone, observe)
-        seat = until_the_end.enter_context(_seat(prepared, whole=not alone))
+        prepared = _prepare(arms, workers, pool, among, observe)
+        seat = until_the_end.enter_context(_seat(prepared, whole=among is None))
         files = until_the_end.enter_context(sweep_files(prepared.arms[0], seat))
         prepared.spool.make_home()
         deliver(prepared.spool)
@@ -110,7 +110,7 @@ class _Prepared:
 
     arms: Sequence[Arm]
     known: Sequence[Description]
-    labels: dict[str, str]  # by arm
+    labels: Mapping[str, str]  # by arm
     baseline: str | None
     workers: int
     devices: Sequence[str]
@@ -143,23 +143,27 @@ class _Opened:
     notes: Sequence[str]  # what is said of the arms at each call
 
 
-def _prepare(arms: Sequence[Arm], workers: int | None, pool: Pool | None, alone: bool, observe: Observer) -> _Prepared:
+def _prepare(
+    arms: Sequence[Arm], workers: int | None, pool: Pool | None, among: Mapping[str, str] | None, observe: Observer
+) -> _Prepared:
     NUM_WORKERS("hydra.launcher.workers", workers)
     check_together(arms)
-    if alone:
+    if among is not None:
         arms, note = without_looks(arms)
         if note:
             observe(Note(note))
-    labels = labels_of(arms)
+    labels = {**labels_of(arms), **(among or {})}
     asker = pool or here()
-    count, devices = deal(asker, arms[0], pool.size if pool is not None and workers is None else workers)
-    baseline = baseline_of(arms, labels, all_arms=not alone)
+    size = pool.size if pool is not None and workers is None else workers
+    count, devices = deal(asker, arms[0], size, lambda text: observe(Note(text)))
+    baseline = baseline_of(arms, labels, all_arms=among is None)
     if pool is not None:
         pool.deal([devices[i % len(devices)] for i in range(count)])
     arms, known, memory = decide(asker, arms, labels)
     if pool is not None and not may_be_finished(arms[0]):
         pool.start()  # workers import while the stores are opened, and made
     studies = _stores(arms, known, observe)
+    known = as_begun(studies, arms, known)
     for text in remember(memory, arms, known, labels):
         observe(Note(text))
     prepared = _Prepared(arms, known, labels, baseline, count, devices, pool, asker, studies)
@@ -168,9 +172,17 @@ def _prepare(arms: Sequence[Arm], workers: int | None, pool: Pool | None, alone:
     return prepared
 
 
-def open_stores(arms: Sequence[Arm]) -> Studies:
-    """Open the stores of arms that others are going to run. Raises UserError as a sweep does, before any is made."""
-    return _prepare(arms, 0, None, True, silent).studies
+def open_stores(arms: Sequence[Arm], command: str) -> tuple[Studies, Mapping[str, str]]:
+    """Make the stores of arms that a stock launcher's jobs are going to run, each its own, and say what they all are.
+
+    Returns what the arms are called too. Raises UserError as a sweep does, before anything is made.
+    """
+    prepared = _prepare(without_looks(arms)[0], 0, None, None, silent)
+    first = prepared.arms[0]
+    with _seat(prepared, whole=True):  # jobs of another call may still be at it
+        tracker = Tracker(first.tracking_uri, first.sweep)
+        describe_sweep(tracker, prepared.arms, prepared.labels, prepared.baseline, prepared.devices[0], command)
+    return prepared.studies, prepared.labels
 
 
 def _stores(arms: Sequence[Arm], known: Sequence[Description], observe: Observer) -> Studies:

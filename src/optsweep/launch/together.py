@@ -22,6 +22,7 @@ _SHARED = {  # field of an Arm: its key
     "checkpoints": "tracking.checkpoints",
     "repeats": "sweep.repeats",
     "retries": "sweep.retries",
+    "allow": "sweep.allow",
     "baseline": "sweep.baseline",
     "confirm_seeds": "confirm.seeds",
     "confirm_delta": "confirm.delta",
@@ -38,7 +39,7 @@ def check_together(arms: Sequence[Arm]) -> None:
         for field, key in _SHARED.items():
             if getattr(arm, field) != getattr(arms[0], field):
                 raise UserError(f"{key} differs between arms of one sweep: it can't be swept over")
-        for key in ("device", "threads"):  # dealt out to workers, which any arm may use
+        for key in ("device", "threads", "ranks"):  # dealt out to workers, which any arm may use
             if getattr(arm.trainer, key) != getattr(arms[0].trainer, key):
                 raise UserError(f"trainer.{key} differs between arms of one sweep: it can't be swept over")
         if arm.search.trials != arms[0].search.trials:

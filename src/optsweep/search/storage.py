@@ -10,9 +10,9 @@ import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DBAPIError
 
-from optsweep.address import STORAGE_KEY, read_address
+from optsweep.address import STORAGE_KEY, read_address, refusal, without_driver
 from optsweep.database import SQLITE_TIMEOUT, Condition, ensure, has_rows, tables_of, write_ahead
-from optsweep.errors import UserError, first_line, without_secrets
+from optsweep.errors import UserError, without_secrets
 from optsweep.search.ownership import TABLES, create_tables
 
 TRIES_TO_CREATE = 20
@@ -25,6 +25,9 @@ SERVER_OPTIONS: dict[str, Any] = {"pool_size": 1, "max_overflow": 3, "pool_pre_p
 """A process keeps one connection, for many share a server; its heartbeat has another one for moments. One that is dead,
 as after a restart of the server, is found so before it is used."""
 
+
+UPGRADE = "`optuna storage upgrade --storage ADDRESS`"
+"""What is said of an older storage, which Optuna doesn't change by itself."""
 
 MOST_IN_NAME = 460
 """Characters of a sweep's and an arm's name together: a server's columns have 512, and what they are of follows, and
@@ -49,9 +52,16 @@ def storage_at(url: str) -> RDBStorage:
         return open_storage(url)
     except UserError:
         raise
+    except ImportError as error:
+        raise without_driver(STORAGE_KEY, without_secrets(url), error.__cause__ or error) from None
     except Exception as error:
-        reason = without_secrets(first_line(error))
-        raise UserError(f"{STORAGE_KEY}: {without_secrets(url)} can't be opened: {reason}") from None
+        shown = f"{STORAGE_KEY}: {without_secrets(url)}"
+        if "compatible with the table schema" in str(error):
+            raise UserError(
+                f"{shown} was written by another version of Optuna: {UPGRADE} brings an older one up to this version, "
+                f"and `pip install -U optuna` reads a newer one (optsweep doctor says which)"
+            ) from None
+        raise UserError(f"{shown} can't be opened ({refusal(error)})") from None
 
 
 def open_storage(url: str) -> RDBStorage:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import http.client
 import os
 import random
 import sqlite3
 import sys
-import urllib.error
-import urllib.request
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optsweep.address import TRACKING_KEY, Address, read_address, without_driver
+from optsweep.address import TRACKING_KEY, Address, read_address, refusal, without_driver
 from optsweep.database import alone, identity
 from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.tracking import names
@@ -23,6 +21,7 @@ from optsweep.tracking.schema import SCHEMA_VERSION
 from optsweep.tracking.tables import check_writable, disconnect, ensure_tables, holds_nothing
 
 if TYPE_CHECKING:
+    import requests
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
@@ -81,16 +80,7 @@ def check_usable(address: Address) -> None:
     """Raise UserError for a store that can't be one, as far as that can be known without writing to it."""
     address.check_usable()
     if address.is_server:
-        try:
-            with urllib.request.urlopen(address.text + "/health", timeout=SERVER_TIMEOUT):
-                pass
-        except urllib.error.HTTPError as error:
-            if error.code not in (401, 403):
-                raise UserError(f"{address.key}: {address.shown} answers, and is no MLflow server ({error})") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise UserError(f"{address.key}: no MLflow server answers at {address.shown} ({_first(error)})") from None
-        except ValueError as error:
-            raise UserError(f"{address.key}: {address.shown} is no address ({_first(error)})") from None
+        _check_answers(address)
         _look(address)
     elif address.file is None:
         from sqlalchemy import NullPool, create_engine
@@ -100,7 +90,51 @@ def check_usable(address: Address) -> None:
         except ImportError as error:
             raise without_driver(address.key, address.shown, error) from None
         except Exception as error:  # nobody answers, the password is wrong, there is no such database
-            raise UserError(f"{address.key}: {address.shown} can't be opened ({_refusal(error)})") from None
+            raise UserError(f"{address.key}: {address.shown} can't be opened ({refusal(error)})") from None
+
+
+def ask(address: Address, path: str) -> requests.Response:
+    """What a server answers, whose certificate is looked at as MLflow's client does. Raises OSError and ValueError."""
+    import requests
+
+    trusted = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an unchecked certificate, which somebody wanted
+        return requests.get(address.text + path, timeout=SERVER_TIMEOUT, verify=not insecure and trusted)
+
+
+def _check_answers(address: Address) -> None:
+    """Raise UserError where no MLflow server answers."""
+    try:
+        answer = ask(address, "/health")
+    except ValueError as error:  # of requests too, for an address
+        raise UserError(f"{address.key}: {address.shown} is no address ({_first(error)})") from None
+    except OSError as error:
+        said = _first(_innermost(error))
+        if (meant := next((meant for text, meant in _TLS_MEANT if text in said), None)) is not None:
+            raise UserError(f"{address.key}: {address.shown}: {meant}") from None
+        raise UserError(f"{address.key}: no MLflow server answers at {address.shown} ({said})") from None
+    if not answer.ok and answer.status_code not in (401, 403):
+        said = f"{answer.status_code} {answer.reason}"
+        raise UserError(f"{address.key}: {address.shown} answers, and is no MLflow server ({said})")
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What a library's error is about: the one that it came of."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+_TLS_MEANT = (
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "its certificate isn't trusted here; MLFLOW_TRACKING_SERVER_CERT_PATH=FILE names the one of its authority",
+    ),
+    ("WRONG_VERSION_NUMBER", "it speaks no TLS; give http://…"),
+)
+"""What is said of a connection, and what that means to who reads it."""
 
 
 def _look(address: Address) -> None:
@@ -129,15 +163,6 @@ _MEANT = (
     ),
 )
 """What MLflow says, and what that means to who reads it."""
-
-
-def _refusal(error: BaseException) -> str:
-    """Why a database server lets nobody in: what it said itself stands last, after who was asked."""
-    from sqlalchemy.exc import DBAPIError
-
-    own = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    said = [line.rpartition("FATAL:")[2].strip() for line in str(own).splitlines() if "FATAL:" in line]
-    return without_secrets(said[0])[:200] if said else _first(own)
 
 
 def _first(error: BaseException) -> str:

@@ -115,6 +115,7 @@ class Tracker:
     def set_dataset(self, run_id: str, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
         """Log the data that an arm trains on as an MLflow data set."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.exceptions import MlflowException
 
         inputs = self.client.get_run(run_id).inputs
         if inputs is not None and inputs.dataset_inputs:
@@ -126,7 +127,11 @@ class Tracker:
             source=json.dumps({"tags": {"origin": source}}),
             profile=json.dumps(profile),
         )
-        self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        given = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+        try:
+            self.client.log_inputs(run_id, given)
+        except MlflowException:  # another process, of the same data, may have made its row at this moment
+            self.client.log_inputs(run_id, given)
 
     def log_text(self, run_id: str, text: str, file: str) -> None:
         """Attach a text file."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from optsweep.children import interrupts_blocked
 from optsweep.errors import UserError, place_in
 from optsweep.launch.inquiries import Answer, DiedError, Inquiry, exit_name
+from optsweep.launch.launched import launched
 from optsweep.launch.pools.member import (
     STORE_FAILED,
     Answered,
@@ -118,6 +119,7 @@ class LocalPool:
         self._leaving: list[_Member] = []  # told to end
         self._waiting: list[tuple[float, str | None]] = []  # replacements: when they are to start, and their device
         self._deaths = self._killed_starts = 0  # in a row, since trials have ended
+        self.num_worked = 0  # how often a worker has said that trials of it have ended
 
     @property
     def size(self) -> None:
@@ -268,6 +270,7 @@ class LocalPool:
                     member.name = name
                 case Worked():
                     self._deaths = self._killed_starts = 0
+                    self.num_worked += 1
 
     def _buried(self, member: _Member) -> list[tuple[str, str]]:
         """Plan for its replacement; returns its name and what it died of, if it was working."""
@@ -276,6 +279,11 @@ class LocalPool:
             raise UserError(
                 f"a store has failed for {PATIENCE_SECONDS / 60:.0f} minutes; what is finished is kept, and the same "
                 f"command goes on when it works again"
+            )
+        if launched() is not None:
+            raise UserError(
+                f"a rank has ended ({exit_name(code)}), which only torchrun can start again (--max-restarts); what is "
+                f"finished is kept, and the same command goes on"
             )
         if not member.ready:
             self._note_killed_start(code)
