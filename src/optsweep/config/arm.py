@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 from optsweep.address import read_address, tracking_address
@@ -57,6 +58,20 @@ def _storage(key: str, value: object) -> str:
     return address
 
 
+def _checkpoints(key: str, value: object) -> Path | None:
+    """A folder, from the root: the working folder of who says it is another one elsewhere."""
+    if value is None:
+        return None
+    allowed = "a folder that all machines of the sweep reach, or null (a place of each machine's own)"
+    given = str(value) if isinstance(value, Path) else value
+    if not isinstance(given, str) or not given.strip() or "://" in given or not given.isprintable():
+        raise refuse(key, value, allowed)
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError:  # of nobody here
+        raise refuse(key, value, allowed) from None
+
+
 def _words(key: str, value: object) -> Mapping[str, str]:
     """What tells an arm from its siblings, in words."""
     return {name: str(found) for name, found in by_name(key, value).items()}
@@ -89,6 +104,8 @@ class Arm(Keyed):
     allow: Annotated[tuple[str, ...], Key("sweep.allow", allowed)] = NOTHING
     tracking_uri: Annotated[str, Key("tracking.uri", _tracking)] = field(default=FROM_ENVIRONMENT, repr=False)
     storage: Annotated[str, Key("tracking.storage", _storage)] = field(default="sqlite:///mlruns/optuna.db", repr=False)
+    # None: beside a storage's file, in ./mlruns where that is a server
+    checkpoints: Annotated[Path | None, Key("tracking.checkpoints", _checkpoints)] = None
     yaml: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:

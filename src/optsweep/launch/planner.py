@@ -22,6 +22,7 @@ from optsweep.launch.job import Job
 from optsweep.launch.leases import LeaseWatch
 from optsweep.launch.standing import FIXED, Counts, Standing, chosen_of, counts_of, next_slots, pooled
 from optsweep.report.wording import plural
+from optsweep.search.helping import lost_machines
 from optsweep.search.history import History
 from optsweep.search.ownership import Lease
 from optsweep.search.process import in_words
@@ -103,7 +104,7 @@ class Planner:
         self.tasks, self.studies, self.seat, self.tracker, self.retries = tasks, studies, seat, tracker, retries
         self.seeds, self.delta, self.on_done, self.on_hung = seeds, delta, on_done, on_hung
         self.repeats, self.on_repeat, self._check_files = repeats, on_repeat, check_files
-        self._watch = watch or LeaseWatch()
+        self._watch = watch or LeaseWatch(lost=lambda: lost_machines(studies.engine, studies.sweep))
         self.deferred = deferred or Deferred()  # writes to MLflow, which training doesn't wait for
         of = [[task for task in tasks if task.repeat == repeat] for repeat in sorted({t.repeat for t in tasks})]
         self._groups = list(zip(*(group(held, baseline) for held in of), strict=True))  # each by repeat
@@ -326,7 +327,8 @@ class Planner:
         if not self._watch.silent(lease):
             return False
         reason = "its worker hung or was lost"
-        given_up = self.studies.fail(lease.claim, reason, excused=self._first, died=True, if_expired=True)
+        left = self._watch.left(lease)
+        given_up = self.studies.fail(lease.claim, reason, excused=self._first, died=True, if_left=left)
         if given_up:
             self.on_hung(lease.worker)
         return given_up

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from optsweep.build.assemble import Built
 from optsweep.build.machine import Machine
 from optsweep.inference.repeats import seed_index
-from optsweep.launch.checkpoints import TrialCheckpoints
+from optsweep.launch.checkpoints import TrialCheckpoints, say
 from optsweep.launch.continuity import ELSEWHERE
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.search.ownership import LeaseLostError
@@ -20,6 +20,8 @@ from optsweep.train.trial import Outcome, Rung
 if TYPE_CHECKING:  # who has one
     from optsweep.launch.job import Job
     from optsweep.launch.worker import Worker
+
+LOST = "this worker was out of touch for longer than its lease, and the trial was given to another one; it is dropped"
 
 
 class Reporter:
@@ -108,7 +110,8 @@ class Reporter:
         claim, studies = self.training[key].claim, self.worker.studies
         self.logs[key].end(outcome)
         self._note_others()
-        told = (outcome.end, outcome.val_loss, outcome.train_seconds, outcome.test_loss, outcome.test_blocks)
+        found = (outcome.end, outcome.val_loss, outcome.train_seconds, outcome.test_loss, outcome.test_blocks)
+        told = (*found, self.kept.went_on(key))
         try:
             self.worker.waiting(lambda: studies.tell(claim, *told))
         except LeaseLostError:
@@ -132,13 +135,20 @@ class Reporter:
 
     def _drop(self, key: int) -> None:
         """Leave a trial that was given up to whoever has it now. Raises LeaseLostError if no other is in training."""
-        if not self._leave(key):
+        work = self.training.get(key)
+        if work is None or not self._leave(key):
             return
+        say(f"{self.job.label}, {work.phase} {work.slot.number}: {LOST}")
         self.leases.ended(key)
         self.kept.leave(key)
         self.logs.pop(key).crash("given up by the planner; it was run again")
         if not self.training:
             raise LeaseLostError
+
+    def drop_lost(self) -> None:
+        """Leave all that was taken from this worker. Raises LeaseLostError if no other is in training."""
+        for key in self.leases.lost & set(self.training):
+            self._drop(key)
 
     def _leave(self, key: int) -> bool:
         """A trial is in training no more; false where it wasn't."""

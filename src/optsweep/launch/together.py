@@ -19,6 +19,7 @@ _SHARED = {  # field of an Arm: its key
     "seed": "sweep.seed",
     "tracking_uri": "tracking.uri",
     "storage": "tracking.storage",
+    "checkpoints": "tracking.checkpoints",
     "repeats": "sweep.repeats",
     "retries": "sweep.retries",
     "allow": "sweep.allow",

@@ -78,7 +78,7 @@ class Worker:
         spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
         self._storage = storage_outage(first.storage, spool.folder)
         self.studies = self.waiting(lambda: opened(first.storage, first.sweep))
-        self.checkpoints = Checkpoints.of(first.storage, first.sweep)
+        self.checkpoints = Checkpoints.of(first.storage, first.sweep, first.checkpoints)
         self.room = LaneRoom()
         if delivers:
             store.preload()
@@ -152,7 +152,11 @@ class Worker:
     def reporter(self, job: Job, leases: LeaseKeeper) -> Reporter:
         """Who is told what happens to trials of a job."""
         seconds = job.arm.trainer.checkpoint_seconds
-        return Reporter(self, job, leases, TrialCheckpoints(self.checkpoints, job.fingerprint, seconds, self.stopping))
+
+        def stopping() -> bool:
+            return leases.all_lost or self.stopping()
+
+        return Reporter(self, job, leases, TrialCheckpoints(self.checkpoints, job.fingerprint, seconds, stopping))
 
     def _train_held(self, job: Job, key: int, work: Work, reporter: Reporter) -> None:
         try:
@@ -165,6 +169,8 @@ class Worker:
         except LeaseLostError:
             return
         except InterruptedTrainingError:
+            with suppress(LeaseLostError):
+                reporter.drop_lost()
             self._give_up(reporter, "its sweep was stopped, or its planner is gone", excused=True)
         except StoreFailureError:
             with suppress(StoreFailureError):

@@ -187,13 +187,13 @@ class Ownership:
         attributes: Mapping[str, Any],
         value: float | None = None,
         *,
-        if_expired: bool = False,
+        if_left: float | None = None,
     ) -> None:
         """End a trial, with everything that is known of it. Raises LeaseLostError if it has changed hands.
 
-        With `if_expired` also if its lease has not run out (any more).
+        With `if_left` also if its lease has as many seconds left; 0: if it has not run out (any more).
         """
-        conditions = [LEASES.c.expires < self._clock] if if_expired else []
+        conditions = [] if if_left is None else [LEASES.c.expires < self._clock + if_left]
         with self._holding(claim, *conditions, worker=None, token=LEASES.c.token + 1) as connection:
             _move(connection, claim.trial_id, TrialState.RUNNING, state, datetime_complete=utc())
             for key, content in attributes.items():

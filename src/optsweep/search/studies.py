@@ -45,7 +45,8 @@ from optsweep.train.trial import End, Phase
 AFTER_FAILURE = 2
 """From this attempt on an error or a worker's death ended one before; the first is 0, and 1 follows a stopped sweep."""
 
-RESULT = ("end", "train_seconds", "test_loss", "test_blocks")
+WENT_ON = "went_on"
+RESULT = ("end", "train_seconds", "test_loss", "test_blocks", WENT_ON)
 """The attributes that a trial gets with its result."""
 
 STUDIES = StudyModel.__table__
@@ -343,9 +344,15 @@ class Studies:
         seconds: float,
         test_loss: float | None = None,
         test_blocks: Sequence[float] = (),
+        went_on: int | None = None,
     ) -> None:
-        """Tell how a trial ended. Raises LeaseLostError if somebody gave it up before."""
+        """Tell how a trial ended. Raises LeaseLostError if somebody gave it up before.
+
+        `went_on` is the step that an earlier attempt had come to; None: it began anew.
+        """
         attributes: dict[str, Any] = {"end": end.value, "train_seconds": seconds}
+        if went_on is not None:
+            attributes[WENT_ON] = went_on
         if test_loss is not None:
             attributes |= {"test_loss": test_loss, "test_blocks": list(test_blocks)}
         if end is End.FINISHED:
@@ -360,17 +367,17 @@ class Studies:
         return state in (TrialState.COMPLETE, TrialState.PRUNED)
 
     def fail(
-        self, claim: Claim, reason: str, *, excused: bool = False, died: bool = False, if_expired: bool = False
+        self, claim: Claim, reason: str, *, excused: bool = False, died: bool = False, if_left: float | None = None
     ) -> bool:
         """Give a trial up: its slot is free again. False if it has changed hands, or a result was told first.
 
         An excused failure (the user interrupted) counts for nothing; one with which its worker `died` doesn't count
-        towards the retries, but several in a row do. With `if_expired` a trial whose lease was renewed in the meantime
-        is left alone.
+        towards the retries, but several in a row do. With `if_left` a trial whose lease was renewed in the meantime, so
+        that it has as many seconds left, is left alone.
         """
         attributes = {"error": reason, "excused": excused, "died": died}
         try:
-            self._ownership.end(claim, TrialState.FAIL, attributes, if_expired=if_expired)
+            self._ownership.end(claim, TrialState.FAIL, attributes, if_left=if_left)
         except LeaseLostError:
             return False
         return True

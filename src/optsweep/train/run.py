@@ -333,7 +333,8 @@ class Run:
     def states(self) -> dict[int, dict[str, Any]]:
         """What every trial has come to, by key."""
         own = {"told": self.told, "restarts": self.restarts, "rare": {one.name: one.saved() for one in self.rare}}
-        return {lane.trial.key: {**self.held.state_of(k), **own} for k, lane in enumerate(self.lanes)}
+        held = ((k, lane, {"step": lane.step, **own}) for k, lane in enumerate(self.lanes))
+        return {lane.trial.key: {**self.held.state_of(k), **more} for k, lane, more in held}
 
     def restore(self, saved: Saved) -> None:
         """Let the only trial go on from what it had come to."""
