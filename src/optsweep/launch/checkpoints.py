@@ -169,7 +169,8 @@ class Checkpoints:
                 self.folder.parent.mkdir(parents=not self.shared, exist_ok=True)
                 self.folder.mkdir(exist_ok=True)
                 return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        raise FileNotFoundError(f"{path} is taken away")
+        home = self.folder.parent.parent
+        raise FileNotFoundError(f"{path} is taken away" if home.is_dir() else f"{home} isn't there: is it mounted?")
 
     def _path(self, trial: str) -> Path:
         return self.folder / f"{trial}.pt"
