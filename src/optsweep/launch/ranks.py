@@ -128,7 +128,7 @@ class Children:
     """Ranks on this machine, which this process starts and which end with it."""
 
     def __init__(self, ranks: int, device: str) -> None:
-        import torch.distributed as dist
+        from torch._C._distributed_c10d import FileStore
 
         context = mp.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory(prefix="optsweep-ranks-")  # nobody else may read it
@@ -139,13 +139,13 @@ class Children:
         for rank in range(1, ranks):
             ours, theirs = context.Pipe()
             arguments = (theirs, rank, ranks, device_of_rank(device, rank), meeting, os.getpid())
-            process = context.Process(target=_follow_parent, args=arguments, daemon=False)
+            process = context.Process(target=_follow_parent, args=arguments, daemon=True)
             with interrupts_blocked():
                 process.start()
             theirs.close()
             self._children.append(_Child(process, ours))
         self._device, self._ranks = device, ranks
-        self._store = dist.FileStore(meeting, ranks)
+        self._store = FileStore(meeting, ranks)
         self._group: Group | None = None
 
     @property
@@ -193,15 +193,15 @@ def _stay_inside() -> None:
 
 def _follow_parent(line: Connection, rank: int, ranks: int, device: str, meeting: str, parent: int) -> None:
     """The process of a rank: follows until there is no more to follow, or rank 0 is gone."""
-    import torch.distributed as dist
+    from torch._C._distributed_c10d import FileStore
 
-    mp.current_process().daemon = False
+    mp.current_process().daemon = False  # a daemon may have no children, as a DataLoader's workers are
     ignore_interrupts()
     look_seldom()
     Watchdog(parent).start()
     builds = Builds(device)
     try:
-        group = opened(dist.FileStore(meeting, ranks), rank, ranks, device)
+        group = opened(FileStore(meeting, ranks), rank, ranks, device)
         while True:
             order: ToFollow = line.recv()
             order.run(builds, group)

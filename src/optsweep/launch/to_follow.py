@@ -12,7 +12,7 @@ from optsweep.launch.builds import Builds
 from optsweep.tracking.outage import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
-    import torch.distributed as dist
+    from torch._C._distributed_c10d import Store
 
     from optsweep.search.space import Params
     from optsweep.train.ranks import Group
@@ -54,16 +54,18 @@ class ToFollow:
         """Follow rank 0 until it has done with this. Raises whatever the model raises."""
         from optsweep.train.following import follow
         from optsweep.train.process import threads
+        from optsweep.train.program import Program
 
         with threads(self.arm.trainer.threads):
             built = builds.of(self.arm, self.repeat)
             if built.fingerprint != self.fingerprint:
                 raise UserError(f"the arm is another in rank {group.rank} than in rank 0: other code, data or device")
             program = built.program_for(self.params)
+            assert isinstance(program, Program), "loops of users are refused"
             follow(program, group)
 
 
-def opened(store: dist.Store, rank: int, size: int, device: str) -> Group:
+def opened(store: Store, rank: int, size: int, device: str) -> Group:
     """This process as one of a group that meets in a store."""
     import torch
     import torch.distributed as dist

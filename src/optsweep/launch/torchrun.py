@@ -20,7 +20,7 @@ from optsweep.launch.launched import Launched, launched
 from optsweep.launch.to_follow import Failed, ToFollow, opened
 
 if TYPE_CHECKING:
-    import torch.distributed as dist
+    from torch._C._distributed_c10d import Store
 
     from optsweep.train.ranks import Group
 
@@ -53,11 +53,11 @@ def take_part(ours: Launched, command: Callable[[], int]) -> int:
     return 0
 
 
-def _store() -> dist.Store:
+def _store() -> Store:
     """That of this start of all ranks."""
-    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
-    store, _, _ = next(iter(dist.rendezvous("env://")))
+    store: Store = next(iter(rendezvous("env://")))[0]
     return store
 
 
@@ -93,7 +93,7 @@ class Peers:
         return False
 
 
-def _follow(ours: Launched, store: dist.Store) -> None:
+def _follow(ours: Launched, store: Store) -> None:
     """Be a rank that isn't the first until rank 0 ends. Raises UserError where this fails, which rank 0 is told."""
     from optsweep.launch.builds import Builds
 
@@ -120,20 +120,20 @@ def _device(name: str, local_rank: int) -> str:
     return f"cuda:{local_rank}" if found.type == "cuda" and name in ("auto", "cuda") else str(found)
 
 
-def _met(store: dist.Store, device: str) -> Group:
+def _met(store: Store, device: str) -> Group:
     """All of them."""
-    import torch.distributed as dist
+    from torch._C._distributed_c10d import PrefixStore
 
     ours = launched()
     assert ours is not None
-    return opened(dist.PrefixStore(MEETING, store), ours.rank, ours.size, device)
+    return opened(PrefixStore(MEETING, store), ours.rank, ours.size, device)
 
 
 def _order(number: int) -> str:
     return f"optsweep/order/{number}"
 
 
-def _next(store: dist.Store, number: int) -> ToFollow | None:
+def _next(store: Store, number: int) -> ToFollow | None:
     """The order of this number; None: there is none any more."""
     import torch.distributed as dist
 

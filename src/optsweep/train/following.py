@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from optsweep.tasks.nest import mapped
 from optsweep.train.checkpoint import Saved
 from optsweep.train.loop import surroundings
 from optsweep.train.program import Program
@@ -19,7 +20,9 @@ class Follower:
         self.program = program
 
     def begin(self, trial: Trial, saved: Saved | None) -> None:
-        """Another trial."""
+        """Another trial; what lies on rank 0's GPU goes to this rank's."""
+        device = self.program.device
+        saved = mapped(lambda tensor: tensor.to(device) if tensor.is_cuda else tensor, saved)
         rare = saved["rare"] if saved else self.program.traits.missing
         self.run = Run(self.program, [trial], Silent(), rare=rare)
         if saved:
