@@ -104,7 +104,11 @@ def test_an_error_in_one_rank_is_the_trial_s_and_nobody_waits_for_it(tmp_path: P
     process = start(tmp_path, "-m", *own, "hydra.launcher.workers=1")
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 1, said
-    assert "rank 1: mine.py:9, in loss: ValueError: only here" in said
+    assert (
+        "the first one with rank 1: task.model: its first batch fails: mine.py:9, in loss: ValueError: only here"
+        in said
+    )
+    assert "no timing of its steps (rank 1: " in said
 
 
 def test_torchrun_s_processes_are_the_ranks_of_a_sweep_s_own_command(undisturbed: Numbers, tmp_path: Path) -> None:

@@ -35,6 +35,14 @@ class Failed:
         return cls(f"rank {rank}: {said}")
 
 
+class RankError(UserError):
+    """A rank has failed, or died."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.reason)
+        self.died = failed.died
+
+
 @dataclass(frozen=True)
 class ToFollow:
     """What a rank is to train next with rank 0: a setting of an arm, which is another where the fingerprint is."""

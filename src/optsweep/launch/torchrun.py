@@ -95,6 +95,8 @@ class Peers:
 
 def _follow(ours: Launched, store: Store) -> None:
     """Be a rank that isn't the first until rank 0 ends. Raises UserError where this fails, which rank 0 is told."""
+    import torch.distributed as dist
+
     from optsweep.launch.builds import Builds
 
     group, builds, taken = None, None, 0
@@ -108,6 +110,8 @@ def _follow(ours: Launched, store: Store) -> None:
             failed = Failed.of(ours.rank, error)
             if not store.check([FAILED]):
                 store.set(FAILED, failed.reason)
+            with suppress(Exception):
+                dist.destroy_process_group()  # which rank 0 notices
             time.sleep(ENDED_SECONDS)
             raise UserError(failed.reason) from None
 
