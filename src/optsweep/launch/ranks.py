@@ -25,13 +25,13 @@ from optsweep.garbage import look_seldom
 from optsweep.launch.builds import Builds
 from optsweep.launch.inquiries import exit_name
 from optsweep.launch.launched import launched
-from optsweep.launch.to_follow import Failed, RankError, ToFollow, device_of_rank, opened
-from optsweep.launch.torchrun import Peers
+from optsweep.launch.to_follow import LostRank, RankError, ToFollow, device_of_rank, opened
+from optsweep.launch.torchrun import LaunchedRanks
 from optsweep.launch.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from optsweep.search.space import Params
-    from optsweep.train.ranks import Group
+    from optsweep.train.ranks import Ranks
 
 
 GROUP_LOST = 6
@@ -46,13 +46,13 @@ class Led(Protocol):
     """The other ranks, as rank 0 has them."""
 
     @property
-    def group(self) -> Group:
+    def group(self) -> Ranks:
         """All of them with this process."""
 
     def send(self, order: ToFollow) -> None:
         """Tell them what comes next."""
 
-    def failure(self) -> Failed | None:
+    def failure(self) -> LostRank | None:
         """Why one of them follows no more; None: all do. May be asked by another thread."""
 
     def close(self) -> bool:
@@ -78,7 +78,7 @@ class Together:
 
         led = self._there(arm)
         led.send(ToFollow.of(arm, repeat, params, self.builds))
-        group: Group | None = None
+        group: Ranks | None = None
         try:
             with joined(group := led.group):
                 yield
@@ -97,7 +97,7 @@ class Together:
         if self._led is None:
             ranks = arm.trainer.ranks
             device = str(self.builds.device_of(arm))
-            self._led = Peers(device) if launched() is not None else Children(ranks, device)
+            self._led = LaunchedRanks(device) if launched() is not None else Children(ranks, device)
         return self._led
 
     def _noticed(self) -> RankError | None:
@@ -107,12 +107,12 @@ class Together:
             time.sleep(0.05)
         return RankError(failed) if failed is not None else None
 
-    def failure(self) -> Failed | None:
+    def failure(self) -> LostRank | None:
         """Why a rank follows no more; None: all do."""
         led = self._led
         return None if led is None else led.failure()
 
-    def stuck(self) -> Failed | None:
+    def stuck(self) -> LostRank | None:
         """Why one does, where this process doesn't come to hear of it: it waits for something that will never come."""
         failed, now = self.failure(), time.monotonic()
         self._failed_since = (self._failed_since or now) if failed is not None else None
@@ -142,7 +142,7 @@ class Children:
         meeting = str(Path(self._folder.name) / "meeting")
         _stay_inside()
         self._children: list[_Child] = []
-        self._failure: Failed | None = None
+        self._failure: LostRank | None = None
         for rank in range(1, ranks):
             ours, theirs = context.Pipe()
             arguments = (theirs, rank, ranks, device_of_rank(device, rank), meeting, os.getpid())
@@ -153,10 +153,10 @@ class Children:
             self._children.append(_Child(process, ours))
         self._device, self._ranks = device, ranks
         self._store = FileStore(meeting, ranks)
-        self._group: Group | None = None
+        self._group: Ranks | None = None
 
     @property
-    def group(self) -> Group:
+    def group(self) -> Ranks:
         """All of them with this process, as soon as they are there."""
         if self._group is None:
             self._group = opened(self._store, 0, self._ranks, self._device)
@@ -167,14 +167,14 @@ class Children:
         for child in self._children:
             child.line.send(order)
 
-    def failure(self) -> Failed | None:
+    def failure(self) -> LostRank | None:
         """Of the first that has failed, or died."""
         for rank, child in enumerate(self._children, 1):
             if self._failure is None:
                 with suppress(EOFError, OSError):
                     self._failure = child.line.recv() if child.line.poll() else None
             if self._failure is None and not child.process.is_alive():
-                self._failure = Failed(f"rank {rank} died ({exit_name(child.process.exitcode)})", died=True)
+                self._failure = LostRank(f"rank {rank} died ({exit_name(child.process.exitcode)})", died=True)
         return self._failure
 
     def close(self) -> bool:
@@ -216,4 +216,4 @@ def _follow_parent(line: Connection, rank: int, ranks: int, device: str, meeting
         return
     except BaseException as error:
         with suppress(OSError):
-            line.send(Failed.of(rank, error))
+            line.send(LostRank.of(rank, error))

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from optsweep.errors import UserError
 from optsweep.launch.launched import Launched, launched
-from optsweep.launch.to_follow import Failed, ToFollow, opened
+from optsweep.launch.to_follow import LostRank, ToFollow, opened
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-    from optsweep.train.ranks import Group
+    from optsweep.train.ranks import Ranks
 
 LOOK_SECONDS = 0.1
 """Between two looks of a rank whether there is something to follow."""
@@ -61,18 +61,18 @@ def _store() -> Store:
     return store
 
 
-class Peers:
+class LaunchedRanks:
     """The others, as rank 0's worker has them."""
 
     def __init__(self, device: str) -> None:
         self._store, self._device, self._sent = _store(), device, 0
         self._watched = _store()  # by another thread, whom a call in this one must not keep waiting
-        self._group: Group | None = None
+        self._group: Ranks | None = None
         if self._store.add(LED, 1) > 1:
             raise UserError("trainer.ranks: only torchrun can start ranks again (--max-restarts)")
 
     @property
-    def group(self) -> Group:
+    def group(self) -> Ranks:
         """All of them with this process, as soon as they have heard that there is something to follow."""
         if self._group is None:
             self._group = _met(self._store, self._device)
@@ -83,10 +83,10 @@ class Peers:
         self._store.set(_order(self._sent), pickle.dumps(order))
         self._sent += 1
 
-    def failure(self) -> Failed | None:
+    def failure(self) -> LostRank | None:
         """What the first that has failed has left. One that died is torchrun's to notice."""
         store = self._watched
-        return Failed(store.get(FAILED).decode()) if store.check([FAILED]) else None
+        return LostRank(store.get(FAILED).decode()) if store.check([FAILED]) else None
 
     def close(self) -> bool:
         """Only torchrun can start them again."""
@@ -107,7 +107,7 @@ def _follow(ours: Launched, store: Store) -> None:
             group = group or _met(store, str(builds.device))
             order.run(builds, group)
         except BaseException as error:
-            failed = Failed.of(ours.rank, error)
+            failed = LostRank.of(ours.rank, error)
             if not store.check([FAILED]):
                 store.set(FAILED, failed.reason)
             with suppress(Exception):
@@ -124,7 +124,7 @@ def _device(name: str, local_rank: int) -> str:
     return f"cuda:{local_rank}" if found.type == "cuda" and name in ("auto", "cuda") else str(found)
 
 
-def _met(store: Store, device: str) -> Group:
+def _met(store: Store, device: str) -> Ranks:
     """All of them."""
     from torch._C._distributed_c10d import PrefixStore
 

@@ -22,7 +22,7 @@ from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.launch.ranks import GROUP_LOST, Together
 from optsweep.launch.reporter import Reporter
 from optsweep.launch.room import LaneRoom
-from optsweep.launch.to_follow import Failed, RankError
+from optsweep.launch.to_follow import LostRank, RankError
 from optsweep.search.ownership import LeaseLostError
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot, seed_of
@@ -143,7 +143,7 @@ class Worker:
             key = reporter.hold(work)
 
             def hung(place: str) -> None:
-                slow = Failed(f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)")
+                slow = LostRank(f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)")
                 failed = self.together.stuck() or slow
                 self._give_up(reporter, failed.reason, excused=False, died=failed.died)
                 reporter.crash(failed.reason)

@@ -6,7 +6,7 @@ from optsweep.tasks.nest import mapped
 from optsweep.train.checkpoint import Saved
 from optsweep.train.loop import surroundings
 from optsweep.train.program import Program
-from optsweep.train.ranks import Group, joined
+from optsweep.train.ranks import Ranks, joined
 from optsweep.train.run import Run, Silent
 from optsweep.train.trial import Trial
 
@@ -29,7 +29,7 @@ class Follower:
             self.run.restore(saved)
 
 
-def follow(program: Program, group: Group) -> None:
+def follow(program: Program, group: Ranks) -> None:
     """Do what rank 0 says of this program, until it says that there is no more. Raises whatever the model raises."""
     with joined(group), surroundings(program):
         follower = Follower(program)

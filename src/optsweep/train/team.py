@@ -13,7 +13,7 @@ import torch
 
 from optsweep.train.checkpoint import Saved
 from optsweep.train.randomness import rank_seed, step_seeds
-from optsweep.train.ranks import Group
+from optsweep.train.ranks import Ranks
 from optsweep.train.record import Fetched, Record
 from optsweep.train.steps import Take, backward_of, step_of
 from optsweep.train.trial import Trial
@@ -57,7 +57,7 @@ class Advance:
 class Team:
     """What a run that several ranks train does otherwise than one of one process."""
 
-    def __init__(self, run: Run, group: Group, saved: Saved | None = None) -> None:
+    def __init__(self, run: Run, group: Ranks, saved: Saved | None = None) -> None:
         self.run, self.group, self.saved = run, group, saved
         self._begun = not group.leads
         self._pace: float | None = None  # seconds a step
