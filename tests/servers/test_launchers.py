@@ -1,4 +1,4 @@
-"""Sweeps under launchers of Hydra's own plugins: the numbers and arms of ours, after kills too, no password in files."""
+"""Sweeps under launchers of Hydra's own plugins: the numbers and arms of ours, after kills too, no password kept."""
 
 from __future__ import annotations
 
