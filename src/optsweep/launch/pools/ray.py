@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 10.0
 """How long an actor watches its worker without a word to the planner."""
 
-RESIZE_SECONDS = 5.0
+RESIZE_SECONDS = 3.0
 """Between two looks at what the cluster has room for."""
 
 HEAD_START_SECONDS = 20.0
@@ -198,7 +198,9 @@ class RayPool:
             self._cluster.kill(member.actor)
         if unplaced and not self._said_waiting and now - self._since > PATIENCE_SECONDS + HEAD_START_SECONDS:
             self._said_waiting = True
-            self._say([f"optsweep: {len(unplaced)} of {self._wanted} workers wait for room on the cluster ({self._needs})"])
+            self._say(
+                [f"optsweep: {len(unplaced)} of {self._wanted} workers wait for room on the cluster ({self._needs})"]
+            )
 
     def kill(self, worker: str) -> None:
         """End one worker, which its actor then replaces."""

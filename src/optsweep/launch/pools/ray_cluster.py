@@ -85,7 +85,9 @@ class Needs:
             return
         for name, (key, value) in self.by_name.items():
             if (most := max((node.get(name, 0.0) for node in nodes), default=0.0)) < value:
-                raise UserError(f"{SECTION}.{key}: no node has {value:g} for a worker, {most:g} at most; {in_words(nodes)}")
+                raise UserError(
+                    f"{SECTION}.{key}: no node has {value:g} for a worker, {most:g} at most; {in_words(nodes)}"
+                )
         asked = " and ".join(f"{key}={value:g}" for key, value in self.by_name.values())
         raise UserError(f"{SECTION}: no node has {asked} at once; {in_words(nodes)}")
 
@@ -258,7 +260,9 @@ def _refused(address: str, error: Exception) -> UserError:
             f"{both([ours['Ray'], ours['Python']])}; they must be the same"
         )
     if re.search(r"working_dir|[Pp]ackage|excludes|runtime_env", text):
-        return UserError(f"{SECTION}.runtime_env: {_short(error)}; excludes: […] leaves out files of the working folder")
+        return UserError(
+            f"{SECTION}.runtime_env: {_short(error)}; excludes: […] leaves out files of the working folder"
+        )
     return UserError(f"{ADDRESS}: there is no Ray cluster at {address} ({_short(error)}); {_GIVE}")
 
 
@@ -273,7 +277,9 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except OSError as error:
-        raise UserError(f"{ADDRESS}: there is no Ray cluster at {address} ({error.strerror or error}); {_GIVE}") from None
+        raise UserError(
+            f"{ADDRESS}: there is no Ray cluster at {address} ({error.strerror or error}); {_GIVE}"
+        ) from None
 
 
 def _short(error: BaseException) -> str:
