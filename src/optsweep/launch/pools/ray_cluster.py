@@ -106,7 +106,7 @@ def in_words(nodes: Sequence[Mapping[str, float]]) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class RayPlace:
     """Which Ray, and what workers there get of the user's. `address` None: one of this machine's own."""
 
     address: str | None = None
@@ -137,7 +137,7 @@ class Cluster:
         self._ray, self._ours = ray, ours
 
     @classmethod
-    def connected(cls, place: Place, needs: Needs, workers: int | None) -> Cluster:
+    def connected(cls, place: RayPlace, needs: Needs, workers: int | None) -> Cluster:
         """Connect, or start one that has room for so many workers. Raises UserError with one line."""
         os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
         if place.address is None:
@@ -223,7 +223,7 @@ def _imported() -> ModuleType:
         raise UserError(f"hydra/launcher=ray needs the extra: pip install 'optsweep[ray]' ({error})") from None
 
 
-def _start(ray: ModuleType, place: Place, needs: Needs, workers: int | None) -> None:
+def _start(ray: ModuleType, place: RayPlace, needs: Needs, workers: int | None) -> None:
     cores = num_cores()
     wanted = (workers or 0) * needs.num_cpus  # as many as are asked for, as the local launcher has it
     ray.init(
@@ -236,7 +236,7 @@ def _start(ray: ModuleType, place: Place, needs: Needs, workers: int | None) -> 
     )
 
 
-def _connect(ray: ModuleType, place: Place) -> None:
+def _connect(ray: ModuleType, place: RayPlace) -> None:
     address = str(place.address)
     _check_reachable(address)
     try:
