@@ -47,6 +47,9 @@ class DiedError(Exception):
         self.exit_code, self.place = exit_code, place
         self.patience = patience  # seconds after which it was ended; None: it ended by itself, or was killed
 
+    def __reduce__(self) -> tuple[type[DiedError], tuple[object, ...]]:
+        return DiedError, (self.at, self.exit_code, self.place, self.patience)
+
     @property
     def killed(self) -> bool:
         """Whether that was from outside: the memory ran out, as a rule."""

@@ -118,6 +118,7 @@ class LocalPool:
         self._leaving: list[_Member] = []  # told to end
         self._waiting: list[tuple[float, str | None]] = []  # replacements: when they are to start, and their device
         self._deaths = self._killed_starts = 0  # in a row, since trials have ended
+        self.num_worked = 0  # how often a worker has said that trials of it have ended
 
     @property
     def size(self) -> None:
@@ -268,6 +269,7 @@ class LocalPool:
                     member.name = name
                 case Worked():
                     self._deaths = self._killed_starts = 0
+                    self.num_worked += 1
 
     def _buried(self, member: _Member) -> list[tuple[str, str]]:
         """Plan for its replacement; returns its name and what it died of, if it was working."""

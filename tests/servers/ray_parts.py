@@ -1,0 +1,56 @@
+"""A Ray cluster of several nodes on this machine, with files and ports of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all sockets on 127.0.0.1
+    "RAY_worker_niceness": "0",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_initial_delay_ms": "500",
+}
+
+
+@contextmanager
+def ray_cluster(*cpus: int) -> Iterator[Any]:
+    """A `ray.cluster_utils.Cluster` with a node for each number of CPUs, the first of which is its head."""
+    folder = tempfile.mkdtemp(prefix="osray-", dir="/tmp")  # its sockets' paths must be short
+    before = {name: os.environ.get(name) for name in (*QUIET, "RAY_TMPDIR")}
+    os.environ.update(QUIET, RAY_TMPDIR=folder)
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster()
+    try:
+        for count in cpus:
+            cluster.add_node(num_cpus=count, include_dashboard=False)
+        yield cluster
+    finally:
+        cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def actors() -> list[psutil.Process]:
+    """Workers' actors on all nodes of this process, and what they have started."""
+    nodes = psutil.Process().children(recursive=True)
+    found = [process for process in nodes if "NodeWorker" in _title(process)]
+    return [*found, *(child for actor in found for child in actor.children(recursive=True))]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
