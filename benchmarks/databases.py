@@ -26,7 +26,7 @@ from sqlalchemy import insert, text
 
 from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.search.ownership import LEASES, TRIALS, USER_ATTRIBUTES, VALUES
-from optsweep.search.slots import SearchPlan, Slot, suggest
+from optsweep.search.slots import SearchPlan, Slot, results_of, suggest
 from optsweep.search.space import Space
 from optsweep.search.storage import open_storage
 from optsweep.search.studies import Studies
@@ -132,7 +132,7 @@ def one_more(url: str, trials: int) -> float:
     plan, space = example(trials * 7 // 5)
     studies = Studies.open(url, f"long {trials} {uuid.uuid4().hex[:6]}")
     _fill(url, studies, trials)
-    times = []
+    times, known = [], results_of(space)
     with studies.take_seat([ARM], whole=True) as seat:
         studies.history(ARM, Phase.SEARCH, 1)
         for n in range(trials, trials + 12):
@@ -141,7 +141,7 @@ def one_more(url: str, trials: int) -> float:
             studies.tell(work.claim, End.FINISHED, 0.5, 0.0)
             began = time.process_time()
             slots = studies.history(ARM, Phase.SEARCH, 1).prefix()
-            slot = suggest(plan, space, len(slots), slots)
+            slot = suggest(plan, space, len(slots), slots, known)
             studies.enqueue(seat, ARM, Phase.CONFIRM, slot)
             times.append(1e3 * (time.process_time() - began))
     return statistics.median(times)

@@ -144,8 +144,8 @@ def _second(course: Course, barrier: Barrier, sender: Connection) -> None:
     """The planner that gives the first side up."""
     studies = Studies.open(course.url, SWEEP)
 
-    def fail(claim: Claim, if_expired: bool = False) -> None:
-        if not studies.fail(claim, "given up", if_expired=if_expired):
+    def fail(claim: Claim, if_left: float | None = None) -> None:
+        if not studies.fail(claim, "given up", if_left=if_left):
             raise LeaseLostError
 
     def take_over(number: int) -> None:
@@ -158,7 +158,7 @@ def _second(course: Course, barrier: Barrier, sender: Connection) -> None:
             opened=_opened(barrier, course.stores),
             popped=_popped(run, studies),
             told=run.each(lambda number: fail(course.tell[number])),
-            renewed=run.each(lambda number: fail(course.renew[number], if_expired=True)),
+            renewed=run.each(lambda number: fail(course.renew[number], if_left=0.0)),
             reported=run.each(lambda number: fail(course.report[number])),
             seated=run.each(lambda number: studies.take_seat([f"seat {number}"], whole=False)),
             planned=run.each(take_over),

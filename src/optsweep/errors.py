@@ -34,6 +34,10 @@ class SweepFailedError(Exception):
         )
 
 
+class GoesOnError(Exception):
+    """A sweep isn't done, and jobs on a cluster go on with it; printed as one line, exit code 3."""
+
+
 def without_secrets(text: str) -> str:
     """The text with what is secret in its addresses starred out: before the last @ of each, and in its query.
 

@@ -97,6 +97,7 @@ def quickly() -> list[str]:
     found = list(values())
     found += [f"sweep.name={name}" for name in LISTED["sweep.name"]]
     found += [f"{key}={store}" for key in ("tracking.uri", "tracking.storage") for store in LISTED["store"]]
+    found += [f"tracking.checkpoints={v}" for v in ("5", "[a]", "{a:b}", "''", "true", "s3://bucket", "~nobody_here/x")]
     found += [f"search.space.lr={space}" for space in LISTED["search.space.lr"]]
     found += [f"search.over={over}" for over in ("lr", "5", "null", "[1]", "{a:1}", "[[lr]]")]
     found += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import pickle
 from collections.abc import Callable, Mapping
@@ -141,6 +142,37 @@ def test_the_folder_lies_beside_the_storage(tmp_path: Path) -> None:
     assert beside.parent == tmp_path / "checkpoints"
     assert beside != Checkpoints.of(f"sqlite:///{tmp_path}/optuna.db", "b").folder
     assert Checkpoints.of("postgresql://host/db", "a").folder.parent == Path("mlruns/checkpoints").absolute()
+    given = Checkpoints.of("postgresql://host/db", "a", tmp_path / "shared")
+    assert given.folder == tmp_path / "shared" / "checkpoints" / beside.name
+
+
+def test_a_shared_folder_that_is_not_mounted_is_not_made(tmp_path: Path) -> None:
+    files = Checkpoints.of("postgresql://host/db", "a", tmp_path / "shared")
+    with pytest.raises(OSError, match="taken away"):
+        files.write("a", OWNER, STATE)
+    assert list(tmp_path.iterdir()) == []
+    files.folder.parent.parent.mkdir()
+    files.write("a", OWNER, STATE)
+    files.remove(["a"])
+    assert [path.name for path in tmp_path.rglob("*")] == ["shared"], "which isn't ours to take away"
+
+
+@pytest.mark.parametrize(("stale", "found"), [(2, True), (3, False)])
+def test_a_stale_handle_of_a_network_s_folder_is_got_anew(
+    stale: int, found: bool, files: Checkpoints, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write("a", OWNER, {"at": [0, 0]})
+    left, read = iter(range(stale)), checkpoints._read
+
+    def fails(*arguments: Any) -> Any:
+        if next(left, None) is not None:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return read(*arguments)
+
+    monkeypatch.setattr(checkpoints, "_read", fails)
+    assert (files.read("a", OWNER, CPU) is not None) is found
+    assert ["(Stale file handle); the trial starts anew" in line for line in said] == [True] * (not found)
+    assert names(files) == ["a.pt"], "it may be read later"
 
 
 # -- a batch -------------------------------------------------------------------------------------------------------
@@ -182,7 +214,7 @@ class Batch:
     def _states(self) -> dict[int, dict[str, Any]]:
         self.asked += 1
         self.clock.now += self.clock.cost
-        return {place: {"at": [self.clock.now, place]} for place in range(self.count)}
+        return {place: {"step": 7, "at": [self.clock.now, place]} for place in range(self.count)}
 
 
 def test_a_trial_is_kept_from_so_many_seconds_on_and_every_so_many(files: Checkpoints) -> None:
@@ -217,7 +249,8 @@ def test_a_later_attempt_goes_on_and_what_it_leaves_takes_the_place(files: Check
     first.at(60.0)
     second = Batch(files, work(0, ("t0.0",)))
     assert second.kept.goes_on(0)
-    assert second.kept.saved(0) == {"at": [60.0, 0]}
+    assert (first.kept.went_on(0), second.kept.went_on(0)) == (None, 7)
+    assert second.kept.saved(0) == {"step": 7, "at": [60.0, 0]}
     assert second.kept.rungs(0) == {10: 0.5}, "which a pruner is told again"
     assert names(files) == ["t0.0.pt"], "it may die before it has anything better"
     second.at(60.0)
@@ -243,6 +276,7 @@ def test_what_does_not_fit_is_set_aside(files: Checkpoints, said: list[str]) -> 
     second.kept.unfit([0], RuntimeError("shapes\ndiffer"))
     assert names(files) == ["t0.0.set-aside"]
     assert "it doesn't fit (shapes)" in said[0]
+    assert second.kept.went_on(0) is None
 
 
 def test_trials_that_ended_or_were_lost_are_kept_no_more(files: Checkpoints) -> None:

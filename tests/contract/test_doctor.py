@@ -16,7 +16,8 @@ import pytest
 from optsweep.cli.doorman import run
 from optsweep.errors import UserError
 from optsweep.launch import doctor
-from optsweep.launch.doctor import Health
+from optsweep.launch.doctor import Health, examine_checkpoints
+from optsweep.launch.shared_folder import make_mark
 from optsweep.launch.stores_health import examine_storage, examine_tracking
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
@@ -127,3 +128,15 @@ def test_a_server_that_asks_for_a_password_is_said(
     found = examine_tracking(asking)
     assert found.health is Health.FAIL
     assert found.found.startswith(f"{asking} asks who you are")
+
+
+def test_the_folder_of_checkpoints_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = examine_checkpoints(tmp_path / "file" / "x")
+    assert (found.health, found.what) == (Health.FAIL, "tracking.checkpoints")
+    assert "it is no folder" in found.found
+    assert examine_checkpoints(tmp_path / "new").health is Health.WARN
+    assert not (tmp_path / "new").exists()
+    assert examine_checkpoints(tmp_path).found.endswith("no sweep had it yet")
+    make_mark(tmp_path)
+    assert examine_checkpoints(tmp_path).found.endswith("a sweep had it")

@@ -23,6 +23,7 @@ from optsweep.launch.inquiries import Workbench
 from optsweep.launch.job import Job
 from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.posted import JOB, Posted, ToCompare, post, taken_down
+from optsweep.launch.shared_folder import CHECKPOINTS
 from optsweep.launch.status import FINISHED, PLANNED, status_of
 from optsweep.search.helping import Help, notes
 from optsweep.search.process import process_name
@@ -58,7 +59,7 @@ def _posted(arm: Arm, url: str) -> Posted:
     identity = {"exact": dict(built.identity.exact), "approximate": dict(built.identity.approximate)}
     studies.set_note(arm.name, IDENTITY, identity)
     assert "hunter2" not in str(notes(held.engine, arm.sweep, (JOB,)))
-    (found,) = taken_down(notes(held.engine, arm.sweep, (JOB, IDENTITY)), url, "http://host:1")
+    (found,) = taken_down(notes(held.engine, arm.sweep, (JOB, IDENTITY, CHECKPOINTS)), url, "http://host:1")
     return found
 
 
@@ -71,6 +72,15 @@ def test_a_job_comes_back_as_it_was_posted_and_is_the_same_arm(arm: Arm, url: st
     other = Identity({**found.identity.exact, "the device": "another"}, found.identity.approximate)
     (said,) = ToCompare([replace(found, identity=other)]).run(bench)
     assert said.startswith("the device was another, is ")
+
+
+def test_the_folder_of_checkpoints_is_that_of_the_planner_or_as_it_is_called_here(arm: Arm, url: str) -> None:
+    shared = Path(url.removeprefix("sqlite:///")).parent / "shared"
+    found = _posted(replace(arm, checkpoints=shared), url)
+    assert found.job.arm.checkpoints == shared
+    noted = notes(open_storage(url).engine, arm.sweep, (JOB, IDENTITY, CHECKPOINTS))
+    (other,) = taken_down(noted, url, "http://host:1", Path("/mounted"))
+    assert other.job.arm == replace(found.job.arm, checkpoints=Path("/mounted"))
 
 
 def test_a_script_s_own_task_is_refused_by_its_arm(arm: Arm, url: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from arms import arm_with
-from optsweep.build import fingerprint
+from optsweep.build import fingerprint, machine
 from optsweep.build.assemble import build_arm
 from optsweep.build.fingerprint import Identity
 from optsweep.build.sources import source_digests
@@ -98,7 +98,7 @@ class Sweep:
         text = str(raised.value)
         assert "\n" not in text
         assert text.startswith(f"sweep.name=test: its arm '{self.arm.name}' has trials ")
-        assert text.endswith("; give another sweep.name")
+        assert text.endswith(" give another sweep.name")
         return text
 
 
@@ -188,11 +188,10 @@ def test_another_start_in_a_module_that_the_user_s_imports_is_refused(sweep: Swe
 def test_another_device_and_another_version_of_the_numerics_are_refused(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device = fingerprint.device_model(torch.device("cpu"))
-    monkeypatch.setattr(fingerprint, "device_model", lambda _: "Abacus 3000")
-    assert f"has trials of another device: the device was {device}, is Abacus 3000; give" in sweep.refusal(
-        sweep.built()
-    )
+    device = machine.device_model(torch.device("cpu"))
+    monkeypatch.setattr(machine, "device_model", lambda _: "Abacus 3000")
+    said = f"has trials of another device: the device was {device}, is Abacus 3000; sweep.allow=[device] lets trials"
+    assert said in sweep.refusal(sweep.built())
     now = fingerprint.NUMERICS_VERSION
     monkeypatch.setattr(fingerprint, "NUMERICS_VERSION", 99)
     assert f"optsweep's numerics version was {now}, is 99; give another" in sweep.refusal(sweep.built())

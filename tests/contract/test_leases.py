@@ -144,6 +144,26 @@ def test_a_silent_worker_is_given_a_second_chance_and_then_up(worker: str) -> No
     assert watch.silent(silent)
 
 
+@pytest.mark.parametrize(
+    ("left", "lost", "gone"),
+    [
+        (239.0, ["b1946ac9/boot.pids"], True),
+        (241.0, ["b1946ac9/boot.pids"], False),
+        (1.0, ["b1946ac9/boot.other"], False),
+    ],
+)
+def test_a_worker_is_gone_sooner_with_its_machine(left: float, lost: list[str], gone: bool) -> None:
+    """One that is alone silent may only be in a call that holds the interpreter."""
+    clock = FakeClock()
+    watch = LeaseWatch(clock, patience=30.0, lost=lambda: lost)
+    lease = Lease(Claim(1, 1), "b1946ac9/12/boot.pids.4711", 0, expired=False, left=left)
+    assert watch.seconds_until_silent(lease) == (max(0.0, left - 240.0) if "pids" in lost[0] else left) + 30.0
+    assert not watch.silent(lease)
+    clock.now = 30.0
+    assert watch.silent(lease) is gone
+    assert not watch.silent(Lease(lease.claim, process_name(), 0, expired=False, left=left)), "that lives"
+
+
 def test_a_dead_worker_of_this_host_is_known_at_once() -> None:
     mine, its = (Lease(Claim(1, 1), worker, 0, expired=False) for worker in (process_name(), process_name() + "1"))
     assert LeaseWatch().dead([mine, its, its]) == {its.worker}
@@ -211,6 +231,21 @@ def test_a_worker_drops_the_trial_that_was_taken_from_it_and_goes_on_with_the_ot
     assert logs[0].ends[-1] == GIVEN_UP
     assert logs[1].ends == ["finished"]
     assert [t.state.name for t in studies.trials(works[0].arm, Phase.SEARCH)] == ["FAIL", "COMPLETE"]
+
+
+def test_a_worker_that_was_out_of_touch_trains_no_longer_for_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    observer, studies, works, logs = reporter(tmp_path, 2, "none")
+    for work in works:
+        assert not observer.leases.all_lost
+        studies.fail(work.claim, "its worker hung or was lost", died=True)
+        observer.leases.beat()  # as soon as it runs again
+    assert observer.leases.all_lost, "so that training ends at its next pause"
+    with pytest.raises(LeaseLostError):
+        observer.drop_lost()
+    assert [log.ends for log in logs] == [[GIVEN_UP], [GIVEN_UP]]
+    assert capsys.readouterr().err.count("was out of touch for longer than its lease") == 2
 
 
 def test_training_ends_when_no_trial_of_the_batch_is_left(tmp_path: Path) -> None:

@@ -50,6 +50,9 @@ def test_a_history_that_is_looked_at_again_is_as_if_read_for_the_first_time(tmp_
             assert (again.slots, again.attempts, again.lost) == (fresh.slots, fresh.attempts, fresh.lost)
             assert (again.waiting, again.earlier, again.errors) == (fresh.waiting, fresh.earlier, fresh.errors)
             assert again.train_seconds == fresh.train_seconds
+            assert (again.done, again.num_diverged, again.best) == (fresh.done, fresh.num_diverged, fresh.best)
+            assert again.prefix() == [again.slots[number] for number in range(len(again.prefix()))]
+            assert again.done == {number for number, slot in again.slots.items() if slot.done}
             assert [running.slot for running in again.running] == [running.slot for running in fresh.running]
         told = [trial for trial in studies.known([ARM]) if trial.told]
         assert len(told) > 20
@@ -90,9 +93,22 @@ def test_a_worker_that_wants_one_trial_looks_at_the_oldest_and_then_at_others_of
         for number in range(MOST_CANDIDATES + 6):
             studies.enqueue(seat, ARM, SEARCH, _slot(number))
     study = studies.ensure(ARM, SEARCH)
-    seen = [waiting.slot.number for _, waiting in candidates(held.engine, study, only_one=True)]
+    seen = [waiting.slot.number for _, waiting in candidates(held.engine, study, {}, only_one=True)]
     assert seen[0] == 0
     assert sorted(seen) == list(range(MOST_CANDIDATES))
     assert seen != sorted(seen), "or all who were beaten would be beaten again"
-    every = [waiting.slot.number for _, waiting in candidates(held.engine, study, only_one=False)]
+    every = [waiting.slot.number for _, waiting in candidates(held.engine, study, {}, only_one=False)]
     assert every == list(range(MOST_CANDIDATES + 6))
+
+
+def test_a_worker_looks_from_the_oldest_on_that_waited_before(tmp_path: Path) -> None:
+    held = open_storage(f"sqlite:///{tmp_path}/optuna.db")
+    studies = Studies(held, "a")
+    with studies.take_seat([ARM], whole=True) as seat:
+        studies.enqueue_all(seat, ARM, SEARCH, [_slot(number) for number in range(6)])
+    assert len(studies.pop(ARM, SEARCH, "worker", 60.0, 3)) == 3
+    (fourth,) = studies.pop(ARM, SEARCH, "worker", 60.0, 1)
+    asked = _statements(held.engine)
+    (fifth,) = studies.pop(ARM, SEARCH, "worker", 60.0, 1)
+    assert (fourth.slot.number, fifth.slot.number) == (3, 4)
+    assert fourth.claim.trial_id in asked[0][1], "not from the first trial of the study on"

@@ -10,7 +10,19 @@ from dataclasses import replace
 import pytest
 
 from optsweep.search.brackets import axes_of
-from optsweep.search.slots import MOST_OF_GP, SearchPlan, Slot, brackets, choose, ranked, ready, suggest
+from optsweep.search.results import Results
+from optsweep.search.slots import (
+    MOST_OF_GP,
+    SearchPlan,
+    Slot,
+    brackets,
+    choose,
+    next_slots,
+    ranked,
+    ready,
+    results_of,
+    suggest,
+)
 from optsweep.search.space import Params, Space, number_of, numbers
 
 PLAN = SearchPlan(trials=16, lag=2, sampler="tpe", pruner="none", reruns=0.25, seed=0, arm="a")
@@ -48,6 +60,31 @@ def search(plan: SearchPlan, space: Space, objective: Objective, workers: int = 
         slot = slots[number]
         slots[number] = replace(slot, value=objective(slot.params, slot.seed))
     return slots
+
+
+@pytest.mark.parametrize("pruner", ["none", "median"])
+def test_what_is_known_of_the_results_before_changes_nothing(pruner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, objective = replace(PLAN, trials=24, lag=4, pruner=pruner), valley(3e-3)
+    known, slots, taken = results_of(SPACE), list[Slot](), list[int]()
+    take = Results._take
+
+    def noted(results: Results, slot: Slot) -> None:
+        taken.extend([slot.number] if results is known else [])
+        take(results, slot)
+
+    monkeypatch.setattr(Results, "_take", noted)
+    while sum(slot.done for slot in slots) < plan.trials:
+        for slot in next_slots(plan, SPACE, list(slots), known):
+            assert slot == suggest(plan, SPACE, slot.number, slots)
+            slots.append(slot)
+        assert len(slots) == plan.trials or not ready(plan, len(slots), slots)
+        last = [slot.number for slot in slots if not slot.done][-1]
+        value = objective(slots[last].params, slots[last].seed)
+        rungs = {step: value + step / 100 for step in (5, 10, 15)}
+        slots[last] = replace(slots[last], value=value, rungs=rungs)
+    assert taken == list(range(plan.first_rerun)), "each is taken in once"
+    others = [replace(slot, value=1 / (1 + slot.number)) for slot in slots]
+    assert known.up_to(others).ranked == ranked(others), "where they are others, nothing is left of those before"
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "quasi-random"])

@@ -206,16 +206,16 @@ def test_what_was_told_first_stays(studies: Studies, seat: Seat) -> None:
 def test_a_trial_is_given_up_for_silence_only_while_its_lease_has_run_out(studies: Studies, seat: Seat) -> None:
     studies.enqueue(seat, "arm", Phase.SEARCH, SLOT)
     claim = take(studies)
-    assert not studies.fail(claim, "silent", if_expired=True)
+    assert not studies.fail(claim, "silent", if_left=0.0)
     studies.renew(claim, -1.0)
     (running,) = studies.history("arm", Phase.SEARCH, 1).running
     assert running.lease.expired
     studies.report(claim, 10, 1.0, 60.0)  # a rung renews it
     (running,) = studies.history("arm", Phase.SEARCH, 1).running
     assert (running.lease.expired, running.lease.step, running.lease.worker) == (False, 10, "a")
-    assert not studies.fail(claim, "silent", if_expired=True)
+    assert not studies.fail(claim, "silent", if_left=0.0)
     studies.renew(claim, -1.0)
-    assert studies.fail(claim, "silent", if_expired=True)
+    assert studies.fail(claim, "silent", if_left=0.0)
 
 
 def test_a_trial_that_another_worker_was_faster_at_does_not_stop_a_pop(

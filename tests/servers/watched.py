@@ -21,7 +21,7 @@ SWEEP = [
     *("trainer.rungs=2", "trainer.lanes=1", "hydra.launcher.report=false"),
 ]
 NUM_TRIALS = 4 * (6 + 2)
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 
 Place = tuple[str, str, int]
 

@@ -6,7 +6,6 @@ This is the only place where names become code. Everything that can be wrong wit
 from __future__ import annotations
 
 import inspect
-import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -23,6 +22,7 @@ from optsweep.build.combination import (
 )
 from optsweep.build.fingerprint import Identity, described, fingerprint_of, identify
 from optsweep.build.hyperparameters import space_of
+from optsweep.build.machine import Machine
 from optsweep.build.named_task import build_task, not_counted, samples_of_a_batch, with_searched
 from optsweep.build.resplit import divided, redraws
 from optsweep.build.stated import stated
@@ -160,10 +160,7 @@ def _program(arm: Arm, task: Trainable, device: torch.device, warnings: list[str
     assert isinstance(task, Task)
     task.to(device)
     batch_size = samples_of_a_batch(arm.task, stated(task))
-    if batch_size % arm.trainer.accumulate:
-        raise UserError(
-            f"trainer.accumulate: a batch of {batch_size} samples is not divisible by {arm.trainer.accumulate}"
-        )
+    arm.trainer.check_batch(batch_size, f"a batch of {batch_size} samples")
     return Program(
         task=task,
         build_update=_updater(arm)[0],
@@ -173,6 +170,7 @@ def _program(arm: Arm, task: Trainable, device: torch.device, warnings: list[str
         num_rungs=arm.trainer.rungs,
         log_every=arm.trainer.steps_per_point,
         accumulate=arm.trainer.accumulate,
+        ranks=arm.trainer.ranks,
         decay_all=arm.decay.apply_to == "all",
         precision=arm.trainer.precision,  # type: ignore[arg-type]
         vmapped=arm.trainer.in_lanes,
@@ -186,8 +184,9 @@ def _program(arm: Arm, task: Trainable, device: torch.device, warnings: list[str
 
 def _loop_program(arm: Arm, loop: Loop, device: torch.device, warnings: list[str]) -> LoopProgram:
     """The program of an arm whose loop is the user's. Raises UserError for what is the loop's affair."""
-    for key, usual, instead in (("precision", "fp32", "use torch.autocast"), ("accumulate", 1, "accumulate")):
-        if (value := vars(arm.trainer)[key]) != usual:
+    instead_of = {"precision": "use torch.autocast", "accumulate": "accumulate", "ranks": "use torch.distributed"}
+    for key, instead in instead_of.items():
+        if (value := vars(arm.trainer)[key]) not in ("fp32", 1):
             raise UserError(f"trainer.{key}: {value} is for optsweep's loop; {instead} in yours, {loop.place}")
     if arm.trainer.in_lanes:
         warnings.append("trainer.lanes: a loop of one's own trains one trial at a time")
@@ -376,6 +375,8 @@ def _content(arm: Arm, program: ArmProgram, space: Space) -> dict[str, Any]:
     trainer = {**asdict(arm.trainer), **program.execution}
     for key in ("device", "log_every", "lanes", "timeout", "checkpoint_seconds", "compile"):
         trainer.pop(key)
+    if arm.trainer.ranks == 1:  # as it was before there were others
+        trainer.pop("ranks")
     parts: dict[str, Any] = {
         "task": {
             "target": arm.task.target,
@@ -392,7 +393,7 @@ def _content(arm: Arm, program: ArmProgram, space: Space) -> dict[str, Any]:
         "averaging": {"name": arm.averaging.name, **arm.averaging.options},
         "fixed": space.fixed,
         "trainer": {**trainer, "device": program.device.type, "lanes": "several" if program.stacked else "one"},
-        "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
+        "versions": Machine.of(program.device).by_package,
         "sweep": {"seed": arm.seed},
     }
     content = {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}

@@ -11,18 +11,14 @@ import hashlib
 import inspect
 import json
 import math
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optsweep.build.machine import THE_DEVICE, Machine, keys_of
 from optsweep.build.sources import source_digests
 
 if TYPE_CHECKING:  # a planner compares identities, and has no use for a second of torch
-    import torch
-
     from optsweep.train.probe import Probe
     from optsweep.train.workload import ArmProgram
 
@@ -41,6 +37,13 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 Another order of summation moves a float32 loss or norm by 1e-7 to 1e-6, and bfloat16 has 8 bits.
 """
 
+ACROSS_DEVICES = 5e-3
+"""The same of the first loss and its gradient where the device may be another one, and is.
+
+One may compute float32 in TF32 and the other not, which keeps 10 bits of a factor: 2⁻¹¹ = 5e-4 of a product, ten times
+that here. Initial values come from the host's generator on any device.
+"""
+
 FLOOR = 1e-7
 """Numbers this close are the same, whatever their ratio: a loss that starts at zero is rounding."""
 
@@ -48,7 +51,7 @@ SHOWN = 3
 """Differences that a refusal names."""
 
 FIRST_LOSS, FIRST_NORM, FIRST_BATCH = "the first loss", "the first gradient's norm", "the first batch"
-NUMERICS, DEVICE, RULE = "optsweep's numerics version", "the device", "the rule"
+NUMERICS, RULE = "optsweep's numerics version", "the rule"
 _SOURCE, _NORM = "the source of ", "the initial norm of "
 
 
@@ -65,19 +68,22 @@ class Identity:
         """Whether source files of the user's are a part of it."""
         return any(key.startswith(_SOURCE) for key in self.exact)
 
-    def differences(self, before: Identity) -> list[str]:
-        """What is no longer as it was, a few words each, what explains most first.
+    def differences(self, before: Identity, allow: Collection[str] = ()) -> list[str]:
+        """What is no longer as it was and may not differ, a few words each, what explains most first.
 
         Another version of the product's numerics explains all the rest.
         """
         if before.exact.get(NUMERICS) != self.exact[NUMERICS]:
             return [_in_words(NUMERICS, before.exact.get(NUMERICS), self.exact[NUMERICS])]
         changed = [key for key in {**before.exact, **self.exact} if before.exact.get(key) != self.exact.get(key)]
+        free = keys_of(allow)
+        elsewhere = THE_DEVICE in free and THE_DEVICE in changed
+        changed = [key for key in changed if key not in free]
         resized = {key.partition(" ")[2] for key in changed if key.startswith(("parameter ", "buffer "))}
         moved = [
             key
-            for key, value in self.approximate.items()
-            if key.removeprefix(_NORM) not in resized and not self._same(before.approximate.get(key), value)
+            for key in self.approximate
+            if key.removeprefix(_NORM) not in resized and not self._same(key, before, elsewhere)
         ]
         same_data = " (same data, same seed)" if FIRST_BATCH not in changed else ""
         words = {key: _in_words(key, before.exact.get(key), self.exact.get(key)) for key in changed}
@@ -88,12 +94,14 @@ class Identity:
         norms = [key for key in ordered if key.startswith(_NORM)]  # one speaks for all of them
         return [words[key] for key in (*(key for key in ordered if key not in norms[1:]), *norms[1:])]
 
-    def _same(self, before: float | None, now: float) -> bool:
-        if before is None:
+    def _same(self, key: str, before: Identity, elsewhere: bool) -> bool:
+        """Whether a number is, to the tolerance; `elsewhere`: on another device, which may be."""
+        then, now = before.approximate.get(key), self.approximate[key]
+        if then is None:
             return False
-        return math.isclose(before, now, rel_tol=self.tolerance, abs_tol=FLOOR) or (
-            math.isnan(before) and math.isnan(now)
-        )
+        computed = elsewhere and key in (FIRST_LOSS, FIRST_NORM)
+        tolerance = max(self.tolerance, ACROSS_DEVICES) if computed else self.tolerance
+        return math.isclose(then, now, rel_tol=tolerance, abs_tol=FLOOR) or (math.isnan(then) and math.isnan(now))
 
 
 def identify(program: ArmProgram, rule: str, code: Sequence[Any]) -> Identity:
@@ -111,7 +119,7 @@ def identify(program: ArmProgram, rule: str, code: Sequence[Any]) -> Identity:
         FIRST_BATCH: found.first_batch,
         **{_SOURCE + file: digest for file, digest in sources.items()},
         RULE: rule,
-        DEVICE: device_model(program.device),
+        THE_DEVICE: Machine.of(program.device).device,
         NUMERICS: NUMERICS_VERSION,
     }
     approximate = {
@@ -146,20 +154,6 @@ def described(cls: Any, options: Mapping[str, Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}({', '.join(f'{key}={value!r}' for key, value in plain.items())})"
 
 
-@lru_cache(maxsize=8)
-def device_model(device: torch.device) -> str:
-    """What the device is, as its maker names it: a GPU, or the processor."""
-    if device.type == "cuda":
-        import torch
-
-        return torch.cuda.get_device_name(device)
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text(encoding="utf-8", errors="replace").splitlines() if cpu.is_file() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    processor = next(named, "") or platform.processor() or platform.machine()
-    return f"{processor} ({device.type})" if device.type != "cpu" else processor
-
-
 # -- words ---------------------------------------------------------------------------------------------------------
 
 _KINDS = (
@@ -170,7 +164,7 @@ _KINDS = (
     (FIRST_LOSS, "of another model"),
     (_SOURCE, "of other code"),
     (RULE, "of another rule"),
-    (DEVICE, "of another device"),
+    (THE_DEVICE, "of another device"),
     (FIRST_NORM, "of another model"),
     (NUMERICS, "of another version of optsweep"),
 )

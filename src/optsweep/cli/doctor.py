@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from optsweep.address import tracking_address
 from optsweep.cli.parser import Parser, say_json
@@ -22,13 +23,16 @@ def doctor(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--tracking-uri", default=tracking_address())
     parser.add_argument("--storage", default=Arm.storage)
+    where = "tracking.checkpoints, where all machines share a folder"
+    parser.add_argument("--checkpoints", type=Path, metavar="FOLDER", help=where)
     parser.add_argument("--port", type=int, default=5000, help="for optsweep ui (default: 5000)")
     parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args(arguments)
     from optsweep.launch.doctor import Diagnosis, examine, healthy
 
     found: list[Diagnosis] = []
-    for finding in examine(options.tracking_uri, options.storage, options.port):
+    folder = options.checkpoints and options.checkpoints.expanduser().absolute()
+    for finding in examine(options.tracking_uri, options.storage, options.port, folder):
         found.append(finding)
         if not options.json:
             print(_line(finding.health, finding.what, finding.found), flush=True)

@@ -32,7 +32,7 @@ from optsweep.config.door import arm_of
 from optsweep.config.package_files import PackageFiles
 from optsweep.config.search_space import opened
 from optsweep.config.wrong import of_hydra
-from optsweep.errors import SweepFailedError, UserError, first_line, nearest, without_secrets
+from optsweep.errors import GoesOnError, SweepFailedError, UserError, first_line, nearest, without_secrets
 from optsweep.imported import check_trusted
 from optsweep.launcher import SECTION, SweepLauncher, launcher_named
 from optsweep.tracking.outage import DISK_FULL, StoreFailureError
@@ -43,7 +43,7 @@ LONGEST = 1000
 """Characters of an error's line."""
 
 MULTIRUN = frozenset({"-m", "--multirun"})
-PLAN_KEYS = ("search.", "confirm.", "hydra.", "tracking.", "sweep.baseline", "sweep.retries")
+PLAN_KEYS = ("search.", "confirm.", "hydra.", "tracking.", "sweep.baseline", "sweep.retries", "sweep.allow")
 """Overrides that don't change what a sweep is about."""
 
 
@@ -67,6 +67,9 @@ def run(arguments: Sequence[str]) -> int:
     except SweepFailedError as error:
         _complain(str(error))
         return 1
+    except GoesOnError as error:
+        print(error, flush=True)
+        return 3
     except Exception as error:
         line = _one_line(error)
         if line is None:

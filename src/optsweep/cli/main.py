@@ -32,8 +32,14 @@ def main() -> None:
     hear_every_interrupt()
     try:
         from optsweep.cli.doorman import run
+        from optsweep.launch.launched import launched
 
-        code = run(arguments)
+        if (ours := launched()) is None:
+            code = run(arguments)
+        else:
+            from optsweep.launch.torchrun import take_part
+
+            code = take_part(ours, lambda: run(arguments))
     except KeyboardInterrupt:  # while that is imported
         code = 130
     with suppress(KeyboardInterrupt):  # there is nothing left to stop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from optsweep.address import tracking_address
 from optsweep.cli.parser import Parser
@@ -16,10 +17,15 @@ def work(arguments: Sequence[str]) -> None:
     parser.add_argument("--storage", default=Arm.storage, help="of the studies: the sweep's tracking.storage")
     parser.add_argument("--tracking-uri", default=tracking_address(), help="of the runs: the sweep's tracking.uri")
     parser.add_argument("--workers", type=int, help="(default: one per trainer.threads cores, or per GPU)")
+    where = "where the folder of its tracking.checkpoints is mounted here (default: where it is there)"
+    parser.add_argument("--checkpoints", type=Path, metavar="FOLDER", help=where)
     options = parser.parse_args(arguments)
     from optsweep.launch.elsewhere import work_elsewhere
 
-    work_elsewhere(options.storage, options.tracking_uri, options.sweep, options.workers, _say)
+    folder = options.checkpoints and options.checkpoints.expanduser().absolute()
+    work_elsewhere(
+        options.storage, options.tracking_uri, options.sweep, options.workers, _say, checkpoints=folder or None
+    )
 
 
 def move(arguments: Sequence[str]) -> None:

@@ -44,15 +44,20 @@ def status(arguments: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args(arguments)
     from optsweep import api
+    from optsweep.launch.slurm.told import lines_of
     from optsweep.launch.status import plain, status_table
 
-    found = api.status(options.storage, options.sweep)
+    try:
+        found = api.status(options.storage, options.sweep)
+    except UserError:  # its jobs may wait in a queue
+        print(*lines_of(options.sweep), sep="\n", end="")
+        raise
     if options.json:
         say_json(plain(options.sweep, found))
         return
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(status_table(options.sweep, found.phases))
-    for line in found.lines():
+    for line in (*found.lines(), *lines_of(options.sweep)):
         console.print(line, soft_wrap=True)
 
 

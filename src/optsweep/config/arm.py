@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 from optsweep.address import read_address, tracking_address
 from optsweep.checks import by_name, checked, either, in_steps, number, optional, refuse, text, whole
+from optsweep.config.allowed import NOTHING, allowed
 from optsweep.config.fields import Key, Keyed, Rest, keys_of, parts_of
 from optsweep.config.sections import (
     FROM_TASK,
@@ -56,6 +58,20 @@ def _storage(key: str, value: object) -> str:
     return address
 
 
+def _checkpoints(key: str, value: object) -> Path | None:
+    """A folder, from the root: the working folder of who says it is another one elsewhere."""
+    if value is None:
+        return None
+    allowed = "a folder that all machines of the sweep reach, or null (a place of each machine's own)"
+    given = str(value) if isinstance(value, Path) else value
+    if not isinstance(given, str) or not given.strip() or "://" in given or not given.isprintable():
+        raise refuse(key, value, allowed)
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError:  # of nobody here
+        raise refuse(key, value, allowed) from None
+
+
 def _words(key: str, value: object) -> Mapping[str, str]:
     """What tells an arm from its siblings, in words."""
     return {name: str(found) for name, found in by_name(key, value).items()}
@@ -84,8 +100,12 @@ class Arm(Keyed):
     # searches, each with seeds of its own
     repeats: Annotated[Repeats, Key("sweep.repeats", either(AUTO, whole, most=1000))] = 1
     retries: Annotated[int, Key("sweep.retries", checked(whole, low=0, most=1000))] = 1
+    # what may differ between machines that train its trials
+    allow: Annotated[tuple[str, ...], Key("sweep.allow", allowed)] = NOTHING
     tracking_uri: Annotated[str, Key("tracking.uri", _tracking)] = field(default=FROM_ENVIRONMENT, repr=False)
     storage: Annotated[str, Key("tracking.storage", _storage)] = field(default="sqlite:///mlruns/optuna.db", repr=False)
+    # None: beside a storage's file, in ./mlruns where that is a server
+    checkpoints: Annotated[Path | None, Key("tracking.checkpoints", _checkpoints)] = None
     yaml: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -166,9 +186,8 @@ class Arm(Keyed):
 
 
 def _check_lengths(arm: Arm) -> None:
-    batch_size, accumulate = arm.task.batch_size, arm.trainer.accumulate
-    if batch_size is not None and batch_size % accumulate:
-        raise UserError(f"trainer.accumulate: task.batch_size={batch_size} is not divisible by {accumulate}")
+    if (batch_size := arm.task.batch_size) is not None:
+        arm.trainer.check_batch(batch_size, f"task.batch_size={batch_size}")
     warmup, steps = arm.schedule.warmup_steps, arm.trainer.steps
     if warmup is not None and in_steps(warmup, steps) >= steps:
         allowed = f"fewer steps than the run has (trainer.steps={steps}), or a fraction below 1"

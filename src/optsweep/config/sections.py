@@ -186,6 +186,7 @@ class TrainerConfig(Keyed):
     rungs: Annotated[int, Key("trainer.rungs", checked(whole, most=10**5))] = 12
     log_every: Annotated[int, Key("trainer.log_every", either("auto", whole, most=MOST_STEPS))] = AUTO_LOG
     accumulate: Annotated[int, Key("trainer.accumulate", checked(whole, most=10**6))] = 1
+    ranks: Annotated[int, Key("trainer.ranks", checked(whole, most=MOST_WORKERS))] = 1
     threads: Annotated[int, Key("trainer.threads", checked(whole, most=1024))] = 1
     divergence_factor: Annotated[float, Key("trainer.divergence_factor", checked(number, above=1.0))] = 2.0
     eval_batch_size: Annotated[int, Key("trainer.eval_batch_size", checked(whole, most=10**6))] = 64
@@ -193,6 +194,16 @@ class TrainerConfig(Keyed):
     compile: Annotated[bool | str, Key("trainer.compile", either("auto", flag))] = "auto"  # on a GPU
     timeout: Annotated[float | None, Key("trainer.timeout", optional(number, above=0.0))] = None  # seconds
     checkpoint_seconds: Annotated[float, Key("trainer.checkpoint_seconds", _seconds)] = 60.0  # 0: never
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ranks > 1:
+            if self.given_lanes not in (None, 1):
+                raise UserError(
+                    f"trainer.lanes: {self.lanes} trials at once in one process, and trainer.ranks={self.ranks} trains "
+                    f"one in several; give trainer.lanes=1"
+                )
+            self.fill(lanes=1)
 
     @property
     def given_lanes(self) -> int | None:
@@ -203,6 +214,14 @@ class TrainerConfig(Keyed):
     def in_lanes(self) -> bool:
         """Whether trials are to train side by side."""
         return (self.given_lanes or 1) > 1
+
+    def check_batch(self, count: int, what: str) -> None:
+        """Raise UserError for a batch that can't be divided into equal parts."""
+        if count % self.accumulate:
+            raise UserError(f"trainer.accumulate: {what} is not divisible by {self.accumulate}")
+        if count // self.accumulate % self.ranks:
+            part = f" / trainer.accumulate={self.accumulate}" if self.accumulate > 1 else ""
+            raise UserError(f"trainer.ranks: {what}{part} is not divisible by {self.ranks}")
 
     @property
     def steps_per_point(self) -> int:

@@ -1,18 +1,21 @@
 """Checkpoints of trials in training: a file each, written whole or not at all, and read only if it is what it says.
 
 A file is a line of JSON (format, whose it is, digest) and what torch.save makes of the state, which is loaded with
-`weights_only`. It lies beside the storage of the studies, and in ./mlruns where that is a server.
+`weights_only`. It lies in the folder of `tracking.checkpoints`; without one beside the storage of the studies, and in
+./mlruns where that is a server.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +42,11 @@ SHARE = 0.01
 TRIES_TO_MAKE = 10
 """A file in a folder that others may take away."""
 
+TRIES_TO_READ = 3
+"""A file of a network's folder, whose handle is stale once another machine has put a new one in its place."""
+
+THEN = ", then "
+
 NO_DIGEST = "0" * 64
 LONGEST_HEAD = 1000
 
@@ -49,6 +57,11 @@ class InterruptedTrainingError(Exception):
 
 class _UnusableError(Exception):
     """A file isn't what is looked for; says why."""
+
+
+def one_after_the_other(before: str, now: str) -> str:
+    """ "A, then B": where a trial has been trained, and is."""
+    return before if before.rpartition(THEN)[2] == now else f"{before}{THEN}{now}"
 
 
 def say(line: str) -> None:
@@ -76,14 +89,16 @@ class Checkpoints:
     """The checkpoints of a sweep, by the ids of its trials."""
 
     folder: Path
+    shared: bool = False  # in a folder of many machines, which isn't made where it isn't mounted
 
     @classmethod
-    def of(cls, storage: str, sweep: str) -> Checkpoints:
-        """Those of the sweep of that name in a storage. Makes nothing."""
+    def of(cls, storage: str, sweep: str, given: Path | None = None) -> Checkpoints:
+        """Those of the sweep of that name in a storage, in a given folder. Makes nothing."""
         file = read_address(STORAGE_KEY, storage).file
-        base = Path("mlruns") if file is None else file.parent
+        own = Path("mlruns") if file is None else file.parent
+        base = (given or own).absolute()  # a user's model may change the working folder
         folder = base / "checkpoints" / hashlib.sha256(sweep.encode()).hexdigest()[:16]
-        return cls(folder.absolute())  # a user's model may change the working folder
+        return cls(folder, shared=given is not None)
 
     def write(self, trial: str, owner: Owner, state: Saved) -> None:
         """Keep a trial's state in place of what was kept before. Raises OSError and NotPlainError."""
@@ -93,7 +108,7 @@ class Checkpoints:
 
         plain = as_plain(state)
         path = self._path(trial)
-        beside = path.with_suffix(f".{os.getpid()}.part")
+        beside = path.with_suffix(f".{uuid.uuid4().hex}.part")  # numbers of processes are a machine's own
         try:
             with os.fdopen(self._made(beside), "wb") as file:
                 hashed = _Hashed(file)
@@ -110,15 +125,20 @@ class Checkpoints:
 
     def read(self, trial: str, owner: Owner, device: torch.device) -> Saved | None:
         """What was kept of a trial; None if nothing was, or nothing that can be used: that is set aside."""
-        try:
-            with self._path(trial).open("rb") as file:
-                return _read(file, owner, device)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            say(f"{self._path(trial)} can't be read ({error.strerror}); the trial starts anew")
-        except _UnusableError as error:
-            self.set_aside(trial, str(error))
+        for left in reversed(range(TRIES_TO_READ)):
+            try:
+                with self._path(trial).open("rb") as file:
+                    return _read(file, owner, device)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                if error.errno == errno.ESTALE and left:
+                    continue
+                say(f"{self._path(trial)} can't be read ({error.strerror}); the trial starts anew")
+                return None
+            except _UnusableError as error:
+                self.set_aside(trial, str(error))
+                return None
         return None
 
     def set_aside(self, trial: str, reason: str) -> None:
@@ -152,8 +172,9 @@ class Checkpoints:
         """A new file, its owner's alone; somebody may just be taking the folder away."""
         for _ in range(TRIES_TO_MAKE):
             with contextlib.suppress(FileNotFoundError):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                return os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+                self.folder.parent.mkdir(parents=not self.shared, exist_ok=True)
+                self.folder.mkdir(exist_ok=True)
+                return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         raise FileNotFoundError(f"{path} is taken away")
 
     def _path(self, trial: str) -> Path:
@@ -171,8 +192,10 @@ class _Kept:
     last: float  # when it was kept, or began
     found: Saved | None = None  # by an earlier attempt, until it is handed out
     before: str = ""  # that attempt
+    step: int = 0  # that it had come to
     rungs: dict[int, float] = field(default_factory=dict)  # what was told of it, by step
     points_before: Sequence[MetricPoint] = ()  # of its curves, up to where it goes on
+    trained_on: Sequence[str] = ()  # device and versions, those of earlier attempts first
 
 
 class TrialCheckpoints:
@@ -194,24 +217,38 @@ class TrialCheckpoints:
         self._seconds = seconds or math.inf
         self._kept: dict[int, _Kept] = {}
 
-    def add(self, key: int, work: Work, device: torch.device, points: Callable[[], Sequence[MetricPoint]]) -> None:
+    def add(
+        self,
+        key: int,
+        work: Work,
+        device: torch.device,
+        points: Callable[[], Sequence[MetricPoint]],
+        machine: Sequence[str] = (),
+    ) -> None:
         """A trial begins; look for what earlier attempts have left, the last one first.
 
-        `points` are those of its curves so far. They are kept with it: where they were written may be gone by the time
-        that it goes on.
+        `points` are those of its curves so far. They are kept with it, as `machine` is, what it is trained on in words:
+        where they were written may be gone by the time that it goes on.
         """
         now = self._clock()
-        kept = self._kept[key] = _Kept(work, Owner.of(work, self._fingerprint), points, now, now)
+        kept = self._kept[key] = _Kept(work, Owner.of(work, self._fingerprint), points, now, now, trained_on=machine)
         for before in reversed(work.earlier):
             if (state := self._files.read(before, kept.owner, device)) is not None:
                 kept.found, kept.before = state["training"], before
+                kept.step = int(state["training"].get("step", 0))
                 kept.rungs = dict(state["rungs"])
                 kept.points_before = [(name, value, when, step) for name, value, when, step in state["points"]]
+                kept.trained_on = list(map(one_after_the_other, state.get("trained_on", machine), machine))
                 break
 
     def goes_on(self, key: int) -> bool:
         """Whether a trial goes on from something."""
         return bool(self._kept[key].before)
+
+    def went_on(self, key: int) -> int | None:
+        """The step that a trial went on from; None: it began anew."""
+        kept = self._kept[key]
+        return kept.step if kept.before else None
 
     def rungs(self, key: int) -> dict[int, float]:
         """What was told of a trial, by step, and is kept with it."""
@@ -220,6 +257,10 @@ class TrialCheckpoints:
     def points_before(self, key: int) -> Sequence[MetricPoint]:
         """The points of a trial's curves up to where it goes on."""
         return self._kept[key].points_before
+
+    def trained_on(self, key: int) -> Sequence[str]:
+        """Device and versions of a trial, those that it goes on from included."""
+        return self._kept[key].trained_on
 
     def ended(self, key: int) -> None:
         """A trial has a result, or can't go on from what it came to."""
@@ -249,7 +290,9 @@ class TrialCheckpoints:
     def unfit(self, keys: Collection[int], error: Exception) -> None:
         """Set aside what was found."""
         for key in keys:
-            self._files.set_aside(self._kept[key].before, f"it doesn't fit ({first_line(error)})")
+            kept = self._kept[key]
+            before, kept.before = kept.before, ""
+            self._files.set_aside(before, f"it doesn't fit ({first_line(error)})")
 
     def pause(self, states: Callable[[], Mapping[int, Saved]]) -> None:
         """Write what is due. Raises InterruptedTrainingError if trials are to stop."""
@@ -272,7 +315,8 @@ class TrialCheckpoints:
             for key, state in states.items():
                 kept = self._kept[key]
                 points = [list(point) for point in kept.points()]
-                self._files.write(kept.work.id, kept.owner, {"training": state, "rungs": kept.rungs, "points": points})
+                beside = {"rungs": kept.rungs, "points": points, "trained_on": list(kept.trained_on)}
+                self._files.write(kept.work.id, kept.owner, {"training": state, **beside})
                 self._files.remove(kept.work.earlier)
                 kept.last = self._clock()
         except NotPlainError as error:

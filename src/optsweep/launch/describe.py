@@ -110,6 +110,8 @@ def describe_arm(tracker: Tracker, arm: Arm, known: Description, label: str, col
         config=without_secrets(arm.yaml),
         optimizer=known.optimizer,
         warnings=known.warnings,
+        device=known.begun_on.device,
+        versions=known.begun_on.versions,
     )
     tracker.write_sheet(run, sheet)
     # the label too: a grid that grew may tell its arms apart by more than before
@@ -118,7 +120,7 @@ def describe_arm(tracker: Tracker, arm: Arm, known: Description, label: str, col
     tracker.set_params(run, {key: value for key, value in known.content.items() if value is not None})
     tracker.set_dataset(run, arm.task.name, known.facts.data, arm.task.target, {"num_train": known.num_train})
     tracker.log_text(run, without_secrets(arm.yaml), "config.yaml")
-    return Job(arm, label, known.fingerprint, run, tuple(known.space.program), known.fitted.key, colour)
+    return Job(arm, label, known.fingerprint, run, tuple(known.space.program), known.fitted.key, colour, known.begun_on)
 
 
 def describe_chosen(tracker: Tracker, job: Job, known: Description, facts: ArmFacts | None) -> None:

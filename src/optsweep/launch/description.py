@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optsweep.build.fingerprint import Identity
+from optsweep.build.fingerprint import Identity, fingerprint_of
+from optsweep.build.machine import Machine
 from optsweep.config.arm import Arm
 from optsweep.launch.fit import ONE_LANE, FittedLanes
 from optsweep.search.space import Space
@@ -38,6 +39,18 @@ class Description:
     num_train: int  # samples
     reads: tuple[str, ...] | None = None  # files that decide its numbers beside what is installed; None: nobody knows
     fitted: FittedLanes = ONE_LANE
+
+    @property
+    def begun_on(self) -> Machine:
+        """The machine on which its trials began: this one, unless others are allowed."""
+        return Machine.noted(self.content, self.identity.exact)
+
+    def as_on(self, parts: Mapping[str, str]) -> Description:
+        """The arm as it is where these parts of its fingerprint are so."""
+        exact = {key: parts.get(key, value) for key, value in self.identity.exact.items()}
+        content = {key: parts.get(key, value) for key, value in self.content.items()}
+        identity = replace(self.identity, exact=exact)
+        return replace(self, identity=identity, content=content, fingerprint=fingerprint_of({**content, **exact}))
 
 
 def described(arm: Arm, built: Built, fitted: FittedLanes = ONE_LANE) -> Description:

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 from optsweep.errors import UserError, first_line
 from optsweep.launch.environment import num_cores, processor
+from optsweep.launch.shared_folder import KEY, check_folder, read_mark
 from optsweep.launch.ui import has_screen, listen
 from optsweep.report.wording import size
 
@@ -46,13 +47,15 @@ class Diagnosis:
     found: str
 
 
-def examine(tracking_uri: str, storage: str, port: int) -> Iterator[Diagnosis]:
+def examine(tracking_uri: str, storage: str, port: int, checkpoints: Path | None = None) -> Iterator[Diagnosis]:
     """Everything, in the order in which a reader wants it."""
     yield Diagnosis(Health.OK, "python", f"{platform.python_version()} ({sys.executable})")
     yield from packages()
     yield from extras()
     yield from machine()
     yield from folders()
+    if checkpoints is not None:
+        yield examine_checkpoints(checkpoints)
     from optsweep.launch.stores_health import examine_storage, examine_tracking  # which import MLflow and Optuna
 
     yield examine_tracking(tracking_uri)
@@ -151,6 +154,21 @@ def folders() -> Iterator[Diagnosis]:
     if (kind := _file_system(Path.cwd())) in REMOTE:
         said = f"is of another machine ({kind}): keep the stores on this one, or on a server"
         yield Diagnosis(Health.WARN, "this folder", said)
+
+
+def examine_checkpoints(folder: Path) -> Diagnosis:
+    """The folder that a sweep's machines share."""
+    try:
+        check_folder(KEY, folder)
+    except UserError as error:
+        return Diagnosis(Health.FAIL, KEY, str(error).removeprefix(f"{KEY}: "))
+    if not folder.exists():
+        return Diagnosis(Health.WARN, KEY, f"{folder} isn't there: a sweep makes it, a worker elsewhere refuses it")
+    free, kind = shutil.disk_usage(folder).free, _file_system(folder)
+    of = "another machine" if kind in REMOTE else "this machine"
+    known = "a sweep had it" if read_mark(folder) else "no sweep had it yet"
+    said = f"{folder} can be written, of {of} ({kind or 'unknown'}), {size(free)} free; {known}"
+    return Diagnosis(_enough(free), KEY, said)
 
 
 def _file_system(folder: Path) -> str:

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from optuna.storages import RDBStorage
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
+from optsweep.build.machine import THE_DEVICE
 from optsweep.checks import whole
 from optsweep.config.sections import MOST_WORKERS
 from optsweep.errors import UserError
@@ -23,7 +25,8 @@ from optsweep.launch.devices import deal
 from optsweep.launch.inquiries import DiedError
 from optsweep.launch.job import Job
 from optsweep.launch.pools.local import LocalPool
-from optsweep.launch.posted import JOB, Posted, ToCompare, taken_down
+from optsweep.launch.posted import JOB, Posted, ToCompare, check_shared, taken_down
+from optsweep.launch.shared_folder import CHECKPOINTS
 from optsweep.launch.status import FINISHED, PLANNED, repeats_of
 from optsweep.launch.stop import StopRequest
 from optsweep.launch.work import POLL_SECONDS
@@ -50,10 +53,17 @@ Compare = Callable[[Sequence[Posted]], Sequence[str]]
 
 
 def work_elsewhere(
-    storage: str, tracking_uri: str, sweep: str, workers: int | None, say: Say, wait_seconds: float = WAIT_SECONDS
+    storage: str,
+    tracking_uri: str,
+    sweep: str,
+    workers: int | None,
+    say: Say,
+    wait_seconds: float = WAIT_SECONDS,
+    checkpoints: Path | None = None,
 ) -> None:
     """Train for a sweep until its planner says that it is done; `say` hears what there is to say.
 
+    `checkpoints` is its folder of these where that has another path here; None: as its planner has it.
     Raises UserError for stores that can't be had, a sweep that isn't there, arms that are others here, and where nobody
     plans the sweep for `wait_seconds`. KeyboardInterrupt when the user stops it: its trials are given back.
     """
@@ -66,15 +76,19 @@ def work_elsewhere(
     spool = Spool.of(tracking_uri, storage, sweep)
     spool.make_home()
     outage = storage_outage(storage, spool.folder)
-    posted = _posted(held, sweep, storage, tracking_uri)
+    if text := check_shared(notes(held.engine, sweep, (CHECKPOINTS,)), checkpoints):
+        say(text)
+    here = partial(_posted, held, sweep, storage, tracking_uri, checkpoints)
+    posted = here()
     threads = posted[0].job.arm.trainer.threads
     with ExitStack() as until_the_end:
         pool = until_the_end.enter_context(LocalPool(threads, meanwhile=store.preload, apart=True))
-        count, devices = deal(pool, posted[0].job.arm, workers)
+        like = str(posted[0].identity.exact.get(THE_DEVICE, ""))
+        count, devices = deal(pool, posted[0].job.arm, workers, say, like)
         help_ = until_the_end.enter_context(Help(held.engine, sweep, count))
         pool.deal([devices[i % len(devices)] for i in range(count)])
         helper = Helper(held, studies, pool, help_, outage, say, partial(_compared_beside, threads, devices[0]))
-        helper.run(lambda: _posted(held, sweep, storage, tracking_uri), wait_seconds)
+        helper.run(here, wait_seconds)
     with suppress(StoreFailureError):
         deliver(spool, lambda: True)  # what trials that were cut off have left
 
@@ -89,12 +103,14 @@ def _check_stores(storage: str, tracking_uri: str) -> None:
             raise UserError(f"{found.key}: there is no store at {found.file}; name that of the sweep's planner")
 
 
-def _posted(held: RDBStorage, sweep: str, storage: str, tracking_uri: str) -> Sequence[Posted]:
-    noted = notes(held.engine, sweep, (JOB, IDENTITY))
+def _posted(
+    held: RDBStorage, sweep: str, storage: str, tracking_uri: str, checkpoints: Path | None
+) -> Sequence[Posted]:
+    noted = notes(held.engine, sweep, (JOB, IDENTITY, CHECKPOINTS))
     found = {arm: of for arm, of in noted.items() if {JOB, IDENTITY} <= of.keys()}
     if not found:
         raise UserError(f"sweep {sweep} has no arm that its planner has posted; start its own command first")
-    return taken_down(found, storage, tracking_uri)
+    return taken_down(found, storage, tracking_uri, checkpoints)
 
 
 def _compared_beside(threads: int, device: str, posted: Sequence[Posted]) -> Sequence[str]:

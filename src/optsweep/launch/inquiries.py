@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from optsweep.errors import UserError
 if TYPE_CHECKING:
     from optsweep.config.arm import Arm
     from optsweep.launch.builds import Builds
+    from optsweep.search.space import Params
 
 PATIENCE_SECONDS = 1800.0
 """How long the user's code may take to build an arm, or to take the steps that are timed, without `trainer.timeout`."""
@@ -29,6 +30,8 @@ class Workbench:
 
     builds: Callable[[], Builds]
     begin: Callable[[str, float], None] = lambda what, patience: None  # what is begun, and seconds that it may take
+    # in which the ranks of an arm train a setting of a repeat together; else one process does
+    leading: Callable[[Arm, int, Params], AbstractContextManager[None]] = lambda arm, repeat, params: nullcontext()
 
 
 class Inquiry(Protocol[Answer]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from optsweep.build.machine import Machine
 from optsweep.config.arm import Arm
 
 
@@ -18,3 +19,4 @@ class Job:
     program_keys: tuple[str, ...] = ()  # searched keys in which trials that train together are alike
     lanes_key: str = ""  # what is remembered of its lanes; empty: nothing
     colour: str = ""  # in MLflow's charts
+    machine: Machine | None = None  # on which its trials began; None: nobody knows

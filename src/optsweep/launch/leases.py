@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from optsweep.search.heartbeat import BEAT_SECONDS, Heartbeat
 from optsweep.search.ownership import Claim, Lease, LeaseLostError
-from optsweep.search.process import is_alive
+from optsweep.search.process import is_alive, machine_of
 from optsweep.search.studies import Studies
 
 LEASE_SECONDS = 300.0
-"""How long a worker may be silent; on one machine its death is noticed at once."""
+"""How long a worker may be silent, whose code may hold the interpreter; on one machine its death is noticed at once."""
+
+MACHINE_SECONDS = 60.0
+"""How long it may be silent on a machine of which nothing is heard: whoever helps there runs nobody's code."""
+
+LOOK_SECONDS = 5.0
+"""Between two looks for such machines."""
 
 FIRST_RUNG_SECONDS = 6 * 3600.0
 """How long a worker may take to build an arm and train its first rung: nobody knows yet how long that is."""
@@ -79,6 +86,11 @@ class LeaseKeeper:
                 if self._held.pop(key, None) is not None:  # and not told just now
                     self.lost.add(key)
 
+    @property
+    def all_lost(self) -> bool:
+        """Whether whoever trains does so for nobody."""
+        return bool(self.lost) and not self._held
+
     @contextmanager
     def storing(self) -> Iterator[None]:
         """Within it the stores are written: what that takes, an outage included, is none of the trials' time."""
@@ -107,12 +119,19 @@ class LeaseWatch:
     """Tells which workers are gone: dead on this host, or silent until their lease had run out, here or elsewhere.
 
     A lease that has run out is looked at again after three beats: the database's clock may have been set, or the
-    machine may have slept, and a worker that lives renews it by then.
+    machine may have slept, and a worker that lives renews it by then. `lost` are machines of which nothing is heard any
+    more: what is left of the leases there counts for less.
     """
 
-    def __init__(self, clock: Clock = time.monotonic, patience: float = 3 * BEAT_SECONDS) -> None:
-        self._clock, self._patience = clock, patience
+    def __init__(
+        self,
+        clock: Clock = time.monotonic,
+        patience: float = 3 * BEAT_SECONDS,
+        lost: Callable[[], Collection[str]] = lambda: (),
+    ) -> None:
+        self._clock, self._patience, self._lost = clock, patience, lost
         self._expired_since: dict[Claim, float] = {}
+        self._found: tuple[float, Collection[str]] = -math.inf, ()  # when, and which
 
     def dead(self, leases: Iterable[Lease]) -> set[str]:
         """The workers of these leases that are known to be dead; each is looked at once."""
@@ -124,11 +143,19 @@ class LeaseWatch:
 
     def seconds_until_silent(self, lease: Lease) -> float:
         """How long it is until then, if its worker doesn't renew it."""
-        return max(0.0, lease.left) + self._patience
+        return max(0.0, lease.left - self.left(lease)) + self._patience
+
+    def left(self, lease: Lease) -> float:
+        """Seconds of a lease that count as none."""
+        if not self.out_of_sight(lease):
+            return 0.0
+        if self._clock() - self._found[0] > LOOK_SECONDS:
+            self._found = self._clock(), self._lost()
+        return LEASE_SECONDS - MACHINE_SECONDS if machine_of(lease.worker) in self._found[1] else 0.0
 
     def silent(self, lease: Lease) -> bool:
         """Whether its worker has had its chance to renew a lease that ran out."""
-        if not lease.expired:
+        if not lease.expired and lease.left >= self.left(lease):
             self._expired_since.pop(lease.claim, None)
             return False
         since = self._expired_since.setdefault(lease.claim, self._clock())

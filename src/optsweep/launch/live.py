@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
 from optsweep.launch.leases import LEASE_SECONDS
+from optsweep.launch.shared_folder import CHECKPOINTS, where_kept
 from optsweep.launch.status import FINISHED, PLANNED, short_names
 from optsweep.report.wording import number
 from optsweep.search.heartbeat import BEAT_SECONDS
@@ -25,6 +26,7 @@ from optsweep.search.observing import Hold, SeenTrial, Sight
 from optsweep.search.process import in_words, is_alive
 from optsweep.search.seats import SEAT_SECONDS
 from optsweep.search.space import as_typed
+from optsweep.search.studies import WENT_ON
 from optsweep.train.trial import Phase
 
 SILENT_SECONDS = 3 * BEAT_SECONDS
@@ -112,6 +114,7 @@ class Snapshot:
     incidents: tuple[Incident, ...]  # the latest first
     training: tuple[InTraining, ...]
     planned: bool  # somebody has the right to plan it: also while steps are timed, once all is trained
+    checkpoints: str = ""  # where they lie, in words
 
     @property
     def done(self) -> int:
@@ -142,6 +145,7 @@ class Looker:
 
     sweep: str
     labels: Mapping[str, str] = field(default_factory=dict)  # by arm, where they are known
+    on_server: bool = False  # the storage
     _had: dict[int, str] = field(default_factory=dict)  # process by trial
     _dead: dict[str, tuple[str, datetime | None]] = field(default_factory=dict)  # by process: its trial, and when
 
@@ -163,7 +167,13 @@ class Looker:
             tuple(_incidents(sight.trials, labels)),
             tuple(_training(sight.trials, labels)),
             _is_planned(sight),
+            self._kept(sight),
         )
+
+    def _kept(self, sight: Sight) -> str:
+        noted = next((note[CHECKPOINTS] for note in sight.notes.values() if note.get(CHECKPOINTS)), None)
+        went_on = sum(WENT_ON in trial.said for trial in sight.trials)
+        return where_kept(noted, went_on, on_server=self.on_server)
 
     def _gone(self) -> Iterator[LiveWorker]:
         now = datetime.now(UTC)

@@ -20,13 +20,15 @@ from optsweep.launch.deferred import Deferred
 from optsweep.launch.events import ArmProgress
 from optsweep.launch.job import Job
 from optsweep.launch.leases import LeaseWatch
-from optsweep.launch.standing import FIXED, Counts, Standing, chosen_of, counts_of, next_slots, pooled
+from optsweep.launch.standing import FIXED, Counts, Standing, by_moments, chosen_of, counts_of, pooled
 from optsweep.report.wording import plural
+from optsweep.search.helping import lost_machines
 from optsweep.search.history import History
 from optsweep.search.ownership import Lease
 from optsweep.search.process import in_words
+from optsweep.search.results import Results
 from optsweep.search.seats import Seat
-from optsweep.search.slots import Choice, SearchPlan, Slot, choose
+from optsweep.search.slots import Choice, SearchPlan, Slot, choose, next_slots, results_of
 from optsweep.search.space import Space
 from optsweep.search.studies import Studies
 from optsweep.tracking.writer import Tracker
@@ -65,6 +67,7 @@ class PlannedArm:
 class _Seen:
     """What the planner remembers of a search within this process, only to not write or read it twice."""
 
+    results: Results  # of its search
     standing: Standing = field(default_factory=Standing)
     chosen: Choice | None = None
     num_seeds: int = 0
@@ -72,6 +75,7 @@ class _Seen:
     finished: bool = False
     counts: Mapping[Phase, Counts] = field(default_factory=dict)  # at the last look
     progress: ArmProgress = field(default_factory=lambda: ArmProgress("", 0))
+    told: Mapping[Phase, set[int]] = field(default_factory=lambda: {phase: set() for phase in Phase})
 
 
 class Planner:
@@ -103,14 +107,13 @@ class Planner:
         self.tasks, self.studies, self.seat, self.tracker, self.retries = tasks, studies, seat, tracker, retries
         self.seeds, self.delta, self.on_done, self.on_hung = seeds, delta, on_done, on_hung
         self.repeats, self.on_repeat, self._check_files = repeats, on_repeat, check_files
-        self._watch = watch or LeaseWatch()
+        self._watch = watch or LeaseWatch(lost=lambda: lost_machines(studies.engine, studies.sweep))
         self.deferred = deferred or Deferred()  # writes to MLflow, which training doesn't wait for
         of = [[task for task in tasks if task.repeat == repeat] for repeat in sorted({t.repeat for t in tasks})]
         self._groups = list(zip(*(group(held, baseline) for held in of), strict=True))  # each by repeat
-        self._seen = {task.key: _Seen() for task in tasks}
+        self._seen = {task.key: _Seen(results_of(task.space)) for task in tasks}
         self._wanted = [self._num_repeats(searches, repeats_before) for searches in self._groups]
         self._complete = 0  # repeats
-        self._told: set[tuple[tuple[str, int], Phase, int]] = set()
         self._first = True
         self._full_look = 0.0
         self.done_before = 0  # results that were there when this call began to work
@@ -127,6 +130,7 @@ class Planner:
                 pass
         except Exception:
             self._full_look = -math.inf  # what was looked at in vain counts as not looked at
+            self.studies.read_anew()  # a server that failed may have lost what it had told
             raise
         self.deferred.try_to_send()
         finished = all(seen.finished for seen in self._active.values())
@@ -284,10 +288,12 @@ class Planner:
         search = self._history(task, Phase.SEARCH) if anew else before.search
         slots = search.prefix()
         if anew:
-            for new in next_slots(task.plan, task.space, slots):
+            for new in by_moments(next_slots(task.plan, task.space, slots, self._seen[task.key].results)):
                 self.studies.enqueue_all(self.seat, task.name, Phase.SEARCH, new, repeat=task.repeat)
         confirm = self._history(task, Phase.CONFIRM) if Phase.CONFIRM in phases else before.confirm
-        searched = len(slots) >= task.plan.trials and all(slot.done for slot in slots)
+        searched = len(slots) >= task.plan.trials and search.done.issuperset(range(len(slots)))
+        if searched and before.searched and not anew:
+            return replace(before, confirm=confirm)
         choice = None
         if searched:
             choice = choose(task.plan, task.space, slots) if task.plan.trials else FIXED
@@ -308,14 +314,15 @@ class Planner:
             self.studies.enqueue(self.seat, arm, phase, bare, attempt, repeat, earlier)
         if found.lost:
             found = self.studies.history(arm, phase, self.retries, repeat)
-        for number, slot in found.slots.items():
-            if slot.done and (task.key, phase, number) not in self._told:
-                self._told.add((task.key, phase, number))
-                if slot.crashed:  # no further attempt closes the run of the last one
-                    error = found.errors.get(number, "")
-                    self.deferred.add(partial(self.tracker.lost_trials, arm, phase, number, error, repeat))
-                if not self._first:
-                    self.on_done(task.job.label, phase, slot)
+        told = self._seen[task.key].told[phase]
+        for number in sorted(found.done - told):
+            slot = found.slots[number]
+            told.add(number)
+            if slot.crashed:  # no further attempt closes the run of the last one
+                error = found.errors.get(number, "")
+                self.deferred.add(partial(self.tracker.lost_trials, arm, phase, number, error, repeat))
+            if not self._first:
+                self.on_done(task.job.label, phase, slot)
         return found
 
     def _give_up(self, lease: Lease, *, dead: bool) -> bool:
@@ -326,7 +333,8 @@ class Planner:
         if not self._watch.silent(lease):
             return False
         reason = "its worker hung or was lost"
-        given_up = self.studies.fail(lease.claim, reason, excused=self._first, died=True, if_expired=True)
+        left = self._watch.left(lease)
+        given_up = self.studies.fail(lease.claim, reason, excused=self._first, died=True, if_left=left)
         if given_up:
             self.on_hung(lease.worker)
         return given_up
@@ -359,18 +367,16 @@ class Planner:
 
 def _progress(task: PlannedArm, seen: _Seen, may_grow: bool) -> ArmProgress:
     search, confirm = seen.standing.search, seen.standing.confirm
-    slots = [*search.slots.values(), *confirm.slots.values()]
-    finite = [s.value for s in search.slots.values() if s.value is not None and s.value != float("inf")]
-    count = sum(s.done for s in slots)
+    count = search.num_done + confirm.num_done
     return ArmProgress(
         label=task.job.label,
         total=task.plan.trials + max(seen.num_seeds, len(confirm.slots)),  # superseded ones included
         may_grow=may_grow,
         done=count,
         running=len(search.running) + len(confirm.running),
-        diverged=sum(s.value == float("inf") for s in slots),
-        crashed=sum(s.crashed for s in slots),
-        best=min(finite, default=None),
+        diverged=search.num_diverged + confirm.num_diverged,
+        crashed=search.num_crashed + confirm.num_crashed,
+        best=search.best,
         phase="confirm" if seen.chosen is not None or not task.plan.trials else "search",
         mean_seconds=(search.train_seconds + confirm.train_seconds) / count if count else None,
     )

@@ -6,8 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from optsweep.build.assemble import Built
+from optsweep.build.machine import Machine
 from optsweep.inference.repeats import seed_index
-from optsweep.launch.checkpoints import TrialCheckpoints
+from optsweep.launch.checkpoints import TrialCheckpoints, say
+from optsweep.launch.continuity import ELSEWHERE
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.search.ownership import LeaseLostError
 from optsweep.search.studies import Work
@@ -19,6 +21,8 @@ if TYPE_CHECKING:  # who has one
     from optsweep.launch.job import Job
     from optsweep.launch.worker import Worker
 
+LOST = "this worker was out of touch for longer than its lease, and the trial was given to another one; it is dropped"
+
 
 class Reporter:
     """Tells MLflow and the study what happens to the trials in training, which come and go, by their keys."""
@@ -28,6 +32,7 @@ class Reporter:
         self.training: dict[int, Work] = {}  # those without a result, which are nobody else's
         self.logs: dict[int, TrialLog] = {}
         self.told = 0  # results
+        self._others: dict[str, str] = {}  # what this machine is in place of that on which trials began, to be noted
         self._count = 0
 
     def hold(self, work: Work) -> int:
@@ -40,7 +45,11 @@ class Reporter:
     def open(self, key: int, built: Built) -> None:
         """Open a trial's run; one that goes on goes on with its run."""
         with self.leases.storing():
-            self.kept.add(key, self.training[key], built.program.device, lambda: self.logs[key].points)
+            device = built.program.device
+            here = Machine.of(device)
+            self._others = dict(here.others(self.job.machine or here))
+            machine = list(here.words.values())
+            self.kept.add(key, self.training[key], device, lambda: self.logs[key].points, machine)
             log = self.logs[key] = self._log(key, built)
             self.worker.latest.add(self.training[key].claim, lambda: log.points)
             for step, value in self.kept.rungs(key).items():  # that an earlier attempt has told
@@ -49,6 +58,7 @@ class Reporter:
     def _log(self, key: int, built: Built) -> TrialLog:
         work, kept = self.training[key], self.kept
         slot = work.slot
+        device, versions = kept.trained_on(key)
         head = TrialHead(
             arm=work.arm,
             phase=work.phase,
@@ -60,6 +70,8 @@ class Reporter:
             id=work.id,
             label=self.job.label,
             colour=self.job.colour,
+            device=device,
+            versions=versions,
         )
         metric = built.program.task.metric
         letter = self.worker.courier.open(work.id)
@@ -97,7 +109,9 @@ class Reporter:
     def _tell(self, key: int, outcome: Outcome) -> None:
         claim, studies = self.training[key].claim, self.worker.studies
         self.logs[key].end(outcome)
-        told = (outcome.end, outcome.val_loss, outcome.train_seconds, outcome.test_loss, outcome.test_blocks)
+        self._note_others()
+        found = (outcome.end, outcome.val_loss, outcome.train_seconds, outcome.test_loss, outcome.test_blocks)
+        told = (*found, self.kept.went_on(key))
         try:
             self.worker.waiting(lambda: studies.tell(claim, *told))
         except LeaseLostError:
@@ -111,15 +125,30 @@ class Reporter:
         self.told += 1
         self.worker.told()
 
+    def _note_others(self) -> None:
+        """Let the studies know that trials are of another machine: once for each arm, before its first result."""
+        arm, worker = self.job.arm.name, self.worker
+        for word, found in self._others.items():
+            if (arm, word) not in worker.noted:
+                worker.waiting(partial(worker.studies.set_note, arm, ELSEWHERE[word], found))
+                worker.noted.add((arm, word))
+
     def _drop(self, key: int) -> None:
         """Leave a trial that was given up to whoever has it now. Raises LeaseLostError if no other is in training."""
-        if not self._leave(key):
+        work = self.training.get(key)
+        if work is None or not self._leave(key):
             return
+        say(f"{self.job.label}, {work.phase} {work.slot.number}: {LOST}")
         self.leases.ended(key)
         self.kept.leave(key)
         self.logs.pop(key).crash("given up by the planner; it was run again")
         if not self.training:
             raise LeaseLostError
+
+    def drop_lost(self) -> None:
+        """Leave all that was taken from this worker. Raises LeaseLostError if no other is in training."""
+        for key in self.leases.lost & set(self.training):
+            self._drop(key)
 
     def _leave(self, key: int) -> bool:
         """A trial is in training no more; false where it wasn't."""

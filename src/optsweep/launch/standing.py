@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from optsweep.config.arm import Arm
 from optsweep.inference.repeats import seed_index
 from optsweep.search.history import NO_HISTORY, History
-from optsweep.search.slots import Choice, SearchPlan, Slot, ready, seed_of, suggest
+from optsweep.search.slots import Choice, SearchPlan, Slot, seed_of
 from optsweep.search.space import Space, number_of
 from optsweep.search.studies import States
 from optsweep.tracking.schema import Chosen
@@ -121,16 +121,12 @@ def search_plan(arm: Arm, repeat: int) -> SearchPlan:
     )
 
 
-def next_slots(plan: SearchPlan, space: Space, slots: list[Slot]) -> Iterator[Sequence[Slot]]:
-    """Add to a search's slots those that can be decided by now, and give them, as many at once as moments make.
-
-    A model takes its time over each, and workers may be waiting for the first.
-    """
+def by_moments(slots: Iterator[Slot]) -> Iterator[Sequence[Slot]]:
+    """As many slots at once as moments make: a model takes its time over each, and workers may wait for the first."""
     new: list[Slot] = []
     since = time.monotonic()
-    while len(slots) < plan.trials and ready(plan, len(slots), slots):
-        slots.append(suggest(plan, space, len(slots), slots))
-        new.append(slots[-1])
+    for slot in slots:
+        new.append(slot)
         if time.monotonic() - since > TOGETHER_SECONDS:
             yield new
             new, since = [], time.monotonic()

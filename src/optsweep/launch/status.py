@@ -15,9 +15,10 @@ from rich.table import Table
 from optsweep.address import read_address
 from optsweep.errors import UserError, nearest
 from optsweep.launch.leases import LEASE_SECONDS
+from optsweep.launch.shared_folder import CHECKPOINTS, where_kept
 from optsweep.report.wording import duration, plural
 from optsweep.search.signs import Sign
-from optsweep.search.studies import Studies
+from optsweep.search.studies import WENT_ON, Studies
 from optsweep.tracking.schema import SweepPlan
 from optsweep.train.trial import Phase
 
@@ -87,6 +88,7 @@ class SweepStatus:
     train_seconds: float  # spent in training, by all workers
     signs: tuple[Sign, ...]
     last_error: LastError | None
+    checkpoints: str = ""  # where they lie, and whether trials have gone on from them
 
     @property
     def done(self) -> int:
@@ -108,6 +110,8 @@ class SweepStatus:
             yield f"{role}: {sign.process}, last heard of {duration(sign.seconds)} ago{state}"
         if not self.signs:
             yield "nobody is at work"
+        if self.checkpoints:
+            yield self.checkpoints
         if self.last_error is not None:
             error = self.last_error
             yield f"last error ({error.where}, {error.when.astimezone():%Y-%m-%d %H:%M:%S}): {error.what}"
@@ -177,6 +181,7 @@ def plain(sweep: str, found: SweepStatus) -> dict[str, Any]:
             {"name": phases[0].arm, "label": label, "phases": {phase.phase.value: _counts(phase) for phase in phases}}
             for label, phases in by_arm(found.phases).items()
         ],
+        "checkpoints": found.checkpoints,
         "at_work": [asdict(sign) for sign in found.signs],
         "last_error": None if error is None else {**asdict(error), "when": error.when.isoformat()},
     }
@@ -196,7 +201,14 @@ def status_of(storage: str, sweep: str) -> SweepStatus:
     phases = tuple(_phases(studies))
     planned = [phase.planned for phase in phases]
     total = None if None in planned else sum(count for count in planned if count is not None)
-    return SweepStatus(phases, total, seconds, tuple(studies.signs_of_life(LEASE_SECONDS)), _last_error(trials))
+    signs = tuple(studies.signs_of_life(LEASE_SECONDS))
+    return SweepStatus(phases, total, seconds, signs, _last_error(trials), _kept(studies, storage, trials))
+
+
+def _kept(studies: Studies, storage: str, trials: Sequence[tuple[str, Phase, FrozenTrial]]) -> str:
+    went_on = sum(WENT_ON in trial.user_attrs for _, _, trial in trials)
+    noted = studies.note(trials[0][0], CHECKPOINTS) if trials else None
+    return where_kept(noted, went_on, on_server=read_address("--storage", storage).file is None)
 
 
 def _planned(studies: Studies, arm: str) -> Mapping[Phase, int]:

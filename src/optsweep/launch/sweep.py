@@ -18,7 +18,7 @@ from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
 from optsweep.errors import UserError
 from optsweep.launch.checkpoints import Checkpoints
-from optsweep.launch.continuity import check_history, note_content, seconds_before
+from optsweep.launch.continuity import as_begun, check_history, note_content, seconds_before
 from optsweep.launch.cost import foreseen
 from optsweep.launch.curves import summarise_arms
 from optsweep.launch.decided import decide, remember
@@ -39,6 +39,8 @@ from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.posted import post
 from optsweep.launch.reconcile import Found, reconcile
 from optsweep.launch.settled import may_be_finished, trials_digest
+from optsweep.launch.shared_folder import KEY as CHECKPOINTS_KEY
+from optsweep.launch.shared_folder import check_folder
 from optsweep.launch.standing import search_plan
 from optsweep.launch.stated import results_digest
 from optsweep.launch.status import FINISHED, PLANNED, first_failure
@@ -152,7 +154,8 @@ def _prepare(
             observe(Note(note))
     labels = {**labels_of(arms), **(among or {})}
     asker = pool or here()
-    count, devices = deal(asker, arms[0], pool.size if pool is not None and workers is None else workers)
+    size = pool.size if pool is not None and workers is None else workers
+    count, devices = deal(asker, arms[0], size, lambda text: observe(Note(text)))
     baseline = baseline_of(arms, labels, all_arms=among is None)
     if pool is not None:
         pool.deal([devices[i % len(devices)] for i in range(count)])
@@ -160,6 +163,7 @@ def _prepare(
     if pool is not None and not may_be_finished(arms[0]):
         pool.start()  # workers import while the stores are opened, and made
     studies = _stores(arms, known, observe)
+    known = as_begun(studies, arms, known)
     for text in remember(memory, arms, known, labels):
         observe(Note(text))
     prepared = _Prepared(arms, known, labels, baseline, count, devices, pool, asker, studies)
@@ -190,6 +194,8 @@ def _stores(arms: Sequence[Arm], known: Sequence[Description], observe: Observer
     check_apart(studies_at, runs)
     store.check_usable(studies_at)
     store.check_usable(runs)
+    if arms[0].checkpoints is not None:
+        check_folder(CHECKPOINTS_KEY, arms[0].checkpoints)
     if runs.is_there:
         _check_tracking(tracking, observe)  # waits for another process that makes its tables
         store.check_sweep(tracking, arms[0].sweep)
@@ -235,7 +241,7 @@ def _open(prepared: _Prepared, seat: Seat, files: SweepFiles, command: str, obse
         describe_arm(tracker, arm, its, labels[arm.name], colours[arm.name])
         for arm, its in zip(arms, known, strict=True)
     ]
-    post(prepared.studies, jobs)
+    moved = post(prepared.studies, jobs)
     show_views(tracker, of_known(known))
     planner = Planner(
         [
@@ -259,7 +265,7 @@ def _open(prepared: _Prepared, seat: Seat, files: SweepFiles, command: str, obse
         check_files=files.check,
     )
     said = notes([labels[arm.name] for arm in arms], [its.algorithm for its in known], [its.warnings for its in known])
-    return _Opened(tracker, run, plan, jobs, planner, seat, files, [*said, *planner.out_of_sight()])
+    return _Opened(tracker, run, plan, jobs, planner, seat, files, [*said, *moved, *planner.out_of_sight()])
 
 
 def _planned(prepared: _Prepared, opened: _Opened) -> Planned:
@@ -285,7 +291,8 @@ def _train(prepared: _Prepared, opened: _Opened, begin: float, command: str, obs
     observe(Trained())
     patiently(partial(_note_finished, prepared), storage)
     searches = {task.key for task in planner.tasks}
-    patiently(partial(Checkpoints.of(first.storage, first.sweep).forget, prepared.studies, searches), storage)
+    files = Checkpoints.of(first.storage, first.sweep, first.checkpoints)
+    patiently(partial(files.forget, prepared.studies, searches), storage)
     return trained
 
 

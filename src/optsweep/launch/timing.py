@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
+from optsweep.build.machine import Machine
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, located
 from optsweep.launch.description import Description, facts_of
@@ -83,6 +84,7 @@ class _Running:
         with self._crashing():
             built = bench.builds().of(wanted.arm)
             self.facts = facts_of(wanted.arm, built.program_for(wanted.params))
+            self._device = Machine.of(built.program.device).device
             self._workload = built.workload_for(wanted.params)
             self._trial = Trial(built.space.hyper(wanted.params), seed=0)
 
@@ -93,7 +95,9 @@ class _Running:
         enough = len(self._samples) >= FEWEST_ROUNDS and self._seconds > LONG_SECONDS
         if self.wanted.timed and not self.trouble and not enough:
             begin = time.perf_counter()
-            with threads(self.wanted.arm.trainer.threads), self._crashing():
+            arm = self.wanted.arm
+            leading = self.bench.leading(arm, 0, self.wanted.params)
+            with threads(arm.trainer.threads), self._crashing(), leading:
                 self._samples.append(self._workload.time_steps(self._trial, STEPS))
             self._seconds += time.perf_counter() - begin
 
@@ -112,7 +116,7 @@ class _Running:
         if self.trouble or len(self._samples) < FEWEST_ROUNDS:
             return Measured(self.facts, None, self.trouble)
         first, median, third = quantiles(self._samples, n=4, method="inclusive")
-        return Measured(self.facts, Timing(median, first, third, len(self._samples)))
+        return Measured(self.facts, Timing(median, first, third, len(self._samples), self._device))
 
 
 def to_measure(studies: Studies, tracker: Tracker, job: Job, known: Description) -> ToMeasure | None:

@@ -19,8 +19,10 @@ _SHARED = {  # field of an Arm: its key
     "seed": "sweep.seed",
     "tracking_uri": "tracking.uri",
     "storage": "tracking.storage",
+    "checkpoints": "tracking.checkpoints",
     "repeats": "sweep.repeats",
     "retries": "sweep.retries",
+    "allow": "sweep.allow",
     "baseline": "sweep.baseline",
     "confirm_seeds": "confirm.seeds",
     "confirm_delta": "confirm.delta",
@@ -37,7 +39,7 @@ def check_together(arms: Sequence[Arm]) -> None:
         for field, key in _SHARED.items():
             if getattr(arm, field) != getattr(arms[0], field):
                 raise UserError(f"{key} differs between arms of one sweep: it can't be swept over")
-        for key in ("device", "threads"):  # dealt out to workers, which any arm may use
+        for key in ("device", "threads", "ranks"):  # dealt out to workers, which any arm may use
             if getattr(arm.trainer, key) != getattr(arms[0].trainer, key):
                 raise UserError(f"trainer.{key} differs between arms of one sweep: it can't be swept over")
         if arm.search.trials != arms[0].search.trials:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from optsweep.build.assemble import Built, build_arm, device_of
+from optsweep.build.machine import Machine
 from optsweep.config.arm import GROUPS, Arm
 from optsweep.config.door import read_arm
 from optsweep.errors import UserError
@@ -114,7 +115,8 @@ def verify(results: Path, share: float = 0.1, seed: int = 0, tolerance: float = 
             built = {key: _built(sheet, results)}  # one at a time: their data may be large
         reruns.append(_run_again(*built[key], sheet["label"], trial))
     arm = next(iter(built.values()))[0]
-    return Verified(tuple(reruns), len(found), tolerance, tuple(_elsewhere(content, arm)))
+    devices = {trial.get("device") or sheet.get("device", "") for sheet, trial in (found[place] for place in drawn)}
+    return Verified(tuple(reruns), len(found), tolerance, tuple(_elsewhere(content, arm, devices)))
 
 
 @dataclass(frozen=True)
@@ -228,8 +230,14 @@ def _apart(stated: float, found: float) -> float:
     return abs(stated - found) / max(abs(stated), abs(found))
 
 
-def _elsewhere(content: Mapping[str, Any], arm: Arm) -> Iterator[str]:
-    """What of the machine may make numbers differ."""
+def _elsewhere(content: Mapping[str, Any], arm: Arm, devices: Collection[str]) -> Iterator[str]:
+    """What of the machine may make numbers differ; `devices`: those of the trials, of which there may be several."""
+    ours = Machine.of(device_of(arm.trainer.device)).device
+    told = {ours, ""}.union(
+        *({sweep["environment"].get(k) for k in ("device", "processor")} for sweep in content["sweeps"])
+    )
+    for device in sorted(set(devices) - told):
+        yield f"some of these trials are of device {device}, here is {ours}"
     here = environment(str(device_of(arm.trainer.device)))
     for sweep in content["sweeps"]:
         there = sweep["environment"]

@@ -88,6 +88,8 @@ def changes(before: LiveView | None, view: LiveView) -> Iterator[str]:
             states = {held.process: held.state for held in was.workers}
             if states.get(worker.process) != worker.state:
                 yield f"  {worker.process} is {worker.state}: {worker.doing}"
+    if now.checkpoints and (was is None or was.checkpoints != now.checkpoints):
+        yield f"  {now.checkpoints}"
     texts = [verdict.text for verdict in view.finding.verdicts]
     if texts and (before is None or texts != [verdict.text for verdict in before.finding.verdicts]):
         yield from (f"  {kind(view)}: {text}" for text in texts)
@@ -160,6 +162,7 @@ def drawn(view: LiveView) -> Group:
         lines.append(Text(f"{worker.process}: {worker.state}, {worker.doing}{ago}", style))
     if (more := len(now.workers) - MOST_SHOWN) > 0:
         lines.append(Text(f"and {more} more processes"))
+    lines += [Text(now.checkpoints)] if now.checkpoints else []
     lines += [Text(said(incident), "red") for incident in now.incidents[:MOST_SHOWN]]
     lines += [Text(trouble, "bold red") for trouble in view.troubles]
     return Group(*lines, _table(now))

@@ -51,7 +51,8 @@ class Watching:
         check_there(storage)
         self._studies = Studies.open(storage, sweep)
         repeats_of(self._studies)  # which says what there is instead
-        self._observer, self._looker = Onlooker(self._studies.engine, sweep), Looker(sweep)
+        self._observer = Onlooker(self._studies.engine, sweep)
+        self._looker = Looker(sweep, on_server=self._storage.file is None)
         first = self._looker.snapshot(self._observer.look())
         store.check(tracking_uri, create=False)
         store.check_sweep(tracking_uri, sweep)

@@ -11,16 +11,19 @@ from functools import partial
 from typing import TypeVar
 
 from optsweep.build.assemble import Built
+from optsweep.build.machine import Machine, lets
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, located
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.builds import Builds
-from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, TrialCheckpoints
+from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, TrialCheckpoints, say
 from optsweep.launch.job import Job
 from optsweep.launch.latest import Teller
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
+from optsweep.launch.ranks import GROUP_LOST, Together
 from optsweep.launch.reporter import Reporter
 from optsweep.launch.room import LaneRoom
+from optsweep.launch.to_follow import Failed
 from optsweep.search.ownership import LeaseLostError
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot, seed_of
@@ -67,22 +70,26 @@ class Worker:
         told: Callable[[], None] = lambda: None,  # that a trial has a result
         delivers: bool = True,  # else another process takes what it writes to MLflow
         apart: bool = False,  # from its planner's machine: MLflow has what the studies are told
+        together: Together | None = None,  # ranks that this process leads
     ) -> None:
         first = jobs[0].arm
-        self.jobs, self.stopping, self.called, self.watch = jobs, stopping, called, watch
+        self.stopping, self.called, self.watch = stopping, called, watch
         self.workers, self.told, self.apart = workers, told, apart
         self.builds = builds or Builds()
+        self.together = together or Together(self.builds)
+        self.jobs = suitable(jobs, self.builds)
+        self.noted: set[tuple[str, str]] = set()  # what was said of this machine, by arm
         spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
         self._storage = storage_outage(first.storage, spool.folder)
         self.studies = self.waiting(lambda: opened(first.storage, first.sweep))
-        self.checkpoints = Checkpoints.of(first.storage, first.sweep)
+        self.checkpoints = Checkpoints.of(first.storage, first.sweep, first.checkpoints)
         self.room = LaneRoom()
         if delivers:
             store.preload()
         self.courier = Courier(spool, leaves=not delivers, registers=apart)
         self.latest = Teller(self.studies.engine)
         self.name = process_name()
-        self._next = os.getpid() % len(jobs)
+        self._next = os.getpid()
 
     def close(self) -> None:
         """Deliver what is written, within moments; the rest is left to others."""
@@ -95,7 +102,7 @@ class Worker:
 
     def work_once(self) -> bool:
         """Pop a trial, of early repeats first, and train it with what waits beside it; false if none was waiting."""
-        for repeat in range(self.jobs[0].arm.most_repeats):
+        for repeat in range(max((job.arm.most_repeats for job in self.jobs), default=0)):
             for i in range(len(self.jobs)):
                 job = self.jobs[(self._next + i) % len(self.jobs)]
                 for phase in (Phase.SEARCH, Phase.CONFIRM):
@@ -139,29 +146,42 @@ class Worker:
             key = reporter.hold(work)
 
             def hung(place: str) -> None:
-                reason = f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)"
-                self._give_up(reporter, reason, excused=False)
-                reporter.crash(reason)
+                slow = Failed(f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)")
+                failed = self.together.failure() or slow
+                self._give_up(reporter, failed.reason, excused=False, died=failed.died)
+                reporter.crash(failed.reason)
 
-            with self.watch(leases.overdue, hung), self.latest.of_all():
+            def overdue() -> bool:
+                return leases.overdue() or self.together.failure() is not None
+
+            with self.watch(overdue, hung), self.latest.of_all():
                 self._train_held(job, key, work, reporter)
+        if self.together.over:
+            raise SystemExit(GROUP_LOST)
 
     def reporter(self, job: Job, leases: LeaseKeeper) -> Reporter:
         """Who is told what happens to trials of a job."""
         seconds = job.arm.trainer.checkpoint_seconds
-        return Reporter(self, job, leases, TrialCheckpoints(self.checkpoints, job.fingerprint, seconds, self.stopping))
+
+        def stopping() -> bool:
+            return leases.all_lost or self.stopping()
+
+        return Reporter(self, job, leases, TrialCheckpoints(self.checkpoints, job.fingerprint, seconds, stopping))
 
     def _train_held(self, job: Job, key: int, work: Work, reporter: Reporter) -> None:
         try:
             built = self.builds.of(job.arm, work.repeat)
             reporter.open(key, built)
             workload = built.workload_for(work.slot.params)
-            with threads(job.arm.trainer.threads):
+            leading = self.together.leading(job.arm, work.repeat, work.slot.params)
+            with threads(job.arm.trainer.threads), leading:
                 source = _Company(self, job, built, reporter, key, work)
                 workload.work(source, reporter, reporter.kept, lanes=self.room.lanes(job))
         except LeaseLostError:
             return
         except InterruptedTrainingError:
+            with suppress(LeaseLostError):
+                reporter.drop_lost()
             self._give_up(reporter, "its sweep was stopped, or its planner is gone", excused=True)
         except StoreFailureError:
             with suppress(StoreFailureError):
@@ -173,10 +193,10 @@ class Worker:
             self._give_up(reporter, reason, excused=bool(short))
             reporter.crash(reason)
 
-    def _give_up(self, reporter: Reporter, reason: str, *, excused: bool) -> None:
+    def _give_up(self, reporter: Reporter, reason: str, *, excused: bool, died: bool = False) -> None:
         """Free the slots of trials without a result."""
         for work in list(reporter.training.values()):
-            self.waiting(partial(self.studies.fail, work.claim, reason, excused=excused))
+            self.waiting(partial(self.studies.fail, work.claim, reason, excused=excused, died=died))
 
 
 class _Company:
@@ -207,6 +227,21 @@ class _Company:
         return [
             trial_of(self._job.arm, self._built, work, key) for key, work in opened.items() if key in reporter.training
         ]
+
+
+def suitable(jobs: Sequence[Job], builds: Builds) -> Sequence[Job]:
+    """The jobs whose trials may be trained on this machine; a line says which may not, and why."""
+    found, declined = [], dict[str, list[str]]()
+    for job in jobs:
+        device = builds.device_of(job.arm)
+        here = Machine.of(device)
+        if differs := list(here.differences(job.machine or here, job.arm.allow)):
+            declined.setdefault(f"{device}: {'; '.join(differs)}; {lets(differs)}", []).append(job.label)
+        else:
+            found.append(job)
+    for why, labels in declined.items():
+        say(f"a worker declines trials of {', '.join(labels)}, because it is another machine than theirs: {why}")
+    return found
 
 
 def opened(storage: str, sweep: str) -> Studies:

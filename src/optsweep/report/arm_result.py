@@ -34,6 +34,7 @@ class ArmResult:
     style: int  # same number, same colour, in every figure
     num_seeds: int = 0  # confirm seeds that the plan asks of a search; with confirm.seeds=auto by what is known so far
     repeats: int = 1  # searches that the plan asks for; with sweep.repeats=auto by what is known so far
+    timed_on: str = ""  # the device's model on which times are compared; empty: all are
 
     @property
     def name(self) -> str:
@@ -192,8 +193,23 @@ class ArmResult:
 
     @property
     def ms_per_step(self) -> float | None:
-        """Median milliseconds per step of the timing pass; trials that share a machine are no substitute."""
-        return self.arm.timing.ms_per_step if self.arm.timing else None
+        """Median milliseconds per step of the timing pass; trials that share a machine are no substitute.
+
+        None where that was on another device than the baseline's: times of two devices say nothing about optimizers.
+        """
+        timing = self.arm.timing
+        return None if timing is None or self.timed_elsewhere else timing.ms_per_step
+
+    @property
+    def timed_elsewhere(self) -> str:
+        """The device's model on which it was timed, if that is another than the baseline's."""
+        device = self.arm.timing.device if self.arm.timing else ""
+        return device if self.timed_on not in ("", device) else ""
+
+    @cached_property
+    def with_result(self) -> Sequence[TrialRecord]:
+        """Its trials that came to a result."""
+        return [trial for trial in self.arm.trials if trial.status not in (Status.CRASHED, Status.RUNNING)]
 
     @cached_property
     def state_bytes(self) -> float | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Comparison, Group
+from optsweep.report.machines import where_trained
 from optsweep.report.wording import listed, plural, setting
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
@@ -35,9 +36,15 @@ def caveats(group: Group) -> Iterator[str]:
         fewest = plural(min(tested), "seed")
         yield f"Few seeds: {fewest}. An interval from so few leans wholly on differences being normally distributed."
     yield from _flips(group)
-    untimed = [arm.label for arm in group.arms if arm.test_losses and arm.ms_per_step is None]
+    yield from where_trained(group)
+    untimed = [arm.label for arm in group.arms if arm.test_losses and arm.arm.timing is None]
     if untimed:
         yield f"No timing pass of {listed(untimed)}: nothing is said about time."
+    if elsewhere := [f"{arm.label} ({arm.timed_elsewhere})" for arm in group.arms if arm.timed_elsewhere]:
+        yield (
+            f"Steps were timed on {group.baseline.timed_on} for the baseline and on another device for "
+            f"{listed(elsewhere)}: their times aren't compared."
+        )
     if any(comparison.test is not None for comparison in group.comparisons):
         yield from _what_the_intervals_hold_for(group)
 

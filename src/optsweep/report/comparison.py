@@ -171,7 +171,9 @@ def compare(sweeps: Sequence[SweepRecord]) -> tuple[Group, ...]:
             results = []
             for arm in peers.arms:
                 style = numbers[groups.identity(arm, axes)]
-                results.append(ArmResult(sweep, arm, arm.label if repeated[arm.label] == 1 else arm.name, style))
+                label = arm.label if repeated[arm.label] == 1 else arm.name
+                clock = peers.baseline.timing.device if peers.baseline.timing else ""
+                results.append(ArmResult(sweep, arm, label, style, timed_on=clock))
             found.append(_group(sweep, peers.setting, results, peers.arms.index(peers.baseline)))
     return tuple(found)
 

@@ -9,6 +9,7 @@ from optsweep.inference.looks import AUTO
 from optsweep.inference.steadiness import outlying, skewed
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Comparison, Conclusion, Group
+from optsweep.report.machines import machines
 from optsweep.report.wording import decimals, fixed, interval_name, listed, plural, span
 from optsweep.tracking.schema import Size
 
@@ -20,7 +21,7 @@ def conditions(group: Group) -> tuple[str, ...]:
     """Sentences, the most important first."""
     if not group.comparisons:
         return ()
-    said = [*_ended(group), *_more_looks(group), *_bracketing(group), *_trials(group)]
+    said = [*_ended(group), *_more_looks(group), *machines(group), *_bracketing(group), *_trials(group)]
     for comparison in group.comparisons:
         said += [*_samples(comparison), *_validation(comparison), *_uneven(comparison)]
     return tuple(said)

@@ -19,6 +19,7 @@ from optsweep.report.arm_result import ArmResult
 from optsweep.report.caveats import at_edge, seeds_diverged
 from optsweep.report.comparison import Comparison, Conclusion, Group
 from optsweep.report.figures.canvas import COLOURS, Drawing, labels
+from optsweep.report.machines import devices
 from optsweep.report.results import partial, problems
 from optsweep.report.templates import data, environment
 from optsweep.report.verdict import Verdict, details, outcome_sentence
@@ -213,7 +214,7 @@ def facts_line(sweep: SweepRecord) -> list[str]:
     said += [f"{searches_in_words(sweep.plan.repeats)} of every arm"] if sweep.plan.repeats != 1 else []
     seconds = sum(session.end - session.start for session in sweep.sessions)
     said += [wording.duration(seconds)] if seconds else []
-    said += [sweep.environment.device] if sweep.environment.device else []
+    said += devices(sweep) or ([sweep.environment.device] if sweep.environment.device else [])
     last = max((session.end for session in sweep.sessions), default=None)
     return said + ([_date(last)] if last else [])
 

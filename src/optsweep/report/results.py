@@ -143,6 +143,8 @@ def _arm(arm: ArmResult) -> dict[str, Any]:
         "run_id": arm.arm.run_id,
         "choices": arm.arm.choices,
         "fingerprint": arm.arm.fingerprint,
+        "device": arm.arm.device,
+        "versions": arm.arm.versions,
         "space": {key: asdict(value) for key, value in arm.arm.space.items()},
         "fixed": arm.arm.fixed,
         "chosen": asdict(arm.arm.chosen) if arm.arm.chosen else None,
@@ -165,8 +167,8 @@ def _arm(arm: ArmResult) -> dict[str, Any]:
         "optimizer": to_json(arm.arm.optimizer),
         "rungs": (rungs := _evaluated(arm, names.VAL_LOSS)),
         "logged": (logged := _evaluated(arm, names.TRAIN_LOSS)),
-        "confirm": [_confirmed(trial, rungs, logged) for trial in arm.arm.of(Phase.CONFIRM)],
-        "search": [_search_trial(trial) for trial in arm.arm.of(Phase.SEARCH)],
+        "confirm": [_confirmed(trial, rungs, logged) | _elsewhere(trial, arm) for trial in arm.arm.of(Phase.CONFIRM)],
+        "search": [_search_trial(trial) | _elsewhere(trial, arm) for trial in arm.arm.of(Phase.SEARCH)],
     }
 
 
@@ -182,6 +184,12 @@ def _curve(trial: TrialRecord, key: str, steps: Sequence[int]) -> list[float | N
     curve = trial.curves.get(key)
     held = {} if curve is None else dict(zip(curve.steps.tolist(), curve.values.tolist(), strict=True))
     return [float(f"{held[step]:.6g}") if step in held else None for step in steps]
+
+
+def _elsewhere(trial: TrialRecord, arm: ArmResult) -> dict[str, str]:
+    """Where a trial was trained, if that isn't where those of its arm began."""
+    own = {"device": trial.device, "versions": trial.versions}
+    return {key: said for key, said in own.items() if said != vars(arm.arm)[key]}
 
 
 def _search_trial(trial: TrialRecord) -> dict[str, Any]:
@@ -277,6 +285,8 @@ def _row_head(sweep: str, label: str, trial: TrialRecord) -> dict[str, Any]:
         "train_seconds": trial.train_seconds,
         "state_bytes": trial.state_bytes,
         "lanes": trial.lanes,
+        "device": trial.device,
+        "versions": trial.versions,
     }
 
 

@@ -84,6 +84,8 @@ def _arm(arm: Content, errors: Mapping[str, str]) -> ArmRecord:
         facts=arm["facts"],
         warnings=tuple(arm["warnings"]),
         trials=tuple(_trials(arm, errors)),
+        device=arm.get("device", ""),
+        versions=arm.get("versions", ""),
         config=arm.get("config", ""),
         optimizer=from_json(OptimizerTerms, arm.get("optimizer", {})),
     )
@@ -127,6 +129,8 @@ def _trial(
         state_bytes=arm["state_bytes"],
         lanes=1,
         curves=curves,
+        device=trial.get("device", arm.get("device", "")),
+        versions=trial.get("versions", arm.get("versions", "")),
     )
 
 

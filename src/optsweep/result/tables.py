@@ -109,6 +109,7 @@ def _trial(group: Group, arm: ArmResult, trial: TrialRecord) -> dict[str, Any]:
         "origin": trial.origin,
         "status": str(trial.status),
         "error": trial.error,
+        "device": trial.device,
     }
     params = {key: text if (n := number(text)) is None else n for key, text in trial.params.items() if key not in own}
     metrics = {key.replace("/", "_"): value for key, value in trial.metrics.items()}

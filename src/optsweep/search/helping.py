@@ -8,16 +8,19 @@ from contextlib import suppress
 from typing import Any
 
 from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel
-from sqlalchemy import Engine, and_, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Float, and_, delete, exists, insert, literal, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from optsweep.search.heartbeat import Heartbeat
 from optsweep.search.overview import in_sweep
 from optsweep.search.ownership import HELPERS, LEASES, SEATS, Claim, clock
-from optsweep.search.process import process_name
+from optsweep.search.process import machine_of, process_name
 
 HELP_SECONDS = 60.0
 """How long a process counts as helping that isn't heard of."""
+
+FORGET_SECONDS = 3600.0
+"""How long it is remembered from then on: what its workers had may still be in their hands, as far as that is known."""
 
 STUDIES, NOTES = StudyModel.__table__, StudyUserAttributeModel.__table__
 
@@ -47,7 +50,7 @@ class Help:
     def _beat(self) -> None:
         values = {"workers": self.workers, "expires": self._clock + HELP_SECONDS}
         with self._engine.begin() as connection:
-            connection.execute(delete(HELPERS).where(HELPERS.c.expires < self._clock))  # of those that were killed
+            connection.execute(delete(HELPERS).where(HELPERS.c.expires < self._clock - FORGET_SECONDS))
             if not connection.execute(update(HELPERS).where(*self._mine).values(values)).rowcount:
                 connection.execute(insert(HELPERS).values(sweep=self.sweep, process=self._process, **values))
 
@@ -62,6 +65,24 @@ class Help:
         mine = select(LEASES.c.trial_id, LEASES.c.token).where(LEASES.c.worker.in_(list(workers)))
         with self._engine.connect() as connection:
             return [Claim(*row) for row in connection.execute(mine)]
+
+
+def lost_machines(engine: Engine, sweep: str) -> set[str]:
+    """Where somebody has helped, or planned, who isn't heard of any more, and nobody else does."""
+    now = clock(engine)
+    helped = select(HELPERS.c.process, HELPERS.c.expires - now).where(HELPERS.c.sweep == sweep)
+    planned = select(SEATS.c.holder, SEATS.c.expires - now).where(SEATS.c.sweep == sweep, SEATS.c.holder.is_not(None))
+    with engine.connect() as connection:
+        found = [(machine_of(name), left) for query in (helped, planned) for name, left in connection.execute(query)]
+    return {machine for machine, left in found if left < 0} - {machine for machine, left in found if left >= 0}
+
+
+def remember_lost(connection: Connection, sweep: str, processes: Mapping[str, float]) -> None:
+    """Note processes whose seat was taken, with when that had run out: their machines may be gone."""
+    for process, expires in processes.items():
+        known = exists().where(HELPERS.c.sweep == sweep, HELPERS.c.process == process)
+        row = select(literal(sweep), literal(process), literal(0), literal(expires, Float(53))).where(~known)
+        connection.execute(insert(HELPERS).from_select(["sweep", "process", "workers", "expires"], row))
 
 
 def notes(engine: Engine, sweep: str, keys: Collection[str]) -> Mapping[str, Mapping[str, Any]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from itertools import count, takewhile
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -37,20 +39,21 @@ class History:
     errors: Mapping[int, str]  # last error per crashed slot
     lost: Mapping[int, Slot]  # slots to be enqueued again
     earlier: Mapping[int, tuple[str, ...]]  # per slot, attempts that it can go on from: no error of its own came after
+    done: AbstractSet[int] = frozenset()  # slots with a result
+    num_diverged: int = 0
+    num_crashed: int = 0
+    best: float | None = None  # the lowest value
 
     def prefix(self) -> list[Slot]:
         """Slots 0, 1, … up to the first that is missing."""
-        slots: list[Slot] = []
-        for number in range(len(self.slots)):
-            if (slot := self.slots.get(number)) is None:
-                break
-            slots.append(slot)
-        return slots
+        missing = bool(self.slots) and max(self.slots) >= len(self.slots)
+        numbers = takewhile(self.slots.__contains__, count()) if missing else range(len(self.slots))
+        return [self.slots[number] for number in numbers]
 
     @property
     def num_done(self) -> int:
         """Slots with a result."""
-        return sum(slot.done for slot in self.slots.values())
+        return len(self.done)
 
 
 NO_HISTORY = History({}, {}, (), 0, 0.0, {}, {}, {})
@@ -87,70 +90,133 @@ def slot_from(attributes: Mapping[str, Any]) -> Slot:
 
 
 @dataclass
-class Beginning:
-    """The beginning of a phase, in which every trial came to a result: it is read once."""
+class _Slot:
+    """What became of a slot, over all its attempts."""
 
-    count: int = 0  # trials
+    slot: Slot | None = None  # None: no attempt that wasn't lost
+    lost: Slot | None = None
+    attempts: int = 0
+    own_errors: int = 0
+    deaths: int = 0  # of workers, in a row
+    error: str = ""
+    earlier: tuple[str, ...] | None = None
+
+    def take(self, trial: FrozenTrial) -> None:
+        """Take in the next attempt."""
+        said, slot = trial.user_attrs, slot_of(trial)
+        if trial.state is not TrialState.FAIL:
+            self.slot, self.lost = slot, None
+            return
+        cut_off = bool(said.get("excused") or said.get("died"))
+        self.earlier = (*(self.earlier or ()), str(said.get("id"))) if cut_off else ()
+        if not said.get("excused"):
+            died = bool(said.get("died"))
+            self.attempts += 1
+            self.own_errors += not died
+            self.deaths = self.deaths + 1 if died else 0
+            self.error = str(said.get("error", ""))
+        self.lost = slot
+
+
+@dataclass
+class Account:
+    """A phase as it stands, kept by taking in trials that are new or have changed: what hasn't costs nothing."""
+
+    trials: dict[int, dict[int, FrozenTrial]] = field(default_factory=dict)  # by slot, its attempts in their order
     slots: dict[int, Slot] = field(default_factory=dict)
-    train_seconds: float = 0.0
+    failed: dict[int, _Slot] = field(default_factory=dict)  # those of which an attempt was
+    running: dict[int, int] = field(default_factory=dict)  # slots, by trial
+    waiting: set[int] = field(default_factory=set)  # trials
+    done: set[int] = field(default_factory=set)
+    diverged: set[int] = field(default_factory=set)
+    best: float | None = None
+    seconds: float = 0.0
 
-    def advance(self, trials: Sequence[FrozenTrial], slot_of: Callable[[FrozenTrial], Slot]) -> None:
-        """Take in what has come to a result since, up to the first trial that hasn't."""
-        for trial in trials[self.count :]:
-            if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED) or "slot" not in trial.user_attrs:
-                return
-            slot = slot_of(trial)
-            self.slots[slot.number] = slot
-            self.train_seconds += float(trial.user_attrs.get("train_seconds", 0.0))
-            self.count += 1
+    def take(self, trial: FrozenTrial) -> None:
+        """Take in a trial as it is now; new ones come in the order in which they were made."""
+        if "slot" not in trial.user_attrs:
+            return
+        key, number = trial._trial_id, int(trial.user_attrs["slot"])
+        attempts = self.trials.setdefault(number, {})
+        before = attempts.get(key)
+        attempts[key] = trial
+        self.seconds += _seconds(trial) - (0.0 if before is None else _seconds(before))
+        self.waiting.discard(key)
+        self.running.pop(key, None)
+        if trial.state is TrialState.WAITING:
+            self.waiting.add(key)
+        elif trial.state is TrialState.RUNNING:
+            self.running[key] = number
+        found = _Slot()
+        for attempt in attempts.values():
+            found.take(attempt)
+        if found.earlier is not None:
+            self.failed[number] = found
+        self._set(number, found.slot)
+
+    def _set(self, number: int, slot: Slot | None) -> None:
+        before = self.slots.get(number)
+        if slot is None:
+            self.slots.pop(number, None)
+        else:
+            self.slots[number] = slot
+        self.done.discard(number)
+        self.diverged.discard(number)
+        if slot is not None and slot.done:
+            self.done.add(number)
+        if slot is not None and slot.value == math.inf:
+            self.diverged.add(number)
+        if before is not None and before.value is not None:  # a result that was taken back
+            self.best = None
+            for held in self.slots.values():
+                self._compare(held.value)
+        elif slot is not None:
+            self._compare(slot.value)
+
+    def _compare(self, value: float | None) -> None:
+        if value is not None and math.isfinite(value) and (self.best is None or value < self.best):
+            self.best = value
+
+    def history(self, leases: Mapping[int, Lease], retries: int) -> History:
+        """The phase; a slot with more errors than `retries`, or `DEATHS` in a row, is done, as crashed."""
+        slots, done = dict(self.slots), set(self.done)
+        lost = {number: of.lost for number, of in self.failed.items() if of.lost is not None}
+        crashed = [n for n in lost if self.failed[n].own_errors > retries or self.failed[n].deaths >= DEATHS]
+        for number in crashed:
+            slots[number] = _crashed(lost.pop(number))
+            done.add(number)
+        counted = {number: of for number, of in self.failed.items() if of.attempts}
+        return History(
+            slots=slots,
+            attempts={number: of.attempts for number, of in counted.items()},
+            running=[Running(n, leases.get(key, _ended(key))) for key, n in sorted(self.running.items())],
+            waiting=len(self.waiting),
+            train_seconds=self.seconds,
+            errors={number: of.error for number, of in counted.items()},
+            lost=lost,
+            earlier={number: of.earlier for number, of in self.failed.items() if of.earlier is not None},
+            done=done,
+            num_diverged=len(self.diverged),
+            num_crashed=len(crashed),
+            best=self.best,
+        )
 
 
-def read_history(
-    trials: Sequence[FrozenTrial],
-    leases: Mapping[int, Lease],
-    retries: int,
-    slot_of: Callable[[FrozenTrial], Slot] = slot_of,
-    settled: Beginning | None = None,
-) -> History:
-    """Read a phase; a slot with more errors than `retries`, or `DEATHS` in a row, is done, as crashed."""
-    settled = settled or Beginning()
-    slots = dict(settled.slots)
-    attempts: dict[int, int] = {}
-    own_errors: dict[int, int] = {}
-    deaths: dict[int, int] = {}  # of workers, in a row
-    errors: dict[int, str] = {}
-    running: list[Running] = []
-    lost: dict[int, Slot] = {}
-    earlier: dict[int, tuple[str, ...]] = {}
-    waiting, seconds = 0, settled.train_seconds
-    for trial in trials[settled.count :]:
-        said, state = trial.user_attrs, trial.state
-        if "slot" not in said:
-            continue
-        slot = slot_of(trial)
-        seconds += float(said.get("train_seconds", 0.0))
-        if state is TrialState.FAIL:
-            cut_off = bool(said.get("excused") or said.get("died"))
-            earlier[slot.number] = (*earlier.get(slot.number, ()), str(said.get("id"))) if cut_off else ()
-            if not said.get("excused"):
-                died = bool(said.get("died"))
-                attempts[slot.number] = attempts.get(slot.number, 0) + 1
-                own_errors[slot.number] = own_errors.get(slot.number, 0) + (not died)
-                deaths[slot.number] = deaths.get(slot.number, 0) + 1 if died else 0
-                errors[slot.number] = str(said.get("error", ""))
-            lost[slot.number] = slot
-            continue
-        slots[slot.number] = slot
-        lost.pop(slot.number, None)
-        if state is TrialState.WAITING:
-            waiting += 1
-        elif state is TrialState.RUNNING:
-            # Without a lease it ended between two reads.
-            ended = Lease(Claim(trial._trial_id, -1), "", 0, expired=False)
-            running.append(Running(slot.number, leases.get(trial._trial_id, ended)))
-    for number in [n for n in lost if own_errors.get(n, 0) > retries or deaths.get(n, 0) >= DEATHS]:
-        slots[number] = _crashed(lost.pop(number))
-    return History(slots, attempts, running, waiting, seconds, errors, lost, earlier)
+def read_history(trials: Sequence[FrozenTrial], leases: Mapping[int, Lease], retries: int) -> History:
+    """A phase of which all trials are known, in order of creation."""
+    account = Account()
+    for trial in trials:
+        account.take(trial)
+    return account.history(leases, retries)
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    return float(trial.user_attrs.get("train_seconds", 0.0))
+
+
+def _ended(trial: int) -> Lease:
+    """The lease of a trial that has none any more: it ended between two reads."""
+    return Lease(Claim(trial, -1), "", 0, expired=False)
 
 
 def _crashed(slot: Slot) -> Slot:

@@ -10,7 +10,7 @@ condition again. Time is the database's: hosts' clocks differ.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -88,6 +88,10 @@ TRIALS = TrialModel.__table__
 USER_ATTRIBUTES = TrialUserAttributeModel.__table__
 VALUES = TrialValueModel.__table__
 RUNGS = TrialIntermediateValueModel.__table__
+
+
+MOST_NAMED = 500
+"""Trials that a statement names."""
 
 
 class LeaseLostError(Exception):
@@ -187,13 +191,13 @@ class Ownership:
         attributes: Mapping[str, Any],
         value: float | None = None,
         *,
-        if_expired: bool = False,
+        if_left: float | None = None,
     ) -> None:
         """End a trial, with everything that is known of it. Raises LeaseLostError if it has changed hands.
 
-        With `if_expired` also if its lease has not run out (any more).
+        With `if_left` also if its lease has as many seconds left; 0: if it has not run out (any more).
         """
-        conditions = [LEASES.c.expires < self._clock] if if_expired else []
+        conditions = [] if if_left is None else [LEASES.c.expires < self._clock + if_left]
         with self._holding(claim, *conditions, worker=None, token=LEASES.c.token + 1) as connection:
             _move(connection, claim.trial_id, TrialState.RUNNING, state, datetime_complete=utc())
             for key, content in attributes.items():
@@ -204,19 +208,17 @@ class Ownership:
                 row = {"trial_id": claim.trial_id, "objective": 0, "value": stored, "value_type": kind}
                 connection.execute(insert(VALUES).values(row))
 
-    def leases(self, study: int) -> Mapping[int, Lease]:
-        """The leases of a study's trials that are in somebody's hands, by trial."""
+    def leases(self, trials: Sequence[int]) -> Mapping[int, Lease]:
+        """The leases of those of these trials that are in somebody's hands, by trial."""
         columns = (LEASES.c.trial_id, LEASES.c.token, LEASES.c.worker, LEASES.c.step)
-        query = (
-            select(*columns, LEASES.c.expires - self._clock)
-            .join(TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)
-            .where(TRIALS.c.study_id == study, LEASES.c.worker.is_not(None))
-        )
-        with self._engine.connect() as connection:
-            return {
-                trial: Lease(Claim(trial, token), worker, step, left < 0, float(left))
-                for trial, token, worker, step, left in connection.execute(query)
-            }
+        query = select(*columns, LEASES.c.expires - self._clock).where(LEASES.c.worker.is_not(None))
+        found: dict[int, Lease] = {}
+        for start in range(0, len(trials), MOST_NAMED):
+            with self._engine.connect() as connection:
+                rows = connection.execute(query.where(LEASES.c.trial_id.in_(trials[start : start + MOST_NAMED])))
+                for trial, token, worker, step, left in rows:
+                    found[trial] = Lease(Claim(trial, token), worker, step, left < 0, float(left))
+        return found
 
     @contextmanager
     def _holding(self, claim: Claim, *conditions: ColumnElement[bool], **values: Any) -> Iterator[Connection]:

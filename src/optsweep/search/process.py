@@ -42,6 +42,12 @@ def in_words(name: str) -> str:
     return f"process {pid} on host {host}"
 
 
+def machine_of(name: str) -> str:
+    """Where a process named by `process_name` runs: one for all of a host, of a boot and of a container."""
+    place, _, start = name.rpartition("/")
+    return f"{place.rpartition('/')[0]}/{start.rpartition('.')[0]}"
+
+
 @dataclass(frozen=True)
 class _Process:
     """A process that has a number."""

@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, or_, select
 
-from optsweep.search.history import Beginning, slot_of
+from optsweep.search.history import Account
 from optsweep.search.ownership import RUNGS, TRIALS, USER_ATTRIBUTES, VALUES
-from optsweep.search.slots import Slot
 
 MOST_NAMED = 500
-"""Trials that a statement names; where more have changed all of the study are read."""
+"""Trials that a statement names; where more have changed all of the study from the first of them on are read."""
+
+
+@dataclass
+class _Study:
+    """What was read of a study."""
+
+    account: Account = field(default_factory=Account)
+    open: dict[int, TrialState] = field(default_factory=dict)  # from the first trial on that hasn't ended, in order
+    first: int = 0  # all trials before it have ended, and don't change any more
+    last: int = -1
 
 
 class TrialReader:
@@ -27,39 +38,29 @@ class TrialReader:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._held: dict[int, dict[int, FrozenTrial]] = {}  # by study and trial
-        self._open: dict[int, int] = {}  # by study: all trials before this one have ended, and don't change any more
-        self._settled: dict[int, Beginning] = {}  # by study
-        self._slots: dict[int, tuple[FrozenTrial, Slot]] = {}  # by trial, as it was read
+        self._studies: dict[int, _Study] = {}
 
-    def trials(self, study: int) -> list[FrozenTrial]:
-        """All of a study, in order of creation."""
-        first, held = self._open.get(study, 0), self._held.setdefault(study, {})
-        mine = (TRIALS.c.study_id == study, TRIALS.c.trial_id >= first)
-        query = select(TRIALS.c.trial_id, TRIALS.c.state).where(*mine).order_by(TRIALS.c.trial_id)
+    def account(self, study: int) -> Account:
+        """A study as it is now. One that waits and was seen to isn't asked for: it is new, or somebody had it since."""
+        known = self._studies.setdefault(study, _Study())
+        news = or_(TRIALS.c.trial_id > known.last, TRIALS.c.state != TrialState.WAITING)
+        query = select(TRIALS.c.trial_id, TRIALS.c.state).where(
+            TRIALS.c.study_id == study, TRIALS.c.trial_id >= known.first, news
+        )
         with self._engine.connect() as connection:
-            states: dict[int, TrialState] = {row.trial_id: row.state for row in connection.execute(query)}
-            changed = {n: state for n, state in states.items() if n not in held or held[n].state != state}
-            if changed:
-                held.update(_read(connection, study, changed))
-        unfinished = (number for number, state in states.items() if not state.is_finished())
-        self._open[study] = next(unfinished, max(states, default=first - 1) + 1)
-        for gone in [number for number in held if number >= first and number not in states]:
-            del held[gone]
-        found = [held[number] for number in sorted(held)]
-        self._settled.setdefault(study, Beginning()).advance(found, self.slot)
-        return found
-
-    def settled(self, study: int) -> Beginning:
-        """The beginning of a study that was read here."""
-        return self._settled[study]
-
-    def slot(self, trial: FrozenTrial) -> Slot:
-        """The slot of a trial that was read here."""
-        known = self._slots.get(trial._trial_id)
-        if known is None or known[0] is not trial:
-            known = self._slots[trial._trial_id] = trial, slot_of(trial)
-        return known[1]
+            rows = connection.execute(query.order_by(TRIALS.c.trial_id))
+            states: dict[int, TrialState] = {row.trial_id: row.state for row in rows}
+            changed = {number: state for number, state in states.items() if known.open.get(number) is not state}
+            read = _read(connection, study, changed) if changed else {}
+        for number in changed:
+            known.account.take(read[number])
+        known.open.update(changed)
+        known.last = max(known.last, *changed, -1)
+        ended = list(takewhile(lambda number: known.open[number].is_finished(), known.open))
+        for number in ended:
+            del known.open[number]
+        known.first = next(iter(known.open), known.last + 1)
+        return known.account
 
 
 def _read(connection: Connection, study: int, states: Mapping[int, TrialState]) -> dict[int, FrozenTrial]:
@@ -68,7 +69,8 @@ def _read(connection: Connection, study: int, states: Mapping[int, TrialState]) 
     def rows(table: Any, *columns: Any) -> Any:
         query = select(TRIALS.c.trial_id, *columns).join(table, table.c.trial_id == TRIALS.c.trial_id)
         query = query.where(TRIALS.c.study_id == study)
-        return connection.execute(query.where(TRIALS.c.trial_id.in_(states)) if len(states) <= MOST_NAMED else query)
+        named = TRIALS.c.trial_id.in_(states) if len(states) <= MOST_NAMED else TRIALS.c.trial_id >= min(states)
+        return connection.execute(query.where(named))
 
     said: defaultdict[int, dict[str, Any]] = defaultdict(dict)
     for trial, key, content in rows(USER_ATTRIBUTES, USER_ATTRIBUTES.c.key, USER_ATTRIBUTES.c.value_json):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 
@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from optsweep.errors import UserError
 from optsweep.search.heartbeat import Heartbeat
+from optsweep.search.helping import remember_lost
 from optsweep.search.ownership import SEATS, clock
 from optsweep.search.process import in_words, is_alive, process_name
 
@@ -102,10 +103,21 @@ def take_seat(engine: Engine, sweep: str, arms: Sequence[str]) -> Seat:
     """
     seat = Seat(engine, sweep, arms, uuid.uuid4().hex)
     _ensure_rows(engine, sweep, seat.arms)
+    silent = _silent(engine, seat)
     with engine.begin() as connection:
         for arm in seat.arms:  # in one order for all, so that no two wait for each other
             _take(connection, seat, arm)
+        remember_lost(connection, sweep, silent)
     return seat
+
+
+def _silent(engine: Engine, seat: Seat) -> Mapping[str, float]:
+    """Who holds seats whose lease has run out, and can't be seen from here, with when that was."""
+    now = clock(engine)
+    mine = (SEATS.c.sweep == seat.sweep, SEATS.c.arm.in_(seat.arms), SEATS.c.holder.is_not(None))
+    with engine.connect() as connection:
+        found = connection.execute(select(SEATS.c.holder, SEATS.c.expires).where(*mine, SEATS.c.expires < now))
+        return {holder: expires for holder, expires in found if is_alive(holder) is None}
 
 
 def _ensure_rows(engine: Engine, sweep: str, arms: Sequence[str]) -> None:

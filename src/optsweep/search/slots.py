@@ -12,21 +12,24 @@ beyond the best value on either side, the range grows past that end, the LR's fi
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property, lru_cache
-from heapq import nsmallest
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
 
 from optsweep.search.brackets import LEAST_FACTOR, LR, SIDES, Axis, axes_of
-from optsweep.search.space import Dimension, Params, Space, Value, number_of
+from optsweep.search.results import BRACKET, Ends, Results, Setting, rank
+from optsweep.search.space import Params, Space, Value, number_of
 
 RULES_VERSION = 2
 """Bumped when a change of these rules gives the same history other trials: a search isn't continued by other rules.
@@ -49,8 +52,8 @@ there (benchmarks/NOTES.md), and 60 to 100 ms of a core a suggestion become 7, w
 
 NUM_RERUN_SETTINGS = 2
 
-BRACKET = "bracket"
-"""Origin of a redirected slot."""
+_ANY_TIME = datetime(2000, 1, 1)
+"""Optuna wants one of every trial; no sampler looks at it."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +118,32 @@ def ready(plan: SearchPlan, number: int, slots: Sequence[Slot]) -> bool:
     return len(slots) >= number and all(slot.done for slot in slots[: _horizon(plan, number)])
 
 
-def suggest(plan: SearchPlan, space: Space, number: int, slots: Sequence[Slot]) -> Slot:
-    """Slot `number`, given the slots before it."""
+def next_slots(plan: SearchPlan, space: Space, slots: Sequence[Slot], known: Results) -> Iterator[Slot]:
+    """The slots after these that can be decided by now."""
+    held, done = list(slots), known.num_done(slots)
+    while len(held) < plan.trials and done >= _horizon(plan, len(held)):
+        held.append(suggest(plan, space, len(held), held, known))
+        yield held[-1]
+
+
+def results_of(space: Space) -> Results:
+    """Of a search in this space, for its suggestions one after the other."""
+    return Results(space, MODEL_HISTORY)
+
+
+def suggest(plan: SearchPlan, space: Space, number: int, slots: Sequence[Slot], known: Results | None = None) -> Slot:
+    """Slot `number`, given the slots before it; the same without what is `known` of them from the suggestion before."""
     horizon = _horizon(plan, number)
-    visible, pending = slots[:horizon], slots[horizon:number]
+    visible, pending = (known or results_of(space)).up_to(slots[:horizon]), slots[horizon:number]
     if number >= plan.first_rerun:
-        return _rerun(plan, space, number, visible, slots[:number])
-    prune_above = _thresholds(visible) if plan.pruner == "median" and number >= plan.num_quasi_random else {}
+        return _rerun(plan, space, number, visible, pending)
+    prune_above = visible.medians() if plan.pruner == "median" and number >= plan.num_quasi_random else {}
     redirected = _redirect(plan, space, number, visible, pending)
     if redirected is not None:
         return Slot(number, redirected, 0, BRACKET, prune_above=prune_above)
     if number < plan.num_quasi_random:
         return Slot(number, _quasi_random(plan, space, number), 0, "quasi-random", prune_above=prune_above)
-    return Slot(number, _model(plan, space, number, visible), 0, "model", prune_above=prune_above)
+    return Slot(number, _model(plan, number, visible), 0, "model", prune_above=prune_above)
 
 
 def _horizon(plan: SearchPlan, number: int) -> int:
@@ -160,28 +176,14 @@ def _quasi_random(plan: SearchPlan, space: Space, place: int) -> dict[str, Value
     return {key: space.dimensions[key].at(float(u)) for key, u in zip(keys, unit, strict=True)}
 
 
-def settings(slots: Sequence[Slot]) -> list[tuple[Params, list[float]]]:
+def settings(slots: Sequence[Slot]) -> list[Setting]:
     """Distinct parameter settings in order of first appearance, with their results (diverged: inf)."""
-    found: dict[tuple[tuple[str, Value], ...], tuple[Params, list[float]]] = {}
-    seen: set[tuple[tuple[tuple[str, Value], ...], int]] = set()
-    for slot in slots:
-        if slot.value is not None:
-            key = slot.setting
-            if (key, slot.seed) not in seen:  # the same trial twice is one result
-                seen.add((key, slot.seed))
-                found.setdefault(key, (slot.params, []))[1].append(slot.value)
-    return list(found.values())
+    return results_of(Space({})).up_to(slots).settings
 
 
-def ranked(slots: Sequence[Slot]) -> list[tuple[Params, list[float]]]:
+def ranked(slots: Sequence[Slot]) -> list[Setting]:
     """Settings without a divergence, best mean first; ties go to the smaller LR, then to the earlier one."""
-    finite = [(params, values) for params, values in settings(slots) if all(map(math.isfinite, values))]
-    return sorted(finite, key=_rank)
-
-
-def _rank(setting: tuple[Params, list[float]]) -> tuple[float, float]:
-    params, values = setting
-    return fmean(values), number_of(params, LR) if LR in params else 0.0
+    return results_of(Space({})).up_to(slots).ranked
 
 
 def brackets(space: Space, slots: Sequence[Slot], params: Params) -> dict[str, dict[str, bool]]:
@@ -195,24 +197,21 @@ def brackets(space: Space, slots: Sequence[Slot], params: Params) -> dict[str, d
 
 
 def _redirect(
-    plan: SearchPlan, space: Space, place: int, visible: Sequence[Slot], pending: Sequence[Slot]
+    plan: SearchPlan, space: Space, place: int, visible: Results, pending: Sequence[Slot]
 ) -> dict[str, Value] | None:
     """The next setting past an end that the best one leans on, or None.
 
     While the space is still being filled, only an end of the LR's range counts: points between may be yet to come.
     Other keys wait for the LR, and take a slot only as long as brackets have had less than their share.
     """
-    best = ranked(visible)
-    if not best:
+    params, filling = visible.best, place < plan.num_quasi_random
+    if params is None:
         return _lower(space, visible, pending)
-    params, filling = best[0][0], place < plan.num_quasi_random
     for key, axis in axes_of(space).items():
         if key != LR and (filling or _num_brackets(visible, pending) >= MOST_BRACKETS * plan.first_rerun):
             continue
-        coming = [number_of(slot.params, key) for slot in pending]
-        seen = [number_of(slot.params, key) for slot in visible]
-        tried = [value for value, slot in zip(seen, visible, strict=True) if slot.done and not slot.crashed]
-        known = [*coming, *seen]
+        coming = Ends([slot.params[key] for slot in pending]).found
+        tried, known = visible.numbers[key].tried.found, [*coming, *visible.numbers[key].seen.found]
         for sign in (1, -1):
             value = _beyond(axis, number_of(params, key), sign, tried, coming, known, filling=filling, wait=key != LR)
             if value is not None:
@@ -220,9 +219,9 @@ def _redirect(
     return None
 
 
-def _num_brackets(*slots: Sequence[Slot]) -> int:
+def _num_brackets(visible: Results, pending: Sequence[Slot]) -> int:
     """Slots that brackets took."""
-    return sum(slot.origin == BRACKET for some in slots for slot in some)
+    return visible.num_brackets + [slot.origin for slot in pending].count(BRACKET)
 
 
 def _beyond(
@@ -238,6 +237,8 @@ def _beyond(
 ) -> float | None:
     """The value to try next, so that the best one is bracketed on this side; None if it is, or will be.
 
+    The ends of what was `tried`, of what is `coming` and of all that is `known` are enough.
+
     A range grows on while values past its end are still coming, unless it should `wait` for them.
     """
     if axis.bracketed(best, tried, sign):
@@ -249,49 +250,56 @@ def _beyond(
     return None if filling or on_the_way else (axis.high if sign > 0 else axis.low)
 
 
-def _lower(space: Space, visible: Sequence[Slot], pending: Sequence[Slot]) -> dict[str, Value] | None:
+def _lower(space: Space, visible: Results, pending: Sequence[Slot]) -> dict[str, Value] | None:
     """The setting to try where everything has diverged: the LR's range is too high."""
     axis = axes_of(space).get(LR)
-    tried = [number_of(slot.params, LR) for slot in visible if slot.value is not None] if axis else []
+    tried = visible.numbers[LR].valued.found if axis else ()
     if axis is None or not tried:
         return None
     coming = [number_of(slot.params, LR) for slot in pending]
-    return {**visible[-1].params, LR: min([*tried, *coming, axis.low]) / LEAST_FACTOR}
+    return {**visible.slots[-1].params, LR: min([*tried, *coming, axis.low]) / LEAST_FACTOR}
 
 
-def current_space(space: Space, slots: Sequence[Slot]) -> dict[str, Dimension]:
-    """What is searched, with every extension that was tried."""
-    return {
-        key: found.including_all([slot.params[key] for slot in slots if key in slot.params])
-        for key, found in space.dimensions.items()
-    }
-
-
-def _model(plan: SearchPlan, space: Space, place: int, visible: Sequence[Slot]) -> dict[str, Value]:
+def _model(plan: SearchPlan, place: int, visible: Results) -> dict[str, Value]:
     """What Optuna's sampler suggests, asked on a fresh in-memory study.
 
     The study is built from the visible history under the present ranges, because Optuna's samplers don't survive a
     range that changes; diverged trials carry the worst finite value, so that the model keeps away from them.
     """
-    dimensions = current_space(space, visible)
+    dimensions = visible.space()
     distributions = {key: dimensions[key].distribution for key in sorted(dimensions)}
-    results = [slot for slot in visible if slot.value is not None]
-    finite = [slot.value for slot in results if slot.value is not None and math.isfinite(slot.value)]
-    worst = max(finite, default=0.0)
+    worst = 0.0 if visible.worst is None else visible.worst
     seed = seed_of(plan.seed, plan.arm, place, "model") % 2**32
-    study = optuna.create_study(sampler=_sampler(plan.sampler, len(results), seed))
-    if len(results) > MODEL_HISTORY:
-        best = nsmallest(MODEL_HISTORY // 2, results, lambda slot: math.inf if slot.value is None else slot.value)
-        kept = {slot.number for slot in (*best, *results[-MODEL_HISTORY // 2 :])}
-        results = [slot for slot in results if slot.number in kept]
-    for slot in results:
+    study = optuna.create_study(sampler=_sampler(plan.sampler, len(visible.valued), seed))
+    for slot in visible.modelled():
         value = slot.value if slot.value is not None and math.isfinite(slot.value) else worst
-        study.add_trial(
-            optuna.trial.create_trial(params=dict(slot.params), distributions=dict(distributions), value=value)
-        )
+        study.add_trial(_told(slot.params, distributions, value))
     with _one_thread() if isinstance(study.sampler, optuna.samplers.GPSampler) else contextlib.nullcontext():
         asked = study.ask(dict(distributions))
     return {key: _plain(asked.params[key]) for key in distributions}
+
+
+class _Told(optuna.trial.FrozenTrial):
+    """A trial for one study alone: the deep copy that this makes of any other took half of a model's time."""
+
+    def __deepcopy__(self, memo: Any) -> _Told:
+        return copy.copy(self)
+
+
+def _told(params: Params, distributions: Mapping[str, BaseDistribution], value: float) -> _Told:
+    return _Told(
+        number=-1,
+        trial_id=-1,
+        state=optuna.trial.TrialState.COMPLETE,
+        value=value,
+        datetime_start=_ANY_TIME,
+        datetime_complete=_ANY_TIME,
+        params=dict(params),
+        distributions=dict(distributions),
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+    )
 
 
 def _plain(value: Any) -> Value:
@@ -318,23 +326,10 @@ def _sampler(name: str, results: int, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
 
 
-def _thresholds(visible: Sequence[Slot]) -> dict[int, float]:
-    """Median of the visible trials' validation losses at each rung but the last; needs four of them."""
-    finished = [slot for slot in visible if slot.value is not None and slot.rungs]
-    steps = sorted({step for slot in finished for step in slot.rungs if step > 0})
-    thresholds = {}
-    for step in steps[:-1]:
-        losses = [slot.rungs[step] for slot in finished if step in slot.rungs]
-        values = [math.inf if math.isnan(loss) else loss for loss in losses]  # NaN has no place in an order
-        if len(values) >= 4:
-            thresholds[step] = median(values)
-    return thresholds
-
-
-def _rerun(plan: SearchPlan, space: Space, number: int, visible: Sequence[Slot], before: Sequence[Slot]) -> Slot:
+def _rerun(plan: SearchPlan, space: Space, number: int, visible: Results, pending: Sequence[Slot]) -> Slot:
     """A top setting on the next search seed that it has not had; earlier re-runs (of a plan that grew) count."""
     place = number - plan.first_rerun
-    top = _apart(space, ranked(visible))
+    top = _apart(space, visible.ranked)
     if not top:  # nothing converged: keep looking, lower
         redirected = _redirect(plan, space, number, visible, ())
         fallback = redirected or _quasi_random(plan, space, number)
@@ -342,11 +337,11 @@ def _rerun(plan: SearchPlan, space: Space, number: int, visible: Sequence[Slot],
             fallback[LR] = number_of(fallback, LR) / LEAST_FACTOR**place
         return Slot(number, fallback, 0, BRACKET)
     params = top[place % len(top)][0]
-    used = {slot.seed for slot in before if slot.params == params}
+    used = visible.seeds(params, pending)
     return Slot(number, params, next(seed for seed in range(number + 1) if seed not in used), "rerun")
 
 
-def _apart(space: Space, best: Sequence[tuple[Params, list[float]]]) -> list[tuple[Params, list[float]]]:
+def _apart(space: Space, best: Sequence[Setting]) -> list[Setting]:
     """The best setting, and the best of those that differ from it in the LR, without one in the first searched number.
 
     Where none does, the next best: two near copies would tell less than two settings.
@@ -379,13 +374,14 @@ def choose(plan: SearchPlan, space: Space, slots: Sequence[Slot]) -> Choice | No
     Only equally many seeds are compared, so one lucky run can't win against a mean; where a plan that grew gave a
     setting more than the others, the first ones count.
     """
-    best = ranked(slots)
+    found = results_of(space).up_to(slots)
+    best = found.ranked
     if not best:
         return None
     enough = min(1 + plan.num_reruns // NUM_RERUN_SETTINGS, max(len(values) for _, values in best))
     equal = [(params, values[:enough]) for params, values in best if len(values) >= enough]
-    params, values = min(equal, key=_rank)
-    edges = {key: found.number for key, found in current_space(space, slots).items()}
+    params, values = min(equal, key=rank)
+    edges = {key: found.number for key, found in found.space().items()}
     return Choice(
         params=params,
         mean=fmean(values),

@@ -24,7 +24,7 @@ from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from optsweep.search.earlier import EarlierTrials, earlier_trials
-from optsweep.search.history import NO_HISTORY, History, read_history
+from optsweep.search.history import NO_HISTORY, History
 from optsweep.search.overview import in_sweep
 from optsweep.search.ownership import (
     TRIALS,
@@ -45,7 +45,8 @@ from optsweep.train.trial import End, Phase
 AFTER_FAILURE = 2
 """From this attempt on an error or a worker's death ended one before; the first is 0, and 1 follows a stopped sweep."""
 
-RESULT = ("end", "train_seconds", "test_loss", "test_blocks")
+WENT_ON = "went_on"
+RESULT = ("end", "train_seconds", "test_loss", "test_blocks", WENT_ON)
 """The attributes that a trial gets with its result."""
 
 STUDIES = StudyModel.__table__
@@ -99,6 +100,7 @@ class Studies:
         self._ownership = Ownership(storage.engine)
         self._ids: dict[tuple[str, Phase, int], int] = {}
         self._reader = TrialReader(self._engine)
+        self._oldest: dict[int, int] = {}  # by study: no trial before this one waits, nor will ever
 
     @staticmethod
     def open(url: str, sweep: str) -> Studies:
@@ -164,7 +166,7 @@ class Studies:
         with seat.writing(arm) as connection:
             change = update(USER_ATTRIBUTES).where(USER_ATTRIBUTES.c.trial_id.in_(failed), *counted)
             forgiven = connection.execute(change.values(value_json="true")).rowcount
-        self._forget_ended()
+        self.read_anew()
         return forgiven
 
     def enqueue(
@@ -238,22 +240,20 @@ class Studies:
                     {"trial_id": trial.number, "key": k, "value_json": json.dumps(v)} for k, v in attributes.items()
                 ]
                 connection.execute(insert(USER_ATTRIBUTES), rows)
-        self._forget_ended()
+        self.read_anew()
 
-    def _forget_ended(self) -> None:
-        """Read trials that have ended anew: Optuna takes it that they don't change any more."""
+    def read_anew(self) -> None:
+        """Forget what was read: trials that have ended didn't change any more, or none was lost with its server."""
         self.storage = optuna.storages.get_storage(self._database)
         self._reader = TrialReader(self._engine)
 
     def history(self, arm: str, phase: Phase, retries: int, repeat: int = 0) -> History:
-        """A phase as it stands; `read_history` says which slots are given up."""
+        """A phase as it stands; its account says which slots are given up."""
         study = self._existing(arm, phase, repeat)
         if study is None:
             return NO_HISTORY
-        trials = self._reader.trials(study)
-        running = any(trial.state is TrialState.RUNNING for trial in trials)
-        leases = self._ownership.leases(study) if running else {}
-        return read_history(trials, leases, retries, self._reader.slot, self._reader.settled(study))
+        account = self._reader.account(study)
+        return account.history(self._ownership.leases(list(account.running)), retries)
 
     def earlier(self, arms: Sequence[str], key: str) -> list[EarlierTrials]:
         """Trials that arms by these names had in any sweep, with a note of each."""
@@ -299,7 +299,8 @@ class Studies:
         taken: list[Work] = []
         company = beside
         only_one = count == 1 and beside is None
-        for trial_id, waiting in candidates(self._engine, self.ensure(arm, phase, repeat), only_one=only_one):
+        study = self.ensure(arm, phase, repeat)
+        for trial_id, waiting in candidates(self._engine, study, self._oldest, only_one=only_one):
             if len(taken) == count:
                 break
             failed_before = waiting.attempt >= AFTER_FAILURE
@@ -343,9 +344,15 @@ class Studies:
         seconds: float,
         test_loss: float | None = None,
         test_blocks: Sequence[float] = (),
+        went_on: int | None = None,
     ) -> None:
-        """Tell how a trial ended. Raises LeaseLostError if somebody gave it up before."""
+        """Tell how a trial ended. Raises LeaseLostError if somebody gave it up before.
+
+        `went_on` is the step that an earlier attempt had come to; None: it began anew.
+        """
         attributes: dict[str, Any] = {"end": end.value, "train_seconds": seconds}
+        if went_on is not None:
+            attributes[WENT_ON] = went_on
         if test_loss is not None:
             attributes |= {"test_loss": test_loss, "test_blocks": list(test_blocks)}
         if end is End.FINISHED:
@@ -360,17 +367,17 @@ class Studies:
         return state in (TrialState.COMPLETE, TrialState.PRUNED)
 
     def fail(
-        self, claim: Claim, reason: str, *, excused: bool = False, died: bool = False, if_expired: bool = False
+        self, claim: Claim, reason: str, *, excused: bool = False, died: bool = False, if_left: float | None = None
     ) -> bool:
         """Give a trial up: its slot is free again. False if it has changed hands, or a result was told first.
 
         An excused failure (the user interrupted) counts for nothing; one with which its worker `died` doesn't count
-        towards the retries, but several in a row do. With `if_expired` a trial whose lease was renewed in the meantime
-        is left alone.
+        towards the retries, but several in a row do. With `if_left` a trial whose lease was renewed in the meantime, so
+        that it has as many seconds left, is left alone.
         """
         attributes = {"error": reason, "excused": excused, "died": died}
         try:
-            self._ownership.end(claim, TrialState.FAIL, attributes, if_expired=if_expired)
+            self._ownership.end(claim, TrialState.FAIL, attributes, if_left=if_left)
         except LeaseLostError:
             return False
         return True

@@ -11,7 +11,7 @@ from typing import Any
 
 from optuna.storages._rdb.models import TrialSystemAttributeModel
 from optuna.trial import TrialState
-from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select
+from sqlalchemy import Connection, Engine, func, insert, select
 
 from optsweep.search.history import slot_from
 from optsweep.search.ownership import TRIALS, USER_ATTRIBUTES
@@ -21,7 +21,7 @@ SYSTEM_ATTRIBUTES = TrialSystemAttributeModel.__table__
 
 
 MOST_CANDIDATES = 64
-"""Trials among which a worker looks for one."""
+"""Trials that a worker reads at once, and among which it looks for one."""
 
 _DICE = random.Random()  # not Python's own, which trials set
 
@@ -36,28 +36,39 @@ class Waiting:
     earlier: tuple[str, ...]  # attempts that it can go on from
 
 
-def candidates(engine: Engine, study: int, *, only_one: bool) -> Iterator[tuple[int, Waiting]]:
+def candidates(engine: Engine, study: int, oldest: dict[int, int], *, only_one: bool) -> Iterator[tuple[int, Waiting]]:
     """Those of a study with their numbers, oldest first; others may claim them meanwhile.
 
     For who wants `only_one` of them they are read one by one: the oldest, and, if that is taken from him, others in any
-    order, or all workers would ask for the same again and again.
+    order, or all workers would ask for the same again and again. `oldest` keeps, by study, where the next look begins:
+    a trial waits from the moment it is made, and never again.
     """
-    if not only_one:
-        yield from _read(engine, TRIALS.c.study_id == study).items()
+    numbers = _waiting(engine, study, oldest.get(study, 0))
+    if numbers:
+        oldest[study] = numbers[0]
+    if only_one:
+        for number in (*numbers[:1], *_DICE.sample(numbers[1:], len(numbers[1:]))):
+            yield from _read(engine, [number]).items()
         return
-    waiting = select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study, TRIALS.c.state == TrialState.WAITING)
+    while numbers:
+        yield from _read(engine, numbers).items()
+        numbers = _waiting(engine, study, numbers[-1] + 1)
+
+
+def _waiting(engine: Engine, study: int, first: int) -> Sequence[int]:
+    """The first of them from a trial on."""
+    mine = (TRIALS.c.study_id == study, TRIALS.c.trial_id >= first, TRIALS.c.state == TrialState.WAITING)
+    waiting = select(TRIALS.c.trial_id).where(*mine).order_by(TRIALS.c.trial_id).limit(MOST_CANDIDATES)
     with engine.connect() as connection:
-        numbers = connection.scalars(waiting.order_by(TRIALS.c.trial_id).limit(MOST_CANDIDATES)).all()
-    for number in (*numbers[:1], *_DICE.sample(numbers[1:], len(numbers[1:]))):
-        yield from _read(engine, TRIALS.c.trial_id == number).items()
+        return connection.scalars(waiting).all()
 
 
-def _read(engine: Engine, which: ColumnElement[bool]) -> Mapping[int, Waiting]:
-    """Waiting trials by their numbers, by one query."""
+def _read(engine: Engine, numbers: Sequence[int]) -> Mapping[int, Waiting]:
+    """Those of these trials that wait, by their numbers, by one query."""
     attributes = (
         select(TRIALS.c.trial_id, USER_ATTRIBUTES.c.key, USER_ATTRIBUTES.c.value_json)
         .join(USER_ATTRIBUTES, USER_ATTRIBUTES.c.trial_id == TRIALS.c.trial_id)
-        .where(which, TRIALS.c.state == TrialState.WAITING)
+        .where(TRIALS.c.trial_id.in_(numbers), TRIALS.c.state == TrialState.WAITING)
         .order_by(TRIALS.c.trial_id)
     )
     found: dict[int, dict[str, Any]] = {}

@@ -21,6 +21,8 @@ STATUS = PREFIX + "status"  # of a trial
 ERROR = PREFIX + "error"  # why a trial crashed or diverged, one line
 
 LABEL = "arm"  # of a trial: what its arm is called
+DEVICE = "device"  # of a trial: the model on which it was trained
+VERSIONS = "mlflow." + PREFIX + "versions"  # of a trial: of torch and Python
 OUTCOME = "outcome"  # of an arm: what its comparison came to
 
 SEEN_BEFORE = {key: key.removeprefix("mlflow.") for key in (SCHEMA, ARM, TRIAL)}

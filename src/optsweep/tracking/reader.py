@@ -78,6 +78,8 @@ class TrialRecord:
     lanes: int
     curves: Mapping[str, Curve] = field(default_factory=dict)
     path: NDArray[np.float64] | None = None  # [steps, 2], of a trial on a surface that figures draw
+    device: str = ""  # the model on which it was trained; empty: nobody noted it
+    versions: str = ""  # of torch and Python there
 
     @property
     def repeat(self) -> int:
@@ -121,6 +123,8 @@ class ArmRecord:
     config: str = ""  # composed, as YAML; empty: written by an earlier version
     optimizer: OptimizerTerms = field(default_factory=OptimizerTerms)
     surface: str = ""  # of a landscape whose paths are recorded
+    device: str = ""  # the model on which its trials began; empty: nobody noted it
+    versions: str = ""  # of torch and Python there
 
     def of(self, phase: Phase) -> list[TrialRecord]:
         """The trials of one phase."""
@@ -232,6 +236,8 @@ def _trial(run: Run) -> TrialRecord:
         train_seconds=end.train_seconds,
         state_bytes=None if end.state_bytes is None else float(end.state_bytes),
         lanes=head.lanes,
+        device=head.device,
+        versions=head.versions,
     )
 
 
@@ -269,12 +275,20 @@ def _arm(client: MlflowClient, run: Run, trials: Sequence[TrialRecord]) -> ArmRe
         timing=sheet.timing,
         facts={} if sheet.facts is None else asdict(sheet.facts),
         warnings=sheet.warnings,
-        trials=tuple(_one_per_slot(trials)),
+        trials=tuple(on_known_machines(_one_per_slot(trials), sheet.device, sheet.versions)),
+        device=sheet.device,
+        versions=sheet.versions,
         schedule=sheet.schedule,
         config=sheet.config,
         optimizer=sheet.optimizer,
         surface=recorded_surface(run.data.params),
     )
+
+
+def on_known_machines(trials: Iterable[TrialRecord], device: str, versions: str) -> Iterator[TrialRecord]:
+    """Trials that don't say where they were trained are of the machine on which those of their arm began."""
+    for trial in trials:
+        yield replace(trial, device=trial.device or device, versions=trial.versions or versions)
 
 
 def _one_per_slot(trials: Iterable[TrialRecord]) -> list[TrialRecord]:

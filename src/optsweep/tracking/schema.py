@@ -167,6 +167,7 @@ class Timing:
     low: float
     high: float
     n: int
+    device: str = ""  # the model on which; empty: nobody noted it
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,8 @@ class ArmSheet:
     chosen: Chosen | None = None  # None until the search ends, and where every trial of it diverged
     chosen_again: tuple[Chosen | None, ...] = ()  # by the further searches of sweep.repeats
     timing: Timing | None = None
+    device: str = ""  # the model on which its trials began; a trial's own is a tag of its run
+    versions: str = ""  # of torch and Python there
     schema_version: int = SCHEMA_VERSION
 
 
@@ -255,6 +258,8 @@ class TrialHead:
     id: str = ""  # of the trial in the studies: an attempt at a slot has one, and so has its run
     label: str = ""  # what its arm is called
     colour: str = ""  # that its arm has
+    device: str = ""  # its model; of a trial that went on elsewhere, both
+    versions: str = ""  # of torch and Python
 
     @property
     def repeat(self) -> int:
@@ -277,8 +282,14 @@ class TrialHead:
             names.PHASE: self.phase.value,
             names.TRIAL: self.id,
             names.STATUS: Status.RUNNING.value,
-            **{key: text for key, text in ((names.LABEL, self.label), (names.COLOUR, self.colour)) if text},
+            **{key: text for key, text in self._said.items() if text},
         }
+
+    @property
+    def _said(self) -> Mapping[str, str]:
+        """Tags that aren't there where there is nothing to say."""
+        on = {names.DEVICE: self.device, names.VERSIONS: self.versions}
+        return {names.LABEL: self.label, names.COLOUR: self.colour, **on}
 
     def params(self) -> dict[str, str]:
         """The params of its run."""
@@ -305,6 +316,8 @@ class TrialHead:
             id=names.tag(tags, names.TRIAL) or "",
             label=tags.get(names.LABEL, ""),
             colour=tags.get(names.COLOUR, ""),
+            device=tags.get(names.DEVICE, ""),
+            versions=tags.get(names.VERSIONS, ""),
         )
 
 

@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from optsweep.train.traits import numbers_of
 
 Saved = Mapping[str, Any]
-"""Tensors, numbers and texts, in dictionaries, lists and tuples: what torch.load(weights_only=True) reads."""
+"""Tensors, numbers and texts, in dictionaries, lists and tuples: what torch.load(weights_only=True) reads.
+
+That of a whole trial says at which `step` it is.
+"""
 
 
 class Checkpointer(Protocol):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,12 @@ from optsweep.optim.batch_norm import cumulative, running_norms
 from optsweep.tasks.base import Split
 from optsweep.tasks.data import Stretch
 from optsweep.tasks.meters import Means
-from optsweep.tasks.nest import Nest
+from optsweep.tasks.nest import Nest, moved
 from optsweep.train.arena import Arena, SomeLanes
 from optsweep.train.forward import Tensors
 from optsweep.train.program import Program
 from optsweep.train.randomness import EVALUATION_SEED, RECALIBRATION_SEED, seed_stream, step_seeds
+from optsweep.train.ranks import Group
 from optsweep.train.recordings import Inputs, Recordings, Scored
 from optsweep.train.traits import numbers_of
 
@@ -47,6 +49,7 @@ class Shown:
     scratch: nn.Module
     weights: Tensors
     recordings: Recordings | None = None
+    group: Group | None = None  # of ranks that evaluate together
 
 
 @torch.no_grad()
@@ -118,7 +121,7 @@ class _Portions:
 def _scored(shown: Shown, batches: _Portions) -> Iterator[Scored]:
     """Loss `[K]` and what the meter is to know of every batch, the batch, and its number of samples."""
     program, arena, scratch = shown.program, shown.arena, shown.scratch
-    generators, scores_by = program.traits.generators, _stacked if program.stacked else _plain
+    scores_by = _stacked if program.stacked else _plain
     if shown.recordings is not None and not running_norms(scratch):  # whose statistics are made of batches drawn anew
 
         def scores_of(inputs: Inputs) -> Callable[[Nest], tuple[Tensor, Nest]]:
@@ -131,18 +134,64 @@ def _scored(shown: Shown, batches: _Portions) -> Iterator[Scored]:
         if found is not None:
             yield from found
             return
+    if shown.group is not None:
+        yield from _scored_by_ranks(shown, shown.group, batches)
+        return
     scores = scores_by(shown)
+    for batch, count in _seeded(shown, batches):
+        yield *scores(batch), batch, count
+
+
+def _seeded(shown: Shown, batches: _Portions) -> Iterator[tuple[Nest, int]]:
+    """The batches, each with its number of samples; before each the generators are seeded."""
+    generators = shown.program.traits.generators
     generators.everything().seeder()(EVALUATION_SEED)
     seed = generators.seeder()
-    scratch.eval()
-    remaining = batches.of(program)
+    shown.scratch.eval()
+    remaining = batches.of(shown.program)
     for number in seed_stream(EVALUATION_SEED):
         seed(number)
         following = next(remaining, None)
         if following is None:
             return
-        batch, count = following
-        yield *scores(batch), batch, count
+        yield following
+
+
+@dataclass(frozen=True)
+class _Score:
+    """The order to evaluate, each rank every so manieth batch."""
+
+    batches: _Portions
+
+    @torch.no_grad()
+    def obey(self, follower: Any) -> None:
+        """Do so; what comes of it is rank 0's."""
+        for _ in _scored(follower.run.shown([0]), self.batches):
+            pass
+
+
+def _scored_by_ranks(shown: Shown, group: Group, batches: _Portions) -> Iterator[Scored]:
+    """In rank 0 as `_scored` has it, from all ranks, which take turns: each batch is scored as one process does it."""
+    with group.acting(_Score(batches)):
+        scores, device = _plain(shown), shown.program.device
+        round_: list[tuple[Nest, int]] = []
+        mine: Nest = None
+        for batch, count in _seeded(shown, batches):
+            if len(round_) == group.rank:
+                mine = moved(scores(batch), torch.device("cpu"))
+            round_.append((batch, count))
+            if len(round_) == group.size:
+                yield from _gathered(group, mine, round_, device)
+                round_, mine = [], None
+        if round_:
+            yield from _gathered(group, mine, round_, device)
+
+
+def _gathered(group: Group, mine: Nest, round_: Sequence[tuple[Nest, int]], device: torch.device) -> Iterator[Scored]:
+    """The scores of as many batches as there are ranks, or fewer, in rank 0."""
+    for found, (batch, count) in zip(group.collected(mine), round_, strict=False):
+        loss, kept = moved(found, device)
+        yield loss, kept, batch, count
 
 
 def _plain(shown: Shown) -> Callable[[Nest], tuple[Tensor, Nest]]:

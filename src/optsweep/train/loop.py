@@ -44,7 +44,7 @@ def train(
     other. What is global in the process is as before afterwards. Raises whatever the model raises.
     """
     free = lanes if program.stacked else 1
-    with _surroundings(program):
+    with surroundings(program):
         while trials := source.take(free):
             if program.stacked:
                 _together(program, trials, source, lanes, observer, checkpointer)
@@ -94,7 +94,7 @@ def first_steps(program: Program, trial: Trial, num_steps: int, least_seconds: f
         points = tuple(run.lanes[0].points)
         return FirstSteps(1000 * min(seconds) / steps, points, run.state_bytes(), peak_bytes(program.device))
 
-    with _surroundings(program):
+    with surroundings(program):
         return _alone(program, trial, Silent(), begin)
 
 
@@ -107,7 +107,7 @@ def time_steps(program: Program, trial: Trial, num_steps: int) -> float:
 
 
 @contextmanager
-def _surroundings(program: Program) -> Iterator[None]:
+def surroundings(program: Program) -> Iterator[None]:
     """What holds in the process while a program trains."""
     with (
         isolated(program.device, program.traits.default_dtype, program.traits.flags),

@@ -17,6 +17,7 @@ from optsweep.optim.updater import Updater
 from optsweep.tasks.base import Task
 from optsweep.train.forward import Forward, Precision
 from optsweep.train.process import deterministic
+from optsweep.train.shares import check_shares
 from optsweep.train.traits import ModelTraits, construct, traits_of
 
 LARGE = 10_000_000
@@ -38,6 +39,7 @@ class Program:
     num_rungs: int = 20
     log_every: int = 10  # steps between logged points of training loss, LR and norms
     accumulate: int = 1  # micro-batches per step
+    ranks: int = 1  # processes that train one trial together, each its share of every micro-batch
     decay_all: bool = False
     precision: Precision = "fp32"
     vmapped: bool = False  # lanes under vmap, of which there are then always two or more, if the model can
@@ -57,13 +59,16 @@ class Program:
     def traits(self) -> ModelTraits:
         """What kind of model it is, found by trying it."""
         with deterministic(self.deterministic):
-            return traits_of(
+            found = traits_of(
                 self.task,
                 self.device,
                 precision=self.precision,
                 batch_size=self.batch_size // self.accumulate,
                 lanes=self.vmapped,
             )
+            if self.ranks > 1:
+                check_shares(self, found)
+            return found
 
     def knowing(self, traits: ModelTraits) -> Program:
         """The program, which takes these for its model's instead of trying it again."""
@@ -87,8 +92,9 @@ class Program:
 
     @cached_property
     def resident(self) -> bool:
-        """Whether the numbers of steps lie on the device: on a GPU, where all steps are the same calls."""
-        return self.device.type == "cuda" and self.compile is not False and not self.traits.unlike
+        """Whether the numbers of steps lie on the device: on a GPU, where all steps are one process's same calls."""
+        alike = self.ranks == 1 and not self.traits.unlike
+        return self.device.type == "cuda" and self.compile is not False and alike
 
     @property
     def compiled(self) -> bool:

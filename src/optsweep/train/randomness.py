@@ -34,6 +34,12 @@ def step_seeds(seed: int, first: int, end: int) -> list[int]:
     return numbers
 
 
+def rank_seed(seed: int, rank: int) -> int:
+    """Another seed for each of the ranks that train a trial of this seed together, and none of them that seed."""
+    number: int = _mixed(np.array([(seed + (rank + 1) * SECOND) % 2**64], dtype=np.uint64)).item()
+    return number
+
+
 def seed_stream(seed: int, start: int = 0, block: int = 64) -> Iterator[int]:
     """Those of all steps from `start` on, one after the other."""
     for first in count(start, block):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from math import lcm
+from math import inf, lcm
 from typing import Any, Protocol
 
 from optsweep.optim.updater import Updater
@@ -20,6 +20,7 @@ from optsweep.train.lanes import Lane, StepNumbers, coefficients, logged, number
 from optsweep.train.points import note
 from optsweep.train.program import Program
 from optsweep.train.randomness import step_seeds
+from optsweep.train.ranks import group_of
 from optsweep.train.rare import Rare
 from optsweep.train.record import Record
 from optsweep.train.recordings import Recordings
@@ -27,6 +28,7 @@ from optsweep.train.resident import Resident
 from optsweep.train.source import Listed, Source
 from optsweep.train.stack import Arrival, Stack
 from optsweep.train.steps import Take, backward_of, miss, step_of
+from optsweep.train.team import Team
 from optsweep.train.trial import End, Outcome, Rung, Trial
 
 WAITING_SHARE = 8
@@ -90,6 +92,7 @@ class Run:
         self.arena.module.train()
         self.scratch = program.model(self.lanes[0].trial.seed).to(program.device)
         self.rare = [] if program.stacked else self._rare(rare)
+        self.team = Team(self, group) if (group := group_of(program.ranks)) else None
         self._resident: Resident | None = None
         self.recordings = Recordings(Graphs(program.device)) if program.resident and not program.large else None
         self.clip_norm = self.update.clip_norm
@@ -135,6 +138,12 @@ class Run:
 
     def advance(self, end: int) -> float:
         """Train all lanes up to tick `end`, or to where a pause is due; returns seconds."""
+        if self.team is None:
+            return self._advance(end, self.checkpointer.due)
+        with self.team.stretch(end) as planned:
+            return self._advance(planned, inf)
+
+    def _advance(self, end: int, due: float) -> float:
         program, lanes, arena, first = self.program, self.lanes, self.arena, self.tick
         plan = numbers(lanes, self.update, first, end)
         record = Record(first, logged(lanes, program.log_every, first, end), arena.lanes)
@@ -147,7 +156,7 @@ class Run:
         program.traits.generators.everything().seeder()(seeds[0])
         seed = program.traits.generators.seeder()
         synchronize(program.device)
-        clock, due = time.perf_counter, self.checkpointer.due
+        clock = time.perf_counter
         begin = clock()
         with resident.running() if resident else nullcontext():
             for tick in range(first, end):
@@ -164,7 +173,7 @@ class Run:
         synchronize(program.device)
         seconds = clock() - begin
         arena.check()
-        fetched = record.fetched()
+        fetched = record.fetched() if self.team is None else self.team.averaged(record.fetched())
         note(lanes, fetched, program.log_every)
         for lane in lanes:
             lane.train_seconds += seconds / len(lanes)
@@ -182,9 +191,11 @@ class Run:
         """What takes the step of a tick, of ticks in their order."""
         program, arena, update = self.program, self.arena, self.update
         batches = self.data.training(spans, program.batch_size, program.accumulate, program.device)
+        tabled = coefficients(program, update, plan)
+        if self.team is not None:
+            return self.team.taking(batches, tabled, plan, record)
         backward = backward_of(program, arena, self.rare)
         step = step_of(arena, update, self.rare, self.lanes[0], self.clip_norm)
-        tabled = coefficients(program, update, plan)
 
         def take(tick: int) -> Sequence[str]:
             record.loss(backward(batches))
@@ -250,18 +261,21 @@ class Run:
             stacks[0].put(other)
         return stacks[0] if stacks else None
 
-    def _shown(self, places: Sequence[int]) -> Shown:
+    def shown(self, places: Sequence[int]) -> Shown:
         """These lanes, with the weights one would ship of them, the rare ones too."""
         part, weights = self.held.shown(places)
         weights |= {one.name: one.shipped().clone() for one in self.rare}
-        return Shown(self.program, part, self.scratch, weights, self.recordings)
+        if self.team is None:
+            return Shown(self.program, part, self.scratch, weights, self.recordings)
+        self.team.begin()
+        return Shown(self.program, part, self.scratch, weights, group=self.team.group)
 
     def _rung(self) -> None:
         """Evaluate the lanes whose rung it is, and tell the observer."""
         due = [k for k, lane in enumerate(self.lanes) if not lane.ended and lane.next_tick == self.tick]
         if not due:
             return
-        shown = self._shown(due)
+        shown = self.shown(due)
         val = evaluate(shown, Split.VAL).tolist()
         spreads, peak = [0.0] * len(due), peak_bytes(self.program.device)
         if self.program.task.loss_floor is None and any(self.lanes[k].step == 0 for k in due):
@@ -305,7 +319,7 @@ class Run:
         tested = [k for k, (end, _) in ended.items() if self.lanes[k].trial.test and end is End.FINISHED]
         test: dict[int, tuple[list[float], list[float]]] = {}
         if tested:
-            shown = self._shown(tested)
+            shown = self.shown(tested)
             found, blocks = evaluate(shown, Split.TEST).T.tolist(), block_losses(shown).T.tolist()
             test = dict(zip(tested, zip(found, blocks, strict=True), strict=False))  # a lane may be there twice
         for k, (end, reason) in ended.items():
@@ -333,12 +347,15 @@ class Run:
     def states(self) -> dict[int, dict[str, Any]]:
         """What every trial has come to, by key."""
         own = {"told": self.told, "restarts": self.restarts, "rare": {one.name: one.saved() for one in self.rare}}
-        return {lane.trial.key: {**self.held.state_of(k), **own} for k, lane in enumerate(self.lanes)}
+        held = ((k, lane, {"step": lane.step, **own}) for k, lane in enumerate(self.lanes))
+        return {lane.trial.key: {**self.held.state_of(k), **more} for k, lane, more in held}
 
     def restore(self, saved: Saved) -> None:
         """Let the only trial go on from what it had come to."""
         self.tick = int(saved["lane"]["step"])
         self.held.restore(saved, self.tick)
+        if self.team is not None:
+            self.team.saved = saved
         for one in self.rare:
             one.restore(saved["rare"][one.name])
 

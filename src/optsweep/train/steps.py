@@ -33,9 +33,15 @@ class MissedGradientError(Exception):
         self.names = tuple(names)
 
 
-def backward_of(program: Program, arena: Arena, rare: Sequence[Rare]) -> Callable[[Iterator[Nest]], Tensor]:
-    """A function of the step's batches that leaves gradients at the leaves and returns the mean loss, `[K]`."""
+def backward_of(
+    program: Program, arena: Arena, rare: Sequence[Rare], ranks: int = 1
+) -> Callable[[Iterator[Nest]], Tensor]:
+    """A function of the step's batches that leaves gradients at the leaves and returns the mean loss, `[K]`.
+
+    Both are divided by `ranks`, over which they are yet to be summed.
+    """
     forward, parts = program.forward, program.accumulate
+    divisor = parts * ranks
     module, leaves, frozen, buffers = arena.module, arena.leaves, arena.frozen, arena.buffers
     stacked = program.stacked
     lanes_loss = forward.lanes_loss(module) if stacked else None
@@ -57,8 +63,8 @@ def backward_of(program: Program, arena: Arena, rare: Sequence[Rare]) -> Callabl
         total: Tensor | None = None
         for _ in range(parts):
             loss = loss_of(forward.cast(next(batches)))
-            if parts > 1:
-                loss = loss / parts
+            if divisor > 1:
+                loss = loss / divisor
             (loss.sum() if stacked else loss).backward()  # type: ignore[no-untyped-call]
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
@@ -109,6 +115,11 @@ def step_of(
 
 def miss(program: Program, names: Sequence[str], tick: int) -> None:
     """Raise what a missing gradient means."""
+    if program.ranks > 1:
+        raise RuntimeError(
+            f"whether parameter {names[0]} gets a gradient changes from step to step (step {tick}), which ranks can't "
+            f"follow; give trainer.ranks=1"
+        )
     if program.stacked:
         raise RuntimeError(
             f"parameter {names[0]} gets no gradient at step {tick}: what the model uses changes from step to step, "

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from optsweep.children import interrupts_blocked
 from optsweep.errors import UserError, place_in
 from optsweep.launch.inquiries import Answer, DiedError, Inquiry, exit_name
+from optsweep.launch.launched import launched
 from optsweep.launch.pools.member import (
     STORE_FAILED,
     Answered,
@@ -278,6 +279,11 @@ class LocalPool:
             raise UserError(
                 f"a store has failed for {PATIENCE_SECONDS / 60:.0f} minutes; what is finished is kept, and the same "
                 f"command goes on when it works again"
+            )
+        if launched() is not None:
+            raise UserError(
+                f"a rank has ended ({exit_name(code)}), which only torchrun can start again (--max-restarts); what is "
+                f"finished is kept, and the same command goes on"
             )
         if not member.ready:
             self._note_killed_start(code)

@@ -7,7 +7,7 @@ import faulthandler
 import multiprocessing as mp
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -23,6 +23,7 @@ from optsweep.launch.watchdog import Watchdog
 if TYPE_CHECKING:
     from optsweep.launch.builds import Builds
     from optsweep.launch.job import Job
+    from optsweep.launch.ranks import Together
 
 IDLE_SECONDS = 0.1
 """Between two looks at the storage of a worker without work."""
@@ -125,6 +126,7 @@ def main(line: Connection, last_words: Connection, parent: int, needs: str) -> N
     except StoreFailureError:  # which its planner says
         raise SystemExit(STORE_FAILED) from None
     finally:
+        member.part()
         leave_what_is_there()
 
 
@@ -135,6 +137,7 @@ class _Serving:
         self._line, self._watchdog = line, watchdog
         self._folder = Path.cwd()  # the planner's, which the user's code may leave
         self._builds: Builds | None = None
+        self._ranks: Together | None = None
         self._until: float | None = None  # when what was begun is overdue
 
     def next(self) -> Order | None:
@@ -172,6 +175,7 @@ class _Serving:
                 told=lambda: self._say(Worked()),
                 delivers=order.apart,
                 apart=order.apart,
+                together=self._together(order.device),
             )
         with contextlib.closing(worker):
             self._say(Ready(worker.name))
@@ -182,9 +186,10 @@ class _Serving:
                     self._line.poll(IDLE_SECONDS)
 
     def _answer(self, request: Inquiry[Any], device: str | None) -> None:
+        bench = Workbench(lambda: self._builds_for(device), self._begin, self._leading(device))
         with self._watchdog.watching(self._overdue, lambda place: self._say(Overran(place))):
             try:
-                found = Answered(request.run(Workbench(lambda: self._builds_for(device), self._begin)))
+                found = Answered(request.run(bench))
             except Exception as error:
                 found = Answered(error=_sendable_error(error))
             self._until = None
@@ -198,13 +203,32 @@ class _Serving:
             self._builds = Builds(device)
         return self._builds
 
+    def _together(self, device: str | None) -> Together:
+        """The ranks that this process leads; they have built what it has."""
+        from optsweep.launch.ranks import Together
+
+        builds = self._builds_for(device)
+        if self._ranks is None or self._ranks.builds is not builds:
+            self.part()
+            self._ranks = Together(builds)
+        return self._ranks
+
+    def _leading(self, device: str | None) -> Callable[..., contextlib.AbstractContextManager[None]]:
+        """Those of them that an answer takes."""
+        return lambda arm, repeat, params: self._together(device).leading(arm, repeat, params)
+
+    def part(self) -> None:
+        """End these ranks."""
+        if self._ranks is not None:
+            self._ranks.close()
+
     def _begin(self, what: str, patience: float) -> None:
         self._until = time.monotonic() + patience
         self._say(Began(what, patience))
 
     def _overdue(self) -> bool:
-        until = self._until
-        return until is not None and time.monotonic() > until
+        until, ranks = self._until, self._ranks
+        return (until is not None and time.monotonic() > until) or (ranks is not None and ranks.failure() is not None)
 
     def _say(self, what: Ready | Worked | Began | Overran | Answered) -> None:
         """Tell the planner; that it is gone by now is found out elsewhere."""

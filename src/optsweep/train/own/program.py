@@ -172,7 +172,8 @@ class _Referee:
         """What it knows of the trial, which has not ended."""
         assert self.last is not None
         last = [self.last.step, self.last.loss, dict(self.last.metrics)]
-        return {"first": self.first, "best": self.best, "last": last, "seconds": self._seconds}
+        known = {"first": self.first, "best": self.best, "last": last, "seconds": self._seconds}
+        return {"step": self.last.step, "referee": known}
 
     def restore(self, saved: Saved) -> None:
         """Go on from there."""
@@ -272,4 +273,4 @@ class _Keeping:
     def pause(self, state: Callable[[], Saved] | None) -> None:
         """Let the checkpointer have both parts."""
         key = self.referee.trial.key
-        self.checkpointer.pause(lambda: {key: {"loop": state(), "referee": self.referee.state()}} if state else {})
+        self.checkpointer.pause(lambda: {key: {"loop": state(), **self.referee.state()}} if state else {})

@@ -1,0 +1,51 @@
+"""The `slurm` launcher: a sweep as jobs of a cluster, which go on when the terminal is closed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optsweep.launch.slurm.request import SlurmRequest
+from optsweep.launcher import LauncherOptions, SweepLauncher
+
+if TYPE_CHECKING:
+    from optsweep.api import Finished
+    from optsweep.config.arm import Arm
+    from optsweep.launch.events import Observer
+
+
+@dataclass(frozen=True)
+class SlurmOptions(LauncherOptions, SlurmRequest):
+    """Keys of hydra/launcher=slurm."""
+
+
+class SlurmLauncher(SweepLauncher[SlurmOptions]):
+    """Submits the sweep, or says how its jobs stand; in the job that plans, runs it there."""
+
+    declared = SlurmOptions
+
+    def run(self, arms: Sequence[Arm], observe: Observer) -> Finished:
+        """Run the sweep. Raises GoesOnError where its jobs are under way."""
+        from optsweep import api
+        from optsweep.launch.slurm.job import PLANNER_VARIABLE
+
+        options, command, first = self.options, self.command, arms[0]
+        if os.environ.pop(PLANNER_VARIABLE, None):
+            workers = options.processes(first.trainer.threads)
+            return api.run(arms, workers=workers, report=options.report, command=command.line, observe=observe)
+        from optsweep.launch.home import is_whole
+        from optsweep.launch.slurm.sweep import SlurmSweep
+
+        result = SlurmSweep(arms, command.arguments, command.line, options, options.report, _say).carry_on()
+        if not options.report:
+            return api.Finished(result, None, None)
+        index, written = api.REPORTS / first.sweep / "index.html", None
+        if not is_whole(index.parent, result.run):
+            written = api.report(first.tracking_uri, [first.sweep], storage=first.storage)
+        return api.Finished(result, written, index)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

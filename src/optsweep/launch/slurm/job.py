@@ -1,0 +1,214 @@
+"""What runs in a sweep's jobs: `optsweep` as a child of submitit's process, which hears SLURM's signals and requeues.
+
+SLURM tells a job of its end (a time limit, pre-emption, `scontrol requeue`) by signals to all its processes. The child
+is stopped as by Ctrl-C: it gives its trials back, and their checkpoints stay. Where SLURM doesn't requeue the job
+itself, the job does, and goes on with the same arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from optsweep.errors import UserError
+from optsweep.launch.elsewhere import WAIT_SECONDS
+from optsweep.launch.slurm import cluster
+from optsweep.launch.slurm.record import Outcome, Record, SlurmJob, note_outcome, outcome_of
+from optsweep.launch.slurm.stores import is_open, seconds_of_seat
+from optsweep.search.seats import SEAT_SECONDS
+
+PLANNER_VARIABLE = "OPTSWEEP_SLURM_PLANNER"
+"""Set for the command of a sweep that is to plan and train, instead of submitting jobs."""
+
+LOOK_SECONDS = 2.0
+ASK_SECONDS = 30.0
+"""Between two looks into files and stores, and two questions to SLURM's controller."""
+
+UNCHANGED = (0, 1)
+"""Exit codes of a sweep that has run to its end, which a signal doesn't change any more."""
+
+_MAIN = "import json, sys; sys.argv[1:] = json.load(sys.stdin); from optsweep.__main__ import main; main()"
+"""Arguments come by a pipe, since a process list shows those that a process is started with."""
+
+
+class Notice:
+    """From its making on, the signals by which SLURM announces a job's end are noted, and told to the child."""
+
+    def __init__(self) -> None:
+        self.heard = False
+        self._child: subprocess.Popen[str] | None = None
+        for number in (signal.SIGTERM, signal.SIGUSR2):  # in place of submitit's, which passes over the first
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.heard = True
+        if self._child is not None and self._child.poll() is None:
+            self._child.terminate()
+
+    def run(self, arguments: Sequence[str], **variables: str) -> Outcome:
+        """`optsweep` with these arguments, until it ends; its last line is also kept."""
+        own = {name: said for name, said in os.environ.items() if name != "HYDRA_FULL_ERROR"}
+        child = subprocess.Popen(
+            [sys.executable, "-u", "-P", "-c", _MAIN],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={**own, **variables},
+            preexec_fn=_ignore_announcement,
+        )
+        self._child = child
+        assert child.stdin is not None
+        assert child.stderr is not None
+        json.dump(list(arguments), child.stdin)
+        child.stdin.close()
+        if self.heard:
+            child.terminate()
+        said = ""
+        for line in child.stderr:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+            said = line.strip() or said
+        return Outcome(child.wait(), said.removeprefix("optsweep: "))
+
+    def sleep(self, seconds: float) -> None:
+        """Until then, or a signal comes."""
+        until = time.monotonic() + seconds
+        while not self.heard and time.monotonic() < until:
+            time.sleep(min(0.2, seconds))
+
+
+def _ignore_announcement() -> None:
+    """SLURM sends it to all processes of a job, and it would end those that don't know it; children inherit this."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+@dataclass(frozen=True)
+class SlurmTask(ABC):
+    """What a job does, as submitit pickles it."""
+
+    folder: Path
+    name: str  # under which its outcome is kept
+    sweep: str
+    storage: str
+    requeue: bool
+
+    @abstractmethod
+    def work(self, notice: Notice) -> Outcome:
+        """Do it; what is returned after a signal may not be the end."""
+
+    @abstractmethod
+    def ended(self, outcome: Outcome) -> None:
+        """Called when it is over for good."""
+
+    def __call__(self) -> None:
+        """Raises SystemExit where it failed, so that SLURM knows too."""
+        notice = Notice()
+        outcome = self.work(notice)
+        if notice.heard and outcome.code not in UNCHANGED:
+            self.again()
+            return
+        note_outcome(self.folder, self.name, outcome)
+        self.ended(outcome)
+        if outcome.code:
+            raise SystemExit(outcome.code if outcome.code > 0 else 128 - outcome.code)
+
+    def again(self) -> None:
+        """Have this job requeued, unless SLURM does that itself or somebody has cancelled it."""
+        own = os.environ["SLURM_JOB_ID"]
+        if self.requeue and cluster.is_running(own):
+            cluster.requeue(own)
+
+    def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """For a signal that comes before this class hears them: submitit requeues the job as it is."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+@dataclass(frozen=True)
+class PlannerTask(SlurmTask):
+    """The sweep's own command, which plans it and trains on its node."""
+
+    arguments: tuple[str, ...]
+
+    def work(self, notice: Notice) -> Outcome:
+        """As soon as nobody else plans: after a node was lost its planner's lease has to run out first."""
+        until = time.monotonic() + SEAT_SECONDS + LOOK_SECONDS
+        while time.monotonic() < until and seconds_of_seat(self.storage, self.sweep) > 0 and not notice.heard:
+            notice.sleep(LOOK_SECONDS)
+        return notice.run(self.arguments, **{PLANNER_VARIABLE: "1"})
+
+    def ended(self, outcome: Outcome) -> None:
+        """Nobody waits in the queue for a sweep that is done; where it failed nobody works for it either."""
+        held = Record.read(self.folder)
+        if held is not None:
+            cluster.cancel({job.array for job in held.workers}, waiting_only=outcome.code == 0)
+
+
+@dataclass(frozen=True)
+class WorkerTask(SlurmTask):
+    """`optsweep work`, once there is something to work on."""
+
+    tracking_uri: str
+    planner: SlurmJob
+    processes: int | None
+
+    def work(self, notice: Notice) -> Outcome:
+        """Until the sweep is done, or its planner has failed."""
+        if (over := self._wait(notice)) is not None or notice.heard:
+            return over or Outcome(130)
+        begun = time.monotonic()
+        stores = ["--storage", self.storage, "--tracking-uri", self.tracking_uri]
+        workers = [] if self.processes is None else ["--workers", str(self.processes)]
+        outcome = notice.run(["work", self.sweep, *stores, *workers])
+        if outcome.code == 2 and time.monotonic() - begun > WAIT_SECONDS and self._planner_waits():
+            notice.heard = True  # its planner may be waiting for what this job holds
+        return outcome
+
+    def ended(self, outcome: Outcome) -> None:
+        """Others don't depend on it."""
+
+    def _wait(self, notice: Notice) -> Outcome | None:
+        """Until the planner has posted arms with trials left; an outcome where that isn't going to be."""
+        asked = time.monotonic()
+        while not notice.heard and not is_open(self.storage, self.sweep):
+            if outcome_of(self.folder, self._planner) is not None:
+                return Outcome(0, "the job that plans the sweep has ended")
+            if time.monotonic() - asked > ASK_SECONDS:
+                asked = time.monotonic()
+                if self._planner.id not in _states({self._planner.id: _UNKNOWN}):
+                    return Outcome(2, "the job that plans the sweep is gone")
+            notice.sleep(LOOK_SECONDS)
+        return None
+
+    @property
+    def _planner(self) -> SlurmJob:
+        held = Record.read(self.folder)
+        return self.planner if held is None else held.planner  # another one, where that was lost
+
+    def _planner_waits(self) -> bool:
+        planner = self._planner
+        held = _states({}).get(planner.id)
+        return outcome_of(self.folder, planner) is None and held is not None and held.state == "PENDING"
+
+
+_UNKNOWN = cluster.JobState("UNKNOWN", "", "")
+
+
+def _states(otherwise: Mapping[str, cluster.JobState]) -> Mapping[str, cluster.JobState]:
+    """How jobs stand, or what is given while SLURM's controller is away."""
+    try:
+        return cluster.states()
+    except UserError:
+        return otherwise

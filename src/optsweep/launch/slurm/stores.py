@@ -1,0 +1,96 @@
+"""What a sweep's jobs ask its stores before they begin, and its command when they are over. Nothing is made there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import NullPool, create_engine, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from optsweep.address import STORAGE_KEY, read_address
+from optsweep.config.arm import Arm
+from optsweep.errors import without_secrets
+from optsweep.inference.looks import most_of
+from optsweep.launch.continuity import IDENTITY
+from optsweep.launch.outcome import SweepResult
+from optsweep.launch.posted import JOB
+from optsweep.launch.stated import results_digest
+from optsweep.launch.status import FINISHED, PLANNED, first_failure
+from optsweep.search.helping import notes
+from optsweep.search.ownership import SEATS, clock
+from optsweep.search.process import is_alive
+from optsweep.search.studies import Studies
+from optsweep.tracking import store
+from optsweep.tracking.writer import Tracker
+
+
+def is_open(storage: str, sweep: str) -> bool:
+    """Whether a sweep has arms that are posted, and something left to train."""
+    address = read_address(STORAGE_KEY, storage)
+    if not address.is_there:
+        return False
+    engine = create_engine(address.text, poolclass=NullPool)
+    try:
+        found = notes(engine, sweep, (JOB, IDENTITY, PLANNED, FINISHED))
+    except SQLAlchemyError:  # its tables aren't there yet, or it is away
+        return False
+    finally:
+        engine.dispose()
+    posted = any({JOB, IDENTITY} <= of.keys() for of in found.values())
+    return posted and any(of.get(FINISHED) is None or of[FINISHED] != of.get(PLANNED) for of in found.values())
+
+
+def seconds_of_seat(storage: str, sweep: str) -> float:
+    """For how long somebody who may be alive still has the right to plan a sweep; 0: nobody."""
+    address = read_address(STORAGE_KEY, storage)
+    if not address.is_there:
+        return 0.0
+    engine = create_engine(address.text, poolclass=NullPool)
+    held = (SEATS.c.sweep == sweep, SEATS.c.holder.is_not(None))
+    query = select(SEATS.c.holder, func.max(SEATS.c.expires - clock(engine))).where(*held).group_by(SEATS.c.holder)
+    try:
+        with engine.connect() as connection:
+            left = [seconds for holder, seconds in connection.execute(query) if is_alive(holder) is not False]
+    except SQLAlchemyError:
+        return 0.0
+    finally:
+        engine.dispose()
+    return max(left, default=0.0)
+
+
+def finished(arms: Sequence[Arm], *, report: bool) -> SweepResult | None:
+    """What a sweep has come to; None where trials, or a report of just its results, are missing.
+
+    What the arms' own code is by now is known to the jobs only.
+    """
+    first, begin = arms[0], time.time()
+    if not read_address(STORAGE_KEY, first.storage).is_there:
+        return None
+    studies = Studies.open(first.storage, first.sweep)
+    size = [first.search.trials, first.confirm_seeds, first.repeats]
+    found = notes(studies.engine, first.sweep, (JOB, PLANNED, FINISHED))
+    for arm in arms:
+        of = found.get(arm.name, {})
+        if not of.get(PLANNED) == of.get(FINISHED) == size or of.get(JOB, {}).get("config") != without_secrets(
+            arm.yaml
+        ):
+            return None
+    store.check(first.tracking_uri, create=False)
+    tracker = Tracker(first.tracking_uri, first.sweep)
+    sheet = tracker.sweep_sheet(run := tracker.sweep_run())
+    if sheet is None:
+        return None
+    names = [title.name for title in sheet.plan.arms]
+    keys = [(arm, repeat) for arm in names for repeat in range(most_of(sheet.plan.repeats))]
+    results = results_digest(studies, sheet.plan, keys, [arm.name for arm in arms])
+    reported = sheet.reported == results
+    if report and not reported:
+        return None
+    done = sum(trial.told for trial in studies.known(names))
+    failure = first_failure(studies)
+    names_of_arms = tuple(arm.name for arm in arms)
+    seconds = time.time() - begin
+    return SweepResult(
+        first.sweep, first.tracking_uri, names_of_arms, 0, done, seconds, run, results, reported, failure
+    )

@@ -1,0 +1,187 @@
+"""A real SLURM for tests: munged, slurmctld and two nodes on this machine, in a private folder and on free ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from servers.parts import free_port
+
+DAEMONS = ("munged", "slurmctld", "slurmd")
+COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
+NODES = ("optsweep1", "optsweep2")
+START_SECONDS = 60.0
+
+
+def missing_slurm() -> Sequence[str]:
+    """What of it can't be had here, in words."""
+    from importlib.util import find_spec
+
+    lacking = [name for name in (*DAEMONS, *COMMANDS) if _path(name) is None]
+    if lacking:
+        return [f"{', '.join(lacking)} (apt-get install slurmctld slurmd slurm-client munge)"]
+    if find_spec("submitit") is None:
+        return ["submitit (pip install 'optsweep[slurm]')"]
+    return [] if os.getuid() == 0 else ["root, who alone can start slurmd"]
+
+
+def _path(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+@dataclass
+class Slurm:
+    """A cluster of two nodes, both on this machine; partition `one` has the first alone, `main` both."""
+
+    folder: Path
+    _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _controller: subprocess.Popen[bytes] | None = None
+
+    @property
+    def conf(self) -> Path:
+        """Which SLURM's commands find by SLURM_CONF."""
+        return self.folder / "slurm.conf"
+
+    def start(self) -> None:
+        """Start it, and wait until both nodes are there."""
+        key = self.folder / "key"
+        key.write_bytes(os.urandom(64))
+        key.chmod(0o600)
+        at = [f"--{name}={self.folder / file}" for name, file in _MUNGE.items()]
+        self._daemon("munged", "--force", "--foreground", *at)
+        self._wait(lambda: (self.folder / "munge.socket").exists())
+        self.conf.write_text(self._configuration())
+        self.start_controller()
+        for node in NODES:
+            self._daemon("slurmd", "-D", "-N", node, "-f", str(self.conf))
+        self._wait(lambda: self.said("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split() == ["idle"] * len(NODES))
+
+    def start_controller(self) -> None:
+        """Start slurmctld, again too."""
+        self._controller = self._daemon("slurmctld", "-D", "-f", str(self.conf))
+
+    def stop_controller(self) -> None:
+        """As when its machine is away."""
+        assert self._controller is not None
+        self._started.remove(self._controller)
+        _end(self._controller)
+
+    def stop(self) -> None:
+        """End jobs and daemons."""
+        self.said("scancel", "--full", "-u", "root")
+        until = time.monotonic() + 10
+        while self.said("squeue", "-h").strip() and time.monotonic() < until:
+            time.sleep(0.2)
+        while self._started:
+            _end(self._started.pop())
+
+    def said(self, *command: str) -> str:
+        """What one of SLURM's commands answers."""
+        done = subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False)
+        return done.stdout
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of who asks it."""
+        return {**os.environ, "SLURM_CONF": str(self.conf)}
+
+    def _daemon(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        path = _path(name)
+        assert path is not None
+        with (self.folder / f"{name}.out").open("ab") as log:
+            started = subprocess.Popen(
+                [path, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        self._started.append(started)
+        return started
+
+    def _wait(self, done: object) -> None:
+        assert callable(done)
+        until = time.monotonic() + START_SECONDS
+        while not done():
+            gone = [process.args for process in self._started if process.poll() is not None]
+            if gone or time.monotonic() > until:
+                logs = "\n".join(log.read_text(errors="replace")[-1500:] for log in self.folder.glob("*.out"))
+                raise RuntimeError(f"SLURM doesn't start ({gone or 'in time'}): {logs}")
+            time.sleep(0.1)
+
+    def _configuration(self) -> str:
+        host, folder = socket.gethostname().partition(".")[0], self.folder
+        for name in ("state", "spool"):
+            (folder / name).mkdir()
+        nodes = [
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={free_port()} CPUs=2 State=UNKNOWN"
+            for node in NODES
+        ]
+        return "\n".join([_CONFIGURATION.format(host=host, folder=folder, port=free_port()), *nodes, _PARTITIONS])
+
+
+_MUNGE = {
+    "key-file": "key",
+    "socket": "munge.socket",
+    "pid-file": "munged.pid",
+    "log-file": "munged.log",
+    "seed-file": "munged.seed",
+}
+
+_CONFIGURATION = """ClusterName=optsweep
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+CredType=cred/munge
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+ReturnToService=2
+KillWait=5
+SchedulerParameters=bf_interval=5,sched_interval=5"""
+"""cred_expire: how long a requeued job waits before it may begin again; 120 s where it is given as less than five."""
+
+_PARTITIONS = """PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=one Nodes=optsweep1 MaxTime=INFINITE State=UP
+"""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def slurm() -> Iterator[Slurm]:
+    """A cluster that runs for as long as this lasts."""
+    folder = Path(tempfile.mkdtemp(prefix="optsweep-slurm-", dir="/tmp"))  # the socket's path must be short
+    folder.chmod(0o755)
+    cluster = Slurm(folder)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder, ignore_errors=True)
