@@ -38,10 +38,9 @@ test-browser: .venv/ready ## the report's page and MLflow's in a headless Chromi
 	@$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[browser]'
 	@$(BIN)/pytest tests/browser $(ARGS)
 
-test-integration: .venv/ready ## sweeps on PostgreSQL and an MLflow server, which the tests start: Debian's postgresql
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { echo "no PostgreSQL: apt-get install postgresql"; exit 2; }
-	@$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[integration]'
-	@$(BIN)/pytest tests/servers $(ARGS)
+test-integration: .venv/ready ## sweeps on PostgreSQL, an MLflow server, Ray and SLURM, which are installed where they can be
+	@tests/servers/install.sh
+	@$(BIN)/pytest -rs tests/servers $(ARGS)
 
 check: .venv/ready ## lint, directions of imports, and types
 	@$(BIN)/ruff check -q src tests benchmarks docs

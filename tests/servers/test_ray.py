@@ -22,7 +22,7 @@ CPUS = 2
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with ray_cluster(CPUS) as started:
+    with ray_cluster(CPUS, CPUS) as started:
         yield started
 
 
@@ -36,21 +36,36 @@ def _stores(folder: Path) -> tuple[str, str]:
 
 
 def _at_work(storage: str, sweep: str) -> int:
+    """Workers with a trial; none before there is a sweep."""
+    if not Path(storage.removeprefix("sqlite:///")).exists():
+        return 0
     signs = Studies.open(storage, sweep).signs_of_life(60.0)
     return sum(sign.trials is not None and bool(sign.alive) for sign in signs)
 
 
-def test_nothing_is_lost_or_doubled_by_nodes_that_come_and_go(cluster: Any, reference: Kept, tmp_path: Path) -> None:
+def test_nothing_is_lost_or_doubled_when_a_node_is_killed(cluster: Any, reference: Kept, tmp_path: Path) -> None:
     storage, tracking_uri = _stores(tmp_path)
-    process = start(tmp_path, *_on(cluster, f"num_cpus={CPUS}"), "sweep.name=nodes")
-    wait_for(lambda: num_done(storage, "nodes") >= 1, process)
-    node = cluster.add_node(num_cpus=CPUS)
-    wait_for(lambda: _at_work(storage, "nodes") == 2, process)
-    cluster.remove_node(node, allow_graceful=False)  # killed
+    process = start(tmp_path, *_on(cluster, f"num_cpus={CPUS}"), "sweep.name=lost")
+    wait_for(lambda: num_done(storage, "lost") >= 4 and _at_work(storage, "lost") == 2, process)
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     said = ended(process)
-    assert kept(storage, tracking_uri, "nodes") == reference
+    assert "32 trials, 0 done, 2 workers" in said
     assert "raylet" not in said, "what Ray has to say is kept off the terminal"
+    assert kept(storage, tracking_uri, "lost") == reference
     assert not actors()
+
+
+def test_a_worker_joins_with_a_node_and_ctrl_c_ends_all_and_frees_their_trials(cluster: Any, tmp_path: Path) -> None:
+    storage, _ = _stores(tmp_path)
+    process = start(tmp_path, *_on(cluster, f"num_cpus={CPUS}"), "sweep.name=joined", "trainer.steps=20000")
+    wait_for(lambda: _at_work(storage, "joined") == 1, process)
+    cluster.add_node(num_cpus=CPUS)
+    wait_for(lambda: _at_work(storage, "joined") == 2, process)
+    os.kill(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said.splitlines()[-1].partition(";")[0]) == (130, "stopped")
+    assert not actors()
+    assert _at_work(storage, "joined") == 0
 
 
 OWN = """
@@ -79,8 +94,8 @@ OF_SWEEP = ("task", "search", "confirm", "trainer.steps", "optimizer", "weight_d
 
 def test_a_command_that_is_killed_leaves_no_worker(cluster: Any, tmp_path: Path) -> None:
     storage, _ = _stores(tmp_path)
-    process = start(tmp_path, *_on(cluster, "workers=2"), "sweep.name=killed", "trainer.steps=100000")
-    wait_for(lambda: (tmp_path / "mlruns" / "optuna.db").exists() and _at_work(storage, "killed") == 2, process)
+    process = start(tmp_path, *_on(cluster, "workers=1"), "sweep.name=killed", "trainer.steps=20000")
+    wait_for(lambda: _at_work(storage, "killed") == 1, process)
     assert actors()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -91,7 +106,10 @@ def test_a_command_that_is_killed_leaves_no_worker(cluster: Any, tmp_path: Path)
 
 
 WRONG = [
-    (["num_gpus=2"], "hydra.launcher.num_gpus: no node has 2 for a worker, 0 at most; the cluster has 1 node: 2 CPU, 0 GPU"),
+    (
+        ["num_gpus=2"],
+        "hydra.launcher.num_gpus: no node has 2 for a worker, 0 at most; the cluster has 2 nodes: 4 CPU, 0 GPU",
+    ),
     (["num_cpus=64"], "hydra.launcher.num_cpus: no node has 64 for a worker, 2 at most"),
     (["address=127.0.0.1:9"], "hydra.launcher.address: there is no Ray cluster at 127.0.0.1:9 (Connection refused)"),
 ]

@@ -82,11 +82,11 @@ class RayLauncher(SweepLauncher[RayOptions]):
 
 def _pool(options: RayOptions, first: Arm) -> Pool:
     from optsweep.launch.pools.ray import RayPool
-    from optsweep.launch.pools.ray_cluster import Needs, Place
+    from optsweep.launch.pools.ray_cluster import Needs, RayPlace
     from optsweep.tracking.store import preload
 
     threads = first.trainer.threads
     gpus = 0.0 if first.trainer.device == "cpu" and options.num_gpus is None else options.num_gpus
     cpus = float(threads) if options.num_cpus is None else options.num_cpus
-    place = Place(options.address, options.runtime_env)
+    place = RayPlace(options.address, options.runtime_env)
     return RayPool(threads, place, Needs(cpus, gpus, options.resources), options.workers, meanwhile=preload)

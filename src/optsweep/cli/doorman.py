@@ -161,13 +161,13 @@ def _launcher_of(config: DictConfig) -> type[SweepLauncher[Any]] | None:
     return launcher
 
 
-def _main(command: Command) -> None:
-    """Hydra's main function, which reads sys.argv.
+def _main(command: Command, arguments: Sequence[str] | None = None) -> None:
+    """Hydra's main function, which reads sys.argv: the command's arguments, if no others are given.
 
     HYDRA_FULL_ERROR is its only way to let an exception through: else it prints several lines and exits. It is set for
     as long as Hydra runs, and tells nobody anything.
     """
-    arguments, secrets = _without_secrets(opened(command.arguments))
+    arguments, secrets = _without_secrets(opened(command.arguments if arguments is None else arguments))
     with _replaced(arguments, HYDRA_FULL_ERROR="1", **secrets):
         hydra.main(version_base="1.3", config_path=CONFIG, config_name="config")(command)()
 
@@ -182,9 +182,9 @@ def _among_strangers(command: Command, arms: Sequence[Arm]) -> None:
     arm = arms[0]
     studies, labels = open_stores(arms, command.line)
     PackageFiles.withdraw()
-    jobs = replace(command, labels=labels)
+    starred = tuple(without_secrets(argument) for argument in command.arguments)  # jobs may lie in files as pickles
     try:
-        _main(jobs)
+        _main(replace(command, arguments=starred, labels=labels), _with_addresses(command.arguments, arm))
     except BaseException:
         with contextlib.suppress(Exception):  # what went wrong first is said
             print(api.report(arm.tracking_uri, [arm.sweep], storage=arm.storage).summary)
@@ -194,6 +194,19 @@ def _among_strangers(command: Command, arms: Sequence[Arm]) -> None:
     if (reason := first_failure(studies)) is not None:
         raise SweepFailedError(arm.sweep, reason)
     check_ended(studies, labels)
+
+
+def _with_addresses(arguments: Sequence[str], arm: Arm) -> list[str]:
+    """The arguments, and as one of them each address of a config file that has a password, so that it can be hidden.
+
+    What stands in config files Hydra copies as it is.
+    """
+    first = next((i for i, said in enumerate(arguments) if "=" in said and said[0] != "-"), len(arguments))
+    given = {said.partition("=")[0].lstrip("+") for said in arguments}
+    stores = {TRACKING_KEY: arm.tracking_uri, STORAGE_KEY: arm.storage}
+    secret = {key: text for key, text in stores.items() if key not in given and without_secrets(text) != text}
+    more = ["{}='{}'".format(key, text.replace("'", r"\'")) for key, text in secret.items()]
+    return [*arguments[:first], *more, *arguments[first:]]
 
 
 def _without_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:

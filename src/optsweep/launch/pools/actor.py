@@ -132,8 +132,8 @@ MARK_SECONDS = 2.0
 
 _MARK = "\0\n"
 _FOR_A_CLUSTER = {
-    STORAGE_KEY: "where a worker of Ray is; give postgresql+psycopg://…, or a file in a folder that all nodes share",
-    TRACKING_KEY: "where a worker of Ray is; give an MLflow server's address, or a file in a folder that all nodes share",
+    STORAGE_KEY: "where a worker is; give postgresql+psycopg://…, or a file in a folder that all nodes share",
+    TRACKING_KEY: "where a worker is; give an MLflow server's address, or a file in a folder that all nodes share",
 }
 
 

@@ -6,7 +6,6 @@ one trains, so that nothing is waited for that the first trial doesn't need.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
 import time
@@ -21,7 +20,7 @@ from optsweep.errors import UserError
 from optsweep.launch.inquiries import Answer, DiedError, Inquiry
 from optsweep.launch.pools.actor import Heard, NodeWorker
 from optsweep.launch.pools.local import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, STARTS, TERMINATE_SECONDS
-from optsweep.launch.pools.ray_cluster import Cluster, LostError, Needs, Place
+from optsweep.launch.pools.ray_cluster import Cluster, LostError, Needs, RayPlace
 
 if TYPE_CHECKING:
     from optsweep.config.arm import Arm
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 10.0
 """How long an actor watches its worker without a word to the planner."""
 
-RESIZE_SECONDS = 5.0
+RESIZE_SECONDS = 3.0
 """Between two looks at what the cluster has room for."""
 
 HEAD_START_SECONDS = 20.0
@@ -41,7 +40,7 @@ PATIENCE_SECONDS = 20.0
 
 
 @dataclass(eq=False)
-class _Member:
+class _Actor:
     actor: Any
     doing: Any  # a reference to what it does; None: nothing
     name: str = ""  # of its worker, once that works trials
@@ -58,20 +57,20 @@ class RayPool:
     def __init__(
         self,
         threads: int,
-        place: Place,
+        place: RayPlace,
         needs: Needs,
         workers: int | None,
         meanwhile: Callable[[], None] = lambda: None,  # done here, once, while an answer is on its way
         clock: Callable[[], float] = time.monotonic,
-        connect: Callable[[Place, Needs, int | None], Cluster] = Cluster.connected,
+        connect: Callable[[RayPlace, Needs, int | None], Cluster] = Cluster.connected,
     ) -> None:
         self._threads, self._place, self._needs, self._workers = threads, place, needs, workers
         self._meanwhile, self._clock, self._connect = meanwhile, clock, connect
         self._device: str | None = None
         self._jobs: Sequence[Job] | None = None
         self._wanted = 1
-        self._members: list[_Member] = []
-        self._leaving: list[_Member] = []
+        self._members: list[_Actor] = []
+        self._leaving: list[_Actor] = []
         self._waiting: list[float] = []  # when replacements are to start
         self._deaths = self._lost_starts = 0  # in a row
         self._resized = self._since = -RESIZE_SECONDS
@@ -128,9 +127,9 @@ class RayPool:
 
     def _add(self) -> None:
         actor = self._cluster.start(NodeWorker, self._needs, self._threads, self._place.folder)
-        self._members.append(_Member(actor, self._cluster.call(actor.begin)))
+        self._members.append(_Actor(actor, self._cluster.call(actor.begin)))
 
-    def _go_on(self, member: _Member) -> None:
+    def _go_on(self, member: _Actor) -> None:
         """What it does next: take new jobs, or watch its worker."""
         if self._jobs is None:
             return
@@ -152,7 +151,7 @@ class RayPool:
         self._resize()
         return dead
 
-    def _hear(self, member: _Member) -> Iterator[tuple[str, str]]:
+    def _hear(self, member: _Actor) -> Iterator[tuple[str, str]]:
         """What a member says, or that it is gone; it goes on, or is replaced."""
         reference, member.doing = member.doing, None
         try:
@@ -169,7 +168,7 @@ class RayPool:
         yield from heard.dead
         self._go_on(member)
 
-    def _bury(self, member: _Member, reason: str) -> Iterator[tuple[str, str]]:
+    def _bury(self, member: _Actor, reason: str) -> Iterator[tuple[str, str]]:
         self._members.remove(member)
         self._cluster.kill(member.actor)  # what can't be reached may still live
         if not member.name:
@@ -198,7 +197,9 @@ class RayPool:
             self._cluster.kill(member.actor)
         if unplaced and not self._said_waiting and now - self._since > PATIENCE_SECONDS + HEAD_START_SECONDS:
             self._said_waiting = True
-            self._say([f"optsweep: {len(unplaced)} of {self._wanted} workers wait for room on the cluster ({self._needs})"])
+            self._say(
+                [f"optsweep: {len(unplaced)} of {self._wanted} workers wait for room on the cluster ({self._needs})"]
+            )
 
     def kill(self, worker: str) -> None:
         """End one worker, which its actor then replaces."""
@@ -233,7 +234,7 @@ class RayPool:
             raise answered.error
         return answered.answer  # type: ignore[no-any-return]
 
-    def _until(self, reference: Any, member: _Member) -> None:
+    def _until(self, reference: Any, member: _Actor) -> None:
         """Until something has come of it, however long the cluster has no room; that is said once."""
         late = self._clock() + PATIENCE_SECONDS
         while not self._cluster.wait([reference], 1.0):
@@ -254,7 +255,7 @@ class RayPool:
         """Tell the workers to end; that they have is waited for when the pool is left."""
         self._leave(self._members)
 
-    def _leave(self, members: Sequence[_Member]) -> None:
+    def _leave(self, members: Sequence[_Actor]) -> None:
         for member in list(members):
             self._members.remove(member)
             member.doing = self._cluster.call_aside(member.actor.leave) if member.placed else None

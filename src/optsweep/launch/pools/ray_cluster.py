@@ -85,7 +85,9 @@ class Needs:
             return
         for name, (key, value) in self.by_name.items():
             if (most := max((node.get(name, 0.0) for node in nodes), default=0.0)) < value:
-                raise UserError(f"{SECTION}.{key}: no node has {value:g} for a worker, {most:g} at most; {in_words(nodes)}")
+                raise UserError(
+                    f"{SECTION}.{key}: no node has {value:g} for a worker, {most:g} at most; {in_words(nodes)}"
+                )
         asked = " and ".join(f"{key}={value:g}" for key, value in self.by_name.values())
         raise UserError(f"{SECTION}: no node has {asked} at once; {in_words(nodes)}")
 
@@ -104,7 +106,7 @@ def in_words(nodes: Sequence[Mapping[str, float]]) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class RayPlace:
     """Which Ray, and what workers there get of the user's. `address` None: one of this machine's own."""
 
     address: str | None = None
@@ -135,7 +137,7 @@ class Cluster:
         self._ray, self._ours = ray, ours
 
     @classmethod
-    def connected(cls, place: Place, needs: Needs, workers: int | None) -> Cluster:
+    def connected(cls, place: RayPlace, needs: Needs, workers: int | None) -> Cluster:
         """Connect, or start one that has room for so many workers. Raises UserError with one line."""
         os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
         if place.address is None:
@@ -221,7 +223,7 @@ def _imported() -> ModuleType:
         raise UserError(f"hydra/launcher=ray needs the extra: pip install 'optsweep[ray]' ({error})") from None
 
 
-def _start(ray: ModuleType, place: Place, needs: Needs, workers: int | None) -> None:
+def _start(ray: ModuleType, place: RayPlace, needs: Needs, workers: int | None) -> None:
     cores = num_cores()
     wanted = (workers or 0) * needs.num_cpus  # as many as are asked for, as the local launcher has it
     ray.init(
@@ -234,7 +236,7 @@ def _start(ray: ModuleType, place: Place, needs: Needs, workers: int | None) -> 
     )
 
 
-def _connect(ray: ModuleType, place: Place) -> None:
+def _connect(ray: ModuleType, place: RayPlace) -> None:
     address = str(place.address)
     _check_reachable(address)
     try:
@@ -258,7 +260,9 @@ def _refused(address: str, error: Exception) -> UserError:
             f"{both([ours['Ray'], ours['Python']])}; they must be the same"
         )
     if re.search(r"working_dir|[Pp]ackage|excludes|runtime_env", text):
-        return UserError(f"{SECTION}.runtime_env: {_short(error)}; excludes: […] leaves out files of the working folder")
+        return UserError(
+            f"{SECTION}.runtime_env: {_short(error)}; excludes: […] leaves out files of the working folder"
+        )
     return UserError(f"{ADDRESS}: there is no Ray cluster at {address} ({_short(error)}); {_GIVE}")
 
 
@@ -273,7 +277,9 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except OSError as error:
-        raise UserError(f"{ADDRESS}: there is no Ray cluster at {address} ({error.strerror or error}); {_GIVE}") from None
+        raise UserError(
+            f"{ADDRESS}: there is no Ray cluster at {address} ({error.strerror or error}); {_GIVE}"
+        ) from None
 
 
 def _short(error: BaseException) -> str:
