@@ -93,8 +93,8 @@ class Program:
     @cached_property
     def resident(self) -> bool:
         """Whether the numbers of steps lie on the device: on a GPU, where all steps are one process's same calls."""
-        alike = self.ranks == 1 and not self.traits.unlike
-        return self.device.type == "cuda" and self.compile is not False and alike
+        resident = self.device.type == "cuda" and self.compile is not False and self.ranks == 1
+        return resident and not self.traits.unlike  # which takes a try of the model
 
     @property
     def compiled(self) -> bool:

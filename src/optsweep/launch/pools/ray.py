@@ -32,7 +32,7 @@ WATCH_SECONDS = 10.0
 RESIZE_SECONDS = 3.0
 """Between two looks at what the cluster has room for."""
 
-HEAD_START_SECONDS = 20.0
+HEAD_START_SECONDS = 60.0
 """After which the other workers are started though the first doesn't train yet."""
 
 PATIENCE_SECONDS = 20.0
