@@ -33,7 +33,7 @@ class SlurmLauncher(SweepLauncher[SlurmOptions]):
 
         options, command, first = self.options, self.command, arms[0]
         if os.environ.pop(PLANNER_VARIABLE, None):
-            workers = options.processes(first.trainer.threads)
+            workers = options.processes(first.trainer.threads * first.trainer.ranks)
             return api.run(arms, workers=workers, report=options.report, command=command.line, observe=observe)
         from optsweep.launch.home import is_whole
         from optsweep.launch.slurm.sweep import SlurmSweep

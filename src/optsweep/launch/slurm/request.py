@@ -119,7 +119,7 @@ class SlurmRequest(Keyed):
         return LONGEST_NOTICE if self.time is None else min(LONGEST_NOTICE, _seconds(self.time) // 4)
 
     def processes(self, threads: int) -> int | None:
-        """How many of `threads` threads train in a job; None: one for each of its GPUs."""
+        """How many workers of `threads` threads, their ranks' too, train in a job; None: one for each of its GPUs."""
         return None if self.gpus_per_worker else max(1, self.cpus_per_worker // threads)
 
 

@@ -40,7 +40,7 @@ class Submission:
         if count <= 0:
             record.write(self.folder)
             return record
-        arm, processes = self.arm, self.request.processes(self.arm.trainer.threads)
+        arm, processes = self.arm, self.request.processes(self.arm.trainer.threads * self.arm.trainer.ranks)
         first = WorkerTask(
             self.folder, "", arm.sweep, arm.storage, self.request.requeue, arm.tracking_uri, record.planner, processes
         )
