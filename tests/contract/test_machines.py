@@ -179,7 +179,7 @@ def test_an_arm_goes_on_elsewhere_only_where_that_is_allowed_and_keeps_its_finge
     with pytest.raises(UserError) as refused:
         sweep.begin_on(A)
     assert str(refused.value) == (
-        f"sweep.allow: trials of '{arm.name}' were trained with {B}, which device had allowed; give "
+        f"sweep.allow: trials of '{arm.name}' were trained with {B}, which [device] had allowed; give "
         f"sweep.allow=[device] again, or another sweep.name"
     )
 

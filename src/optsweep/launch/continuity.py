@@ -117,7 +117,7 @@ def _check_machines(studies: Studies, arms: Sequence[Arm], built: Sequence[Descr
             if word not in allow and key in of:
                 again = ",".join(other for other in ALLOWED if other in (*allow, word))
                 raise UserError(
-                    f"sweep.allow: trials of '{name}' were trained with {of[key]}, which {word} had allowed; give "
+                    f"sweep.allow: trials of '{name}' were trained with {of[key]}, which [{word}] had allowed; give "
                     f"sweep.allow=[{again}] again, or another sweep.name"
                 )
         if not {CONTENT, IDENTITY} <= of.keys() or name in {arm.name for arm in arms}:
