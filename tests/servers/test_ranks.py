@@ -10,7 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from optuna.trial import FrozenTrial, TrialState
 
+from optsweep.train.trial import Phase
 from servers.watched import ended, num_done, wait_for
 from sweeping import Numbers, numbers, run, start, studies
 
@@ -78,11 +80,7 @@ def test_a_rank_that_is_killed_costs_no_result(undisturbed: Numbers, tmp_path: P
     assert failed[0]["died"]
 
 
-def _failed(folder: Path) -> list[object]:
-    from optuna.trial import TrialState
-
-    from optsweep.train.trial import Phase
-
+def _failed(folder: Path) -> list[FrozenTrial]:
     store = studies(folder)
     arm = next(iter({name for name, *_ in numbers(folder)}))
     found = [trial for phase in Phase for trial in store.trials(arm, phase, 0)]
