@@ -9,6 +9,7 @@ of half the size from each rank. docs/design.md has the output.
 
 from __future__ import annotations
 
+import multiprocessing as mp
 import statistics
 import tempfile
 import time
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch._C._distributed_c10d import FileStore
 
 from arms import arm_with
 from optsweep.build.assemble import build_arm
@@ -107,7 +108,7 @@ def measured(rank: int, optimizer: str, case: Mapping[str, Any]) -> Mapping[str,
 
 def work(rank: int, meeting: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(meeting, RANKS), rank=rank, world_size=RANKS)
+    dist.init_process_group("gloo", store=FileStore(meeting, RANKS), rank=rank, world_size=RANKS)
     for title, case in CASES.items():
         for optimizer in ("adamw", "muon", "soap"):
             found = measured(rank, optimizer, case)
@@ -124,7 +125,12 @@ def work(rank: int, meeting: str) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(work, (str(Path(folder) / "meeting"),), nprocs=RANKS)
+        meeting, context = str(Path(folder) / "meeting"), mp.get_context("spawn")
+        ranks = [context.Process(target=work, args=(rank, meeting)) for rank in range(RANKS)]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from optsweep.config.arm import Arm
 from optsweep.config.sections import TrainerConfig
 from optsweep.errors import UserError
 from optsweep.launch.builds import Builds
-from optsweep.launch.devices import deal
+from optsweep.launch.devices import deal, firsts
 from optsweep.launch.inquiries import here
 from optsweep.launch.ranks import Together
 from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer
@@ -174,6 +174,9 @@ def test_keys_that_have_no_meaning_together_are_refused() -> None:
     )
     arm = arm_of_two({"optimizer": "adamw"})
     assert "hydra.launcher.workers" in refused(lambda: deal(here(), arm, 0))
+    assert firsts([f"cuda:{n}" for n in (0, 1, 2, 3, 4)], 2, None) == ["cuda:0", "cuda:2"]
+    assert firsts([f"cuda:{n}" for n in (0, 2, 3)], 2, None) == ["cuda:2"]
+    assert "trainer.device has cuda:1" in refused(lambda: firsts(["cuda:1"], 2, None))
     assert "trainer.ranks" in build_arm(arm).content
     assert "trainer.ranks" not in build_arm(arm_of_two({"optimizer": "adamw"}, trainer__ranks=1)).content
 

@@ -49,7 +49,7 @@ def deal(
     if ours is not None:
         return 1, [ours.first_device(devices)]
     if ranks > 1:
-        devices = _firsts(devices, ranks, workers)
+        devices = firsts(devices, ranks, workers)
     if workers is not None:
         return workers, devices
     if devices != ["cpu"]:
@@ -57,7 +57,7 @@ def deal(
     return max(1, num_cores() // (arm.trainer.threads * ranks)), devices
 
 
-def _firsts(devices: list[str], ranks: int, workers: int | None) -> list[str]:
+def firsts(devices: list[str], ranks: int, workers: int | None) -> list[str]:
     """The devices of workers whose trials take several ranks: each has those that follow its own, too."""
     if workers == 0:
         raise UserError(
@@ -66,11 +66,18 @@ def _firsts(devices: list[str], ranks: int, workers: int | None) -> list[str]:
         )
     if devices == ["cpu"]:
         return devices
-    if len(devices) < ranks:
+    found: list[str] = []
+    left = [int(device.partition(":")[2] or 0) for device in devices]
+    while left:
+        row = [number for number in left if left[0] <= number < left[0] + ranks]
+        found += [f"cuda:{row[0]}"] * (len(row) == ranks)
+        left = [number for number in left if number not in row]
+    if not found:
         raise UserError(
-            f"trainer.ranks: {ranks} ranks of a trial take a GPU each, and trainer.device has {', '.join(devices)}"
+            f"trainer.ranks: a trial takes {ranks} GPUs whose numbers follow one another, and trainer.device has "
+            f"{', '.join(devices)}"
         )
-    return devices[: len(devices) // ranks * ranks : ranks]
+    return found
 
 
 def _alike(found: Mapping[str, str], arm: Arm, say: Say, like: str) -> list[str]:

@@ -80,7 +80,7 @@ class LaunchedRanks:
 
     def send(self, order: ToFollow) -> None:
         """By torchrun's store."""
-        self._store.set(_order(self._sent), pickle.dumps(order))
+        self._store.set(_order(self._sent), pickle.dumps(order))  # type: ignore[arg-type]  # bytes as they are
         self._sent += 1
 
     def failure(self) -> LostRank | None:
