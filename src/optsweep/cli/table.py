@@ -76,7 +76,8 @@ Keys (all of them: optsweep --cfg job)
   task optimizer schedule warmup weight_decay averaging recipe     several with commas make a grid
   search.{trials,over,sampler,pruner}  search.space.KEY.{low,high,log}  confirm.{seeds,delta}
   sweep.{name,seed,baseline,repeats}  trainer.{steps,device,lanes,precision,clip_norm,rungs}
-  optimizer.lr  weight_decay.value  warmup.steps  tracking.{uri,storage,checkpoints}  hydra.launcher.workers
+  optimizer.lr  weight_decay.value  warmup.steps  hydra.launcher.workers
+  tracking.{uri,storage,checkpoints}
 
 Exit code
   0    done; of a sweep: its report is complete and current
