@@ -101,6 +101,7 @@ def _check_stores(storage: str, tracking_uri: str) -> None:
         store.check_usable(found)
         if not found.is_there:
             raise UserError(f"{found.key}: there is no store at {found.file}; name that of the sweep's planner")
+    store.check(tracking_uri, create=False)  # of another version of MLflow
 
 
 def _posted(
