@@ -72,6 +72,7 @@ def work_elsewhere(
     _check_stores(storage, tracking_uri)
     held = storage_at(storage)
     repeats_of(studies := Studies(held, sweep))
+    store.check(tracking_uri, create=False)
     store.check_sweep(tracking_uri, sweep)
     spool = Spool.of(tracking_uri, storage, sweep)
     spool.make_home()
@@ -101,7 +102,6 @@ def _check_stores(storage: str, tracking_uri: str) -> None:
         store.check_usable(found)
         if not found.is_there:
             raise UserError(f"{found.key}: there is no store at {found.file}; name that of the sweep's planner")
-    store.check(tracking_uri, create=False)  # of another version of MLflow
 
 
 def _posted(
