@@ -2,9 +2,9 @@
 
     PYTHONPATH=tests:. python benchmarks/ranks.py
 
-Two processes of one thread each on this machine, which meet by gloo. "half an update" is that of every other matrix (by
-size, as equally as that comes out), which is what a rank would do of a sharded one; it then has to have the other half's
-new parameters, a row of half the size from each rank. docs/design.md has the output.
+Two processes of one thread each on this machine, which meet by gloo. "half an update" is that of half the matrices, by
+their size, which is what a rank would do of a sharded one; it then has to have the other half's new parameters: a row
+of half the size from each rank. docs/design.md has the output.
 """
 
 from __future__ import annotations

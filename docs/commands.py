@@ -29,6 +29,7 @@ else are keys of a sweep, which [Hydra](https://hydra.cc/docs/intro/) composes: 
 | 0 | done: of a sweep, its report is there, complete and of these results |
 | 1 | it ran: every trial of the sweep crashed, `check` or `doctor` found a fault, or `verify` trials that differ |
 | 2 | a mistake in what was given, or a failure from outside (a store that is away, a full disk), in a line on stderr |
+| 3 | of `hydra/launcher=slurm`: not done, and jobs on the cluster go on with it; the same command says how they stand |
 | 130 | ended by Ctrl-C; the same command goes on |
 
 What the line of exit code 2 means, and what to do: [Troubleshooting](troubleshooting.md).

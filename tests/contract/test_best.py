@@ -111,7 +111,7 @@ def test_the_printed_code_and_the_optimizer_step_as_the_sweep(spoken: str) -> No
     copied = after(program, names["optimizer"], model, 3)
     model = program.model(3)
     called = after(program, found.optimizer(model), model, 3)
-    for name, value in sweep._shown([0]).weights.items():
+    for name, value in sweep.shown([0]).weights.items():
         assert torch.equal(copied[name], called[name]), name
         assert torch.allclose(copied[name], value, rtol=1e-5, atol=1e-6), name
 

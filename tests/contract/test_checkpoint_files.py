@@ -148,7 +148,7 @@ def test_the_folder_lies_beside_the_storage(tmp_path: Path) -> None:
 
 def test_a_shared_folder_that_is_not_mounted_is_not_made(tmp_path: Path) -> None:
     files = Checkpoints.of("postgresql://host/db", "a", tmp_path / "shared")
-    with pytest.raises(OSError, match="taken away"):
+    with pytest.raises(OSError, match="is it mounted"):
         files.write("a", OWNER, STATE)
     assert list(tmp_path.iterdir()) == []
     files.folder.parent.parent.mkdir()

@@ -124,7 +124,7 @@ def test_spread_is_the_standard_deviation_of_the_samples_losses() -> None:
     for vmapped in (False, True):
         program = Program(task, adam, Schedule("constant"), 20, 32, vmapped=vmapped)
         run = Run(program, [Trial({**HYPER, "lr": 1e-2}, seed=0)], Silent())
-        found = spread(run._shown([0]))
+        found = spread(run.shown([0]))
         x, y = task.batch(Split.VAL, torch.arange(48))
         losses = (program.model(0)(x) - y).square().detach().reshape(16, 3).mean(1)
         assert found.tolist() == pytest.approx([float(losses.std()) * 3**0.5] * run.arena.lanes, rel=1e-5)

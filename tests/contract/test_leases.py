@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 
 from arms import arm_with
-from optsweep.launch.checkpoints import Checkpoints
+from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError
 from optsweep.launch.job import Job
 from optsweep.launch.latest import Teller
 from optsweep.launch.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
@@ -241,7 +241,10 @@ def test_a_worker_that_was_out_of_touch_trains_no_longer_for_nobody(
         assert not observer.leases.all_lost
         studies.fail(work.claim, "its worker hung or was lost", died=True)
         observer.leases.beat()  # as soon as it runs again
-    assert observer.leases.all_lost, "so that training ends at its next pause"
+    worker = Worker.__new__(Worker)
+    worker.checkpoints, worker.stopping = Checkpoints(tmp_path), lambda: False
+    with pytest.raises(InterruptedTrainingError):  # at its next pause
+        worker.reporter(observer.job, observer.leases).kept.pause(dict)
     with pytest.raises(LeaseLostError):
         observer.drop_lost()
     assert [log.ends for log in logs] == [[GIVEN_UP], [GIVEN_UP]]

@@ -114,7 +114,7 @@ def test_a_loop_by_hand_trains_as_the_sweeps_loop(task: Task, rule: str, averagi
         optimizer.zero_grad()
         task.loss(model(x), y).backward()
         optimizer.step()
-    ours, theirs = optimizer.averaged_state_dict(model), sweep._shown([0]).weights
+    ours, theirs = optimizer.averaged_state_dict(model), sweep.shown([0]).weights
     for name in theirs:
         assert torch.allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6), name
 

@@ -14,14 +14,13 @@ import torch
 from optsweep.build import machine
 from optsweep.build.assemble import build_arm
 from optsweep.build.fingerprint import FIRST_LOSS, FIRST_NORM, NUMERICS, Identity
-from optsweep.build.machine import PARTS, Machine, lets
+from optsweep.build.machine import PARTS, Machine, lets, one_after_the_other
 from optsweep.config.allowed import ALLOWED
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
 from optsweep.errors import UserError
 from optsweep.launch.builds import Builds
-from optsweep.launch.checkpoints import one_after_the_other
 from optsweep.launch.continuity import CONTENT, IDENTITY, as_begun, check_history, note_content
 from optsweep.launch.describe import describe_arm
 from optsweep.launch.description import Description, described

@@ -94,6 +94,7 @@ def test_two_ranks_train_what_one_process_does_at_the_same_batch(
     found, expected = ([o.val_loss, o.test_loss, *o.test_blocks] for o in (outcome, alone))
     assert found == pytest.approx(expected, rel=tolerance)
     assert found != expected  # that would be one process
+    assert two.rungs[0].val_loss == one.rungs[0].val_loss  # evaluated by both, of the same weights
 
 
 def test_what_was_kept_of_two_ranks_goes_on_to_the_same_end(together: Together) -> None:

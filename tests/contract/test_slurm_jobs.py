@@ -18,7 +18,7 @@ from optsweep.launch.continuity import IDENTITY
 from optsweep.launch.posted import JOB
 from optsweep.launch.slurm import cluster
 from optsweep.launch.slurm.job import Notice, PlannerTask, WorkerTask
-from optsweep.launch.slurm.record import Outcome, Record, SlurmJob, folder_of, outcome_of
+from optsweep.launch.slurm.record import JobEnd, SlurmJob, Submitted, folder_of, outcome_of
 from optsweep.launch.slurm.request import SlurmRequest, as_arguments
 from optsweep.launch.slurm.stores import is_open, seconds_of_seat
 from optsweep.launch.slurm.told import standing
@@ -28,6 +28,10 @@ from optsweep.search.process import process_name
 from optsweep.search.studies import Studies
 
 PLANNER, WORKERS = SlurmJob("12", "p"), (SlurmJob("13_0", "a"), SlurmJob("13_1", "b"))
+
+
+def _request(keys: dict[str, Any]) -> SlurmRequest:
+    return SlurmRequest(**keys)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,7 @@ def test_what_sbatch_is_told(keys: dict[str, Any], arguments: list[str]) -> None
 )
 def test_a_wrong_key_is_named(key: str, value: object) -> None:
     with pytest.raises(UserError, match=rf"^hydra\.launcher\.{key}"):
-        SlurmRequest(**{key: value})
+        _request({key: value})
 
 
 def test_a_job_has_a_process_for_its_cores_or_one_for_each_gpu() -> None:
@@ -75,7 +79,7 @@ def test_a_job_has_a_process_for_its_cores_or_one_for_each_gpu() -> None:
 
 def test_a_short_job_is_told_of_its_end_late_enough_to_have_begun() -> None:
     assert SlurmRequest().notice_seconds == SlurmRequest(time="1-00:00:00").notice_seconds == 120
-    assert SlurmRequest(time=4).notice_seconds == SlurmRequest(time="0:04:00").notice_seconds == 60
+    assert _request({"time": 4}).notice_seconds == SlurmRequest(time="0:04:00").notice_seconds == 60
 
 
 def test_sweeps_have_folders_of_their_own_without_a_percent_sign() -> None:
@@ -85,9 +89,9 @@ def test_sweeps_have_folders_of_their_own_without_a_percent_sign() -> None:
 
 
 def test_jobs_are_told_of_in_lines(tmp_path: Path) -> None:
-    record = Record("optsweep …", PLANNER, (*WORKERS, SlurmJob("13_2", "c")))
+    record = Submitted("optsweep …", PLANNER, (*WORKERS, SlurmJob("13_2", "c")))
     record.write(tmp_path)
-    assert Record.read(tmp_path) == record
+    assert Submitted.read(tmp_path) == record
     (tmp_path / "b.json").write_text(json.dumps({"code": 2, "said": "its arms are others here"}))
     states = {"12": cluster.JobState("RUNNING", "None", "n1"), "13_0": cluster.JobState("PENDING", "Priority", "")}
     planner, workers = standing(record, states, tmp_path)
@@ -129,13 +133,13 @@ def _signals_kept() -> Iterator[None]:
 def _planner(folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, number: int | None = None) -> PlannerTask:
     """Whose child ends with a code, after a signal."""
 
-    def child(notice: Notice, arguments: Any, **variables: str) -> Outcome:
+    def child(notice: Notice, arguments: Any, **variables: str) -> JobEnd:
         if number is not None:
             os.kill(os.getpid(), number)
-        return Outcome(code, "why")
+        return JobEnd(code, "why")
 
     monkeypatch.setattr(Notice, "run", child)
-    Record("", PLANNER, WORKERS).write(folder)
+    Submitted("", PLANNER, WORKERS).write(folder)
     return PlannerTask(folder, PLANNER.name, "s", f"sqlite:///{folder}/studies.db", True, ("sweep.name=s",))
 
 
@@ -158,11 +162,11 @@ def test_workers_end_with_a_planner_that_fails(
     with _signals_kept(), pytest.raises(SystemExit, match="2"):
         _planner(tmp_path, monkeypatch, 2)()
     assert controller.cancelled == [({"13"}, False)]
-    assert outcome_of(tmp_path, PLANNER) == Outcome(2, "why")
+    assert outcome_of(tmp_path, PLANNER) == JobEnd(2, "why")
     late = WorkerTask(tmp_path, "a", "s", f"sqlite:///{tmp_path}/none.db", True, "", PLANNER, 1)
     with _signals_kept():
         late()
-    assert outcome_of(tmp_path, WORKERS[0]) == Outcome(0, "the job that plans the sweep has ended")
+    assert outcome_of(tmp_path, WORKERS[0]) == JobEnd(0, "the job that plans the sweep has ended")
 
 
 def test_a_finished_sweep_leaves_nobody_in_the_queue(

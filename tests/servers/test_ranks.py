@@ -15,7 +15,7 @@ from servers.watched import ended, num_done, wait_for
 from sweeping import Numbers, numbers, run, start, studies
 
 SWEEP = [
-    *("task=digits_mlp", "optimizer=adamw", "trainer.device=cpu", "trainer.steps=600", "trainer.rungs=3"),
+    *("task=digits_mlp", "optimizer=adamw", "trainer.device=cpu", "trainer.steps=300", "trainer.rungs=3"),
     *("search.trials=2", "confirm.seeds=1", "trainer.lanes=1", "hydra.launcher.report=false", "sweep.name=small"),
 ]
 TWO = [*SWEEP, "trainer.ranks=2"]
@@ -104,7 +104,9 @@ def test_an_error_in_one_rank_is_the_trial_s_and_nobody_waits_for_it(tmp_path: P
     process = start(tmp_path, "-m", *own, "hydra.launcher.workers=1")
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 1, said
-    assert "rank 1: mine.py:9, in loss: ValueError: only here" in said
+    error = "its first batch fails: mine.py:9, in loss: ValueError: only here"
+    assert f"the first one with rank 1: task.model: {error}" in said
+    assert "no timing of its steps (rank 1: " in said
 
 
 def test_torchrun_s_processes_are_the_ranks_of_a_sweep_s_own_command(undisturbed: Numbers, tmp_path: Path) -> None:
@@ -115,9 +117,9 @@ def test_torchrun_s_processes_are_the_ranks_of_a_sweep_s_own_command(undisturbed
     assert process.returncode == 0, process.stdout + process.stderr
     assert numbers(tmp_path) == undisturbed
     refused = subprocess.run(
-        [*command, "trainer.ranks=3"], cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=200
+        [*command, "trainer.ranks=4"], cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=200
     )
-    assert "trainer.ranks: a trial of this sweep takes 3, and torchrun has started 2 processes" in refused.stderr
+    assert "trainer.ranks: a trial of this sweep takes 4, and torchrun has started 2 processes" in refused.stderr
 
 
 def test_torchrun_s_processes_help_a_sweep(undisturbed: Numbers, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from optsweep.cli import doorman
-from optsweep.launch.slurm.record import Record, outcome_of
+from optsweep.launch.slurm.record import Submitted, outcome_of
 from servers.conftest import Servers
 from servers.slurm_parts import Slurm, missing_slurm, slurm
 from servers.watched import SWEEP, Kept, kept, num_done, wait_for
@@ -36,8 +36,8 @@ def _said(folder: Path, code: int, *arguments: str) -> str:
     return said
 
 
-def _jobs(folder: Path, sweep: str) -> Record:
-    record = Record.read(folder / "mlruns" / "slurm" / sweep)
+def _jobs(folder: Path, sweep: str) -> Submitted:
+    record = Submitted.read(folder / "mlruns" / "slurm" / sweep)
     assert record is not None
     return record
 

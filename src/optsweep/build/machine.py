@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # a planner compares machines, and has no use for a second of
 THE_DEVICE = "the device"
 TORCH, PYTHON = "versions.torch", "versions.python"
 
+THEN = ", then "
+
 PARTS = {DEVICE: (THE_DEVICE,), VERSIONS: (TORCH, PYTHON)}
 """The parts of a fingerprint that are the machine's, by the word under which they may differ.
 
@@ -91,6 +93,11 @@ def lets(differences: Sequence[str]) -> str:
     words = [word for word, count in found.items() if count]
     every = words and sum(found.values()) == len(differences)
     return f"sweep.allow=[{','.join(words)}] lets trials differ in that" if every else ""
+
+
+def one_after_the_other(before: str, now: str) -> str:
+    """ "A, then B": what a trial has been trained on, and is."""
+    return before if before.rpartition(THEN)[2] == now else f"{before}{THEN}{now}"
 
 
 def keys_of(allow: Collection[str]) -> frozenset[str]:

@@ -82,6 +82,7 @@ Exit code
   0    done; of a sweep: its report is complete and current
   1    it ran, and something is wrong: every trial crashed, or check, verify or doctor found it
   2    not done, for a reason that is said in one line
+  3    not done, and jobs on a cluster go on with it (hydra/launcher=slurm)
   130  you stopped it; what is finished is kept
 
 Each verb has its own --help; the guide is here: optsweep docs

@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from optsweep.address import STORAGE_KEY, read_address
 from optsweep.build.fingerprint import fingerprint_of
+from optsweep.build.machine import one_after_the_other
 from optsweep.errors import first_line
 from optsweep.search.studies import Studies, Work
 from optsweep.tracking.records import MetricPoint
@@ -45,8 +46,6 @@ TRIES_TO_MAKE = 10
 TRIES_TO_READ = 3
 """A file of a network's folder, whose handle is stale once another machine has put a new one in its place."""
 
-THEN = ", then "
-
 NO_DIGEST = "0" * 64
 LONGEST_HEAD = 1000
 
@@ -57,11 +56,6 @@ class InterruptedTrainingError(Exception):
 
 class _UnusableError(Exception):
     """A file isn't what is looked for; says why."""
-
-
-def one_after_the_other(before: str, now: str) -> str:
-    """ "A, then B": where a trial has been trained, and is."""
-    return before if before.rpartition(THEN)[2] == now else f"{before}{THEN}{now}"
 
 
 def say(line: str) -> None:
@@ -175,7 +169,8 @@ class Checkpoints:
                 self.folder.parent.mkdir(parents=not self.shared, exist_ok=True)
                 self.folder.mkdir(exist_ok=True)
                 return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        raise FileNotFoundError(f"{path} is taken away")
+        home = self.folder.parent.parent
+        raise FileNotFoundError(f"{path} is taken away" if home.is_dir() else f"{home} isn't there: is it mounted?")
 
     def _path(self, trial: str) -> Path:
         return self.folder / f"{trial}.pt"

@@ -1,8 +1,8 @@
 """The ranks that train a worker's trials together with it: processes that it starts, or that torchrun has started.
 
 They have nothing of the sweep's: the worker is rank 0, and tells them what to build and when to take steps with it. One
-that fails or dies in the middle of a trial leaves the others waiting, for which nothing in these would end; so whoever
-watches the worker looks at `failure` too, and ends its process, which is replaced as any worker that dies.
+that fails or dies in the middle of a trial is missed by rank 0 as a connection that is gone, and others are started for
+the next trial. Where rank 0 waits on, as for a GPU, whoever watches the worker finds it `stuck`, and ends it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import multiprocessing as mp
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,34 +25,34 @@ from optsweep.garbage import look_seldom
 from optsweep.launch.builds import Builds
 from optsweep.launch.inquiries import exit_name
 from optsweep.launch.launched import launched
-from optsweep.launch.to_follow import Failed, ToFollow, device_of_rank, opened
-from optsweep.launch.torchrun import Peers
-from optsweep.launch.watchdog import TELL_SECONDS, Watchdog
+from optsweep.launch.to_follow import LostRank, RankError, ToFollow, device_of_rank, opened
+from optsweep.launch.torchrun import LaunchedRanks
+from optsweep.launch.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from optsweep.search.space import Params
-    from optsweep.train.ranks import Group
+    from optsweep.train.ranks import Ranks
 
 
 GROUP_LOST = 6
 """Exit code of a worker whose ranks only torchrun can start again."""
 
 
-NOTICED_SECONDS = 10.0
-"""Within which it is known what has become of a rank whose connection is gone."""
+NOTICED_SECONDS = 5.0
+"""Within which it is known what has become of a rank, and by whoever waits for it."""
 
 
 class Led(Protocol):
     """The other ranks, as rank 0 has them."""
 
     @property
-    def group(self) -> Group:
+    def group(self) -> Ranks:
         """All of them with this process."""
 
     def send(self, order: ToFollow) -> None:
         """Tell them what comes next."""
 
-    def failure(self) -> Failed | None:
+    def failure(self) -> LostRank | None:
         """Why one of them follows no more; None: all do. May be asked by another thread."""
 
     def close(self) -> bool:
@@ -61,11 +60,12 @@ class Led(Protocol):
 
 
 class Together:
-    """The ranks that a process leads, from the first trial on that takes several; `device` is that of rank 0."""
+    """The ranks that a process leads, from the first trial on that takes several."""
 
     def __init__(self, builds: Builds) -> None:
         self.builds = builds
         self._led: Led | None = None
+        self._failed_since: float | None = None
         self.over = False  # there can't be any ranks any more
 
     @contextmanager
@@ -78,17 +78,17 @@ class Together:
 
         led = self._there(arm)
         led.send(ToFollow.of(arm, repeat, params, self.builds))
+        group: Ranks | None = None
         try:
-            with joined(led.group):
+            with joined(group := led.group):
                 yield
-        except LostError:
-            self._wait_to_be_ended()
-            raise
+        except LostError as error:
+            raise self._noticed() or error from None
         finally:
-            if led.group.intact:
+            if group is not None and group.intact:
                 with suppress(LostError):
-                    led.group.tell(None)
-            if not led.group.intact or self.failure():
+                    group.tell(None)
+            if group is None or not group.intact or self.failure():
                 self.close()
 
     def _there(self, arm: Arm) -> Led:
@@ -97,19 +97,26 @@ class Together:
         if self._led is None:
             ranks = arm.trainer.ranks
             device = str(self.builds.device_of(arm))
-            self._led = Peers(device) if launched() is not None else Children(ranks, device)
+            self._led = LaunchedRanks(device) if launched() is not None else Children(ranks, device)
         return self._led
 
-    def _wait_to_be_ended(self) -> None:
-        """A rank is lost: whoever watches this process ends it, as soon as it is known why."""
+    def _noticed(self) -> RankError | None:
+        """Why a connection to a rank is gone, as soon as that is known."""
         begin = time.monotonic()
-        while time.monotonic() - begin < (TELL_SECONDS if self.failure() else NOTICED_SECONDS):
-            time.sleep(0.1)
+        while (failed := self.failure()) is None and time.monotonic() - begin < NOTICED_SECONDS:
+            time.sleep(0.05)
+        return RankError(failed) if failed is not None else None
 
-    def failure(self) -> Failed | None:
+    def failure(self) -> LostRank | None:
         """Why a rank follows no more; None: all do."""
         led = self._led
         return None if led is None else led.failure()
+
+    def stuck(self) -> LostRank | None:
+        """Why one does, where this process doesn't come to hear of it: it waits for something that will never come."""
+        failed, now = self.failure(), time.monotonic()
+        self._failed_since = (self._failed_since or now) if failed is not None else None
+        return failed if self._failed_since is not None and now - self._failed_since > NOTICED_SECONDS else None
 
     def close(self) -> None:
         """End the others."""
@@ -128,28 +135,28 @@ class Children:
     """Ranks on this machine, which this process starts and which end with it."""
 
     def __init__(self, ranks: int, device: str) -> None:
-        import torch.distributed as dist
+        from torch._C._distributed_c10d import FileStore
 
         context = mp.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory(prefix="optsweep-ranks-")  # nobody else may read it
         meeting = str(Path(self._folder.name) / "meeting")
         _stay_inside()
         self._children: list[_Child] = []
-        self._failure: Failed | None = None
+        self._failure: LostRank | None = None
         for rank in range(1, ranks):
             ours, theirs = context.Pipe()
             arguments = (theirs, rank, ranks, device_of_rank(device, rank), meeting, os.getpid())
-            process = context.Process(target=_follow_parent, args=arguments, daemon=False)
+            process = context.Process(target=_follow_parent, args=arguments, daemon=True)
             with interrupts_blocked():
                 process.start()
             theirs.close()
             self._children.append(_Child(process, ours))
         self._device, self._ranks = device, ranks
-        self._store = dist.FileStore(meeting, ranks)
-        self._group: Group | None = None
+        self._store = FileStore(meeting, ranks)
+        self._group: Ranks | None = None
 
     @property
-    def group(self) -> Group:
+    def group(self) -> Ranks:
         """All of them with this process, as soon as they are there."""
         if self._group is None:
             self._group = opened(self._store, 0, self._ranks, self._device)
@@ -160,14 +167,14 @@ class Children:
         for child in self._children:
             child.line.send(order)
 
-    def failure(self) -> Failed | None:
+    def failure(self) -> LostRank | None:
         """Of the first that has failed, or died."""
         for rank, child in enumerate(self._children, 1):
             if self._failure is None:
                 with suppress(EOFError, OSError):
                     self._failure = child.line.recv() if child.line.poll() else None
             if self._failure is None and not child.process.is_alive():
-                self._failure = Failed(f"rank {rank} died ({exit_name(child.process.exitcode)})", died=True)
+                self._failure = LostRank(f"rank {rank} died ({exit_name(child.process.exitcode)})", died=True)
         return self._failure
 
     def close(self) -> bool:
@@ -193,15 +200,15 @@ def _stay_inside() -> None:
 
 def _follow_parent(line: Connection, rank: int, ranks: int, device: str, meeting: str, parent: int) -> None:
     """The process of a rank: follows until there is no more to follow, or rank 0 is gone."""
-    import torch.distributed as dist
+    from torch._C._distributed_c10d import FileStore
 
-    mp.current_process().daemon = False
+    mp.current_process().daemon = False  # a daemon may have no children, as a DataLoader's workers are
     ignore_interrupts()
     look_seldom()
     Watchdog(parent).start()
     builds = Builds(device)
     try:
-        group = opened(dist.FileStore(meeting, ranks), rank, ranks, device)
+        group = opened(FileStore(meeting, ranks), rank, ranks, device)
         while True:
             order: ToFollow = line.recv()
             order.run(builds, group)
@@ -209,5 +216,4 @@ def _follow_parent(line: Connection, rank: int, ranks: int, device: str, meeting
         return
     except BaseException as error:
         with suppress(OSError):
-            line.send(Failed.of(rank, error))
-    threading.Event().wait()  # for rank 0, which ends this process
+            line.send(LostRank.of(rank, error))

@@ -12,27 +12,35 @@ from optsweep.launch.builds import Builds
 from optsweep.tracking.outage import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
-    import torch.distributed as dist
+    from torch._C._distributed_c10d import Store
 
     from optsweep.search.space import Params
-    from optsweep.train.ranks import Group
+    from optsweep.train.ranks import Ranks
 
 TIMEOUT = timedelta(seconds=PATIENCE_SECONDS + 1800)
 """How long ranks wait for one another at most: rank 0 may wait for a store between two steps."""
 
 
 @dataclass(frozen=True)
-class Failed:
+class LostRank:
     """Why a rank follows no more."""
 
     reason: str
     died: bool = False  # as killed from outside; else it is the trial's own error
 
     @classmethod
-    def of(cls, rank: int, error: BaseException) -> Failed:
+    def of(cls, rank: int, error: BaseException) -> LostRank:
         """In a line."""
         said = str(error) if isinstance(error, UserError) else located(error)[:500]
         return cls(f"rank {rank}: {said}")
+
+
+class RankError(UserError):
+    """A rank has failed, or died."""
+
+    def __init__(self, failed: LostRank) -> None:
+        super().__init__(failed.reason)
+        self.died = failed.died
 
 
 @dataclass(frozen=True)
@@ -50,31 +58,33 @@ class ToFollow:
         bare = replace(arm, storage=Arm.storage, tracking_uri="sqlite:///none.db", yaml="")
         return cls(bare, repeat, params, builds.of(arm, repeat).fingerprint)
 
-    def run(self, builds: Builds, group: Group) -> None:
+    def run(self, builds: Builds, group: Ranks) -> None:
         """Follow rank 0 until it has done with this. Raises whatever the model raises."""
         from optsweep.train.following import follow
         from optsweep.train.process import threads
+        from optsweep.train.program import Program
 
         with threads(self.arm.trainer.threads):
             built = builds.of(self.arm, self.repeat)
             if built.fingerprint != self.fingerprint:
                 raise UserError(f"the arm is another in rank {group.rank} than in rank 0: other code, data or device")
             program = built.program_for(self.params)
+            assert isinstance(program, Program), "loops of users are refused"
             follow(program, group)
 
 
-def opened(store: dist.Store, rank: int, size: int, device: str) -> Group:
+def opened(store: Store, rank: int, size: int, device: str) -> Ranks:
     """This process as one of a group that meets in a store."""
     import torch
     import torch.distributed as dist
 
-    from optsweep.train.ranks import Group
+    from optsweep.train.ranks import Ranks
 
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
-    return Group(rank, size)
+    return Ranks(rank, size)
 
 
 def device_of_rank(device: str, rank: int) -> str:

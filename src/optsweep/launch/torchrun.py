@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from optsweep.errors import UserError
 from optsweep.launch.launched import Launched, launched
-from optsweep.launch.to_follow import Failed, ToFollow, opened
+from optsweep.launch.to_follow import LostRank, ToFollow, opened
 
 if TYPE_CHECKING:
-    import torch.distributed as dist
+    from torch._C._distributed_c10d import Store
 
-    from optsweep.train.ranks import Group
+    from optsweep.train.ranks import Ranks
 
 LOOK_SECONDS = 0.1
 """Between two looks of a rank whether there is something to follow."""
@@ -53,26 +53,26 @@ def take_part(ours: Launched, command: Callable[[], int]) -> int:
     return 0
 
 
-def _store() -> dist.Store:
+def _store() -> Store:
     """That of this start of all ranks."""
-    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
-    store, _, _ = next(iter(dist.rendezvous("env://")))
+    store: Store = next(iter(rendezvous("env://")))[0]
     return store
 
 
-class Peers:
+class LaunchedRanks:
     """The others, as rank 0's worker has them."""
 
     def __init__(self, device: str) -> None:
         self._store, self._device, self._sent = _store(), device, 0
         self._watched = _store()  # by another thread, whom a call in this one must not keep waiting
-        self._group: Group | None = None
+        self._group: Ranks | None = None
         if self._store.add(LED, 1) > 1:
             raise UserError("trainer.ranks: only torchrun can start ranks again (--max-restarts)")
 
     @property
-    def group(self) -> Group:
+    def group(self) -> Ranks:
         """All of them with this process, as soon as they have heard that there is something to follow."""
         if self._group is None:
             self._group = _met(self._store, self._device)
@@ -83,18 +83,20 @@ class Peers:
         self._store.set(_order(self._sent), pickle.dumps(order))
         self._sent += 1
 
-    def failure(self) -> Failed | None:
+    def failure(self) -> LostRank | None:
         """What the first that has failed has left. One that died is torchrun's to notice."""
         store = self._watched
-        return Failed(store.get(FAILED).decode()) if store.check([FAILED]) else None
+        return LostRank(store.get(FAILED).decode()) if store.check([FAILED]) else None
 
     def close(self) -> bool:
         """Only torchrun can start them again."""
         return False
 
 
-def _follow(ours: Launched, store: dist.Store) -> None:
+def _follow(ours: Launched, store: Store) -> None:
     """Be a rank that isn't the first until rank 0 ends. Raises UserError where this fails, which rank 0 is told."""
+    import torch.distributed as dist
+
     from optsweep.launch.builds import Builds
 
     group, builds, taken = None, None, 0
@@ -105,9 +107,11 @@ def _follow(ours: Launched, store: dist.Store) -> None:
             group = group or _met(store, str(builds.device))
             order.run(builds, group)
         except BaseException as error:
-            failed = Failed.of(ours.rank, error)
+            failed = LostRank.of(ours.rank, error)
             if not store.check([FAILED]):
                 store.set(FAILED, failed.reason)
+            with suppress(Exception):
+                dist.destroy_process_group()  # which rank 0 notices
             time.sleep(ENDED_SECONDS)
             raise UserError(failed.reason) from None
 
@@ -120,20 +124,20 @@ def _device(name: str, local_rank: int) -> str:
     return f"cuda:{local_rank}" if found.type == "cuda" and name in ("auto", "cuda") else str(found)
 
 
-def _met(store: dist.Store, device: str) -> Group:
+def _met(store: Store, device: str) -> Ranks:
     """All of them."""
-    import torch.distributed as dist
+    from torch._C._distributed_c10d import PrefixStore
 
     ours = launched()
     assert ours is not None
-    return opened(dist.PrefixStore(MEETING, store), ours.rank, ours.size, device)
+    return opened(PrefixStore(MEETING, store), ours.rank, ours.size, device)
 
 
 def _order(number: int) -> str:
     return f"optsweep/order/{number}"
 
 
-def _next(store: dist.Store, number: int) -> ToFollow | None:
+def _next(store: Store, number: int) -> ToFollow | None:
     """The order of this number; None: there is none any more."""
     import torch.distributed as dist
 

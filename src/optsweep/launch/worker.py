@@ -23,7 +23,7 @@ from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.launch.ranks import GROUP_LOST, Together
 from optsweep.launch.reporter import Reporter
 from optsweep.launch.room import LaneRoom
-from optsweep.launch.to_follow import Failed
+from optsweep.launch.to_follow import LostRank, RankError
 from optsweep.search.ownership import LeaseLostError
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot, seed_of
@@ -146,13 +146,13 @@ class Worker:
             key = reporter.hold(work)
 
             def hung(place: str) -> None:
-                slow = Failed(f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)")
-                failed = self.together.failure() or slow
+                slow = LostRank(f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)")
+                failed = self.together.stuck() or slow
                 self._give_up(reporter, failed.reason, excused=False, died=failed.died)
                 reporter.crash(failed.reason)
 
             def overdue() -> bool:
-                return leases.overdue() or self.together.failure() is not None
+                return leases.overdue() or self.together.stuck() is not None
 
             with self.watch(overdue, hung), self.latest.of_all():
                 self._train_held(job, key, work, reporter)
@@ -183,6 +183,9 @@ class Worker:
             with suppress(LeaseLostError):
                 reporter.drop_lost()
             self._give_up(reporter, "its sweep was stopped, or its planner is gone", excused=True)
+        except RankError as error:
+            self._give_up(reporter, str(error), excused=False, died=error.died)
+            reporter.crash(str(error))
         except StoreFailureError:
             with suppress(StoreFailureError):
                 self._give_up(reporter, "the store failed", excused=True)

@@ -19,7 +19,7 @@ from optsweep.train.arena import Arena, SomeLanes
 from optsweep.train.forward import Tensors
 from optsweep.train.program import Program
 from optsweep.train.randomness import EVALUATION_SEED, RECALIBRATION_SEED, seed_stream, step_seeds
-from optsweep.train.ranks import Group
+from optsweep.train.ranks import Ranks
 from optsweep.train.recordings import Inputs, Recordings, Scored
 from optsweep.train.traits import numbers_of
 
@@ -49,7 +49,7 @@ class Shown:
     scratch: nn.Module
     weights: Tensors
     recordings: Recordings | None = None
-    group: Group | None = None  # of ranks that evaluate together
+    group: Ranks | None = None  # of ranks that evaluate together
 
 
 @torch.no_grad()
@@ -170,7 +170,7 @@ class _Score:
             pass
 
 
-def _scored_by_ranks(shown: Shown, group: Group, batches: _Portions) -> Iterator[Scored]:
+def _scored_by_ranks(shown: Shown, group: Ranks, batches: _Portions) -> Iterator[Scored]:
     """In rank 0 as `_scored` has it, from all ranks, which take turns: each batch is scored as one process does it."""
     with group.acting(_Score(batches)):
         scores, device = _plain(shown), shown.program.device
@@ -187,7 +187,7 @@ def _scored_by_ranks(shown: Shown, group: Group, batches: _Portions) -> Iterator
             yield from _gathered(group, mine, round_, device)
 
 
-def _gathered(group: Group, mine: Nest, round_: Sequence[tuple[Nest, int]], device: torch.device) -> Iterator[Scored]:
+def _gathered(group: Ranks, mine: Nest, round_: Sequence[tuple[Nest, int]], device: torch.device) -> Iterator[Scored]:
     """The scores of as many batches as there are ranks, or fewer, in rank 0."""
     for found, (batch, count) in zip(group.collected(mine), round_, strict=False):
         loss, kept = moved(found, device)

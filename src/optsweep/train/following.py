@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from optsweep.tasks.nest import mapped
 from optsweep.train.checkpoint import Saved
 from optsweep.train.loop import surroundings
 from optsweep.train.program import Program
-from optsweep.train.ranks import Group, joined
+from optsweep.train.ranks import Ranks, joined
 from optsweep.train.run import Run, Silent
 from optsweep.train.trial import Trial
 
@@ -19,14 +20,16 @@ class Follower:
         self.program = program
 
     def begin(self, trial: Trial, saved: Saved | None) -> None:
-        """Another trial."""
+        """Another trial; what lies on rank 0's GPU goes to this rank's."""
+        device = self.program.device
+        saved = mapped(lambda tensor: tensor.to(device) if tensor.is_cuda else tensor, saved)
         rare = saved["rare"] if saved else self.program.traits.missing
         self.run = Run(self.program, [trial], Silent(), rare=rare)
         if saved:
             self.run.restore(saved)
 
 
-def follow(program: Program, group: Group) -> None:
+def follow(program: Program, group: Ranks) -> None:
     """Do what rank 0 says of this program, until it says that there is no more. Raises whatever the model raises."""
     with joined(group), surroundings(program):
         follower = Follower(program)

@@ -33,7 +33,7 @@ class Order(Protocol):
 
 
 @dataclass
-class Group:
+class Ranks:
     """The ranks that train together, of which this process is one; torch.distributed's default group is theirs."""
 
     rank: int
@@ -103,12 +103,12 @@ def _heard() -> Iterator[None]:
         raise LostError(str(error)) from error
 
 
-_joined: list[Group] = []
+_joined: list[Ranks] = []
 """The group that this process is in, as torch.distributed has one for a process."""
 
 
 @contextmanager
-def joined(group: Group) -> Iterator[Group]:
+def joined(group: Ranks) -> Iterator[Ranks]:
     """Within it programs of several ranks are trained by this group; elsewhere one process has the whole batch."""
     _joined.append(group)
     try:
@@ -117,7 +117,7 @@ def joined(group: Group) -> Iterator[Group]:
         _joined.pop()
 
 
-def group_of(ranks: int) -> Group | None:
+def group_of(ranks: int) -> Ranks | None:
     """The group that trains a program of so many ranks here; None: this process does by itself."""
     return _joined[-1] if ranks > 1 and _joined else None
 

@@ -13,7 +13,7 @@ import torch
 
 from optsweep.train.checkpoint import Saved
 from optsweep.train.randomness import rank_seed, step_seeds
-from optsweep.train.ranks import Group
+from optsweep.train.ranks import Ranks
 from optsweep.train.record import Fetched, Record
 from optsweep.train.steps import Take, backward_of, step_of
 from optsweep.train.trial import Trial
@@ -57,7 +57,7 @@ class Advance:
 class Team:
     """What a run that several ranks train does otherwise than one of one process."""
 
-    def __init__(self, run: Run, group: Group, saved: Saved | None = None) -> None:
+    def __init__(self, run: Run, group: Ranks, saved: Saved | None = None) -> None:
         self.run, self.group, self.saved = run, group, saved
         self._begun = not group.leads
         self._pace: float | None = None  # seconds a step
@@ -74,8 +74,8 @@ class Team:
         """All ranks take the steps up to `end` inside, or to where a pause is going to be due."""
         run = self.run
         self.begin()
-        if self.group.leads:
-            end = min(end, run.tick + self._steps_until_due())
+        if self.group.leads and (steps := self._steps_until_due()) is not None:
+            end = min(end, run.tick + steps)
         first, began = run.tick, perf_counter()
         with self.group.acting(Advance(end, tuple(run.lanes[0].multipliers.observed))):
             buffers = list(run.arena.module.buffers())
@@ -83,11 +83,11 @@ class Team:
             yield end
         self._pace = (perf_counter() - began) / max(end - first, 1)
 
-    def _steps_until_due(self) -> int | float:
+    def _steps_until_due(self) -> int | None:
         """Known beforehand: one rank's clock in the middle of a stretch is none that the others could follow."""
         due = self.run.checkpointer.due
         if due == math.inf:
-            return math.inf
+            return None
         return FIRST_STEPS if self._pace is None else max(1, int((due - perf_counter()) / self._pace))
 
     def taking(self, batches: Iterator[Nest], tabled: Sequence[Any], plan: StepNumbers, record: Record) -> Take:

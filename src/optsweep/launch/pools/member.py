@@ -228,7 +228,7 @@ class _Serving:
 
     def _overdue(self) -> bool:
         until, ranks = self._until, self._ranks
-        return (until is not None and time.monotonic() > until) or (ranks is not None and ranks.failure() is not None)
+        return (until is not None and time.monotonic() > until) or (ranks is not None and ranks.stuck() is not None)
 
     def _say(self, what: Ready | Worked | Began | Overran | Answered) -> None:
         """Tell the planner; that it is gone by now is found out elsewhere."""

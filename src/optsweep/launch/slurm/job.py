@@ -23,12 +23,15 @@ from typing import Any
 from optsweep.errors import UserError
 from optsweep.launch.elsewhere import WAIT_SECONDS
 from optsweep.launch.slurm import cluster
-from optsweep.launch.slurm.record import Outcome, Record, SlurmJob, note_outcome, outcome_of
+from optsweep.launch.slurm.record import JobEnd, SlurmJob, Submitted, note_outcome, outcome_of
 from optsweep.launch.slurm.stores import is_open, seconds_of_seat
 from optsweep.search.seats import SEAT_SECONDS
 
 PLANNER_VARIABLE = "OPTSWEEP_SLURM_PLANNER"
 """Set for the command of a sweep that is to plan and train, instead of submitting jobs."""
+
+WAITING = "PENDING"
+"""What SLURM says of a job in its queue."""
 
 LOOK_SECONDS = 2.0
 ASK_SECONDS = 30.0
@@ -55,7 +58,7 @@ class Notice:
         if self._child is not None and self._child.poll() is None:
             self._child.terminate()
 
-    def run(self, arguments: Sequence[str], **variables: str) -> Outcome:
+    def run(self, arguments: Sequence[str], **variables: str) -> JobEnd:
         """`optsweep` with these arguments, until it ends; its last line is also kept."""
         own = {name: said for name, said in os.environ.items() if name != "HYDRA_FULL_ERROR"}
         child = subprocess.Popen(
@@ -79,7 +82,7 @@ class Notice:
             sys.stderr.write(line)
             sys.stderr.flush()
             said = line.strip() or said
-        return Outcome(child.wait(), said.removeprefix("optsweep: "))
+        return JobEnd(child.wait(), said.removeprefix("optsweep: "))
 
     def sleep(self, seconds: float) -> None:
         """Until then, or a signal comes."""
@@ -104,11 +107,11 @@ class SlurmTask(ABC):
     requeue: bool
 
     @abstractmethod
-    def work(self, notice: Notice) -> Outcome:
+    def work(self, notice: Notice) -> JobEnd:
         """Do it; what is returned after a signal may not be the end."""
 
     @abstractmethod
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: JobEnd) -> None:
         """Called when it is over for good."""
 
     def __call__(self) -> None:
@@ -142,16 +145,16 @@ class PlannerTask(SlurmTask):
 
     arguments: tuple[str, ...]
 
-    def work(self, notice: Notice) -> Outcome:
+    def work(self, notice: Notice) -> JobEnd:
         """As soon as nobody else plans: after a node was lost its planner's lease has to run out first."""
         until = time.monotonic() + SEAT_SECONDS + LOOK_SECONDS
         while time.monotonic() < until and seconds_of_seat(self.storage, self.sweep) > 0 and not notice.heard:
             notice.sleep(LOOK_SECONDS)
         return notice.run(self.arguments, **{PLANNER_VARIABLE: "1"})
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: JobEnd) -> None:
         """Nobody waits in the queue for a sweep that is done; where it failed nobody works for it either."""
-        held = Record.read(self.folder)
+        held = Submitted.read(self.folder)
         if held is not None:
             cluster.cancel({job.array for job in held.workers}, waiting_only=outcome.code == 0)
 
@@ -164,43 +167,49 @@ class WorkerTask(SlurmTask):
     planner: SlurmJob
     processes: int | None
 
-    def work(self, notice: Notice) -> Outcome:
-        """Until the sweep is done, or its planner has failed."""
+    def work(self, notice: Notice) -> JobEnd:
+        """Until the sweep is done, or its planner has failed.
+
+        Where that waits in the queue for long, this job goes back to it: the planner may wait for what it holds.
+        """
         if (over := self._wait(notice)) is not None or notice.heard:
-            return over or Outcome(130)
+            return over or JobEnd(130)
         begun = time.monotonic()
         stores = ["--storage", self.storage, "--tracking-uri", self.tracking_uri]
         workers = [] if self.processes is None else ["--workers", str(self.processes)]
         outcome = notice.run(["work", self.sweep, *stores, *workers])
         if outcome.code == 2 and time.monotonic() - begun > WAIT_SECONDS and self._planner_waits():
-            notice.heard = True  # its planner may be waiting for what this job holds
+            notice.heard = True
         return outcome
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: JobEnd) -> None:
         """Others don't depend on it."""
 
-    def _wait(self, notice: Notice) -> Outcome | None:
+    def _wait(self, notice: Notice) -> JobEnd | None:
         """Until the planner has posted arms with trials left; an outcome where that isn't going to be."""
-        asked = time.monotonic()
+        begun = asked = time.monotonic()
         while not notice.heard and not is_open(self.storage, self.sweep):
             if outcome_of(self.folder, self._planner) is not None:
-                return Outcome(0, "the job that plans the sweep has ended")
+                return JobEnd(0, "the job that plans the sweep has ended")
             if time.monotonic() - asked > ASK_SECONDS:
                 asked = time.monotonic()
-                if self._planner.id not in _states({self._planner.id: _UNKNOWN}):
-                    return Outcome(2, "the job that plans the sweep is gone")
+                planner = _states({self._planner.id: _UNKNOWN}).get(self._planner.id)
+                if planner is None:
+                    return JobEnd(2, "the job that plans the sweep is gone")
+                if planner.state == WAITING and asked - begun > WAIT_SECONDS:
+                    notice.heard = True
             notice.sleep(LOOK_SECONDS)
         return None
 
     @property
     def _planner(self) -> SlurmJob:
-        held = Record.read(self.folder)
+        held = Submitted.read(self.folder)
         return self.planner if held is None else held.planner  # another one, where that was lost
 
     def _planner_waits(self) -> bool:
         planner = self._planner
         held = _states({}).get(planner.id)
-        return outcome_of(self.folder, planner) is None and held is not None and held.state == "PENDING"
+        return outcome_of(self.folder, planner) is None and held is not None and held.state == WAITING
 
 
 _UNKNOWN = cluster.JobState("UNKNOWN", "", "")

@@ -24,7 +24,7 @@ def folder_of(sweep: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobEnd:
     """How a job ended for good: its program's exit code, and the line that it gave as its reason."""
 
     code: int
@@ -45,7 +45,7 @@ class SlurmJob:
 
 
 @dataclass(frozen=True)
-class Record:
+class Submitted:
     """A sweep's jobs."""
 
     command: str  # that they carry out, without passwords
@@ -53,7 +53,7 @@ class Record:
     workers: tuple[SlurmJob, ...] = ()
 
     @classmethod
-    def read(cls, folder: Path) -> Record | None:
+    def read(cls, folder: Path) -> Submitted | None:
         """None where there is none, or none that can be read."""
         held = _read(folder / "jobs.json")
         try:
@@ -66,7 +66,7 @@ class Record:
         """Keep it in place of what was kept."""
         _write(folder / "jobs.json", asdict(self))
 
-    def with_workers(self, more: tuple[SlurmJob, ...]) -> Record:
+    def with_workers(self, more: tuple[SlurmJob, ...]) -> Submitted:
         """With further ones."""
         return replace(self, workers=(*self.workers, *more))
 
@@ -76,16 +76,16 @@ def forget(folder: Path) -> None:
     (folder / "jobs.json").unlink(missing_ok=True)
 
 
-def outcome_of(folder: Path, job: SlurmJob) -> Outcome | None:
+def outcome_of(folder: Path, job: SlurmJob) -> JobEnd | None:
     """None where it isn't over, or was ended from outside."""
     held = _read(folder / f"{job.name}.json")
     try:
-        return Outcome(int(held["code"]), str(held["said"]))
+        return JobEnd(int(held["code"]), str(held["said"]))
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def note_outcome(folder: Path, name: str, outcome: Outcome) -> None:
+def note_outcome(folder: Path, name: str, outcome: JobEnd) -> None:
     """Keep how a job ended."""
     _write(folder / f"{name}.json", asdict(outcome))
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, first_line
 from optsweep.launch.slurm.job import PlannerTask, SlurmTask, WorkerTask
-from optsweep.launch.slurm.record import Record, SlurmJob
+from optsweep.launch.slurm.record import SlurmJob, Submitted
 from optsweep.launch.slurm.request import SlurmRequest
 
 
@@ -24,18 +24,18 @@ class Submission:
     request: SlurmRequest
     folder: Path
 
-    def planner(self, name: str = "") -> Record:
+    def planner(self, name: str = "") -> Submitted:
         """Submit the job that plans; under the name of one that was lost, whose workers then belong to it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)  # what jobs are to do is kept there, with the passwords of addresses
         arm, name = self.arm, name or uuid4().hex[:12]
         task = PlannerTask(self.folder, name, arm.sweep, arm.storage, self.request.requeue, self.arguments)
         (job,) = self._submit("plans", [task])
-        record = Record(self.command, job)
+        record = Submitted(self.command, job)
         record.write(self.folder)
         return record
 
-    def workers(self, record: Record, count: int) -> Record:
+    def workers(self, record: Submitted, count: int) -> Submitted:
         """Submit so many workers, which begin once the planner has; they wait for what it posts."""
         if count <= 0:
             record.write(self.folder)

@@ -15,7 +15,7 @@ from optsweep.errors import GoesOnError, SweepFailedError, UserError
 from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.slurm import cluster
-from optsweep.launch.slurm.record import Outcome, Record, folder_of, forget, log_of, outcome_of
+from optsweep.launch.slurm.record import JobEnd, Submitted, folder_of, forget, log_of, outcome_of
 from optsweep.launch.slurm.request import SlurmRequest
 from optsweep.launch.slurm.stores import finished
 from optsweep.launch.slurm.submit import Submission
@@ -53,7 +53,7 @@ class SlurmSweep:
         crashed; how the jobs failed is said once, and the next call submits others.
         """
         self._check()
-        record, states = Record.read(self._folder), cluster.states()
+        record, states = Submitted.read(self._folder), cluster.states()
         if record is not None:
             outcome = outcome_of(self._folder, record.planner)
             if outcome is None and record.planner.id in states:
@@ -99,21 +99,25 @@ class SlurmSweep:
                     f"tracking.uri=http://…, or one node: hydra.launcher.workers=0"
                 )
 
-    def _submit(self, before: Record | None, states: States) -> SweepResult:
+    def _submit(self, before: Submitted | None, states: States) -> SweepResult:
         """Submit the job that plans, and the workers that there aren't yet."""
         lost = before is not None and outcome_of(self._folder, before.planner) is None
         record = self._submission.planner(before.planner.name if before is not None and lost else "")
         if before is not None and lost:
+            self.say(
+                f"job {before.planner.id}, which planned the sweep, is gone: it was cancelled, its node was lost, or "
+                f"it couldn't write {log_of(self._folder, before.planner)}"
+            )
             record = record.with_workers(tuple(job for job in before.workers if job.id in states))
         record = self._submission.workers(record, self.request.workers - len(record.workers))
         self.say(f"sweep {self.arms[0].sweep}: submitted to SLURM: {_named(record)}; logs: {near(self._folder)}")
         return self._wait_or_leave(record)
 
-    def _under_way(self, record: Record, states: States) -> SweepResult:
+    def _under_way(self, record: Submitted, states: States) -> SweepResult:
         """Say how the jobs stand, and submit workers that were lost, or that more are asked for now."""
         kept = [job for job in record.workers if job.id in states or outcome_of(self._folder, job) is not None]
         if (lacking := self.request.workers - len(kept)) > 0:
-            known = Record(record.command, record.planner, tuple(kept))
+            known = Submitted(record.command, record.planner, tuple(kept))
             record = self._submission.workers(known, lacking)
             self.say(f"sweep {self.arms[0].sweep}: {plural(lacking, 'worker')} submitted to SLURM")
             states = cluster.states()
@@ -123,7 +127,7 @@ class SlurmSweep:
             self.say(line)
         return self._wait_or_leave(record)
 
-    def _wait_or_leave(self, record: Record) -> SweepResult:
+    def _wait_or_leave(self, record: Submitted) -> SweepResult:
         if self.request.wait:
             return self._wait(record)
         raise GoesOnError(
@@ -131,7 +135,7 @@ class SlurmSweep:
             f"how far it is: optsweep status {self.arms[0].sweep}"
         )
 
-    def _wait(self, record: Record) -> SweepResult:
+    def _wait(self, record: Submitted) -> SweepResult:
         """Until the job that plans has ended."""
         progress, asked, gone = self._progress(), time.monotonic(), False
         try:
@@ -171,7 +175,7 @@ class SlurmSweep:
             yield [] if view is None else list(changes(before, view))
             before = view or before
 
-    def _failure(self, record: Record, outcome: Outcome) -> Exception:
+    def _failure(self, record: Submitted, outcome: JobEnd) -> Exception:
         """What the job that planned has ended with, as the sweep's own command would."""
         first = self.arms[0]
         if outcome.code == 1:
@@ -182,7 +186,7 @@ class SlurmSweep:
             said = f"killed by signal {-outcome.code}: is there memory enough? (hydra.launcher.mem)"
         return UserError(f"{said} (so ended the job that planned it, {self._log(record)})")
 
-    def _log(self, record: Record) -> str:
+    def _log(self, record: Submitted) -> str:
         return str(log_of(self._folder, record.planner))
 
 
@@ -192,7 +196,7 @@ def _names_own_code(arm: Arm) -> bool:
     return any(target is not None and target.partition(".")[0] not in ("optsweep", "torch") for target in named)
 
 
-def _named(record: Record) -> str:
+def _named(record: Submitted) -> str:
     """ "job 12, 4 workers (job 13)"."""
     count = len(record.workers)
     workers = f", {plural(count, 'worker')} (job {numbers(record.workers)})" if count else ""

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from optsweep.errors import UserError
 from optsweep.launch.slurm import cluster
-from optsweep.launch.slurm.record import Record, SlurmJob, folder_of, log_of, outcome_of
+from optsweep.launch.slurm.record import SlurmJob, Submitted, folder_of, log_of, outcome_of
 
 States = Mapping[str, cluster.JobState]
 
 
-def standing(record: Record, states: States, folder: Path) -> Iterator[str]:
+def standing(record: Submitted, states: States, folder: Path) -> Iterator[str]:
     """Of the job that plans, and of the workers together."""
     planner = record.planner
     yield f"planner: job {planner.id}, {_state(planner, states, folder)}; log: {log_of(folder, planner)}"
@@ -27,7 +27,7 @@ def standing(record: Record, states: States, folder: Path) -> Iterator[str]:
 def lines_of(sweep: str) -> Iterator[str]:
     """Of a sweep that was submitted from this folder; nothing where none was, or SLURM is away."""
     folder = folder_of(sweep)
-    if (record := Record.read(folder)) is not None:
+    if (record := Submitted.read(folder)) is not None:
         with suppress(UserError, OSError):
             yield from standing(record, cluster.states(), folder)
 

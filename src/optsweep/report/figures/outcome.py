@@ -211,7 +211,8 @@ def _draw_bars(axes: Axes, group: Group, values: list[float | None], words: Any,
     largest = max(value for value in values if value is not None) or 1.0
     for place, (arm, value) in enumerate(zip(group.by_result, values, strict=True)):
         if value is None:
-            axes.text(0, place, " not timed" if timed else " not known", va="center", color=MUTED)
+            untimed = " timed elsewhere" if arm.timed_elsewhere else " not timed"
+            axes.text(0, place, untimed if timed else " not known", va="center", color=MUTED)
             continue
         axes.barh(place, value, height=0.5, color=colour(arm), alpha=0.9)
         timing = arm.arm.timing
