@@ -101,6 +101,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             OperationalError("x", {}, Exception("could not connect")),
             "the database at postgresql://u:***@host/db doesn't answer",
         ),
+        (
+            DATABASE,
+            OperationalError("x", {}, Exception("FATAL:  sorry, too many clients already")),
+            "the database at postgresql://u:***@host/db has no connection left (its max_connections)",
+        ),
     ],
 )
 def test_what_may_pass_is_said_in_a_few_words_without_secrets(uri: str, error: Exception, said: str) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from servers.parts import MlflowServer, Postgres, missing, mlflow_server, postgres
+from servers.ray_parts import ray_cluster
+from servers.slurm_parts import Slurm, missing_slurm, slurm
 from servers.watched import SWEEP, Kept, kept
 from sweeping import run
 
@@ -55,3 +58,21 @@ def on_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def reference(on_files: Path) -> Kept:
     return kept(f"sqlite:///{on_files}/mlruns/optuna.db", f"sqlite:///{on_files}/mlruns/mlflow.db", "files")
+
+
+@pytest.fixture(scope="module")
+def ray_nodes() -> Iterator[Any]:
+    """A Ray cluster of two nodes."""
+    pytest.importorskip("ray", reason="pip install 'optsweep[ray]'")
+    with ray_cluster(1, 1) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def slurm_nodes() -> Iterator[Slurm]:
+    """A SLURM cluster of two nodes, which its commands find by the environment."""
+    if lacking := missing_slurm():
+        pytest.skip(f"not installed: {', '.join(lacking)}")
+    with slurm() as started, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(started.conf))
+        yield started

@@ -46,6 +46,18 @@ def _by_hand(request: pytest.FixtureRequest, folder: Path, stores: Stores) -> No
     assert ended(helper).splitlines()[-1] == f"sweep {NAME} is done"
 
 
+def _ray(request: pytest.FixtureRequest, folder: Path, stores: Stores) -> None:
+    nodes = request.getfixturevalue("ray_nodes")
+    launcher = ["hydra/launcher=ray", f"hydra.launcher.address={nodes.address}"]
+    assert "2 workers" in run(folder, "-m", *SWEEP, f"sweep.name={NAME}", *launcher, *stores.keys)
+
+
+def _slurm(request: pytest.FixtureRequest, folder: Path, stores: Stores) -> None:
+    request.getfixturevalue("slurm_nodes")
+    launcher = ["hydra/launcher=slurm", "hydra.launcher.workers=1", "hydra.launcher.wait=true"]
+    run(folder, "-m", *SWEEP, f"sweep.name={NAME}", *launcher, *stores.keys)
+
+
 def _on_files(request: pytest.FixtureRequest, folder: Path) -> Stores:
     return Stores(f"sqlite:///{folder}/mlruns/optuna.db", f"sqlite:///{folder}/mlruns/mlflow.db")
 
@@ -62,6 +74,8 @@ PLACES: Sequence[tuple[Place, Callable[[pytest.FixtureRequest, Path], Stores]]] 
     (_by_hand, _on_files),
     (_local, _on_servers),
     (_by_hand, _on_servers),
+    (_ray, _on_servers),
+    (_slurm, _on_servers),
 ]
 
 

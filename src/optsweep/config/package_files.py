@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 
 class PackageFiles(ImportlibResourcesConfigSource):
@@ -19,6 +19,7 @@ class PackageFiles(ImportlibResourcesConfigSource):
 
     _read: ClassVar[dict[tuple[str, str], ConfigResult]] = {}
     _kinds: ClassVar[dict[tuple[str, str, str], bool]] = {}
+    _before: ClassVar[list[type[ConfigSource]]] = []
 
     def load_config(self, config_path: str) -> ConfigResult:
         """As its base does. A copy, since Hydra takes the list of defaults out of it."""
@@ -44,9 +45,13 @@ class PackageFiles(ImportlibResourcesConfigSource):
     @classmethod
     def register(cls) -> None:
         """Take the place of Hydra's own source in this process."""
-        SourcesRegistry.instance().types[cls.scheme()] = cls
+        types = SourcesRegistry.instance().types
+        if types[cls.scheme()] is not cls:
+            cls._before.append(types[cls.scheme()])
+        types[cls.scheme()] = cls
 
     @classmethod
     def withdraw(cls) -> None:
         """Give Hydra's own source its place again: launchers copy the registry into jobs, which register it there."""
-        SourcesRegistry.instance().types[cls.scheme()] = ImportlibResourcesConfigSource
+        if cls._before:
+            SourcesRegistry.instance().types[cls.scheme()] = cls._before.pop()

@@ -72,6 +72,7 @@ def work_elsewhere(
     _check_stores(storage, tracking_uri)
     held = storage_at(storage)
     repeats_of(studies := Studies(held, sweep))
+    store.check(tracking_uri, create=False)
     store.check_sweep(tracking_uri, sweep)
     spool = Spool.of(tracking_uri, storage, sweep)
     spool.make_home()

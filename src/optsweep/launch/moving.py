@@ -62,6 +62,8 @@ class BothStores:
             store.check_usable(address)
             if there and not address.is_there:
                 raise UserError(f"{address.key}: there is no store at {address.file}; name that of the sweep")
+        if there:
+            store.check(self.tracking_uri, create=False)  # of another version of MLflow
 
     def is_same(self, other: BothStores) -> bool:
         """Whether one of them is the other's too."""

@@ -298,7 +298,8 @@ def is_trained(storage: str, sweep: str, plan: SweepPlan) -> bool:
 
 def check_ended(studies: Studies, labels: Mapping[str, str]) -> None:
     """Raise UserError where a launcher has come back before its jobs were done with all arms."""
-    left = [label for arm, label in labels.items() if studies.note(arm, FINISHED) != studies.note(arm, PLANNED)]
+    sizes = {arm: (studies.note(arm, PLANNED), studies.note(arm, FINISHED)) for arm in labels}
+    left = [labels[arm] for arm, (planned, finished) in sizes.items() if planned is None or finished != planned]
     if left:
         raise UserError(
             f"hydra/launcher: it came back before its jobs had ended ({left[0]}, of {len(left)}); "
