@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from optsweep.address import STORAGE_KEY, read_address
 from optsweep.database import SQLITE_TIMEOUT, Condition, ensure, has_rows, tables_of, write_ahead
-from optsweep.errors import UserError, first_line, without_secrets
+from optsweep.errors import MORE_CONNECTIONS, UserError, first_line, is_full_of_clients, without_secrets
 from optsweep.search.ownership import TABLES, create_tables
 
 TRIES_TO_CREATE = 20
@@ -50,6 +50,8 @@ def storage_at(url: str) -> RDBStorage:
     except UserError:
         raise
     except Exception as error:
+        if is_full_of_clients(f"{error} {error.__cause__}"):
+            raise UserError(f"{STORAGE_KEY}: {without_secrets(url)} {MORE_CONNECTIONS}") from None
         reason = without_secrets(first_line(error))
         raise UserError(f"{STORAGE_KEY}: {without_secrets(url)} can't be opened: {reason}") from None
 
