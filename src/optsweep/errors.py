@@ -68,6 +68,17 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+FULL_OF_CLIENTS = ("too many clients", "remaining connection slots", "too many connections")
+"""What PostgreSQL and poolers say where no connection is left."""
+
+MORE_CONNECTIONS = "has no connection left; raise its max_connections, or put a pooler such as PgBouncer before it"
+
+
+def is_full_of_clients(text: str) -> bool:
+    """Whether an error's text says that a database server has no connection left."""
+    return any(said in text for said in FULL_OF_CLIENTS)
+
+
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """' (did you mean …?)' with the closest candidate, or nothing; of keys, those that end alike come first."""
     known = list(candidates)

@@ -100,11 +100,11 @@ def move(sweep: str, source: BothStores, target: BothStores, say: Say) -> None:
             _copy_studies(held, made, sweep, content)
         for seat in seats:
             seat.check()  # whoever has it by now, as after the machine slept, plans what would be set aside
+        trials = len(studies.known(arms))
         aside = f"{sweep} (moved {datetime.now():%Y-%m-%d %H.%M.%S})"
         if experiment is not None:
             experiment.retire(aside)
         rename_studies(held.engine, sweep, aside)
-    trials = sum(len([row for row in rows if row.startswith("('trials'")]) for rows in content.values())
     say(f"sweep {sweep}: {plural(trials, 'trial')} of {plural(len(arms), 'arm')} are at {target.shown} now")
     say(f"what was here is kept as '{aside}', deleted to MLflow")
     say(f"its command goes on there{f' with {keys}' if (keys := _keys(target)) else ''}")

@@ -130,7 +130,7 @@ class Planner:
                 pass
         except Exception:
             self._full_look = -math.inf  # what was looked at in vain counts as not looked at
-            self.studies.read_anew()  # a server that failed may have lost what it had told
+            self.studies.read_anew()  # a server that failed may have lost something
             raise
         self.deferred.try_to_send()
         finished = all(seen.finished for seen in self._active.values())
@@ -291,12 +291,12 @@ class Planner:
             for new in by_moments(next_slots(task.plan, task.space, slots, self._seen[task.key].results)):
                 self.studies.enqueue_all(self.seat, task.name, Phase.SEARCH, new, repeat=task.repeat)
         confirm = self._history(task, Phase.CONFIRM) if Phase.CONFIRM in phases else before.confirm
-        searched = len(slots) >= task.plan.trials and search.done.issuperset(range(len(slots)))
-        if searched and before.searched and not anew:
+        if before.searched and not anew:
             return replace(before, confirm=confirm)
-        choice = None
-        if searched:
-            choice = choose(task.plan, task.space, slots) if task.plan.trials else FIXED
+        searched = len(slots) >= task.plan.trials and search.done.issuperset(range(len(slots)))
+        choice = FIXED if searched else None
+        if searched and task.plan.trials:
+            choice = choose(task.plan, task.space, slots)
         return Standing(search, confirm, searched, choice)
 
     def _history(self, task: PlannedArm, phase: Phase) -> History:
@@ -309,20 +309,19 @@ class Planner:
         if any(given_up):
             found = self.studies.history(arm, phase, self.retries, repeat)
         for number, slot in found.lost.items():
-            bare = replace(slot, value=None, pruned=False, rungs={})
-            attempt, earlier = found.attempts.get(number, 0) + 1, found.earlier.get(number, ())
-            self.studies.enqueue(self.seat, arm, phase, bare, attempt, repeat, earlier)
+            again = replace(slot, value=None, pruned=False, rungs={}), found.attempts.get(number, 0) + 1
+            self.studies.enqueue(self.seat, arm, phase, *again, repeat, found.earlier.get(number, ()))
         if found.lost:
             found = self.studies.history(arm, phase, self.retries, repeat)
         told = self._seen[task.key].told[phase]
         for number in sorted(found.done - told):
             slot = found.slots[number]
-            told.add(number)
             if slot.crashed:  # no further attempt closes the run of the last one
                 error = found.errors.get(number, "")
                 self.deferred.add(partial(self.tracker.lost_trials, arm, phase, number, error, repeat))
             if not self._first:
                 self.on_done(task.job.label, phase, slot)
+        told |= found.done
         return found
 
     def _give_up(self, lease: Lease, *, dead: bool) -> bool:

@@ -279,15 +279,15 @@ def _model(plan: SearchPlan, place: int, visible: Results) -> dict[str, Value]:
     return {key: _plain(asked.params[key]) for key in distributions}
 
 
-class _Told(optuna.trial.FrozenTrial):
+class _UncopiedTrial(optuna.trial.FrozenTrial):
     """A trial for one study alone: the deep copy that this makes of any other took half of a model's time."""
 
-    def __deepcopy__(self, memo: Any) -> _Told:
+    def __deepcopy__(self, memo: Any) -> _UncopiedTrial:
         return copy.copy(self)
 
 
-def _told(params: Params, distributions: Mapping[str, BaseDistribution], value: float) -> _Told:
-    return _Told(
+def _told(params: Params, distributions: Mapping[str, BaseDistribution], value: float) -> _UncopiedTrial:
+    return _UncopiedTrial(
         number=-1,
         trial_id=-1,
         state=optuna.trial.TrialState.COMPLETE,

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from optsweep.address import STORAGE_KEY, read_address, refusal, without_driver
 from optsweep.database import SQLITE_TIMEOUT, Condition, ensure, has_rows, tables_of, write_ahead
-from optsweep.errors import UserError, without_secrets
+from optsweep.errors import MORE_CONNECTIONS, UserError, is_full_of_clients, without_secrets
 from optsweep.search.ownership import TABLES, create_tables
 
 TRIES_TO_CREATE = 20
@@ -56,6 +56,8 @@ def storage_at(url: str) -> RDBStorage:
         raise without_driver(STORAGE_KEY, without_secrets(url), error.__cause__ or error) from None
     except Exception as error:
         shown = f"{STORAGE_KEY}: {without_secrets(url)}"
+        if is_full_of_clients(f"{error} {error.__cause__}"):
+            raise UserError(f"{shown} {MORE_CONNECTIONS}") from None
         if "compatible with the table schema" in str(error):
             raise UserError(
                 f"{shown} was written by another version of Optuna: {UPGRADE} brings an older one up to this version, "

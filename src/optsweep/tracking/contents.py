@@ -1,4 +1,4 @@
-"""Runs with all that stands in them, and histories of many metrics: a server is asked as ever, a database at once.
+"""Runs with all that stands in them, and histories of many metrics: a server is asked for many, a database at once.
 
 MLflow's client makes an object of every tag, param and value on the way, and reads one history a call, for each of
 which SQLite goes over all points that any run has of that metric.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from optsweep.address import TRACKING_KEY, read_address
 from optsweep.tracking.records import MetricPoint
+from optsweep.tracking.served import served_points
 from optsweep.tracking.store import runs
 
 if TYPE_CHECKING:  # importing mlflow costs seconds
@@ -37,10 +38,9 @@ def histories(client: MlflowClient, wanted: Mapping[str, Sequence[str]]) -> Mapp
         if connection is not None:
             return _histories_of(connection, wanted)
     found = {}
-    for run_id, keys in wanted.items():
-        for key in keys:
-            points = sorted(client.get_metric_history(run_id, key), key=lambda point: (point.step, point.timestamp))
-            found[run_id, key] = [(point.step, point.value) for point in points]
+    for (run_id, key), points in served_points(client, wanted).items():
+        ordered = sorted(points, key=lambda point: (point[3], point[2]))
+        found[run_id, key] = [(step, value) for _, value, _, step in ordered]
     return found
 
 
@@ -51,10 +51,8 @@ def all_points(client: MlflowClient, of: Sequence[Run]) -> Mapping[str, list[Met
         if connection is not None:
             _add_points(connection, found)
             return found
-    for run in of:
-        for key in run.data.metrics:
-            points = client.get_metric_history(run.info.run_id, key)
-            found[run.info.run_id] += [(key, point.value, point.timestamp, point.step) for point in points]
+    for (run_id, _), points in served_points(client, {run.info.run_id: list(run.data.metrics) for run in of}).items():
+        found[run_id] += points
     return found
 
 

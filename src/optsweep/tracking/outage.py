@@ -19,7 +19,7 @@ from time import monotonic, sleep, time
 from typing import TypeVar
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, near, read_address
-from optsweep.errors import first_line, without_secrets
+from optsweep.errors import MORE_CONNECTIONS, first_line, is_full_of_clients, without_secrets
 from optsweep.tracking.spool import make_folder
 
 T = TypeVar("T")
@@ -90,6 +90,8 @@ def what_failed(error: BaseException, address: Address) -> str:
     if any(isinstance(held, OSError) and held.errno in DISK_FULL for held in chain) or _says_full(said):
         folder = shown if address.file is None else near(address.file.parent)
         return f"the disk is full at {folder}"
+    if is_full_of_clients(said):
+        return f"the database at {shown} {MORE_CONNECTIONS}"
     if "locked" in said or "deadlock" in said:
         return f"the database of {shown} is locked" if address.is_server else f"{shown} is locked by another process"
     if address.is_server:
