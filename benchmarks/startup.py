@@ -18,7 +18,7 @@ from benchmarks.side_by_side import Figure, spread
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from hydra_plugins.optsweep.local_launcher import ComposedOnce
+from optsweep.launcher import ComposedOnce
 from optsweep.config.compose import compose, register
 from optsweep.config.door import arm_of
 

@@ -241,7 +241,7 @@ def _connect(ray: ModuleType, place: RayPlace) -> None:
     _check_reachable(address)
     try:
         ray.init(address=address, runtime_env=place.shipped or None, **_SILENT)
-    except (ConnectionError, RuntimeError, ValueError, TypeError, OSError) as error:
+    except (ConnectionError, RuntimeError, ValueError, TypeError, OSError, ImportError) as error:
         ray.shutdown()
         raise _refused(address, error) from None
 
@@ -252,6 +252,8 @@ _SILENT: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.E
 def _refused(address: str, error: Exception) -> UserError:
     """What is said of a cluster that can't be had."""
     text = str(error)
+    if isinstance(error, ImportError):
+        return UserError(f"{ADDRESS}: {address} needs more of Ray: pip install 'ray[client]' ({_short(error)})")
     if "ersion mismatch" in text:
         theirs, ours = (dict(re.findall(r"(Ray|Python): (\S+)", part)) for part in text.split("This process")[:2])
         both = " and Python ".join
