@@ -18,9 +18,9 @@ from benchmarks.side_by_side import Figure, spread
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from optsweep.launcher import ComposedOnce
 from optsweep.config.compose import compose, register
 from optsweep.config.door import arm_of
+from optsweep.launcher import ComposedOnce
 
 ROUNDS, CALLS = 20, 5
 SWEEP = (
