@@ -25,6 +25,7 @@ from optsweep.launch.pools.ray_cluster import Cluster, LostError, Needs, RayPlac
 
 Capture = pytest.CaptureFixture[str]
 NODE = {"CPU": 4.0, "node:10.0.0.1": 1.0, "memory": 1e9}
+ONE_CPU = Needs(1.0)
 GPU_NODE = {"CPU": 8.0, "GPU": 2.0}
 
 
@@ -80,7 +81,7 @@ class Seeming:
         return [name for actor, name in self.calls if actor is self.started[number]][-1]
 
 
-def _pool(cluster: Seeming, workers: int | None, needs: Needs = Needs(1.0)) -> RayPool:
+def _pool(cluster: Seeming, workers: int | None, needs: Needs = ONE_CPU) -> RayPool:
     connect = cast(Any, lambda *_: cluster)
     return RayPool(1, RayPlace(), needs, workers, clock=lambda: cluster.now, connect=connect)
 
@@ -144,11 +145,12 @@ def test_as_many_workers_as_there_is_room_for_while_that_changes() -> None:
 
 def test_what_ends_the_sweep_is_said_in_a_line_and_what_workers_say_is_passed_on(capsys: Capture) -> None:
     cluster = Seeming(NODE)
-    with pytest.raises(UserError, match=r"^tracking.storage: x$"), _pool(cluster, 1) as pool:
+    with _pool(cluster, 1) as pool:
         pool.start()
         pool.assign(_jobs())
         cluster.says(0, Heard(said=["optsweep: a line"], trouble="tracking.storage: x"))
-        pool.wait(0.0)
+        with pytest.raises(UserError, match=r"^tracking.storage: x$"):
+            pool.wait(0.0)
     assert capsys.readouterr().err == "optsweep: a line\n"
     assert (cluster.closed, cluster.killed) == (True, cluster.started)
 

@@ -241,7 +241,7 @@ def _connect(ray: ModuleType, place: RayPlace) -> None:
     _check_reachable(address)
     try:
         ray.init(address=address, runtime_env=place.shipped or None, **_SILENT)
-    except (ConnectionError, RuntimeError, ValueError, TypeError, OSError) as error:
+    except (ConnectionError, RuntimeError, ValueError, TypeError, OSError, ImportError) as error:
         ray.shutdown()
         raise _refused(address, error) from None
 
@@ -252,6 +252,8 @@ _SILENT: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.E
 def _refused(address: str, error: Exception) -> UserError:
     """What is said of a cluster that can't be had."""
     text = str(error)
+    if isinstance(error, ImportError) or "ray[client]" in text:
+        return UserError(f"{ADDRESS}: {address} needs more of Ray: pip install 'ray[client]'")
     if "ersion mismatch" in text:
         theirs, ours = (dict(re.findall(r"(Ray|Python): (\S+)", part)) for part in text.split("This process")[:2])
         both = " and Python ".join
@@ -259,7 +261,7 @@ def _refused(address: str, error: Exception) -> UserError:
             f"{ADDRESS}: the cluster at {address} runs Ray {both([theirs['Ray'], theirs['Python']])}, this command Ray "
             f"{both([ours['Ray'], ours['Python']])}; they must be the same"
         )
-    if re.search(r"working_dir|[Pp]ackage|excludes|runtime_env", text):
+    if re.search(r"working_dir|Package size|excludes|runtime_env", text):
         return UserError(
             f"{SECTION}.runtime_env: {_short(error)}; excludes: […] leaves out files of the working folder"
         )
