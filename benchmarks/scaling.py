@@ -1,7 +1,7 @@
 """Where a sweep's limits lie on 10 to 10,000 workers: a cost model of measured constants, and what it foretells.
 
     PYTHONPATH=tests:. python benchmarks/scaling.py            # docs/scaling.md's tables and figure, of stored numbers
-    PYTHONPATH=tests:. python benchmarks/scaling.py --measure  # constants and sweeps anew, some minutes; PostgreSQL, Ray
+    PYTHONPATH=tests:. python benchmarks/scaling.py --measure  # constants and sweeps anew, minutes; PostgreSQL, Ray
 
 Numbers lie in benchmarks/results/scaling.json: milliseconds of each call, and sweeps that ran on a PostgreSQL of their
 own with trials that sleep, everything on one machine. The same sweeps are simulated with these constants
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.scaling_model import Bound, Costs, Engine, Simulation, Station, Sweep, closed_form
@@ -49,44 +50,44 @@ SERVER_CORES = 8
 
 
 def engines(stored: Mapping[str, Any]) -> dict[str, Engine]:
-    """Those that people run, with the constants measured: a database server of 8 cores, MLflow's with one process."""
+    """Those that people run, by what is computed: a database server of 8 cores, an MLflow server with one process."""
     pg, file, mlflow = stored["calls"]["PostgreSQL"], stored["calls"]["SQLite"], stored["tracking"]
-    suggest = stored["suggest"] / 1e3
 
-    def wall(of: Mapping[str, Any], name: str) -> float:
-        return float(of[name]["wall"]) / 1e3
+    def ours(of: Mapping[str, Any], name: str) -> float:
+        return float(of[name]["caller"]) / 1e3
 
-    def server(name: str) -> dict[str, float]:
-        return {"database": pg[name]["server"] / 1e3, "worker": pg[name]["caller"] / 1e3}
-
-    def by(name: str, servers: int, more: float = 0.0, of: str = "MLflow server") -> Engine:
+    def by(name: str, servers: int, more: float = 0.0) -> Engine:
         costs = Costs(
-            suggest=suggest,
-            enqueue=wall(pg, "enqueue") + more,
-            pop=server("pop"),
-            tell=server("tell"),
+            suggest=stored["suggest"] / 1e3,
+            enqueue=ours(pg, "enqueue") + more,
+            pop={"database": pg["pop"]["server"] / 1e3, "worker": ours(pg, "pop")},
+            tell={"database": pg["tell"]["server"] / 1e3, "worker": ours(pg, "tell")},
             renew={"database": pg["renew"]["server"] / 1e3},
-            track={of: mlflow["the server"] / 1e3},
-            look=wall(pg, "look"),
+            track={MLFLOW: mlflow["server"] / 1e3, "worker": mlflow["caller"] / 1e3},
+            look=ours(pg, "look"),
         )
-        return Engine(name, costs, (Station("database", SERVER_CORES), Station(of, servers), Station("worker", 10**6)))
+        stations = (Station("database", SERVER_CORES), Station(MLFLOW, servers), Station("worker", 10**6))
+        return Engine(name, costs, stations)
 
     local = Costs(
-        suggest=suggest,
-        enqueue=wall(file, "enqueue"),
-        pop={"file": wall(file, "pop")},
-        tell={"file": wall(file, "tell")},
-        renew={"file": wall(file, "renew")},
+        suggest=stored["suggest"] / 1e3,
+        enqueue=ours(file, "enqueue"),
+        pop={"file": ours(file, "pop")},
+        tell={"file": ours(file, "tell")},
+        renew={"file": ours(file, "renew")},
         deliver=stored["run"]["SQLite"] / 1e3,
-        look=wall(file, "look"),
+        look=ours(file, "look"),
         woken=True,
     )
     return {
         "files": Engine("local, SQLite", local, (Station("file", 1),)),
-        "servers": by("by hand, SLURM: PostgreSQL, MLflow server", 1),
-        "ray": by("Ray: PostgreSQL, MLflow server", 1, 2 * stored["ray call"] / 1e3),
-        "four": by("the same, MLflow server with 4 processes on 4 cores", 4),
+        "servers": by("by hand, SLURM", 1),
+        "ray": by("Ray", 1, 2 * stored["ray call"] / 1e3),
+        "four": by("by hand, SLURM, 4 MLflow processes", 4),
     }
+
+
+MLFLOW = "MLflow server"
 
 
 def this_machine(stored: Mapping[str, Any], share: float) -> Engine:
@@ -112,16 +113,16 @@ def this_machine(stored: Mapping[str, Any], share: float) -> Engine:
 
 def constants_table(stored: Mapping[str, Any]) -> Iterator[str]:
     """Milliseconds of each call."""
-    yield "| milliseconds | SQLite | PostgreSQL, of the caller | PostgreSQL, of the server |"
+    yield "| milliseconds of a core | SQLite, of the caller | PostgreSQL, of the caller | of its server |"
     yield "| --- | ---: | ---: | ---: |"
     for name, words in CALLS.items():
         file, server = (stored["calls"][key][name] for key in ("SQLite", "PostgreSQL"))
-        yield f"| {words} | {file['wall']:.1f} | {server['caller']:.1f} | {server['server']:.2f} |"
+        yield f"| {words} | {file['caller']:.1f} | {server['caller']:.1f} | {server['server']:.1f} |"
+    held, run = stored["tracking"], stored["run"]
+    yield f"| a trial's run, whole into a file | {run['SQLite']:.1f} | – | – |"
+    yield f"| a trial's three calls to an MLflow server | – | {held['caller']:.1f} | {held['server']:.1f} |"
     yield f"| a suggestion of the model, of the planner | {stored['suggest']:.1f} | {stored['suggest']:.1f} | – |"
-    yield f"| a trial's run, to a database | {stored['run']['SQLite']:.1f} | {stored['run']['PostgreSQL']:.1f} | – |"
-    held = stored["tracking"]
-    yield f"| a trial's three calls, to an MLflow server | – | {held['a caller']:.0f} | {held['the server']:.0f} |"
-    yield f"| a call of a Ray actor | – | {stored['ray call']:.1f} | – |"
+    yield f"| a call of a Ray actor, of the planner | – | {stored['ray call']:.1f} | – |"
 
 
 CALLS = {
@@ -136,7 +137,7 @@ CALLS = {
 
 def ran_table(stored: Mapping[str, Any]) -> Iterator[str]:
     """Sweeps that ran, beside what was foretold."""
-    yield "| workers | a trial | of a core for a process | trials a second, measured | simulated | off by | closed form |"
+    yield "| workers | a trial | of a core | trials a second, measured | simulated | off by | closed form |"
     yield "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for point in stored["ran"]:
         rate, found = point["rate"], point["simulated"]
@@ -247,56 +248,55 @@ def _mark(panel: Any, workers: Sequence[int], bounds: Sequence[Bound], colour: s
 # -- all of it -----------------------------------------------------------------------------------------------------
 
 
-def measure() -> dict[str, Any]:
-    """Constants, and sweeps that ran; the file's waits for its disk, the server's doesn't."""
+def measure() -> None:
+    """Constants, and sweeps that ran, stored one by one; the file's database waits for its disk, the server doesn't."""
     import tempfile
     from dataclasses import asdict
-    from statistics import median
 
     from benchmarks import databases
-    from benchmarks.scaling_measure import (
-        calls,
-        cluster_seconds,
-        ran,
-        ray_call,
-        share_of_core,
-        suggestion,
-        tracking,
-    )
+    from benchmarks import scaling_measure as by
 
     from optsweep.tracking import store
     from servers.parts import postgres
 
     with tempfile.TemporaryDirectory() as folder, postgres("-c max_connections=300") as server:
         file, url = f"sqlite:///{folder}/studies.db", server.make_database("studies")
-        runs = {"SQLite": f"sqlite:///{folder}/runs.db", "PostgreSQL": server.make_database("runs_of_one")}
-        for uri in runs.values():
-            store.check(uri)
-        found: dict[str, Any] = {"date": str(date.today()), "cores": os.cpu_count()}
-        called = {"SQLite": calls(file, lambda: 0.0), "PostgreSQL": calls(url, lambda: cluster_seconds(server.folder))}
+        runs = f"sqlite:///{folder}/runs.db"
+        store.check(runs)
+        found: dict[str, Any] = {"date": str(date.today()), "cores": os.cpu_count(), "ran": []}
+        called = {
+            "SQLite": by.calls(file, lambda: 0.0),
+            "PostgreSQL": by.calls(url, lambda: by.cluster_seconds(server.folder)),
+        }
         found["calls"] = {key: {name: asdict(call) for name, call in of.items()} for key, of in called.items()}
-        found["suggest"], found["ray call"] = suggestion(), ray_call()
-        found["run"] = {key: median(databases.tracking(uri) for _ in range(3)) for key, uri in runs.items()}
-        found["tracking"] = tracking(server)
-        found["ran"] = []
-        for sweep, workers in RAN:
-            shares, seconds = zip(*((share_of_core(), ran(url, sweep, workers)) for _ in range(ROUNDS)), strict=True)
-            point = {"workers": workers, "seconds": sweep.seconds, "n": sweep.total, "rounds": ROUNDS}
-            found["ran"].append({**point, "share": median(shares), "rate": sweep.total / median(seconds)})
-            print(found["ran"][-1], flush=True)
-    return found
+        found["suggest"] = by.suggestion()
+        found["run"] = {"SQLite": median(by.of_core(databases.tracking, runs) for _ in range(3))}
+        found["ray call"], found["tracking"] = by.ray_call(), by.tracking(server)
+        _store(found)
+        for _ in range(ROUNDS):
+            for place, (sweep, workers) in enumerate(RAN):
+                share, rate = by.share_of_core(), sweep.total / by.ran(url, sweep, workers)
+                if place == len(found["ran"]):
+                    found["ran"].append({"workers": workers, "seconds": sweep.seconds, "n": sweep.total, "rounds": []})
+                found["ran"][place]["rounds"].append({"share": share, "rate": rate})
+                print(f"{workers} workers, trials of {sweep.seconds:g} s: {rate:.1f} a second", flush=True)
+                _store(found)
+
+
+def _store(found: Mapping[str, Any]) -> None:
+    STORED.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def main() -> None:
     if "--measure" in sys.argv:
-        stored = measure()
-        STORED.write_text(json.dumps(stored, indent=1) + "\n")
+        measure()
     stored = json.loads(STORED.read_text())
-    for point, (sweep, workers) in zip(stored["ran"], RAN, strict=True):
+    for point, (sweep, workers) in zip(stored["ran"], RAN, strict=False):
+        point["share"], point["rate"] = (median(each[key] for each in point["rounds"]) for key in ("share", "rate"))
         engine = this_machine(stored, point["share"])
         point["simulated"] = Simulation(engine, sweep, workers).run().rate
         point["closed form"] = closed_form(engine, sweep, workers).rate
-    STORED.write_text(json.dumps(stored, indent=1) + "\n")
+    _store(stored)
     draw(stored, PAGE.parent / PICTURE)
     print(page(stored))
     before, _, rest = PAGE.read_text().partition(BEGIN)

@@ -31,7 +31,8 @@ from optsweep.train.trial import End, Phase
 from servers.parts import Postgres, mlflow_server
 
 ARM = "task=none optimizer=none"
-CALLS, ROUNDS = 60, 5
+CALLS, ROUNDS = 60, 3
+OF_A_SERVER = 15
 KNOWN = 400
 """Results that the planner knows whose suggestion is timed."""
 
@@ -119,33 +120,47 @@ def suggestion() -> float:
 
 
 def tracking(server: Postgres) -> dict[str, float]:
-    """Milliseconds of the three calls of a trial to an MLflow server: of one caller, and of the server by four."""
+    """Milliseconds that the three calls of a trial to an MLflow server take to compute: there, and of who calls."""
     with tempfile.TemporaryDirectory() as folder, mlflow_server(server.make_database("runs"), Path(folder)) as served:
         tracker = Tracker(served.address, "made-up")
-        parent = tracker.arm_run("arm", "arm")
-        one = [1e3 * _trials(tracker, parent, 10) / 10 for _ in range(ROUNDS)]
-        threads = [threading.Thread(target=_trials, args=(tracker, parent, 10)) for _ in range(4)]
-        begin = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return {"a caller": median(one), "the server": 1e3 * (time.perf_counter() - begin) / 40}
+        _trials(tracker, 3)
+        assert served._process is not None
+        group = served._process.pid
+        theirs, mine = group_seconds(group) + cluster_seconds(server.folder), time.process_time()
+        _trials(tracker, OF_A_SERVER)
+        theirs, mine = group_seconds(group) + cluster_seconds(server.folder) - theirs, time.process_time() - mine
+        return {"caller": 1e3 * mine / OF_A_SERVER, "server": 1e3 * theirs / OF_A_SERVER}
 
 
-def _trials(tracker: Tracker, parent: str, number: int) -> float:
+def of_core(make: Callable[[str], object], uri: str, calls: int = 40) -> float:
+    """Milliseconds of a core that each of the calls takes which this makes."""
+    begin = time.process_time()
+    make(uri)
+    return 1e3 * (time.process_time() - begin) / calls
+
+
+def group_seconds(group: int) -> float:
+    """What the processes of a group have computed."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            held = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        total += sum(map(int, held[11:13])) if int(held[2]) == group else 0
+    return total / TICKS
+
+
+def _trials(tracker: Tracker, number: int) -> None:
     from mlflow.entities import Metric
 
-    client, begin = tracker.client, time.perf_counter()
+    keys = ("train/loss", "val/loss", "lr")
     for _ in range(number):
-        run = client.create_run(tracker.experiment_id, tags={f"tag{n}": "x" for n in range(8)}, run_name="a trial")
-        points = [
-            Metric(key, 0.5, 1_000 * step, step) for step in range(40) for key in ("train/loss", "val/loss", "lr")
-        ]
-        client.log_batch(run.info.run_id, metrics=points)
-        client.set_terminated(run.info.run_id, "FINISHED")
-    assert parent
-    return time.perf_counter() - begin
+        tags = {f"tag{n}": "x" for n in range(8)}
+        run = tracker.client.create_run(tracker.experiment_id, tags=tags, run_name="a trial")
+        points = [Metric(key, 0.5, 1_000 * step, step) for step in range(40) for key in keys]
+        tracker.client.log_batch(run.info.run_id, metrics=points)
+        tracker.client.set_terminated(run.info.run_id, "FINISHED")
 
 
 # -- sweeps that ran -----------------------------------------------------------------------------------------------
@@ -236,7 +251,7 @@ def _once(studies: Studies, arm: str, phase: Phase, name: str, seconds: float) -
 
 
 def ray_call() -> float:
-    """Milliseconds of a call of an actor, in a Ray of this machine."""
+    """Milliseconds that a call of an actor takes to compute of who calls."""
     import ray
 
     class Answers:
@@ -247,11 +262,9 @@ def ray_call() -> float:
     try:
         actor = ray.remote(Answers).remote()
         ray.get(actor.one.remote())
-        times = []
+        begin = time.process_time()
         for _ in range(200):
-            begin = time.perf_counter()
             ray.get(actor.one.remote())
-            times.append(1e3 * (time.perf_counter() - begin))
-        return median(times)
+        return 1e3 * (time.process_time() - begin) / 200
     finally:
         ray.shutdown()

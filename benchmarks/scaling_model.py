@@ -283,7 +283,10 @@ class Simulation:
         self._changed.add(search)
         self._planner = max(now, self._planner) + self.engine.costs.deliver
         self._busy["planner"] += self.engine.costs.deliver
-        every = self.engine.costs.look_every
-        self._look_at(max(now if self.engine.costs.woken else math.ceil(now / every) * every, self._planner))
+        if self.engine.costs.woken:
+            self._look_at(max(now, self._planner))
+        else:  # it has looked in vain since
+            every = self.engine.costs.look_every
+            self._look_at(self._planner + every * max(1, math.ceil((now - self._planner) / every)))
         self._idle += 1
         self._take(now)

@@ -293,7 +293,7 @@ class Planner:
         confirm = self._history(task, Phase.CONFIRM) if Phase.CONFIRM in phases else before.confirm
         if before.searched and not anew:
             return replace(before, confirm=confirm)
-        searched = len(slots) >= task.plan.trials and search.done.issuperset(range(len(slots)))
+        searched = len(slots) >= task.plan.trials and search.done >= set(range(len(slots)))
         choice = FIXED if searched else None
         if searched and task.plan.trials:
             choice = choose(task.plan, task.space, slots)

@@ -102,6 +102,8 @@ class Worker:
 
     def work_once(self) -> bool:
         """Pop a trial, of early repeats first, and train it with what waits beside it; false if none was waiting."""
+        if not self.waiting(self.studies.num_waiting):  # one question, where each arm would be asked twice a repeat
+            return False
         for repeat in range(max((job.arm.most_repeats for job in self.jobs), default=0)):
             for i in range(len(self.jobs)):
                 job = self.jobs[(self._next + i) % len(self.jobs)]

@@ -8,7 +8,7 @@ once, is asked as ever.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optsweep.tracking.records import MetricPoint
 
@@ -51,7 +51,7 @@ def _asked(client: MlflowClient, runs: Sequence[str], key: str) -> Sequence[tupl
         return []
     credentials = store.get_host_creds()
     try:
-        answer = http_request(credentials, _ASKED, "GET", params={"run_id": list(runs), "metric_key": key})
+        answer: Any = http_request(credentials, _ASKED, "GET", params={"run_id": list(runs), "metric_key": key})  # type: ignore[no-untyped-call]
         told = answer.json()["metrics"] if answer.status_code == 200 else []
     except (MlflowException, ValueError, KeyError, TypeError):
         return []
