@@ -9,6 +9,7 @@ from typing import Any
 import cloudpickle
 import pytest
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.plugins.launcher import Launcher
 
@@ -32,10 +33,10 @@ def test_ours_wins_over_a_plugin_s_of_the_same_name() -> None:
 
 def test_a_class_of_another_package_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[type[Any]] = []
-    plugins = SimpleNamespace(discover=lambda kind: [theirs], register=asked.append)
-    monkeypatch.setattr(compose.Plugins, "instance", lambda: plugins)
     theirs = type("LocalLauncher", (Launcher,), {"__module__": "hydra_plugins.hydra_submitit_launcher"})
     ours = type("LocalLauncher", (Launcher,), {"__module__": "hydra_plugins.optsweep"})
+    plugins = SimpleNamespace(discover=lambda kind: [theirs], register=asked.append)
+    monkeypatch.setattr(Plugins, "instance", lambda: plugins)
     compose.register(ours)
     assert ours in asked
 

@@ -11,8 +11,9 @@ from arms import arm_with
 from optsweep.config.arm import Arm
 from optsweep.database import StoreGoneError
 from optsweep.launch.events import Event, Note, Progressed
+from optsweep.launch.last_page import note_report
 from optsweep.launch.outcome import SweepResult
-from optsweep.launch.sweep import note_report, run_sweep
+from optsweep.launch.sweep import run_sweep
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
 from optsweep.tracking.reader import ArmRecord, load_sweep

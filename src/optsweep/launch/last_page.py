@@ -10,8 +10,9 @@ from optsweep.launch.events import Event, Observer, Progressed, Started, Trained
 from optsweep.launch.home import is_whole, show_report
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.settled import keep
-from optsweep.launch.sweep import note_report, stopping_said, waiting
+from optsweep.launch.sweep import stopping_said, waiting
 from optsweep.report import HelpersOnCall, Report, write_report
+from optsweep.tracking.writer import Tracker
 
 TO_PREPARE_SECONDS = 2.0
 """Before the end of training: what importing takes that draws, here and in another process, while workers train."""
@@ -47,3 +48,9 @@ def reported(
             waiting(first, lambda: note_report(result))
     keep(arms, command, result, index.parent)
     return written
+
+
+def note_report(result: SweepResult) -> None:
+    """Remember that a report states the sweep's present results."""
+    tracker = Tracker(result.tracking_uri, result.sweep)
+    tracker.note_report(tracker.sweep_run(), result.results)

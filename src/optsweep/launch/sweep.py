@@ -397,9 +397,3 @@ def stopping_said(done: int, command: str, observe: Observer) -> Iterator[None]:
 def spool_of(arm: Arm) -> Spool:
     """Where the trials of an arm's sweep wait for their way into MLflow."""
     return Spool.of(arm.tracking_uri, arm.storage, arm.sweep)
-
-
-def note_report(result: SweepResult) -> None:
-    """Remember that a report states the sweep's present results."""
-    tracker = Tracker(result.tracking_uri, result.sweep)
-    tracker.note_report(tracker.sweep_run(), result.results)
