@@ -110,8 +110,9 @@ def run(
             pool.start_one()  # it imports what it needs while this process does
         from optsweep.launch.environment import num_cores
         from optsweep.launch.events import silent
+        from optsweep.launch.files import spool_of
         from optsweep.launch.last_page import prepared_to_draw, reported
-        from optsweep.launch.sweep import run_sweep, spool_of
+        from optsweep.launch.sweep import run_sweep
         from optsweep.report import HelpersOnCall
 
         drawing = HelpersOnCall(num_cores(), until_written)

@@ -188,7 +188,7 @@ def test_room_is_counted_by_node_and_gpus_are_asked_for_where_there_are_any() ->
     assert Needs(3.0).room(nodes) == 3
     assert Needs(1.0, 0.25).room(nodes) == 8
     assert Needs(1.0, 0.1).room([{"CPU": 64.0, "GPU": 1.0}]) == 10
-    assert Needs(1.0).settled(nodes).num_gpus == 1.0
+    assert [Needs(1.0, ranks=ranks).settled(nodes).num_gpus for ranks in (1, 2)] == [1.0, 2.0]
     assert Needs(1.0).settled([NODE]).num_gpus == 0.0
     assert Needs(1.0, 0.0).settled(nodes).num_gpus == 0.0
 

@@ -85,8 +85,8 @@ def _pool(options: RayOptions, first: Arm) -> Pool:
     from optsweep.launch.pools.ray_cluster import Needs, RayPlace
     from optsweep.tracking.store import preload
 
-    threads = first.trainer.threads
+    threads, ranks = first.trainer.threads, first.trainer.ranks
     gpus = 0.0 if first.trainer.device == "cpu" and options.num_gpus is None else options.num_gpus
-    cpus = float(threads) if options.num_cpus is None else options.num_cpus
-    place = RayPlace(options.address, options.runtime_env)
-    return RayPool(threads, place, Needs(cpus, gpus, options.resources), options.workers, meanwhile=preload)
+    cpus = float(threads * ranks) if options.num_cpus is None else options.num_cpus
+    place, needs = RayPlace(options.address, options.runtime_env), Needs(cpus, gpus, options.resources, ranks)
+    return RayPool(threads, place, needs, options.workers, meanwhile=preload)

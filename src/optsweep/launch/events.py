@@ -31,6 +31,24 @@ class ArmProgress:
     phase: str = "search"
     mean_seconds: float | None = None
 
+    @classmethod
+    def together(cls, parts: Sequence[ArmProgress], at: int, may_grow: bool) -> ArmProgress:
+        """Of an arm with several searches, of which number `at` is the one in work."""
+        done = sum(part.done for part in parts)
+        seconds = sum((part.mean_seconds or 0.0) * part.done for part in parts)
+        return cls(
+            label=parts[0].label,
+            total=sum(part.total for part in parts),
+            may_grow=may_grow or any(part.may_grow for part in parts),
+            done=done,
+            running=sum(part.running for part in parts),
+            diverged=sum(part.diverged for part in parts),
+            crashed=sum(part.crashed for part in parts),
+            best=min((part.best for part in parts if part.best is not None), default=None),
+            phase=parts[at].phase + (f" {at + 1}/{len(parts)}" if len(parts) > 1 else ""),
+            mean_seconds=seconds / done if done else None,
+        )
+
 
 @dataclass(frozen=True)
 class Note:

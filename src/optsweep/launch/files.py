@@ -10,6 +10,7 @@ from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
 from optsweep.config.arm import Arm
 from optsweep.database import OpenFiles, StoreGoneError
 from optsweep.search.seats import Seat
+from optsweep.tracking.spool import Spool
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,8 @@ def sweep_files(arm: Arm, seat: Seat) -> Iterator[SweepFiles]:
     except Exception:
         files.check()
         raise
+
+
+def spool_of(arm: Arm) -> Spool:
+    """Where the trials of an arm's sweep wait for their way into MLflow."""
+    return Spool.of(arm.tracking_uri, arm.storage, arm.sweep)

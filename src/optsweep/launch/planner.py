@@ -383,20 +383,6 @@ def _progress(task: PlannedArm, seen: _Seen, may_grow: bool) -> ArmProgress:
 
 def _together(searches: Sequence[_Seen], may_grow: bool) -> ArmProgress:
     """The progress of an arm with all its searches."""
-    parts = [seen.progress for seen in searches]
-    done = sum(part.done for part in parts)
     at = next((number for number, seen in enumerate(searches) if not seen.finished), len(searches) - 1)
-    bests = [part.best for part in parts if part.best is not None]
-    seconds = sum((part.mean_seconds or 0.0) * part.done for part in parts)
-    return ArmProgress(
-        label=parts[0].label,
-        total=sum(part.total for part in parts),
-        may_grow=any(part.may_grow for part in parts) or (may_grow and not all(seen.finished for seen in searches)),
-        done=done,
-        running=sum(part.running for part in parts),
-        diverged=sum(part.diverged for part in parts),
-        crashed=sum(part.crashed for part in parts),
-        best=min(bests, default=None),
-        phase=parts[at].phase + (f" {at + 1}/{len(parts)}" if len(parts) > 1 else ""),
-        mean_seconds=seconds / done if done else None,
-    )
+    more = may_grow and not all(seen.finished for seen in searches)
+    return ArmProgress.together([seen.progress for seen in searches], at, more)

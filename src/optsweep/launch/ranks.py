@@ -74,7 +74,7 @@ class Together:
         if arm.trainer.ranks == 1:
             yield
             return
-        from optsweep.train.ranks import LostError, joined
+        from optsweep.train.ranks import RankLostError, joined
 
         led = self._there(arm)
         led.send(ToFollow.of(arm, repeat, params, self.builds))
@@ -82,11 +82,11 @@ class Together:
         try:
             with joined(group := led.group):
                 yield
-        except LostError as error:
+        except RankLostError as error:
             raise self._noticed() or error from None
         finally:
             if group is not None and group.intact:
-                with suppress(LostError):
+                with suppress(RankLostError):
                     group.tell(None)
             if group is None or not group.intact or self.failure():
                 self.close()

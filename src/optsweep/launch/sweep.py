@@ -27,7 +27,7 @@ from optsweep.launch.describe import describe_arm, describe_chosen, describe_ses
 from optsweep.launch.description import Description
 from optsweep.launch.devices import deal
 from optsweep.launch.events import Note, Observer, Planned, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
-from optsweep.launch.files import SweepFiles, sweep_files
+from optsweep.launch.files import SweepFiles, spool_of, sweep_files
 from optsweep.launch.home import of_known, show_views
 from optsweep.launch.inquiries import Asker, here
 from optsweep.launch.job import Job
@@ -392,8 +392,3 @@ def stopping_said(done: int, command: str, observe: Observer) -> Iterator[None]:
     except KeyboardInterrupt:
         observe(Stopped(done, done, command))
         raise
-
-
-def spool_of(arm: Arm) -> Spool:
-    """Where the trials of an arm's sweep wait for their way into MLflow."""
-    return Spool.of(arm.tracking_uri, arm.storage, arm.sweep)

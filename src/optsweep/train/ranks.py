@@ -21,7 +21,7 @@ from optsweep.errors import UserError
 from optsweep.tasks.nest import Nest, count_of, mapped, tensors_of
 
 
-class LostError(Exception):
+class RankLostError(Exception):
     """Another rank is gone, or doesn't answer."""
 
 
@@ -100,7 +100,7 @@ def _heard() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise LostError(str(error)) from error
+        raise RankLostError(str(error)) from error
 
 
 _joined: list[Ranks] = []

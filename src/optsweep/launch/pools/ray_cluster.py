@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,17 +51,18 @@ class LostError(Exception):
 
 @dataclass(frozen=True)
 class Needs:
-    """What each worker has of its node; `num_gpus` None: one where the cluster has any."""
+    """What each worker has of its node; `num_gpus` None: one for each of a trial's ranks where the cluster has any."""
 
     num_cpus: float
     num_gpus: float | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
+    ranks: int = 1
 
     def settled(self, nodes: Sequence[Mapping[str, float]]) -> Needs:
         """With a number of GPUs."""
         if self.num_gpus is not None:
             return self
-        return Needs(self.num_cpus, float(any(node.get("GPU") for node in nodes)), self.resources)
+        return replace(self, num_gpus=float(self.ranks * any(node.get("GPU") for node in nodes)))
 
     @property
     def by_name(self) -> dict[str, tuple[str, float]]:
