@@ -74,7 +74,7 @@ PLACES: Sequence[tuple[Place, Callable[[pytest.FixtureRequest, Path], Stores]]] 
     (_by_hand, _on_files),
     (_local, _on_servers),
     (_by_hand, _on_servers),
-    (_ray, _on_servers),
+    (_ray, _on_files),
     (_slurm, _on_servers),
 ]
 
