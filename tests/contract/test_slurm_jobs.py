@@ -194,7 +194,10 @@ def test_workers_end_with_a_planner_that_fails(
         _planner(tmp_path, monkeypatch, 2)()
     assert controller.cancelled == [({"13"}, False)]
     assert outcome_of(tmp_path, PLANNER) == JobEnd(2, "why")
-    late = WorkerTask(tmp_path, "a", "s", f"sqlite:///{tmp_path}/none.db", True, "", PLANNER, 1)
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    for key, said in ((IDENTITY, {}), (JOB, {}), (PLANNED, [4, 2, 1])):
+        Studies.open(storage, "s").set_note("arm", key, said)
+    late = WorkerTask(tmp_path, "a", "s", storage, True, "", PLANNER, 1)
     with _signals_kept():
         late()
     assert outcome_of(tmp_path, WORKERS[0]) == JobEnd(0, "the job that plans the sweep has ended")

@@ -197,9 +197,11 @@ class WorkerTask(SlurmTask):
     def _wait(self, notice: Notice) -> JobEnd | None:
         """Until the planner has posted arms with trials left; an outcome where that isn't going to be."""
         begun = asked = time.monotonic()
-        while not notice.heard and not is_open(self.storage, self.sweep):
+        while not notice.heard:
             if outcome_of(self.folder, self._planner) is not None:
                 return JobEnd(0, "the job that plans the sweep has ended")
+            if is_open(self.storage, self.sweep):
+                return None
             if time.monotonic() - asked > ASK_SECONDS:
                 asked = time.monotonic()
                 planner = _states({self._planner.id: _UNKNOWN}).get(self._planner.id)
