@@ -202,14 +202,6 @@ class Account:
         )
 
 
-def read_history(trials: Sequence[FrozenTrial], leases: Mapping[int, Lease], retries: int) -> History:
-    """A phase of which all trials are known, in order of creation."""
-    account = Account()
-    for trial in trials:
-        account.take(trial)
-    return account.history(leases, retries)
-
-
 def _seconds(trial: FrozenTrial) -> float:
     return float(trial.user_attrs.get("train_seconds", 0.0))
 

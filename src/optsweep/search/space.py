@@ -73,12 +73,6 @@ class Dimension:
         count = round((found.high - found.low) / found.step) + 1
         return found.low + found.step * min(int(unit * count), count - 1)
 
-    def including_all(self, values: Sequence[Value]) -> Dimension:
-        """The dimension, a range widened to hold all these values: the least and the largest are enough."""
-        kind = int if isinstance(self.distribution, IntDistribution) else (int, float)
-        held = [value for value in values if isinstance(value, kind)] if self.number is not None else []
-        return self.including(min(held)).including(max(held)) if held else self
-
     def including(self, value: Value) -> Dimension:
         """The dimension, a range widened to hold `value`; choices are what they are."""
         match self.distribution, value:
