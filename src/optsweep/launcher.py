@@ -56,7 +56,8 @@ class SweepLauncher(Launcher, ABC, Generic[Options]):
     declared: type[Options]
 
     def __init__(self, **given: Any) -> None:
-        self.options: Options = self.read(given)
+        held = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in given.items()}
+        self.options: Options = self.read(held)
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Options:

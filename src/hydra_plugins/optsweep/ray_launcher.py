@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 
 def _address(key: str, value: object) -> str | None:
-    if value is not None and not (isinstance(value, str) and re.fullmatch(r"auto|(ray://)?[\w.\-\[\]:]+:\d+", value)):
+    if value is None:
+        return None
+    found = re.fullmatch(r"auto|(ray://)?[\w.\-\[\]:]+:(\d{1,5})", value) if isinstance(value, str) else None
+    if found is None or int(found[2] or 0) > 65_535:
         raise refuse(key, value, "auto, HOST:PORT, ray://HOST:PORT, or null (a Ray of this machine's own)")
-    return value
+    return found[0]
 
 
 def _amount(key: str, value: object, *, also: str = "") -> float:
@@ -46,6 +49,15 @@ def _mapping(of: Check | None) -> Check:
     return check
 
 
+def _runtime_env(key: str, value: object) -> Mapping[str, Any]:
+    """What else is wrong in it Ray says."""
+    env: Mapping[str, Any] = _mapping(None)(key, value)
+    excludes = env.get("excludes", [])
+    if not isinstance(excludes, list) or not all(isinstance(pattern, str) for pattern in excludes):
+        raise refuse(f"{key}.excludes", excludes, "a list of patterns as .gitignore has them, such as [data]")
+    return env
+
+
 @dataclass(frozen=True)
 class RayOptions(LauncherOptions):
     """Keys of hydra/launcher=ray."""
@@ -57,9 +69,7 @@ class RayOptions(LauncherOptions):
     resources: Annotated[Mapping[str, float], Key(f"{SECTION}.resources", _mapping(checked(_amount)))] = field(
         default_factory=dict
     )
-    runtime_env: Annotated[Mapping[str, Any], Key(f"{SECTION}.runtime_env", _mapping(None))] = field(
-        default_factory=dict
-    )
+    runtime_env: Annotated[Mapping[str, Any], Key(f"{SECTION}.runtime_env", _runtime_env)] = field(default_factory=dict)
 
 
 class RayLauncher(SweepLauncher[RayOptions]):

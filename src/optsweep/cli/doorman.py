@@ -155,7 +155,7 @@ def _launcher_of(config: DictConfig) -> type[SweepLauncher[Any]] | None:
     walk(OmegaConf.to_container(config.hydra, resolve=False), "hydra")
     launcher = launcher_named(str(target))
     if launcher is not None:
-        given = OmegaConf.to_container(config.hydra.launcher)
+        given = OmegaConf.to_container(config.hydra.launcher, resolve=True)
         assert isinstance(given, dict)
         launcher.read({str(key): value for key, value in given.items() if key != "_target_"})
     return launcher
