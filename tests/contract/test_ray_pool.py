@@ -203,7 +203,7 @@ MISTAKES = [
     ("address=head:99999", "hydra.launcher.address: 'head:99999' is not allowed; give auto, HOST:PORT"),
     (
         "runtime_env={excludes: null}",
-        "hydra.launcher.runtime_env.excludes: null is not allowed; give a list of patterns",
+        "hydra.launcher.runtime_env.excludes: None is not allowed; give a list of patterns",
     ),
     ("address=here", "hydra.launcher.address: 'here' is not allowed; give auto, HOST:PORT, ray://HOST:PORT, or null"),
     ("resources={tpu: -1}", "hydra.launcher.resources.tpu: -1 is not allowed"),
