@@ -201,10 +201,7 @@ MISTAKES = [
     ("num_gpus=1.5", "hydra.launcher.num_gpus: 1.5 is not allowed; give a whole number, or a part of one"),
     ("num_cpus=many", "hydra.launcher.num_cpus: 'many' is not allowed; give a number"),
     ("address=head:99999", "hydra.launcher.address: 'head:99999' is not allowed; give auto, HOST:PORT"),
-    (
-        "runtime_env={excludes: null}",
-        "hydra.launcher.runtime_env.excludes: None is not allowed; give a list of patterns",
-    ),
+    ("runtime_env={excludes: data}", "hydra.launcher.runtime_env.excludes: 'data' is not allowed; give a list"),
     ("address=here", "hydra.launcher.address: 'here' is not allowed; give auto, HOST:PORT, ray://HOST:PORT, or null"),
     ("resources={tpu: -1}", "hydra.launcher.resources.tpu: -1 is not allowed"),
     ("runtime_env=5", "hydra.launcher.runtime_env: 5 is not allowed; give values by name"),
