@@ -78,9 +78,9 @@ class Team:
             end = min(end, run.tick + steps)
         first, began = run.tick, perf_counter()
         with self.group.acting(Advance(end, tuple(run.lanes[0].multipliers.observed))):
-            buffers = list(run.arena.module.buffers())
-            self.group.align([run.arena.params, *run.arena.state.values(), *buffers])
+            self.group.align([run.arena.params, *run.arena.state.values()])
             yield end
+            self.group.align(list(run.arena.module.buffers()))  # which an evaluation has to have alike
         self._pace = (perf_counter() - began) / max(end - first, 1)
 
     def _steps_until_due(self) -> int | None:
