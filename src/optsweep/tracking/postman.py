@@ -46,9 +46,9 @@ class Postman:
 
     @property
     def tracker(self) -> Tracker:
-        """The sweep's experiment, made if it is missing. Raises OperationalError for a file that somebody has taken away.
+        """The sweep's experiment, made if it is missing.
 
-        MLflow would make an empty one in its place.
+        Raises OperationalError for a file that somebody has taken away: MLflow would make an empty one in its place.
         """
         if self._file is not None and not self._file.exists():
             raise sqlite3.OperationalError("unable to open database file")
