@@ -25,7 +25,6 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from arms import arm_with
 from optsweep.address import TRACKING_KEY, read_address
-from optsweep.errors import MORE_CONNECTIONS
 from optsweep.launch import work
 from optsweep.launch.deferred import Deferred
 from optsweep.launch.job import Job
@@ -105,7 +104,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         (
             DATABASE,
             OperationalError("x", {}, Exception("FATAL:  sorry, too many clients already")),
-            f"the database at postgresql://u:***@host/db {MORE_CONNECTIONS}",
+            "the database at postgresql://u:***@host/db has no connection left; raise its max_connections, or put a "
+            "pooler such as PgBouncer before it",
         ),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any, cast
 from unittest.mock import MagicMock
 
 import pytest
+from omegaconf import OmegaConf
 
 from errands import Echo
 from hydra_plugins.optsweep.ray_launcher import RayLauncher
@@ -169,6 +170,7 @@ def test_an_actor_answers_and_one_that_is_lost_over_it_counts_as_killed() -> Non
 
 WHAT_NO_NODE_HAS = [
     (Needs(1.0, 3.0), "num_gpus: no node has 3 for a worker, 2 at most; the cluster has 2 nodes: 12 CPU, 2 GPU"),
+    (Needs(0.0, 0.0), "num_cpus: workers that ask for nothing have no bound; give more than 0"),
     (Needs(9.0), "num_cpus: no node has 9 for a worker, 8 at most"),
     (Needs(1.0, 0.0, {"tpu": 1.0}), "resources.tpu: no node has 1 for a worker, 0 at most"),
 ]
@@ -198,6 +200,8 @@ MISTAKES = [
     ("workers=0", "hydra.launcher.workers: 0 is not allowed; give a whole number ≥ 1"),
     ("num_gpus=1.5", "hydra.launcher.num_gpus: 1.5 is not allowed; give a whole number, or a part of one"),
     ("num_cpus=many", "hydra.launcher.num_cpus: 'many' is not allowed; give a number"),
+    ("address=head:99999", "hydra.launcher.address: 'head:99999' is not allowed; give auto, HOST:PORT"),
+    ("runtime_env={excludes: data}", "hydra.launcher.runtime_env.excludes: 'data' is not allowed; give a list"),
     ("address=here", "hydra.launcher.address: 'here' is not allowed; give auto, HOST:PORT, ray://HOST:PORT, or null"),
     ("resources={tpu: -1}", "hydra.launcher.resources.tpu: -1 is not allowed"),
     ("runtime_env=5", "hydra.launcher.runtime_env: 5 is not allowed; give values by name"),
@@ -230,6 +234,50 @@ def test_a_cluster_of_another_version_is_one_line() -> None:
     )
     line = str(ray_cluster._refused("head:6379", RuntimeError(told)))
     assert line.startswith("hydra.launcher.address: the cluster at head:6379 runs Ray 2.50.0 and Python 3.12.1, this")
+
+
+def test_a_host_that_can_t_be_one_is_a_line() -> None:
+    with pytest.raises(UserError, match=r"^hydra.launcher.address: there is no Ray cluster at a\.\.b:1 \(no host has"):
+        ray_cluster._check_reachable("a..b:1")
+
+
+def test_lists_and_groups_of_a_config_are_plain_ones_for_ray() -> None:
+    given = {"pip": ["timm"], "env_vars": {"HOME": "/data"}}
+    launcher = RayLauncher(runtime_env=OmegaConf.create(given), resources=OmegaConf.create({"tpu": 1}))
+    found = launcher.options.runtime_env
+    assert [type(held) for held in found.values()] == [list, dict]
+    assert found == given
+
+
+def test_nobody_on_the_cluster_reads_a_password_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = ["python", "optsweep", "-cn", "mine", "tracking.storage='postgresql://ann:s3cret@db/s'"]
+    monkeypatch.setattr("psutil.Process.cmdline", lambda process: told)
+    said = ray_cluster._entrypoint()
+    assert said.startswith("python optsweep -cn mine")
+    assert "s3cret" not in said
+
+
+def _cluster_of(error: str) -> Cluster:
+    """One where what was called comes to an error of Ray's of that name."""
+    ray = MagicMock()
+    for name in ("RuntimeEnvSetupError", "ActorUnavailableError", "RayActorError", "OutOfMemoryError", "RayTaskError"):
+        setattr(ray.exceptions, name, type(name, (Exception,), {}))
+    ray.get.side_effect = vars(ray.exceptions)[error]("said by Ray\nand why")
+    return Cluster(ray, ours=True)
+
+
+def test_a_worker_that_ray_ends_for_want_of_memory_is_lost_and_an_actor_s_fault_is_said_whole() -> None:
+    with pytest.raises(LostError, match="out of memory"):
+        _cluster_of("OutOfMemoryError").result(None)
+    with pytest.raises(RuntimeError, match="and why"):
+        _cluster_of("RayTaskError").result(None)
+
+
+def test_a_runtime_environment_that_ray_refuses_is_one_line() -> None:
+    ray = MagicMock()
+    ray.runtime_env.RuntimeEnv.side_effect = TypeError("env_vars must be of type Dict[str, str]")
+    with pytest.raises(UserError, match=r"^hydra.launcher.runtime_env: env_vars must be"):
+        ray_cluster._shipped(ray, RayPlace(None, {"env_vars": {"A": 1}}))
 
 
 def test_the_working_folder_is_shipped_without_what_is_made_in_it() -> None:

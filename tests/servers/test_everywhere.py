@@ -75,6 +75,7 @@ PLACES: Sequence[tuple[Place, Callable[[pytest.FixtureRequest, Path], Stores]]] 
     (_local, _on_servers),
     (_by_hand, _on_servers),
     (_ray, _on_files),
+    (_ray, _on_servers),
     (_slurm, _on_servers),
 ]
 

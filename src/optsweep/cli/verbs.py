@@ -50,7 +50,8 @@ def status(arguments: Sequence[str]) -> None:
     try:
         found = api.status(options.storage, options.sweep)
     except UserError:  # its jobs may wait in a queue
-        print(*lines_of(options.sweep), sep="\n", end="")
+        for line in lines_of(options.sweep) if not options.json else ():
+            print(line)
         raise
     if options.json:
         say_json(plain(options.sweep, found))

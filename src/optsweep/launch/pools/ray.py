@@ -227,6 +227,7 @@ class RayPool:
             answered, said = self._cluster.result(reference)
         except LostError:
             self._members.remove(member)
+            self._cluster.kill(member.actor)  # what can't be reached may still live
             raise DiedError("a worker", -signal.SIGKILL) from None
         member.doing, member.placed = None, True
         self._say(said)

@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import re
+import shlex
 import signal
 import socket
 import threading
@@ -20,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from optsweep.errors import UserError, first_line
+from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.launch.environment import num_cores
 from optsweep.report.wording import plural
 
@@ -82,6 +83,8 @@ class Needs:
 
     def check(self, nodes: Sequence[Mapping[str, float]]) -> None:
         """Raise UserError where no node could hold one, ever."""
+        if not self.by_name:
+            raise UserError(f"{SECTION}.num_cpus: workers that ask for nothing have no bound; give more than 0")
         if self.room(nodes):
             return
         for name, (key, value) in self.by_name.items():
@@ -146,11 +149,13 @@ class Cluster:
         ray = _imported()
         if ray.is_initialized():  # by the program that called; it closes it too
             return cls(ray, ours=False)
+        ray._private.utils.get_entrypoint_name = _entrypoint
+        shipped = _shipped(ray, place)
         with _handlers_kept():
             if place.address is None:
-                _start(ray, place, needs, workers)
+                _start(ray, shipped, needs, workers)
             else:
-                _connect(ray, place)
+                _connect(ray, place.address, shipped)
         ray._private.worker.print_to_stdstream = _unsaid
         return cls(ray, ours=True)
 
@@ -193,6 +198,10 @@ class Cluster:
             raise UserError(f"{SECTION}.runtime_env: {_short(error)}") from None
         except errors.ActorUnavailableError as error:
             raise LostError(f"its node can't be reached: {_short(error)}") from None
+        except errors.OutOfMemoryError:
+            raise LostError("Ray has ended it, its node being out of memory") from None
+        except errors.RayTaskError as error:
+            raise RuntimeError(f"in a worker's actor:\n{error}") from None
         except errors.RayActorError as error:
             if "ModuleNotFoundError" in str(error) or "ImportError" in str(error):
                 missing = re.findall(r"(?:ModuleNotFound|Import)Error: [^\n]*", str(error))[-1:]
@@ -224,29 +233,49 @@ def _imported() -> ModuleType:
         raise UserError(f"hydra/launcher=ray needs the extra: pip install 'optsweep[ray]' ({error})") from None
 
 
-def _start(ray: ModuleType, place: RayPlace, needs: Needs, workers: int | None) -> None:
+def _entrypoint() -> str:
+    """The command, which all who see the cluster's dashboard see."""
+    import psutil
+
+    return without_secrets(shlex.join(psutil.Process().cmdline()))
+
+
+def _shipped(ray: ModuleType, place: RayPlace) -> dict[str, Any] | None:
+    """The runtime environment. Raises UserError for one that Ray would refuse."""
+    try:
+        ray.runtime_env.RuntimeEnv(**place.shipped)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{SECTION}.runtime_env: {_short(error)}") from None
+    return place.shipped or None
+
+
+def _start(ray: ModuleType, shipped: Mapping[str, Any] | None, needs: Needs, workers: int | None) -> None:
     cores = num_cores()
     wanted = (workers or 0) * needs.num_cpus  # as many as are asked for, as the local launcher has it
-    ray.init(
-        address="local",
-        num_cpus=max(cores, int(wanted + 0.999)) if needs.num_cpus <= cores else cores,
-        object_store_memory=LOCAL_MEMORY,
-        include_dashboard=False,
-        runtime_env=place.shipped or None,
-        **_SILENT,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(cores, int(wanted + 0.999)) if needs.num_cpus <= cores else cores,
+            object_store_memory=LOCAL_MEMORY,
+            include_dashboard=False,
+            runtime_env=shipped,
+            **_SILENT,
+        )
+    except _REFUSALS as error:
+        ray.shutdown()
+        raise UserError(f"{ADDRESS}: a Ray of this machine's own can't be started ({_short(error)})") from None
 
 
-def _connect(ray: ModuleType, place: RayPlace) -> None:
-    address = str(place.address)
+def _connect(ray: ModuleType, address: str, shipped: Mapping[str, Any] | None) -> None:
     _check_reachable(address)
     try:
-        ray.init(address=address, runtime_env=place.shipped or None, **_SILENT)
-    except (ConnectionError, RuntimeError, ValueError, TypeError, OSError, ImportError) as error:
+        ray.init(address=address, runtime_env=shipped, **_SILENT)
+    except _REFUSALS as error:
         ray.shutdown()
         raise _refused(address, error) from None
 
 
+_REFUSALS = (ConnectionError, RuntimeError, ValueError, TypeError, OSError, ImportError)
 _SILENT: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -280,9 +309,12 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except OSError as error:
-        raise UserError(
-            f"{ADDRESS}: there is no Ray cluster at {address} ({error.strerror or error}); {_GIVE}"
-        ) from None
+        reason = error.strerror or str(error)
+    except UnicodeError:
+        reason = "no host has such a name"
+    else:
+        return
+    raise UserError(f"{ADDRESS}: there is no Ray cluster at {address} ({reason}); {_GIVE}")
 
 
 def _short(error: BaseException) -> str:
