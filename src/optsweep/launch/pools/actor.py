@@ -22,6 +22,7 @@ from optsweep.launch.environment import without_script
 from optsweep.launch.inquiries import DiedError, Inquiry
 from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.pools.member import Answered
+from optsweep.tracking.spool import Spool
 
 if TYPE_CHECKING:
     from optsweep.launch.job import Job
@@ -82,6 +83,7 @@ class NodeWorker:
             found = read_address(key, address)
             if not found.is_there:
                 return Heard(trouble=f"{key}: {found.file} isn't there on {os.uname().nodename}, {_FOR_A_CLUSTER[key]}")
+        Spool.of(first.tracking_uri, first.storage, first.sweep).make_home()  # a folder that was shipped has none
         self._set_device(device)
         self._pool.assign(jobs)
         return Heard()
