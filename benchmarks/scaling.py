@@ -3,7 +3,7 @@
     PYTHONPATH=tests:. python benchmarks/scaling.py            # docs/scaling.md's tables and figure, of stored numbers
     PYTHONPATH=tests:. python benchmarks/scaling.py --measure  # constants and sweeps anew, minutes; PostgreSQL, Ray
 
-Numbers lie in benchmarks/results/scaling.json: milliseconds of each call, and sweeps that ran on a PostgreSQL of their
+Numbers lie in benchmarks/scaling.json: milliseconds of each call, and sweeps that ran on a PostgreSQL of their
 own with trials that sleep, everything on one machine. The same sweeps are simulated with these constants
 (benchmarks/scaling_model.py). Nothing is fitted; where others compute on the machine too, what a process got of a core
 was measured beside each sweep, and stretches what the simulated ones compute.
@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.scaling_model import Bound, Costs, Engine, Simulation, Station, Sweep, closed_form
 
 HERE = Path(__file__).resolve().parent
-STORED, PAGE, PICTURE = HERE / "results/scaling.json", HERE.parent / "docs/scaling.md", "images/scaling.svg"
+STORED, PAGE, PICTURE = HERE / "scaling.json", HERE.parent / "docs/scaling.md", "images/scaling.svg"
 BEGIN, END = "<!-- written by benchmarks/scaling.py -->", "<!-- end -->"
 
 RAN = [

@@ -9,9 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import ConfigSearchPath
@@ -22,9 +21,9 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY
-from optsweep.checks import flag
 from optsweep.command import Command
-from optsweep.config.fields import Key, Keyed, keys_of
+from optsweep.config.fields import keys_of
+from optsweep.config.launchers import SECTION, LauncherOptions
 from optsweep.errors import SweepFailedError, UserError, nearest, without_secrets
 from optsweep.written import Written
 
@@ -33,16 +32,6 @@ if TYPE_CHECKING:
     from optsweep.config.arm import Arm
     from optsweep.launch.display import Display
     from optsweep.launch.events import Event, Observer
-
-SECTION = "hydra.launcher"
-
-
-@dataclass(frozen=True)
-class LauncherOptions(Keyed):
-    """Keys of `hydra.launcher` that all launchers have."""
-
-    report: Annotated[bool, Key(f"{SECTION}.report", flag)] = True
-
 
 Options = TypeVar("Options", bound=LauncherOptions)
 

@@ -276,7 +276,7 @@ def test_under_a_stock_launcher_the_first_error_is_said_and_no_report_is_none(
     monkeypatch.setattr("optsweep.launch.sweep.open_stores", lambda arms, command: (None, {}))
     monkeypatch.setattr("optsweep.launch.status.first_failure", lambda studies: None)
 
-    def jobs(command: Command) -> None:
+    def jobs(command: Command, arguments: Sequence[str]) -> None:
         if broken:
             raise UserError("of a job")
 

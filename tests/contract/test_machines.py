@@ -244,7 +244,11 @@ def test_a_trial_begun_on_one_device_goes_on_on_another_and_its_run_names_both(s
     job = sweep.job(arm, built)
     sweep.attempt(job, 0, pauses=2)
     assert list((sweep.folder / "checkpoints").rglob("*.pt"))
+    begun = sweep.studies.note(arm.name, IDENTITY)
+    begun["approximate"][FIRST_LOSS] *= 1.002  # as that card computes it
+    sweep.studies.set_note(arm.name, IDENTITY, begun)
     arm, again = sweep.begin_on(B, "sweep.allow=[device]")
+    assert sweep.studies.note(arm.name, IDENTITY) == begun, "or that card would be refused when it comes again"
     sweep.attempt(sweep.job(arm, again), 0)
     assert not list((sweep.folder / "checkpoints").rglob("*.set-aside"))
     assert sweep.devices() == [f"{A}, then {B}"]

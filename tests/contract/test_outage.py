@@ -104,7 +104,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         (
             DATABASE,
             OperationalError("x", {}, Exception("FATAL:  sorry, too many clients already")),
-            "the database at postgresql://u:***@host/db has no connection left (its max_connections)",
+            "the database at postgresql://u:***@host/db has no connection left; raise its max_connections, or put a "
+            "pooler such as PgBouncer before it",
         ),
     ],
 )

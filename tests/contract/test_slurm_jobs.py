@@ -9,18 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from optsweep.errors import UserError
+from optsweep.errors import GoesOnError, UserError
 from optsweep.launch.continuity import IDENTITY
 from optsweep.launch.posted import JOB
 from optsweep.launch.slurm import cluster
 from optsweep.launch.slurm.job import Notice, PlannerTask, WorkerTask
-from optsweep.launch.slurm.record import JobEnd, SlurmJob, Submitted, folder_of, outcome_of
+from optsweep.launch.slurm.record import JobEnd, SlurmJob, Submitted, alone, folder_of, outcome_of
 from optsweep.launch.slurm.request import SlurmRequest, as_arguments
 from optsweep.launch.slurm.stores import is_open, seconds_of_seat
+from optsweep.launch.slurm.sweep import SlurmSweep
 from optsweep.launch.slurm.told import standing
 from optsweep.launch.status import FINISHED, PLANNED
 from optsweep.search import seats
@@ -156,6 +158,35 @@ def test_a_job_that_is_told_of_its_end_has_itself_requeued(
     assert outcome_of(tmp_path, PLANNER) is None
 
 
+def test_a_task_of_an_array_has_itself_requeued_and_not_all_of_it(
+    controller: Controller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")  # whose number one of the tasks has
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    with _signals_kept():
+        _planner(tmp_path, monkeypatch, 130, signal.SIGUSR2)()
+    assert controller.requeued == ["12_3"]
+
+
+def test_a_command_that_comes_between_submits_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = folder_of("s")
+
+    def submitted_meanwhile(arms: object, *, report: bool) -> None:
+        with alone(folder):
+            Submitted("c", PLANNER).write(folder)
+
+    monkeypatch.setattr("optsweep.launch.slurm.sweep.finished", submitted_meanwhile)
+    monkeypatch.setattr(SlurmSweep, "_check", lambda self: None)
+    monkeypatch.setattr(cluster, "states", lambda: {"12": cluster.JobState("RUNNING", "None", "n1")})
+    said: list[str] = []
+    arm: Any = SimpleNamespace(sweep="s")
+    with pytest.raises(GoesOnError):
+        SlurmSweep([arm], (), "c", SlurmRequest(), False, said.append).carry_on()
+    assert said[0].startswith("planner: job 12, running on n1")
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_workers_end_with_a_planner_that_fails(
     controller: Controller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +194,10 @@ def test_workers_end_with_a_planner_that_fails(
         _planner(tmp_path, monkeypatch, 2)()
     assert controller.cancelled == [({"13"}, False)]
     assert outcome_of(tmp_path, PLANNER) == JobEnd(2, "why")
-    late = WorkerTask(tmp_path, "a", "s", f"sqlite:///{tmp_path}/none.db", True, "", PLANNER, 1)
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    for key, said in ((IDENTITY, {}), (JOB, {}), (PLANNED, [4, 2, 1])):
+        Studies.open(storage, "s").set_note("arm", key, said)
+    late = WorkerTask(tmp_path, "a", "s", storage, True, "", PLANNER, 1)
     with _signals_kept():
         late()
     assert outcome_of(tmp_path, WORKERS[0]) == JobEnd(0, "the job that plans the sweep has ended")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -16,12 +17,14 @@ from optsweep.launch.builds import Builds
 from optsweep.launch.describe import describe_arm
 from optsweep.launch.description import described
 from optsweep.launch.job import Job
+from optsweep.launch.to_follow import LostRank, RankError
 from optsweep.launch.worker import Worker
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Slot
-from optsweep.search.studies import Studies
+from optsweep.search.studies import WENT_ON, Studies
 from optsweep.tracking import names
 from optsweep.tracking.writer import Tracker
+from optsweep.train.evaluate import evaluate
 from optsweep.train.trial import Phase
 
 NOT_NUMBERS = {names.TRAIN_SECONDS, names.PEAK_BYTES}
@@ -98,6 +101,29 @@ def test_a_trial_goes_on_in_its_run_and_has_all_points_if_that_is_lost(lost: boo
         if key not in NOT_NUMBERS:
             numbers = [(point.step, point.value) for point in points]
             assert [(point.step, point.value) for point in curves[key]] == numbers, key
+
+
+def test_a_rank_that_dies_costs_what_a_worker_that_dies_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut = Sweep(tmp_path, "whole", lanes=1), Sweep(tmp_path, "cut", lanes=1)
+    whole.attempt(pauses=None)
+    asked = count(1)
+
+    def evaluated(*given: Any) -> Any:
+        if next(asked) == 3:
+            raise RankError(LostRank("rank 1 died (SIGKILL)", died=True))
+        return evaluate(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("optsweep.train.run.evaluate", evaluated)
+        cut.attempt(pauses=None)
+    assert len(cut.studies.history(cut.arm.name, Phase.SEARCH, 1).earlier[0]) == 1
+    assert len(list((tmp_path / "checkpoints").rglob("*.pt"))) == 1
+    cut.attempt(pauses=None)
+    assert cut.slot == whole.slot
+    trial = cut.studies.trials(cut.arm.name, Phase.SEARCH)[-1]
+    assert WENT_ON in trial.user_attrs
+    (run,) = cut.runs()
+    assert run.data.tags[names.STATUS] == "finished"
 
 
 def test_damage_and_errors_cost_an_attempt_and_not_the_trial(

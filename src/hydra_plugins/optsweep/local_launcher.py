@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from optsweep.config.fields import Key
-from optsweep.config.sections import NUM_WORKERS
-from optsweep.launcher import LauncherOptions, SweepLauncher
+from optsweep.config.launchers import LocalOptions
+from optsweep.launcher import SweepLauncher
 
 if TYPE_CHECKING:
     from optsweep.api import Finished
     from optsweep.config.arm import Arm
     from optsweep.launch.events import Observer
-
-
-@dataclass(frozen=True)
-class LocalOptions(LauncherOptions):
-    """Keys of hydra/launcher=local."""
-
-    workers: Annotated[int | None, Key("hydra.launcher.workers", NUM_WORKERS)] = None
 
 
 class LocalLauncher(SweepLauncher[LocalOptions]):

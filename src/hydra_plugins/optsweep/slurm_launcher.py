@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from optsweep.launch.slurm.request import SlurmRequest
-from optsweep.launcher import LauncherOptions, SweepLauncher
+from optsweep.launcher import SweepLauncher
 
 if TYPE_CHECKING:
     from optsweep.api import Finished
@@ -16,15 +15,10 @@ if TYPE_CHECKING:
     from optsweep.launch.events import Observer
 
 
-@dataclass(frozen=True)
-class SlurmOptions(LauncherOptions, SlurmRequest):
-    """Keys of hydra/launcher=slurm."""
-
-
-class SlurmLauncher(SweepLauncher[SlurmOptions]):
+class SlurmLauncher(SweepLauncher[SlurmRequest]):
     """Submits the sweep, or says how its jobs stand; in the job that plans, runs it there."""
 
-    declared = SlurmOptions
+    declared = SlurmRequest
 
     def run(self, arms: Sequence[Arm], observe: Observer) -> Finished:
         """Run the sweep. Raises GoesOnError where its jobs are under way."""

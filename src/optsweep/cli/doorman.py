@@ -29,12 +29,13 @@ from optsweep.command import Command
 from optsweep.config.arm import Arm
 from optsweep.config.compose import axes_of, cells, check_overrides, compose, register
 from optsweep.config.door import arm_of
+from optsweep.config.launchers import SECTION
 from optsweep.config.package_files import PackageFiles
 from optsweep.config.search_space import opened
 from optsweep.config.wrong import of_hydra
 from optsweep.errors import GoesOnError, SweepFailedError, UserError, first_line, nearest, without_secrets
 from optsweep.imported import check_trusted
-from optsweep.launcher import SECTION, SweepLauncher, launcher_named
+from optsweep.launcher import SweepLauncher, launcher_named
 from optsweep.tracking.outage import DISK_FULL, StoreFailureError
 from optsweep.yaml_files import circles_of_defaults, in_words
 

@@ -365,8 +365,10 @@ def _read(file: IO[bytes], owner: Owner, device: torch.device) -> Saved:
     file.seek(len(line))
     import torch
 
+    from optsweep.train.checkpoint import places
+
     try:
-        state: Any = torch.load(file, map_location=_places(device), weights_only=True)
+        state: Any = torch.load(file, map_location=places(device), weights_only=True)
     except Exception as error:  # whatever a pickle can do wrong
         raise _UnusableError(f"it can't be loaded ({first_line(error)})") from None
     if not isinstance(state, dict):
@@ -377,11 +379,6 @@ def _read(file: IO[bytes], owner: Owner, device: torch.device) -> Saved:
 def _chunks(file: IO[bytes], size: int = 1 << 20) -> Iterator[bytes]:
     while content := file.read(size):
         yield content
-
-
-def _places(device: torch.device) -> dict[str, str]:
-    """What lay on a GPU goes to this worker's; what lay on the host stays there, as optimizers want it."""
-    return {f"cuda:{number}": str(device) for number in range(64)} if device.type == "cuda" else {}
 
 
 def _sync(folder: Path) -> None:

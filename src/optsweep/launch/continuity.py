@@ -141,7 +141,7 @@ def as_begun(studies: Studies, arms: Sequence[Arm], built: Sequence[Description]
         noted = _noted(studies, arm) if begun else _UNKNOWN
         if begun and not b.identity.differences(noted, arm.allow):
             parts = Machine.noted(studies.note(arm.name, CONTENT), noted.exact).parts_of(arm.allow)
-            b = b.as_on(parts) if parts != b.begun_on.parts_of(arm.allow) else b
+            b = b.as_on(parts, noted.approximate) if parts != b.begun_on.parts_of(arm.allow) else b
         found.append(b)
     return found
 

@@ -45,11 +45,11 @@ class Description:
         """The machine on which its trials began: this one, unless others are allowed."""
         return Machine.noted(self.content, self.identity.exact)
 
-    def as_on(self, parts: Mapping[str, str]) -> Description:
-        """The arm as it is where these parts of its fingerprint are so."""
+    def as_on(self, parts: Mapping[str, str], approximate: Mapping[str, float]) -> Description:
+        """The arm as it is where these parts of its fingerprint are so, and its numbers came out like this."""
         exact = {key: parts.get(key, value) for key, value in self.identity.exact.items()}
         content = {key: parts.get(key, value) for key, value in self.content.items()}
-        identity = replace(self.identity, exact=exact)
+        identity = replace(self.identity, exact=exact, approximate=approximate)
         return replace(self, identity=identity, content=content, fingerprint=fingerprint_of({**content, **exact}))
 
 

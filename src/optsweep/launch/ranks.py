@@ -11,6 +11,7 @@ import multiprocessing as mp
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from optsweep.children import ignore_interrupts, interrupts_blocked
 from optsweep.config.arm import Arm
+from optsweep.errors import first_line
 from optsweep.garbage import look_seldom
 from optsweep.launch.builds import Builds
 from optsweep.launch.inquiries import exit_name
@@ -31,7 +33,7 @@ from optsweep.launch.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from optsweep.search.space import Params
-    from optsweep.train.ranks import Ranks
+    from optsweep.train.ranks import RankLostError, Ranks
 
 
 GROUP_LOST = 6
@@ -77,13 +79,14 @@ class Together:
         from optsweep.train.ranks import RankLostError, joined
 
         led = self._there(arm)
-        led.send(ToFollow.of(arm, repeat, params, self.builds))
         group: Ranks | None = None
         try:
+            led.send(ToFollow.of(arm, repeat, params, self.builds))
             with joined(group := led.group):
                 yield
         except RankLostError as error:
-            raise self._noticed() or error from None
+            group = None
+            raise self._noticed(error) from None
         finally:
             if group is not None and group.intact:
                 with suppress(RankLostError):
@@ -100,12 +103,12 @@ class Together:
             self._led = LaunchedRanks(device) if launched() is not None else Children(ranks, device)
         return self._led
 
-    def _noticed(self) -> RankError | None:
-        """Why a connection to a rank is gone, as soon as that is known."""
+    def _noticed(self, error: RankLostError) -> RankError:
+        """Why a connection to a rank is gone, as soon as that is known; of one that nobody here sees, that it is."""
         begin = time.monotonic()
         while (failed := self.failure()) is None and time.monotonic() - begin < NOTICED_SECONDS:
             time.sleep(0.05)
-        return RankError(failed) if failed is not None else None
+        return RankError(failed or LostRank(f"another rank is gone ({first_line(error)})", died=True))
 
     def failure(self) -> LostRank | None:
         """Why a rank follows no more; None: all do."""
@@ -143,6 +146,7 @@ class Children:
         _stay_inside()
         self._children: list[_Child] = []
         self._failure: LostRank | None = None
+        self._looking = threading.Lock()  # who trains and who watches look both
         for rank in range(1, ranks):
             ours, theirs = context.Pipe()
             arguments = (theirs, rank, ranks, device_of_rank(device, rank), meeting, os.getpid())
@@ -164,18 +168,24 @@ class Children:
 
     def send(self, order: ToFollow) -> None:
         """By their lines."""
-        for child in self._children:
-            child.line.send(order)
+        from optsweep.train.ranks import RankLostError
+
+        try:
+            for child in self._children:
+                child.line.send(order)
+        except OSError as error:
+            raise RankLostError(str(error)) from error
 
     def failure(self) -> LostRank | None:
         """Of the first that has failed, or died."""
-        for rank, child in enumerate(self._children, 1):
-            if self._failure is None:
-                with suppress(EOFError, OSError):
-                    self._failure = child.line.recv() if child.line.poll() else None
-            if self._failure is None and not child.process.is_alive():
-                self._failure = LostRank(f"rank {rank} died ({exit_name(child.process.exitcode)})", died=True)
-        return self._failure
+        with self._looking:
+            for rank, child in enumerate(self._children, 1):
+                if self._failure is None:
+                    with suppress(EOFError, OSError):
+                        self._failure = child.line.recv() if child.line.poll() else None
+                if self._failure is None and not child.process.is_alive():
+                    self._failure = LostRank(f"rank {rank} died ({exit_name(child.process.exitcode)})", died=True)
+            return self._failure
 
     def close(self) -> bool:
         """Kill them: they may be anywhere."""

@@ -163,3 +163,11 @@ class Reporter:
             self.kept.ended(key)
             if (log := self.logs.pop(key, None)) is not None:
                 log.crash(reason)
+
+    def put_down(self) -> None:
+        """Leave all trials, with what is kept of them, to whoever goes on with them."""
+        for key in list(self.training):
+            self._leave(key)
+            self.kept.leave(key)
+            if (log := self.logs.pop(key, None)) is not None:
+                log.put_down()

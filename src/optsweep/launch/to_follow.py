@@ -40,7 +40,7 @@ class RankError(UserError):
 
     def __init__(self, failed: LostRank) -> None:
         super().__init__(failed.reason)
-        self.died = failed.died
+        self.failed = failed
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ class Worker:
 
     def work_once(self) -> bool:
         """Pop a trial, of early repeats first, and train it with what waits beside it; false if none was waiting."""
+        self._check_ranks()
         if not self.waiting(self.studies.num_waiting):  # one question, where each arm would be asked twice a repeat
             return False
         for repeat in range(max((job.arm.most_repeats for job in self.jobs), default=0)):
@@ -149,15 +150,17 @@ class Worker:
 
             def hung(place: str) -> None:
                 slow = LostRank(f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)")
-                failed = self.together.stuck() or slow
-                self._give_up(reporter, failed.reason, excused=False, died=failed.died)
-                reporter.crash(failed.reason)
+                self._lose(reporter, self.together.stuck() or slow)
 
             def overdue() -> bool:
                 return leases.overdue() or self.together.stuck() is not None
 
             with self.watch(overdue, hung), self.latest.of_all():
                 self._train_held(job, key, work, reporter)
+        self._check_ranks()
+
+    def _check_ranks(self) -> None:
+        """End the process where no ranks can be had any more: no trial is lost for that."""
         if self.together.over:
             raise SystemExit(GROUP_LOST)
 
@@ -186,8 +189,7 @@ class Worker:
                 reporter.drop_lost()
             self._give_up(reporter, "its sweep was stopped, or its planner is gone", excused=True)
         except RankError as error:
-            self._give_up(reporter, str(error), excused=False, died=error.died)
-            reporter.crash(str(error))
+            self._lose(reporter, error.failed)
         except StoreFailureError:
             with suppress(StoreFailureError):
                 self._give_up(reporter, "the store failed", excused=True)
@@ -197,6 +199,14 @@ class Worker:
             reason = short or located(error)[:500]
             self._give_up(reporter, reason, excused=bool(short))
             reporter.crash(reason)
+
+    def _lose(self, reporter: Reporter, failed: LostRank) -> None:
+        """Free the slots of trials that came to an end by themselves, or go on elsewhere as where a worker dies."""
+        self._give_up(reporter, failed.reason, excused=False, died=failed.died)
+        if failed.died:
+            reporter.put_down()
+        else:
+            reporter.crash(failed.reason)
 
     def _give_up(self, reporter: Reporter, reason: str, *, excused: bool, died: bool = False) -> None:
         """Free the slots of trials without a result."""

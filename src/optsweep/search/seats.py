@@ -107,6 +107,7 @@ def take_seat(engine: Engine, sweep: str, arms: Sequence[str]) -> Seat:
     with engine.begin() as connection:
         for arm in seat.arms:  # in one order for all, so that no two wait for each other
             _take(connection, seat, arm)
+    with suppress(IntegrityError), engine.begin() as connection:  # who took another of their seats noted them just now
         remember_lost(connection, sweep, silent)
     return seat
 

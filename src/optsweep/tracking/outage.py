@@ -98,8 +98,6 @@ def what_failed(error: BaseException, address: Address) -> str:
         code = re.search(r"error code (\d{3})\b", said)
         return f"{shown} " + (f"answers with error {code[1]}" if code else "doesn't answer")
     if address.file is None:
-        if "too many clients" in said or "connection slots are reserved" in said:
-            return f"the database at {shown} has no connection left (its max_connections)"
         return f"the database at {shown} doesn't answer"
     return f"{shown} fails ({without_secrets(first_line(chain[-1]))[:120]})"
 

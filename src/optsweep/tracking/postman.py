@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -39,12 +40,18 @@ class Postman:
         self.spool = spool
         address = read_address(TRACKING_KEY, spool.tracking_uri)
         # opened in the midst of training: a user's model may have changed the working folder by then
-        self._uri = address.given if address.file is None else address.at(address.file.absolute()).given
+        self._file = None if address.file is None else address.file.absolute()
+        self._uri = address.given if self._file is None else address.at(self._file).given
         self._tracker: Tracker | None = None
 
     @property
     def tracker(self) -> Tracker:
-        """The sweep's experiment, made if it is missing."""
+        """The sweep's experiment, made if it is missing.
+
+        Raises OperationalError for a file that somebody has taken away: MLflow would make an empty one in its place.
+        """
+        if self._file is not None and not self._file.exists():
+            raise sqlite3.OperationalError("unable to open database file")
         if self._tracker is None:
             self._tracker = Tracker(self._uri, self.spool.sweep)
         return self._tracker

@@ -132,6 +132,11 @@ class TrialLog:
         self._sink.write()
         self._sink.close()
 
+    def put_down(self) -> None:
+        """Write what was kept; its run goes on with another attempt."""
+        self.write()
+        self._sink.close()
+
     def close(self) -> None:
         """Its study has been told."""
         self._sink.close()

@@ -6,6 +6,7 @@ in other company than it began in.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
@@ -66,6 +67,24 @@ NO_CHECKPOINTS = NoCheckpoints()
 
 class NotPlainError(Exception):
     """A state holds something that can't be kept; says where and what."""
+
+
+def places(device: torch.device) -> dict[str, str]:
+    """What lay on a GPU goes to this process's; what lay on the host stays there, as optimizers want it."""
+    return {f"cuda:{number}": str(device) for number in range(64)} if device.type == "cuda" else {}
+
+
+def packed(saved: Saved) -> bytes:
+    """A state that another process is to have: none of it stays on this one's GPU."""
+    file = io.BytesIO()
+    torch.save(saved, file)
+    return file.getvalue()
+
+
+def unpacked(content: bytes, device: torch.device) -> Saved:
+    """A packed state, for this device."""
+    saved: Saved = torch.load(io.BytesIO(content), map_location=places(device), weights_only=True)
+    return saved
 
 
 def as_plain(value: Any, place: str = "") -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from optsweep.tasks.nest import mapped
-from optsweep.train.checkpoint import Saved
+from optsweep.train.checkpoint import unpacked
 from optsweep.train.loop import surroundings
 from optsweep.train.program import Program
 from optsweep.train.ranks import Ranks, joined
@@ -19,10 +18,9 @@ class Follower:
     def __init__(self, program: Program) -> None:
         self.program = program
 
-    def begin(self, trial: Trial, saved: Saved | None) -> None:
-        """Another trial; what lies on rank 0's GPU goes to this rank's."""
-        device = self.program.device
-        saved = mapped(lambda tensor: tensor.to(device) if tensor.is_cuda else tensor, saved)
+    def begin(self, trial: Trial, content: bytes | None) -> None:
+        """Another trial; what it goes on from is placed as that of rank 0 was."""
+        saved = None if content is None else unpacked(content, self.program.device)
         rare = saved["rare"] if saved else self.program.traits.missing
         self.run = Run(self.program, [trial], Silent(), rare=rare)
         if saved:

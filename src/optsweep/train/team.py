@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from optsweep.train.checkpoint import Saved
+from optsweep.train.checkpoint import Saved, packed
 from optsweep.train.randomness import rank_seed, step_seeds
 from optsweep.train.ranks import Ranks
 from optsweep.train.record import Fetched, Record
@@ -29,10 +29,10 @@ FIRST_STEPS = 16
 
 @dataclass(frozen=True)
 class Begin:
-    """A trial, and what it goes on from."""
+    """A trial, and what it goes on from, `packed`."""
 
     trial: Trial
-    saved: Saved | None
+    saved: bytes | None
 
     def obey(self, follower: Any) -> None:
         """Have a run of it."""
@@ -66,7 +66,7 @@ class Team:
         """Of rank 0: let the others have the trial, once."""
         if not self._begun:
             self._begun = True
-            self.group.tell(Begin(self.run.lanes[0].trial, self.saved))
+            self.group.tell(Begin(self.run.lanes[0].trial, None if self.saved is None else packed(self.saved)))
             self.saved = None  # which may be large
 
     @contextmanager
@@ -78,9 +78,9 @@ class Team:
             end = min(end, run.tick + steps)
         first, began = run.tick, perf_counter()
         with self.group.acting(Advance(end, tuple(run.lanes[0].multipliers.observed))):
-            buffers = list(run.arena.module.buffers())
-            self.group.align([run.arena.params, *run.arena.state.values(), *buffers])
+            self.group.align([run.arena.params, *run.arena.state.values()])
             yield end
+            self.group.align(list(run.arena.module.buffers()))  # which an evaluation has to have alike
         self._pace = (perf_counter() - began) / max(end - first, 1)
 
     def _steps_until_due(self) -> int | None:

@@ -83,7 +83,7 @@ class NodeWorker:
             found = read_address(key, address)
             if not found.is_there:
                 return Heard(trouble=f"{key}: {found.file} isn't there on {os.uname().nodename}, {_FOR_A_CLUSTER[key]}")
-        Spool.of(first.tracking_uri, first.storage, first.sweep).make_home()  # a folder that was shipped has none
+        Spool.of(first.tracking_uri, first.storage, first.sweep).make_home()  # here, where the stores are servers
         self._set_device(device)
         self._pool.assign(jobs)
         return Heard()

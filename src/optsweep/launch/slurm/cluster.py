@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -76,7 +77,9 @@ def is_running(job: str) -> bool:
 
 def requeue(job: str) -> None:
     """Let a job end, and begin again."""
-    _call("scontrol", "requeue", job)
+    said = _call("scontrol", "requeue", job)
+    if said.returncode:  # in the job's log: it is gone then, and the sweep's command submits another
+        print(f"job {job} can't be requeued: {_reason(said)}", file=sys.stderr, flush=True)
 
 
 def cancel(jobs: Collection[str], *, waiting_only: bool = False) -> None:
@@ -90,6 +93,8 @@ def _call(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, timeout=CALL_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise UserError(f"{command[0]}: SLURM's controller hasn't answered for {CALL_SECONDS:.0f} s") from None
+    except OSError as error:  # a node that has the command somewhere else
+        raise UserError(f"{command[0]}: {error.strerror}") from None
 
 
 def _asked(*command: str) -> str:

@@ -15,6 +15,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -73,8 +74,8 @@ class Notice:
         self._child = child
         assert child.stdin is not None
         assert child.stderr is not None
-        json.dump(list(arguments), child.stdin)
-        child.stdin.close()
+        with suppress(BrokenPipeError), child.stdin:  # it was ended before it could read
+            child.stdin.write(json.dumps(list(arguments)))
         if self.heard:
             child.terminate()
         said = ""
@@ -94,6 +95,12 @@ class Notice:
 def _ignore_announcement() -> None:
     """SLURM sends it to all processes of a job, and it would end those that don't know it; children inherit this."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def own_job() -> str:
+    """The job that this process is of: one of an array's tasks has the number of the array, which means all of them."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ class SlurmTask(ABC):
 
     def again(self) -> None:
         """Have this job requeued, unless SLURM does that itself or somebody has cancelled it."""
-        own = os.environ["SLURM_JOB_ID"]
+        own = own_job()
         if self.requeue and cluster.is_running(own):
             cluster.requeue(own)
 
@@ -155,7 +162,9 @@ class PlannerTask(SlurmTask):
     def ended(self, outcome: JobEnd) -> None:
         """Nobody waits in the queue for a sweep that is done; where it failed nobody works for it either."""
         held = Submitted.read(self.folder)
-        if held is not None:
+        if held is None:
+            return
+        with suppress(UserError):  # the controller is away: they find out by themselves
             cluster.cancel({job.array for job in held.workers}, waiting_only=outcome.code == 0)
 
 
@@ -188,9 +197,11 @@ class WorkerTask(SlurmTask):
     def _wait(self, notice: Notice) -> JobEnd | None:
         """Until the planner has posted arms with trials left; an outcome where that isn't going to be."""
         begun = asked = time.monotonic()
-        while not notice.heard and not is_open(self.storage, self.sweep):
+        while not notice.heard:
             if outcome_of(self.folder, self._planner) is not None:
                 return JobEnd(0, "the job that plans the sweep has ended")
+            if is_open(self.storage, self.sweep):
+                return None
             if time.monotonic() - asked > ASK_SECONDS:
                 asked = time.monotonic()
                 planner = _states({self._planner.id: _UNKNOWN}).get(self._planner.id)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from optsweep.address import near
+from optsweep.errors import UserError
 
 FOLDER = Path("mlruns") / "slurm"
 
@@ -69,6 +72,21 @@ class Submitted:
     def with_workers(self, more: tuple[SlurmJob, ...]) -> Submitted:
         """With further ones."""
         return replace(self, workers=(*self.workers, *more))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Within it no other command submits jobs of the sweep. Makes the folder. Raises UserError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # what jobs are to do is kept there, with the passwords of addresses
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise UserError(f"{near(folder)} can't be written ({error.strerror})") from None
+    with lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def forget(folder: Path) -> None:

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from optsweep.checks import by_name, checked, flag, optional, plain, refuse, whole
-from optsweep.config.fields import Key, Keyed
+from optsweep.config.fields import Key
+from optsweep.config.launchers import SECTION, LauncherOptions
 from optsweep.config.sections import MOST_WORKERS
 from optsweep.errors import UserError
 
 Flags = Mapping[str, str | int | bool]
 """Long options of sbatch; True: one without a value."""
-
-_SECTION = "hydra.launcher"
 
 OURS = (
     *("job-name", "output", "error", "open-mode", "array", "dependency", "signal", "wrap", "chdir", "export"),
@@ -78,23 +77,23 @@ def _lines(key: str, value: object) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class SlurmRequest(Keyed):
+class SlurmRequest(LauncherOptions):
     """What each job is to have, and how many there are to be."""
 
     # tasks of the array, besides the job that plans
-    workers: Annotated[int, Key(f"{_SECTION}.workers", checked(whole, low=0, most=MOST_WORKERS))] = 0
-    max_parallel: Annotated[int | None, Key(f"{_SECTION}.max_parallel", optional(whole))] = None
-    partition: Annotated[str | None, Key(f"{_SECTION}.partition", optional(_names))] = None
-    account: Annotated[str | None, Key(f"{_SECTION}.account", optional(_names))] = None
-    qos: Annotated[str | None, Key(f"{_SECTION}.qos", optional(_names))] = None
-    time: Annotated[str | None, Key(f"{_SECTION}.time", optional(_time))] = None
-    mem: Annotated[str | None, Key(f"{_SECTION}.mem", optional(_memory))] = None
-    cpus_per_worker: Annotated[int, Key(f"{_SECTION}.cpus_per_worker", checked(whole))] = 1
-    gpus_per_worker: Annotated[int, Key(f"{_SECTION}.gpus_per_worker", checked(whole, low=0))] = 0
-    requeue: Annotated[bool, Key(f"{_SECTION}.requeue", flag)] = True
-    wait: Annotated[bool, Key(f"{_SECTION}.wait", flag)] = False
-    sbatch: Annotated[Flags, Key(f"{_SECTION}.sbatch", _further)] = field(default_factory=dict)
-    setup: Annotated[tuple[str, ...], Key(f"{_SECTION}.setup", _lines)] = ()
+    workers: Annotated[int, Key(f"{SECTION}.workers", checked(whole, low=0, most=MOST_WORKERS))] = 0
+    max_parallel: Annotated[int | None, Key(f"{SECTION}.max_parallel", optional(whole))] = None
+    partition: Annotated[str | None, Key(f"{SECTION}.partition", optional(_names))] = None
+    account: Annotated[str | None, Key(f"{SECTION}.account", optional(_names))] = None
+    qos: Annotated[str | None, Key(f"{SECTION}.qos", optional(_names))] = None
+    time: Annotated[str | None, Key(f"{SECTION}.time", optional(_time))] = None
+    mem: Annotated[str | None, Key(f"{SECTION}.mem", optional(_memory))] = None
+    cpus_per_worker: Annotated[int, Key(f"{SECTION}.cpus_per_worker", checked(whole))] = 1
+    gpus_per_worker: Annotated[int, Key(f"{SECTION}.gpus_per_worker", checked(whole, low=0))] = 0
+    requeue: Annotated[bool, Key(f"{SECTION}.requeue", flag)] = True
+    wait: Annotated[bool, Key(f"{SECTION}.wait", flag)] = False
+    sbatch: Annotated[Flags, Key(f"{SECTION}.sbatch", _further)] = field(default_factory=dict)
+    setup: Annotated[tuple[str, ...], Key(f"{SECTION}.setup", _lines)] = ()
 
     @property
     def flags(self) -> Flags:

@@ -26,8 +26,6 @@ class Submission:
 
     def planner(self, name: str = "") -> Submitted:
         """Submit the job that plans; under the name of one that was lost, whose workers then belong to it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(0o700)  # what jobs are to do is kept there, with the passwords of addresses
         arm, name = self.arm, name or uuid4().hex[:12]
         task = PlannerTask(self.folder, name, arm.sweep, arm.storage, self.request.requeue, self.arguments)
         (job,) = self._submit("plans", [task])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from optsweep.errors import GoesOnError, SweepFailedError, UserError
 from optsweep.launch.labels import baseline_of, labels_of
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.slurm import cluster
-from optsweep.launch.slurm.record import JobEnd, Submitted, folder_of, forget, log_of, outcome_of
+from optsweep.launch.slurm.record import JobEnd, Submitted, alone, folder_of, forget, log_of, outcome_of
 from optsweep.launch.slurm.request import SlurmRequest
 from optsweep.launch.slurm.stores import finished
 from optsweep.launch.slurm.submit import Submission
@@ -57,7 +58,7 @@ class SlurmSweep:
         if record is not None:
             outcome = outcome_of(self._folder, record.planner)
             if outcome is None and record.planner.id in states:
-                return self._under_way(record, states)
+                return self._under_way(record)
             if outcome is not None and outcome.code:
                 forget(self._folder)
                 raise self._failure(record, outcome)
@@ -100,7 +101,14 @@ class SlurmSweep:
                 )
 
     def _submit(self, before: Submitted | None, states: States) -> SweepResult:
-        """Submit the job that plans, and the workers that there aren't yet."""
+        """Submit the job that plans, and the workers that there aren't yet, unless another command just has."""
+        with alone(self._folder):
+            now = Submitted.read(self._folder)
+            other = None if now == before else now
+            record = other or self._submitted(before, states)
+        return self._wait_or_leave(record) if other is None else self._under_way(other)
+
+    def _submitted(self, before: Submitted | None, states: States) -> Submitted:
         lost = before is not None and outcome_of(self._folder, before.planner) is None
         record = self._submission.planner(before.planner.name if before is not None and lost else "")
         if before is not None and lost:
@@ -111,16 +119,18 @@ class SlurmSweep:
             record = record.with_workers(tuple(job for job in before.workers if job.id in states))
         record = self._submission.workers(record, self.request.workers - len(record.workers))
         self.say(f"sweep {self.arms[0].sweep}: submitted to SLURM: {_named(record)}; logs: {near(self._folder)}")
-        return self._wait_or_leave(record)
+        return record
 
-    def _under_way(self, record: Submitted, states: States) -> SweepResult:
+    def _under_way(self, record: Submitted) -> SweepResult:
         """Say how the jobs stand, and submit workers that were lost, or that more are asked for now."""
-        kept = [job for job in record.workers if job.id in states or outcome_of(self._folder, job) is not None]
-        if (lacking := self.request.workers - len(kept)) > 0:
-            known = Submitted(record.command, record.planner, tuple(kept))
-            record = self._submission.workers(known, lacking)
-            self.say(f"sweep {self.arms[0].sweep}: {plural(lacking, 'worker')} submitted to SLURM")
-            states = cluster.states()
+        with alone(self._folder):
+            record, states = Submitted.read(self._folder) or record, cluster.states()
+            kept = [job for job in record.workers if job.id in states or outcome_of(self._folder, job) is not None]
+            if (lacking := self.request.workers - len(kept)) > 0:
+                known = Submitted(record.command, record.planner, tuple(kept))
+                record = self._submission.workers(known, lacking)
+                self.say(f"sweep {self.arms[0].sweep}: {plural(lacking, 'worker')} submitted to SLURM")
+                states = cluster.states()
         if record.command != self.command:
             self.say(f"its jobs carry out another command, which is to end before this one: {record.command}")
         for line in standing(record, states, self._folder):
@@ -132,7 +142,7 @@ class SlurmSweep:
             return self._wait(record)
         raise GoesOnError(
             f"the same command says how they stand, and ends with exit code 0 when the sweep is done; "
-            f"how far it is: optsweep status {self.arms[0].sweep}"
+            f"how far it is: optsweep status {shlex.quote(self.arms[0].sweep)}"
         )
 
     def _wait(self, record: Submitted) -> SweepResult:
