@@ -23,6 +23,7 @@ from optsweep.launch.pools.actor import Heard, NodeWorker
 from optsweep.launch.pools.member import Answered
 from optsweep.launch.pools.ray import HEAD_START_SECONDS, RESIZE_SECONDS, RayPool
 from optsweep.launch.pools.ray_cluster import Cluster, LostError, Needs, RayPlace
+from optsweep.tracking.spool import Spool, make_folder
 
 Capture = pytest.CaptureFixture[str]
 NODE = {"CPU": 4.0, "node:10.0.0.1": 1.0, "memory": 1e9}
@@ -297,6 +298,16 @@ def test_an_actor_that_lacks_the_stores_says_what_a_cluster_needs(tmp_path: Path
     heard = there.assign([job], None)
     assert heard.trouble.startswith(f"tracking.storage: {tmp_path}/optuna.db isn't there on ")
     assert "postgresql+psycopg://" in heard.trouble
+
+
+def test_a_folder_that_was_shipped_gets_a_home_for_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arm = MagicMock(spec=Arm, storage="postgresql+psycopg://db/s", tracking_uri="http://mlflow:5000", sweep="s")
+    there = NodeWorker.__new__(NodeWorker)
+    there._called, there._pool = MagicMock(), MagicMock()
+    job = replace(Job(cast(Arm, None), "", "", ""), arm=cast(Arm, arm))
+    assert there.assign([job], None) == Heard()
+    make_folder(Spool.of(arm.tracking_uri, arm.storage, arm.sweep).folder)
 
 
 def test_an_own_key_of_a_launcher_is_declared_by_it() -> None:

@@ -21,11 +21,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from optsweep.config.launchers import SECTION
 from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.launch.environment import num_cores
 from optsweep.report.wording import plural
 
-SECTION = "hydra.launcher"
 ADDRESS = f"{SECTION}.address"
 
 LOCAL_MEMORY = 80 * 1024**2
