@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
 from typing import Any
@@ -33,9 +34,15 @@ def _choice(group: str, choice: str) -> Any:
     return yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
 
 
-def arm_with(choices: dict[str, str], **values: Any) -> Arm:
-    """The arm of `choices` (group → choice) on digits_mlp without search; `values` are keys as `optimizer__lr`."""
+def arm_with(choices: dict[str, str], *, without: Sequence[str] = (), **values: Any) -> Arm:
+    """The arm of `choices` (group → choice) on digits_mlp without search; `values` are keys as `optimizer__lr`.
+
+    `without` are keys that its config doesn't have.
+    """
     config = deepcopy(_base())
+    for key in without:
+        group, _, name = key.partition(".")
+        del config[group][name]
     for group, choice in choices.items():
         config[group] = deepcopy(_choice(group, choice))
     for key, value in values.items():

@@ -392,3 +392,7 @@ def test_the_config_imports_nothing_heavy() -> None:
         "print({m.partition('.')[0] for m in sys.modules} & {'torch', 'mlflow', 'optuna', 'scipy', 'numpy'})"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_a_config_that_was_kept_before_keys_came_is_read_as_without_them() -> None:
+    assert arm_with({}, without=["trainer.ranks", "sweep.allow", "tracking.checkpoints"]) == arm_with({})

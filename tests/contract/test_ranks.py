@@ -159,6 +159,7 @@ def test_a_model_whose_batches_cannot_be_shared_is_refused_in_a_line() -> None:
     norm = built_by(lambda: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)))
     assert refused(lambda: program(norm, ranks=2).traits).startswith("trainer.ranks: layer 1 (BatchNorm1d)")
     assert program(kinds.Plain(), ranks=2).traits.dtype is torch.float32
+    assert "batch of 5 samples is not divisible by 2" in refused(lambda: part_of(torch.zeros(5, 2), 0, 2))
     assert "rows aren't samples" in refused(lambda: part_of((torch.zeros(4, 2), torch.zeros(3)), 0, 2))
     assert part_of({"x": torch.arange(4), "names": "abc"}, 1, 2)["x"].tolist() == [2, 3]
 

@@ -28,6 +28,9 @@ AUTO_LOG: Any = "auto"
 AUTO_TRIALS: Any = "auto"
 """As `search.trials`: one of the two numbers below, which the arm puts in its place."""
 
+ONE: Any = None
+"""As `trainer.ranks`: one, which the section puts in its place. Configs that were kept before don't have the key."""
+
 MOST_OF_A_NAME = 100
 """Characters of the name of a task, a rule, a schedule."""
 
@@ -70,6 +73,10 @@ def _decay(key: str, value: object) -> float | None:
 
 def _seconds(key: str, value: object) -> float:
     return 0.0 if value is None else number(key, value, least=0.0, also=", or null (never)")
+
+
+def _ranks(key: str, value: object) -> int:
+    return 1 if value is None else whole(key, value, most=MOST_WORKERS)
 
 
 def _device(key: str, value: object) -> str:
@@ -186,7 +193,7 @@ class TrainerConfig(Keyed):
     rungs: Annotated[int, Key("trainer.rungs", checked(whole, most=10**5))] = 12
     log_every: Annotated[int, Key("trainer.log_every", either("auto", whole, most=MOST_STEPS))] = AUTO_LOG
     accumulate: Annotated[int, Key("trainer.accumulate", checked(whole, most=10**6))] = 1
-    ranks: Annotated[int, Key("trainer.ranks", checked(whole, most=MOST_WORKERS))] = 1
+    ranks: Annotated[int, Key("trainer.ranks", _ranks)] = ONE
     threads: Annotated[int, Key("trainer.threads", checked(whole, most=1024))] = 1
     divergence_factor: Annotated[float, Key("trainer.divergence_factor", checked(number, above=1.0))] = 2.0
     eval_batch_size: Annotated[int, Key("trainer.eval_batch_size", checked(whole, most=10**6))] = 64

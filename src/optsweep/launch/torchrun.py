@@ -86,7 +86,10 @@ class LaunchedRanks:
     def failure(self) -> LostRank | None:
         """What the first that has failed has left. One that died is torchrun's to notice."""
         store = self._watched
-        return LostRank(store.get(FAILED).decode()) if store.check([FAILED]) else None
+        try:
+            return LostRank(store.get(FAILED).decode()) if store.check([FAILED]) else None
+        except RuntimeError:
+            return LostRank("torchrun's store is gone", died=True)
 
     def close(self) -> bool:
         """Only torchrun can start them again."""

@@ -134,5 +134,7 @@ def part_of(batch: Nest, rank: int, size: int) -> Nest:
             f"trainer.ranks: a batch of {count} samples holds a tensor of shape {list(odd.shape)}, whose rows aren't "
             f"samples, so ranks can't share it; give trainer.ranks=1"
         )
-    share = count // size
+    share, rest = divmod(count, size)
+    if rest:  # as the last one of a loader's
+        raise UserError(f"trainer.ranks: a batch of {count} samples is not divisible by {size}; give trainer.ranks=1")
     return mapped(lambda tensor: tensor[rank * share : (rank + 1) * share], batch)
