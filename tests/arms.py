@@ -34,7 +34,7 @@ def _choice(group: str, choice: str) -> Any:
     return yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
 
 
-def arm_with(choices: dict[str, str], *, without: Sequence[str] = (), **values: Any) -> Arm:
+def arm_with(choices: dict[str, str], without: Sequence[str] = (), /, **values: Any) -> Arm:
     """The arm of `choices` (group → choice) on digits_mlp without search; `values` are keys as `optimizer__lr`.
 
     `without` are keys that its config doesn't have.

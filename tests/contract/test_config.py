@@ -395,4 +395,4 @@ def test_the_config_imports_nothing_heavy() -> None:
 
 
 def test_a_config_that_was_kept_before_keys_came_is_read_as_without_them() -> None:
-    assert arm_with({}, without=["trainer.ranks", "sweep.allow", "tracking.checkpoints"]) == arm_with({})
+    assert arm_with({}, ["trainer.ranks", "sweep.allow", "tracking.checkpoints"]) == arm_with({})
