@@ -72,7 +72,9 @@ class Letter:
             patiently(lambda: self.file.write(durable=True), self._disk)
             self._courier.secured(self)
         except OSError as error:
-            raise StoreFailureError(f"{self.file.path.parent} can't be written ({error.strerror})") from error
+            reason = f"{self.file.path.parent} can't be written ({error.strerror})"
+            self._disk.say(reason)  # a worker's planner knows only that a store failed
+            raise StoreFailureError(reason) from error
 
     def close(self) -> None:
         """Nothing more comes."""
