@@ -150,6 +150,7 @@ class FakeStore:
 def use(store: FakeStore, monkeypatch: pytest.MonkeyPatch) -> FakeStore:
     """Whoever delivers does so into this store."""
     monkeypatch.setattr(postman, "Tracker", lambda uri, sweep: cast(Tracker, store))
+    monkeypatch.setattr(postman, "is_gone", lambda file: False)  # it has none
     return store
 
 

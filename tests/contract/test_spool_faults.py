@@ -37,6 +37,8 @@ def test_a_store_that_is_opened_in_the_midst_of_training_is_that_of_the_sweep(
     opened: list[str] = []
     monkeypatch.setattr(postman, "Tracker", lambda uri, sweep: opened.append(uri))
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "mlruns" / "mlflow.db").touch()
     made = postman.Postman(Spool.of("sqlite:///mlruns/mlflow.db", "sqlite:///mlruns/optuna.db", "s"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

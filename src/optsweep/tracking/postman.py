@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from optsweep.address import TRACKING_KEY, near, read_address
@@ -33,6 +34,11 @@ MOST_TOGETHER = 50
 T = TypeVar("T")
 
 
+def is_gone(file: Path) -> bool:
+    """Whether a store's file isn't there any more."""
+    return not file.exists()
+
+
 class Postman:
     """Brings files of a spool to MLflow. Opens the store when there is something to deliver, and again when it must."""
 
@@ -50,7 +56,7 @@ class Postman:
 
         Raises OperationalError for a file that somebody has taken away: MLflow would make an empty one in its place.
         """
-        if self._file is not None and not self._file.exists():
+        if self._file is not None and is_gone(self._file):
             raise sqlite3.OperationalError("unable to open database file")
         if self._tracker is None:
             self._tracker = Tracker(self._uri, self.spool.sweep)
