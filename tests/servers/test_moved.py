@@ -19,7 +19,7 @@ def _reported(folder: Path, storage: str, tracking_uri: str) -> Any:
     text = (folder / "reports" / "files" / "results.json").read_text()
     found = json.loads(text)
     for sweep in found["sweeps"]:
-        del sweep["run_id"], sweep["command"]
+        del sweep["run_id"], sweep["command"], sweep["experiment_id"]  # which are of a store
     for group in found["groups"]:
         for arm in group["arms"]:
             del arm["run_id"]
