@@ -213,6 +213,7 @@ def draw(stored: Mapping[str, Any], file: Path) -> None:
     engine = engines(stored)["servers"]
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.9), sharey=True, layout="constrained")
     for panel, sweep in zip(panels, (WIDE, NARROW), strict=True):
+        labels: list[tuple[str, int]] = []
         for seconds, style in zip(LENGTHS, STYLES, strict=True):
             at = Sweep(sweep.searches, sweep.trials, seconds, sweep.seeds)
             fine = [round(10 ** (1 + 3 * n / 90)) for n in range(91)]
@@ -220,7 +221,7 @@ def draw(stored: Mapping[str, Any], file: Path) -> None:
             panel.plot(fine, [100 * bound.efficiency for bound in bounds], color=style[0], linestyle=style[1], lw=1.6)
             found = [100 * Simulation(engine, at, workers).run().efficiency for workers in WORKERS]
             panel.plot(WORKERS, found, style[2], color=style[0], label=f"{LENGTHS[seconds]} a trial", ms=5)
-            _mark(panel, fine, bounds, style[0])
+            _mark(panel, fine, bounds, style[0], labels)
         panel.set(xscale="log", xlabel="workers", xlim=(9, 11_500), ylim=(0, 104))
         panel.axhline(90, color="0.6", lw=0.8, linestyle=":")
         trials = sweep.total
@@ -235,14 +236,20 @@ def draw(stored: Mapping[str, Any], file: Path) -> None:
 STYLES = (("#D55E00", "-", "o"), ("#E69F00", "--", "s"), ("#0072B2", "-.", "^"), ("#009E73", ":", "D"))
 
 
-def _mark(panel: Any, workers: Sequence[int], bounds: Sequence[Bound], colour: str) -> None:
-    """Where another thing begins to bound the sweep."""
+def _mark(
+    panel: Any, workers: Sequence[int], bounds: Sequence[Bound], colour: str, labels: list[tuple[str, int]]
+) -> None:
+    """Where another thing begins to bound the sweep; `labels` are those that stand, each below the one before."""
     for before, (at, bound) in zip(bounds, zip(workers[1:], bounds[1:], strict=True), strict=False):
         if bound.limit != before.limit:
-            panel.plot([at], [100 * bound.efficiency], "|", color=colour, ms=13, mew=1.5)
-            panel.annotate(
-                bound.limit, (at, 100 * bound.efficiency), (5, 4), textcoords="offset points", fontsize=7, color=colour
-            )
+            place = (at, 100 * bound.efficiency)
+            panel.plot(*[[value] for value in place], "|", color=colour, ms=13, mew=1.5)
+            if any(name == bound.limit and at < 1.5 * there and there < 1.5 * at for name, there in labels):
+                continue
+            left = sum(at < 1.5 * there for _, there in labels)  # the one before is near
+            side = {"xytext": (-6, -14), "ha": "right"} if left else {"xytext": (5, 4)}
+            panel.annotate(bound.limit, place, textcoords="offset points", fontsize=7, color=colour, **side)
+            labels.append((bound.limit, at))
 
 
 # -- all of it -----------------------------------------------------------------------------------------------------
