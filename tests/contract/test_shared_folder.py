@@ -56,6 +56,8 @@ def test_a_folder_that_can_t_be_had_is_one_line(tmp_path: Path) -> None:
             check_folder("key", tmp_path / folder)
     with pytest.raises(UserError, match="there is no folder"):
         check_folder("key", tmp_path / "new", is_there=True)
+    with pytest.raises(UserError, match=r"^key: /proc/x/y can't be written"):  # though its permissions allow it to root
+        check_folder("key", Path("/proc/x/y"))
     check_folder("key", tmp_path / "new" / "er")
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "looking makes nothing"
 

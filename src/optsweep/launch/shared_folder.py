@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from optsweep.address import near
 from optsweep.errors import UserError
@@ -25,17 +26,31 @@ MOST_OF_A_MARK = 64
 
 
 def check_folder(key: str, folder: Path, *, is_there: bool = False) -> None:
-    """Raise UserError where it can't be written. Writes nothing. `is_there`: it isn't to be made."""
+    """Raise UserError where it can't be written. Leaves nothing. `is_there`: it isn't to be made."""
     try:
         found = next(path for path in (folder, *folder.parents) if path.exists())
-        blocked = not found.is_dir() or not os.access(found, os.W_OK | os.X_OK)
-    except OSError as error:  # a name that is too long, a handle of a share that was exported anew
-        raise UserError(f"{key}: {folder} can't be had ({error.strerror})") from None
-    if blocked:
-        reason = "Permission denied" if found.is_dir() else "it is no folder"
-        raise UserError(f"{key}: {folder} can't be written ({near(found)}: {reason})")
-    if is_there and found != folder:
-        raise UserError(f"{key}: there is no folder {folder} on this machine; mount it, or name where it is")
+        if not found.is_dir():
+            raise UserError(f"{key}: {folder} can't be written ({near(found)}: it is no folder)")
+        if is_there and found != folder:
+            raise UserError(f"{key}: there is no folder {folder} on this machine; mount it, or name where it is")
+        _try(folder, found)
+    except OSError as error:
+        raise UserError(f"{key}: {folder} can't be written ({error.strerror})") from None
+
+
+def _try(folder: Path, found: Path) -> None:
+    """Write there, in what is `found` and what is to be made below it: a server may forbid what permissions allow."""
+    below = folder.relative_to(found).parts
+    made = [found.joinpath(*below[: n + 1]) for n in range(len(below))]
+    try:
+        for path in made:
+            path.mkdir(exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    finally:
+        for path in reversed(made):
+            with suppress(OSError):  # another process may use it by now
+                path.rmdir()
 
 
 def make_mark(folder: Path) -> str:
