@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import optsweep
 from optsweep.cli import doorman
 from optsweep.launch.slurm.record import Submitted, outcome_of
 from servers.conftest import Servers
@@ -69,7 +70,9 @@ def test_the_same_numbers_whatever_is_requeued(
     for job in (before.planner, *before.workers):
         assert "Restarts=1" in cluster.said("scontrol", "show", "job", job.id)
     assert kept(storage, servers.mlflow.address, "jobs") == reference
-    assert "nothing was left to do; the report is reports/jobs/index.html" in _said(tmp_path, 0, *command)
+    again = _said(tmp_path, 0, *command)
+    assert "nothing was left to do; the report is reports/jobs/index.html" in again
+    assert optsweep.load(tmp_path / "reports" / "jobs" / "results.json").verdict in again
     assert (tmp_path / "reports" / "jobs" / "index.html").is_file()
     scripts = [*(tmp_path / "mlruns" / "slurm" / "jobs").glob("*.sh"), *tmp_path.rglob("*_log.out")]
     assert len(scripts) > 4

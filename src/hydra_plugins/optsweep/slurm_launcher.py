@@ -36,7 +36,9 @@ class SlurmLauncher(SweepLauncher[SlurmRequest]):
         if not options.report:
             return api.Finished(result, None, None)
         index, written = api.REPORTS / first.sweep / "index.html", None
-        if not is_whole(index.parent, result.run):
+        if is_whole(index.parent, result.run):  # by a job, which has said it in its log
+            _say(f"{api.load(index.parent / 'results.json').verdict}\n")
+        else:
             written = api.report(first.tracking_uri, [first.sweep], storage=first.storage)
         return api.Finished(result, written, index)
 
