@@ -11,7 +11,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event, Semaphore
 from pathlib import Path
@@ -52,12 +53,8 @@ def cluster_seconds(folder: Path) -> float:
     """What all processes of a PostgreSQL cluster have computed, those that have ended included."""
     main = int((folder / "data" / "postmaster.pid").read_text().split()[0])
     total = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            held = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended
-            continue
-        if int(stat.parent.name) == main:
+    for pid, held in _processes():
+        if pid == main:
             total += sum(map(int, held[11:15]))
         elif int(held[1]) == main:
             total += sum(map(int, held[11:13]))
@@ -141,14 +138,14 @@ def of_core(make: Callable[[str], object], uri: str, calls: int = 40) -> float:
 
 def group_seconds(group: int) -> float:
     """What the processes of a group have computed."""
-    total = 0
+    return sum(sum(map(int, held[11:13])) for _, held in _processes() if int(held[2]) == group) / TICKS
+
+
+def _processes() -> Iterator[tuple[int, list[str]]]:
+    """Numbers of all that there are, and what /proc says of each, from its state on."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            held = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended
-            continue
-        total += sum(map(int, held[11:13])) if int(held[2]) == group else 0
-    return total / TICKS
+        with suppress(OSError):  # it has ended
+            yield int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
 
 
 def _trials(tracker: Tracker, number: int) -> None:

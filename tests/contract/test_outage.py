@@ -59,6 +59,7 @@ def of_optuna(cause: BaseException) -> StorageInternalError:
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 LOCAL, SERVER, DATABASE = "sqlite:///runs/mlflow.db", "http://u:p@host:5000", "postgresql://u:p@host/db"
+SHOWN = "the database at postgresql://u:***@host/db"
 
 
 @pytest.fixture(autouse=True)
@@ -96,16 +97,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             "the server at http://host:5000 answers with error 503",
         ),
         (SERVER, of_sql("database is locked"), "the database of the server at http://host:5000 is locked"),
-        (
-            DATABASE,
-            OperationalError("x", {}, Exception("could not connect")),
-            "the database at postgresql://u:***@host/db doesn't answer",
-        ),
+        (DATABASE, OperationalError("x", {}, Exception("could not connect")), f"{SHOWN} doesn't answer"),
         (
             DATABASE,
             OperationalError("x", {}, Exception("FATAL:  sorry, too many clients already")),
-            "the database at postgresql://u:***@host/db has no connection left; raise its max_connections, or put a "
-            "pooler such as PgBouncer before it",
+            f"{SHOWN} has no connection left; raise its max_connections, or put a pooler such as PgBouncer before it",
         ),
     ],
 )

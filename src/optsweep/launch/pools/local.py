@@ -31,7 +31,6 @@ from optsweep.launch.pools.member import (
     main,
 )
 from optsweep.launch.watchdog import OVERDUE
-from optsweep.tracking.outage import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from optsweep.launch.job import Job
@@ -277,8 +276,8 @@ class LocalPool:
         code = member.process.exitcode
         if code == STORE_FAILED:
             raise UserError(
-                f"a store has failed for {PATIENCE_SECONDS / 60:.0f} minutes; what is finished is kept, and the same "
-                f"command goes on when it works again"
+                "a store can't be written any more, and the line above says why; what is finished is kept, and the "
+                "same command goes on when it works again"
             )
         if launched() is not None:
             raise UserError(
