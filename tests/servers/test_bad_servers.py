@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, inspect
 
 from optsweep.cli import doorman
 from servers.conftest import Servers
@@ -134,6 +135,21 @@ def test_of_the_studies(
         assert line.startswith("optsweep: tracking.storage: "), verb
         assert said in line, verb
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_database_that_is_another_one(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Who looks makes nothing there."""
+    monkeypatch.chdir(tmp_path)
+    storage = servers.postgres.make_database("another")
+    commands = {**_verbs(storage, servers.mlflow.address), **_of_studies(storage)}
+    del commands["sweep"], commands["sync"]  # which doesn't need one
+    for verb, line in _lines(commands, capsys).items():
+        assert "there are no studies at postgresql+psycopg://optsweep:***@" in line, verb
+    engine = create_engine(storage)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
 
 
 RUNS = [

@@ -87,7 +87,7 @@ class ShownStorage(BaseStorage):
     def of(cls, url: str, sweep: str | None) -> ShownStorage:
         """Raises UserError, naming the nearest, for a sweep that isn't there."""
         check_there(url)
-        storage = storage_at(url)
+        storage = storage_at(url, make=False)
         found = names_of([study.study_name for study in storage.get_all_studies()])
         sweeps = sorted({name.split(" | ")[0] for name in found})
         if sweep is not None and sweep not in sweeps:

@@ -70,7 +70,7 @@ def work_elsewhere(
     if workers is not None:
         whole("--workers", workers, most=MOST_WORKERS)
     _check_stores(storage, tracking_uri)
-    held = storage_at(storage)
+    held = storage_at(storage, make=False)
     repeats_of(studies := Studies(held, sweep))
     store.check(tracking_uri, create=False)
     store.check_sweep(tracking_uri, sweep)

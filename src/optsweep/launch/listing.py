@@ -36,7 +36,7 @@ def listed_sweeps(storage: str, reports: Path) -> list[ListedSweep]:
     address = read_address("--storage", storage)
     if not address.is_there:
         return []
-    engine = storage_at(storage).engine
+    engine = storage_at(storage, make=False).engine
     return [_listed(engine, held, reports) for held in stored_sweeps(engine, PLANNED, FINISHED)]
 
 

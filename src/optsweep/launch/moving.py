@@ -77,7 +77,7 @@ def move(sweep: str, source: BothStores, target: BothStores, say: Say) -> None:
         raise UserError(f"--to-storage, --to-tracking-uri: sweep {sweep} is there already; name other stores, both")
     source.check(there=True)
     target.check(there=False)
-    held = storage_at(source.storage)
+    held = storage_at(source.storage, make=False)
     studies = Studies(held, sweep)
     arms = list(repeats_of(studies))
     check_names(target.storage, sweep, arms)

@@ -331,4 +331,4 @@ def check_there(storage: str) -> None:
 
 def _existing(storage: str, sweep: str) -> Studies:
     check_there(storage)
-    return Studies.open(storage, sweep)
+    return Studies.open(storage, sweep, make=False)

@@ -49,7 +49,7 @@ class Watching:
         self.sweep, self.tracking_uri = sweep, tracking_uri
         self._storage, self._tracking = read_address(STORAGE_KEY, storage), read_address(TRACKING_KEY, tracking_uri)
         check_there(storage)
-        self._studies = Studies.open(storage, sweep)
+        self._studies = Studies.open(storage, sweep, make=False)
         repeats_of(self._studies)  # which says what there is instead
         self._observer = Onlooker(self._studies.engine, sweep)
         self._looker = Looker(sweep, on_server=self._storage.file is None)

@@ -8,6 +8,8 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import StudyModel
+from sqlalchemy import NullPool, create_engine, inspect
 from sqlalchemy.exc import DBAPIError
 
 from optsweep.address import STORAGE_KEY, read_address, refusal, without_driver
@@ -45,10 +47,16 @@ def check_names(url: str, sweep: str, arms: Iterable[str]) -> None:
         )
 
 
-def storage_at(url: str) -> RDBStorage:
-    """As `open_storage`. Raises UserError, in one line, for whatever is wrong with it."""
+def storage_at(url: str, *, make: bool = True) -> RDBStorage:
+    """As `open_storage`. Raises UserError, in one line, for whatever is wrong with it.
+
+    Whoever looks makes no tables (`make`) in a server's database, which may be another one than was meant.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
+        if not (make or has_studies(url)):
+            shown = read_address(STORAGE_KEY, url).shown
+            raise UserError(f"{STORAGE_KEY}: there are no studies at {shown}; run a sweep first, or name another store")
         return open_storage(url)
     except UserError:
         raise
@@ -64,6 +72,19 @@ def storage_at(url: str) -> RDBStorage:
                 f"and `pip install -U optuna` reads a newer one (optsweep doctor says which)"
             ) from None
         raise UserError(f"{shown} can't be opened ({refusal(error)})") from None
+
+
+def has_studies(url: str) -> bool:
+    """Whether there is a store of studies, which is looked at without being made. Raises what a server says."""
+    address = read_address(STORAGE_KEY, url)
+    if address.file is not None:
+        return address.is_there
+    address.check_usable()
+    engine = create_engine(address.text, poolclass=NullPool)
+    try:
+        return inspect(engine).has_table(StudyModel.__tablename__)
+    finally:
+        engine.dispose()
 
 
 def open_storage(url: str) -> RDBStorage:

@@ -103,9 +103,9 @@ class Studies:
         self._oldest: dict[int, int] = {}  # by study: no trial before this one waits, nor will ever
 
     @staticmethod
-    def open(url: str, sweep: str) -> Studies:
-        """Open, and create where it is missing. Raises UserError if that can't be done."""
-        return Studies(storage_at(url), sweep)
+    def open(url: str, sweep: str, *, make: bool = True) -> Studies:
+        """Open, and create where it is missing, unless that isn't wanted. Raises UserError if that can't be done."""
+        return Studies(storage_at(url, make=make), sweep)
 
     # -- the planner's side ----------------------------------------------------------------------------------------
 
