@@ -11,10 +11,13 @@ from typing import Any
 
 import psutil
 
+from servers.parts import START_SECONDS
+
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all sockets on 127.0.0.1
     "RAY_worker_niceness": "0",
+    "RAY_raylet_start_wait_time_s": str(START_SECONDS),
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_initial_delay_ms": "500",
 }
@@ -31,7 +34,7 @@ def ray_cluster(*cpus: int) -> Iterator[Any]:
     cluster = Cluster()
     try:
         for count in cpus:
-            cluster.add_node(num_cpus=count, include_dashboard=False)
+            add_node(cluster, count)
         yield cluster
     finally:
         cluster.shutdown()
@@ -42,11 +45,24 @@ def ray_cluster(*cpus: int) -> Iterator[Any]:
                 os.environ[name] = value
 
 
+def add_node(cluster: Any, cpus: int) -> None:
+    """One more node, waited for."""
+    cluster.add_node(wait=False, num_cpus=cpus, include_dashboard=False)
+    cluster.wait_for_nodes(START_SECONDS)
+
+
 def actors() -> list[psutil.Process]:
     """Workers' actors on all nodes of this process, and what they have started."""
     nodes = psutil.Process().children(recursive=True)
     found = [process for process in nodes if "NodeWorker" in _title(process)]
-    return [*found, *(child for actor in found for child in actor.children(recursive=True))]
+    return [*found, *(child for actor in found for child in _children(actor))]
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:  # it has just ended
+        return []
 
 
 def _title(process: psutil.Process) -> str:

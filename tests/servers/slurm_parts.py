@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from servers.parts import free_port
+from servers.parts import START_SECONDS, free_port
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
 NODES = ("optsweep1", "optsweep2")
-START_SECONDS = 60.0
 
 
 def missing_slurm() -> Sequence[str]:
@@ -87,6 +86,13 @@ class Slurm:
         """What one of SLURM's commands answers."""
         done = subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False)
         return done.stdout
+
+    def is_over(self, *jobs: str) -> bool:
+        """Whether these jobs have left the queue; all, where none is named."""
+        command = ["squeue", "-h", "-r", "-o", "%i"]
+        done = subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False)
+        there = set(done.stdout.split())
+        return done.returncode == 0 and not (there.intersection(jobs) if jobs else there)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def _killed(folder: Path, *arguments: str) -> None:
     wait_for(lambda: num_done(f"sqlite:///{folder}/mlruns/optuna.db", "small") >= 1, process)
     every = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for one in every:
-        one.kill()
+        with suppress(psutil.NoSuchProcess):  # a job of its own that has just ended
+            one.kill()
     process.communicate()
 
 

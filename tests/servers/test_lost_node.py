@@ -19,17 +19,10 @@ from optsweep.launch.leases import MACHINE_SECONDS
 from optsweep.search.studies import WENT_ON, Studies
 from optsweep.train.trial import Phase
 from servers.conftest import Servers
-from servers.watched import Kept, ended, kept, num_done, wait_for
-from sweeping import run
+from servers.watched import LONG, NUM_LONG_TRIALS, Kept, ended, kept, num_done, wait_for
 
 NAMED = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"']
-SECONDS_LONG = [
-    *("optimizer=momentum,soap", "schedule=cosine", "weight_decay=decoupled", "task=digits_mlp", "task.width=16"),
-    *("search.trials=4", "search.over=[lr,weight_decay]", "confirm.seeds=2", "trainer.steps=3000", "trainer.rungs=2"),
-    *("trainer.lanes=1", "hydra.launcher.report=false", "hydra.launcher.workers=1"),
-]
 OFTEN = "trainer.checkpoint_seconds=0.05"
-NUM_TRIALS = 2 * (4 + 2)
 
 
 class Machine:
@@ -85,14 +78,6 @@ _SILENT = [
 ]
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> Kept:
-    """What the sweep comes to on files, undisturbed."""
-    folder = tmp_path_factory.mktemp("files")
-    run(folder, "-m", *SECONDS_LONG, "sweep.name=files")
-    return kept(f"sqlite:///{folder}/mlruns/optuna.db", f"sqlite:///{folder}/mlruns/mlflow.db", "files")
-
-
 @pytest.fixture(autouse=True)
 def host_names() -> None:
     named = subprocess.run([*NAMED, "other", "hostname"], capture_output=True, text=True, check=False)
@@ -116,32 +101,33 @@ def _went_on(storage: str, sweep: str, lost: str) -> Sequence[int]:
 
 
 def test_a_lost_helper_s_trial_goes_on_elsewhere(
-    servers: Servers, storage: str, expected: Kept, tmp_path: Path
+    servers: Servers, storage: str, long_reference: Kept, tmp_path: Path
 ) -> None:
     shared, other = tmp_path / "shared", tmp_path / "mounted elsewhere"
     keys = [*servers.keys(storage), f"tracking.checkpoints={shared}"]
-    planner = Machine("plans", tmp_path, "-m", *SECONDS_LONG, OFTEN, "sweep.name=lost", *keys)
+    planner = Machine("plans", tmp_path, "-m", *LONG, "hydra.launcher.workers=1", OFTEN, "sweep.name=lost", *keys)
     wait_for(lambda: num_done(storage, "lost") >= 1, planner.process)
     stores = ["--storage", storage, "--tracking-uri", servers.mlflow.address, "--workers", "1"]
-    gone = Machine("gone", tmp_path, "work", "lost", *stores)
     other.symlink_to(shared)
+    with servers.held_back(storage):
+        gone = Machine("gone", tmp_path, "work", "lost", *stores)
+        trial = gone.lose(servers, storage, shared)
     stays = Machine("stays", tmp_path, "work", "lost", *stores, "--checkpoints", str(other))
-    trial = gone.lose(servers, storage, shared)
     planner_said, said = ended(planner.process), ended(stays.process)
     assert said.splitlines()[-1] == "sweep lost is done"
-    assert f"{NUM_TRIALS} trials ended" in planner_said
+    assert f"{NUM_LONG_TRIALS} trials ended" in planner_said
     (step,) = _went_on(storage, "lost", trial)
     assert step > 0
-    assert kept(storage, servers.mlflow.address, "lost") == expected
+    assert kept(storage, servers.mlflow.address, "lost") == long_reference
     assert not list(shared.rglob("*.pt"))
 
 
 def test_a_lost_planner_s_command_goes_on_on_another_machine(
-    servers: Servers, storage: str, expected: Kept, tmp_path: Path
+    servers: Servers, storage: str, long_reference: Kept, tmp_path: Path
 ) -> None:
     shared = tmp_path / "shared"
     keys = [*servers.keys(storage), f"tracking.checkpoints={shared}"]
-    command = ["-m", *SECONDS_LONG, OFTEN, "sweep.name=taken", *keys]
+    command = ["-m", *LONG, "hydra.launcher.workers=1", OFTEN, "sweep.name=taken", *keys]
     gone = Machine("gone", tmp_path, *command)
     wait_for(lambda: num_done(storage, "taken") >= 1, gone.process)
     servers.mlflow.stop()
@@ -155,4 +141,4 @@ def test_a_lost_planner_s_command_goes_on_on_another_machine(
     assert "in the hands of process" in said
     (step,) = _went_on(storage, "taken", trial)
     assert step > 0
-    assert kept(storage, servers.mlflow.address, "taken") == expected
+    assert kept(storage, servers.mlflow.address, "taken") == long_reference
