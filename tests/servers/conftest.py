@@ -20,7 +20,7 @@ from sweeping import run
 
 _NUMBERS = count()
 _AT_WORK = "SELECT DISTINCT worker FROM optsweep_leases WHERE worker IS NOT NULL"
-_BUSY = "SELECT pid FROM pg_stat_activity WHERE state <> 'idle' AND '{}' LIKE '%/' || datname"
+_BUSY = "SELECT pid FROM pg_stat_activity WHERE state <> 'idle' AND datname = '{}'"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,11 @@ class Servers:
                 for name in names:
                     held.append(psutil.Process(int(name.rsplit("/", 2)[1])))
                     held[-1].suspend()
-            if names and names == self.at_work(storage) and not self.postgres.execute(_BUSY.format(storage)):
+            if (
+                names
+                and names == self.at_work(storage)
+                and not self.postgres.execute(_BUSY.format(storage.rpartition("/")[2]))
+            ):
                 return True
             go_on()
             return False

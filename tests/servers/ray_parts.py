@@ -17,7 +17,6 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all sockets on 127.0.0.1
     "RAY_worker_niceness": "0",
-    "RAY_raylet_start_wait_time_s": str(START_SECONDS),
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_initial_delay_ms": "500",
 }
