@@ -62,11 +62,8 @@ class Servers:
                 for name in names:
                     held.append(psutil.Process(int(name.rsplit("/", 2)[1])))
                     held[-1].suspend()
-            if (
-                names
-                and names == self.at_work(storage)
-                and not self.postgres.execute(_BUSY.format(storage.rpartition("/")[2]))
-            ):
+            busy = self.postgres.execute(_BUSY.format(storage.rpartition("/")[2]))
+            if names and not busy and names == self.at_work(storage):
                 return True
             go_on()
             return False
