@@ -168,7 +168,7 @@ def test_a_phone_has_room_for_the_curves(mlflow: Served, chromium: WebDriver) ->
 
     def has_room() -> bool:
         box = chromium.find_element(By.CSS_SELECTOR, ".js-plotly-plot .nsewdrag").rect
-        return box["width"] > 200 and box["x"] + box["width"] <= 390
+        return bool(box["width"] > 200 and box["x"] + box["width"] <= 390)
 
     patiently(chromium, has_room)
 

@@ -59,7 +59,7 @@ def actors() -> list[psutil.Process]:
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
     try:
-        return process.children(recursive=True)
+        return list(process.children(recursive=True))
     except psutil.Error:  # it has just ended
         return []
 
