@@ -122,7 +122,11 @@ def test_dropout_is_why_trials_train_one_after_the_other() -> None:
     assert dropping.ok
 
 
-def test_a_wrong_loss_is_the_last_line() -> None:
+@pytest.mark.parametrize("cores", [1, 16])
+def test_a_wrong_loss_is_the_last_line(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where few workers may share trials, so that lanes are tried before."""
+    monkeypatch.setattr("optsweep.launch.devices.num_cores", lambda: cores)
+
     def wrong(outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs - targets).square()
 

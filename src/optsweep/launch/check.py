@@ -162,7 +162,10 @@ class _Check:
         """The arm with the lanes that its sweep would have."""
         label = self.labels[arm.name]
         self.tell(f"trying lanes of {label}")
-        found = self.fitter.fit(arm, task, device_of(arm.trainer.device), lambda tried: build_arm(tried, task))
+        try:
+            found = self.fitter.fit(arm, task, device_of(arm.trainer.device), lambda tried: build_arm(tried, task))
+        except UserError as error:  # of first steps: a finding of who tries the model; of the arm: it is built next
+            found = FittedLanes(1, True, f"not measured ({error})")
         self.fitted[arm.name] = found
         return found.on(arm)
 
