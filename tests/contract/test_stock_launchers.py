@@ -49,9 +49,13 @@ def test_jobs_of_other_processes_can_take_the_state_of_hydra(monkeypatch: pytest
     Singleton.set_state(cloudpickle.loads(state))
 
 
-def test_one_that_loses_trials_is_refused() -> None:
-    with pytest.raises(UserError, match=r"hydra/launcher=ray_aws: .* give hydra/launcher=ray"):
-        check_stock("hydra_plugins.hydra_ray_launcher.ray_aws_launcher.RayAWSLauncher")
+@pytest.mark.parametrize("theirs", ["ray_aws_launcher.RayAWSLauncher", "ray_launcher.RayLauncher"])
+def test_one_that_can_t_serve_is_refused_and_ours_is_named(theirs: str) -> None:
+    with pytest.raises(UserError, match="give hydra/launcher=ray"):
+        check_stock(f"hydra_plugins.hydra_ray_launcher.{theirs}")
+
+
+def test_others_are_not() -> None:
     check_stock("hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher")
 
 

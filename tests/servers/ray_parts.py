@@ -21,8 +21,11 @@ QUIET = {
 
 
 @contextmanager
-def ray_cluster(*cpus: int) -> Iterator[Any]:
-    """A `ray.cluster_utils.Cluster` with a node for each number of CPUs, the first of which is its head."""
+def ray_cluster(*cpus: int, client_port: int | None = None) -> Iterator[Any]:
+    """A `ray.cluster_utils.Cluster` with a node for each number of CPUs, the first of which is its head.
+
+    `client_port`: where that has a server of Ray Client; None: it has none.
+    """
     folder = tempfile.mkdtemp(prefix="osray-", dir="/tmp")  # its sockets' paths must be short
     before = {name: os.environ.get(name) for name in (*QUIET, "RAY_TMPDIR")}
     os.environ.update(QUIET, RAY_TMPDIR=folder)
@@ -31,7 +34,8 @@ def ray_cluster(*cpus: int) -> Iterator[Any]:
     cluster = Cluster()
     try:
         for count in cpus:
-            cluster.add_node(num_cpus=count, include_dashboard=False)
+            of_head = {} if cluster.head_node else {"ray_client_server_port": client_port}
+            cluster.add_node(num_cpus=count, include_dashboard=False, **of_head)
         yield cluster
     finally:
         cluster.shutdown()
