@@ -132,7 +132,7 @@ def test_a_slurm_job_that_is_cancelled_is_said_and_one_that_goes_on_too(accounts
         assert process.returncode == 2, said
         line = said.splitlines()[-1]
         assert line.startswith(f"optsweep: hydra/launcher: Job {first} (task: 0)")
-        assert line.endswith("what is finished is kept, and the same command goes on")
+        assert line.endswith("(state: CANCELLED); what is finished is kept, and the same command goes on")
         again = start(tmp_path, *command)
         said, _ = again.communicate(timeout=300)
         assert (again.returncode, len(said.splitlines())) == (2, 1)

@@ -30,6 +30,10 @@ _PACKAGES = ("submitit", "joblib", "ray", "boto3", "botocore")
 """What the launchers of Hydra's own plugins stand on."""
 
 
+_RULE = "-" * 20
+"""How submitit sets off what it quotes, at least."""
+
+
 def check_stock(target: str) -> None:
     """Raise UserError for a launcher that a sweep can't rest on, before anything is written."""
     if target in _REFUSED:
@@ -72,4 +76,16 @@ def in_a_line(error: BaseException) -> str | None:
     """What a launcher says where it fails, or None if it isn't a launcher's error: it may come from outside."""
     if type(error).__module__.partition(".")[0] not in _PACKAGES:
         return None
-    return f"hydra/launcher: {first_line(error)[:300]}; what is finished is kept, and the same command goes on"
+    return f"hydra/launcher: {_told(error)[:400]}; what is finished is kept, and the same command goes on"
+
+
+def _told(error: BaseException) -> str:
+    """Which job has no result and why, or the end of its traceback; else the first line."""
+    before, _, after = str(error).partition(f"\n{_RULE}")
+    if before.endswith("with trace:"):
+        trace = after.partition(f"\n{_RULE}")[0].rstrip().splitlines()
+        return f"{before.removesuffix(' with trace:')}: {trace[-1].strip() if trace else 'no reason is given'}"
+    if type(error).__name__ == "UncompletedJobError":
+        job, state = (before.splitlines() + [""])[:2]
+        return f"{job.partition(' with path ')[0]} {state}"
+    return first_line(error)
