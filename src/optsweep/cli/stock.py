@@ -86,6 +86,6 @@ def _told(error: BaseException) -> str:
         trace = after.partition(f"\n{_RULE}")[0].rstrip().splitlines()
         return f"{before.removesuffix(' with trace:')}: {trace[-1].strip() if trace else 'no reason is given'}"
     if type(error).__name__ == "UncompletedJobError":
-        job, state = (before.splitlines() + [""])[:2]
+        job, state = [*before.splitlines(), ""][:2]
         return f"{job.partition(' with path ')[0]} {state}"
     return first_line(error)
