@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -266,7 +267,8 @@ def _start(ray: ModuleType, shipped: Mapping[str, Any] | None, needs: Needs, wor
 def _connect(ray: ModuleType, address: str, shipped: Mapping[str, Any] | None) -> None:
     _check_reachable(address)
     try:
-        ray.init(address=address, runtime_env=shipped, **_SILENT)
+        with warnings.catch_warnings(action="ignore"):  # Ray Client's, of what is said below
+            ray.init(address=address, runtime_env=shipped, **_SILENT)
     except _REFUSALS as error:
         ray.shutdown()
         raise _refused(address, error) from None
