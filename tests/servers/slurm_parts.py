@@ -94,6 +94,14 @@ class Slurm:
         there = set(done.stdout.split())
         return done.returncode == 0 and not (there.intersection(jobs) if jobs else there)
 
+    def accounts(self) -> Path:
+        """A folder for PATH with a `sacct` that asks the controller: this cluster has no accounting."""
+        folder = self.folder / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / "sacct").write_text(_SACCT)
+        (folder / "sacct").chmod(0o755)
+        return folder
+
     @property
     def environment(self) -> dict[str, str]:
         """Of who asks it."""
@@ -168,6 +176,14 @@ SchedulerParameters=bf_interval=5,sched_interval=5"""
 _PARTITIONS = """PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=one Nodes=optsweep1 MaxTime=INFINITE State=UP
 """
+
+
+_SACCT = r"""#!/bin/sh
+echo 'JobID|State'
+scontrol -o show job |
+  sed -nE 's/^JobId=[0-9]+ ArrayJobId=([0-9]+) ArrayTaskId=([0-9]+) .* JobState=([A-Z]+) .*/\1_\2|\3/p'
+"""
+"""What submitit asks it, of arrays' tasks that have begun."""
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -205,7 +205,7 @@ class RayPool:
         """End one worker, which its actor then replaces."""
         for member in self._members:
             if member.name == worker:
-                self._cluster.call_aside(member.actor.kill, worker)
+                self._cluster.call(member.actor.kill, worker)
 
     # -- questions -------------------------------------------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class RayPool:
         self.start_one()
         member = self._members[0]
         if member.placed:
-            self._cluster.call_aside(member.actor.rest)
+            self._cluster.call(member.actor.rest)
         reference = self._cluster.call(member.actor.ask, request, self._device)
         meanwhile, self._meanwhile = self._meanwhile, lambda: None
         meanwhile()
@@ -259,7 +259,7 @@ class RayPool:
     def _leave(self, members: Sequence[_Actor]) -> None:
         for member in list(members):
             self._members.remove(member)
-            member.doing = self._cluster.call_aside(member.actor.leave) if member.placed else None
+            member.doing = self._cluster.call(member.actor.leave) if member.placed else None
             self._leaving.append(member)
 
     def _see_off(self) -> None:
@@ -273,7 +273,7 @@ class RayPool:
     def stop(self) -> None:
         """End all workers at once, in the middle of their trials."""
         members, self._members = self._members, []
-        ends = [self._cluster.call_aside(member.actor.end) for member in members if member.placed]
+        ends = [self._cluster.call(member.actor.end) for member in members if member.placed]
         if ends:
             self._cluster.wait(ends, TERMINATE_SECONDS, for_all=True)
         for member in members:
