@@ -19,6 +19,7 @@ from optsweep.launch.shared_folder import CHECKPOINTS, where_kept
 from optsweep.report.wording import duration, plural
 from optsweep.search.signs import Sign
 from optsweep.search.studies import WENT_ON, Studies
+from optsweep.search.study_names import StudyName
 from optsweep.tracking.schema import SweepPlan
 from optsweep.train.trial import Phase
 
@@ -257,14 +258,13 @@ def _phases(studies: Studies) -> Iterator[PhaseStatus]:
 def repeats_of(studies: Studies) -> Mapping[str, int]:
     """How many searches each arm of a sweep has. Raises UserError for a sweep that isn't there, naming the nearest."""
     sweep = studies.sweep
-    known = [name.split(" | ") for name in optuna.get_all_study_names(studies.storage)]
+    known = [study for name in optuna.get_all_study_names(studies.storage) if (study := StudyName.read(name))]
     repeats: dict[str, int] = {}
-    for parts in known:
-        if len(parts) in (3, 4) and parts[0] == sweep:
-            repeat = int(parts[3]) if len(parts) == 4 else 0
-            repeats[parts[1]] = max(repeats.get(parts[1], 1), repeat + 1)
+    for study in known:
+        if study.sweep == sweep:
+            repeats[study.arm] = max(repeats.get(study.arm, 1), study.repeat + 1)
     if not repeats:
-        sweeps = sorted({parts[0] for parts in known if len(parts) == 3})
+        sweeps = sorted({study.sweep for study in known})
         raise UserError(f"no sweep is called {sweep}{nearest(sweep, sweeps)}; {there_are(sweeps)}")
     return repeats
 
