@@ -296,10 +296,15 @@ def is_trained(storage: str, sweep: str, plan: SweepPlan) -> bool:
     return all(studies.note(title.name, FINISHED) == size for title in plan.arms)
 
 
+def is_finished(noted: Mapping[str, Any]) -> bool:
+    """Whether an arm has all that is planned of it, by its notes."""
+    return noted.get(FINISHED) is not None and noted[FINISHED] == noted.get(PLANNED)
+
+
 def check_ended(studies: Studies, labels: Mapping[str, str]) -> None:
     """Raise UserError where a launcher has come back before its jobs were done with all arms."""
-    sizes = {arm: (studies.note(arm, PLANNED), studies.note(arm, FINISHED)) for arm in labels}
-    left = [labels[arm] for arm, (planned, finished) in sizes.items() if planned is None or finished != planned]
+    noted = {arm: {key: studies.note(arm, key) for key in (PLANNED, FINISHED)} for arm in labels}
+    left = [labels[arm] for arm, of in noted.items() if not is_finished(of)]
     if left:
         raise UserError(
             f"hydra/launcher: it came back before its jobs had ended ({left[0]}, of {len(left)}); "

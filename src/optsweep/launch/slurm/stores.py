@@ -16,7 +16,7 @@ from optsweep.launch.continuity import IDENTITY
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.posted import JOB
 from optsweep.launch.stated import results_digest
-from optsweep.launch.status import FINISHED, PLANNED, first_failure
+from optsweep.launch.status import FINISHED, PLANNED, first_failure, is_finished
 from optsweep.search.helping import notes
 from optsweep.search.ownership import SEATS, clock
 from optsweep.search.process import is_alive
@@ -38,7 +38,7 @@ def is_open(storage: str, sweep: str) -> bool:
     finally:
         engine.dispose()
     posted = any({JOB, IDENTITY} <= of.keys() for of in found.values())
-    return posted and any(of.get(FINISHED) is None or of[FINISHED] != of.get(PLANNED) for of in found.values())
+    return posted and not all(is_finished(of) for of in found.values())
 
 
 def seconds_of_seat(storage: str, sweep: str) -> float:
