@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
+from optsweep.build.machine import processor
 from optsweep.errors import UserError, first_line
 from optsweep.launch.diagnosis import Diagnosis, Health
-from optsweep.launch.environment import num_cores, processor
+from optsweep.launch.environment import num_cores
 from optsweep.launch.shared_folder import KEY, check_folder, read_mark
 from optsweep.launch.ui import has_screen, listen
 from optsweep.report.wording import size

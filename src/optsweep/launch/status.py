@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from optsweep.address import read_address
+from optsweep.config.arm import Arm
 from optsweep.errors import UserError, nearest
 from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.launch.shared_folder import CHECKPOINTS, where_kept
@@ -294,6 +295,11 @@ def is_trained(storage: str, sweep: str, plan: SweepPlan) -> bool:
     studies = _existing(storage, sweep)
     size = [plan.search.trials, plan.confirm.seeds, plan.repeats]
     return all(studies.note(title.name, FINISHED) == size for title in plan.arms)
+
+
+def size_of(arm: Arm) -> list[object]:
+    """What is planned of an arm, as its notes have it; a plan that grew is another."""
+    return [arm.search.trials, arm.confirm_seeds, arm.repeats]
 
 
 def is_finished(noted: Mapping[str, Any]) -> bool:
