@@ -94,8 +94,7 @@ class Needs:
                 raise UserError(
                     f"{SECTION}.{key}: no node has {value:g} for a worker, {most:g} at most; {in_words(nodes)}"
                 )
-        asked = " and ".join(f"{key}={value:g}" for key, value in self.by_name.values())
-        raise UserError(f"{SECTION}: no node has {asked} at once; {in_words(nodes)}")
+        raise UserError(f"{SECTION}: no node has {self} at once; {in_words(nodes)}")
 
     def __str__(self) -> str:
         return " and ".join(f"{key}={value:g}" for key, value in self.by_name.values())
