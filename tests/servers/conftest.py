@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from optsweep.launch.leases import MACHINE_SECONDS
 from servers.parts import MlflowServer, Postgres, missing, mlflow_server, postgres
 from servers.ray_parts import ray_cluster
 from servers.slurm_parts import Slurm, missing_slurm, slurm
-from servers.watched import SWEEP, Kept, kept
+from servers.watched import LONG, SWEEP, Kept, kept
 from sweeping import run
 
 _NUMBERS = count()
@@ -30,6 +31,24 @@ class Servers:
     def keys(self, storage: str) -> list[str]:
         """What a sweep's command says of them."""
         return [f"tracking.storage='{storage}'", f"tracking.uri={self.mlflow.address}"]
+
+    def held(self, storage: str, host: str) -> set[str]:
+        """The ids of trials that workers of a host train."""
+        rows = self.postgres.execute(f"{_HELD} '{host}/%'", storage.rpartition("/")[2])
+        return {str(row[0]).strip('"') for row in rows}
+
+    def silence(self, storage: str, host: str) -> None:
+        """Do to a host's rows what a minute does in which nothing is heard of it."""
+        for statement in _SILENT:
+            self.postgres.execute(f"{statement} '{host}/%'", storage.rpartition("/")[2])
+
+
+_IDS = "trial_user_attributes JOIN optsweep_leases USING (trial_id)"
+_HELD = f"SELECT value_json FROM {_IDS} WHERE key = 'id' AND worker LIKE"
+_SILENT = [
+    f"UPDATE {table} SET expires = expires - {MACHINE_SECONDS} WHERE {who} LIKE"
+    for table, who in (("optsweep_leases", "worker"), ("optsweep_helpers", "process"), ("optsweep_seats", "holder"))
+]
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +78,14 @@ def on_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def reference(on_files: Path) -> Kept:
     return kept(f"sqlite:///{on_files}/mlruns/optuna.db", f"sqlite:///{on_files}/mlruns/mlflow.db", "files")
+
+
+@pytest.fixture(scope="session")
+def long_reference(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """What the sweep of long trials comes to on files, undisturbed."""
+    folder = tmp_path_factory.mktemp("long")
+    run(folder, "-m", *LONG, "sweep.name=long", "hydra.launcher.workers=1")
+    return kept(f"sqlite:///{folder}/mlruns/optuna.db", f"sqlite:///{folder}/mlruns/mlflow.db", "long")
 
 
 @pytest.fixture(scope="module")
