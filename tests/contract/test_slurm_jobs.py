@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from optsweep.errors import GoesOnError, UserError
 from optsweep.launch.continuity import IDENTITY
 from optsweep.launch.posted import JOB
-from optsweep.launch.slurm import cluster
+from optsweep.launch.slurm import cluster, job
 from optsweep.launch.slurm.job import Notice, PlannerTask, WorkerTask
 from optsweep.launch.slurm.record import JobEnd, SlurmJob, Submitted, alone, folder_of, outcome_of
 from optsweep.launch.slurm.request import SlurmRequest, as_arguments
@@ -98,6 +98,8 @@ def test_jobs_are_told_of_in_lines(tmp_path: Path) -> None:
     states = {"12": cluster.JobState("RUNNING", "None", "n1"), "13_0": cluster.JobState("PENDING", "Priority", "")}
     planner, workers = standing(record, states, tmp_path)
     assert planner.startswith("planner: job 12, running on n1; log: ")
+    silent, _ = standing(record, states, tmp_path, {"n1", "n2"})
+    assert silent.startswith("planner: job 12, running on n1, which doesn't answer; log: ")
     assert workers == (
         "workers: job 13: 1 pending (Priority), 1 has ended with exit code 2 (its arms are others here), 1 is gone"
     )
@@ -111,12 +113,17 @@ class Controller:
     requeued: list[str]
     cancelled: list[tuple[set[str], bool]]
 
+    def requeue(self, job: str) -> bool:
+        """It can be, unless it is 99."""
+        self.requeued.append(job)
+        return job != "99"
+
 
 @pytest.fixture
 def controller(monkeypatch: pytest.MonkeyPatch) -> Controller:
     made = Controller(True, [], [])
-    monkeypatch.setattr(cluster, "is_running", lambda job: made.running)
-    monkeypatch.setattr(cluster, "requeue", made.requeued.append)
+    monkeypatch.setattr(cluster, "is_running", lambda job, node: made.running)
+    monkeypatch.setattr(cluster, "requeue", made.requeue)
     monkeypatch.setattr(
         cluster, "cancel", lambda jobs, waiting_only=False: made.cancelled.append((set(jobs), waiting_only))
     )
@@ -156,6 +163,34 @@ def test_a_job_that_is_told_of_its_end_has_itself_requeued(
     assert controller.requeued == ["12"]
     assert controller.cancelled == []
     assert outcome_of(tmp_path, PLANNER) is None
+
+
+@pytest.mark.parametrize(("number", "requeue"), [("12", False), ("99", True)])
+def test_a_job_that_cannot_begin_again_fails_for_slurm_too(
+    number: str, requeue: bool, controller: Controller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", number)
+    planner = _planner(tmp_path, monkeypatch, 130, signal.SIGUSR2)
+    with _signals_kept(), pytest.raises(SystemExit, match="130"):
+        replace(planner, requeue=requeue)()
+    assert outcome_of(tmp_path, PLANNER) is None, "the sweep's command finds it gone"
+
+
+@pytest.mark.parametrize(("restarts", "looks"), [(None, 0), ("1", 3)])
+def test_a_requeued_planner_waits_for_one_that_lives(
+    restarts: str | None, looks: int, controller: Controller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a node that SLURM has lost sight of."""
+    left = [9.0, 9.0, 0.0]
+    monkeypatch.setattr(job, "seconds_of_seat", lambda storage, sweep: left.pop(0))
+    monkeypatch.setattr(job, "SEAT_SECONDS", 0.0)
+    monkeypatch.setattr(job, "LOOK_SECONDS", 0.0)
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    if restarts is not None:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    with _signals_kept():
+        _planner(tmp_path, monkeypatch, 0)()
+    assert len(left) == 3 - looks
 
 
 def test_a_task_of_an_array_has_itself_requeued_and_not_all_of_it(

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from optsweep.launch.leases import MACHINE_SECONDS
 from servers.parts import MlflowServer, Postgres, missing, mlflow_server, postgres
 from servers.ray_parts import ray_cluster
 from servers.slurm_parts import Slurm, missing_slurm, slurm
@@ -73,6 +74,24 @@ class Servers:
             yield names
         finally:
             go_on()
+
+    def held(self, storage: str, host: str) -> set[str]:
+        """The ids of trials that workers of a host train."""
+        rows = self.postgres.execute(f"{_HELD} '{host}/%'", storage.rpartition("/")[2])
+        return {str(row[0]).strip('"') for row in rows}
+
+    def silence(self, storage: str, host: str) -> None:
+        """Do to a host's rows what a minute does in which nothing is heard of it."""
+        for statement in _SILENT:
+            self.postgres.execute(f"{statement} '{host}/%'", storage.rpartition("/")[2])
+
+
+_IDS = "trial_user_attributes JOIN optsweep_leases USING (trial_id)"
+_HELD = f"SELECT value_json FROM {_IDS} WHERE key = 'id' AND worker LIKE"
+_SILENT = [
+    f"UPDATE {table} SET expires = expires - {MACHINE_SECONDS} WHERE {who} LIKE"
+    for table, who in (("optsweep_leases", "worker"), ("optsweep_helpers", "process"), ("optsweep_seats", "holder"))
+]
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,11 @@ QUIET = {
 
 
 @contextmanager
-def ray_cluster(*cpus: int) -> Iterator[Any]:
-    """A `ray.cluster_utils.Cluster` with a node for each number of CPUs, the first of which is its head."""
+def ray_cluster(*cpus: int, client_port: int | None = None) -> Iterator[Any]:
+    """A `ray.cluster_utils.Cluster` with a node for each number of CPUs, the first of which is its head.
+
+    `client_port`: where that has a server of Ray Client; None: it has none.
+    """
     folder = tempfile.mkdtemp(prefix="osray-", dir="/tmp")  # its sockets' paths must be short
     before = {name: os.environ.get(name) for name in (*QUIET, "RAY_TMPDIR")}
     os.environ.update(QUIET, RAY_TMPDIR=folder)
@@ -33,7 +36,7 @@ def ray_cluster(*cpus: int) -> Iterator[Any]:
     cluster = Cluster()
     try:
         for count in cpus:
-            add_node(cluster, count)
+            add_node(cluster, count, **({} if cluster.head_node else {"ray_client_server_port": client_port}))
         yield cluster
     finally:
         cluster.shutdown()
@@ -44,9 +47,9 @@ def ray_cluster(*cpus: int) -> Iterator[Any]:
                 os.environ[name] = value
 
 
-def add_node(cluster: Any, cpus: int) -> None:
+def add_node(cluster: Any, cpus: int, **of_head: Any) -> None:
     """One more node, waited for."""
-    cluster.add_node(wait=False, num_cpus=cpus, include_dashboard=False)
+    cluster.add_node(wait=False, num_cpus=cpus, include_dashboard=False, **of_head)
     cluster.wait_for_nodes(START_SECONDS)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from servers.parts import START_SECONDS, free_port
 DAEMONS = ("munged", "slurmctld", "slurmd")
 COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
 NODES = ("optsweep1", "optsweep2")
+
+NAMED = ("unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"')
+"""What a command is begun by, and its host's name."""
 
 
 def missing_slurm() -> Sequence[str]:
@@ -38,9 +42,15 @@ def _path(name: str) -> str | None:
 
 @dataclass
 class Slurm:
-    """A cluster of two nodes, both on this machine; partition `one` has the first alone, `main` both."""
+    """A cluster of two nodes, both on this machine.
+
+    Partition `one` has the first alone, `main` both, and `spread` gives jobs to both in turn. Nodes that are `apart`
+    have host names of their own (`unshare --uts`), and are taken for down when they have been silent for seconds.
+    """
 
     folder: Path
+    apart: bool = False
+    _nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _controller: subprocess.Popen[bytes] | None = None
 
@@ -60,8 +70,33 @@ class Slurm:
         self.conf.write_text(self._configuration())
         self.start_controller()
         for node in NODES:
-            self._daemon("slurmd", "-D", "-N", node, "-f", str(self.conf))
+            self.start_node(node)
+        self.wait_for_nodes()
+
+    def start_node(self, node: str) -> None:
+        """Start its slurmd, again too."""
+        named = (*NAMED, node) if self.apart else ()
+        self._nodes[node] = self._daemon("slurmd", "-D", "-N", node, "-f", str(self.conf), by=named)
+
+    def wait_for_nodes(self) -> None:
+        """Until all could be given jobs, and have none."""
         self._wait(lambda: self.said("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split() == ["idle"] * len(NODES))
+
+    def signal(self, node: str, number: int) -> None:
+        """Send a signal to all that runs on one of nodes that are apart."""
+        for process in _processes_of(self._name_of(node)):
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    def lose(self, node: str) -> None:
+        """As when such a node's power fails. SLURM finds out by itself."""
+        slurmd, name = self._nodes[node], self._name_of(node)
+        while _processes_of(name):
+            for process in _processes_of(name):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+        slurmd.wait()
+        self._started.remove(slurmd)
 
     def start_controller(self) -> None:
         """Start slurmctld, again too."""
@@ -94,17 +129,31 @@ class Slurm:
         there = set(done.stdout.split())
         return done.returncode == 0 and not (there.intersection(jobs) if jobs else there)
 
+    def accounts(self) -> Path:
+        """A folder for PATH with a `sacct` that asks the controller: this cluster has no accounting."""
+        folder = self.folder / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / "sacct").write_text(_SACCT)
+        (folder / "sacct").chmod(0o755)
+        return folder
+
     @property
     def environment(self) -> dict[str, str]:
         """Of who asks it."""
         return {**os.environ, "SLURM_CONF": str(self.conf)}
 
-    def _daemon(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _name_of(self, node: str) -> str:
+        """What tells its processes from all others: their namespace of host names."""
+        name = _namespace(self._nodes[node].pid)
+        assert name not in (None, _namespace(os.getpid()))
+        return str(name)
+
+    def _daemon(self, name: str, *arguments: str, by: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         path = _path(name)
         assert path is not None
         with (self.folder / f"{name}.out").open("ab") as log:
             started = subprocess.Popen(
-                [path, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                [*by, path, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
         self._started.append(started)
         return started
@@ -127,7 +176,10 @@ class Slurm:
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={free_port()} CPUs=2 State=UNKNOWN"
             for node in NODES
         ]
-        return "\n".join([_CONFIGURATION.format(host=host, folder=folder, port=free_port()), *nodes, _PARTITIONS])
+        silence = ["SlurmdTimeout=4"] if self.apart else []
+        return "\n".join(
+            [_CONFIGURATION.format(host=host, folder=folder, port=free_port()), *silence, *nodes, _PARTITIONS]
+        )
 
 
 _MUNGE = {
@@ -167,7 +219,36 @@ SchedulerParameters=bf_interval=5,sched_interval=5"""
 
 _PARTITIONS = """PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=one Nodes=optsweep1 MaxTime=INFINITE State=UP
+PartitionName=spread Nodes=ALL LLN=YES MaxTime=INFINITE State=UP
 """
+
+
+_SACCT = r"""#!/bin/sh
+echo 'JobID|State'
+scontrol -o show job |
+  sed -nE 's/^JobId=[0-9]+ ArrayJobId=([0-9]+) ArrayTaskId=([0-9]+) .* JobState=([A-Z]+) .*/\1_\2|\3/p'
+"""
+"""What submitit asks it, of arrays' tasks that have begun."""
+
+
+def may_be_named() -> bool:
+    """Whether a process may have a host name of its own here."""
+    named = subprocess.run([*NAMED, "other", "hostname"], capture_output=True, text=True, check=False)
+    return named.stdout.strip() == "other"
+
+
+def _processes_of(name: str) -> Sequence[int]:
+    """Those of a namespace of host names that haven't ended."""
+    numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [number for number in numbers if _namespace(number) == name]
+
+
+def _namespace(process: int) -> str | None:
+    """None of a process that has ended."""
+    try:
+        return str(Path(f"/proc/{process}/ns/uts").readlink())
+    except OSError:
+        return None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -180,11 +261,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def slurm() -> Iterator[Slurm]:
+def slurm(*, apart: bool = False) -> Iterator[Slurm]:
     """A cluster that runs for as long as this lasts."""
     folder = Path(tempfile.mkdtemp(prefix="optsweep-slurm-", dir="/tmp"))  # the socket's path must be short
     folder.chmod(0o755)
-    cluster = Slurm(folder)
+    cluster = Slurm(folder, apart)
     try:
         cluster.start()
         yield cluster

@@ -10,19 +10,26 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from optsweep.launch.leases import MACHINE_SECONDS
-from optsweep.search.studies import WENT_ON, Studies
-from optsweep.train.trial import Phase
 from servers.conftest import Servers
-from servers.watched import LONG, NUM_LONG_TRIALS, Kept, ended, kept, num_done, wait_for
+from servers.slurm_parts import NAMED, may_be_named
+from servers.watched import (
+    LONG,
+    NUM_LONG_TRIALS,
+    OFTEN,
+    Kept,
+    ended,
+    kept,
+    num_done,
+    saved,
+    wait_for,
+    went_on,
+)
 
-NAMED = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"']
-OFTEN = "trainer.checkpoint_seconds=0.05"
+WITH_ONE = [*LONG, "hydra.launcher.workers=1"]
 
 
 class Machine:
@@ -44,60 +51,30 @@ class Machine:
         """Send a signal to all its processes."""
         os.killpg(self.process.pid, number)
 
-    def held(self, servers: Servers, storage: str) -> set[str]:
-        """The ids of trials that its workers train."""
-        rows = servers.postgres.execute(f"{_HELD} '{self.name}/%'", storage.rpartition("/")[2])
-        return {str(row[0]).strip('"') for row in rows}
-
     def lose(self, servers: Servers, storage: str, checkpoints: Path) -> str:
         """Let it be gone when it has a trial that is kept; returns the trial's id."""
         lost: set[str] = set()
 
         def caught() -> bool:
             nonlocal lost
-            if not self.held(servers, storage) & _kept_in(checkpoints):
+            if not servers.held(storage, self.name) & saved(checkpoints):
                 return False
             self.signal(signal.SIGSTOP)
-            lost = self.held(servers, storage) & _kept_in(checkpoints)
+            lost = servers.held(storage, self.name) & saved(checkpoints)
             self.signal(signal.SIGKILL if lost else signal.SIGCONT)
             return bool(lost)
 
         wait_for(caught, self.process)
         self.process.communicate()
-        for statement in _SILENT:
-            servers.postgres.execute(f"{statement} '{self.name}/%'", storage.rpartition("/")[2])
+        servers.silence(storage, self.name)
         (trial,) = lost
         return trial
 
 
-_IDS = "trial_user_attributes JOIN optsweep_leases USING (trial_id)"
-_HELD = f"SELECT value_json FROM {_IDS} WHERE key = 'id' AND worker LIKE"
-_SILENT = [
-    f"UPDATE {table} SET expires = expires - {MACHINE_SECONDS} WHERE {who} LIKE"
-    for table, who in (("optsweep_leases", "worker"), ("optsweep_helpers", "process"), ("optsweep_seats", "holder"))
-]
-
-
 @pytest.fixture(autouse=True)
 def host_names() -> None:
-    named = subprocess.run([*NAMED, "other", "hostname"], capture_output=True, text=True, check=False)
-    if named.stdout.strip() != "other":
+    if not may_be_named():
         pytest.skip("a process may not have a host name of its own here (unshare --uts)")
-
-
-def _kept_in(checkpoints: Path) -> set[str]:
-    try:
-        return {path.stem for path in checkpoints.rglob("*.pt")}
-    except FileNotFoundError:  # the folder, with its last file
-        return set()
-
-
-def _went_on(storage: str, sweep: str, lost: str) -> Sequence[int]:
-    """The steps from which later attempts at a lost trial went on to a result."""
-    studies = Studies.open(storage, sweep)
-    arms = {name.split(" | ")[1] for name in (s.study_name for s in studies.storage.get_all_studies())}
-    trials = [trial for arm in arms for phase in Phase for trial in studies.trials(arm, phase)]
-    return [t.user_attrs[WENT_ON] for t in trials if WENT_ON in t.user_attrs and lost in t.user_attrs["earlier"]]
 
 
 def test_a_lost_helper_s_trial_goes_on_elsewhere(
@@ -105,7 +82,7 @@ def test_a_lost_helper_s_trial_goes_on_elsewhere(
 ) -> None:
     shared, other = tmp_path / "shared", tmp_path / "mounted elsewhere"
     keys = [*servers.keys(storage), f"tracking.checkpoints={shared}"]
-    planner = Machine("plans", tmp_path, "-m", *LONG, "hydra.launcher.workers=1", OFTEN, "sweep.name=lost", *keys)
+    planner = Machine("plans", tmp_path, "-m", *WITH_ONE, OFTEN, "sweep.name=lost", *keys)
     wait_for(lambda: num_done(storage, "lost") >= 1, planner.process)
     stores = ["--storage", storage, "--tracking-uri", servers.mlflow.address, "--workers", "1"]
     other.symlink_to(shared)
@@ -116,7 +93,7 @@ def test_a_lost_helper_s_trial_goes_on_elsewhere(
     planner_said, said = ended(planner.process), ended(stays.process)
     assert said.splitlines()[-1] == "sweep lost is done"
     assert f"{NUM_LONG_TRIALS} trials ended" in planner_said
-    (step,) = _went_on(storage, "lost", trial)
+    (step,) = went_on(storage, "lost", trial)
     assert step > 0
     assert kept(storage, servers.mlflow.address, "lost") == long_reference
     assert not list(shared.rglob("*.pt"))
@@ -127,7 +104,7 @@ def test_a_lost_planner_s_command_goes_on_on_another_machine(
 ) -> None:
     shared = tmp_path / "shared"
     keys = [*servers.keys(storage), f"tracking.checkpoints={shared}"]
-    command = ["-m", *LONG, "hydra.launcher.workers=1", OFTEN, "sweep.name=taken", *keys]
+    command = ["-m", *WITH_ONE, OFTEN, "sweep.name=taken", *keys]
     gone = Machine("gone", tmp_path, *command)
     wait_for(lambda: num_done(storage, "taken") >= 1, gone.process)
     servers.mlflow.stop()
@@ -139,6 +116,6 @@ def test_a_lost_planner_s_command_goes_on_on_another_machine(
     said = ended(again.process)
     assert "no curves in MLflow any more" in said, "of results that nobody but the lost machine had, one or more"
     assert "in the hands of process" in said
-    (step,) = _went_on(storage, "taken", trial)
+    (step,) = went_on(storage, "taken", trial)
     assert step > 0
     assert kept(storage, servers.mlflow.address, "taken") == long_reference

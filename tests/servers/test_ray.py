@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from optsweep.search.studies import Studies
+from servers.parts import free_port
 from servers.ray_parts import actors, add_node, ray_cluster
 from servers.watched import LONG, NUM_LONG_TRIALS, SWEEP, Kept, ended, kept, num_done, wait_for
 from sweeping import PATIENCE_SECONDS, run, start
@@ -20,8 +22,14 @@ CPUS = 2
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with ray_cluster(CPUS, CPUS) as started:
+def client_port() -> int | None:
+    """Of Ray Client's server; None where that can't be had."""
+    return free_port() if find_spec("grpc") else None
+
+
+@pytest.fixture(scope="module")
+def cluster(client_port: int | None) -> Iterator[Any]:
+    with ray_cluster(CPUS, CPUS, client_port=client_port) as started:
         yield started
 
 
@@ -51,6 +59,15 @@ def test_nothing_is_lost_or_doubled_when_a_node_is_killed(cluster: Any, long_ref
     assert f"{NUM_LONG_TRIALS} trials, 0 done, 2 workers" in said
     assert "raylet" not in said, "what Ray has to say is kept off the terminal"
     assert kept(storage, tracking_uri, "lost") == long_reference
+    wait_for(lambda: not actors())
+
+
+def test_by_ray_client_it_is_the_same(cluster: Any, client_port: int | None, reference: Kept, tmp_path: Path) -> None:
+    if client_port is None:
+        pytest.skip("not installed: grpcio (pip install 'ray[client]')")
+    keys = ["hydra/launcher=ray", f"hydra.launcher.address=ray://127.0.0.1:{client_port}", "hydra.launcher.workers=2"]
+    assert "32 trials, 0 done, 2 workers" in run(tmp_path, "-m", *SWEEP, *keys, "sweep.name=client")
+    assert kept(*_stores(tmp_path), "client") == reference
     wait_for(lambda: not actors())
 
 

@@ -6,11 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from subprocess import Popen
 
 from optsweep.launch.status import repeats_of, status_of
 from optsweep.search.space import Value
-from optsweep.search.studies import Studies
+from optsweep.search.studies import WENT_ON, Studies
 from optsweep.tracking import names, store
 from optsweep.tracking.contents import histories
 from optsweep.train.trial import Phase
@@ -30,6 +31,7 @@ LONG = [
 """Trials of a second or more, so that workers who come later, or are to be lost in one, are in time."""
 
 NUM_LONG_TRIALS = 2 * (4 + 2)
+OFTEN = "trainer.checkpoint_seconds=0.05"
 
 Place = tuple[str, str, int]
 
@@ -90,3 +92,19 @@ def ended(process: Popen[str]) -> str:
     said, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, said
     return said
+
+
+def saved(checkpoints: Path) -> set[str]:
+    """The ids of trials that have a checkpoint in a folder, or below it."""
+    try:
+        return {path.stem for path in checkpoints.rglob("*.pt")}
+    except FileNotFoundError:  # the folder, with its last file
+        return set()
+
+
+def went_on(storage: str, sweep: str, lost: str) -> Sequence[int]:
+    """The steps from which later attempts at a lost trial went on to a result."""
+    studies = Studies.open(storage, sweep)
+    arms = {name.split(" | ")[1] for name in (s.study_name for s in studies.storage.get_all_studies())}
+    trials = [trial for arm in arms for phase in Phase for trial in studies.trials(arm, phase)]
+    return [t.user_attrs[WENT_ON] for t in trials if WENT_ON in t.user_attrs and lost in t.user_attrs["earlier"]]

@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from optsweep.address import Address
 from optsweep.errors import UserError
 from optsweep.launch.slurm.request import Flags, as_arguments
 
@@ -27,22 +29,42 @@ class JobState:
     node: str
 
 
-def check_usable() -> None:
-    """Raise UserError where jobs can't be submitted from here."""
+def check_usable(launcher: str = "slurm") -> None:
+    """Raise UserError where jobs can't be submitted from here; it names the launcher that wants to."""
     if find_spec("submitit") is None:
-        raise UserError("hydra/launcher=slurm needs the extra: pip install 'optsweep[slurm]'")
+        raise UserError(f"hydra/launcher={launcher} needs the extra: pip install 'optsweep[slurm]'")
     if lacking := [name for name in COMMANDS if shutil.which(name) is None]:
-        raise UserError(f"hydra/launcher=slurm: there is no {lacking[0]} on PATH; start it where SLURM's commands are")
+        raise UserError(
+            f"hydra/launcher={launcher}: there is no {lacking[0]} on PATH; start it where SLURM's commands are"
+        )
     said = _call("scontrol", "ping")
     if " is UP" not in said.stdout:
-        raise UserError(f"hydra/launcher=slurm: SLURM's controller doesn't answer ({_last_line(said)})")
+        raise UserError(f"hydra/launcher={launcher}: SLURM's controller doesn't answer ({_last_line(said)})")
+
+
+def why_no_accounts() -> str | None:
+    """Why nobody can say here what became of a job that is over; None where somebody can."""
+    said = _call("sacct", "-n", "-X", "-j", "1")
+    return _reason(said) if said.returncode else None
+
+
+def check_files(addresses: Sequence[Address], flags: Flags, otherwise: str) -> None:
+    """Raise UserError where jobs that write at once may be on several nodes, and a store is a file."""
+    for address in addresses:
+        if address.file is not None and (count := num_nodes(flags)) > 1:
+            raise UserError(
+                f"{address.key}: {address.shown} is a file, which processes on several nodes would damage, and "
+                f"these jobs may run on {count}; give tracking.storage=postgresql+psycopg://… and "
+                f"tracking.uri=http://…, or {otherwise}"
+            )
 
 
 def check_given(flags: Flags) -> None:
     """Raise UserError where the cluster would never run such a job."""
     said = _call("sbatch", "--test-only", *as_arguments(flags), "--wrap=true")
     if said.returncode:
-        raise UserError(f"hydra.launcher: SLURM refuses such jobs: {_reason(said)}; asked is {shown(flags)}")
+        down = " (all its nodes are down or drained; sinfo -R says why)" if _all_down(flags) else ""
+        raise UserError(f"hydra.launcher: SLURM refuses such jobs: {_reason(said)}{down}; asked is {shown(flags)}")
 
 
 def shown(flags: Flags) -> str:
@@ -52,13 +74,29 @@ def shown(flags: Flags) -> str:
 
 def num_nodes(flags: Flags) -> int:
     """On how many nodes such jobs may run."""
+    return len(_nodes(flags))
+
+
+def silent_nodes() -> Collection[str]:
+    """Nodes that the controller doesn't hear of; only later it takes them for down, and their jobs for lost."""
+    return set(_asked("sinfo", "-h", "-N", "--dead", "-o", "%N").split())
+
+
+def _all_down(flags: Flags) -> bool:
+    with suppress(UserError):  # a partition that isn't there
+        nodes = _nodes(flags)
+        return bool(nodes) and nodes == _nodes(flags, "-t", "down,drain,fail")
+    return False
+
+
+def _nodes(flags: Flags, *only: str) -> set[str]:
     places = {"partition": "-p", "nodelist": "-n"}
     where = [word for name, option in places.items() if name in flags for word in (option, str(flags[name]))]
     if "partition" not in flags:
         listed = _asked("sinfo", "-h", "-o", "%P|%N").splitlines()
         default = [line.partition("*|")[0] for line in listed if "*|" in line]
         where += ["-p", default[0]] if default else []
-    return len(set(_asked("sinfo", "-h", "-N", "-o", "%N", *where).split()))
+    return set(_asked("sinfo", "-h", "-N", "-o", "%N", *where, *only).split())
 
 
 def states() -> Mapping[str, JobState]:
@@ -70,16 +108,18 @@ def states() -> Mapping[str, JobState]:
     return found
 
 
-def is_running(job: str) -> bool:
-    """Whether a job runs, and isn't about to end."""
-    return _call("squeue", "-h", "-j", job, "-o", "%T").stdout.strip() == "RUNNING"
+def is_running(job: str, node: str) -> bool:
+    """Whether a job runs on a node, and isn't about to end; on another by now where its node was taken for lost."""
+    found = _call("squeue", "-h", "-j", job, "-o", "%T|%N").stdout.strip()
+    return found == f"RUNNING|{node}"
 
 
-def requeue(job: str) -> None:
-    """Let a job end, and begin again."""
+def requeue(job: str) -> bool:
+    """Let a job end, and begin again; False where that can't be, which is said in its log."""
     said = _call("scontrol", "requeue", job)
-    if said.returncode:  # in the job's log: it is gone then, and the sweep's command submits another
+    if said.returncode:
         print(f"job {job} can't be requeued: {_reason(said)}", file=sys.stderr, flush=True)
+    return not said.returncode
 
 
 def cancel(jobs: Collection[str], *, waiting_only: bool = False) -> None:

@@ -8,6 +8,7 @@ itself, the job does, and goes on with the same arguments.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -37,6 +38,9 @@ WAITING = "PENDING"
 LOOK_SECONDS = 2.0
 ASK_SECONDS = 30.0
 """Between two looks into files and stores, and two questions to SLURM's controller."""
+
+STOPPED = 130
+"""The exit code of a job that ends before its sweep and doesn't begin again: SLURM would show it as completed else."""
 
 UNCHANGED = (0, 1)
 """Exit codes of a sweep that has run to its end, which a signal doesn't change any more."""
@@ -103,6 +107,12 @@ def own_job() -> str:
     return os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
 
 
+def _tell(line: str) -> bool:
+    """A line in the job's log; True."""
+    print(f"optsweep: {line}", file=sys.stderr, flush=True)
+    return True
+
+
 @dataclass(frozen=True)
 class SlurmTask(ABC):
     """What a job does, as submitit pickles it."""
@@ -126,18 +136,21 @@ class SlurmTask(ABC):
         notice = Notice()
         outcome = self.work(notice)
         if notice.heard and outcome.code not in UNCHANGED:
-            self.again()
+            if not self.again():
+                _tell("this job has ended before its sweep, and isn't requeued; the same command submits another")
+                raise SystemExit(STOPPED)
             return
         note_outcome(self.folder, self.name, outcome)
         self.ended(outcome)
         if outcome.code:
             raise SystemExit(outcome.code if outcome.code > 0 else 128 - outcome.code)
 
-    def again(self) -> None:
-        """Have this job requeued, unless SLURM does that itself or somebody has cancelled it."""
+    def again(self) -> bool:
+        """Have this job requeued, unless SLURM does that itself or somebody has cancelled it; False: it can't be."""
         own = own_job()
-        if self.requeue and cluster.is_running(own):
-            cluster.requeue(own)
+        if not self.requeue:
+            return False
+        return not cluster.is_running(own, os.environ.get("SLURMD_NODENAME", "")) or cluster.requeue(own)
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         """For a signal that comes before this class hears them: submitit requeues the job as it is."""
@@ -153,9 +166,16 @@ class PlannerTask(SlurmTask):
     arguments: tuple[str, ...]
 
     def work(self, notice: Notice) -> JobEnd:
-        """As soon as nobody else plans: after a node was lost its planner's lease has to run out first."""
-        until = time.monotonic() + SEAT_SECONDS + LOOK_SECONDS
+        """As soon as nobody else plans: after a node was lost its planner's lease has to run out first.
+
+        A job that begins again waits longer. SLURM takes a node for lost that it can't reach: there its first planner
+        may go on, to the sweep's end.
+        """
+        requeued, told = "SLURM_RESTART_COUNT" in os.environ, False
+        until = math.inf if requeued else time.monotonic() + SEAT_SECONDS + LOOK_SECONDS
         while time.monotonic() < until and seconds_of_seat(self.storage, self.sweep) > 0 and not notice.heard:
+            if not told:
+                told = _tell("another process plans the sweep, or is gone since less than a minute: this job waits")
             notice.sleep(LOOK_SECONDS)
         return notice.run(self.arguments, **{PLANNER_VARIABLE: "1"})
 
@@ -182,7 +202,7 @@ class WorkerTask(SlurmTask):
         Where that waits in the queue for long, this job goes back to it: the planner may wait for what it holds.
         """
         if (over := self._wait(notice)) is not None or notice.heard:
-            return over or JobEnd(130)
+            return over or JobEnd(STOPPED)
         begun = time.monotonic()
         stores = ["--storage", self.storage, "--tracking-uri", self.tracking_uri]
         workers = [] if self.processes is None else ["--workers", str(self.processes)]

@@ -91,14 +91,10 @@ class SlurmSweep:
         store.check_usable(runs)
         if runs.is_there:
             store.check_sweep(first.tracking_uri, first.sweep)
-        cluster.check_given(flags)
-        for address in (studies, runs):
-            if address.file is not None and self.request.workers and (count := cluster.num_nodes(flags)) > 1:
-                raise UserError(
-                    f"{address.key}: {address.shown} is a file, which processes on several nodes would damage, and "
-                    f"these jobs may run on {count}; give tracking.storage=postgresql+psycopg://… and "
-                    f"tracking.uri=http://…, or one node: hydra.launcher.workers=0"
-                )
+        if Submitted.read(self._folder) is None:  # else sbatch decides, which takes jobs also while all nodes are down
+            cluster.check_given(flags)
+        if self.request.workers:
+            cluster.check_files((studies, runs), flags, "one node: hydra.launcher.workers=0")
 
     def _submit(self, before: Submitted | None, states: States) -> SweepResult:
         """Submit the job that plans, and the workers that there aren't yet, unless another command just has."""
@@ -112,10 +108,7 @@ class SlurmSweep:
         lost = before is not None and outcome_of(self._folder, before.planner) is None
         record = self._submission.planner(before.planner.name if before is not None and lost else "")
         if before is not None and lost:
-            self.say(
-                f"job {before.planner.id}, which planned the sweep, is gone: it was cancelled, its node was lost, or "
-                f"it couldn't write {log_of(self._folder, before.planner)}"
-            )
+            self.say(self._gone(before))
             record = record.with_workers(tuple(job for job in before.workers if job.id in states))
         record = self._submission.workers(record, self.request.workers - len(record.workers))
         self.say(f"sweep {self.arms[0].sweep}: submitted to SLURM: {_named(record)}; logs: {near(self._folder)}")
@@ -133,7 +126,7 @@ class SlurmSweep:
                 states = cluster.states()
         if record.command != self.command:
             self.say(f"its jobs carry out another command, which is to end before this one: {record.command}")
-        for line in standing(record, states, self._folder):
+        for line in standing(record, states, self._folder, cluster.silent_nodes()):
             self.say(line)
         return self._wait_or_leave(record)
 
@@ -158,7 +151,7 @@ class SlurmSweep:
                     with suppress(UserError):  # the controller is away
                         missing = record.planner.id not in cluster.states()
                         if missing and gone:
-                            raise GoesOnError(f"{_named(record)} are gone; the same command submits others")
+                            raise UserError(f"{self._gone(record)}; the same command submits another")
                         gone = missing
         except KeyboardInterrupt:
             jobs = dict.fromkeys(job.array for job in (record.planner, *record.workers))
@@ -195,6 +188,11 @@ class SlurmSweep:
         if outcome.code < 0:
             said = f"killed by signal {-outcome.code}: is there memory enough? (hydra.launcher.mem)"
         return UserError(f"{said} (so ended the job that planned it, {self._log(record)})")
+
+    def _gone(self, record: Submitted) -> str:
+        job = f"job {record.planner.id}, which planned the sweep, is gone"
+        ended = "it was ended from outside (cancelled, a time limit, a lost node)"
+        return f"{job}: {ended}, or couldn't write {self._log(record)}"
 
     def _log(self, record: Submitted) -> str:
         return str(log_of(self._folder, record.planner))

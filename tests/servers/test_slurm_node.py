@@ -1,0 +1,117 @@
+"""A node of a SLURM cluster is lost in the midst of a sweep: its jobs go on on the other, to the numbers of files.
+
+Its power fails: SIGKILL to slurmd and all that runs there. SLURM finds that out by itself; what a minute of silence
+does to its rows in the database is done to them at once.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from optsweep.launch.slurm import cluster as commands
+from optsweep.launch.slurm.record import SlurmJob, Submitted, outcome_of
+from servers.conftest import Servers
+from servers.slurm_parts import Slurm, may_be_named, missing_slurm, slurm
+from servers.watched import LONG, OFTEN, Kept, kept, num_done, saved, wait_for, went_on
+from sweeping import PATIENCE_SECONDS, start
+
+SUBMITTED = 3
+LAUNCHER = ["hydra/launcher=slurm", "hydra.launcher.partition=spread", "hydra.launcher.workers=1"]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Slurm]:
+    if lacking := missing_slurm():
+        pytest.skip(f"not installed: {', '.join(lacking)}")
+    if not may_be_named():
+        pytest.skip("a process may not have a host name of its own here (unshare --uts)")
+    with slurm(apart=True) as started, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(started.conf))
+        yield started
+
+
+def _said(folder: Path, code: int, *arguments: str) -> str:
+    process = start(folder, *arguments)
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == code, said
+    return said
+
+
+def _jobs(folder: Path, sweep: str) -> Submitted:
+    record = Submitted.read(folder / "mlruns" / "slurm" / sweep)
+    assert record is not None
+    return record
+
+
+def _node_of(job: SlurmJob) -> str:
+    """Where it runs; empty while it waits."""
+    held = commands.states().get(job.id)
+    return held.node if held is not None else ""
+
+
+def _lose(cluster: Slurm, node: str, servers: Servers, storage: str, checkpoints: Path) -> str | None:
+    """Let a node be gone if it has a trial that is kept; that trial's id."""
+    if not servers.held(storage, node) & saved(checkpoints):
+        return None
+    cluster.signal(node, signal.SIGSTOP)
+    lost = servers.held(storage, node) & saved(checkpoints)
+    if not lost:
+        cluster.signal(node, signal.SIGCONT)
+        return None
+    cluster.lose(node)
+    return lost.pop()
+
+
+@pytest.mark.parametrize("role", ["plans", "works"])
+def test_a_lost_node_s_job_goes_on_elsewhere(
+    role: str,
+    cluster: Slurm,
+    servers: Servers,
+    storage: str,
+    long_reference: Kept,
+    tmp_path: Path,
+) -> None:
+    """The job that plans is requeued by SLURM; a worker that isn't to be is submitted again by the sweep's command."""
+    requeue = f"hydra.launcher.requeue={str(role == 'plans').lower()}"
+    command = ["-m", *LONG, OFTEN, f"sweep.name={role}", *servers.keys(storage), *LAUNCHER, requeue]
+    _said(tmp_path, SUBMITTED, *command)
+    before = _jobs(tmp_path, role)
+    job = before.planner if role == "plans" else before.workers[0]
+    wait_for(lambda: num_done(storage, role) >= 1 and _node_of(job))
+    node, lost = _node_of(job), list[str]()
+    wait_for(lambda: lost.extend(filter(None, [_lose(cluster, node, servers, storage, tmp_path)])) or lost)
+    wait_for(lambda: all(held.node != node for held in commands.states().values()))
+    assert commands.silent_nodes() == {node}
+    servers.silence(storage, node)
+    while_down = _said(tmp_path, SUBMITTED, *command)
+    after = _jobs(tmp_path, role)
+    assert f"planner: job {before.planner.id}, " in while_down
+    assert ("1 worker submitted to SLURM" in while_down) == (role == "works") == (after.workers != before.workers)
+    end = tmp_path / "mlruns" / "slurm" / role
+    wait_for(lambda: outcome_of(end, after.planner) is not None)
+    assert "0 trials ended" in _said(tmp_path, 0, *command)
+    assert after.planner == before.planner
+    (step,) = went_on(storage, role, lost[0])
+    assert step > 0
+    assert kept(storage, servers.mlflow.address, role) == long_reference
+    assert not saved(tmp_path)
+    cluster.start_node(node)
+    cluster.wait_for_nodes()
+
+
+def test_while_all_nodes_are_down_jobs_wait(cluster: Slurm, tmp_path: Path) -> None:
+    on_one = ["hydra/launcher=slurm", "hydra.launcher.partition=one"]
+    _said(tmp_path, SUBMITTED, "-m", *LONG, "sweep.name=waits", *on_one)
+    planner = _jobs(tmp_path, "waits").planner
+    cluster.said("scontrol", "update", "NodeName=optsweep1", "State=DOWN", "Reason=test")
+    wait_for(lambda: "optsweep1" not in commands.states()[planner.id].node)
+    assert f"planner: job {planner.id}, pending" in _said(tmp_path, SUBMITTED, "-m", *LONG, "sweep.name=waits", *on_one)
+    refused = _said(tmp_path, 2, "-m", *LONG, "sweep.name=another", *on_one)
+    assert "all its nodes are down or drained" in refused
+    cluster.said("scancel", planner.id)
+    cluster.said("scontrol", "update", "NodeName=optsweep1", "State=RESUME")
+    cluster.wait_for_nodes()
