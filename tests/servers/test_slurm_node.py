@@ -53,17 +53,17 @@ def _node_of(job: SlurmJob) -> str:
     return held.node if held is not None else ""
 
 
-def _lose(cluster: Slurm, node: str, servers: Servers, storage: str, checkpoints: Path) -> str | None:
-    """Let a node be gone if it has a trial that is kept; that trial's id."""
+def _lose(cluster: Slurm, node: str, servers: Servers, storage: str, checkpoints: Path, lost: set[str]) -> bool:
+    """Let a node be gone if it has a trial that is kept; notes that trial's id."""
     if not servers.held(storage, node) & saved(checkpoints):
-        return None
+        return False
     cluster.signal(node, signal.SIGSTOP)
-    lost = servers.held(storage, node) & saved(checkpoints)
+    lost |= servers.held(storage, node) & saved(checkpoints)
     if not lost:
         cluster.signal(node, signal.SIGCONT)
-        return None
+        return False
     cluster.lose(node)
-    return lost.pop()
+    return True
 
 
 @pytest.mark.parametrize("role", ["plans", "works"])
@@ -82,8 +82,8 @@ def test_a_lost_node_s_job_goes_on_elsewhere(
     before = _jobs(tmp_path, role)
     job = before.planner if role == "plans" else before.workers[0]
     wait_for(lambda: num_done(storage, role) >= 1 and _node_of(job))
-    node, lost = _node_of(job), list[str]()
-    wait_for(lambda: lost.extend(filter(None, [_lose(cluster, node, servers, storage, tmp_path)])) or lost)
+    node, lost = _node_of(job), set[str]()
+    wait_for(lambda: _lose(cluster, node, servers, storage, tmp_path, lost))
     wait_for(lambda: all(held.node != node for held in commands.states().values()))
     assert commands.silent_nodes() == {node}
     servers.silence(storage, node)
@@ -95,7 +95,7 @@ def test_a_lost_node_s_job_goes_on_elsewhere(
     wait_for(lambda: outcome_of(end, after.planner) is not None)
     assert "0 trials ended" in _said(tmp_path, 0, *command)
     assert after.planner == before.planner
-    (step,) = went_on(storage, role, lost[0])
+    (step,) = went_on(storage, role, lost.pop())
     assert step > 0
     assert kept(storage, servers.mlflow.address, role) == long_reference
     assert not saved(tmp_path)
