@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,17 @@ def _killed(folder: Path, *arguments: str) -> None:
 def _cancel_all() -> None:
     """No job is left; none has told anybody that it ends."""
     subprocess.run(["scancel", "--signal=KILL", "--full", "--user=root"], check=False)
+    _wait_for(lambda: not subprocess.check_output(["squeue", "-h"]))
+
+
+def _wait_for(done: Callable[[], bool]) -> None:
+    """Until something is so, whatever runs."""
     running = subprocess.Popen(["sleep", "600"], text=True)
-    wait_for(lambda: not subprocess.check_output(["squeue", "-h"]), running)
-    running.kill()
-    running.wait()
+    try:
+        wait_for(done, running)
+    finally:
+        running.kill()
+        running.wait()
 
 
 def _planners(folder: Path) -> int:
@@ -122,22 +130,27 @@ def test_a_password_of_a_config_file_stays_there(
 
 
 def test_a_slurm_job_that_is_cancelled_is_said_and_one_that_goes_on_too(accounts: Slurm, tmp_path: Path) -> None:
+    def running() -> list[str]:
+        return sorted(accounts.said("squeue", "-h", "-r", "-t", "R", "-o", "%i").split())
+
     command = ["-m", *SWEEP, "trainer.steps=1000000", *ON_SLURM]
     process = start(tmp_path, *command)
     try:
-        wait_for(lambda: _planners(tmp_path) == 2, process)
-        first, second = sorted(accounts.said("squeue", "-h", "-r", "-o", "%i").split())
+        wait_for(lambda: len(running()) == 2, process)
+        first, second = running()
         accounts.said("scancel", first)
         said, _ = process.communicate(timeout=300)
-        assert process.returncode == 2, said
-        line = said.splitlines()[-1]
-        assert line.startswith(f"optsweep: hydra/launcher: Job {first} (task: 0)")
-        assert line.endswith("(state: CANCELLED); what is finished is kept, and the same command goes on")
+        line = f"hydra/launcher: Job {first} (task: 0) has not produced any output (state: CANCELLED); what is finished"
+        assert (process.returncode, said.splitlines()[-1]) == (
+            2,
+            f"optsweep: {line} is kept, and the same command goes on",
+        )
+        _wait_for(lambda: _planners(tmp_path) == 1)
         again = start(tmp_path, *command)
         said, _ = again.communicate(timeout=300)
         assert (again.returncode, len(said.splitlines())) == (2, 1)
         assert "has been running this sweep since" in said
-        assert accounts.said("squeue", "-h", "-r", "-o", "%i").split() == [second]
+        assert running() == [second]
     finally:
         process.kill()
         _cancel_all()
