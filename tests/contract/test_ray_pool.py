@@ -272,6 +272,16 @@ def test_a_worker_that_ray_ends_for_want_of_memory_is_lost_and_an_actor_s_fault_
         _cluster_of("RayTaskError").result(None)
 
 
+def test_a_connection_that_is_lost_is_a_line() -> None:
+    ray = MagicMock()
+    for asked in (ray.nodes, ray.wait):
+        asked.side_effect = ConnectionError("Client is shutting down.")
+    cluster = Cluster(ray, ours=False)
+    for ask in (cluster.nodes, lambda: cluster.wait([1], 0.0)):
+        with pytest.raises(UserError, match=r"address: the connection to the cluster is lost \(Client is shutting"):
+            ask()
+
+
 def test_a_runtime_environment_that_ray_refuses_is_one_line() -> None:
     ray = MagicMock()
     ray.runtime_env.RuntimeEnv.side_effect = TypeError("env_vars must be of type Dict[str, str]")
