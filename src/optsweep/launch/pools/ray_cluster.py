@@ -141,7 +141,9 @@ def _connected() -> Iterator[None]:
     """What Ray Client raises when it has lost its server is a line."""
     try:
         yield
-    except ConnectionError as error:
+    except Exception as error:
+        if not isinstance(error, ConnectionError) and "Ray Client is not connected" not in str(error):
+            raise
         raise UserError(
             f"{ADDRESS}: the connection to the cluster is lost ({_short(error)}); what is finished is kept, and the "
             f"same command goes on"
