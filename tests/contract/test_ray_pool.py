@@ -272,6 +272,31 @@ def test_a_worker_that_ray_ends_for_want_of_memory_is_lost_and_an_actor_s_fault_
         _cluster_of("RayTaskError").result(None)
 
 
+@pytest.mark.parametrize(
+    "error", [ConnectionError("Client is shutting down."), Exception("Ray Client is not connected.")]
+)
+def test_a_connection_that_is_lost_is_a_line(error: Exception) -> None:
+    ray = MagicMock()
+    ray.nodes.side_effect = ray.wait.side_effect = error
+    cluster = Cluster(ray, ours=False)
+    for ask in (cluster.nodes, lambda: cluster.wait([1], 0.0)):
+        with pytest.raises(UserError, match=r"address: the connection to the cluster is lost \((Client|Ray Client) is"):
+            ask()
+
+
+def test_what_went_wrong_first_is_said_though_a_cluster_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Seeming(NODE)
+    pool = _pool(cluster, 1).__enter__()
+    pool.start()
+    cluster.says(0, Heard())
+    pool.wait(0.0)
+    ends = MagicMock(side_effect=UserError("gone"))
+    monkeypatch.setattr(cluster, "call", ends)
+    pool.__exit__(ValueError)  # raises nothing of its own
+    assert ends.called
+    assert cluster.closed
+
+
 def test_a_runtime_environment_that_ray_refuses_is_one_line() -> None:
     ray = MagicMock()
     ray.runtime_env.RuntimeEnv.side_effect = TypeError("env_vars must be of type Dict[str, str]")

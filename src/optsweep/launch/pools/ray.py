@@ -88,11 +88,16 @@ class RayPool:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if error[0] is not None:
-            self.stop()
-        self._leave(self._members)
-        self._see_off()
-        self._cluster.close()
+        try:
+            if error[0] is not None:
+                self.stop()
+            self._leave(self._members)
+            self._see_off()
+        except Exception:
+            if error[0] is None:  # else what went wrong first is said: the cluster may be gone
+                raise
+        finally:
+            self._cluster.close()
 
     @property
     def size(self) -> int:

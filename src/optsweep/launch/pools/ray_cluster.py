@@ -135,6 +135,20 @@ class RayPlace:
         return whole
 
 
+@contextmanager
+def _connected() -> Iterator[None]:
+    """What Ray Client raises when it has lost its server is a line."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, ConnectionError) and "Ray Client is not connected" not in str(error):
+            raise
+        raise UserError(
+            f"{ADDRESS}: the connection to the cluster is lost ({_short(error)}); what is finished is kept, and the "
+            f"same command goes on"
+        ) from None
+
+
 class Cluster:
     """A Ray that this process is connected to, until it is closed."""
 
@@ -160,10 +174,12 @@ class Cluster:
         ray._private.worker.print_to_stdstream = _unsaid
         return cls(ray, ours=True)
 
+    @_connected()
     def nodes(self) -> list[Mapping[str, float]]:
         """The resources of each node that lives."""
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
+    @_connected()
     def start(self, cls: type, needs: Needs, *arguments: Any) -> Any:
         """An actor, which begins to exist when there is room."""
         actor = self._ray.remote(max_restarts=0, concurrency_groups={ASIDE: 1})(cls)
@@ -171,10 +187,12 @@ class Cluster:
         options = {"num_cpus": needs.num_cpus, "num_gpus": needs.num_gpus or 0, "resources": resources}
         return actor.options(**options, scheduling_strategy="SPREAD").remote(*arguments)
 
+    @_connected()
     def call(self, method: Any, *arguments: Any) -> Any:
         """A reference to what comes of it; what was called before comes first, unless its method is one aside."""
         return method.remote(*arguments)
 
+    @_connected()
     def wait(self, references: Sequence[Any], seconds: float, *, for_all: bool = False) -> list[Any]:
         """Those that have come to something: one at least, unless time is up."""
         if not references:
@@ -186,6 +204,7 @@ class Cluster:
             done, _ = self._ray.wait(references, num_returns=count, timeout=0)
         return list(done)
 
+    @_connected()
     def result(self, reference: Any) -> Any:
         """What came of it. Raises LostError where its actor is gone, and UserError where it can't come to be."""
         errors = self._ray.exceptions
