@@ -16,7 +16,8 @@ from optsweep.config.arm import Arm
 from optsweep.errors import UserError, located
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.builds import Builds
-from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, TrialCheckpoints, say
+from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, TrialCheckpoints
+from optsweep.launch.files import spool_of
 from optsweep.launch.job import Job
 from optsweep.launch.latest import Teller
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
@@ -29,10 +30,10 @@ from optsweep.search.process import process_name
 from optsweep.search.slots import Slot, seed_of
 from optsweep.search.space import Value
 from optsweep.search.studies import AFTER_FAILURE, Studies, Work
+from optsweep.terminal import complain
 from optsweep.tracking import store
 from optsweep.tracking.courier import Courier
 from optsweep.tracking.outage import StoreFailureError, passes, patiently, storage_outage
-from optsweep.tracking.spool import Spool
 from optsweep.train.process import threads
 from optsweep.train.trial import Phase, Trial
 
@@ -79,7 +80,7 @@ class Worker:
         self.together = together or Together(self.builds)
         self.jobs = suitable(jobs, self.builds)
         self.noted: set[tuple[str, str]] = set()  # what was said of this machine, by arm
-        spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
+        spool = spool_of(first)
         self._storage = storage_outage(first.storage, spool.folder)
         self.studies = self.waiting(lambda: opened(first.storage, first.sweep))
         self.checkpoints = Checkpoints.of(first.storage, first.sweep, first.checkpoints)
@@ -255,7 +256,7 @@ def suitable(jobs: Sequence[Job], builds: Builds) -> Sequence[Job]:
         else:
             found.append(job)
     for why, labels in declined.items():
-        say(f"a worker declines trials of {', '.join(labels)}, because it is another machine than theirs: {why}")
+        complain(f"a worker declines trials of {', '.join(labels)}, because it is another machine than theirs: {why}")
     return found
 
 
