@@ -21,7 +21,7 @@ from optsweep.launch.files import spool_of
 from optsweep.launch.job import Job
 from optsweep.launch.latest import Teller
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
-from optsweep.launch.ranks import GROUP_LOST, Together
+from optsweep.launch.ranks import GROUP_LOST, Leader
 from optsweep.launch.reporter import Reporter
 from optsweep.launch.room import LaneRoom
 from optsweep.launch.to_follow import LostRank, RankError
@@ -71,13 +71,13 @@ class Worker:
         told: Callable[[], None] = lambda: None,  # that a trial has a result
         delivers: bool = True,  # else another process takes what it writes to MLflow
         apart: bool = False,  # from its planner's machine: MLflow has what the studies are told
-        together: Together | None = None,  # ranks that this process leads
+        leader: Leader | None = None,  # ranks that this process leads
     ) -> None:
         first = jobs[0].arm
         self.stopping, self.called, self.watch = stopping, called, watch
         self.workers, self.told, self.apart = workers, told, apart
         self.builds = builds or Builds()
-        self.together = together or Together(self.builds)
+        self.leader = leader or Leader(self.builds)
         self.jobs = suitable(jobs, self.builds)
         self.noted: set[tuple[str, str]] = set()  # what was said of this machine, by arm
         spool = spool_of(first)
@@ -151,10 +151,10 @@ class Worker:
 
             def hung(place: str) -> None:
                 slow = LostRank(f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)")
-                self._lose(reporter, self.together.stuck() or slow)
+                self._lose(reporter, self.leader.stuck() or slow)
 
             def overdue() -> bool:
-                return leases.overdue() or self.together.stuck() is not None
+                return leases.overdue() or self.leader.stuck() is not None
 
             with self.watch(overdue, hung), self.latest.of_all():
                 self._train_held(job, key, work, reporter)
@@ -162,7 +162,7 @@ class Worker:
 
     def _check_ranks(self) -> None:
         """End the process where no ranks can be had any more: no trial is lost for that."""
-        if self.together.over:
+        if self.leader.over:
             raise SystemExit(GROUP_LOST)
 
     def reporter(self, job: Job, leases: LeaseKeeper) -> Reporter:
@@ -179,7 +179,7 @@ class Worker:
             built = self.builds.of(job.arm, work.repeat)
             reporter.open(key, built)
             workload = built.workload_for(work.slot.params)
-            leading = self.together.leading(job.arm, work.repeat, work.slot.params)
+            leading = self.leader.leading(job.arm, work.repeat, work.slot.params)
             with threads(job.arm.trainer.threads), leading:
                 source = _Company(self, job, built, reporter, key, work)
                 workload.work(source, reporter, reporter.kept, lanes=self.room.lanes(job))
