@@ -34,7 +34,7 @@ def files(tmp_path: Path) -> Checkpoints:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(checkpoints, "say", lines.append)
+    monkeypatch.setattr(checkpoints, "complain", lines.append)
     return lines
 
 

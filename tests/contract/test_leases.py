@@ -18,7 +18,7 @@ from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError
 from optsweep.launch.job import Job
 from optsweep.launch.latest import Teller
 from optsweep.launch.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
-from optsweep.launch.ranks import Together
+from optsweep.launch.ranks import Leader
 from optsweep.launch.reporter import Reporter
 from optsweep.launch.worker import Worker, _unwatched
 from optsweep.search.heartbeat import Heartbeat
@@ -188,7 +188,7 @@ def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(
     worker = Slow.__new__(Slow)
     worker.studies, worker.watch, worker.latest = studies, _unwatched, Teller(studies.engine)
     worker.checkpoints, worker.stopping = Checkpoints(tmp_path), lambda: False
-    worker.together = Together(Builds())
+    worker.leader = Leader(Builds())
     worker._train(Job(arm_with({}), "", "", ""), works[0])
     assert seen == [True]
 
@@ -208,7 +208,7 @@ def test_a_trial_that_hangs_has_failed_by_its_own_fault_where_it_hangs(tmp_path:
 
     worker = HangsInTraining.__new__(HangsInTraining)
     worker.studies, worker.watch, worker.stopping = studies, watch, lambda: False
-    worker.latest, worker.together = Teller(studies.engine), Together(Builds())
+    worker.latest, worker.leader = Teller(studies.engine), Leader(Builds())
     worker.checkpoints, worker._storage = Checkpoints(tmp_path), storage_outage(f"sqlite:///{tmp_path}/optuna.db")
     worker._train(Job(arm_with({}, trainer__timeout=60), "", "", ""), works[0])
     (trial,) = studies.trials(works[0].arm, Phase.SEARCH)

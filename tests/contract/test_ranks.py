@@ -22,7 +22,7 @@ from optsweep.errors import UserError
 from optsweep.launch.builds import Builds
 from optsweep.launch.devices import deal, firsts
 from optsweep.launch.inquiries import here
-from optsweep.launch.ranks import Together
+from optsweep.launch.ranks import Leader
 from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer
 from optsweep.train.ranks import part_of
 from optsweep.train.run import Silent
@@ -31,9 +31,9 @@ from small_programs import built_by, program
 
 
 @pytest.fixture(scope="module")
-def together() -> Iterator[Together]:
+def leader() -> Iterator[Leader]:
     """Two ranks, this process and another one."""
-    found = Together(Builds("cpu"))
+    found = Leader(Builds("cpu"))
     yield found
     found.close()
 
@@ -61,13 +61,13 @@ def arm_of_two(choices: dict[str, str], **values: Any) -> Arm:
 
 
 def train(
-    arm: Arm, together: Together | None, kept: Checkpointer = NO_CHECKPOINTS, lr: float = 0.01
+    arm: Arm, leader: Leader | None, kept: Checkpointer = NO_CHECKPOINTS, lr: float = 0.01
 ) -> tuple[Outcome, Heard]:
     """A trial by both ranks, or the whole batch in this process."""
-    built = (together.builds if together else Builds("cpu")).of(arm)
+    built = (leader.builds if leader else Builds("cpu")).of(arm)
     params, heard = built.space.first, Heard()
     trial = Trial({**built.space.hyper(params), "lr": lr}, seed=3, test=True)
-    with together.leading(arm, 0, params) if together else nullcontext():
+    with leader.leading(arm, 0, params) if leader else nullcontext():
         (outcome,) = built.workload_for(params).train([trial], heard, kept)
     return outcome, heard
 
@@ -83,11 +83,11 @@ ARMS: Sequence[tuple[dict[str, str], dict[str, Any], float]] = (
 
 @pytest.mark.parametrize(("choices", "values", "tolerance"), ARMS, ids=str)
 def test_two_ranks_train_what_one_process_does_at_the_same_batch(
-    choices: dict[str, str], values: dict[str, Any], tolerance: float, together: Together
+    choices: dict[str, str], values: dict[str, Any], tolerance: float, leader: Leader
 ) -> None:
     arm = arm_of_two(choices, **values)
-    (alone, one), (outcome, two) = train(arm, None), train(arm, together)
-    assert together.failure() is None
+    (alone, one), (outcome, two) = train(arm, None), train(arm, leader)
+    assert leader.failure() is None
     assert (outcome.end, outcome.step) == (alone.end, alone.step)
     assert two.curve == pytest.approx(one.curve, rel=tolerance)
     assert len(one.curve) > 12 * 4 - 1
@@ -97,35 +97,35 @@ def test_two_ranks_train_what_one_process_does_at_the_same_batch(
     assert two.rungs[0].val_loss == one.rungs[0].val_loss  # evaluated by both, of the same weights
 
 
-def test_what_was_kept_of_two_ranks_goes_on_to_the_same_end(together: Together) -> None:
+def test_what_was_kept_of_two_ranks_goes_on_to_the_same_end(leader: Leader) -> None:
     arm = arm_of_two({"optimizer": "soap", "averaging": "ema"})
-    whole, cutter = train(arm, together)[0], Cutter(at=9)
+    whole, cutter = train(arm, leader)[0], Cutter(at=9)
     with pytest.raises(CutError):
-        train(arm, together, cutter)
+        train(arm, leader, cutter)
     assert 0 < cutter.kept[0]["lane"]["step"] < 24
-    again = train(arm, together, Cutter(given=cutter.kept))[0]
+    again = train(arm, leader, Cutter(given=cutter.kept))[0]
     assert (again.val_loss, again.test_loss) == (whole.val_loss, whole.test_loss)
 
 
-def test_an_error_of_a_trial_is_told_and_other_ranks_train_the_next(together: Together) -> None:
+def test_an_error_of_a_trial_is_told_and_other_ranks_train_the_next(leader: Leader) -> None:
     arm = arm_of_two({"optimizer": "adamw"})
 
     class Broken(Cutter):
         def pause(self, states: Any) -> None:
             raise CutError
 
-    before = train(arm, together)[0]
+    before = train(arm, leader)[0]
     for _ in range(2):
         with pytest.raises(CutError):
-            train(arm, together, Broken())
-    assert train(arm, together)[0].val_loss == before.val_loss
+            train(arm, leader, Broken())
+    assert train(arm, leader)[0].val_loss == before.val_loss
 
 
-def test_a_diverging_trial_ends_in_all_ranks(together: Together) -> None:
+def test_a_diverging_trial_ends_in_all_ranks(leader: Leader) -> None:
     arm = arm_of_two({"optimizer": "momentum"})
-    alone, outcome = train(arm, None, lr=1e4)[0], train(arm, together, lr=1e4)[0]
+    alone, outcome = train(arm, None, lr=1e4)[0], train(arm, leader, lr=1e4)[0]
     assert (outcome.end, outcome.step, outcome.end.value) == (alone.end, alone.step, "diverged")
-    assert math.isfinite(train(arm, together)[0].val_loss)
+    assert math.isfinite(train(arm, leader)[0].val_loss)
 
 
 # -- what can't be shared ------------------------------------------------------------------------------------------

@@ -35,6 +35,13 @@ def test_even_differences_are_rarely_called_uneven(n: int) -> None:
     assert np.mean([skewed(row) for row in rows]) < 0.03
 
 
+@pytest.mark.parametrize(("n", "share"), [(5, 0.48), (8, 0.98)])
+def test_a_difference_ten_standard_deviations_out_is_seen_as_often_as_the_page_says(n: int, share: float) -> None:
+    away = np.eye(1, n)[0] * 10
+    rows = [held(*(row + away)) for row in np.random.default_rng(n).normal(size=(1_000, n))]
+    assert np.mean([0 in outlying(row) for row in rows]) == pytest.approx(share, abs=0.04)
+
+
 def test_auto_goes_on_where_a_seed_decides() -> None:
     class Seeds:
         diverged_seeds = 0

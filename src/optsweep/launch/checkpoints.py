@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import sys
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from optsweep.build.fingerprint import fingerprint_of
 from optsweep.build.machine import one_after_the_other
 from optsweep.errors import first_line
 from optsweep.search.studies import Studies, Work
+from optsweep.terminal import complain
 from optsweep.tracking.records import MetricPoint
 from optsweep.train.trial import Phase
 
@@ -56,11 +56,6 @@ class InterruptedTrainingError(Exception):
 
 class _UnusableError(Exception):
     """A file isn't what is looked for; says why."""
-
-
-def say(line: str) -> None:
-    """A line for whoever watches."""
-    sys.stderr.write(f"optsweep: {line}\n")
 
 
 @dataclass(frozen=True)
@@ -128,7 +123,7 @@ class Checkpoints:
             except OSError as error:
                 if error.errno == errno.ESTALE and left:
                     continue
-                say(f"{self._path(trial)} can't be read ({error.strerror}); the trial starts anew")
+                complain(f"{self._path(trial)} can't be read ({error.strerror}); the trial starts anew")
                 return None
             except _UnusableError as error:
                 self.set_aside(trial, str(error))
@@ -141,7 +136,7 @@ class Checkpoints:
         aside = path.with_suffix(".set-aside")
         with contextlib.suppress(OSError):
             path.replace(aside)
-            say(f"checkpoint {aside} is set aside, because {reason}; the trial starts anew")
+            complain(f"checkpoint {aside} is set aside, because {reason}; the trial starts anew")
 
     def remove(self, trials: Collection[str]) -> None:
         """Forget trials, what was being written of them too, and the folder with the last one."""
@@ -316,9 +311,9 @@ class TrialCheckpoints:
                 kept.last = self._clock()
         except NotPlainError as error:
             self._seconds = math.inf
-            say(f"trials of {kept.work.arm} can't be kept, because {error}")
+            complain(f"trials of {kept.work.arm} can't be kept, because {error}")
         except (OSError, RuntimeError) as error:  # torch raises one for the other
-            say(f"a checkpoint can't be written in {self._files.folder} ({first_line(error)}); training goes on")
+            complain(f"a checkpoint can't be written in {self._files.folder} ({first_line(error)}); training goes on")
             for kept in self._kept.values():  # to be tried again when it is due again
                 kept.last = self._clock()
 

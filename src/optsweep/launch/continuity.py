@@ -137,9 +137,9 @@ def as_begun(studies: Studies, arms: Sequence[Arm], built: Sequence[Description]
     """
     found = []
     for arm, b in zip(arms, built, strict=True):
-        begun = studies.has_trials(arm.name) if arm.allow else False
-        noted = _noted(studies, arm) if begun else _UNKNOWN
-        if begun and not b.identity.differences(noted, arm.allow):
+        has_trials = bool(arm.allow) and studies.has_trials(arm.name)
+        noted = _noted(studies, arm) if has_trials else _UNKNOWN
+        if has_trials and not b.identity.differences(noted, arm.allow):
             parts = Machine.noted(studies.note(arm.name, CONTENT), noted.exact).parts_of(arm.allow)
             b = b.as_on(parts, noted.approximate) if parts != b.begun_on.parts_of(arm.allow) else b
         found.append(b)

@@ -32,11 +32,11 @@ class Teller:
         self._said: dict[Claim, int] = {}  # points
         self._tidy = False
         self._heartbeat = Heartbeat(self.beat, seconds)
-        self._heartbeat.__enter__()
+        self._heartbeat.start()
 
     def close(self) -> None:
         """Say no more."""
-        self._heartbeat.__exit__()
+        self._heartbeat.stop()
 
     @contextmanager
     def of_all(self) -> Iterator[None]:

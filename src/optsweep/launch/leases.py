@@ -54,11 +54,11 @@ class LeaseKeeper:
         self._heartbeat = Heartbeat(self.beat)
 
     def __enter__(self) -> LeaseKeeper:
-        self._heartbeat.__enter__()
+        self._heartbeat.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._heartbeat.__exit__()
+        self._heartbeat.stop()
 
     def rung(self, step: int) -> None:
         """A trial was evaluated after `step` steps; before the first, that says nothing of how long a rung takes."""

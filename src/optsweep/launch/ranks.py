@@ -61,8 +61,8 @@ class Led(Protocol):
         """End them; whether others can be had in their place."""
 
 
-class Together:
-    """The ranks that a process leads, from the first trial on that takes several."""
+class Leader:
+    """Rank 0's side of a process: it leads other ranks, from the first trial on that takes several."""
 
     def __init__(self, builds: Builds) -> None:
         self.builds = builds

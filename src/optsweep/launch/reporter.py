@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from optsweep.build.assemble import Built
 from optsweep.build.machine import Machine
 from optsweep.inference.repeats import seed_index
-from optsweep.launch.checkpoints import TrialCheckpoints, say
+from optsweep.launch.checkpoints import TrialCheckpoints
 from optsweep.launch.continuity import ELSEWHERE
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
 from optsweep.search.ownership import LeaseLostError
 from optsweep.search.studies import Work
+from optsweep.terminal import complain
 from optsweep.tracking.schema import TrialHead
 from optsweep.tracking.trial_log import TrialLog
 from optsweep.train.trial import Outcome, Rung
@@ -138,7 +139,7 @@ class Reporter:
         work = self.training.get(key)
         if work is None or not self._leave(key):
             return
-        say(f"{self.job.label}, {work.phase} {work.slot.number}: {LOST}")
+        complain(f"{self.job.label}, {work.phase} {work.slot.number}: {LOST}")
         self.leases.ended(key)
         self.kept.leave(key)
         self.logs.pop(key).crash("given up by the planner; it was run again")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optsweep.launch.checkpoints import say
 from optsweep.launch.lane_memory import LaneMemory
+from optsweep.terminal import complain
 from optsweep.train.device import is_out_of_memory
 
 if TYPE_CHECKING:  # who asks
@@ -31,5 +31,5 @@ class LaneRoom:
         LaneMemory.of(job.arm.storage).narrow(job.lanes_key, most)
         now = f"{most} at a time" if most > 1 else "one by one"
         reason = f"memory ran out with {together} trials in lanes, which go on {now}"
-        say(f"{job.label}: {reason}")
+        complain(f"{job.label}: {reason}")
         return reason

@@ -9,13 +9,13 @@ from functools import partial
 
 from optsweep.errors import UserError
 from optsweep.launch.events import Observer, Progressed, Stopped
+from optsweep.launch.files import spool_of
 from optsweep.launch.job import Job
 from optsweep.launch.planner import Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.stop import StopRequest
 from optsweep.tracking.courier import Courier
 from optsweep.tracking.outage import Outage, StoreFailureError, once, patiently
-from optsweep.tracking.spool import Spool
 
 POLL_SECONDS = 1.0
 """The planner wakes up when a trial ends, and this often."""
@@ -85,9 +85,7 @@ def _work_there(
     planner: Planner, jobs: Sequence[Job], pool: Pool, observe: Observer, stop: StopRequest, storage: Outage
 ) -> None:
     """Workers train; this process has MLflow anyway, and delivers what they write."""
-    first = jobs[0].arm
-    spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
-    with contextlib.closing(Courier(spool, seconds=POLL_SECONDS)):
+    with contextlib.closing(Courier(spool_of(jobs[0].arm), seconds=POLL_SECONDS)):
         pool.assign(jobs)
         while not stop.asked and not _step(planner, storage):
             observe(Progressed(planner.progress))

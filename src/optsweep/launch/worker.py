@@ -16,11 +16,12 @@ from optsweep.config.arm import Arm
 from optsweep.errors import UserError, located
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.builds import Builds
-from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, TrialCheckpoints, say
+from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, TrialCheckpoints
+from optsweep.launch.files import spool_of
 from optsweep.launch.job import Job
 from optsweep.launch.latest import Teller
 from optsweep.launch.leases import LEASE_SECONDS, LeaseKeeper
-from optsweep.launch.ranks import GROUP_LOST, Together
+from optsweep.launch.ranks import GROUP_LOST, Leader
 from optsweep.launch.reporter import Reporter
 from optsweep.launch.room import LaneRoom
 from optsweep.launch.to_follow import LostRank, RankError
@@ -29,10 +30,10 @@ from optsweep.search.process import process_name
 from optsweep.search.slots import Slot, seed_of
 from optsweep.search.space import Value
 from optsweep.search.studies import AFTER_FAILURE, Studies, Work
+from optsweep.terminal import complain
 from optsweep.tracking import store
 from optsweep.tracking.courier import Courier
 from optsweep.tracking.outage import StoreFailureError, passes, patiently, storage_outage
-from optsweep.tracking.spool import Spool
 from optsweep.train.process import threads
 from optsweep.train.trial import Phase, Trial
 
@@ -70,16 +71,16 @@ class Worker:
         told: Callable[[], None] = lambda: None,  # that a trial has a result
         delivers: bool = True,  # else another process takes what it writes to MLflow
         apart: bool = False,  # from its planner's machine: MLflow has what the studies are told
-        together: Together | None = None,  # ranks that this process leads
+        leader: Leader | None = None,  # ranks that this process leads
     ) -> None:
         first = jobs[0].arm
         self.stopping, self.called, self.watch = stopping, called, watch
         self.workers, self.told, self.apart = workers, told, apart
         self.builds = builds or Builds()
-        self.together = together or Together(self.builds)
+        self.leader = leader or Leader(self.builds)
         self.jobs = suitable(jobs, self.builds)
         self.noted: set[tuple[str, str]] = set()  # what was said of this machine, by arm
-        spool = Spool.of(first.tracking_uri, first.storage, first.sweep)
+        spool = spool_of(first)
         self._storage = storage_outage(first.storage, spool.folder)
         self.studies = self.waiting(lambda: opened(first.storage, first.sweep))
         self.checkpoints = Checkpoints.of(first.storage, first.sweep, first.checkpoints)
@@ -150,10 +151,10 @@ class Worker:
 
             def hung(place: str) -> None:
                 slow = LostRank(f"{place}: no progress for {leases.patience:.0f} s (trainer.timeout)")
-                self._lose(reporter, self.together.stuck() or slow)
+                self._lose(reporter, self.leader.stuck() or slow)
 
             def overdue() -> bool:
-                return leases.overdue() or self.together.stuck() is not None
+                return leases.overdue() or self.leader.stuck() is not None
 
             with self.watch(overdue, hung), self.latest.of_all():
                 self._train_held(job, key, work, reporter)
@@ -161,7 +162,7 @@ class Worker:
 
     def _check_ranks(self) -> None:
         """End the process where no ranks can be had any more: no trial is lost for that."""
-        if self.together.over:
+        if self.leader.over:
             raise SystemExit(GROUP_LOST)
 
     def reporter(self, job: Job, leases: LeaseKeeper) -> Reporter:
@@ -178,7 +179,7 @@ class Worker:
             built = self.builds.of(job.arm, work.repeat)
             reporter.open(key, built)
             workload = built.workload_for(work.slot.params)
-            leading = self.together.leading(job.arm, work.repeat, work.slot.params)
+            leading = self.leader.leading(job.arm, work.repeat, work.slot.params)
             with threads(job.arm.trainer.threads), leading:
                 source = _Company(self, job, built, reporter, key, work)
                 workload.work(source, reporter, reporter.kept, lanes=self.room.lanes(job))
@@ -255,7 +256,7 @@ def suitable(jobs: Sequence[Job], builds: Builds) -> Sequence[Job]:
         else:
             found.append(job)
     for why, labels in declined.items():
-        say(f"a worker declines trials of {', '.join(labels)}, because it is another machine than theirs: {why}")
+        complain(f"a worker declines trials of {', '.join(labels)}, because it is another machine than theirs: {why}")
     return found
 
 

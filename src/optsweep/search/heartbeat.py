@@ -12,17 +12,18 @@ BEAT_SECONDS = 10.0
 
 
 class Heartbeat:
-    """Calls `beat` every few seconds from a thread of its own, until left. A store that fails is tried again."""
+    """Calls `beat` every few seconds from a thread of its own, until stopped. A store that fails is tried again."""
 
     def __init__(self, beat: Callable[[], None], seconds: float = BEAT_SECONDS) -> None:
         self._beat, self._seconds = beat, seconds
         self._over = threading.Event()
 
-    def __enter__(self) -> Heartbeat:
+    def start(self) -> None:
+        """Begin; the first call comes after that many seconds."""
         threading.Thread(target=self._run, name="optsweep heartbeat", daemon=True).start()
-        return self
 
-    def __exit__(self, *error: object) -> None:
+    def stop(self) -> None:
+        """No further call."""
         self._over.set()  # not joined: a beat that waits for a busy store changes nothing any more
 
     def _run(self) -> None:

@@ -37,11 +37,11 @@ class Help:
 
     def __enter__(self) -> Help:
         self._beat()
-        self._heartbeat.__enter__()
+        self._heartbeat.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._heartbeat.__exit__()
+        self._heartbeat.stop()
         with suppress(SQLAlchemyError), self._engine.begin() as connection:  # it runs out by itself
             connection.execute(delete(HELPERS).where(*self._mine))
 

@@ -64,11 +64,11 @@ class Seat:
                 connection.execute(free)
 
     def __enter__(self) -> Seat:
-        self._heartbeat.__enter__()
+        self._heartbeat.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._heartbeat.__exit__()
+        self._heartbeat.stop()
         with suppress(SQLAlchemyError):  # the lease ends by itself
             self.release()
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from optsweep.terminal import complain
 from optsweep.tracking import store
 from optsweep.tracking.delivery import Delivery
 from optsweep.tracking.outage import (
@@ -16,7 +17,6 @@ from optsweep.tracking.outage import (
     PATIENCE_SECONDS,
     Outage,
     StoreFailureError,
-    complain,
     disk_outage,
     passes,
     patiently,

@@ -10,7 +10,6 @@ import fcntl
 import os
 import re
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import TypeVar
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, near, read_address
 from optsweep.errors import MORE_CONNECTIONS, first_line, is_full_of_clients, without_secrets
+from optsweep.terminal import complain
 from optsweep.tracking.spool import make_folder
 
 T = TypeVar("T")
@@ -112,13 +112,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
-
-
-def complain(line: str) -> None:
-    """Say something beside what a command prints."""
-    with suppress(OSError, ValueError):
-        sys.stderr.write(f"optsweep: {line}\n")
-        sys.stderr.flush()
 
 
 @dataclass

@@ -23,7 +23,7 @@ from optsweep.launch.watchdog import Watchdog
 if TYPE_CHECKING:
     from optsweep.launch.builds import Builds
     from optsweep.launch.job import Job
-    from optsweep.launch.ranks import Together
+    from optsweep.launch.ranks import Leader
 
 IDLE_SECONDS = 0.1
 """Between two looks at the storage of a worker without work."""
@@ -137,7 +137,7 @@ class _Serving:
         self._line, self._watchdog = line, watchdog
         self._folder = Path.cwd()  # the planner's, which the user's code may leave
         self._builds: Builds | None = None
-        self._ranks: Together | None = None
+        self._ranks: Leader | None = None
         self._until: float | None = None  # when what was begun is overdue
 
     def next(self) -> Order | None:
@@ -175,7 +175,7 @@ class _Serving:
                 told=lambda: self._say(Worked()),
                 delivers=order.apart,
                 apart=order.apart,
-                together=self._together(order.device),
+                leader=self._leader(order.device),
             )
         with contextlib.closing(worker):
             self._say(Ready(worker.name))
@@ -203,19 +203,19 @@ class _Serving:
             self._builds = Builds(device)
         return self._builds
 
-    def _together(self, device: str | None) -> Together:
+    def _leader(self, device: str | None) -> Leader:
         """The ranks that this process leads; they have built what it has."""
-        from optsweep.launch.ranks import Together
+        from optsweep.launch.ranks import Leader
 
         builds = self._builds_for(device)
         if self._ranks is None or self._ranks.builds is not builds:
             self.part()
-            self._ranks = Together(builds)
+            self._ranks = Leader(builds)
         return self._ranks
 
     def _leading(self, device: str | None) -> Callable[..., contextlib.AbstractContextManager[None]]:
         """Those of them that an answer takes."""
-        return lambda arm, repeat, params: self._together(device).leading(arm, repeat, params)
+        return lambda arm, repeat, params: self._leader(device).leading(arm, repeat, params)
 
     def part(self) -> None:
         """End these ranks."""

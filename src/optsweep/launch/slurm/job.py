@@ -89,6 +89,10 @@ class Notice:
             said = line.strip() or said
         return JobEnd(child.wait(), said.removeprefix("optsweep: "))
 
+    def give_way(self) -> None:
+        """End as if the signal had come: the job goes back to the queue."""
+        self.heard = True
+
     def sleep(self, seconds: float) -> None:
         """Until then, or a signal comes."""
         until = time.monotonic() + seconds
@@ -208,7 +212,7 @@ class WorkerTask(SlurmTask):
         workers = [] if self.processes is None else ["--workers", str(self.processes)]
         outcome = notice.run(["work", self.sweep, *stores, *workers])
         if outcome.code == 2 and time.monotonic() - begun > WAIT_SECONDS and self._planner_waits():
-            notice.heard = True
+            notice.give_way()
         return outcome
 
     def ended(self, outcome: JobEnd) -> None:
@@ -228,7 +232,7 @@ class WorkerTask(SlurmTask):
                 if planner is None:
                     return JobEnd(2, "the job that plans the sweep is gone")
                 if planner.state == WAITING and asked - begun > WAIT_SECONDS:
-                    notice.heard = True
+                    notice.give_way()
             notice.sleep(LOOK_SECONDS)
         return None
 
