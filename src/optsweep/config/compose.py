@@ -84,7 +84,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
 def _said(message: str) -> str:
     """What Hydra's grammar says of an argument, in a line; where it only points with a caret, at what."""
     *before, last = [line for line in message.splitlines() if line and "https://" not in line]
-    return f"at {before[-1][last.index('^')]}" if before and last.strip() == "^" else last[:100]
+    return f"at {before[-1][last.index('^')]!r}" if before and last.strip() == "^" else last[:100]
 
 
 def choices_of(groups: Sequence[str]) -> dict[str, list[str]]:
