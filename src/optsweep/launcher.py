@@ -71,13 +71,13 @@ class SweepLauncher(Launcher, ABC, Generic[Options]):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the whole sweep; one JobReturn per arm."""
-        from optsweep.config.door import arm_of
+        from optsweep.config.door import arms_from
 
         terminal = _Terminal()
         loader = self.hydra_context.config_loader
         try:
             configs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
-            arms = [arm_of(config, self.command.axes) for config in configs]
+            arms = arms_from(configs, self.command.axes)
             with terminal:
                 finished = self.run(arms, terminal)
         except BaseException:  # Ctrl-C while a task is made too

@@ -23,7 +23,7 @@ from optsweep.cli.doorman import run
 from optsweep.command import Command
 from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
-from optsweep.config.door import arm_of
+from optsweep.config.door import arm_of, arms_from
 from optsweep.errors import UserError
 from optsweep.tracking.outage import StoreFailureError
 
@@ -46,6 +46,9 @@ MISTAKES = [
     (["optimizer.lr=nan"], "optimizer.lr", "> 0"),
     (["optimizer.beta1=1.5"], "optimizer.beta1", "0 ≤ value < 1"),
     (["+optimizer.beta3=0.5"], "optimizer.beta3", "no such option"),
+    (["optimizer.learning_rate=0.1"], "optimizer.learning_rate", "known: lr, beta1"),
+    (["task=own"], "task._target_", "a value is missing; give task._target_=MODULE.NAME"),
+    (["sweep.name=größe"], "sweep.name", "can't be read (at 'ö'); quote what is no plain word"),
     (["schedule.final=low"], "schedule.final", "a number ≥ 0 and ≤ 1"),
     (["schedule=plateau", "schedule.factor=2"], "schedule.factor", "a number > 0 and < 1"),
     (["warmup=linear", "warmup.steps=1.0"], "warmup.steps", "a fraction below 1"),
@@ -82,6 +85,7 @@ MISTAKES = [
         "schedule=",
         "external optimizer",
     ),
+    (["weight_decay.value=0.1"], "weight_decay.value: 0.1", "counts for nothing with weight_decay=none; give"),
     (["optimizer=adamw", "weight_decay=l2"], "weight_decay=l2", "optimizer=adam"),
     (["optimizer.lr=1e-3", "search.space.lr.low=1e-4", "search.space.lr.high=1e-2"], "optimizer.lr", "fixed"),
     (
@@ -303,3 +307,8 @@ def test_a_report_delivers_what_waits_beside_the_storage_that_is_named(
     monkeypatch.setattr(api, "report", report)
     assert run(["report", "s", *asked]) == 0
     assert heard == (asked[1:] or [Arm.storage])
+
+
+def test_a_weight_decay_is_that_of_the_arms_that_decay() -> None:
+    grid = [compose([*BASE, f"weight_decay={mode}", "weight_decay.value=0.1"]) for mode in ("none", "decoupled")]
+    assert [arm.decay.value for arm in arms_from(grid, [])] == [0.0, 0.1]

@@ -216,3 +216,13 @@ def test_equal_layouts_are_one_key_and_survive_a_copy() -> None:
     assert hash(copy.deepcopy(same)) == hash(LAYOUT)
     assert same == LAYOUT
     assert {same, LAYOUT, other} == {LAYOUT, other}
+
+
+def test_an_embedding_of_positions_is_a_matrix_of_its_own_two_sides() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 1, 2), nn.Linear(5, 2))
+    network.register_parameter("positions", nn.Parameter(torch.zeros(1, 6, 8)))
+    network.register_parameter("token", nn.Parameter(torch.zeros(1, 1, 8)))
+    network.register_parameter("row", nn.Parameter(torch.zeros(1, 8)))
+    found = {group.names[0]: group.matrix_shape for group in layout_of(network).groups}
+    assert (found["positions"], found["token"], found["row"]) == ((6, 8), (1, 8), (1, 8))
+    assert (found["0.weight"], found["1.weight"], found["2.bias"]) == ((4, 27), (1, 16), None)

@@ -58,6 +58,15 @@ def test_a_test_split_is_taken_from_the_validation_data() -> None:
     assert optsweep.Task(net, (X, Y), (X, Y), (X, Y)).notes == ()
 
 
+def test_missing_numbers_in_arrays_are_said_with_their_first_row() -> None:
+    holed = X.copy()
+    holed[[7, 31], 2] = np.nan
+    (note,) = optsweep.Task(net, (holed, Y), (X, Y), (X, Y)).notes
+    assert note.startswith("task.train: NaN in 2 of 200 samples, the first in row 7; ")
+    endless = np.where(np.arange(200)[:, None] % 2, np.inf, -np.inf)  # a mask may well be infinite
+    assert optsweep.Task(net, ({"x": X, "mask": endless}, Y), (X, Y), (X, Y)).notes == ()
+
+
 def test_a_verdict_on_validation_data_says_so() -> None:
     task = optsweep.Task(net, (X, Y), lambda: [(torch.ones(3, 4), torch.ones(3).long())])
     assert task.size(Split.TEST) == task.size(Split.VAL) == 3

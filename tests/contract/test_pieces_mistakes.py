@@ -54,6 +54,17 @@ def loader() -> DataLoader[Any]:
     return DataLoader(Noisy(), batch_size=4, shuffle=True)
 
 
+class Learned(nn.Module):
+    """A loss that would learn its own scale, if anybody trained it."""
+
+    def __init__(self, learn: bool = True) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()), requires_grad=learn)
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.scale * outputs, targets)
+
+
 MISTAKES: list[tuple[str, Callable[[], Pieces], str]] = [
     ("no data", lambda: optsweep.Task(net, None), r"^task\.train: there is no data"),
     ("empty", lambda: optsweep.Task(net, (X[:0], Y[:0])), r"^task\.train: it is empty"),
@@ -84,6 +95,11 @@ MISTAKES: list[tuple[str, Callable[[], Pieces], str]] = [
     ),
     ("no parameter", lambda: optsweep.Task(nothing, (X, Y)), r"^task\.model: the model has no parameter"),
     ("loss of one", lambda: optsweep.Task(net, (X, Y), loss=lambda outputs: 0), r"^task\.loss: it takes 1 argument"),  # type: ignore[arg-type,misc]
+    (
+        "loss with parameters",
+        lambda: optsweep.Task(net, (X, Y), loss=Learned()),
+        r"^task\.loss: Learned has parameters of its own \(scale\), and only the model's are trained; .*f\(model, ba",
+    ),
     (
         "loss per sample",
         lambda: optsweep.Task(net, (X, Y), loss=lambda outputs, targets: outputs[:, 0]),
@@ -127,6 +143,11 @@ MISTAKES: list[tuple[str, Callable[[], Pieces], str]] = [
     ),
     ("ragged", lambda: optsweep.Task(net, Ragged()), r"^task: samples don't fit together in a batch: RuntimeError: st"),
     ("unseeded", lambda: optsweep.Task(net, Unseeded()), r"^task\.batch: the same samples come out differently"),
+    (
+        "a metric of each sample",
+        lambda: optsweep.Task(net, (X, Y), metric=lambda outputs, targets: outputs.argmax(-1) == targets),
+        r"^task\.metric: it returns shape \[40\] for a whole split; give one number$",
+    ),
     (
         "metric of one class",
         lambda: optsweep.Task(net, (X, Y), metric=lambda outputs, targets: 1 / 0),

@@ -95,6 +95,7 @@ AT_CHOSEN = "At the settings"
         ),
         ([A, by("b", -0.1)], {}, "A step takes the same time"),
         ([A, by("b", -0.1)], {}, "its optimizer state the same bytes"),
+        ([A, by("b", -0.1, timing=None)], {}, "Its optimizer state takes the same bytes"),
         (
             [*(replace(searched(one), chosen=UNBRACKETED) for one in (by("a", 0), by("b", 0, 3)))],
             SEARCH,

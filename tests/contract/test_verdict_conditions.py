@@ -254,3 +254,15 @@ def test_one_search_of_several_that_ends_at_an_edge_does_not_leave_an_arm_unbrac
     ):
         held = said(replace(arm("adamw", BASE, chosen=chosen), chosen_again=again))
         assert held.group.arms[0].unbracketed == edges
+
+
+def test_a_task_without_a_metric_has_no_column_of_one() -> None:
+    plain, scored = (
+        page(said(*(arm(name, BASE, facts={"metric": metric, "num_steps": 400}) for name in "ab")))
+        .partition('id="arms-h"')[2]
+        .partition("</table>")[0]
+        for metric in ("mean loss", "accuracy")
+    )
+    assert "Test accuracy" in scored
+    assert "mean loss" not in plain
+    assert plain.count('data-th="Test loss') == scored.count('data-th="Test loss') > 0

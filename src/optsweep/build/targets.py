@@ -69,7 +69,7 @@ def construct(cls: Any, static: Mapping[str, Any], group: str) -> Any:
     known = list(parameters)
     for key in static:
         if key not in known:
-            allowed = [*cls.floats, *known]
+            allowed = [*(["lr"] if group == "optimizer" else []), *cls.floats, *known]
             raise UserError(
                 f"{group}.{key}: {cls.__name__} has no such option{nearest(key, allowed)}; {listed(allowed)}"
             )

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from optsweep.cli.parser import Parser, of_sweep, say_json
 from optsweep.config.compose import axes_of, cells, check_overrides
-from optsweep.config.door import arm_of
+from optsweep.config.door import arms_from
 from optsweep.config.sections import NUM_WORKERS
 
 
@@ -34,7 +34,7 @@ def check(arguments: Sequence[str]) -> None:
         overrides.append("sweep.name=check")
     configs = cells(overrides, name, Path(sweep.config_dir) if sweep.config_dir else None)
     axes = axes_of(configs[0], overrides)
-    arms = [arm_of(config, axes) for config in configs]
+    arms = arms_from(configs, axes)
     workers = NUM_WORKERS("hydra.launcher.workers", OmegaConf.select(configs[0], "hydra.launcher.workers"))
     from optsweep import api
     from optsweep.launch.checked import plain

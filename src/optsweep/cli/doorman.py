@@ -28,7 +28,7 @@ from optsweep.cli.table import VERBS
 from optsweep.command import Command
 from optsweep.config.arm import Arm
 from optsweep.config.compose import axes_of, cells, check_overrides, compose, register
-from optsweep.config.door import arm_of
+from optsweep.config.door import arm_of, arms_from
 from optsweep.config.launchers import SECTION
 from optsweep.config.package_files import PackageFiles
 from optsweep.config.search_space import opened
@@ -127,7 +127,7 @@ def _hydra(arguments: list[str]) -> None:
     else:
         check_stock(str(OmegaConf.select(config, f"{SECTION}._target_")))
         jobs = cells(parsed.overrides, parsed.config_name or "config", folder)
-        arms = [arm_of(job, command.axes) for job in jobs]
+        arms = arms_from(jobs, command.axes)
         check_jobs(config.hydra.launcher, arms)
         _among_strangers(command, arms)
 

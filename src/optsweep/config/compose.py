@@ -75,11 +75,16 @@ def check_overrides(overrides: Sequence[str]) -> None:
         try:
             parser.parse_overrides(opened([override]))
         except OverrideParseException as error:
-            said = [line for line in error.message.splitlines() if line and "https://" not in line]
             raise UserError(
-                f"{shown(key)}: {shown(value)} can't be read ({said[-1][:100]}); quote what is no plain word: "
+                f"{shown(key)}: {shown(value)} can't be read ({_said(error.message)}); quote what is no plain word: "
                 f"'{key[:MOST_SHOWN]}=\"…\"'"
             ) from None
+
+
+def _said(message: str) -> str:
+    """What Hydra's grammar says of an argument, in a line; where it only points with a caret, at what."""
+    *before, last = [line for line in message.splitlines() if line and "https://" not in line]
+    return f"at {before[-1][last.index('^')]!r}" if before and last.strip() == "^" else last[:100]
 
 
 def choices_of(groups: Sequence[str]) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from optsweep.config.compose import all_choices, axes_of
 from optsweep.config.fields import Keyed, Rest, keys_of, parts_of
 from optsweep.config.section import Section
 from optsweep.config.written_yaml import to_yaml
+from optsweep.errors import UserError
 
 K = TypeVar("K", bound=Keyed)
 
@@ -32,6 +33,17 @@ def arm_of(config: DictConfig, axes: Sequence[str] | None = None) -> Arm:
     if isinstance(task := plain.get("task"), dict):  # a person's own, given as `own`, has a name of its own
         choices["task"] = str(task.get("name", choices["task"]))
     return read_arm({str(key): value for key, value in plain.items()}, choices, values, to_yaml(plain))
+
+
+def arms_from(configs: Sequence[DictConfig], axes: Sequence[str]) -> list[Arm]:
+    """The arms of a sweep. Raises UserError for a weight decay that is given where none of them has any."""
+    arms = [arm_of(config, axes) for config in configs]
+    given = [value for config in configs if (value := OmegaConf.select(config, "weight_decay.value"))]
+    if given and all(arm.decay.mode == "none" for arm in arms):
+        raise UserError(
+            f"weight_decay.value: {given[0]} counts for nothing with weight_decay=none; give weight_decay=decoupled"
+        )
+    return arms
 
 
 def _take_up_own_options(config: DictConfig, choices: Mapping[str, str]) -> None:

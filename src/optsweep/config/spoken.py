@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from optsweep.config.arm import GROUPS, Arm
 from optsweep.config.compose import choices_of, compose
-from optsweep.config.door import arm_of
+from optsweep.config.door import arms_from
 from optsweep.config.wrong import of_hydra
 from optsweep.errors import UserError, nearest
 from optsweep.yaml_files import in_words
@@ -28,7 +28,8 @@ def arms_of(arms: Sequence[Spoken], settings: Mapping[str, Any]) -> list[Arm]:
     wanted = [_keys(arm, named) for arm in arms]
     axes = sorted({key for keys in wanted for key in keys if key not in GROUPS})
     try:
-        return [arm_of(compose([_override(*item) for item in {**settings, **keys}.items()]), axes) for keys in wanted]
+        configs = [compose([_override(*item) for item in {**settings, **keys}.items()]) for keys in wanted]
+        return arms_from(configs, axes)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(of_hydra(error)) from None
 

@@ -31,7 +31,8 @@ def of_hydra(error: BaseException) -> str:
             return f"{key.partition('.')[0]}: a group of keys is wanted"
         return f"{key}: no such key{nearest(key, known)}; optsweep --cfg job shows all of them"
     if match := re.search(r"Missing mandatory value: ([\w.]+)", text):
-        return f"{match[1]}: a value is missing"
+        which = f"; give {match[1]}=MODULE.NAME" if match[1].endswith("._target_") else ""
+        return f"{match[1]}: a value is missing{which}"
     if match := re.search(r"node `(\w+)` is not a container", text):
         return f"{match[1]}: a group of keys is wanted"
     if match := re.search(r"^(.*)\s+full_key: (\S+)", text, re.S):

@@ -67,10 +67,16 @@ class ShapeGroup:
 
     @property
     def matrix_shape(self) -> tuple[int, int] | None:
-        """(rows, columns) of each parameter as a matrix, a kernel `[O, I, kh, kw]` as O × (I·kh·kw); None below 2-D."""
+        """(rows, columns) of each parameter as a matrix, a kernel `[O, I, kh, kw]` as O × (I·kh·kw); None below 2-D.
+
+        Embeddings of positions `[1, T, d]` are T × d: a single row of T·d would get a basis of (T·d)² numbers.
+        """
         if len(self.shape) < 2:
             return None
-        return self.shape[0], prod(self.shape[1:])
+        shape = self.shape
+        while len(shape) > 2 and shape[0] == 1 and self.role is not Role.CONV:
+            shape = shape[1:]
+        return shape[0], prod(shape[1:])
 
     def view(self, row: Tensor) -> Tensor:
         """Parameters of the group in `row [K, P]` as `[K, count, *shape]`, without a copy."""

@@ -9,7 +9,8 @@ For the gradient G of an m × n matrix, with A_L an average of GGᵀ, A_R one of
     every `refresh` steps: Q ← QR((A + δ·mean(diag A)·I)·Q), columns by descending octave of the estimated eigenvalue;
                            m is re-projected, v permuted along
 
-Vectors take Adam, kernels are O × (I·kh·kw) matrices, a side longer than `max_size` is not rotated.
+Vectors take Adam, kernels are O × (I·kh·kw) matrices, embeddings of positions `[1, T, d]` T × d ones; a side longer
+than `max_size` is not rotated.
 
 Where this departs from the authors' code, and why. They start from the eigenvectors of the first gradient's GGᵀ, whose
 null space is arbitrary: a relative change of 1e-16 in one gradient changed the weights by 1e-1 after 200 steps of a

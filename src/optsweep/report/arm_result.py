@@ -90,6 +90,11 @@ class ArmResult:
         return str(self.arm.facts.get("metric", ""))
 
     @property
+    def only_loss(self) -> bool:
+        """Whether the metric is the loss again, as of a task that has none."""
+        return self.metric_name == "mean loss"
+
+    @property
     def unit(self) -> str:
         """Unit of what decides."""
         return "" if self.arm.facts.get("decides") else self.loss_unit

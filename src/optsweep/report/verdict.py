@@ -334,7 +334,8 @@ def _cost(comparison: Comparison) -> str:
         parts.append(f"a step takes {_as(comparison.time_ratio, 'time')} ({ms})")
     if comparison.state_ratio is not None:
         both = f"{size(candidate.state_bytes)} against {size(baseline.state_bytes)}"
-        parts.append(f"its optimizer state {_as(comparison.state_ratio, 'bytes')} ({both})")
+        verb = "" if parts else " takes"
+        parts.append(f"its optimizer state{verb} {_as(comparison.state_ratio, 'bytes')} ({both})")
     said = listed(parts)
     return f"{said[0].upper()}{said[1:]}." if said else ""
 

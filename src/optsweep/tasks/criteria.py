@@ -41,6 +41,19 @@ class Criterion:
         first, second = (names or ["outputs", "targets"])[:2]
         return Criterion(function, first == "model", second == "batch")
 
+    @staticmethod
+    def of_loss(function: Any) -> Criterion:
+        """As `of`. Raises UserError for a loss with parameters of its own: only the model's are trained."""
+        if isinstance(function, nn.Module):
+            own = [name for name, parameter in function.named_parameters() if parameter.requires_grad]
+            if own:
+                raise UserError(
+                    f"task.loss: {type(function).__name__} has parameters of its own ({own[0]}), and only the model's "
+                    f"are trained; make it a part of the model, as model.loss, and give loss=f(model, batch); what is "
+                    f"to stay as it is: requires_grad_(False)"
+                )
+        return Criterion.of("task.loss", function)
+
     def __call__(self, first: Any, targets: Nest, batch: Nest) -> Any:
         """Its value; `first` are outputs, or the model if it asks for that."""
         return self.function(first, batch if self.of_batch else targets)
@@ -142,9 +155,14 @@ class _WholeSplit:
                 f"task.metric: it is of a whole split, and {error}; give optsweep.per_batch(metric)"
             ) from None
         try:
-            return float(self.criterion.function(*whole))
+            value = self.criterion.function(*whole)
         except Exception as error:
             raise UserError(f"task.metric: it fails for a whole split: {located(error)}") from error
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError):
+            found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(f"task.metric: it returns {found} for a whole split; give one number") from None
 
 
 def _on_host(tensor: Tensor) -> Tensor:

@@ -272,6 +272,20 @@ def parts_of(
     return found
 
 
+def not_numbers(parts: Mapping[str, Part]) -> Iterator[str]:
+    """What the user should know of arrays that hold NaN; it may be meant, where loss and model leave it out."""
+    for key, part in parts.items():
+        if not isinstance(part, Arrays):
+            continue
+        floats = (t for t in tensors_of(part.nest) if t.is_floating_point() and t.dtype.itemsize > 1)  # no float8
+        suspects = [tensor for tensor in floats if tensor.sum().isnan()]  # without a copy of what is well
+        if rows := sorted({row for tensor in suspects for row in tensor.isnan().nonzero()[:, 0].tolist()}):
+            yield (
+                f"task.{key}: NaN in {len(rows):,} of {part.size:,} samples, the first in row {rows[0]}; a trial that "
+                f"meets it diverges, whatever its optimizer, unless model and loss leave it out"
+            )
+
+
 def _kind(key: str, value: Any) -> type[Arrays] | type[Items] | type[Stream]:
     """What kind of data a value is. Raises UserError for none."""
     if isinstance(value, (Tensor, np.ndarray)) or (isinstance(value, (tuple, dict)) and value):

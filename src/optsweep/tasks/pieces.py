@@ -22,7 +22,7 @@ from optsweep.tasks.criteria import Criterion, metric_of, name_of
 from optsweep.tasks.data import Data
 from optsweep.tasks.meters import Means, Meter
 from optsweep.tasks.nest import Nest
-from optsweep.tasks.parts import Arrays, Items, Part, parts_of
+from optsweep.tasks.parts import Arrays, Items, Part, not_numbers, parts_of
 from optsweep.tasks.random import undisturbed
 
 TARGETS = ("labels", "label", "targets", "target")
@@ -78,7 +78,7 @@ class Pieces(Task):
         self.split_seed = whole("task.split_seed", split_seed, low=0)
         if metric is None and loss is None:
             metric, metric_name = accuracy, metric_name or "accuracy"
-        self._loss = Criterion.of("task.loss", cross_entropy if loss is None else loss)
+        self._loss = Criterion.of_loss(cross_entropy if loss is None else loss)
         flag("task.higher_is_better", higher_is_better)
         if metric is None:
             metric_name, higher_is_better = metric_name or "mean loss", False
@@ -92,10 +92,9 @@ class Pieces(Task):
             raise UserError(
                 "task.train: there is no data; give arrays, a Dataset or a function that makes a DataLoader"
             )
-        self._parts, self.notes = _divided(
-            parts_of(given, collate=collate, workers=whole("task.workers", workers, low=0), samples=samples),
-            self.split_seed,
-        )
+        parts = parts_of(given, collate=collate, workers=whole("task.workers", workers, low=0), samples=samples)
+        self._parts, notes = _divided(parts, self.split_seed)
+        self.notes = (*notes, *not_numbers(parts))
         self._let_decide(objective)
 
     def _let_decide(self, objective: str) -> None:
