@@ -56,17 +56,17 @@ def _jobs(folder: Path, sweep: str) -> Submitted:
     return record
 
 
-def _lose(cluster: Slurm, node: str, servers: Servers, storage: str, checkpoints: Path) -> str | None:
-    """Let a node be gone if it has a trial that is kept; that trial's id."""
+def _lose(cluster: Slurm, node: str, servers: Servers, storage: str, checkpoints: Path, lost: list[str]) -> bool:
+    """Whether a node had a trial that is kept, and is gone with it; `lost` has that then."""
     if not servers.held(storage, node) & saved(checkpoints):
-        return None
+        return False
     cluster.signal(node, signal.SIGSTOP)
-    lost = servers.held(storage, node) & saved(checkpoints)
-    if not lost:
+    lost += servers.held(storage, node) & saved(checkpoints)
+    if lost:
+        cluster.lose(node)
+    else:
         cluster.signal(node, signal.SIGCONT)
-        return None
-    cluster.lose(node)
-    return lost.pop()
+    return bool(lost)
 
 
 @pytest.mark.parametrize("role", ["plans", "works"])
@@ -85,12 +85,10 @@ def test_a_lost_node_s_job_goes_on_elsewhere(
     _said(tmp_path, SUBMITTED, *command)
     before = _jobs(tmp_path, role)
     job = before.planner if role == "plans" else before.workers[0]
-    wait_for(lambda: num_done(storage, role) >= 1 and job.id in commands.states(), running)
+    wait_for(lambda: num_done(storage, role) >= 1 and commands.states()[job.id].state == "RUNNING", running)
     node = commands.states()[job.id].node
     lost: list[str] = []
-    wait_for(
-        lambda: bool(lost.extend(filter(None, [_lose(cluster, node, servers, storage, tmp_path)])) or lost), running
-    )
+    wait_for(lambda: _lose(cluster, node, servers, storage, tmp_path, lost), running)
     wait_for(lambda: all(held.node != node for held in commands.states().values()), running)
     assert commands.silent_nodes() == {node}
     servers.silence(storage, node)
@@ -110,15 +108,16 @@ def test_a_lost_node_s_job_goes_on_elsewhere(
     cluster.wait_for_nodes()
 
 
-def test_while_all_nodes_are_down_jobs_wait(cluster: Slurm, running: subprocess.Popen[str], tmp_path: Path) -> None:
-    on_one = ["hydra/launcher=slurm", "hydra.launcher.partition=one"]
-    _said(tmp_path, SUBMITTED, "-m", *LONG, "sweep.name=waits", *on_one)
+def test_while_no_node_is_up_jobs_wait(cluster: Slurm, running: subprocess.Popen[str], tmp_path: Path) -> None:
+    command = ["-m", *LONG, "hydra/launcher=slurm", "hydra.launcher.partition=one"]
+    _said(tmp_path, SUBMITTED, *command, "sweep.name=waits")
     planner = _jobs(tmp_path, "waits").planner
-    cluster.said("scontrol", "update", "NodeName=optsweep1", "State=DOWN", "Reason=test")
-    wait_for(lambda: "optsweep1" not in commands.states()[planner.id].node, running)
-    assert f"planner: job {planner.id}, pending" in _said(tmp_path, SUBMITTED, "-m", *LONG, "sweep.name=waits", *on_one)
-    refused = _said(tmp_path, 2, "-m", *LONG, "sweep.name=another", *on_one)
-    assert "all its nodes are down or drained" in refused
+    wait_for(lambda: commands.states()[planner.id].state == "RUNNING", running)
+    cluster.said("scontrol", "update", "NodeName=optsweep1", "State=DRAIN", "Reason=test")  # it isn't down for long
+    cluster.said("scontrol", "requeue", planner.id)
+    wait_for(lambda: commands.states()[planner.id].state == "PENDING", running)
+    assert f"planner: job {planner.id}, pending" in _said(tmp_path, SUBMITTED, *command, "sweep.name=waits")
+    assert "all its nodes are down or drained" in _said(tmp_path, 2, *command, "sweep.name=another")
     cluster.said("scancel", planner.id)
     cluster.said("scontrol", "update", "NodeName=optsweep1", "State=RESUME")
     cluster.wait_for_nodes()

@@ -91,9 +91,7 @@ class SlurmSweep:
         store.check_usable(runs)
         if runs.is_there:
             store.check_sweep(first.tracking_uri, first.sweep)
-        if (
-            Submitted.read(self._folder) is None
-        ):  # refused while all nodes are down too, as by sbatch itself they aren't
+        if Submitted.read(self._folder) is None:  # else sbatch decides, which takes jobs also while all nodes are down
             cluster.check_given(flags)
         for address in (studies, runs):
             if address.file is not None and self.request.workers and (count := cluster.num_nodes(flags)) > 1:
