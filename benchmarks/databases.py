@@ -4,7 +4,9 @@
 
 Milliseconds of one caller, medians over rounds in which both databases take turns; then pops and tells a second of 64
 workers (16 threads in each of 4 processes, each with a connection of its own) that train nothing; then what one more
-suggestion costs a planner whose search has 1,000 trials, and 10,000. docs/scaling.md has the output.
+suggestion costs a planner whose search has 1,000 trials, and 10,000; then a look of it at a search of 10,000 results,
+2,400 trials that wait and 64 in training, and the count by which it knows whether to look. docs/scaling.md has the
+output.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ T = TypeVar("T")
 ARM = "task=none optimizer=none"
 ROUNDS, CALLS = 5, 40
 PROCESSES, THREADS, TRIALS_OF_ALL = 4, 16, 1_500
+RESULTS, WAITING, TRAINING, LOOKS = 10_000, 2_400, 64, 20
 
 
 def one_caller(url: str) -> dict[str, float]:
@@ -147,6 +150,26 @@ def one_more(url: str, trials: int) -> float:
     return statistics.median(times)
 
 
+def one_look(url: str) -> tuple[float, float]:
+    """CPU milliseconds of a look of a planner that has looked before, and of the count that comes before it."""
+    studies = Studies.open(url, f"look {uuid.uuid4().hex[:6]}")
+    _fill(url, studies, RESULTS)
+    with studies.take_seat([ARM], whole=True) as seat:
+        slots = [Slot(n, {"lr": 0.1}, 0, "model") for n in range(RESULTS, RESULTS + WAITING + TRAINING)]
+        studies.enqueue_all(seat, ARM, Phase.SEARCH, slots)
+        studies.pop(ARM, Phase.SEARCH, "worker", LEASE_SECONDS, TRAINING)
+        studies.history(ARM, Phase.SEARCH, 1)
+        looks, counts = [], []
+        for _ in range(LOOKS):
+            began = time.process_time()
+            studies.history(ARM, Phase.SEARCH, 1)
+            looks.append(1e3 * (time.process_time() - began))
+            began = time.process_time()
+            studies.states([(ARM, 0)])
+            counts.append(1e3 * (time.process_time() - began))
+    return statistics.median(looks), statistics.median(counts)
+
+
 def _fill(url: str, studies: Studies, trials: int) -> None:
     """So many results, straight in the tables."""
     study, engine = studies.ensure(ARM, Phase.SEARCH), open_storage(url).engine
@@ -201,6 +224,9 @@ def main() -> None:
         for name in names:
             few, many = (one_more(studies[name], trials) for trials in (1_000, 10_000))
             print(f"{name}: one more suggestion {few:.0f} CPU ms at 1,000 trials, {many:.0f} at 10,000")
+        for name in names:
+            look, count = one_look(studies[name])
+            print(f"{name}: a look {look:.1f} CPU ms, the count before it {count:.1f}")
 
 
 def example(trials: int) -> tuple[SearchPlan, Space]:

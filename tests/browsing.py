@@ -16,6 +16,22 @@ from selenium.webdriver.support.ui import WebDriverWait
 Open = Callable[..., None]
 """Opens a page by its name, at a width, light or dark."""
 
+PATIENCE_SECONDS = 120
+"""For what a page does by itself, on whatever machine."""
+
+_AT_REST = """
+const done = arguments[0], drawn = () => document.querySelector("#val_loss canvas").toDataURL();
+let before = drawn(), same = 0;
+const look = () => {
+  const now = drawn();
+  same = now === before ? same + 1 : 0;
+  before = now;
+  if (same < 5) requestAnimationFrame(look); else done();
+};
+requestAnimationFrame(look);
+"""
+"""Sizes are told to whoever draws in the frame in which they change, however late that is."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -46,12 +62,12 @@ def chart(driver: WebDriver) -> WebElement:
     """The validation losses, which are drawn once they come into sight."""
     driver.execute_script("document.querySelector('#val_loss').scrollIntoView()")
     wait(driver, lambda: driver.find_elements(By.CSS_SELECTOR, "#val_loss .u-over"))
-    wait(driver, lambda: ink(driver) == ink(driver))  # its size has settled
+    driver.execute_async_script(_AT_REST)
     return driver.find_element(By.CSS_SELECTOR, "#val_loss .u-over")
 
 
 def wait(driver: WebDriver, done: Callable[[], Any]) -> None:
-    WebDriverWait(driver, 10, 0.02).until(lambda _: done())
+    WebDriverWait(driver, PATIENCE_SECONDS, 0.02).until(lambda _: done())
 
 
 def all_of(driver: WebDriver, css: str) -> list[WebElement]:

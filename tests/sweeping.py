@@ -5,8 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from mlflow import MlflowClient
 
 from optsweep.search.space import Value
@@ -20,6 +24,10 @@ SWEEP = [
     *("trainer.rungs=2", "sweep.name=small", "hydra.launcher.report=false"),
 ]
 Numbers = dict[tuple[str, str, int], tuple[dict[str, Value], int, float | None]]
+
+
+PATIENCE_SECONDS = 600.0
+"""For whatever ends by itself: longer than any machine takes, and shorter than anybody waits for what hangs."""
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -36,9 +44,35 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def run(folder: Path, *arguments: str) -> str:
     process = start(folder, *arguments)
-    out, _ = process.communicate(timeout=300)
+    out, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, out
     return out
+
+
+def spawned_by(pid: int) -> list[psutil.Process]:
+    """Processes that it has started, by Python's multiprocessing, and that run now."""
+    found = []
+    with suppress(psutil.Error):
+        for child in psutil.Process(pid).children():
+            with suppress(psutil.Error):  # it has just ended
+                found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+    return found
+
+
+def have_ended(processes: Iterable[psutil.Process]) -> bool:
+    """Wait until they have; whether anybody has asked how a process ended makes no difference."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    left = list(processes)
+    while left and time.monotonic() < until:
+        left = [process for process in left if _runs(process)]
+        time.sleep(0.05)
+    return not left
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def studies(folder: Path, sweep: str = "small") -> Studies:

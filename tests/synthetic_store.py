@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from hand_sweeps import FACTS
 from optsweep.tracking.delivery import AtOnce
 from optsweep.tracking.names import Status
 from optsweep.tracking.schema import (
-    ArmFacts,
     ArmSheet,
     ArmTitle,
     Chosen,
@@ -109,24 +109,6 @@ ENVIRONMENT = Environment(
     device="cpu",
     packages={"torch": "2.13.0", "mlflow": "3.17.2", "optuna": "5.0.0", "hydra-core": "1.3.8"},
     git_commit="0123456789abcdef0123456789abcdef01234567",
-)
-
-FACTS = ArmFacts(
-    num_parameters=123_456,
-    num_steps=400,
-    batch_size=32,
-    samples_seen=400 * 32,
-    metric="accuracy",
-    higher_is_better=True,
-    loss_unit="nats",
-    chance_loss=None,
-    target_loss=None,
-    warmup_steps=40,
-    device="cpu",
-    precision="fp32",
-    lanes=1,
-    threads=1,
-    data="d",
 )
 
 

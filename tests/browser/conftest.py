@@ -16,7 +16,7 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.chrome.webdriver import WebDriver
 
-from browsing import Open, Served, chart, complaints, emulate, fetched, sized
+from browsing import PATIENCE_SECONDS, Open, Served, chart, complaints, emulate, fetched, sized
 from hand_sweeps import NOISE, arm, sweep
 from optsweep.report import write
 from optsweep.tracking import names
@@ -28,6 +28,7 @@ SWEEP = [
     *("search.over=[lr,weight_decay]", "confirm.seeds=3", "trainer.steps=60", "sweep.name=small"),
 ]
 DRIVER = "/usr/bin/chromedriver"  # Debian's, of the same version as its browser
+_SMALL_MEMORY = ("--disable-dev-shm-usage",)  # a container has 64 MB of what is shared otherwise
 
 
 def made(optimizer: str, schedule: str, final: float) -> ArmRecord:
@@ -60,10 +61,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def chromium() -> Iterator[WebDriver]:
     """The browser; each test opens its page anew."""
     options = Options()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *_SMALL_MEMORY):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_script_timeout(PATIENCE_SECONDS)
     yield driver
     driver.quit()
 
@@ -95,4 +97,4 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         address = next(line for line in server.stdout if line.startswith("http"))
         yield Served(address.strip(), folder / "reports" / "small" / "index.html")
         server.send_signal(signal.SIGINT)
-        assert server.wait(30) == 0
+        assert server.wait(PATIENCE_SECONDS) == 0

@@ -15,6 +15,7 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from browsing import PATIENCE_SECONDS
 from living import ADAMW, DEAD, JUMPS, SGD, WELL, Living, record_of, tracking
 from optsweep.launch import live_server
 from optsweep.launch.live import Snapshot
@@ -24,6 +25,7 @@ from optsweep.launch.ui import listen
 from optsweep.launch.watching import Watching
 from optsweep.report.comparison import compare
 from optsweep.train.trial import End
+from servers.parts import free_port
 
 
 class Told(Watching):
@@ -39,7 +41,7 @@ class Told(Watching):
 
 
 def wait(driver: WebDriver, done: Callable[[], Any]) -> None:
-    WebDriverWait(driver, 20, 0.02).until(lambda _: done())
+    WebDriverWait(driver, PATIENCE_SECONDS, 0.02).until(lambda _: done())
 
 
 def count(driver: WebDriver, css: str) -> int:
@@ -129,8 +131,7 @@ def page(
     watching.find(2, 2)
     feed = Feed(watching)
     feed.start()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()  # which is given up for a while
     server = serving(feed, port)
     found = Page(living, watching, feed, server, chromium)
     size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}

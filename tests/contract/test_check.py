@@ -65,7 +65,7 @@ def test_a_shipped_task_with_every_optimizer(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     keys = ["task=iris_mlp", "optimizer=soap,sgd", "trainer.steps=50", "trainer.device=cpu", "search.trials=3"]
-    assert run(["check", "-m", *keys, "hydra.launcher.workers=2"]) == 0
+    assert run(["check", "-m", *keys, "hydra.launcher.workers=2", "--seconds", "3600"]) == 0
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 80
     rows = [line.split()[0] for line in said.splitlines() if line.startswith(" ")]
@@ -168,7 +168,7 @@ def test_an_optimizer_that_crashes_is_a_finding(tmp_path: Path, monkeypatch: pyt
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    found = checked(Pieces(net, (X, Y)), seconds=60.0)
+    found = checked(Pieces(net, (X, Y)), seconds=3600.0)
     assert found.findings == ("crashing: crashing.py:6, in update: RuntimeError: it broke",)
 
 

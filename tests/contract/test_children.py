@@ -36,7 +36,7 @@ def run(script: str, folder: Path) -> list[str]:
     file = folder / "script.py"
     file.write_text(script, encoding="utf-8")
     # Returns when nobody holds the pipe any more, so a child that stays is a TimeoutExpired.
-    ran = subprocess.run([sys.executable, str(file)], stdout=subprocess.PIPE, text=True, check=False, timeout=60)
+    ran = subprocess.run([sys.executable, str(file)], stdout=subprocess.PIPE, text=True, check=False, timeout=300)
     return ran.stdout.split()
 
 

@@ -16,7 +16,8 @@ import pytest
 from optsweep.cli.doorman import run
 from optsweep.errors import UserError
 from optsweep.launch import doctor
-from optsweep.launch.doctor import Health, examine_checkpoints
+from optsweep.launch.diagnosis import Health
+from optsweep.launch.doctor import examine_checkpoints
 from optsweep.launch.shared_folder import make_mark
 from optsweep.launch.stores_health import examine_storage, examine_tracking
 from optsweep.search.studies import Studies

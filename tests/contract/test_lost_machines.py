@@ -43,7 +43,7 @@ def test_a_machine_is_lost_when_nobody_there_is_heard_of(studies: Studies) -> No
     _helps(studies, HELPER, -1.0)
     assert lost_machines(studies.engine, "s") == {machine_of(HELPER)}
     assert lost_machines(studies.engine, "other") == set()
-    _helps(studies, f"{THERE}51", 1.0)
+    _helps(studies, f"{THERE}51", 60.0)
     assert lost_machines(studies.engine, "s") == set()
 
 
@@ -64,7 +64,7 @@ class NoNotes:
     def note_chosen(self, *_: object) -> None: ...
 
 
-@pytest.mark.parametrize(("silent", "helper", "again"), [(70.0, -1.0, 1), (50.0, -1.0, 0), (70.0, 1.0, 0)])
+@pytest.mark.parametrize(("silent", "helper", "again"), [(70.0, -1.0, 1), (30.0, -1.0, 0), (70.0, 60.0, 0)])
 def test_its_trials_are_run_again_unless_their_leases_were_renewed(
     silent: float, helper: float, again: int, studies: Studies
 ) -> None:

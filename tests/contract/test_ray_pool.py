@@ -57,8 +57,6 @@ class Seeming:
         self.calls.append(method.of)
         return len(self.calls) - 1
 
-    call_aside = call
-
     def wait(self, references: list[int], seconds: float, *, for_all: bool = False) -> list[int]:
         return [reference for reference in references if reference in self.answers]
 

@@ -49,7 +49,7 @@ def test_status_says_who_is_at_work_and_what_went_wrong(storage: str, capsys: py
     assert (found.done, found.planned, found.train_seconds) == (1, 5, 12.0)
     planner, *workers = found.signs
     assert (planner.trials, planner.alive) == (None, True)
-    assert {(sign.trials, sign.alive, round(sign.seconds, -1)) for sign in workers} == {(1, True, 0), (1, False, 60)}
+    assert {(sign.trials, sign.alive, sign.seconds >= 60) for sign in workers} == {(1, True, False), (1, False, True)}
     assert run(["status", "s", "--storage", storage]) == 0
     said = capsys.readouterr().out
     assert "1 of 5 trials done; 12 s of training spent, about 48 s left, by one worker" in said

@@ -49,15 +49,46 @@ def test_jobs_of_other_processes_can_take_the_state_of_hydra(monkeypatch: pytest
     Singleton.set_state(cloudpickle.loads(state))
 
 
-def test_one_that_loses_trials_is_refused() -> None:
-    with pytest.raises(UserError, match=r"hydra/launcher=ray_aws: .* give hydra/launcher=ray"):
-        check_stock("hydra_plugins.hydra_ray_launcher.ray_aws_launcher.RayAWSLauncher")
+@pytest.mark.parametrize("theirs", ["ray_aws_launcher.RayAWSLauncher", "ray_launcher.RayLauncher"])
+def test_one_that_can_t_serve_is_refused_and_ours_is_named(theirs: str) -> None:
+    with pytest.raises(UserError, match="give hydra/launcher=ray"):
+        check_stock(f"hydra_plugins.hydra_ray_launcher.{theirs}")
+
+
+def test_others_are_not() -> None:
     check_stock("hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher")
 
 
-def test_what_a_launcher_says_is_a_line() -> None:
-    error = type("FailedJobError", (RuntimeError,), {"__module__": "submitit.core.utils"})("sbatch: no\nmore")
-    assert str(in_a_line(error)).startswith("hydra/launcher: sbatch: no; what is finished is kept")
+RULE = "-" * 40
+CANCELLED = f"""Job 9_0 (task: 0) with path r.pkl
+has not produced any output (state: CANCELLED)
+Error stream produced:
+{RULE}
+log"""
+FAILED = f"""Job (task=0) failed during processing with trace:
+{RULE}
+Traceback …
+ImportError: no optsweep
+
+{RULE}
+You can check"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("FailedJobError", "sbatch: no\nmore", "sbatch: no"),
+        ("FailedJobError", FAILED, "Job (task=0) failed during processing: ImportError: no optsweep"),
+        (
+            "UncompletedJobError",
+            CANCELLED,
+            "Job 9_0 (task: 0) has not produced any output (state: CANCELLED)",
+        ),
+    ],
+)
+def test_what_a_launcher_says_is_a_line(name: str, text: str, line: str) -> None:
+    error = type(name, (RuntimeError,), {"__module__": "submitit.core.utils"})(text)
+    assert str(in_a_line(error)).startswith(f"hydra/launcher: {line}; what is finished is kept")
     assert in_a_line(RuntimeError("of ours")) is None
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from hand_figures import WARMED, confirmed, group, known, made
-from optsweep.report.figures import canvas, crossed, learning_rate
+from optsweep.report.figures import canvas, crossed, learning_rate, outcome
+from optsweep.tracking.schema import Timing
 
 
 def test_labels_keep_what_tells_arms_apart() -> None:
@@ -34,3 +39,18 @@ def test_a_logarithmic_axis_ends_where_the_drawn_one_does_and_the_curves_go_on()
     held = plan.touch.as_json({line.arm: 0 for line in plan.touch.lines})
     assert held["floor"] == pytest.approx(0.1 / 100)
     assert min(value for value in held["lines"][1]["y"] if value is not None) == pytest.approx(1e-8)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_wide_whisker_leaves_room_for_its_number_within_its_panel(tmp_path: Path) -> None:
+    arms = [
+        made({"optimizer": name}, confirmed(1.0, 1.1), name, timing=Timing(1.0, 0.9, high, 5))
+        for name, high in (("adamw", 1.1), ("soap", 9.0))
+    ]
+    (plan,) = [plan for plan in outcome.plans(group(*arms)) if plan.name == "cost"]
+    figure = plan.draw()
+    canvas.save(replace(plan, draw=lambda: figure), "", tmp_path)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for axes in figure.axes:
+        panel = axes.get_window_extent(renderer)
+        assert all(text.get_window_extent(renderer).x1 <= panel.x1 + 1 for text in axes.texts)

@@ -22,7 +22,7 @@ from optsweep.config.arm import Arm
 from optsweep.launch import settled as module
 from optsweep.launch import sweep
 from optsweep.launch.description import described
-from optsweep.launch.home import is_whole
+from optsweep.launch.last_page import is_whole
 from optsweep.launch.live_server import Feed, ShownPage
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.settled import keep, may_be_finished, settled

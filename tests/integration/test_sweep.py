@@ -20,7 +20,7 @@ from optsweep.report.verdict import verdict
 from optsweep.tracking import names
 from optsweep.tracking.reader import TrialRecord, load_sweep
 from optsweep.train.trial import Phase
-from sweeping import SWEEP, numbers, run, start
+from sweeping import PATIENCE_SECONDS, SWEEP, numbers, run, start
 
 
 def test_every_arm_has_its_budget_and_mlflow_holds_every_curve(reference: Path) -> None:
@@ -79,7 +79,7 @@ def test_the_same_command_again_repeats_nothing_and_a_plan_may_grow(reference: P
 
     changed = [a for a in SWEEP if not a.startswith("trainer.steps")]
     process = start(folder, "-m", *changed, "trainer.steps=30")
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 2
     assert "trainer.steps was 20, is 30" in out
     assert numbers(folder) == after

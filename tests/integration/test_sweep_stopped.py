@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,12 +16,23 @@ import pytest
 from mlflow import MlflowClient
 
 from optsweep.train.trial import Phase
-from sweeping import SWEEP, arms, numbers, run, start, studies
+from sweeping import PATIENCE_SECONDS, SWEEP, Numbers, arms, have_ended, numbers, run, spawned_by, start, studies
+
+LONGER = [*(argument for argument in SWEEP if not argument.startswith("trainer.steps")), "trainer.steps=200"]
+"""Seconds of training, so that it isn't over before it is stopped."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Numbers:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    shutil.copytree(empty_store, folder / "mlruns")
+    run(folder, "-m", *LONGER, "hydra.launcher.workers=1")
+    return numbers(folder)
 
 
 def wait_for_training(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Until at least two trials are done: a trial of 20 steps is over before it can be seen running."""
-    deadline = time.monotonic() + 120
+    """Until at least two trials are done, of which there are many."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
     done = "SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')"
     while time.monotonic() < deadline and process.poll() is None:
         with (
@@ -35,15 +47,15 @@ def wait_for_training(folder: Path, process: subprocess.Popen[str]) -> None:
     pytest.fail(f"no trial started: {process.communicate()[0]}")
 
 
-def test_a_killed_worker_costs_nothing_but_its_trial_s_time(reference: Path, folder: Path) -> None:
-    process = start(folder, "-m", *SWEEP, "hydra.launcher.workers=2")
+def test_a_killed_worker_costs_nothing_but_its_trial_s_time(undisturbed: Numbers, folder: Path) -> None:
+    process = start(folder, "-m", *LONGER, "hydra.launcher.workers=2")
     wait_for_training(folder, process)
-    workers = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+    workers = spawned_by(process.pid)
     assert workers
     workers[0].kill()
-    out, _ = process.communicate(timeout=300)
+    out, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, out
-    assert numbers(folder) == numbers(reference)
+    assert numbers(folder) == undisturbed
     assert "RUNNING" not in statuses(folder)
 
 
@@ -56,25 +68,24 @@ def statuses(folder: Path, sweep: str = "small") -> set[str]:
 
 
 @pytest.mark.parametrize("how", ["interrupted", "killed"])
-def test_a_stopped_sweep_goes_on_with_the_same_command(reference: Path, folder: Path, how: str) -> None:
-    process = start(folder, "-m", *SWEEP, "hydra.launcher.workers=2")
+def test_a_stopped_sweep_goes_on_with_the_same_command(undisturbed: Numbers, folder: Path, how: str) -> None:
+    process = start(folder, "-m", *LONGER, "hydra.launcher.workers=2")
     wait_for_training(folder, process)
     children = psutil.Process(process.pid).children(recursive=True)
     if how == "interrupted":
         os.killpg(process.pid, signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 130, out
         assert "To go on: optsweep -m" in out
         assert "Traceback" not in out
     else:
         os.kill(process.pid, signal.SIGKILL)
-        process.communicate(timeout=60)
-    _, alive = psutil.wait_procs(children, timeout=60)
-    assert not alive, "workers outlive their planner"
+        process.communicate(timeout=PATIENCE_SECONDS)
+    assert have_ended(children), "workers outlive their planner"
     done = {key: value for key, value in numbers(folder).items() if value[2] is not None}
-    run(folder, "-m", *SWEEP, "hydra.launcher.workers=1")
+    run(folder, "-m", *LONGER, "hydra.launcher.workers=1")
     after = numbers(folder)
-    assert after == numbers(reference)
+    assert after == undisturbed
     assert {key: after[key] for key in done} == done
 
 
@@ -119,7 +130,7 @@ def test_a_sweep_whose_trials_all_crash_fails_and_runs_again_when_asked_or_mende
 
     def crashes(*command: str) -> int:
         process = start(folder, *command)
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 1, out
         assert out.splitlines()[-1].startswith(
             "optsweep: sweep.name=broken: every trial crashed, the first one with broken.py:5, in train_indices: "

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from optsweep.launch.leases import MACHINE_SECONDS
 from servers.parts import MlflowServer, Postgres, missing, mlflow_server, postgres
 from servers.ray_parts import ray_cluster
 from servers.slurm_parts import Slurm, missing_slurm, slurm
-from servers.watched import LONG, SWEEP, Kept, kept
+from servers.watched import LONG, SWEEP, Kept, kept, wait_for
 from sweeping import run
 
 _NUMBERS = count()
+_AT_WORK = "SELECT DISTINCT worker FROM optsweep_leases WHERE worker IS NOT NULL"
+_BUSY = "SELECT pid FROM pg_stat_activity WHERE state <> 'idle' AND datname = '{}'"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,46 @@ class Servers:
     def keys(self, storage: str) -> list[str]:
         """What a sweep's command says of them."""
         return [f"tracking.storage='{storage}'", f"tracking.uri={self.mlflow.address}"]
+
+    def at_work(self, storage: str) -> set[str]:
+        """The names of workers that have a trial."""
+        try:
+            return {str(name) for (name,) in self.postgres.execute(_AT_WORK, storage.rpartition("/")[2])}
+        except Exception:  # before there is such a table
+            return set()
+
+    @contextmanager
+    def held_back(self, storage: str) -> Iterator[set[str]]:
+        """Within it the workers that have a trial stand still: who comes finds something left, however late that is.
+
+        Not in a transaction, for whose locks others would wait. Yields their names.
+        """
+        held: list[psutil.Process] = []
+        names: set[str] = set()
+
+        def go_on() -> None:
+            while held:
+                with suppress(psutil.NoSuchProcess):
+                    held.pop().resume()
+
+        def stand() -> bool:
+            names.clear()
+            names.update(self.at_work(storage))
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                for name in names:
+                    held.append(psutil.Process(int(name.rsplit("/", 2)[1])))
+                    held[-1].suspend()
+            busy = self.postgres.execute(_BUSY.format(storage.rpartition("/")[2]))
+            if names and not busy and names == self.at_work(storage):
+                return True
+            go_on()
+            return False
+
+        try:
+            wait_for(stand)
+            yield names
+        finally:
+            go_on()
 
     def held(self, storage: str, host: str) -> set[str]:
         """The ids of trials that workers of a host train."""
@@ -84,8 +127,8 @@ def reference(on_files: Path) -> Kept:
 def long_reference(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     """What the sweep of long trials comes to on files, undisturbed."""
     folder = tmp_path_factory.mktemp("long")
-    run(folder, "-m", *LONG, "sweep.name=long", "hydra.launcher.workers=1")
-    return kept(f"sqlite:///{folder}/mlruns/optuna.db", f"sqlite:///{folder}/mlruns/mlflow.db", "long")
+    run(folder, "-m", *LONG, "sweep.name=files", "hydra.launcher.workers=1")
+    return kept(f"sqlite:///{folder}/mlruns/optuna.db", f"sqlite:///{folder}/mlruns/mlflow.db", "files")
 
 
 @pytest.fixture(scope="module")

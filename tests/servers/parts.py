@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -25,7 +26,7 @@ USER, PASSWORD = "optsweep", "s3cret/4"
 
 _QUOTED = "s3cret%2F4"
 _DEBIAN = Path("/usr/lib/postgresql")
-START_SECONDS = 60.0
+START_SECONDS = 300
 
 FOR_A_WHILE = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # fifteen processes and 3 GB otherwise
@@ -42,11 +43,24 @@ def binaries() -> Path | None:
     return next((folder for folder in reversed(found) if (folder / "initdb").is_file()), None)
 
 
+_PORTS = range(20_000, 32_000)
+_GIVEN_BY_THE_SYSTEM = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port that nobody has, given once; none that the system gives to others, for a server may go and come back."""
+    ports = _PORTS
+    with suppress(OSError):
+        begin = int(_GIVEN_BY_THE_SYSTEM.read_text().split()[0])
+        ports = range(ports.start, min(ports.stop, begin)) or ports
+    for port in random.sample(ports, len(ports)):
+        with suppress(OSError), socket.socket() as found:
+            found.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
+    raise RuntimeError("no port is free")
 
 
 def _unprivileged() -> str | None:
@@ -78,11 +92,12 @@ class Postgres:
         """Start it, and wait until it answers."""
         options = [f"-p {self.port}", "-c listen_addresses=127.0.0.1", f"-k {self.folder}", *settings]
         log = str(self.folder / "log")
-        self._run("pg_ctl", "-D", str(self._data), "-w", "-l", log, "-o", " ".join(options), "start")
+        patience = ["-w", "-t", str(START_SECONDS)]
+        self._run("pg_ctl", "-D", str(self._data), *patience, "-l", log, "-o", " ".join(options), "start")
 
     def stop(self, how: str = "fast") -> None:
         """Stop it; `immediate` is as if the machine had lost its power."""
-        self._run("pg_ctl", "-D", str(self._data), "-w", "-m", how, "stop")
+        self._run("pg_ctl", "-D", str(self._data), "-w", "-t", str(START_SECONDS), "-m", how, "stop")
 
     def make_database(self, name: str) -> str:
         """A new database; returns its address."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+from servers.parts import START_SECONDS
+
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all sockets on 127.0.0.1
@@ -21,8 +23,11 @@ QUIET = {
 
 
 @contextmanager
-def ray_cluster(*cpus: int) -> Iterator[Any]:
-    """A `ray.cluster_utils.Cluster` with a node for each number of CPUs, the first of which is its head."""
+def ray_cluster(*cpus: int, client_port: int | None = None) -> Iterator[Any]:
+    """A `ray.cluster_utils.Cluster` with a node for each number of CPUs, the first of which is its head.
+
+    `client_port`: where that has a server of Ray Client; None: it has none.
+    """
     folder = tempfile.mkdtemp(prefix="osray-", dir="/tmp")  # its sockets' paths must be short
     before = {name: os.environ.get(name) for name in (*QUIET, "RAY_TMPDIR")}
     os.environ.update(QUIET, RAY_TMPDIR=folder)
@@ -31,7 +36,7 @@ def ray_cluster(*cpus: int) -> Iterator[Any]:
     cluster = Cluster()
     try:
         for count in cpus:
-            cluster.add_node(num_cpus=count, include_dashboard=False)
+            add_node(cluster, count, **({} if cluster.head_node else {"ray_client_server_port": client_port}))
         yield cluster
     finally:
         cluster.shutdown()
@@ -42,11 +47,24 @@ def ray_cluster(*cpus: int) -> Iterator[Any]:
                 os.environ[name] = value
 
 
+def add_node(cluster: Any, cpus: int, **of_head: Any) -> None:
+    """One more node, waited for."""
+    cluster.add_node(wait=False, num_cpus=cpus, include_dashboard=False, **of_head)
+    cluster.wait_for_nodes(START_SECONDS)
+
+
 def actors() -> list[psutil.Process]:
     """Workers' actors on all nodes of this process, and what they have started."""
     nodes = psutil.Process().children(recursive=True)
     found = [process for process in nodes if "NodeWorker" in _title(process)]
-    return [*found, *(child for actor in found for child in actor.children(recursive=True))]
+    return [*found, *(child for actor in found for child in _children(actor))]
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.Error:  # it has just ended
+        return []
 
 
 def _title(process: psutil.Process) -> str:

@@ -14,12 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from servers.parts import free_port
+from servers.parts import START_SECONDS, free_port
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
 NODES = ("optsweep1", "optsweep2")
-START_SECONDS = 60.0
 
 NAMED = ("unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"')
 """What a command is begun by, and its host's name."""
@@ -123,6 +122,21 @@ class Slurm:
         done = subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False)
         return done.stdout
 
+    def is_over(self, *jobs: str) -> bool:
+        """Whether these jobs have left the queue; all, where none is named."""
+        command = ["squeue", "-h", "-r", "-o", "%i"]
+        done = subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False)
+        there = set(done.stdout.split())
+        return done.returncode == 0 and not (there.intersection(jobs) if jobs else there)
+
+    def accounts(self) -> Path:
+        """A folder for PATH with a `sacct` that asks the controller: this cluster has no accounting."""
+        folder = self.folder / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / "sacct").write_text(_SACCT)
+        (folder / "sacct").chmod(0o755)
+        return folder
+
     @property
     def environment(self) -> dict[str, str]:
         """Of who asks it."""
@@ -207,6 +221,14 @@ _PARTITIONS = """PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State
 PartitionName=one Nodes=optsweep1 MaxTime=INFINITE State=UP
 PartitionName=spread Nodes=ALL LLN=YES MaxTime=INFINITE State=UP
 """
+
+
+_SACCT = r"""#!/bin/sh
+echo 'JobID|State'
+scontrol -o show job |
+  sed -nE 's/^JobId=[0-9]+ ArrayJobId=([0-9]+) ArrayTaskId=([0-9]+) .* JobState=([A-Z]+) .*/\1_\2|\3/p'
+"""
+"""What submitit asks it, of arrays' tasks that have begun."""
 
 
 def may_be_named() -> bool:

@@ -16,7 +16,18 @@ import pytest
 
 from servers.conftest import Servers
 from servers.slurm_parts import NAMED, may_be_named
-from servers.watched import LONG, NUM_LONG, OFTEN, Kept, ended, kept, num_done, saved, wait_for, went_on
+from servers.watched import (
+    LONG,
+    NUM_LONG_TRIALS,
+    OFTEN,
+    Kept,
+    ended,
+    kept,
+    num_done,
+    saved,
+    wait_for,
+    went_on,
+)
 
 WITH_ONE = [*LONG, "hydra.launcher.workers=1"]
 
@@ -74,13 +85,14 @@ def test_a_lost_helper_s_trial_goes_on_elsewhere(
     planner = Machine("plans", tmp_path, "-m", *WITH_ONE, OFTEN, "sweep.name=lost", *keys)
     wait_for(lambda: num_done(storage, "lost") >= 1, planner.process)
     stores = ["--storage", storage, "--tracking-uri", servers.mlflow.address, "--workers", "1"]
-    gone = Machine("gone", tmp_path, "work", "lost", *stores)
     other.symlink_to(shared)
+    with servers.held_back(storage):
+        gone = Machine("gone", tmp_path, "work", "lost", *stores)
+        trial = gone.lose(servers, storage, shared)
     stays = Machine("stays", tmp_path, "work", "lost", *stores, "--checkpoints", str(other))
-    trial = gone.lose(servers, storage, shared)
     planner_said, said = ended(planner.process), ended(stays.process)
     assert said.splitlines()[-1] == "sweep lost is done"
-    assert f"{NUM_LONG} trials ended" in planner_said
+    assert f"{NUM_LONG_TRIALS} trials ended" in planner_said
     (step,) = went_on(storage, "lost", trial)
     assert step > 0
     assert kept(storage, servers.mlflow.address, "lost") == long_reference

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from optsweep.train.trial import Phase
 from servers.watched import ended, num_done, wait_for
-from sweeping import Numbers, numbers, run, start, studies
+from sweeping import PATIENCE_SECONDS, Numbers, numbers, run, spawned_by, start, studies
 
 SWEEP = [
     *("task=digits_mlp", "optimizer=adamw", "trainer.device=cpu", "trainer.steps=300", "trainer.rungs=3"),
@@ -56,24 +54,23 @@ def test_a_sweep_of_two_ranks_has_the_numbers_of_one_process(undisturbed: Number
     assert values(undisturbed) != values(alone)
 
 
-def followers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Python processes that a worker's process has started, as soon as they are there."""
-    workers = [child for child in psutil.Process(process.pid).children() if _spawned(child)]
-    return [child for worker in workers for child in worker.children() if _spawned(child)]
-
-
-def _spawned(process: psutil.Process) -> bool:
-    return "spawn_main" in " ".join(process.cmdline())
+def killed_in_a_trial(process: subprocess.Popen[str], checkpoints: Path) -> bool:
+    """Kill the other rank of a command's worker, if its trial has a checkpoint, which is there until the trial ends."""
+    pairs = [(worker, follower) for worker in spawned_by(process.pid) for follower in spawned_by(worker.pid)]
+    if len(pairs) != 1:
+        return False
+    ((worker, follower),) = pairs
+    worker.suspend()
+    if caught := checkpoints.is_dir() and any(checkpoints.rglob("*.pt")):
+        follower.kill()
+    worker.resume()
+    return caught
 
 
 def test_a_rank_that_is_killed_costs_no_result(undisturbed: Numbers, tmp_path: Path) -> None:
     process = start(tmp_path, "-m", *TWO, "hydra.launcher.workers=1", "trainer.checkpoint_seconds=0.01")
-    checkpoints = tmp_path / "mlruns" / "checkpoints"
-    wait_for(lambda: checkpoints.is_dir() and any(checkpoints.rglob("*.pt")), process)
-    (follower,) = followers(process)
-    follower.send_signal(signal.SIGKILL)
+    wait_for(lambda: killed_in_a_trial(process, tmp_path / "mlruns" / "checkpoints"), process)
     ended(process)
-    assert not follower.is_running()
     assert numbers(tmp_path) == undisturbed
     failed = [trial.user_attrs for trial in _failed(tmp_path)]
     assert [found["error"] for found in failed] == ["rank 1 died (SIGKILL)"]
@@ -100,7 +97,7 @@ def test_an_error_in_one_rank_is_the_trial_s_and_nobody_waits_for_it(tmp_path: P
         "sweep.retries=0",
     ]
     process = start(tmp_path, "-m", *own, "hydra.launcher.workers=1")
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 1, said
     error = "its first batch fails: mine.py:9, in loss: ValueError: only here"
     assert f"the first one with rank 1: task.model: {error}" in said
@@ -111,7 +108,9 @@ def test_torchrun_s_processes_are_the_ranks_of_a_sweep_s_own_command(undisturbed
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*torchrun, "-m", "optsweep", "-m", *TWO]
-    process = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=200)
+    process = subprocess.run(
+        command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=PATIENCE_SECONDS
+    )
     assert process.returncode == 0, process.stdout + process.stderr
     assert numbers(tmp_path) == undisturbed
 
@@ -122,7 +121,11 @@ def test_torchrun_s_processes_help_a_sweep(undisturbed: Numbers, tmp_path: Path)
     wait_for(lambda: num_done(storage, "small") > 0, process)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     helpers = subprocess.run(
-        [*torchrun, "-m", "optsweep", "work", "small"], cwd=tmp_path, text=True, capture_output=True, timeout=200
+        [*torchrun, "-m", "optsweep", "work", "small"],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=PATIENCE_SECONDS,
     )
     assert helpers.returncode == 0, helpers.stdout + helpers.stderr
     assert "sweep small is done" in helpers.stdout

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from optsweep.search.studies import Studies
-from servers.ray_parts import actors, ray_cluster
-from servers.watched import SWEEP, Kept, ended, kept, num_done, wait_for
-from sweeping import run, start
+from servers.parts import free_port
+from servers.ray_parts import actors, add_node, ray_cluster
+from servers.watched import LONG, NUM_LONG_TRIALS, SWEEP, Kept, ended, kept, num_done, wait_for
+from sweeping import PATIENCE_SECONDS, run, start
 
 pytest.importorskip("ray", reason="pip install 'optsweep[ray]'")
 CPUS = 2
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with ray_cluster(CPUS, CPUS) as started:
+def client_port() -> int | None:
+    """Of Ray Client's server; None where that can't be had."""
+    return free_port() if find_spec("grpc") else None
+
+
+@pytest.fixture(scope="module")
+def cluster(client_port: int | None) -> Iterator[Any]:
+    with ray_cluster(CPUS, CPUS, client_port=client_port) as started:
         yield started
 
 
-def _on(cluster: Any, *keys: str) -> list[str]:
+def _on(cluster: Any, *keys: str, sweep: Sequence[str] = SWEEP) -> list[str]:
     named = [f"hydra.launcher.{key}" for key in (f"address={cluster.address}", *keys)]
-    return ["-m", *SWEEP, "hydra/launcher=ray", *named]
+    return ["-m", *sweep, "hydra/launcher=ray", *named]
 
 
 def _stores(folder: Path) -> tuple[str, str]:
@@ -43,15 +50,24 @@ def _at_work(storage: str, sweep: str) -> int:
     return sum(sign.trials is not None and bool(sign.alive) for sign in signs)
 
 
-def test_nothing_is_lost_or_doubled_when_a_node_is_killed(cluster: Any, reference: Kept, tmp_path: Path) -> None:
+def test_nothing_is_lost_or_doubled_when_a_node_is_killed(cluster: Any, long_reference: Kept, tmp_path: Path) -> None:
     storage, tracking_uri = _stores(tmp_path)
-    process = start(tmp_path, *_on(cluster, f"num_cpus={CPUS}"), "sweep.name=lost")
-    wait_for(lambda: num_done(storage, "lost") >= 4 and _at_work(storage, "lost") == 2, process)
+    process = start(tmp_path, *_on(cluster, f"num_cpus={CPUS}", sweep=LONG), "sweep.name=lost")
+    wait_for(lambda: num_done(storage, "lost") >= 1 and _at_work(storage, "lost") == 2, process)
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     said = ended(process)
-    assert "32 trials, 0 done, 2 workers" in said
+    assert f"{NUM_LONG_TRIALS} trials, 0 done, 2 workers" in said
     assert "raylet" not in said, "what Ray has to say is kept off the terminal"
-    assert kept(storage, tracking_uri, "lost") == reference
+    assert kept(storage, tracking_uri, "lost") == long_reference
+    wait_for(lambda: not actors())
+
+
+def test_by_ray_client_it_is_the_same(cluster: Any, client_port: int | None, reference: Kept, tmp_path: Path) -> None:
+    if client_port is None:
+        pytest.skip("not installed: grpcio (pip install 'ray[client]')")
+    keys = ["hydra/launcher=ray", f"hydra.launcher.address=ray://127.0.0.1:{client_port}", "hydra.launcher.workers=2"]
+    assert "32 trials, 0 done, 2 workers" in run(tmp_path, "-m", *SWEEP, *keys, "sweep.name=client")
+    assert kept(*_stores(tmp_path), "client") == reference
     assert not actors()
 
 
@@ -59,12 +75,12 @@ def test_a_worker_joins_with_a_node_and_ctrl_c_ends_all_and_frees_their_trials(c
     storage, _ = _stores(tmp_path)
     process = start(tmp_path, *_on(cluster, f"num_cpus={CPUS}"), "sweep.name=joined", "trainer.steps=20000")
     wait_for(lambda: _at_work(storage, "joined") == 1, process)
-    cluster.add_node(num_cpus=CPUS)
+    add_node(cluster, CPUS)
     wait_for(lambda: _at_work(storage, "joined") == 2, process)
     os.kill(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, said.splitlines()[-1].partition(";")[0]) == (130, "stopped")
-    assert not actors()
+    wait_for(lambda: not actors())
     assert _at_work(storage, "joined") == 0
 
 
@@ -99,10 +115,7 @@ def test_a_command_that_is_killed_leaves_no_worker(cluster: Any, tmp_path: Path)
     assert actors()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    until = time.monotonic() + 30.0
-    while actors():
-        assert time.monotonic() < until
-        time.sleep(0.2)
+    wait_for(lambda: not actors())
 
 
 WRONG = [
@@ -120,7 +133,7 @@ def test_what_a_cluster_can_t_give_is_one_line_and_nothing_is_written(
     keys: list[str], line: str, cluster: Any, tmp_path: Path
 ) -> None:
     process = start(tmp_path, *_on(cluster, *keys), "sweep.name=wrong")
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 2
     assert said.startswith(f"optsweep: {line}")
     assert len(said.splitlines()) == 1

@@ -7,14 +7,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-import psutil
 import pytest
 
 from optsweep.cli import doorman
 from optsweep.search.studies import Studies
 from servers.conftest import Servers
 from servers.watched import NUM_TRIALS, SWEEP, Kept, ended, kept, num_done, wait_for
-from sweeping import run, start
+from sweeping import PATIENCE_SECONDS, run, start
 
 
 def test_the_same_trials_and_numbers_as_on_files(
@@ -52,14 +51,13 @@ def test_workers_come_and_go_from_elsewhere(servers: Servers, storage: str, refe
     begun = ["-m", *SWEEP, "sweep.name=helped", "hydra.launcher.workers=1", *servers.keys(storage)]
     planner = start(tmp_path / "planner", *begun)
     wait_for(lambda: num_done(storage, "helped") >= 1, planner)
-    first = _helper(tmp_path / "first", servers, storage, "helped")
-    second = _helper(tmp_path / "second", servers, storage, "helped")
-    assert first.stdout is not None
-    assert "1 worker from here" in first.stdout.readline()
-    for child in psutil.Process(first.pid).children(recursive=True):  # as when its node is gone
-        child.kill()
-    first.kill()
-    first.wait()
+    with servers.held_back(storage):
+        first = _helper(tmp_path / "first", servers, storage, "helped")
+        second = _helper(tmp_path / "second", servers, storage, "helped")
+        assert first.stdout is not None
+        assert "1 worker from here" in first.stdout.readline()
+        os.killpg(first.pid, signal.SIGKILL)  # as when its node is gone
+        first.wait()
     planner_said, said = ended(planner), ended(second)
     assert said.splitlines()[-1] == "sweep helped is done"
     assert f"{NUM_TRIALS} trials ended" in planner_said
@@ -72,25 +70,19 @@ def test_an_interrupted_helper_gives_its_trials_back(servers: Servers, storage: 
     begun = ["-m", *SWEEP, *long, "sweep.name=long", "hydra.launcher.workers=1", *servers.keys(storage)]
     planner = start(tmp_path / "planner", *begun)
 
-    def held() -> int:
-        try:
-            return int(str(servers.postgres.execute(_HELD, storage.rpartition("/")[2])[0][0]))
-        except Exception:  # before there is such a table
-            return 0
-
-    wait_for(lambda: held() == 1, planner)
-    helper = _helper(tmp_path / "helper", servers, storage, "long")
-    wait_for(lambda: held() == 2, helper)
-    os.kill(helper.pid, signal.SIGINT)
-    helper.wait()
-    assert helper.returncode == 130
-    assert held() == 1
+    wait_for(lambda: servers.at_work(storage), planner)
+    with servers.held_back(storage) as own:
+        helper = _helper(tmp_path / "helper", servers, storage, "long")
+        wait_for(lambda: servers.at_work(storage) > own, helper)
+        os.kill(helper.pid, signal.SIGINT)
+        said, _ = helper.communicate(timeout=PATIENCE_SECONDS)
+        assert helper.returncode == 130, said
+        assert servers.at_work(storage) == own
     os.killpg(planner.pid, signal.SIGKILL)
     planner.wait()
 
 
 Capture = pytest.CaptureFixture[str]
-_HELD = "SELECT count(*) FROM optsweep_leases WHERE worker IS NOT NULL"
 
 
 @pytest.mark.parametrize(

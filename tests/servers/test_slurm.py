@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import pytest
 
 import optsweep
 from optsweep.cli import doorman
-from optsweep.launch.slurm.record import Submitted, outcome_of
+from optsweep.launch.slurm.record import SlurmJob, Submitted, outcome_of
+from optsweep.search.studies import Studies
 from servers.conftest import Servers
 from servers.slurm_parts import Slurm, missing_slurm, slurm
-from servers.watched import SWEEP, Kept, kept, num_done, wait_for
-from sweeping import start
+from servers.watched import LONG, SWEEP, Kept, kept, num_done, wait_for
+from sweeping import PATIENCE_SECONDS, start
 
 LAUNCHER = ["hydra/launcher=slurm", "hydra.launcher.partition=one"]
 SUBMITTED = 3
@@ -32,7 +32,7 @@ def cluster() -> Iterator[Slurm]:
 
 def _said(folder: Path, code: int, *arguments: str) -> str:
     process = start(folder, *arguments)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == code, said
     return said
 
@@ -43,33 +43,34 @@ def _jobs(folder: Path, sweep: str) -> Submitted:
     return record
 
 
-def _until_over(folder: Path, sweep: str, process: subprocess.Popen[str]) -> None:
-    wait_for(lambda: outcome_of(folder / "mlruns" / "slurm" / sweep, _jobs(folder, sweep).planner) is not None, process)
+def _until_over(folder: Path, sweep: str) -> None:
+    wait_for(lambda: outcome_of(folder / "mlruns" / "slurm" / sweep, _jobs(folder, sweep).planner) is not None)
+
+
+def _num_helping(storage: str, sweep: str) -> int:
+    return sum(sign.helpers > 0 for sign in Studies.open(storage, sweep).signs_of_life(60.0))
 
 
 def test_the_same_numbers_whatever_is_requeued(
-    cluster: Slurm, servers: Servers, storage: str, reference: Kept, tmp_path: Path
+    cluster: Slurm, servers: Servers, storage: str, long_reference: Kept, tmp_path: Path
 ) -> None:
     many = ["hydra/launcher=slurm", "hydra.launcher.workers=2", "hydra.launcher.report=true"]
-    command = ["-m", *SWEEP, "sweep.name=jobs", *servers.keys(storage), *many]
+    command = ["-m", *LONG, "sweep.name=jobs", *servers.keys(storage), *many]
     assert "2 workers" in _said(tmp_path, SUBMITTED, *command)
     before = _jobs(tmp_path, "jobs")
-    running = subprocess.Popen(["sleep", "600"], text=True)
-    try:
-        wait_for(lambda: num_done(storage, "jobs") >= 6, running)
-        cluster.said("scontrol", "requeue", before.planner.id)
-        for worker in before.workers:  # as before their time limit
-            cluster.said("scancel", "--signal=USR2", worker.id)
-        again = _said(tmp_path, SUBMITTED, *command)
-        assert _jobs(tmp_path, "jobs") == before, "nothing is submitted twice"
-        assert f"planner: job {before.planner.id}" in again
-        _until_over(tmp_path, "jobs", running)
-    finally:
-        running.kill()
-        running.wait()
+    wait_for(lambda: num_done(storage, "jobs") >= 1)
+    with servers.held_back(storage):
+        wait_for(lambda: _num_helping(storage, "jobs") == 2)
+    cluster.said("scontrol", "requeue", before.planner.id)
+    for worker in before.workers:  # as before their time limit
+        cluster.said("scancel", "--signal=USR2", worker.id)
+    again = _said(tmp_path, SUBMITTED, *command)
+    assert _jobs(tmp_path, "jobs") == before, "nothing is submitted twice"
+    assert f"planner: job {before.planner.id}" in again
+    _until_over(tmp_path, "jobs")
     for job in (before.planner, *before.workers):
         assert "Restarts=1" in cluster.said("scontrol", "show", "job", job.id)
-    assert kept(storage, servers.mlflow.address, "jobs") == reference
+    assert kept(storage, servers.mlflow.address, "jobs") == long_reference
     again = _said(tmp_path, 0, *command)
     assert "nothing was left to do; the report is reports/jobs/index.html" in again
     assert optsweep.load(tmp_path / "reports" / "jobs" / "results.json").verdict in again
@@ -89,21 +90,29 @@ def test_a_command_that_waits_ends_as_the_sweep_does(cluster: Slurm, reference: 
 
 
 def test_what_is_gone_is_submitted_again(cluster: Slurm, tmp_path: Path) -> None:
-    command = ["-m", *SWEEP, "trainer.steps=20000", "sweep.name=lost", *LAUNCHER, "hydra.launcher.workers=1"]
+    """Of jobs that don't begin, so that none of them can end by itself."""
+    held = ["hydra.launcher.workers=1", "hydra.launcher.sbatch={hold: true}"]
+    command = ["-m", *SWEEP, "sweep.name=lost", *LAUNCHER, *held]
+
+    def cancel(job: SlurmJob) -> None:
+        cluster.said("scancel", job.id)
+        wait_for(lambda: cluster.is_over(job.id))
+
     _said(tmp_path, SUBMITTED, *command)
     before = _jobs(tmp_path, "lost")
-    cluster.said("scancel", before.workers[0].id)
+    cancel(before.workers[0])
     assert "1 worker submitted" in _said(tmp_path, SUBMITTED, *command)
     after = _jobs(tmp_path, "lost")
     assert after.planner == before.planner
     assert len(after.workers) == 1
     assert after.workers != before.workers
-    cluster.said("scancel", before.planner.id)
+    cancel(before.planner)
     assert "submitted to SLURM" in _said(tmp_path, SUBMITTED, *command)
     last = _jobs(tmp_path, "lost")
     assert last.planner.id != before.planner.id
     assert last.workers == after.workers, "which belong to the new one"
-    cluster.said("scancel", last.planner.id, last.workers[0].id)
+    for job in (last.planner, *last.workers):
+        cancel(job)
 
 
 def test_code_that_fails_is_told_by_the_command(cluster: Slurm, tmp_path: Path) -> None:
@@ -111,11 +120,8 @@ def test_code_that_fails_is_told_by_the_command(cluster: Slurm, tmp_path: Path) 
     own = ["optimizer=adamw", "schedule=cosine", "task=own", "task._target_=broken.task", "sweep.name=broken"]
     command = [*own, *LAUNCHER, "hydra.launcher.workers=1"]
     _said(tmp_path, SUBMITTED, *command)
-    running = subprocess.Popen(["sleep", "600"], text=True)
-    _until_over(tmp_path, "broken", running)
-    wait_for(lambda: not cluster.said("squeue", "-h").strip(), running)  # its worker too
-    running.kill()
-    running.wait()
+    _until_over(tmp_path, "broken")
+    wait_for(cluster.is_over)  # its worker too
     line = _said(tmp_path, 2, *command)
     assert line.startswith("optsweep: task: broken.py:2, in task: RuntimeError: no such data (")
     assert "Traceback" not in line

@@ -15,6 +15,7 @@ from optsweep.search.studies import WENT_ON, Studies
 from optsweep.tracking import names, store
 from optsweep.tracking.contents import histories
 from optsweep.train.trial import Phase
+from sweeping import PATIENCE_SECONDS
 
 SWEEP = [
     *("optimizer=momentum,soap", "schedule=cosine,schedule_free", "weight_decay=decoupled", "task=digits_mlp"),
@@ -22,17 +23,15 @@ SWEEP = [
     *("trainer.rungs=2", "trainer.lanes=1", "hydra.launcher.report=false"),
 ]
 NUM_TRIALS = 4 * (6 + 2)
-
 LONG = [
     *("optimizer=momentum,soap", "schedule=cosine", "weight_decay=decoupled", "task=digits_mlp", "task.width=16"),
     *("search.trials=4", "search.over=[lr,weight_decay]", "confirm.seeds=2", "trainer.steps=3000", "trainer.rungs=2"),
     *("trainer.lanes=1", "hydra.launcher.report=false"),
 ]
-"""Trials of seconds, so that a machine can be lost in the midst of one."""
-NUM_LONG = 2 * (4 + 2)
-OFTEN = "trainer.checkpoint_seconds=0.05"
+"""Trials of a second or more, so that workers who come later, or are to be lost in one, are in time."""
 
-PATIENCE_SECONDS = 300.0
+NUM_LONG_TRIALS = 2 * (4 + 2)
+OFTEN = "trainer.checkpoint_seconds=0.05"
 
 Place = tuple[str, str, int]
 
@@ -69,11 +68,13 @@ def kept(storage: str, tracking_uri: str, sweep: str) -> Kept:
     return Kept(numbers, curves)
 
 
-def wait_for(done: Callable[[], bool], process: Popen[str]) -> None:
-    """Until something is so, while a process runs."""
+def wait_for(done: Callable[[], object], process: Popen[str] | None = None) -> None:
+    """Until something is so, while a process runs, if one is given; what ends it may be what makes it so."""
     until = time.monotonic() + PATIENCE_SECONDS
     while not done():
-        assert process.poll() is None, process.communicate()[0]
+        if process is not None and process.poll() is not None:
+            assert done(), process.communicate()[0]
+            return
         assert time.monotonic() < until
         time.sleep(0.2)
 

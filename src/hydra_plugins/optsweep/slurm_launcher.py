@@ -29,7 +29,7 @@ class SlurmLauncher(SweepLauncher[SlurmRequest]):
         if os.environ.pop(PLANNER_VARIABLE, None):
             workers = options.processes(first.trainer.threads * first.trainer.ranks)
             return api.run(arms, workers=workers, report=options.report, command=command.line, observe=observe)
-        from optsweep.launch.home import is_whole
+        from optsweep.launch.last_page import is_whole
         from optsweep.launch.slurm.sweep import SlurmSweep
 
         result = SlurmSweep(arms, command.arguments, command.line, options, options.report, _say).carry_on()

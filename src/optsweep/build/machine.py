@@ -112,8 +112,12 @@ def device_model(device: torch.device) -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
+    return f"{processor()} ({device.type})" if device.type != "cpu" else processor()
+
+
+def processor() -> str:
+    """The processor's name, as its maker gives it where the system tells that."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text(encoding="utf-8", errors="replace").splitlines() if cpu.is_file() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    processor = next(named, "") or platform.processor() or platform.machine()
-    return f"{processor} ({device.type})" if device.type != "cpu" else processor
+    return next(named, "") or platform.processor() or platform.machine()

@@ -16,6 +16,7 @@ from optsweep.config.arm import Arm
 from optsweep.config.choices import KINDS, SWEEPS, kinds
 from optsweep.database import connection_to
 from optsweep.errors import UserError
+from optsweep.search.study_names import StudyName
 
 CONFIG_NAME = ("-cn", "--config-name")
 KEYS = "KEY=VALUE"
@@ -78,7 +79,7 @@ def _sweeps() -> list[str]:
         if file is not None and file.is_file():
             with connection_to(file) as connection:
                 studies = connection.execute("SELECT study_name FROM studies").fetchall()
-            found |= {name.split(" | ")[0] for (name,) in studies}
+            found |= {study.sweep for (name,) in studies if (study := StudyName.read(name)) is not None}
     return sorted(found)
 
 

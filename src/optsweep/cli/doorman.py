@@ -23,7 +23,7 @@ from optsweep.address import STORAGE_KEY, TRACKING_KEY
 from optsweep.checks import shown
 from optsweep.cli.completion import completions
 from optsweep.cli.parser import of_sweep
-from optsweep.cli.stock import check_stock, in_a_line
+from optsweep.cli.stock import check_jobs, check_stock, in_a_line
 from optsweep.cli.table import VERBS
 from optsweep.command import Command
 from optsweep.config.arm import Arm
@@ -127,7 +127,9 @@ def _hydra(arguments: list[str]) -> None:
     else:
         check_stock(str(OmegaConf.select(config, f"{SECTION}._target_")))
         jobs = cells(parsed.overrides, parsed.config_name or "config", folder)
-        _among_strangers(command, [arm_of(job, command.axes) for job in jobs])
+        arms = [arm_of(job, command.axes) for job in jobs]
+        check_jobs(config.hydra.launcher, arms)
+        _among_strangers(command, arms)
 
 
 def _completed_by_hydra(line: str) -> list[str]:

@@ -28,6 +28,7 @@ from optsweep.launch.continuity import CONTENT
 from optsweep.launch.status import check_there, short_names, there_are
 from optsweep.launch.ui import is_asked_for_here, listen_and_say
 from optsweep.search.storage import storage_at
+from optsweep.search.study_names import StudyName
 from optsweep.tracking import names
 
 _SPACE = "search.space."
@@ -63,15 +64,15 @@ def show_studies(
 
 def names_of(studies: Sequence[str]) -> dict[str, str]:
     """ "mine · adamw + cosine · search" by the names that studies have; those that aren't of a sweep are left out."""
-    parts = {name: split for name in studies if len(split := name.split(" | ")) in (3, 4)}
+    of = {name: study for name in studies if (study := StudyName.read(name)) is not None}
     found = {}
-    for sweep in dict.fromkeys(split[0] for split in parts.values()):
-        arms = list(dict.fromkeys(split[1] for split in parts.values() if split[0] == sweep))
+    for sweep in dict.fromkeys(study.sweep for study in of.values()):
+        arms = list(dict.fromkeys(study.arm for study in of.values() if study.sweep == sweep))
         labels = dict(zip(arms, short_names(arms), strict=True))
-        for name, (own, arm, phase, *repeat) in parts.items():
-            if own == sweep:
-                again = f" {int(repeat[0]) + 1}" if repeat else ""
-                found[name] = f"{sweep} · {labels[arm]} · {phase}{again}"
+        for name, study in of.items():
+            if study.sweep == sweep:
+                again = f" {study.repeat + 1}" if study.repeat else ""
+                found[name] = f"{sweep} · {labels[study.arm]} · {study.phase}{again}"
     return found
 
 
@@ -89,10 +90,11 @@ class ShownStorage(BaseStorage):
         check_there(url)
         storage = storage_at(url, make=False)
         found = names_of([study.study_name for study in storage.get_all_studies()])
-        sweeps = sorted({name.split(" | ")[0] for name in found})
+        sweep_of = {name: study.sweep for name in found if (study := StudyName.read(name)) is not None}
+        sweeps = sorted(set(sweep_of.values()))
         if sweep is not None and sweep not in sweeps:
             raise UserError(f"no sweep is called {sweep}{nearest(sweep, sweeps)}; {there_are(sweeps)}")
-        wanted = {name: shown for name, shown in found.items() if sweep in (None, name.split(" | ")[0])}
+        wanted = {name: shown for name, shown in found.items() if sweep in (None, sweep_of[name])}
         return cls(storage, wanted)
 
     def get_all_studies(self) -> list[FrozenStudy]:

@@ -8,16 +8,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
 import psutil
 from packaging.requirements import Requirement
 
+from optsweep.build.machine import processor
 from optsweep.errors import UserError, first_line
-from optsweep.launch.environment import num_cores, processor
+from optsweep.launch.diagnosis import Diagnosis, Health
+from optsweep.launch.environment import num_cores
 from optsweep.launch.shared_folder import KEY, check_folder, read_mark
 from optsweep.launch.ui import has_screen, listen
 from optsweep.report.wording import size
@@ -28,23 +28,6 @@ LEAST_FREE, LITTLE_FREE = 50 * 2**20, 2 * 2**30
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 REMOTE = ("nfs", "nfs4", "cifs", "smbfs", "smb3", "fuse.sshfs", "9p")
 """File systems of other machines, on which SQLite's locks are not to be relied on."""
-
-
-class Health(StrEnum):
-    """Of what was looked at."""
-
-    OK = "ok"
-    WARN = "warn"  # worth knowing; a sweep runs
-    FAIL = "fail"  # something that a sweep needs
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """A line: what was looked at and what was found."""
-
-    health: Health
-    what: str
-    found: str
 
 
 def examine(tracking_uri: str, storage: str, port: int, checkpoints: Path | None = None) -> Iterator[Diagnosis]:

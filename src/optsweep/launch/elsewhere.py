@@ -7,11 +7,11 @@ studies only, so what they tell there has reached MLflow before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from optuna.storages import RDBStorage
 
@@ -27,7 +27,7 @@ from optsweep.launch.job import Job
 from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.posted import JOB, Posted, ToCompare, check_shared, taken_down
 from optsweep.launch.shared_folder import CHECKPOINTS
-from optsweep.launch.status import FINISHED, PLANNED, repeats_of
+from optsweep.launch.status import FINISHED, PLANNED, is_finished, repeats_of
 from optsweep.launch.stop import StopRequest
 from optsweep.launch.work import POLL_SECONDS
 from optsweep.report.wording import plural
@@ -35,7 +35,7 @@ from optsweep.search.helping import Help, notes
 from optsweep.search.storage import storage_at
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
-from optsweep.tracking.outage import Outage, StoreFailureError, passes, patiently, storage_outage
+from optsweep.tracking.outage import Outage, StoreFailureError, once, patiently, storage_outage
 from optsweep.tracking.postman import deliver
 from optsweep.tracking.spool import Spool
 
@@ -220,21 +220,11 @@ class Helper:
     def _done(self, jobs: Sequence[Job]) -> bool:
         """Whether the arms have all that is planned of them."""
         found = notes(self._held.engine, self._help.sweep, (PLANNED, FINISHED))
-        return all(_is_done(found.get(job.arm.name, {})) for job in jobs)
+        return all(is_finished(found.get(job.arm.name, {})) for job in jobs)
 
     def _safely(self, look: Callable[[], T]) -> T | None:
-        """What a look at the storage finds; None while it is away. Raises StoreFailureError when it is over."""
-        try:
-            found = look()
-        except Exception as error:
-            if not passes(error):
-                raise
-            self._outage.failed(error)
-            if self._outage.over_patience:
-                raise StoreFailureError(self._outage.reason) from error
-            return None
-        self._outage.worked()
-        return found
+        """What a look at the storage finds; None while it is away."""
+        return once(look, self._outage)
 
     def _suitable(self, posted: Sequence[Posted], compare: Compare, kept: Sequence[Job]) -> Sequence[Job]:
         """Those kept, and jobs that are here what they are there; what is not is said. Raises UserError if none is."""
@@ -249,7 +239,3 @@ class Helper:
         for text in declined:
             self._say(f"declined, because it is another arm here: {text}")
         return suitable
-
-
-def _is_done(noted: Mapping[str, Any]) -> bool:
-    return noted.get(FINISHED) is not None and noted[FINISHED] == noted.get(PLANNED)

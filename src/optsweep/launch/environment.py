@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import psutil
 
+from optsweep.build.machine import processor
 from optsweep.tracking.schema import Environment
 from optsweep.tracking.source import git_commit
 
@@ -52,17 +52,6 @@ def _name_of(device: str) -> str:
     import torch  # not above: who asks for the number of cores has no use for a second of torch
 
     return torch.cuda.get_device_name(device)
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 @contextmanager

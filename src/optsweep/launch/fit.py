@@ -12,12 +12,12 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from optsweep.build.fingerprint import fingerprint_of
+from optsweep.build.machine import processor
 from optsweep.build.sources import source_digests
 from optsweep.config.arm import Arm
 from optsweep.config.search_space import ChoicesConfig
 from optsweep.errors import located
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
-from optsweep.launch.environment import processor
 from optsweep.launch.standing import search_plan
 from optsweep.report.wording import plural
 from optsweep.train.lane_choice import Crowd, LaneTimes, choose, may_gain

@@ -173,18 +173,6 @@ def written_and_shown(
     return report
 
 
-def is_whole(folder: Path, run_id: str) -> bool:
-    """Whether all of a report of the sweep with this run lies in a folder, and not that of another store's sweep."""
-    try:
-        content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        drawn = [f"figures/{figure['name']}.{kind}" for figure in content["figures"] for kind in ("png", "svg")]
-        return bool(content["sweeps"][0]["run_id"] == run_id) and all(
-            (folder / file).is_file() for file in ("index.html", "results.csv", "references.bib", *drawn)
-        )
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-
-
 def description(content: Mapping[str, Any], experiment_id: str, *, figure: bool = True) -> str:
     """Markdown: question, verdict, main figure, where the report and the prepared views are, command.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from optsweep.config.arm import Arm
 from optsweep.launch.events import Event, Observer, Progressed, Started, Trained
-from optsweep.launch.home import is_whole, show_report
+from optsweep.launch.home import show_report
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.settled import keep
 from optsweep.launch.sweep import stopping_said, waiting
@@ -48,6 +49,18 @@ def reported(
             waiting(first, lambda: note_report(result))
     keep(arms, command, result, index.parent)
     return written
+
+
+def is_whole(folder: Path, run_id: str) -> bool:
+    """Whether all of a report of the sweep with this run lies in a folder, and not that of another store's sweep."""
+    try:
+        content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        drawn = [f"figures/{figure['name']}.{kind}" for figure in content["figures"] for kind in ("png", "svg")]
+        return bool(content["sweeps"][0]["run_id"] == run_id) and all(
+            (folder / file).is_file() for file in ("index.html", "results.csv", "references.bib", *drawn)
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def note_report(result: SweepResult) -> None:

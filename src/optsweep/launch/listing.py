@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from optsweep.address import read_address
 from optsweep.launch.leases import LEASE_SECONDS
-from optsweep.launch.status import FINISHED, PLANNED
+from optsweep.launch.status import FINISHED, PLANNED, is_finished
 from optsweep.search.overview import StoredSweep, stored_sweeps
 from optsweep.search.signs import signs_of_life
 from optsweep.search.storage import storage_at
@@ -41,9 +41,9 @@ def listed_sweeps(storage: str, reports: Path) -> list[ListedSweep]:
 
 
 def _listed(engine: Engine, held: StoredSweep, reports: Path) -> ListedSweep:
-    planned, finished = held.noted(PLANNED), held.noted(FINISHED)
+    planned = held.noted(PLANNED)
     running = any(sign.at_work for sign in signs_of_life(engine, held.name, LEASE_SECONDS))
-    state = "running" if running else "finished" if None not in planned and planned == finished else "stopped"
+    state = "running" if running else "finished" if all(map(is_finished, held.notes.values())) else "stopped"
     verdict = short_verdict(reports / held.name / "results.json")
     return ListedSweep(held.name, state, len(held.arms), held.done, _total(planned), held.last, verdict)
 

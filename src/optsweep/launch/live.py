@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
 from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.launch.shared_folder import CHECKPOINTS, where_kept
-from optsweep.launch.status import FINISHED, PLANNED, short_names
+from optsweep.launch.status import PLANNED, is_finished, short_names
 from optsweep.report.wording import number
 from optsweep.search.heartbeat import BEAT_SECONDS
 from optsweep.search.latest import Points
@@ -183,9 +183,7 @@ class Looker:
 
 
 def _state(sight: Sight) -> State:
-    if sight.notes and all(
-        note.get(FINISHED) and note.get(FINISHED) == note.get(PLANNED) for note in sight.notes.values()
-    ):
+    if sight.notes and all(map(is_finished, sight.notes.values())):
         return State.TRAINED
     return State.RUNNING if _is_planned(sight) else State.STOPPED
 

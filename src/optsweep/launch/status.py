@@ -13,12 +13,14 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from optsweep.address import read_address
+from optsweep.config.arm import Arm
 from optsweep.errors import UserError, nearest
 from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.launch.shared_folder import CHECKPOINTS, where_kept
 from optsweep.report.wording import duration, plural
 from optsweep.search.signs import Sign
 from optsweep.search.studies import WENT_ON, Studies
+from optsweep.search.study_names import StudyName
 from optsweep.tracking.schema import SweepPlan
 from optsweep.train.trial import Phase
 
@@ -257,14 +259,13 @@ def _phases(studies: Studies) -> Iterator[PhaseStatus]:
 def repeats_of(studies: Studies) -> Mapping[str, int]:
     """How many searches each arm of a sweep has. Raises UserError for a sweep that isn't there, naming the nearest."""
     sweep = studies.sweep
-    known = [name.split(" | ") for name in optuna.get_all_study_names(studies.storage)]
+    known = [study for name in optuna.get_all_study_names(studies.storage) if (study := StudyName.read(name))]
     repeats: dict[str, int] = {}
-    for parts in known:
-        if len(parts) in (3, 4) and parts[0] == sweep:
-            repeat = int(parts[3]) if len(parts) == 4 else 0
-            repeats[parts[1]] = max(repeats.get(parts[1], 1), repeat + 1)
+    for study in known:
+        if study.sweep == sweep:
+            repeats[study.arm] = max(repeats.get(study.arm, 1), study.repeat + 1)
     if not repeats:
-        sweeps = sorted({parts[0] for parts in known if len(parts) == 3})
+        sweeps = sorted({study.sweep for study in known})
         raise UserError(f"no sweep is called {sweep}{nearest(sweep, sweeps)}; {there_are(sweeps)}")
     return repeats
 
@@ -296,10 +297,20 @@ def is_trained(storage: str, sweep: str, plan: SweepPlan) -> bool:
     return all(studies.note(title.name, FINISHED) == size for title in plan.arms)
 
 
+def size_of(arm: Arm) -> list[object]:
+    """What is planned of an arm, as its notes have it; a plan that grew is another."""
+    return [arm.search.trials, arm.confirm_seeds, arm.repeats]
+
+
+def is_finished(noted: Mapping[str, Any]) -> bool:
+    """Whether an arm has all that is planned of it, by its notes."""
+    return noted.get(FINISHED) is not None and noted[FINISHED] == noted.get(PLANNED)
+
+
 def check_ended(studies: Studies, labels: Mapping[str, str]) -> None:
     """Raise UserError where a launcher has come back before its jobs were done with all arms."""
-    sizes = {arm: (studies.note(arm, PLANNED), studies.note(arm, FINISHED)) for arm in labels}
-    left = [labels[arm] for arm, (planned, finished) in sizes.items() if planned is None or finished != planned]
+    noted = {arm: {key: studies.note(arm, key) for key in (PLANNED, FINISHED)} for arm in labels}
+    left = [labels[arm] for arm, of in noted.items() if not is_finished(of)]
     if left:
         raise UserError(
             f"hydra/launcher: it came back before its jobs had ended ({left[0]}, of {len(left)}); "

@@ -43,7 +43,7 @@ from optsweep.launch.shared_folder import KEY as CHECKPOINTS_KEY
 from optsweep.launch.shared_folder import check_folder
 from optsweep.launch.standing import search_plan
 from optsweep.launch.stated import results_digest
-from optsweep.launch.status import FINISHED, PLANNED, first_failure
+from optsweep.launch.status import FINISHED, PLANNED, first_failure, size_of
 from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
 from optsweep.launch.together import check_together, notes, without_looks
 from optsweep.launch.work import work
@@ -125,8 +125,8 @@ class _Prepared:
 
     @property
     def size(self) -> list[object]:
-        """What a finished arm has; a plan that grew is another."""
-        return [self.arms[0].search.trials, self.arms[0].confirm_seeds, self.arms[0].repeats]
+        """What a finished arm has."""
+        return size_of(self.arms[0])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from optsweep.launch.planner import Planner
 from optsweep.launch.pool import Pool
 from optsweep.launch.stop import StopRequest
 from optsweep.tracking.courier import Courier
-from optsweep.tracking.outage import Outage, StoreFailureError, passes, patiently
+from optsweep.tracking.outage import Outage, StoreFailureError, once, patiently
 from optsweep.tracking.spool import Spool
 
 POLL_SECONDS = 1.0
@@ -56,17 +56,7 @@ def work(
 
 def _step(planner: Planner, storage: Outage) -> bool:
     """One step, which comes again where the storage fails: workers are watched meanwhile, and the user is heard."""
-    try:
-        finished = planner.step()
-    except Exception as error:
-        if not passes(error):
-            raise
-        storage.failed(error)
-        if storage.over_patience:
-            raise StoreFailureError(storage.reason) from error
-        return False
-    storage.worked()
-    return finished
+    return bool(once(planner.step, storage))
 
 
 def _watch(pool: Pool, planner: Planner, stop: StopRequest, storage: Outage) -> None:

@@ -15,6 +15,8 @@ from optsweep.search.heartbeat import Heartbeat
 from optsweep.search.overview import in_sweep
 from optsweep.search.ownership import HELPERS, LEASES, SEATS, Claim, clock
 from optsweep.search.process import machine_of, process_name
+from optsweep.search.study_names import StudyName
+from optsweep.train.trial import Phase
 
 HELP_SECONDS = 60.0
 """How long a process counts as helping that isn't heard of."""
@@ -87,13 +89,12 @@ def remember_lost(connection: Connection, sweep: str, processes: Mapping[str, fl
 
 def notes(engine: Engine, sweep: str, keys: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
     """What is noted of a sweep's arms under these keys, by arm, by one query; of further repeats nothing."""
-    prefix = f"{sweep} | "
     mine = and_(in_sweep(sweep), NOTES.c.key.in_(list(keys)))
     query = select(STUDIES.c.study_name, NOTES.c.key, NOTES.c.value_json).join(NOTES).where(mine)
     found: dict[str, dict[str, Any]] = {}
     with engine.connect() as connection:
         for name, key, value in connection.execute(query.order_by(STUDIES.c.study_id)):
-            arm, bar, phase = name.removeprefix(prefix).rpartition(" | ")
-            if bar and phase == "search":
-                found.setdefault(arm, {})[key] = json.loads(value)
+            study = StudyName.read(name)
+            if study is not None and (study.phase, study.repeat) == (Phase.SEARCH, 0):
+                found.setdefault(study.arm, {})[key] = json.loads(value)
     return found

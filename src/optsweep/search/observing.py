@@ -18,7 +18,7 @@ from optsweep.search.latest import Latest, read_latest
 from optsweep.search.overview import in_sweep
 from optsweep.search.ownership import LEASES, SEATS, TRIALS, USER_ATTRIBUTES, VALUES, clock
 from optsweep.search.reading import MOST_NAMED
-from optsweep.search.studies import read_study_name
+from optsweep.search.study_names import StudyName
 from optsweep.train.trial import End, Phase
 
 STUDIES = StudyModel.__table__
@@ -121,8 +121,7 @@ class Onlooker:
             rows = connection.execute(query).all()
             if not rows:
                 raise UserError(f"no sweep is called {self._sweep} any more")
-        found = {number: read_study_name(self._sweep, name) for number, name in rows}
-        return {number: of for number, of in found.items() if of is not None}
+        return {number: found.key for number, name in rows if (found := StudyName.read(name)) is not None}
 
     def _read_changed(self, connection: Connection, studies: Mapping[int, tuple[str, Phase, int]]) -> None:
         columns = (TRIALS.c.trial_id, TRIALS.c.study_id, TRIALS.c.state, TRIALS.c.datetime_complete)

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from sqlalchemy import ColumnElement, Engine, func, select
 
 from optsweep.search.ownership import TRIALS
+from optsweep.search.study_names import StudyName
 
 STUDIES, NOTES = StudyModel.__table__, StudyUserAttributeModel.__table__
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -39,12 +40,6 @@ def in_sweep(sweep: str) -> ColumnElement[bool]:
     return func.substr(STUDIES.c.study_name, 1, len(prefix)) == prefix
 
 
-def sweep_of(study: str) -> tuple[str, str, bool] | None:
-    """Sweep and arm of a study by its name, and whether it is an arm's first; None if somebody else named it."""
-    parts = study.split(" | ")
-    return (parts[0], parts[1], len(parts) == 3) if len(parts) in (3, 4) else None
-
-
 def stored_sweeps(engine: Engine, *notes: str) -> Iterator[StoredSweep]:
     """All, the latest first, with these notes of their arms."""
     counted = (
@@ -62,16 +57,16 @@ def stored_sweeps(engine: Engine, *notes: str) -> Iterator[StoredSweep]:
     done: dict[str, int] = {}
     last: dict[str, datetime | None] = {}
     with engine.connect() as connection:
-        for study, count, when in connection.execute(counted):
-            if (found := sweep_of(study)) is not None:
-                sweep, arm, _ = found
-                arms.setdefault(sweep, {}).setdefault(arm, {})
+        for name, count, when in connection.execute(counted):
+            if (study := StudyName.read(name)) is not None:
+                sweep = study.sweep
+                arms.setdefault(sweep, {}).setdefault(study.arm, {})
                 done[sweep] = done.get(sweep, 0) + count
                 before = last.get(sweep)
                 last[sweep] = max(before, when) if before and when else before or when
-        for study, key, value in connection.execute(noted):
-            if (found := sweep_of(study)) is not None and found[2]:
-                arms[found[0]][found[1]][key] = json.loads(value)
+        for name, key, value in connection.execute(noted):
+            if (study := StudyName.read(name)) is not None and not study.repeat:
+                arms[study.sweep][study.arm][key] = json.loads(value)
     for sweep in sorted(arms, key=lambda name: (last[name] is None, last[name] or datetime.min), reverse=True):
         when = last[sweep]
         utc = None if when is None else when.replace(tzinfo=UTC)

@@ -9,7 +9,6 @@ diverged), FAIL for a crash. What changes a trial's state or owner is in ownersh
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
 from optsweep.search.signs import Sign, signs_of_life
 from optsweep.search.slots import Slot
 from optsweep.search.storage import storage_at
+from optsweep.search.study_names import StudyName
 from optsweep.search.waiting import candidates, make_waiting
 from optsweep.train.trial import End, Phase
 
@@ -50,7 +50,6 @@ RESULT = ("end", "train_seconds", "test_loss", "test_blocks", WENT_ON)
 """The attributes that a trial gets with its result."""
 
 STUDIES = StudyModel.__table__
-_STUDY_NAME = re.compile(rf"(?P<arm>.*) \| (?P<phase>{'|'.join(Phase)})( \| (?P<repeat>\d+))?", re.DOTALL)
 
 States = frozenset[tuple[Phase, TrialState, int]]
 """How many trials of an arm's repeat are in which state, by phase; states without a trial are left out."""
@@ -134,7 +133,7 @@ class Studies:
         return self._ids.get(key)
 
     def _name(self, arm: str, phase: Phase, repeat: int) -> str:
-        return f"{self.sweep} | {arm} | {phase}" + (f" | {repeat}" if repeat else "")
+        return str(StudyName(self.sweep, arm, phase, repeat))
 
     def note(self, arm: str, key: str, repeat: int = 0) -> Any:
         """What was noted of an arm, or None."""
@@ -215,9 +214,9 @@ class Studies:
         mine = in_sweep(self.sweep)
         with self._engine.connect() as connection:
             rows = connection.execute(found.select_from(joined).where(mine).order_by(TRIALS.c.trial_id)).all()
-        found_in = {name: read_study_name(self.sweep, name) for name in {name for name, *_ in rows}}
+        found_in = {name: StudyName.read(name) for name in {name for name, *_ in rows}}
         known = [(found_in[name], *values) for name, *values in rows]
-        return [_known(study, *values) for study, *values in known if study is not None and study[0] in arms]
+        return [_known(study, *values) for study, *values in known if study is not None and study.arm in arms]
 
     def run_again(self, seat: Seat, arm: str, trials: Sequence[Known], reason: str) -> None:
         """Take back the results of an arm's trials, which are then as if they had been stopped: their slots are free.
@@ -383,16 +382,9 @@ class Studies:
         return True
 
 
-def read_study_name(sweep: str, name: str) -> tuple[str, Phase, int] | None:
-    """The arm, phase and repeat of a sweep's study; None if somebody else made it."""
-    parts = _STUDY_NAME.fullmatch(name.removeprefix(f"{sweep} | "))
-    return None if parts is None else (parts["arm"], Phase(parts["phase"]), int(parts["repeat"] or 0))
-
-
 def _known(
-    study: tuple[str, Phase, int], number: int, state: TrialState, id_: str | None, slot: str | None, end: str | None
+    study: StudyName, number: int, state: TrialState, id_: str | None, slot: str | None, end: str | None
 ) -> Known:
     ended = state in (TrialState.COMPLETE, TrialState.PRUNED) and end is not None
-    return Known(
-        number, json.loads(id_ or '""'), *study, int(slot or 0), state, End(json.loads(end or "")) if ended else None
-    )
+    how = End(json.loads(end or "")) if ended else None
+    return Known(number, json.loads(id_ or '""'), *study.key, int(slot or 0), state, how)

@@ -225,6 +225,24 @@ def _minutes() -> str:
     return f"{PATIENCE_SECONDS / 60:.0f} minutes"
 
 
+def once(call: Callable[[], T], outage: Outage) -> T | None:
+    """The call's result; None while its store fails, for who does something else before the next try.
+
+    Raises StoreFailureError when nobody waits any longer.
+    """
+    try:
+        found = call()
+    except Exception as error:
+        if not passes(error):
+            raise
+        outage.failed(error)
+        if outage.over_patience:
+            raise StoreFailureError(outage.reason) from error
+        return None
+    outage.worked()
+    return found
+
+
 def patiently(call: Callable[[], T], outage: Outage, stopping: Callable[[], bool] = lambda: False) -> T:
     """The call's result, tried again while its store fails. Raises StoreFailureError when nobody waits any longer."""
     pause = FIRST_PAUSE

@@ -10,11 +10,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
 from optsweep.errors import UserError
@@ -26,6 +26,11 @@ from optsweep.tracking.spool import Spool
 
 if TYPE_CHECKING:
     from optsweep.launch.job import Job
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+ASIDE = "aside"
+"""The concurrency group of methods that aren't waited with until others are over."""
 
 SLICE_SECONDS = 0.25
 """Between two looks of a watch whether it is called off."""
@@ -44,8 +49,14 @@ class Heard:
     trouble: str = ""  # which ends the sweep
 
 
+def _aside(method: Method) -> Method:
+    """As `ray.method(concurrency_group=ASIDE)` has it: on the class itself, for Ray Client's server imports it too."""
+    method.__dict__["__ray_concurrency_group__"] = ASIDE
+    return method
+
+
 class NodeWorker:
-    """One worker's place on a node. Its methods come one after the other, but for `end`, `kill` and `leave`."""
+    """One worker's place on a node. Its methods come one after the other, but for those aside, which come at once."""
 
     def __init__(self, threads: int, folder: str | None) -> None:
         """`folder`: the working folder, which is also where the user's modules are; None: that of this process."""
@@ -105,20 +116,24 @@ class NodeWorker:
         """Changes when there is something to tell."""
         return self._pool.num_worked, self._pool.names, self._said.fresh
 
+    @_aside
     def kill(self, worker: str) -> None:
         """End the worker of that name, which is then replaced."""
         self._pool.kill(worker)
 
+    @_aside
     def rest(self) -> None:
         """The watch that goes on is over: there is something to be asked."""
         self._called.set()
 
+    @_aside
     def leave(self) -> None:
         """Let the worker end by itself, and wait for that."""
         self._called.set()
         self._pool.dismiss()
         self._pool.__exit__(None)
 
+    @_aside
     def end(self) -> None:
         """End the worker in the middle of its trial."""
         self._called.set()

@@ -44,6 +44,12 @@ leaves some."""
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
 """Before a worker that has died is replaced; doubled with each further one until trials end again, up to this."""
 
+
+def pause_after(deaths: int) -> float:
+    """Seconds before a worker is replaced where so many have died before it in a row."""
+    return min(PAUSE_SECONDS * 2.0 ** min(deaths, 20), LONGEST_PAUSE_SECONDS)
+
+
 LATE_SECONDS = 60.0
 """A worker that doesn't end itself when an answer is overdue is given so much longer: it can't, in a call that holds
 the interpreter."""
@@ -286,9 +292,8 @@ class LocalPool:
             )
         if not member.ready:
             self._note_killed_start(code)
-        pause = PAUSE_SECONDS * 2 ** min(self._deaths, 20)
+        self._waiting.append((self._clock() + pause_after(self._deaths), member.device))
         self._deaths += 1
-        self._waiting.append((self._clock() + min(pause, LONGEST_PAUSE_SECONDS), member.device))
         where = f" at {place}" if (place := member.place) else ""
         return [(member.name, f"its worker died ({exit_name(code)}{where})")] if member.ready else []
 

@@ -19,7 +19,7 @@ from optsweep.config.sections import MOST_WORKERS
 from optsweep.errors import UserError
 from optsweep.launch.inquiries import Answer, DiedError, Inquiry
 from optsweep.launch.pools.actor import Heard, NodeWorker
-from optsweep.launch.pools.local import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, STARTS, TERMINATE_SECONDS
+from optsweep.launch.pools.local import STARTS, TERMINATE_SECONDS, pause_after
 from optsweep.launch.pools.ray_cluster import Cluster, LostError, Needs, RayPlace
 
 if TYPE_CHECKING:
@@ -175,9 +175,8 @@ class RayPool:
             self._lost_starts += 1
             if self._lost_starts >= STARTS and not any(other.name for other in self._members):
                 raise UserError(f"{STARTS} workers in a row were lost at their start ({reason}); Ray's logs say why")
-        pause = PAUSE_SECONDS * 2 ** min(self._deaths, 20)
+        self._waiting.append(self._clock() + pause_after(self._deaths))
         self._deaths += 1
-        self._waiting.append(self._clock() + min(pause, LONGEST_PAUSE_SECONDS))
         if member.name:
             yield member.name, f"its worker died ({reason})"
 
@@ -205,18 +204,21 @@ class RayPool:
         """End one worker, which its actor then replaces."""
         for member in self._members:
             if member.name == worker:
-                self._cluster.call_aside(member.actor.kill, worker)
+                self._cluster.call(member.actor.kill, worker)
 
     # -- questions -------------------------------------------------------------------------------------------------
 
     def ask(self, request: Inquiry[Answer], tell: Callable[[str], None] = lambda what: None) -> Answer:
-        """The answer of one of the workers. Raises what answering raised, and DiedError if the worker has ended."""
+        """The answer of one of the workers. Raises what answering raised, and DiedError if the worker has ended.
+
+        `tell` hears nothing: an actor's call comes back with its end.
+        """
         self._jobs, self._waiting = None, []
         self._see_off()
         self.start_one()
         member = self._members[0]
         if member.placed:
-            self._cluster.call_aside(member.actor.rest)
+            self._cluster.call(member.actor.rest)
         reference = self._cluster.call(member.actor.ask, request, self._device)
         meanwhile, self._meanwhile = self._meanwhile, lambda: None
         meanwhile()
@@ -259,7 +261,7 @@ class RayPool:
     def _leave(self, members: Sequence[_Actor]) -> None:
         for member in list(members):
             self._members.remove(member)
-            member.doing = self._cluster.call_aside(member.actor.leave) if member.placed else None
+            member.doing = self._cluster.call(member.actor.leave) if member.placed else None
             self._leaving.append(member)
 
     def _see_off(self) -> None:
@@ -273,7 +275,7 @@ class RayPool:
     def stop(self) -> None:
         """End all workers at once, in the middle of their trials."""
         members, self._members = self._members, []
-        ends = [self._cluster.call_aside(member.actor.end) for member in members if member.placed]
+        ends = [self._cluster.call(member.actor.end) for member in members if member.placed]
         if ends:
             self._cluster.wait(ends, TERMINATE_SECONDS, for_all=True)
         for member in members:

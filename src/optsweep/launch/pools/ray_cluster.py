@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from typing import Any
 from optsweep.config.launchers import SECTION
 from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.launch.environment import num_cores
+from optsweep.launch.pools.actor import ASIDE
 from optsweep.report.wording import plural
 
 ADDRESS = f"{SECTION}.address"
@@ -92,8 +94,7 @@ class Needs:
                 raise UserError(
                     f"{SECTION}.{key}: no node has {value:g} for a worker, {most:g} at most; {in_words(nodes)}"
                 )
-        asked = " and ".join(f"{key}={value:g}" for key, value in self.by_name.values())
-        raise UserError(f"{SECTION}: no node has {asked} at once; {in_words(nodes)}")
+        raise UserError(f"{SECTION}: no node has {self} at once; {in_words(nodes)}")
 
     def __str__(self) -> str:
         return " and ".join(f"{key}={value:g}" for key, value in self.by_name.values())
@@ -165,18 +166,14 @@ class Cluster:
 
     def start(self, cls: type, needs: Needs, *arguments: Any) -> Any:
         """An actor, which begins to exist when there is room."""
-        actor = self._ray.remote(max_restarts=0, concurrency_groups={"aside": 1})(cls)
+        actor = self._ray.remote(max_restarts=0, concurrency_groups={ASIDE: 1})(cls)
         resources = dict(needs.resources)
         options = {"num_cpus": needs.num_cpus, "num_gpus": needs.num_gpus or 0, "resources": resources}
         return actor.options(**options, scheduling_strategy="SPREAD").remote(*arguments)
 
     def call(self, method: Any, *arguments: Any) -> Any:
-        """A reference to what comes of it; what was called before comes first."""
+        """A reference to what comes of it; what was called before comes first, unless its method is one aside."""
         return method.remote(*arguments)
-
-    def call_aside(self, method: Any, *arguments: Any) -> Any:
-        """The same, at once."""
-        return method.options(concurrency_group="aside").remote(*arguments)
 
     def wait(self, references: Sequence[Any], seconds: float, *, for_all: bool = False) -> list[Any]:
         """Those that have come to something: one at least, unless time is up."""
@@ -269,7 +266,8 @@ def _start(ray: ModuleType, shipped: Mapping[str, Any] | None, needs: Needs, wor
 def _connect(ray: ModuleType, address: str, shipped: Mapping[str, Any] | None) -> None:
     _check_reachable(address)
     try:
-        ray.init(address=address, runtime_env=shipped, **_SILENT)
+        with warnings.catch_warnings(action="ignore"):  # Ray Client's, of what is said below
+            ray.init(address=address, runtime_env=shipped, **_SILENT)
     except _REFUSALS as error:
         ray.shutdown()
         raise _refused(address, error) from None

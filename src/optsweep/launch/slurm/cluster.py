@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from optsweep.address import Address
 from optsweep.errors import UserError
 from optsweep.launch.slurm.request import Flags, as_arguments
 
@@ -28,15 +29,34 @@ class JobState:
     node: str
 
 
-def check_usable() -> None:
-    """Raise UserError where jobs can't be submitted from here."""
+def check_usable(launcher: str = "slurm") -> None:
+    """Raise UserError where jobs can't be submitted from here; it names the launcher that wants to."""
     if find_spec("submitit") is None:
-        raise UserError("hydra/launcher=slurm needs the extra: pip install 'optsweep[slurm]'")
+        raise UserError(f"hydra/launcher={launcher} needs the extra: pip install 'optsweep[slurm]'")
     if lacking := [name for name in COMMANDS if shutil.which(name) is None]:
-        raise UserError(f"hydra/launcher=slurm: there is no {lacking[0]} on PATH; start it where SLURM's commands are")
+        raise UserError(
+            f"hydra/launcher={launcher}: there is no {lacking[0]} on PATH; start it where SLURM's commands are"
+        )
     said = _call("scontrol", "ping")
     if " is UP" not in said.stdout:
-        raise UserError(f"hydra/launcher=slurm: SLURM's controller doesn't answer ({_last_line(said)})")
+        raise UserError(f"hydra/launcher={launcher}: SLURM's controller doesn't answer ({_last_line(said)})")
+
+
+def why_no_accounts() -> str | None:
+    """Why nobody can say here what became of a job that is over; None where somebody can."""
+    said = _call("sacct", "-n", "-X", "-j", "1")
+    return _reason(said) if said.returncode else None
+
+
+def check_files(addresses: Sequence[Address], flags: Flags, otherwise: str) -> None:
+    """Raise UserError where jobs that write at once may be on several nodes, and a store is a file."""
+    for address in addresses:
+        if address.file is not None and (count := num_nodes(flags)) > 1:
+            raise UserError(
+                f"{address.key}: {address.shown} is a file, which processes on several nodes would damage, and "
+                f"these jobs may run on {count}; give tracking.storage=postgresql+psycopg://… and "
+                f"tracking.uri=http://…, or {otherwise}"
+            )
 
 
 def check_given(flags: Flags) -> None:

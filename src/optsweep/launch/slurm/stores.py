@@ -16,7 +16,7 @@ from optsweep.launch.continuity import IDENTITY
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.posted import JOB
 from optsweep.launch.stated import results_digest
-from optsweep.launch.status import FINISHED, PLANNED, first_failure
+from optsweep.launch.status import FINISHED, PLANNED, first_failure, is_finished, size_of
 from optsweep.search.helping import notes
 from optsweep.search.ownership import SEATS, clock
 from optsweep.search.process import is_alive
@@ -38,7 +38,7 @@ def is_open(storage: str, sweep: str) -> bool:
     finally:
         engine.dispose()
     posted = any({JOB, IDENTITY} <= of.keys() for of in found.values())
-    return posted and any(of.get(FINISHED) is None or of[FINISHED] != of.get(PLANNED) for of in found.values())
+    return posted and not all(is_finished(of) for of in found.values())
 
 
 def seconds_of_seat(storage: str, sweep: str) -> float:
@@ -68,13 +68,11 @@ def finished(arms: Sequence[Arm], *, report: bool) -> SweepResult | None:
     if not read_address(STORAGE_KEY, first.storage).is_there:
         return None
     studies = Studies.open(first.storage, first.sweep)
-    size = [first.search.trials, first.confirm_seeds, first.repeats]
     found = notes(studies.engine, first.sweep, (JOB, PLANNED, FINISHED))
     for arm in arms:
         of = found.get(arm.name, {})
-        if not of.get(PLANNED) == of.get(FINISHED) == size or of.get(JOB, {}).get("config") != without_secrets(
-            arm.yaml
-        ):
+        same = of.get(JOB, {}).get("config") == without_secrets(arm.yaml)
+        if not (same and is_finished(of) and of[PLANNED] == size_of(first)):
             return None
     store.check(first.tracking_uri, create=False)
     tracker = Tracker(first.tracking_uri, first.sweep)

@@ -93,13 +93,8 @@ class SlurmSweep:
             store.check_sweep(first.tracking_uri, first.sweep)
         if Submitted.read(self._folder) is None:  # else sbatch decides, which takes jobs also while all nodes are down
             cluster.check_given(flags)
-        for address in (studies, runs):
-            if address.file is not None and self.request.workers and (count := cluster.num_nodes(flags)) > 1:
-                raise UserError(
-                    f"{address.key}: {address.shown} is a file, which processes on several nodes would damage, and "
-                    f"these jobs may run on {count}; give tracking.storage=postgresql+psycopg://… and "
-                    f"tracking.uri=http://…, or one node: hydra.launcher.workers=0"
-                )
+        if self.request.workers:
+            cluster.check_files((studies, runs), flags, "one node: hydra.launcher.workers=0")
 
     def _submit(self, before: Submitted | None, states: States) -> SweepResult:
         """Submit the job that plans, and the workers that there aren't yet, unless another command just has."""

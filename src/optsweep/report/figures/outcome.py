@@ -207,22 +207,29 @@ def _time(seconds: float) -> str:
     return f"{number(1e3 * seconds, 3)} ms" if seconds < 0.1 else duration(seconds)
 
 
+def _ends(arm: ArmResult, value: float, *, timed: bool) -> tuple[float, float]:
+    """Of the whisker on a bar, by the quartiles of the timing; the bar's own where there are none."""
+    timing = arm.arm.timing
+    if timing is None or not timed:
+        return value, value
+    scale = value / timing.ms_per_step
+    return timing.low * scale, timing.high * scale
+
+
 def _draw_bars(axes: Axes, group: Group, values: list[float | None], words: Any, *, timed: bool) -> None:
-    largest = max(value for value in values if value is not None) or 1.0
-    for place, (arm, value) in enumerate(zip(group.by_result, values, strict=True)):
+    rows = list(zip(group.by_result, values, strict=True))
+    reach = max(_ends(arm, value, timed=timed)[1] for arm, value in rows if value is not None) or 1.0
+    for place, (arm, value) in enumerate(rows):
         if value is None:
             untimed = " timed elsewhere" if arm.timed_elsewhere else " not timed"
             axes.text(0, place, untimed if timed else " not known", va="center", color=MUTED)
             continue
         axes.barh(place, value, height=0.5, color=colour(arm), alpha=0.9)
-        timing = arm.arm.timing
-        end = value
-        if timing is not None and timed:
-            scale = value / timing.ms_per_step
-            axes.plot([timing.low * scale, timing.high * scale], [place, place], color=INK, linewidth=1.2)
-            end = max(value, timing.high * scale)
-        axes.text(end + 0.14 * largest, place, words(value), va="center")
-    axes.set_xlim(0, largest * 2.2)  # room for the value beside its bar
+        low, high = _ends(arm, value, timed=timed)
+        if low < high:
+            axes.plot([low, high], [place, place], color=INK, linewidth=1.2)
+        axes.text(max(value, high) + 0.14 * reach, place, words(value), va="center")
+    axes.set_xlim(0, reach * 2.2)  # room for the value beside its bar and whisker
     axes.set_xticks([])
     axes.grid(visible=False)
     axes.tick_params(axis="y", length=0)
