@@ -7,7 +7,6 @@ does to its rows in the database is done to them at once.
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,14 +32,6 @@ def cluster() -> Iterator[Slurm]:
     with slurm(apart=True) as started, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(started.conf))
         yield started
-
-
-@pytest.fixture
-def running() -> Iterator[subprocess.Popen[str]]:
-    """A process, for as long as a test lasts."""
-    with subprocess.Popen(["sleep", "600"], text=True) as process:
-        yield process
-        process.kill()
 
 
 def _said(folder: Path, code: int, *arguments: str) -> str:
@@ -76,7 +67,6 @@ def test_a_lost_node_s_job_goes_on_elsewhere(
     servers: Servers,
     storage: str,
     long_reference: Kept,
-    running: subprocess.Popen[str],
     tmp_path: Path,
 ) -> None:
     """The job that plans is requeued by SLURM; a worker that isn't to be is submitted again by the sweep's command."""
@@ -85,11 +75,11 @@ def test_a_lost_node_s_job_goes_on_elsewhere(
     _said(tmp_path, SUBMITTED, *command)
     before = _jobs(tmp_path, role)
     job = before.planner if role == "plans" else before.workers[0]
-    wait_for(lambda: num_done(storage, role) >= 1 and commands.states()[job.id].state == "RUNNING", running)
+    wait_for(lambda: num_done(storage, role) >= 1 and commands.states()[job.id].state == "RUNNING")
     node = commands.states()[job.id].node
     lost: list[str] = []
-    wait_for(lambda: _lose(cluster, node, servers, storage, tmp_path, lost), running)
-    wait_for(lambda: all(held.node != node for held in commands.states().values()), running)
+    wait_for(lambda: _lose(cluster, node, servers, storage, tmp_path, lost))
+    wait_for(lambda: all(held.node != node for held in commands.states().values()))
     assert commands.silent_nodes() == {node}
     servers.silence(storage, node)
     while_down = _said(tmp_path, SUBMITTED, *command)
@@ -97,7 +87,7 @@ def test_a_lost_node_s_job_goes_on_elsewhere(
     assert f"planner: job {before.planner.id}, " in while_down
     assert ("1 worker submitted to SLURM" in while_down) == (role == "works") == (after.workers != before.workers)
     end = tmp_path / "mlruns" / "slurm" / role
-    wait_for(lambda: outcome_of(end, after.planner) is not None, running)
+    wait_for(lambda: outcome_of(end, after.planner) is not None)
     assert "0 trials ended" in _said(tmp_path, 0, *command)
     assert after.planner == before.planner
     (step,) = went_on(storage, role, lost[0])
@@ -108,14 +98,14 @@ def test_a_lost_node_s_job_goes_on_elsewhere(
     cluster.wait_for_nodes()
 
 
-def test_while_no_node_is_up_jobs_wait(cluster: Slurm, running: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_while_no_node_is_up_jobs_wait(cluster: Slurm, tmp_path: Path) -> None:
     command = ["-m", *LONG, "hydra/launcher=slurm", "hydra.launcher.partition=one"]
     _said(tmp_path, SUBMITTED, *command, "sweep.name=waits")
     planner = _jobs(tmp_path, "waits").planner
-    wait_for(lambda: commands.states()[planner.id].state == "RUNNING", running)
+    wait_for(lambda: commands.states()[planner.id].state == "RUNNING")
     cluster.said("scontrol", "update", "NodeName=optsweep1", "State=DRAIN", "Reason=test")  # it isn't down for long
     cluster.said("scontrol", "requeue", planner.id)
-    wait_for(lambda: commands.states()[planner.id].state == "PENDING", running)
+    wait_for(lambda: commands.states()[planner.id].state == "PENDING")
     assert f"planner: job {planner.id}, pending" in _said(tmp_path, SUBMITTED, *command, "sweep.name=waits")
     assert "all its nodes are down or drained" in _said(tmp_path, 2, *command, "sweep.name=another")
     cluster.said("scancel", planner.id)
