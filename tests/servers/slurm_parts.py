@@ -176,7 +176,7 @@ class Slurm:
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={free_port()} CPUs=2 State=UNKNOWN"
             for node in NODES
         ]
-        silence = ["SlurmdTimeout=4"] if self.apart else []
+        silence = ["SlurmdTimeout=8"] if self.apart else []
         return "\n".join(
             [_CONFIGURATION.format(host=host, folder=folder, port=free_port()), *silence, *nodes, _PARTITIONS]
         )
