@@ -103,15 +103,16 @@ def test_a_lost_node_s_job_goes_on_elsewhere(
     cluster.wait_for_nodes()
 
 
-def test_while_all_nodes_are_down_jobs_wait(cluster: Slurm, tmp_path: Path) -> None:
-    on_one = ["hydra/launcher=slurm", "hydra.launcher.partition=one"]
-    _said(tmp_path, SUBMITTED, "-m", *LONG, "sweep.name=waits", *on_one)
+def test_while_no_node_is_up_jobs_wait(cluster: Slurm, tmp_path: Path) -> None:
+    command = ["-m", *LONG, "hydra/launcher=slurm", "hydra.launcher.partition=one"]
+    _said(tmp_path, SUBMITTED, *command, "sweep.name=waits")
     planner = _jobs(tmp_path, "waits").planner
-    cluster.said("scontrol", "update", "NodeName=optsweep1", "State=DOWN", "Reason=test")
-    wait_for(lambda: "optsweep1" not in commands.states()[planner.id].node)
-    assert f"planner: job {planner.id}, pending" in _said(tmp_path, SUBMITTED, "-m", *LONG, "sweep.name=waits", *on_one)
-    refused = _said(tmp_path, 2, "-m", *LONG, "sweep.name=another", *on_one)
-    assert "all its nodes are down or drained" in refused
+    wait_for(lambda: commands.states()[planner.id].state == "RUNNING")
+    cluster.said("scontrol", "update", "NodeName=optsweep1", "State=DRAIN", "Reason=test")  # it isn't down for long
+    cluster.said("scontrol", "requeue", planner.id)
+    wait_for(lambda: commands.states()[planner.id].state == "PENDING")
+    assert f"planner: job {planner.id}, pending" in _said(tmp_path, SUBMITTED, *command, "sweep.name=waits")
+    assert "all its nodes are down or drained" in _said(tmp_path, 2, *command, "sweep.name=another")
     cluster.said("scancel", planner.id)
     cluster.said("scontrol", "update", "NodeName=optsweep1", "State=RESUME")
     cluster.wait_for_nodes()
