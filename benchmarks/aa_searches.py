@@ -33,7 +33,7 @@ from optsweep.inference.looks import Level
 from optsweep.inference.repeats import seed_index
 from optsweep.launch.environment import num_cores
 from optsweep.launch.standing import search_plan
-from optsweep.launch.worker import trial_of
+from optsweep.launch.worker.worker import trial_of
 from optsweep.search.ownership import Claim
 from optsweep.search.slots import SearchPlan, Slot, choose, seed_of, suggest
 from optsweep.search.studies import Work

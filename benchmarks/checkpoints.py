@@ -19,8 +19,8 @@ from benchmarks.side_by_side import Figure, compare, spread, timed, wall
 from benchmarks.trials import arm, built, program_of, trial
 
 from optsweep.config.sections import TrainerConfig
-from optsweep.launch.checkpoints import Checkpoints, Owner, TrialCheckpoints
-from optsweep.launch.leases import LEASE_SECONDS
+from optsweep.launch.worker.checkpoints import Checkpoints, Owner, TrialCheckpoints
+from optsweep.launch.worker.leases import LEASE_SECONDS
 from optsweep.search.heartbeat import BEAT_SECONDS
 from optsweep.search.ownership import Claim
 from optsweep.search.slots import Slot

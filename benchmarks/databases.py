@@ -26,7 +26,7 @@ from typing import TypeVar
 
 from sqlalchemy import insert, text
 
-from optsweep.launch.leases import LEASE_SECONDS
+from optsweep.launch.worker.leases import LEASE_SECONDS
 from optsweep.search.ownership import LEASES, TRIALS, USER_ATTRIBUTES, VALUES
 from optsweep.search.slots import SearchPlan, Slot, results_of, suggest
 from optsweep.search.space import Space

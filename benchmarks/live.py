@@ -14,11 +14,11 @@ from itertools import product
 import torch
 from benchmarks.side_by_side import Figure
 
-from optsweep.launch.latest import TELL_SECONDS
-from optsweep.launch.leases import LEASE_SECONDS
-from optsweep.launch.live_server import Feed
+from optsweep.launch.live.reading import LOOK_SECONDS, Watching
+from optsweep.launch.live.server import Feed
 from optsweep.launch.status import PLANNED
-from optsweep.launch.watching import LOOK_SECONDS, Watching
+from optsweep.launch.worker.latest import TELL_SECONDS
+from optsweep.launch.worker.leases import LEASE_SECONDS
 from optsweep.search.latest import Latest, write_latest
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot

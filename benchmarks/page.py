@@ -23,8 +23,8 @@ import psutil
 import torch
 from benchmarks.side_by_side import Figure, SkippedError
 
-from optsweep.launch.curves import summarise_arms
-from optsweep.launch.home import prepare_views
+from optsweep.launch.tracked.curves import summarise_arms
+from optsweep.launch.tracked.home import prepare_views
 from optsweep.report import write_report
 from optsweep.tracking import store
 from optsweep.tracking.writer import Tracker

@@ -21,9 +21,9 @@ from statistics import median
 from benchmarks.databases import example
 from benchmarks.scaling_model import Sweep
 
-from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.launch.work import POLL_SECONDS
-from optsweep.launch.worker import LOOK_SECONDS
+from optsweep.launch.worker.leases import LEASE_SECONDS
+from optsweep.launch.worker.worker import LOOK_SECONDS
 from optsweep.search.ownership import Claim
 from optsweep.search.slots import Slot, next_slots, results_of, suggest
 from optsweep.search.studies import Studies

@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import torch
 
-from optsweep.launch.checkpoints import Checkpoints, Owner
+from optsweep.launch.worker.checkpoints import Checkpoints, Owner
 from servers.parts import mlflow_server, postgres
 
 SIZES = {"charlm_1m": 1_263_232, "charlm_10m": 10_916_736}

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from optsweep.build.assemble import Built
 from optsweep.config.arm import Arm
-from optsweep.launch.builds import Builds
-from optsweep.launch.job import Job
-from optsweep.launch.worker import Worker
+from optsweep.launch.worker.builds import Builds
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.worker import Worker
 from optsweep.search.slots import Slot
 from optsweep.tasks.base import Split
 from optsweep.tracking import store

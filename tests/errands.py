@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 
 from optsweep.errors import UserError
-from optsweep.launch.inquiries import Workbench
+from optsweep.launch.worker.inquiries import Workbench
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 
 from hand_sweeps import NOISE, sweep
 from hand_sweeps import arm as made_by_hand
-from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.launch.status import PLANNED
+from optsweep.launch.worker.leases import LEASE_SECONDS
 from optsweep.search.latest import Latest, write_latest
 from optsweep.search.process import process_name
 from optsweep.search.seats import Seat

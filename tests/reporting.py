@@ -10,12 +10,12 @@ from typing import Any, TypeVar, cast
 import torch
 
 from arms import arm_with
-from optsweep.launch.checkpoints import Checkpoints, TrialCheckpoints
-from optsweep.launch.job import Job
-from optsweep.launch.latest import Teller
-from optsweep.launch.leases import LeaseKeeper
-from optsweep.launch.reporter import Reporter
-from optsweep.launch.worker import Worker
+from optsweep.launch.worker.checkpoints import Checkpoints, TrialCheckpoints
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.latest import Teller
+from optsweep.launch.worker.leases import LeaseKeeper
+from optsweep.launch.worker.reporter import Reporter
+from optsweep.launch.worker.worker import Worker
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies, Work
 from optsweep.tracking.trial_log import TrialLog

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from optsweep.build.named_task import Given
     from optsweep.build.suggestions import TaskFacts
     from optsweep.config.spoken import Spoken
-    from optsweep.launch.checked import Checked
+    from optsweep.launch.check.checked import Checked
     from optsweep.launch.events import Observer
     from optsweep.launch.outcome import SweepResult
-    from optsweep.launch.pool import Pool
+    from optsweep.launch.pools.pool import Pool
     from optsweep.launch.status import SweepStatus
     from optsweep.launch.verify import Verified
     from optsweep.report import Report
@@ -231,7 +231,7 @@ def report(
     Raises UserError for a store that can't be opened, and ValueError, naming the nearest, for a sweep that isn't there.
     """
     from optsweep.launch.environment import num_cores
-    from optsweep.launch.home import written_and_shown
+    from optsweep.launch.tracked.home import written_and_shown
     from optsweep.report import helpers
     from optsweep.tracking.postman import deliver_all
     from optsweep.tracking.store import check
@@ -355,7 +355,7 @@ def check(
     if isinstance(task, Sequence) and not isinstance(task, str):
         return _check_aside(task, workers, seconds, tell)
     from optsweep.build.named_task import task_of
-    from optsweep.launch.check import SECONDS, check_arms
+    from optsweep.launch.check.check import SECONDS, check_arms
 
     seconds = SECONDS if seconds is None else seconds
     given = task_of(task)
@@ -369,9 +369,9 @@ def _check_aside(
     """Try arms of a config in a process of its own, which their code may end."""
     from optsweep.launch.pools.local import LocalPool
 
-    with LocalPool(arms[0].trainer.threads, needs="optsweep.launch.check") as pool:
+    with LocalPool(arms[0].trainer.threads, needs="optsweep.launch.check.check") as pool:
         pool.start_one()  # it imports what it needs while this process does
-        from optsweep.launch.check import SECONDS, ToCheck, check_aside
+        from optsweep.launch.check.check import SECONDS, ToCheck, check_aside
 
         return check_aside(pool, ToCheck(arms, workers, SECONDS if seconds is None else seconds), tell)
 

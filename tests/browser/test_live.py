@@ -17,12 +17,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from browsing import PATIENCE_SECONDS
 from living import ADAMW, DEAD, JUMPS, SGD, WELL, Living, record_of, tracking
-from optsweep.launch import live_server
-from optsweep.launch.live import Snapshot
-from optsweep.launch.live_report import LiveFinding
-from optsweep.launch.live_server import Feed, LiveServer
-from optsweep.launch.ui import listen
-from optsweep.launch.watching import Watching
+from optsweep.launch.browse.ui import listen
+from optsweep.launch.live import server as live_server
+from optsweep.launch.live.reading import Watching
+from optsweep.launch.live.report import LiveFinding
+from optsweep.launch.live.server import Feed, LiveServer
+from optsweep.launch.live.state import Snapshot
 from optsweep.report.comparison import compare
 from optsweep.train.trial import End
 from servers.parts import free_port

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from optsweep.errors import UserError
-from optsweep.launch.labels import NamedArm, meant
+from optsweep.launch.prepare.labels import NamedArm, meant
 
 
 def arm(label: str, **choices: str) -> NamedArm:

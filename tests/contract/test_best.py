@@ -19,7 +19,7 @@ from optsweep.config.arm import Arm
 from optsweep.config.spoken import arms_of
 from optsweep.errors import UserError
 from optsweep.inference.repeats import SEEDS_PER_REPEAT
-from optsweep.launch.description import facts_of, optimizer_terms
+from optsweep.launch.prepare.description import facts_of, optimizer_terms
 from optsweep.optim import SOAP
 from optsweep.report.comparison import compare
 from optsweep.result.best import Best, best_of

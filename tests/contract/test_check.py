@@ -16,9 +16,9 @@ from arms import arm_with, names_in
 from optsweep.cli.doorman import run
 from optsweep.config.compose import cells
 from optsweep.config.spoken import Spoken
-from optsweep.launch.checked import Checked
-from optsweep.launch.cost import Evaluations, cost_of
+from optsweep.launch.check.checked import Checked
 from optsweep.launch.neighbours import said_of
+from optsweep.launch.prepare.cost import Evaluations, cost_of
 from optsweep.tasks.pieces import Pieces
 from optsweep.train.own.running import RunningTrial
 from own_loops import finish, loader, stepped, told, train
@@ -125,7 +125,7 @@ def test_dropout_is_why_trials_train_one_after_the_other() -> None:
 @pytest.mark.parametrize("cores", [1, 16])
 def test_a_wrong_loss_is_the_last_line(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where few workers may share trials, so that lanes are tried before."""
-    monkeypatch.setattr("optsweep.launch.devices.num_cores", lambda: cores)
+    monkeypatch.setattr("optsweep.launch.prepare.devices.num_cores", lambda: cores)
 
     def wrong(outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs - targets).square()

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from optsweep.launch import checkpoints
-from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError, Owner, TrialCheckpoints
+from optsweep.launch.worker import checkpoints
+from optsweep.launch.worker.checkpoints import Checkpoints, InterruptedTrainingError, Owner, TrialCheckpoints
 from optsweep.search.ownership import Claim
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies, Work

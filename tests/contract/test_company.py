@@ -11,12 +11,12 @@ import torch
 
 from arms import arm_with
 from optsweep.build.assemble import build_arm
-from optsweep.launch.builds import Builds
-from optsweep.launch.describe import describe_arm
-from optsweep.launch.description import described
-from optsweep.launch.job import Job
-from optsweep.launch.leases import LeaseKeeper
-from optsweep.launch.worker import Worker
+from optsweep.launch.prepare.description import described
+from optsweep.launch.tracked.describe import describe_arm
+from optsweep.launch.worker.builds import Builds
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.leases import LeaseKeeper
+from optsweep.launch.worker.worker import Worker
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies
@@ -57,7 +57,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("optsweep.launch.worker.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("optsweep.launch.worker.worker.LOOK_SECONDS", 0.0)
     return Bench(tmp_path)
 
 

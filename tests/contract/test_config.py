@@ -32,7 +32,7 @@ from optsweep.config.sections import (
     TrainerConfig,
 )
 from optsweep.errors import UserError
-from optsweep.launch.labels import labels_of
+from optsweep.launch.prepare.labels import labels_of
 
 TASK = TaskConfig("digits_mlp", "optsweep.tasks.tabular.Table", 64, 600)
 OPTIMIZER = OptimizerConfig("adamw", "optsweep.optim.adam.AdamW")

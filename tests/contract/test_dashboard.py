@@ -16,9 +16,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from optsweep.cli.doorman import run
 from optsweep.errors import UserError
-from optsweep.launch import dashboard
-from optsweep.launch.dashboard import ReadOnly, ShownStorage, names_of
-from optsweep.launch.ui import listen
+from optsweep.launch.browse import dashboard
+from optsweep.launch.browse.dashboard import ReadOnly, ShownStorage, names_of
+from optsweep.launch.browse.ui import listen
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies

@@ -15,11 +15,11 @@ import pytest
 
 from optsweep.cli.doorman import run
 from optsweep.errors import UserError
-from optsweep.launch import doctor
-from optsweep.launch.diagnosis import Health
-from optsweep.launch.doctor import examine_checkpoints
-from optsweep.launch.shared_folder import make_mark
-from optsweep.launch.stores_health import examine_storage, examine_tracking
+from optsweep.launch.doctor import doctor
+from optsweep.launch.doctor.diagnosis import Health
+from optsweep.launch.doctor.doctor import examine_checkpoints
+from optsweep.launch.doctor.stores import examine_storage, examine_tracking
+from optsweep.launch.worker.shared_folder import make_mark
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
 from optsweep.tracking.writer import Tracker

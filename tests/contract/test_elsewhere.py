@@ -16,15 +16,15 @@ from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
 from optsweep.errors import UserError
-from optsweep.launch.builds import Builds
-from optsweep.launch.continuity import IDENTITY
-from optsweep.launch.elsewhere import Helper, work_elsewhere
-from optsweep.launch.inquiries import Workbench
-from optsweep.launch.job import Job
+from optsweep.launch.elsewhere.helper import Helper, work_elsewhere
+from optsweep.launch.elsewhere.posted import JOB, Posted, ToCompare, post, taken_down
 from optsweep.launch.pools.local import LocalPool
-from optsweep.launch.posted import JOB, Posted, ToCompare, post, taken_down
-from optsweep.launch.shared_folder import CHECKPOINTS
+from optsweep.launch.prepare.continuity import IDENTITY
 from optsweep.launch.status import FINISHED, PLANNED, status_of
+from optsweep.launch.worker.builds import Builds
+from optsweep.launch.worker.inquiries import Workbench
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.shared_folder import CHECKPOINTS
 from optsweep.search.helping import Help, notes
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot

@@ -14,14 +14,14 @@ from arms import arm_with
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
 from optsweep.launch import timing
-from optsweep.launch.builds import Builds
 from optsweep.launch.events import Event, Note
-from optsweep.launch.inquiries import DiedError, Here
-from optsweep.launch.job import Job
+from optsweep.launch.prepare.together import Describe, describe_all
 from optsweep.launch.sweep import run_sweep
 from optsweep.launch.timing import MOST_TRIES, Measure, Measured, ToMeasure, measure_all, note_untimed
-from optsweep.launch.together import Describe, describe_all
-from optsweep.launch.watchdog import OVERDUE
+from optsweep.launch.worker.builds import Builds
+from optsweep.launch.worker.inquiries import DiedError, Here
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.watchdog import OVERDUE
 from optsweep.search.studies import Studies
 from optsweep.tracking.schema import Timing
 from optsweep.tracking.writer import Tracker

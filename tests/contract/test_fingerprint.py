@@ -18,8 +18,8 @@ from optsweep.build.fingerprint import Identity
 from optsweep.build.sources import source_digests
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
-from optsweep.launch.continuity import CONTENT, SEARCH_RULE, _settings, check_history, note_content
-from optsweep.launch.description import Description, described
+from optsweep.launch.prepare.continuity import CONTENT, SEARCH_RULE, _settings, check_history, note_content
+from optsweep.launch.prepare.description import Description, described
 from optsweep.search.slots import RULES_VERSION, Slot
 from optsweep.search.studies import Studies
 from optsweep.train.trial import End, Phase

@@ -20,7 +20,7 @@ from hand_results import LESS, SAME, arm, comparison, group, results, two
 from optsweep.config.arm import GROUPS
 from optsweep.config.compose import compose
 from optsweep.inference import groups
-from optsweep.launch.labels import NamedArm, meant
+from optsweep.launch.prepare.labels import NamedArm, meant
 
 SWEEPS = CONF.parent / "sweeps"
 

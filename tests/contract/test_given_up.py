@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 
 from arms import arm_with
-from optsweep.launch.job import Job
 from optsweep.launch.planner import PlannedArm, Planner
+from optsweep.launch.worker.job import Job
 from optsweep.search.history import DEATHS
 from optsweep.search.process import process_name
 from optsweep.search.slots import SearchPlan

@@ -16,8 +16,8 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from hand_verdicts import BASE, arm, said, shifted
 from optsweep.inference.repeats import seed_index
-from optsweep.launch import home
-from optsweep.launch.curves import spans, summary
+from optsweep.launch.tracked import home
+from optsweep.launch.tracked.curves import spans, summary
 from optsweep.report.across.findings import across
 from optsweep.report.results import as_json, results
 from optsweep.report.verdict import Verdict

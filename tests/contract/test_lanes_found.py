@@ -19,17 +19,17 @@ from optsweep.config.arm import Arm
 from optsweep.config.search_space import ChoicesConfig
 from optsweep.config.sections import AUTO_LANES, OptimizerConfig, SearchConfig, TaskConfig, TrainerConfig
 from optsweep.errors import UserError
-from optsweep.launch import fit
-from optsweep.launch.builds import Builds
-from optsweep.launch.continuity import CONTENT, BegunArm, begun
-from optsweep.launch.decided import _with_lag, remember
-from optsweep.launch.description import described
 from optsweep.launch.events import Event, Note
-from optsweep.launch.fit import FittedLanes, Fitter, crowds_of, fitted_said
-from optsweep.launch.inquiries import DiedError, Here
-from optsweep.launch.lane_memory import LaneMemory
+from optsweep.launch.prepare import fit
+from optsweep.launch.prepare.continuity import CONTENT, BegunArm, begun
+from optsweep.launch.prepare.decided import _with_lag, remember
+from optsweep.launch.prepare.description import described
+from optsweep.launch.prepare.fit import FittedLanes, Fitter, crowds_of, fitted_said
+from optsweep.launch.prepare.together import Describe, describe_all
 from optsweep.launch.sweep import run_sweep
-from optsweep.launch.together import Describe, describe_all
+from optsweep.launch.worker.builds import Builds
+from optsweep.launch.worker.inquiries import DiedError, Here
+from optsweep.launch.worker.lane_memory import LaneMemory
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies
 from optsweep.tracking.writer import Tracker
@@ -45,7 +45,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials are shared by one process, whatever machine this is."""
-    monkeypatch.setattr("optsweep.launch.devices.num_cores", lambda: 1)
+    monkeypatch.setattr("optsweep.launch.prepare.devices.num_cores", lambda: 1)
 
 
 def measuring(monkeypatch: pytest.MonkeyPatch, *times: LaneTimes | Exception) -> list[int]:

@@ -13,14 +13,14 @@ from typing import cast
 import pytest
 
 from arms import arm_with
-from optsweep.launch.builds import Builds
-from optsweep.launch.checkpoints import Checkpoints, InterruptedTrainingError
-from optsweep.launch.job import Job
-from optsweep.launch.latest import Teller
-from optsweep.launch.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
-from optsweep.launch.ranks import Leader
-from optsweep.launch.reporter import Reporter
-from optsweep.launch.worker import Worker, _unwatched
+from optsweep.launch.worker.builds import Builds
+from optsweep.launch.worker.checkpoints import Checkpoints, InterruptedTrainingError
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.latest import Teller
+from optsweep.launch.worker.leases import FIRST_RUNG_SECONDS, LEASE_SECONDS, LeaseKeeper, LeaseWatch
+from optsweep.launch.worker.ranks.leader import Leader
+from optsweep.launch.worker.reporter import Reporter
+from optsweep.launch.worker.worker import Worker, _unwatched
 from optsweep.search.heartbeat import Heartbeat
 from optsweep.search.ownership import Claim, Lease, LeaseLostError
 from optsweep.search.process import process_name
@@ -176,7 +176,7 @@ def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(
 ) -> None:
     """Whatever takes so long: the model's making, its first rung."""
     _, studies, works, _ = reporter(tmp_path, 1, "none")
-    monkeypatch.setattr("optsweep.launch.leases.Heartbeat", partial(Heartbeat, seconds=0.001))
+    monkeypatch.setattr("optsweep.launch.worker.leases.Heartbeat", partial(Heartbeat, seconds=0.001))
     renewed = threading.Event()
     monkeypatch.setattr(studies, "renew", lambda claim, lease: renewed.set())
     seen: list[bool] = []

@@ -11,10 +11,11 @@ from sqlalchemy.exc import OperationalError
 
 from living import ADAMW, DEAD, HERE, JUMPS, SGD, WELL, Living
 from optsweep.errors import UserError
-from optsweep.launch import latest, live
-from optsweep.launch.latest import Teller
-from optsweep.launch.live import Looker, Snapshot, State, jumps
-from optsweep.launch.watching import Watching
+from optsweep.launch.live import state as live
+from optsweep.launch.live.reading import Watching
+from optsweep.launch.live.state import Looker, Snapshot, State, jumps
+from optsweep.launch.worker import latest
+from optsweep.launch.worker.latest import Teller
 from optsweep.search.latest import MOST_POINTS, Latest, read_latest
 from optsweep.search.observing import Onlooker
 from optsweep.search.process import in_words

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from living import ADAMW, JUMPS, SGD, Living, tracking
-from optsweep.launch import live_server as module
-from optsweep.launch.live_server import Feed, LiveServer
-from optsweep.launch.ui import listen
-from optsweep.launch.watching import Watching
+from optsweep.launch.browse.ui import listen
+from optsweep.launch.live import server as module
+from optsweep.launch.live.reading import Watching
+from optsweep.launch.live.server import Feed, LiveServer
 from optsweep.train.trial import End
 
 

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import insert, update
 
 from arms import arm_with
-from optsweep.launch.job import Job
-from optsweep.launch.leases import LEASE_SECONDS, LeaseWatch
 from optsweep.launch.planner import PlannedArm, Planner
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.leases import LEASE_SECONDS, LeaseWatch
 from optsweep.search.helping import lost_machines
 from optsweep.search.ownership import HELPERS, SEATS, LeaseLostError, clock
 from optsweep.search.process import machine_of, process_name

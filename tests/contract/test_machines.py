@@ -20,15 +20,15 @@ from optsweep.config.arm import Arm
 from optsweep.config.compose import compose
 from optsweep.config.door import arm_of
 from optsweep.errors import UserError
-from optsweep.launch.builds import Builds
-from optsweep.launch.continuity import CONTENT, IDENTITY, as_begun, check_history, note_content
-from optsweep.launch.describe import describe_arm
-from optsweep.launch.description import Description, described
-from optsweep.launch.devices import Devices, deal
-from optsweep.launch.inquiries import Workbench
-from optsweep.launch.job import Job
-from optsweep.launch.posted import JOB, Posted, ToCompare, post, taken_down
-from optsweep.launch.worker import Worker, suitable
+from optsweep.launch.elsewhere.posted import JOB, Posted, ToCompare, post, taken_down
+from optsweep.launch.prepare.continuity import CONTENT, IDENTITY, as_begun, check_history, note_content
+from optsweep.launch.prepare.description import Description, described
+from optsweep.launch.prepare.devices import Devices, deal
+from optsweep.launch.tracked.describe import describe_arm
+from optsweep.launch.worker.builds import Builds
+from optsweep.launch.worker.inquiries import Workbench
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.worker import Worker, suitable
 from optsweep.search.helping import notes
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies

@@ -56,7 +56,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ground(tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ground:
     """Two arms with a result each, files and all, and a trial that a dead worker has."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("optsweep.launch.leases.is_alive", lambda name: name != DEAD)
+    monkeypatch.setattr("optsweep.launch.worker.leases.is_alive", lambda name: name != DEAD)
     monkeypatch.setattr("optsweep.search.signs.is_alive", lambda name: name != DEAD)
     made = [
         BothStores(f"sqlite:///{tmp_path}/{n}/optuna.db", f"sqlite:///{tmp_path}/{n}/mlflow.db") for n in ("a", "b")

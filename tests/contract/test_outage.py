@@ -27,10 +27,10 @@ from arms import arm_with
 from optsweep.address import TRACKING_KEY, read_address
 from optsweep.launch import work
 from optsweep.launch.deferred import Deferred
-from optsweep.launch.job import Job
 from optsweep.launch.planner import PlannedArm, Planner
-from optsweep.launch.pool import Pool
-from optsweep.launch.worker import Worker
+from optsweep.launch.pools.pool import Pool
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.worker import Worker
 from optsweep.search.ownership import Claim, LeaseLostError
 from optsweep.search.slots import SearchPlan, Slot
 from optsweep.search.space import Space

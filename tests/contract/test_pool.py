@@ -16,12 +16,12 @@ import pytest
 
 from errands import Dying, Echo, Hanging, Leaving, Mistake, Refusal
 from optsweep.errors import UserError
-from optsweep.launch.inquiries import DiedError
-from optsweep.launch.pool import Pool
 from optsweep.launch.pools import local
 from optsweep.launch.pools.local import LONGEST_PAUSE_SECONDS, LocalPool, _Member
 from optsweep.launch.pools.member import Answered, Ready, ToWork, Worked, _Serving
-from optsweep.launch.watchdog import ORPHANED, Watchdog
+from optsweep.launch.pools.pool import Pool
+from optsweep.launch.worker.inquiries import DiedError
+from optsweep.launch.worker.watchdog import ORPHANED, Watchdog
 
 LIGHT = "errands"
 """All that these workers import."""
@@ -78,7 +78,7 @@ def test_a_worker_opens_the_stores_of_its_planner_wherever_the_user_s_code_has_g
         opened_in.append(Path.cwd())
         return MagicMock()
 
-    monkeypatch.setattr("optsweep.launch.worker.Worker", opened)
+    monkeypatch.setattr("optsweep.launch.worker.worker.Worker", opened)
     here, line = Path.cwd(), MagicMock()  # which has the next order at once
     serving = _Serving(line, Watchdog(os.getppid()))
     monkeypatch.chdir(tmp_path)  # in which it goes on, and may have files

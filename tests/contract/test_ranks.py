@@ -19,10 +19,10 @@ from optsweep.build.assemble import build_arm
 from optsweep.config.arm import Arm
 from optsweep.config.sections import TrainerConfig
 from optsweep.errors import UserError
-from optsweep.launch.builds import Builds
-from optsweep.launch.devices import deal, firsts
-from optsweep.launch.inquiries import here
-from optsweep.launch.ranks import Leader
+from optsweep.launch.prepare.devices import deal, firsts
+from optsweep.launch.worker.builds import Builds
+from optsweep.launch.worker.inquiries import here
+from optsweep.launch.worker.ranks.leader import Leader
 from optsweep.train.checkpoint import NO_CHECKPOINTS, Checkpointer
 from optsweep.train.ranks import part_of
 from optsweep.train.run import Silent

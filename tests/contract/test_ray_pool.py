@@ -16,13 +16,13 @@ from hydra_plugins.optsweep.ray_launcher import RayLauncher
 from optsweep.cli import doorman
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
-from optsweep.launch.inquiries import DiedError
-from optsweep.launch.job import Job
 from optsweep.launch.pools import ray_cluster
 from optsweep.launch.pools.actor import Heard, NodeWorker
 from optsweep.launch.pools.member import Answered
 from optsweep.launch.pools.ray import HEAD_START_SECONDS, RESIZE_SECONDS, RayPool
 from optsweep.launch.pools.ray_cluster import Cluster, LostError, Needs, RayPlace
+from optsweep.launch.worker.inquiries import DiedError
+from optsweep.launch.worker.job import Job
 from optsweep.tracking.spool import Spool, make_folder
 
 Capture = pytest.CaptureFixture[str]

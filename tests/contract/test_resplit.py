@@ -14,7 +14,7 @@ from optsweep.build.named_task import build_task
 from optsweep.build.resplit import divided
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
-from optsweep.launch.builds import Builds
+from optsweep.launch.worker.builds import Builds
 from optsweep.tasks.base import Split, Task
 from optsweep.tasks.classification import redrawn, stratified
 from optsweep.tasks.shipped import table

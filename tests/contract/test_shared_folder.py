@@ -11,11 +11,11 @@ import pytest
 
 from arms import arm_with
 from optsweep.errors import UserError
-from optsweep.launch.job import Job
-from optsweep.launch.live import Looker
-from optsweep.launch.posted import check_shared, post
-from optsweep.launch.shared_folder import CHECKPOINTS, MARK, check_folder, make_mark, read_mark, where_kept
+from optsweep.launch.elsewhere.posted import check_shared, post
+from optsweep.launch.live.state import Looker
 from optsweep.launch.status import plain, status_of
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.shared_folder import CHECKPOINTS, MARK, check_folder, make_mark, read_mark, where_kept
 from optsweep.search.helping import notes
 from optsweep.search.observing import Onlooker
 from optsweep.search.process import process_name

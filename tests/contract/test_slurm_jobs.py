@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from optsweep.errors import GoesOnError, UserError
-from optsweep.launch.continuity import IDENTITY
-from optsweep.launch.posted import JOB
+from optsweep.launch.elsewhere.posted import JOB
+from optsweep.launch.prepare.continuity import IDENTITY
 from optsweep.launch.slurm import cluster, job
 from optsweep.launch.slurm.job import Notice, PlannerTask, WorkerTask
 from optsweep.launch.slurm.record import JobEnd, SlurmJob, Submitted, alone, folder_of, outcome_of

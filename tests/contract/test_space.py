@@ -21,7 +21,7 @@ from optsweep.config.arm import Arm
 from optsweep.config.search_space import ChoicesConfig, RangeConfig, opened, read_space
 from optsweep.config.section import Section
 from optsweep.errors import UserError
-from optsweep.launch.worker import trial_of
+from optsweep.launch.worker.worker import trial_of
 from optsweep.search.ownership import Claim
 from optsweep.search.slots import SearchPlan, Slot, choose, seed_of, settings, suggest
 from optsweep.search.space import Dimension, Params, Scope, Space, choices, number_of, numbers

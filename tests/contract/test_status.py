@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from optsweep.cli.doorman import run
-from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.launch.listing import listed_sweeps
 from optsweep.launch.status import FINISHED, PLANNED, PhaseStatus, forgive, status_of, status_table
+from optsweep.launch.worker.leases import LEASE_SECONDS
 from optsweep.search.process import process_name
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies

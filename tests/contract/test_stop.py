@@ -24,7 +24,7 @@ from optsweep.errors import UserError
 from optsweep.launch import stop, work
 from optsweep.launch.events import Event, Stopped
 from optsweep.launch.planner import Planner
-from optsweep.launch.pool import Pool
+from optsweep.launch.pools.pool import Pool
 from optsweep.tracking.outage import StoreFailureError, storage_outage
 from optsweep.written import Written
 
@@ -87,7 +87,7 @@ def test_who_stops_a_sweep_whose_storage_is_away_has_stopped_it(monkeypatch: pyt
         assert stopping()
         raise StoreFailureError("the storage is away")
 
-    monkeypatch.setattr("optsweep.launch.worker.Worker", waits)
+    monkeypatch.setattr("optsweep.launch.worker.worker.Worker", waits)
     said: list[Event] = []
     outage = storage_outage("sqlite:///nowhere.db")
     with pytest.raises(KeyboardInterrupt):

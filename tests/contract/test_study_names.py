@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from optsweep.launch.dashboard import names_of
+from optsweep.launch.browse.dashboard import names_of
 from optsweep.launch.status import PLANNED, status_of
 from optsweep.search.helping import notes
 from optsweep.search.observing import Onlooker

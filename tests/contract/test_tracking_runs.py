@@ -18,11 +18,11 @@ from arms import arm_with
 from optsweep.build.assemble import Built
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError
-from optsweep.launch.builds import Builds
-from optsweep.launch.curves import summarise_arms
-from optsweep.launch.describe import describe_arm, describe_sweep
-from optsweep.launch.description import Description, described, schedule_trace
+from optsweep.launch.prepare.description import Description, described, schedule_trace
 from optsweep.launch.sweep import run_sweep
+from optsweep.launch.tracked.curves import summarise_arms
+from optsweep.launch.tracked.describe import describe_arm, describe_sweep
+from optsweep.launch.worker.builds import Builds
 from optsweep.optim.schedules import Schedule
 from optsweep.report.comparison import compare
 from optsweep.report.verdict import verdict

@@ -18,7 +18,7 @@ import pytest
 
 from optsweep.cli.doorman import run
 from optsweep.errors import UserError
-from optsweep.launch import ui
+from optsweep.launch.browse import ui
 from optsweep.tracking import links, names, store, views
 from optsweep.tracking.writer import Tracker
 

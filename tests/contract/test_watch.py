@@ -12,10 +12,10 @@ from rich.console import Console
 from living import ADAMW, DEAD, JUMPS, SGD, Living, tracking
 from optsweep.cli.doorman import run
 from optsweep.errors import SweepFailedError, UserError
-from optsweep.launch import live_server
-from optsweep.launch.live_report import LEAST_SECONDS, SETTLING_SECONDS, Pace
-from optsweep.launch.watch import REPORT_SECONDS, STOPPED_SECONDS, changes, drawn, is_over, watch
-from optsweep.launch.watching import LiveView, Watching
+from optsweep.launch.live import server as live_server
+from optsweep.launch.live.reading import LiveView, Watching
+from optsweep.launch.live.report import LEAST_SECONDS, SETTLING_SECONDS, Pace
+from optsweep.launch.live.terminal import REPORT_SECONDS, STOPPED_SECONDS, changes, drawn, is_over, watch
 from optsweep.tracking import names
 from optsweep.tracking.links import LIVE_PORT, address_of_ui
 from optsweep.tracking.writer import Tracker
@@ -121,7 +121,7 @@ def test_ctrl_c_ends_it_quietly(
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("optsweep.launch.watch.time.sleep", interrupt)
+    monkeypatch.setattr("optsweep.launch.live.terminal.time.sleep", interrupt)
     assert run(["watch", "s", "--storage", living.storage, "--tracking-uri", runs]) == 130
     assert capsys.readouterr().err == ""
 

@@ -13,12 +13,12 @@ from mlflow.entities import Metric, Run
 from arms import arm_with
 from optsweep.build.assemble import build_arm
 from optsweep.config.arm import Arm
-from optsweep.launch.builds import Builds
-from optsweep.launch.describe import describe_arm
-from optsweep.launch.description import described
-from optsweep.launch.job import Job
-from optsweep.launch.to_follow import LostRank, RankError
-from optsweep.launch.worker import Worker
+from optsweep.launch.prepare.description import described
+from optsweep.launch.tracked.describe import describe_arm
+from optsweep.launch.worker.builds import Builds
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.ranks.rendezvous import LostRank, RankError
+from optsweep.launch.worker.worker import Worker
 from optsweep.search.seats import Seat
 from optsweep.search.slots import Slot
 from optsweep.search.studies import WENT_ON, Studies

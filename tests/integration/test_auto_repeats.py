@@ -18,10 +18,10 @@ from optsweep.inference.looks import AUTO, REPEAT_LOOKS, Repeats
 from optsweep.launch import provisional
 from optsweep.launch.display import Display
 from optsweep.launch.events import Event, PageWritten, RepeatEnded, Stopped, Trained
-from optsweep.launch.job import Job
 from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.provisional import pages
 from optsweep.launch.status import status_of
+from optsweep.launch.worker.job import Job
 from optsweep.search.process import process_name
 from optsweep.search.slots import SearchPlan
 from optsweep.search.space import Space

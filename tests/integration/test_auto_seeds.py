@@ -15,9 +15,9 @@ import pytest
 from arms import arm_with
 from optsweep.cli.doorman import run
 from optsweep.inference.looks import AUTO, Seeds
-from optsweep.launch.job import Job
-from optsweep.launch.leases import LeaseWatch
 from optsweep.launch.planner import PlannedArm, Planner
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.leases import LeaseWatch
 from optsweep.search.process import process_name
 from optsweep.search.slots import SearchPlan
 from optsweep.search.space import Space

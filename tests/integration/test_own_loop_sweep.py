@@ -9,7 +9,7 @@ import pytest
 
 from optsweep.build.assemble import build_arm
 from optsweep.config.spoken import arms_of
-from optsweep.launch.worker import trial_of
+from optsweep.launch.worker.worker import trial_of
 from optsweep.search.ownership import Claim
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Work

@@ -21,13 +21,13 @@ from optsweep.build.assemble import build_arm
 from optsweep.config.arm import Arm
 from optsweep.launch import settled as module
 from optsweep.launch import sweep
-from optsweep.launch.description import described
 from optsweep.launch.last_page import is_whole
-from optsweep.launch.live_server import Feed, ShownPage
+from optsweep.launch.live.reading import Watching
+from optsweep.launch.live.server import Feed, ShownPage
+from optsweep.launch.live.terminal import watch
 from optsweep.launch.outcome import SweepResult
+from optsweep.launch.prepare.description import described
 from optsweep.launch.settled import keep, may_be_finished, settled
-from optsweep.launch.watch import watch
-from optsweep.launch.watching import Watching
 from optsweep.tasks.tabular import Table
 from optsweep.tracking.spool import Spool
 

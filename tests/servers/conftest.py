@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from optsweep.launch.leases import MACHINE_SECONDS
+from optsweep.launch.worker.leases import MACHINE_SECONDS
 from servers.parts import MlflowServer, Postgres, missing, mlflow_server, postgres
 from servers.ray_parts import ray_cluster
 from servers.slurm_parts import Slurm, missing_slurm, slurm

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from optsweep.api import Finished
     from optsweep.config.arm import Arm
     from optsweep.launch.events import Observer
-    from optsweep.launch.pool import Pool
+    from optsweep.launch.pools.pool import Pool
 
 
 class RayLauncher(SweepLauncher[RayOptions]):

@@ -37,7 +37,7 @@ def check(arguments: Sequence[str]) -> None:
     arms = arms_from(configs, axes)
     workers = NUM_WORKERS("hydra.launcher.workers", OmegaConf.select(configs[0], "hydra.launcher.workers"))
     from optsweep import api
-    from optsweep.launch.checked import plain
+    from optsweep.launch.check.checked import plain
 
     with Console(stderr=True).status("") as status:
         found = api.check(arms, workers=workers, seconds=options.seconds, tell=lambda what: status.update(escape(what)))

@@ -28,8 +28,8 @@ def doctor(arguments: Sequence[str]) -> None:
     parser.add_argument("--port", type=int, default=5000, help="for optsweep ui (default: 5000)")
     parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args(arguments)
-    from optsweep.launch.diagnosis import Diagnosis
-    from optsweep.launch.doctor import examine, healthy
+    from optsweep.launch.doctor.diagnosis import Diagnosis
+    from optsweep.launch.doctor.doctor import examine, healthy
 
     found: list[Diagnosis] = []
     folder = options.checkpoints and options.checkpoints.expanduser().absolute()

@@ -32,12 +32,12 @@ def main() -> None:
     hear_every_interrupt()
     try:
         from optsweep.cli.doorman import run
-        from optsweep.launch.launched import launched
+        from optsweep.launch.worker.ranks.torchrun_env import launched
 
         if (ours := launched()) is None:
             code = run(arguments)
         else:
-            from optsweep.launch.torchrun import take_part
+            from optsweep.launch.worker.ranks.torchrun import take_part
 
             code = take_part(ours, lambda: run(arguments))
     except KeyboardInterrupt:  # while that is imported

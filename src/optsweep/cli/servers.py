@@ -20,7 +20,7 @@ def work(arguments: Sequence[str]) -> None:
     where = "where the folder of its tracking.checkpoints is mounted here (default: where it is there)"
     parser.add_argument("--checkpoints", type=Path, metavar="FOLDER", help=where)
     options = parser.parse_args(arguments)
-    from optsweep.launch.elsewhere import work_elsewhere
+    from optsweep.launch.elsewhere.helper import work_elsewhere
 
     folder = options.checkpoints and options.checkpoints.expanduser().absolute()
     work_elsewhere(

@@ -23,24 +23,24 @@ def ui(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     if options.live and (options.optuna or options.sweep is None):
         raise UserError("ui: --live needs the NAME of a sweep, and goes without --optuna")
-    from optsweep.launch.ui import open_browser
+    from optsweep.launch.browse.ui import open_browser
     from optsweep.tracking.links import LIVE_PORT, LOCAL_PORT
 
     usual = LIVE_PORT if options.live else LOCAL_PORT
     port = usual if options.port is None else options.port
     browse = (lambda address: None) if options.no_browser else open_browser
     if options.live:
-        from optsweep.launch.live_server import serve
-        from optsweep.launch.watching import Watching
+        from optsweep.launch.live.reading import Watching
+        from optsweep.launch.live.server import serve
 
         watching = Watching(options.storage, options.tracking_uri, options.sweep)
         serve(watching, port, _tell, browse)
     elif options.optuna:
-        from optsweep.launch.dashboard import show_studies
+        from optsweep.launch.browse.dashboard import show_studies
 
         show_studies(options.storage, options.sweep, port, _tell, browse)
     else:
-        from optsweep.launch.ui import show
+        from optsweep.launch.browse.ui import show
 
         show(options.tracking_uri, options.sweep, port, _tell, browse)
 

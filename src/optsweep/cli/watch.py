@@ -19,7 +19,7 @@ def watch(arguments: Sequence[str]) -> None:
     parser.add_argument("--storage", default=Arm.storage)
     parser.add_argument("--tracking-uri", default=tracking_address())
     options = parser.parse_args(arguments)
-    from optsweep.launch.watch import watch as shown
-    from optsweep.launch.watching import Watching
+    from optsweep.launch.live.reading import Watching
+    from optsweep.launch.live.terminal import watch as shown
 
     shown(Watching(options.storage, options.tracking_uri, options.sweep), sys.stdout)

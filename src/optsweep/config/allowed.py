@@ -14,6 +14,9 @@ ALLOWED = (DEVICE, VERSIONS)
 NOTHING: Any = None
 """As `sweep.allow`: the empty list, which the arm puts in its place."""
 
+ELSEWHERE = {word: f"other {word}" for word in ALLOWED}
+"""The notes of an arm some of whose trials were trained on another machine than the first: which."""
+
 
 def allowed(key: str, value: object) -> tuple[str, ...]:
     """The check of `sweep.allow`; in one order, each once. Null is the empty list."""

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from optsweep.config.arm import Arm
 from optsweep.launch.events import Event, Observer, Progressed, Started, Trained
-from optsweep.launch.home import show_report
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.settled import keep
 from optsweep.launch.sweep import stopping_said, waiting
+from optsweep.launch.tracked.home import show_report
 from optsweep.report import HelpersOnCall, Report, write_report
 from optsweep.tracking.writer import Tracker
 

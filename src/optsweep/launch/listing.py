@@ -11,8 +11,8 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from optsweep.address import read_address
-from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.launch.status import FINISHED, PLANNED, is_finished
+from optsweep.launch.worker.leases import LEASE_SECONDS
 from optsweep.search.overview import StoredSweep, stored_sweeps
 from optsweep.search.signs import signs_of_life
 from optsweep.search.storage import storage_at

@@ -19,8 +19,8 @@ from optuna.storages import RDBStorage
 from optsweep.address import LOCAL_TRACKING, STORAGE_KEY, TRACKING_KEY, Address, check_apart, read_address
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, without_secrets
-from optsweep.launch.leases import LEASE_SECONDS
 from optsweep.launch.status import repeats_of
+from optsweep.launch.worker.leases import LEASE_SECONDS
 from optsweep.report.wording import plural
 from optsweep.search.moving import DifferentError, copy_studies, rename_studies, studies_content
 from optsweep.search.storage import check_names, storage_at

@@ -18,9 +18,9 @@ from optsweep.inference.groups import Peers, group
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS, Level, Repeats, Seeds, num_seeds
 from optsweep.launch.deferred import Deferred
 from optsweep.launch.events import ArmProgress
-from optsweep.launch.job import Job
-from optsweep.launch.leases import LeaseWatch
 from optsweep.launch.standing import FIXED, Counts, Standing, by_moments, chosen_of, counts_of, pooled
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.leases import LeaseWatch
 from optsweep.report.wording import plural
 from optsweep.search.helping import lost_machines
 from optsweep.search.history import History

@@ -15,8 +15,8 @@ from rich.table import Table
 from optsweep.address import read_address
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, nearest
-from optsweep.launch.leases import LEASE_SECONDS
-from optsweep.launch.shared_folder import CHECKPOINTS, where_kept
+from optsweep.launch.worker.leases import LEASE_SECONDS
+from optsweep.launch.worker.shared_folder import CHECKPOINTS, where_kept
 from optsweep.report.wording import duration, plural
 from optsweep.search.signs import Sign
 from optsweep.search.studies import WENT_ON, Studies

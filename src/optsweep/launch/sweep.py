@@ -17,36 +17,36 @@ from optsweep.address import STORAGE_KEY, TRACKING_KEY, check_apart, read_addres
 from optsweep.config.arm import Arm
 from optsweep.config.sections import NUM_WORKERS
 from optsweep.errors import UserError
-from optsweep.launch.checkpoints import Checkpoints
-from optsweep.launch.continuity import as_begun, check_history, note_content, seconds_before
-from optsweep.launch.cost import foreseen
-from optsweep.launch.curves import summarise_arms
-from optsweep.launch.decided import decide, remember
 from optsweep.launch.deferred import Deferred
-from optsweep.launch.describe import describe_arm, describe_chosen, describe_session, describe_sweep
-from optsweep.launch.description import Description
-from optsweep.launch.devices import deal
+from optsweep.launch.elsewhere.posted import post
 from optsweep.launch.events import Note, Observer, Planned, RepeatEnded, Started, Stopped, Trained, TrialEnded, silent
 from optsweep.launch.files import SweepFiles, spool_of, sweep_files
-from optsweep.launch.home import of_known, show_views
-from optsweep.launch.inquiries import Asker, here
-from optsweep.launch.job import Job
-from optsweep.launch.labels import baseline_of, colours_of, labels_of
 from optsweep.launch.outcome import Basis, SweepResult
 from optsweep.launch.planner import PlannedArm, Planner
-from optsweep.launch.pool import Pool
 from optsweep.launch.pools.local import LocalPool
-from optsweep.launch.posted import post
+from optsweep.launch.pools.pool import Pool
+from optsweep.launch.prepare.continuity import as_begun, check_history, note_content, seconds_before
+from optsweep.launch.prepare.cost import foreseen
+from optsweep.launch.prepare.decided import decide, remember
+from optsweep.launch.prepare.description import Description
+from optsweep.launch.prepare.devices import deal
+from optsweep.launch.prepare.labels import baseline_of, colours_of, labels_of
+from optsweep.launch.prepare.together import check_together, notes, without_looks
 from optsweep.launch.reconcile import Found, reconcile
 from optsweep.launch.settled import may_be_finished, trials_digest
-from optsweep.launch.shared_folder import KEY as CHECKPOINTS_KEY
-from optsweep.launch.shared_folder import check_folder
 from optsweep.launch.standing import search_plan
 from optsweep.launch.stated import results_digest
 from optsweep.launch.status import FINISHED, PLANNED, first_failure, size_of
 from optsweep.launch.timing import Measured, measure_all, note_untimed, to_measure
-from optsweep.launch.together import check_together, notes, without_looks
+from optsweep.launch.tracked.curves import summarise_arms
+from optsweep.launch.tracked.describe import describe_arm, describe_chosen, describe_session, describe_sweep
+from optsweep.launch.tracked.home import of_known, show_views
 from optsweep.launch.work import work
+from optsweep.launch.worker.checkpoints import Checkpoints
+from optsweep.launch.worker.inquiries import Asker, here
+from optsweep.launch.worker.job import Job
+from optsweep.launch.worker.shared_folder import KEY as CHECKPOINTS_KEY
+from optsweep.launch.worker.shared_folder import check_folder
 from optsweep.search.seats import Seat
 from optsweep.search.storage import check_names
 from optsweep.search.studies import Studies

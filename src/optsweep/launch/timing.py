@@ -15,9 +15,9 @@ from statistics import quantiles
 from optsweep.build.machine import Machine
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, located
-from optsweep.launch.description import Description, facts_of
-from optsweep.launch.inquiries import Asker, DiedError, Workbench, patience_of
-from optsweep.launch.job import Job
+from optsweep.launch.prepare.description import Description, facts_of
+from optsweep.launch.worker.inquiries import Asker, DiedError, Workbench, patience_of
+from optsweep.launch.worker.job import Job
 from optsweep.search.space import Params
 from optsweep.search.studies import Studies
 from optsweep.tracking.schema import ArmFacts, Timing

@@ -19,8 +19,8 @@ from optsweep.config.arm import GROUPS, Arm
 from optsweep.config.door import read_arm
 from optsweep.errors import UserError
 from optsweep.launch.environment import environment
-from optsweep.launch.inquiries import DiedError, Workbench
-from optsweep.launch.pool import Pool
+from optsweep.launch.pools.pool import Pool
+from optsweep.launch.worker.inquiries import DiedError, Workbench
 from optsweep.search.slots import seed_of
 from optsweep.tracking import names
 from optsweep.tracking.names import Status

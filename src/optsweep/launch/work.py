@@ -10,10 +10,10 @@ from functools import partial
 from optsweep.errors import UserError
 from optsweep.launch.events import Observer, Progressed, Stopped
 from optsweep.launch.files import spool_of
-from optsweep.launch.job import Job
 from optsweep.launch.planner import Planner
-from optsweep.launch.pool import Pool
+from optsweep.launch.pools.pool import Pool
 from optsweep.launch.stop import StopRequest
+from optsweep.launch.worker.job import Job
 from optsweep.tracking.courier import Courier
 from optsweep.tracking.outage import Outage, StoreFailureError, once, patiently
 
@@ -93,7 +93,7 @@ def _work_there(
 
 
 def _work_here(planner: Planner, jobs: Sequence[Job], observe: Observer, stop: StopRequest, storage: Outage) -> None:
-    from optsweep.launch.worker import Worker  # which trains
+    from optsweep.launch.worker.worker import Worker  # which trains
 
     with contextlib.closing(Worker(jobs, stopping=lambda: stop.asked)) as worker:
         while not stop.asked and not _step(planner, storage):

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, read_address
 from optsweep.errors import UserError
 from optsweep.launch.environment import without_script
-from optsweep.launch.inquiries import DiedError, Inquiry
 from optsweep.launch.pools.local import LocalPool
 from optsweep.launch.pools.member import Answered
+from optsweep.launch.worker.inquiries import DiedError, Inquiry
 from optsweep.tracking.spool import Spool
 
 if TYPE_CHECKING:
-    from optsweep.launch.job import Job
+    from optsweep.launch.worker.job import Job
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

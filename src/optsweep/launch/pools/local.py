@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from optsweep.children import interrupts_blocked
 from optsweep.errors import UserError, place_in
-from optsweep.launch.inquiries import Answer, DiedError, Inquiry, exit_name
-from optsweep.launch.launched import launched
 from optsweep.launch.pools.member import (
     STORE_FAILED,
     Answered,
@@ -30,10 +28,12 @@ from optsweep.launch.pools.member import (
     Worked,
     main,
 )
-from optsweep.launch.watchdog import OVERDUE
+from optsweep.launch.worker.inquiries import Answer, DiedError, Inquiry, exit_name
+from optsweep.launch.worker.ranks.torchrun_env import launched
+from optsweep.launch.worker.watchdog import OVERDUE
 
 if TYPE_CHECKING:
-    from optsweep.launch.job import Job
+    from optsweep.launch.worker.job import Job
 
 TERMINATE_SECONDS = 3.0
 
@@ -111,7 +111,7 @@ class LocalPool:
         self,
         threads: int,
         clock: Callable[[], float] = time.monotonic,
-        needs: str = "optsweep.launch.worker",
+        needs: str = "optsweep.launch.worker.worker",
         meanwhile: Callable[[], None] = lambda: None,  # done here, once, while an answer is on its way
         apart: bool = False,  # from the planner's machine
     ) -> None:

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from optsweep.children import ignore_interrupts
 from optsweep.errors import UserError
 from optsweep.garbage import leave_what_is_there, look_seldom
-from optsweep.launch.inquiries import Inquiry, Workbench
-from optsweep.launch.watchdog import Watchdog
+from optsweep.launch.worker.inquiries import Inquiry, Workbench
+from optsweep.launch.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from optsweep.launch.builds import Builds
-    from optsweep.launch.job import Job
-    from optsweep.launch.ranks import Leader
+    from optsweep.launch.worker.builds import Builds
+    from optsweep.launch.worker.job import Job
+    from optsweep.launch.worker.ranks.leader import Leader
 
 IDLE_SECONDS = 0.1
 """Between two looks at the storage of a worker without work."""
@@ -156,12 +156,12 @@ class _Serving:
             case ToAnswer(request, device):
                 self._answer(request, device)
             case ToPrepare():
-                import optsweep.launch.worker  # noqa: F401
+                import optsweep.launch.worker.worker  # noqa: F401
             case ToRest():
                 pass
 
     def _work(self, order: ToWork) -> None:
-        from optsweep.launch.worker import Worker
+        from optsweep.launch.worker.worker import Worker
 
         leave_what_is_there()
         with contextlib.chdir(self._folder):  # from where the stores are found
@@ -197,7 +197,7 @@ class _Serving:
 
     def _builds_for(self, device: str | None) -> Builds:
         """What was built for the device; for another one all is built anew."""
-        from optsweep.launch.builds import Builds
+        from optsweep.launch.worker.builds import Builds
 
         if self._builds is None or self._builds.device != device:
             self._builds = Builds(device)
@@ -205,7 +205,7 @@ class _Serving:
 
     def _leader(self, device: str | None) -> Leader:
         """The ranks that this process leads; they have built what it has."""
-        from optsweep.launch.ranks import Leader
+        from optsweep.launch.worker.ranks.leader import Leader
 
         builds = self._builds_for(device)
         if self._ranks is None or self._ranks.builds is not builds:

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, read_address
 from optsweep.config.sections import MOST_WORKERS
 from optsweep.errors import UserError
-from optsweep.launch.inquiries import Answer, DiedError, Inquiry
 from optsweep.launch.pools.actor import Heard, NodeWorker
 from optsweep.launch.pools.local import STARTS, TERMINATE_SECONDS, pause_after
 from optsweep.launch.pools.ray_cluster import Cluster, LostError, Needs, RayPlace
+from optsweep.launch.worker.inquiries import Answer, DiedError, Inquiry
 
 if TYPE_CHECKING:
     from optsweep.config.arm import Arm
-    from optsweep.launch.job import Job
+    from optsweep.launch.worker.job import Job
 
 WATCH_SECONDS = 10.0
 """How long an actor watches its worker without a word to the planner."""

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 from optsweep.errors import UserError
-from optsweep.launch.elsewhere import WAIT_SECONDS
+from optsweep.launch.elsewhere.helper import WAIT_SECONDS
 from optsweep.launch.slurm import cluster
 from optsweep.launch.slurm.record import JobEnd, SlurmJob, Submitted, note_outcome, outcome_of
 from optsweep.launch.slurm.stores import is_open, seconds_of_seat

@@ -12,9 +12,9 @@ from optsweep.address import STORAGE_KEY, read_address
 from optsweep.config.arm import Arm
 from optsweep.errors import without_secrets
 from optsweep.inference.looks import most_of
-from optsweep.launch.continuity import IDENTITY
+from optsweep.launch.elsewhere.posted import JOB
 from optsweep.launch.outcome import SweepResult
-from optsweep.launch.posted import JOB
+from optsweep.launch.prepare.continuity import IDENTITY
 from optsweep.launch.stated import results_digest
 from optsweep.launch.status import FINISHED, PLANNED, first_failure, is_finished, size_of
 from optsweep.search.helping import notes

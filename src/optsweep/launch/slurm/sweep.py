@@ -13,8 +13,11 @@ from optsweep.address import STORAGE_KEY, TRACKING_KEY, check_apart, near, read_
 from optsweep.build.combination import check_combination
 from optsweep.config.arm import Arm
 from optsweep.errors import GoesOnError, SweepFailedError, UserError
-from optsweep.launch.labels import baseline_of, labels_of
+from optsweep.launch.live.reading import LiveView, Watching
+from optsweep.launch.live.terminal import changes
 from optsweep.launch.outcome import SweepResult
+from optsweep.launch.prepare.labels import baseline_of, labels_of
+from optsweep.launch.prepare.together import check_together
 from optsweep.launch.slurm import cluster
 from optsweep.launch.slurm.record import JobEnd, Submitted, alone, folder_of, forget, log_of, outcome_of
 from optsweep.launch.slurm.request import SlurmRequest
@@ -22,9 +25,6 @@ from optsweep.launch.slurm.stores import finished
 from optsweep.launch.slurm.submit import Submission
 from optsweep.launch.slurm.told import States, numbers, standing
 from optsweep.launch.status import first_failure
-from optsweep.launch.together import check_together
-from optsweep.launch.watch import changes
-from optsweep.launch.watching import LiveView, Watching
 from optsweep.report.wording import plural
 from optsweep.search.storage import check_names
 from optsweep.search.studies import Studies

@@ -1,0 +1,1 @@
+"""Servers to look around in: MLflow's and Optuna's."""

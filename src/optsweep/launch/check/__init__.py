@@ -1,0 +1,1 @@
+"""A sweep tried before it is started."""

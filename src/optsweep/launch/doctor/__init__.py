@@ -1,0 +1,1 @@
+"""Whether a sweep can run here."""
