@@ -22,13 +22,15 @@ if TYPE_CHECKING:  # a planner compares identities, and has no use for a second 
     from optsweep.train.probe import Probe
     from optsweep.train.workload import ArmProgram
 
-NUMERICS_VERSION = 4
+NUMERICS_VERSION = 5
 """Bumped when a change of the product alters the numbers of trials.
 
 2: every parameter and buffer, frozen ones included, comes from the trial's own seed; all randomness is a function of
 seed and step; modules under several names and reassigned buffers are trained and scored as they are.
 3: SOAP sorts its basis by octaves of the eigenvalues and refreshes it in float64, with damping 1e-2; LAMB under
 schedule-free decays where `decay_at` says; divergence is judged from the loss's floor or by its spread.
+4: rungs of all schedules lie on one grid.
+5: rules for matrices take parameters `[1, T, d]` as T × d.
 """
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
