@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from optsweep.report.arm_result import ArmResult
+from optsweep.report.caveats import seeds_diverged
 from optsweep.report.comparison import Comparison, Group
 from optsweep.report.figures.canvas import (
     GRID,
@@ -71,10 +72,16 @@ def _forest(group: Group) -> FigurePlan | None:
         f"{f', in {group.baseline.unit}' if group.baseline.unit else ''}; bar: paired t"
         f"{' over test samples too' if all(comparison.over_samples for comparison in held) else ''}, "
         f"{interval_name(group.level)}{', not corrected for the number of comparisons' if len(held) > 1 else ''}; "
-        f"dots: single {dots}. n = {n}.",
+        f"dots: single {dots}. n = {n}.{_without_dots([group.baseline, *(one.candidate for one in held)])}",
         f"Difference from {group.baseline.label}: {listed([_in_words(comparison) for comparison in held])}.",
         draw,
     )
+
+
+def _without_dots(arms: Sequence[ArmResult]) -> str:
+    """Whose seeds are missing among the dots."""
+    lost = [f"{arm.label} ({seeds_diverged(arm)})" for arm in arms if arm.diverged_seeds]
+    return f" Diverged, so without a dot: {listed(lost)}." if lost else ""
 
 
 def _seeds_of(held: list[Comparison]) -> str:
@@ -139,7 +146,7 @@ def _seeds(group: Group) -> FigurePlan | None:
         "test_loss",
         f"Test {group.baseline.measure}, seed by seed",
         f"Each dot is one confirm trial; beside them the mean with its 95 % t interval{over}.{links} "
-        f"n = {runs(seeds)} per arm.",
+        f"n = {runs(seeds)} per arm.{_without_dots(arms)}",
         f"Test {group.baseline.measure} of every confirm seed; means: {listed(means)}.",
         draw,
     )
