@@ -110,6 +110,11 @@ class ArmResult:
         return str(self.arm.facts.get("decides", "")) or LOSS
 
     @property
+    def measures(self) -> str:
+        """It in the plural: "losses"; a metric has none."""
+        return "losses" if self.measure == LOSS else self.measure
+
+    @property
     def aside(self) -> Interval | None:
         """Mean test loss where a metric decides in its place."""
         return mean_of(independent(self._metrics(names.TEST_ASIDE)).values())
@@ -254,6 +259,11 @@ class ArmResult:
         """Planned trials of a phase without a result."""
         plan = self.sweep.plan
         return sum(lacking(self.arm, plan, self.num_seeds, phase, repeat) for repeat in range(self.repeats))
+
+
+def measured(arms: Iterable[ArmResult]) -> str:
+    """What decides among arms of perhaps several tasks: "loss", "1 − auc", "loss or 1 − auc"."""
+    return " or ".join(dict.fromkeys(arm.measure for arm in arms))
 
 
 def finished(trial: TrialRecord) -> bool:

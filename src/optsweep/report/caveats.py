@@ -188,7 +188,8 @@ def _flips(group: Group) -> Iterator[str]:
         if step is not None:
             found.append(f"{comparison.candidate.label} (until step {step[0]} of {step[1]})")
     if found:
-        yield f"The median validation losses stood the other way round until late in the run: {listed(found)}."
+        medians = f"The median validation {group.baseline.measures}"
+        yield f"{medians} stood the other way round until late in the run: {listed(found)}."
 
 
 def last_flip(comparison: Comparison) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ const button = (text, title, press) => element("button", { type: "button", title
 const number = (value, digits = 5) => {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
-  const power = () => value.toExponential(digits - 2).replace(/\.?0+e/, "e");
+  const power = () => value.toExponential(digits - 2).replace(/\.?0+e/, "e").replace("e+", "e");
   const text = size && (size < 1e-4 || size >= 1e7) ? power() : String(Number(value.toPrecision(digits)));
   return text.replace(/-/g, "−");
 };

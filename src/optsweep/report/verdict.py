@@ -170,7 +170,8 @@ def _alone(arm: ArmResult, group: Group) -> str:
         interval = f", 95 % interval {span(test.low, test.high, places)}"
     mean = f"{fixed(test.estimate, places)} {arm.unit}".rstrip()
     what = plural(test.n, "seed") if test.n == len(arm.test_losses) else f"{test.n} searches"
-    return f"{where}: its {'mean ' if test.n > 1 else ''}test {arm.measure} is {mean}{interval} over {what}."
+    lost = f" But {arm.label} diverged on {seeds_diverged(arm)}." if arm.diverged_seeds else ""
+    return f"{where}: its {'mean ' if test.n > 1 else ''}test {arm.measure} is {mean}{interval} over {what}.{lost}"
 
 
 def sentence(comparison: Comparison, group: Group) -> str:
@@ -196,7 +197,9 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
     diverged = [arm for arm in (comparison.candidate, comparison.baseline) if arm.diverged_seeds]
     lost = listed([f"{arm.label} diverged on {seeds_diverged(arm)}" for arm in diverged])
     equal = ", so they can't be called equal" if within(comparison.test, comparison.delta) else ""
-    also = f" But {lost}{equal}." if lost and comparison.outcome is Conclusion.NO_DIFFERENCE else ""
+    also = f" Only seeds that both finished count: {lost}." if lost else ""
+    if lost and comparison.outcome is Conclusion.NO_DIFFERENCE:
+        also = f" But {lost}{equal}."
     if comparison.at_chosen and comparison.outcome is not Conclusion.UNTESTED:
         said = _at_chosen(comparison)
         said = f"{where}{said}" if where else f"{said[0].upper()}{said[1:]}"
@@ -207,10 +210,12 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
         case Conclusion.BETTER | Conclusion.SLIGHTLY_BETTER | Conclusion.WORSE | Conclusion.SLIGHTLY_WORSE as shown:
             said = f"{where}{candidate} is {'better' if shown.better else 'worse'} than {baseline}"
             small = shown in (Conclusion.SLIGHTLY_BETTER, Conclusion.SLIGHTLY_WORSE)
-            return f"{said}{f', by less than {number(comparison.delta)}' if small else ''}: {evidence}."
+            return f"{said}{f', by less than {number(comparison.delta)}' if small else ''}: {evidence}.{also}"
         case Conclusion.UNDECIDED:
             why = why_undecided(comparison)
-            return f"{where}{candidate} ends {side(comparison)} than {baseline}, {evidence}, but {why}: not decided."
+            return (
+                f"{where}{candidate} ends {side(comparison)} than {baseline}, {evidence}, but {why}: not decided.{also}"
+            )
         case Conclusion.EQUAL:
             return f"{where}{candidate} and {baseline} are equal within ±{number(comparison.delta)}: {evidence}."
         case Conclusion.NO_DIFFERENCE:
@@ -355,15 +360,15 @@ def _ranking(group: Group) -> str:
     if not group.lowest:
         return left_out.strip()
     first, *tied = group.lowest
+    measure = group.baseline.measure
     if not tied:
-        said = f"{first.label}'s mean test loss is below that of every other arm ({_tests(group)})."
+        said = f"{first.label}'s mean test {measure} is below that of every other arm ({_tests(group)})."
     elif len(tied) == ranked - 1:
-        said = f"No arm can be told from the arm with the lowest mean test loss ({_tests(group)})."
+        said = f"No arm can be told from the arm with the lowest mean test {measure} ({_tests(group)})."
     else:
         shared = listed([first.label, *(arm.label for arm in tied)])
-        said = (
-            f"The lowest mean test losses are those of {shared}; no difference is shown between the first and the rest."
-        )
+        lowest = f"The lowest mean test {group.baseline.measures} are those of {shared}"
+        said = f"{lowest}; no difference is shown between the first and the rest."
     undecided = any(comparison.outcome is Conclusion.UNDECIDED for comparison in group.comparisons)
     return f"{'By the chosen settings alone: ' if undecided else ''}{said}{left_out}"
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # who says how long something took has no use for half a seco
 
 MINUS = "−"
 MOST_DECIMALS = 9
+_FROM, _TO = -4, 7  # powers of ten between which a number is written out
 ROUNDING = 1e-7  # of a number: uncertainties below are those of float32, as of seeds that all hit the same samples
 _COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -26,7 +27,7 @@ def number(value: float | None, digits: int = 4) -> str:
     if value == 0:
         return "0"
     exponent = math.floor(math.log10(abs(value)))
-    if -4 <= exponent < 7:
+    if _FROM <= exponent < _TO:
         text = f"{value:.{max(digits - 1 - exponent, 0)}f}"
         if "." in text and digits > 2:
             text = text.rstrip("0").rstrip(".")
@@ -57,19 +58,29 @@ def spread(values: Sequence[float]) -> str:
 
 
 def decimals(uncertainty: float | None, value: float) -> int:
-    """Decimals that leave two digits of the uncertainty; four significant digits of the value without one."""
-    known = uncertainty and uncertainty > ROUNDING * abs(value)
+    """Decimals that leave two digits of the uncertainty; four significant digits of the value without one.
+
+    Below zero of numbers so large that `fixed` writes a power of ten.
+    """
+    known = uncertainty and ROUNDING * abs(value) < uncertainty < math.inf
     scale = uncertainty / 10 if uncertainty and known else (abs(value) or 1.0) / 1_000
-    return max(-math.floor(math.log10(scale)), 0)
+    return -math.floor(math.log10(scale)) if math.isfinite(scale) else 0
 
 
 def fixed(value: float, places: int, *, sign: bool = False) -> str:
-    """`value` with `places` decimals, a real minus sign, and a plus if asked; a power of ten where they are many."""
+    """`value` with `places` decimals, a real minus sign, and a plus if asked.
+
+    A power of ten where the decimals are many, or the digits before them.
+    """
     plus = "+" if sign else ""
-    if places <= MOST_DECIMALS:
-        return f"{value:{plus}.{places}f}".replace("-", MINUS)
-    if not math.isfinite(value) or float(f"{value:.{places}f}") == 0:
-        return "0" if math.isfinite(value) else number(value)
+    if not math.isfinite(value):
+        return number(value)
+    if places < 0 and 0 < abs(value) < 1:
+        return f"{plus if value > 0 else ''}{number(value, 2)}"  # beside an uncertainty of hundreds, but not 0
+    if places <= MOST_DECIMALS and abs(value) < 10**_TO:
+        return f"{value:{plus}.{max(places, 0)}f}".replace("-", MINUS)
+    if places > MOST_DECIMALS and float(f"{value:.{places}f}") == 0:
+        return "0"
     exponent = math.floor(math.log10(abs(value)))
     mantissa, power = f"{value:{plus}.{max(places + exponent, 0)}e}".split("e")
     return f"{mantissa}×10{str(int(power)).translate(_SUPERSCRIPTS)}".replace("-", MINUS)
@@ -78,7 +89,7 @@ def fixed(value: float, places: int, *, sign: bool = False) -> str:
 def difference(value: float, places: int, *, sign: bool = False) -> str:
     """As `fixed`, with one more decimal where "−0.00" would say neither that there is one nor that there is none."""
     for told in (places, places + 1):
-        if float(f"{value:.{told}f}") != 0:
+        if float(f"{value:.{max(told, 0)}f}") != 0:
             return fixed(value, told, sign=sign)
     return fixed(0.0, places)
 

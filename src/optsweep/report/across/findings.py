@@ -17,7 +17,7 @@ from optsweep.report.across.factorial import Factorial, factorials
 from optsweep.report.across.frontier import OnFrontier, Side
 from optsweep.report.across.lengths import FURTHEST, LengthArm, Method, RunLengths, run_lengths
 from optsweep.report.across.tasks import OverTasks, over_tasks
-from optsweep.report.arm_result import ArmResult
+from optsweep.report.arm_result import ArmResult, measured
 from optsweep.report.comparison import Conclusion, Group
 from optsweep.report.verdict import AT_CHOSEN
 from optsweep.report.wording import listed, number, p_value, percent, plural, plus_minus_difference, times
@@ -76,6 +76,7 @@ def _on_run_lengths(lengths: RunLengths) -> Statement:
     )
     said = [(arm, text) for arm in lengths.candidates if (text := _needs(arm, lengths))]
     silent = [arm.label for arm in lengths.candidates if all(arm is not other for other, _ in said)]
+    measure = lengths.baseline.longest.measure
     sentences = []
     if not lengths.candidates:
         sentences.append(f"{where} only {lengths.baseline.label} was run.")
@@ -84,14 +85,14 @@ def _on_run_lengths(lengths: RunLengths) -> Statement:
     else:
         texts = [text for _, text in said]
         texts += [f"no speed-up of {listed(silent, 'or')} can be given"] if silent else []
-        sentences.append(f"{where}, for the same test loss: {'; '.join(texts)}.")
+        sentences.append(f"{where}, for the same test {measure}: {'; '.join(texts)}.")
     sentences += [_of_frontier(found, lengths) for found in lengths.frontier]
     notes = list(lengths.notes)
     if any(arm.method is Method.INTERPOLATED for arm, _ in said):
         notes.append(
-            f"Interpolated: between {lengths.baseline.label}'s run lengths the loss is taken to be linear in the "
-            f"logarithm of the steps. A fitted curve needs {MIN_LENGTHS} lengths without a diverged seed, and losses "
-            "that fall with the length."
+            f"Interpolated: between {lengths.baseline.label}'s run lengths the {measure} is taken to be linear in the "
+            f"logarithm of the steps. A fitted curve needs {MIN_LENGTHS} lengths without a diverged seed, and "
+            f"{lengths.baseline.longest.measures} that fall with the length."
         )
     if any(not any(ratio.within for ratio in arm.ratios) for arm, _ in said):
         notes.append(
@@ -127,20 +128,21 @@ def _needs(arm: LengthArm, lengths: RunLengths) -> str:
 def _of_fit(lengths: RunLengths) -> list[str]:
     """A curve that misses the losses by much of what they fall, and what was read beyond it."""
     found = []
+    baseline = lengths.baseline.longest
     if (curve := lengths.curve) is not None:
         ends = curve.loss([curve.shortest, curve.longest])
         fall = float(ends[0] - ends[1])
         if 0 < fall < curve.rmse / _LOOSE:
             found.append(
-                f"The fitted curve misses {lengths.baseline.label}'s mean losses by {number(curve.rmse, 2)} (root mean "
-                f"square), {curve.rmse / fall:.0%} of what they fall by."
+                f"The fitted curve misses {lengths.baseline.label}'s mean {baseline.measures} by "
+                f"{number(curve.rmse, 2)} (root mean square), {curve.rmse / fall:.0%} of what they fall by."
             )
     fitted = [arm for arm in lengths.candidates if arm.method is Method.FITTED]
     if far := [arm.label for arm in fitted if not all(ratio.within for ratio in arm.ratios)]:
         found.append(
-            f"Lengths of {listed(far)} whose loss lies beyond {lengths.baseline.label}'s runs are in the table, but "
-            f"not in the speed-up above: there the curve is extrapolated, and by more than a factor of {FURTHEST} only "
-            "bounded."
+            f"Lengths of {listed(far)} whose {baseline.measure} lies beyond {lengths.baseline.label}'s runs are in the "
+            f"table, but not in the speed-up above: there the curve is extrapolated, and by more than a factor of "
+            f"{FURTHEST} only bounded."
         )
     return found
 
@@ -235,10 +237,11 @@ def _on_tasks(tasks: OverTasks) -> Statement:
     if tasks.mean_ranks:
         sentences.append(_ranked(tasks))
     notes = list(tasks.notes)
-    own = [task.task for task in tasks.solvable if task.target is not None and not task.target.of_task]
+    own = [task for task in tasks.solvable if task.target is not None and not task.target.of_task]
     if own:
+        measure, which = measured(task.arms[0] for task in own), listed([task.task for task in own])
         notes.append(
-            f"The target of {listed(own)} is {baseline.label}'s median final validation loss, which flatters the "
+            f"The target of {which} is {baseline.label}'s median final validation {measure}, which flatters the "
             "others a little: it was seen in the same data."
         )
     unsolvable = [task.task for task in tasks.tasks if task.target is None]
@@ -291,11 +294,11 @@ def _ranked(tasks: OverTasks) -> str:
     (first, best), others = held[0], held[1:]
     if first.low is None or first.high is None:
         each = listed([f"{arm.label} {number(rank.estimate, 3)}" for rank, arm in held[:_NAMED]])
-        return f"Mean rank by test loss, without an interval: {each}{' …' if len(held) > _NAMED else ''}."
+        return f"Mean rank by test {tasks.measure}, without an interval: {each}{' …' if len(held) > _NAMED else ''}."
     tied: list[ArmResult] = [arm for rank, arm in others if (rank.low or math.inf) <= first.high]
     text = (
-        f"The lowest mean rank by test loss is {best.label}'s, {number(first.estimate, 3)} among {len(held)} arms "
-        f"({_interval(first, tasks.level)})"
+        f"The lowest mean rank by test {tasks.measure} is {best.label}'s, {number(first.estimate, 3)} among "
+        f"{len(held)} arms ({_interval(first, tasks.level)})"
     )
     if not tied:
         return f"{text}; no other arm's interval reaches it."
@@ -320,8 +323,8 @@ def _on_factorial(crossed: Factorial) -> Statement:
     held = [AT_CHOSEN] if one_search else []
     held += [f"on these {plural(base.num_test, 'test sample')}"] if base.num_test is not None else []
     lead = (
-        f"On {', '.join(filter(None, (crossed.title, listed(held))))}, {first} alone changes the mean test loss by "
-        f"{one}, {second} alone by {other}, both together by {both} "
+        f"On {', '.join(filter(None, (crossed.title, listed(held))))}, {first} alone changes the mean test "
+        f"{base.measure} by {one}, {second} alone by {other}, both together by {both} "
         f"({unit}±: half of the {percent(crossed.level.confidence)} t interval over {crossed.num_differences})."
     )
     p = f" ({p_value(crossed.interaction.p)})" if crossed.interaction.p is not None else ""

@@ -21,7 +21,7 @@ from optsweep.inference.loss_curve import MIN_SEEDS, LossCurve, SpeedUp, fit, sp
 from optsweep.inference.statistics import Array, Interval
 from optsweep.report.across.arms import RUN_LENGTH_KEYS, num_steps, relabelled, rest, strictest, titled
 from optsweep.report.across.frontier import OnFrontier, frontier
-from optsweep.report.arm_result import ArmResult
+from optsweep.report.arm_result import ArmResult, measured
 from optsweep.report.comparison import Group
 
 FURTHEST = 4
@@ -111,7 +111,7 @@ def run_lengths(groups: Sequence[Group]) -> tuple[RunLengths, ...]:
 
 def _family(group: Group) -> tuple[object, ...]:
     """What has to be equal: the setting but for the length, and the facts that a sweep may set for all its arms."""
-    facts = ("num_parameters", "batch_size", "data", "loss_unit", "precision")
+    facts = ("num_parameters", "batch_size", "data", "loss_unit", "decides", "precision")
     held = tuple(tuple(sorted({str(arm.arm.facts.get(key)) for arm in group.arms})) for key in facts)
     return (rest(group.setting, *RUN_LENGTH_KEYS), held)
 
@@ -169,7 +169,8 @@ def _notes(arms: Sequence[Mapping[int, ArmResult]]) -> list[str]:
             lost.append(f"{next(iter(runs.values())).label} at {', '.join(where)}")
     found = []
     if edges:
-        found.append(f"LR not bracketed, so the loss may be lower than shown: {'; '.join(edges)} steps.")
+        measure = measured(run for runs in arms for run in runs.values())
+        found.append(f"LR not bracketed, so the {measure} may be lower than shown: {'; '.join(edges)} steps.")
     if lost:
         found.append(f"Left out of the speed-up, because seeds diverged: {'; '.join(lost)} steps.")
     return found

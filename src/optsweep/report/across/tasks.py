@@ -24,7 +24,7 @@ from optsweep.report.across.arms import (
     strictest,
     titled,
 )
-from optsweep.report.arm_result import ArmResult
+from optsweep.report.arm_result import ArmResult, measured
 from optsweep.report.comparison import Conclusion, Group
 from optsweep.report.wording import listed
 from optsweep.tracking import names
@@ -74,6 +74,11 @@ class OverTasks:
     outcomes: tuple[Mapping[Conclusion, int], ...]  # per arm against the baseline; empty counts for the baseline
     level: Level  # the strictest of the tasks
     notes: tuple[str, ...]
+
+    @property
+    def measure(self) -> str:
+        """What decides: of tasks that have several, all of them."""
+        return measured(task.arms[0] for task in self.tasks)
 
     @property
     def solvable(self) -> tuple[TaskResult, ...]:

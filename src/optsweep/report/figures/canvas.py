@@ -144,11 +144,13 @@ def shared_labels(figure: Figure, x: str, y: str) -> None:
 
 def blank(height: float = 3.2, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, list[Axes]]:
     """An empty figure of the page's width and its axes, row by row."""
-    from optsweep.report.figures.shown import ShownFigure
+    from optsweep.report.figures.shown import ShownFigure, TickNumbers
 
     figure = ShownFigure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, **shared)
-    return figure, list(axes.ravel())
+    axes = list(figure.subplots(rows, columns, squeeze=False, **shared).ravel())
+    for axis in (axis for ax in axes for axis in (ax.xaxis, ax.yaxis)):
+        axis.set_major_formatter(TickNumbers())
+    return figure, axes
 
 
 def only_outer_labels(axes: Sequence[Axes], count: int, columns: int) -> None:

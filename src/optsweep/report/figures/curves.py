@@ -194,10 +194,10 @@ def _seconds(group: Group) -> FigurePlan | None:
     each = [f"{arm.label} {number(end, 3)} s" for arm, end in ends.items()]
     return FigurePlan(
         "val_loss_seconds",
-        "Validation loss against time",
+        f"Validation {group.baseline.measure} against time",
         "Steps × the median ms per step of the timing pass, evaluation excluded. "
         f"{_lines(bands, names.VAL_LOSS)} {_CUT}{_leaving(ending, arms)}",
-        f"Validation loss against seconds of training; the runs take {listed(each)}.",
+        f"Validation {group.baseline.measure} against seconds of training; the runs take {listed(each)}.",
         draw,
         touch=_touch(bands, ending, axis, label, unit=unit, log=_log_limits(shown) is not None),
     )

@@ -65,8 +65,8 @@ def _modes(group: Group) -> FigurePlan | None:
         "Modes of weight decay",
         "Arms that differ in the mode of weight decay only, each at its own chosen λ (a λ means something else in each "
         f"mode). Dots: confirm seeds (n = {counts}); upright: their mean; bar: its 95 % t interval. Cross at the right "
-        f"edge: seeds that diverged.{' Each panel has a loss axis of its own.' if len(found) > 1 else ''}",
-        f"Test loss by mode of weight decay. {'. '.join(said)}.",
+        f"edge: seeds that diverged.{' Each panel has an axis of its own.' if len(found) > 1 else ''}",
+        f"Test {group.baseline.measure} by mode of weight decay. {'. '.join(said)}.",
         draw,
     )
 

@@ -17,7 +17,7 @@ def plans(crossed: Factorial) -> list[FigurePlan]:
     first, second = crossed.factors
     names = [f"{first} alone", f"{second} alone", "both together", "beyond the sum"]
     tests = [*crossed.alone, crossed.together, crossed.interaction]
-    unit = crossed.arms[0].unit
+    unit, measure = crossed.arms[0].unit, crossed.arms[0].measure
 
     def draw() -> Figure:
         figure, (axes,) = blank(2.0)
@@ -32,7 +32,7 @@ def plans(crossed: Factorial) -> list[FigurePlan]:
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=5)  # their numbers are long, and on both sides of 0
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("difference of the mean test loss" + (f" ({unit})" if unit else ""))
+        axes.set_xlabel(f"difference of the mean test {measure}" + (f" ({unit})" if unit else ""))
         return figure
 
     said = [f"{name} {plus_minus_difference(test)}" for name, test in zip(names, tests, strict=True)]
@@ -40,10 +40,10 @@ def plans(crossed: Factorial) -> list[FigurePlan]:
         FigurePlan(
             "factorial",
             f"{first} and {second}, alone and together",
-            f"Differences to {crossed.arms[0].label}; below zero the loss is lower. “Beyond the sum” is the "
+            f"Differences to {crossed.arms[0].label}; below zero the {measure} is lower. “Beyond the sum” is the "
             "interaction: both together less the sum of each alone, so at zero their effects add up. Bar: "
             f"{percent(crossed.level.confidence)} t interval. n = {crossed.num_differences}.",
-            f"Differences of the mean test loss to {crossed.arms[0].label}: {listed(said)}.",
+            f"Differences of the mean test {measure} to {crossed.arms[0].label}: {listed(said)}.",
             draw,
         )
     ]

@@ -104,9 +104,9 @@ def _heat(group: Group, axis: str) -> FigurePlan | None:
     return FigurePlan(
         f"heat_{slug(axis.rpartition('.')[2] if axis != 'warmup.steps' else axis)}",
         f"Learning rate and {word}",
-        f"Each cell is the final validation loss, the median of the {of}; darker is lower. Ringed: the "
-        "lowest. Crosses: half or more diverged. Empty: no trial ran to its end there.",
-        f"Validation loss by learning rate and {word}. {' '.join(best)}",
+        f"Each cell is the final validation {group.baseline.measure}, the median of the {of}; darker is lower. "
+        "Ringed: the lowest. Crosses: half or more diverged. Empty: no trial ran to its end there.",
+        f"Validation {group.baseline.measure} by learning rate and {word}. {' '.join(best)}",
         draw,
     )
 

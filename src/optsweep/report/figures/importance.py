@@ -26,7 +26,7 @@ _ENDED = (Status.FINISHED, Status.DIVERGED)  # a pruned trial's loss is of a sho
 def plans(group: Group) -> list[FigurePlan]:
     """Shares of the search's variance, of the arms that searched several hyperparameters and have trials enough."""
     shares = [(arm, found) for arm in group.by_result if len(arm.arm.space) >= _FEWEST and (found := _shares(arm))]
-    return [_bars(shares)] if shares else []
+    return [_bars(shares, group.baseline.measure)] if shares else []
 
 
 def _shares(arm: ArmResult) -> dict[str, float]:
@@ -48,7 +48,7 @@ def _order(key: str) -> tuple[bool, bool, str]:
     return key != LEARNING_RATE, key != WEIGHT_DECAY, key
 
 
-def _bars(shares: list[tuple[ArmResult, dict[str, float]]]) -> FigurePlan:
+def _bars(shares: list[tuple[ArmResult, dict[str, float]]], measure: str) -> FigurePlan:
     keys = sorted({key for _, found in shares for key in found}, key=_order)
     columns = 1 if len(shares) <= 3 else 2
     rows = math.ceil(len(shares) / columns)
@@ -65,7 +65,7 @@ def _bars(shares: list[tuple[ArmResult, dict[str, float]]]) -> FigurePlan:
         axes[0].set_ylim(len(keys) - 0.4, -0.6)
         axes[0].set_xlim(0, 1.12)
         axes[0].set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
-        shared_labels(figure, "share of the variance of the search's loss", "")
+        shared_labels(figure, f"share of the variance of the search's {measure}", "")
         return figure
 
     each = [f"{arm.label}: {listed([f'{key} {value:.0%}' for key, value in found.items()])}" for arm, found in shares]
@@ -75,9 +75,9 @@ def _bars(shares: list[tuple[ArmResult, dict[str, float]]]) -> FigurePlan:
     return FigurePlan(
         "importance",
         "What the search depended on",
-        "Share of the last validation loss's variance that each searched hyperparameter explains alone (functional "
-        f"ANOVA over a random forest; search trials per arm: n = {n}); the rest to 100 % is interaction. A rough guide "
-        "that depends on the searched ranges: not a test.",
+        f"Share of the last validation {measure}'s variance that each searched hyperparameter explains alone "
+        f"(functional ANOVA over a random forest; search trials per arm: n = {n}); the rest to 100 % is interaction. A "
+        "rough guide that depends on the searched ranges: not a test.",
         f"Share of the search's variance by hyperparameter. {'; '.join(each)}.",
         draw,
         wide=columns == 2,

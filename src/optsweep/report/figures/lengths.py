@@ -13,7 +13,7 @@ from optsweep.inference.loss_curve import MIN_SEEDS
 from optsweep.inference.statistics import Interval
 from optsweep.report.across.arms import is_averaged
 from optsweep.report.across.lengths import LengthArm, Method, RunLengths
-from optsweep.report.arm_result import ArmResult
+from optsweep.report.arm_result import LOSS, ArmResult
 from optsweep.report.figures.canvas import (
     INK,
     PAPER,
@@ -48,6 +48,7 @@ def _frontier(lengths: RunLengths) -> FigurePlan | None:
     arms = [arm for arm in lengths.arms if ends[arm.longest.style]]
     if not arms:
         return None
+    measure = lengths.baseline.longest.measure
     shown = {arm.longest.style: curve for arm in arms if (curve := _long_run(arm, lengths.lengths[0])) is not None}
 
     def draw() -> Figure:
@@ -63,7 +64,7 @@ def _frontier(lengths: RunLengths) -> FigurePlan | None:
         axes.set_ylim(top=_top([end for arm in arms for end in ends[arm.longest.style].values()], axes.get_ylim()[1]))
         axes.set_xlabel("optimizer steps of a run (log scale)")
         unit = lengths.baseline.longest.unit
-        axes.set_ylabel("validation loss" + (f" ({unit})" if unit else ""))
+        axes.set_ylabel(f"validation {measure}" + (f" ({unit})" if unit else ""))
         legend(figure, [arm.longest for arm in arms])
         return figure
 
@@ -74,11 +75,12 @@ def _frontier(lengths: RunLengths) -> FigurePlan | None:
     last = [f"{arm.label} {number(run.val.estimate)}" for arm in arms if (run := arm.longest).val]
     return FigurePlan(
         "frontier",
-        "Loss against run length",
-        f"Each marker: mean final validation loss of runs of that length, with its LR tuned; bar: 95 % t interval. "
-        "Joined markers are the frontier that runs of every length draw together."
+        f"{'Loss' if measure == LOSS else measure} against run length",
+        f"Each marker: mean final validation {measure} of runs of that length, with its LR tuned; bar: 95 % t "
+        "interval. Joined markers are the frontier that runs of every length draw together."
         f"{over}{_tested(lengths)} n = {_counts(arms)} per point.",
-        f"Final validation loss against run length for {plural(len(arms), 'arm')}; at the longest run: {listed(last)}.",
+        f"Final validation {measure} against run length for {plural(len(arms), 'arm')}; at the longest run: "
+        f"{listed(last)}.",
         draw,
     )
 
@@ -140,6 +142,7 @@ def _fit(lengths: RunLengths) -> FigurePlan | None:
     curve = lengths.curve
     if curve is None:
         return None
+    baseline, measure = lengths.baseline.longest, lengths.baseline.longest.measure
     arms = [lengths.baseline, *(arm for arm in lengths.candidates if arm.method is Method.FITTED)]
 
     def draw() -> Figure:
@@ -152,19 +155,19 @@ def _fit(lengths: RunLengths) -> FigurePlan | None:
         _length_axis(axes, lengths)
         axes.set_xlabel("optimizer steps of a run (log scale)")
         unit = lengths.baseline.longest.unit
-        axes.set_ylabel("test loss" + (f" ({unit})" if unit else ""))
+        axes.set_ylabel(f"test {measure}" + (f" ({unit})" if unit else ""))
         legend(figure, [arm.longest for arm in arms], markers=True)
         return figure
 
     values = f"α = {number(curve.alpha, 3)}, β = {number(curve.beta, 3)}, γ = {number(curve.gamma, 4)}"
     return FigurePlan(
         "fit",
-        "Test loss by run length, and the fitted curve",
-        f"Line: L(D) = α·D^−β + γ, fitted to {lengths.baseline.label}'s mean test losses after D steps ({values}; it "
-        f"misses them by {number(curve.rmse, 2)}). How far a marker lies to the left of the line is the arm's lead in "
-        "steps; the leads in the table are read off the same fit of the seeds that both arms have at every length. "
-        f"Bar: 95 % t interval. n = {_counts(arms)} per point.",
-        f"Test loss by run length with {lengths.baseline.label}'s fitted curve: {values}.",
+        f"Test {measure} by run length, and the fitted curve",
+        f"Line: L(D) = α·D^−β + γ, fitted to {lengths.baseline.label}'s mean test {baseline.measures} after D steps "
+        f"({values}; it misses them by {number(curve.rmse, 2)}). How far a marker lies to the left of the line is the "
+        "arm's lead in steps; the leads in the table are read off the same fit of the seeds that both arms have at "
+        f"every length. Bar: 95 % t interval. n = {_counts(arms)} per point.",
+        f"Test {measure} by run length with {lengths.baseline.label}'s fitted curve: {values}.",
         draw,
     )
 
@@ -187,6 +190,7 @@ def _speedup(lengths: RunLengths) -> FigurePlan | None:
         legend(figure, [arm.longest for arm in arms], markers=True)
         return figure
 
+    measure = lengths.baseline.longest.measure
     how = {
         Method.FITTED: f"by a curve fitted to {lengths.baseline.label}'s runs",
         Method.INTERPOLATED: f"interpolated between {lengths.baseline.label}'s runs, linear in the log of the steps",
@@ -204,8 +208,8 @@ def _speedup(lengths: RunLengths) -> FigurePlan | None:
         each.append(f"{arm.label} {listed(said)}")
     return FigurePlan(
         "speedup",
-        "Steps for the same test loss, by run length",
-        f"Steps of the arm's run over the steps with which {lengths.baseline.label} gets the same mean test loss, "
+        f"Steps for the same test {measure}, by run length",
+        f"Steps of the arm's run over the steps with which {lengths.baseline.label} gets the same mean test {measure}, "
         f"{listed(methods)}; below 1 the arm is faster. Bar: {interval_name(lengths.level, f'over {of}')}, "
         f"by the jackknife, from {MIN_SEEDS} {of} on.{hollow}{arrows} n = {n}, those that both arms have.",
         f"Steps relative to {lengths.baseline.label}: {'; '.join(each)}.",

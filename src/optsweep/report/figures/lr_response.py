@@ -80,11 +80,11 @@ def _response(group: Group) -> FigurePlan | None:
     return FigurePlan(
         "lr_response",
         "Response to the learning rate",
-        "Each point is one arm, in its colour: the mean test loss of its confirm seeds "
+        f"Each point is one arm, in its colour: the mean test {group.baseline.measure} of its confirm seeds "
         f"(n = {runs([list(arm.confirm) for arm in held])}) with its 95 % t interval; lines "
         "join arms that differ in the learning rate only. Too small is slow, too large is unstable: crosses at the top "
         "are arms with no seed left, triangles are worse than the axis shows, hollow points lost some seeds.",
-        f"Test loss against learning rate. {'. '.join(said)}.",
+        f"Test {group.baseline.measure} against learning rate. {'. '.join(said)}.",
         draw,
     )
 

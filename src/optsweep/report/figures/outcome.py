@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from optsweep.report.arm_result import ArmResult
+from optsweep.report.caveats import seeds_diverged
 from optsweep.report.comparison import Comparison, Group
 from optsweep.report.figures.canvas import (
     GRID,
@@ -58,7 +59,7 @@ def _forest(group: Group) -> FigurePlan | None:
         axes.set_xlim(min(low, -edge), max(high, edge))
         axes.locator_params(axis="x", nbins=4)  # their numbers are long, and on both sides of 0
         against = group.baseline.label if len(group.baseline.label) <= _BASELINE else "the baseline"
-        axes.set_xlabel(f"test loss relative to {short(against)}\n← lower · higher →")
+        axes.set_xlabel(f"test {group.baseline.measure} relative to {short(against)}\n← lower · higher →")
         return figure
 
     searches = any(comparison.searches > 1 for comparison in held)
@@ -66,15 +67,21 @@ def _forest(group: Group) -> FigurePlan | None:
     dots = f"searches, each the mean of {_seeds_of(held)}" if searches else "seeds"
     return FigurePlan(
         "difference",
-        "Difference of test loss from the baseline",
+        f"Difference of test {group.baseline.measure} from the baseline",
         f"Mean over paired {'searches' if searches else 'confirm seeds'} of candidate − {group.baseline.label}"
         f"{f', in {group.baseline.unit}' if group.baseline.unit else ''}; bar: paired t"
         f"{' over test samples too' if all(comparison.over_samples for comparison in held) else ''}, "
         f"{interval_name(group.level)}{', not corrected for the number of comparisons' if len(held) > 1 else ''}; "
-        f"dots: single {dots}. n = {n}.",
+        f"dots: single {dots}. n = {n}.{_without_dots([group.baseline, *(one.candidate for one in held)])}",
         f"Difference from {group.baseline.label}: {listed([_in_words(comparison) for comparison in held])}.",
         draw,
     )
+
+
+def _without_dots(arms: Sequence[ArmResult]) -> str:
+    """Whose seeds are missing among the dots."""
+    lost = [f"{arm.label} ({seeds_diverged(arm)})" for arm in arms if arm.diverged_seeds]
+    return f" Diverged, so without a dot: {listed(lost)}." if lost else ""
 
 
 def _seeds_of(held: list[Comparison]) -> str:
@@ -137,10 +144,10 @@ def _seeds(group: Group) -> FigurePlan | None:
     links = f" Lines join {same}." if 1 < len(arms) <= _LINKED_ARMS else ""
     return FigurePlan(
         "test_loss",
-        "Test loss, seed by seed",
+        f"Test {group.baseline.measure}, seed by seed",
         f"Each dot is one confirm trial; beside them the mean with its 95 % t interval{over}.{links} "
-        f"n = {runs(seeds)} per arm.",
-        f"Test loss of every confirm seed; means: {listed(means)}.",
+        f"n = {runs(seeds)} per arm.{_without_dots(arms)}",
+        f"Test {group.baseline.measure} of every confirm seed; means: {listed(means)}.",
         draw,
     )
 

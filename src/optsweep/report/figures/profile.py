@@ -8,6 +8,7 @@ import numpy as np
 
 from optsweep.inference import statistics
 from optsweep.report.across.tasks import MOST_TAU, OverTasks, scores
+from optsweep.report.arm_result import measured
 from optsweep.report.figures.canvas import FigurePlan, blank, colour, legend, legend_height, line
 from optsweep.report.figures.runs import runs
 from optsweep.report.wording import listed, number, plural
@@ -52,15 +53,16 @@ def _profile(tasks: OverTasks) -> FigurePlan | None:
     targets = f"the task's own ({own} of {len(tasks.solvable)} tasks)" if own else ""
     rest = len(tasks.solvable) - own
     targets += (", else " if own else "") * bool(rest) + f"{tasks.arms[0].label}'s median final one" * bool(rest)
+    measure = measured(task.arms[0] for task in tasks.solvable)
     n = runs([list(arm.confirm) for task in tasks.solvable for arm in task.arms])
     return FigurePlan(
         "profile",
         "Performance profile",
         f"Share of {plural(len(tasks.solvable), 'task')} that an arm solves within τ times the fastest arm's "
         f"{' or '.join(what for what, _ in panels)} (AlgoPerf's definition); higher and further left is better. "
-        f"Solved: the median over {n} reaches the target validation loss, {targets}. Score, the mean height up to τ = "
-        f"{number(MOST_TAU, 1)}, by steps: {listed(each)}. Lines are lifted apart a hair; no band, for the tasks are "
-        "those that were chosen.",
+        f"Solved: the median over {n} reaches the target validation {measure}, {targets}. Score, the mean height "
+        f"up to τ = {number(MOST_TAU, 1)}, by steps: {listed(each)}. Lines are lifted apart a hair; no band, "
+        "for the tasks are those that were chosen.",
         f"Performance profile by steps to target; scores: {listed(each)}.",
         draw,
     )

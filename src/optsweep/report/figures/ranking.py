@@ -36,6 +36,7 @@ def plans(group: Group) -> list[FigurePlan]:
 
 
 def _over_trials(group: Group, found: RankingOverTrials) -> FigurePlan:
+    measure = group.baseline.measure
     held, confidence = found.stability, percent(group.level.confidence)
 
     def draw() -> Figure:
@@ -56,14 +57,15 @@ def _over_trials(group: Group, found: RankingOverTrials) -> FigurePlan:
     return FigurePlan(
         "ranking",
         "When the order is stable",
-        f"Above: validation loss of the setting that a search would choose after so many trials, less that of "
+        f"Above: validation {measure} of the setting that a search would choose after so many trials, less that of "
         f"{found.reference.label} at the end of the same search, mean of n = {held.searches} searches; shaded: its "
         f"{confidence} t interval over searches. Below: share of searches in "
-        f"which every pair of arms told apart is in order by these losses ({confidence} Clopper–Pearson interval, n = "
-        f"{held.searches} searches); dotted: share of the {'pair' if held.pairs == 1 else f'{held.pairs} pairs'} in "
-        f"order. The order is that of the other searches' confirm seeds. {found.sentence}",
-        f"Mean validation loss of the best setting, less {found.reference.label}'s at the end, by number of search "
-        f"trials, at half and all of {held.trials}: "
+        f"which every pair of arms told apart is in order by these {group.baseline.measures} ({confidence} "
+        f"Clopper–Pearson interval, n = {held.searches} searches); dotted: share of the "
+        f"{'pair' if held.pairs == 1 else f'{held.pairs} pairs'} "
+        f"in order. The order is that of the other searches' confirm seeds. {found.sentence}",
+        f"Mean validation {measure} of the best setting, less {found.reference.label}'s at the end, by number of "
+        f"search trials, at half and all of {held.trials}: "
         f"{listed(ends)}. {found.sentence}",
         draw,
     )
@@ -83,7 +85,7 @@ def _draw_losses(axes: Axes, group: Group, found: RankingOverTrials) -> None:
         axes.fill_between(at + 1, low, high, step="mid", color=colour(arm), alpha=0.12, linewidth=0)
     axes.set_ylim(limits)
     unit = f" ({group.baseline.unit})" if group.baseline.unit else ""
-    axes.set_ylabel(f"best validation loss,\nless {short(found.reference.label, 24)}'s last{unit}")
+    axes.set_ylabel(f"best validation {group.baseline.measure},\nless {short(found.reference.label, 24)}'s last{unit}")
 
 
 def _draw_order(axes: Axes, found: RankingOverTrials) -> None:

@@ -10,7 +10,7 @@ from optsweep.inference.looks import Level
 from optsweep.inference.statistics import Interval
 from optsweep.report.across.arms import final_losses
 from optsweep.report.across.tasks import OverTasks, mean_ranks, rank_table
-from optsweep.report.arm_result import ArmResult
+from optsweep.report.arm_result import ArmResult, measured
 from optsweep.report.comparison import Group
 from optsweep.report.figures.canvas import INK, MUTED, FigurePlan, blank, colour, labels, marker
 from optsweep.report.figures.runs import independent, several
@@ -33,8 +33,9 @@ def plans(group: Group) -> list[FigurePlan]:
         _ranks(
             arms,
             mean_ranks([table], group.level.confidence),
-            "Rank by mean test loss",
-            f"1 is the lowest mean test loss of {len(arms)} arms; bar: "
+            measured(arms),
+            f"Rank by mean test {measured(arms)}",
+            f"1 is the lowest mean test {measured(arms)} of {len(arms)} arms; bar: "
             f"{_bootstrap(group.level, 'searches' if searches else 'seeds')}, drawn whole"
             f"{'' if searches else ', for the chosen settings'}. A diverged seed ranks its arm last. "
             f"n = {independent([len(table)], searches)}, those that all arms ended on.",
@@ -56,8 +57,9 @@ def plans_over(tasks: OverTasks) -> list[FigurePlan]:
     plan = _ranks(
         tasks.arms,
         tasks.mean_ranks,
+        tasks.measure,
         "Mean rank over tasks",
-        f"Rank by mean test loss, 1 is the lowest of {len(tasks.arms)} arms, averaged over "
+        f"Rank by mean test {tasks.measure}, 1 is the lowest of {len(tasks.arms)} arms, averaged over "
         f"{plural(len(ranked), 'task')} (small dots); bar: {_bootstrap(tasks.level, of)} with the tasks held: "
         f"what other {of} would change, not what other tasks would. n = {n} per task.",
         [[task.ranks[place] for task in ranked] for place in range(len(tasks.arms))],
@@ -68,6 +70,7 @@ def plans_over(tasks: OverTasks) -> list[FigurePlan]:
 def _ranks(
     arms: Sequence[ArmResult],
     ranks: Sequence[Interval],
+    measure: str,
     title: str,
     caption: str,
     single: Sequence[Sequence[float]] | None = None,
@@ -91,7 +94,7 @@ def _ranks(
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_color(MUTED)
-        axes.set_xlabel("rank by mean test loss (1 is best)")
+        axes.set_xlabel(f"rank by mean test {measure} (1 is best)")
         return figure
 
     each = []

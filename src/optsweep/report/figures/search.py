@@ -107,6 +107,7 @@ def _sensitivity(group: Group) -> FigurePlan | None:
         shared_labels(figure, "learning rate (log scale)", loss_label(group, "validation"))
         return figure
 
+    measure = group.baseline.measure
     each = [f"{arm.label} {_choice(arm)}" for arm in arms]
     n = how_many((len(_searched(arm, LEARNING_RATE)) for arm in arms), "trial")
     vary = " Other searched hyperparameters vary too." if any(len(arm.arm.space) > 1 for arm in arms) else ""
@@ -114,9 +115,9 @@ def _sensitivity(group: Group) -> FigurePlan | None:
         "lr_sensitivity",
         "Sensitivity to the learning rate",
         f"Each point is one search trial ({n} per arm{_of_searches(arms)}) at its last step. Shaded: the suggested "
-        f"range; hatched: where the search went beyond it. {_ringed(arms)} Hollow: pruned, at its last loss. Crosses "
-        f"at the top: diverged; triangles at the top: worse than the axis shows.{vary}",
-        f"Validation loss against learning rate, one panel per arm: {listed(each)}.",
+        f"range; hatched: where the search went beyond it. {_ringed(arms)} Hollow: pruned, at its last {measure}. "
+        f"Crosses at the top: diverged; triangles at the top: worse than the axis shows.{vary}",
+        f"Validation {measure} against learning rate, one panel per arm: {listed(each)}.",
         draw,
         wide=columns == 2,
     )
@@ -214,14 +215,15 @@ def _plane(group: Group, key: str) -> FigurePlan | None:
 
     each = [f"{arm.label}: {setting(arm.setting(key))} at {setting(arm.setting(LEARNING_RATE))}" for arm in arms]
     trials = [trial for arm in arms for trial in _both(arm, key)]
+    measure = group.baseline.measure
     return FigurePlan(
         "lr_decay" if key == WEIGHT_DECAY else f"lr_{slug(key)}",
         f"Learning rate and {_word(key)}",
         f"Each point is one search trial ({plural(len(trials), 'trial')} in all{_of_searches(arms)}), darker is lower. "
-        f"{_ringed(arms)} Crosses: diverged. Small: pruned, at its last loss."
+        f"{_ringed(arms)} Crosses: diverged. Small: pruned, at its last {measure}."
         + (" Other searched hyperparameters vary too." if any(len(arm.arm.space) > 2 for arm in arms) else ""),
-        f"Validation loss by learning rate and {_word(key)}. Chosen {_word(key)} and learning rate: {listed(each)}. "
-        f"Lowest loss {number(min(last_loss(trial) for trial in trials))}.",
+        f"Validation {measure} by learning rate and {_word(key)}. Chosen {_word(key)} and learning rate: "
+        f"{listed(each)}. Lowest {measure} {number(min(last_loss(trial) for trial in trials))}.",
         draw,
     )
 
@@ -269,10 +271,10 @@ def _tuning(group: Group) -> FigurePlan | None:
     return FigurePlan(
         "tuning",
         "How well tuned",
-        "Median of the lowest validation loss of n search trials, by the quasi-random ones (model-based ones depend on "
-        "each other); shaded: its 95 % interval at each n, which nothing bounds below where it reaches the axis. A "
-        "curve that still falls at its end would gain from more trials.",
-        f"Median best validation loss by number of search trials: {listed(each)}.",
+        f"Median of the lowest validation {group.baseline.measure} of n search trials, by the quasi-random ones "
+        "(model-based ones depend on each other); shaded: its 95 % interval at each n, which nothing bounds below "
+        "where it reaches the axis. A curve that still falls at its end would gain from more trials.",
+        f"Median best validation {group.baseline.measure} by number of search trials: {listed(each)}.",
         draw,
     )
 
