@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from optsweep.address import TRACKING_KEY, read_address
 from optsweep.config.arm import Arm
 from optsweep.errors import SweepFailedError
+from optsweep.written import check_report_folder
 
 if TYPE_CHECKING:
     from optsweep.build.arithmetic import Suggestion
@@ -97,8 +98,10 @@ def run(
     from optsweep.launch.settled import settled
 
     index = REPORTS / arms[0].sweep / "index.html"
-    if report and (before := settled(arms, command, index.parent, observe)) is not None:
-        return Finished(before, None, index)
+    if report:
+        if (before := settled(arms, command, index.parent, observe)) is not None:
+            return Finished(before, None, index)
+        check_report_folder(index.parent)
     from optsweep.launch.pools.local import LocalPool
     from optsweep.tracking.store import preload
 
@@ -111,7 +114,7 @@ def run(
         from optsweep.launch.environment import num_cores
         from optsweep.launch.events import silent
         from optsweep.launch.files import spool_of
-        from optsweep.launch.last_page import prepared_to_draw, reported
+        from optsweep.launch.last_page import note_unasked, prepared_to_draw, reported
         from optsweep.launch.sweep import run_sweep
         from optsweep.report import HelpersOnCall
 
@@ -128,6 +131,7 @@ def run(
         if pool is not None:
             pool.dismiss()  # which takes moments, while this process imports what draws
         if not report:
+            note_unasked(arms, result)
             return Finished(result, None, None)
         return Finished(result, reported(arms, result, index, command, observe, drawing), index)
 
@@ -240,7 +244,8 @@ def report(
         check(tracking_uri, create=False)
         for sweep in sweeps:
             deliver_all(tracking_uri, storage, sweep)
-        return written_and_shown(tracking_uri, storage, sweeps, out or REPORTS / "+".join(sweeps), helped, pdf=pdf)
+        own = REPORTS / "+".join(sweeps)
+        return written_and_shown(tracking_uri, storage, sweeps, out or own, helped, pdf=pdf, own=out in (None, own))
 
 
 def judge(

@@ -11,10 +11,11 @@ from optsweep.launch.status import PLANNED, status_of
 from optsweep.search.helping import notes
 from optsweep.search.observing import Onlooker
 from optsweep.search.overview import stored_sweeps
+from optsweep.search.process import process_name
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies
 from optsweep.search.study_names import StudyName
-from optsweep.train.trial import Phase
+from optsweep.train.trial import End, Phase
 
 ARMS = ("task=iris optimizer=sgd", "optimizer=sgd note=a | b", "note=x | search", "note=x | search | 1", "note=a\nb")
 SIZE = [1, 1, 2]
@@ -49,3 +50,15 @@ def test_a_bar_in_an_arm_s_name_hides_it_from_nobody(tmp_path: Path) -> None:
     assert (stored.name, stored.arms, stored.noted(PLANNED)) == ("s", ARMS, [SIZE] * len(ARMS))
     shown = names_of([str(StudyName("s", arm, Phase.SEARCH)) for arm in ARMS])
     assert len(set(shown.values())) == len(ARMS)
+
+
+def test_an_arm_whose_name_ends_like_another_s_is_not_that_one(tmp_path: Path) -> None:
+    studies = Studies.open(f"sqlite:///{tmp_path}/optuna.db", "s")
+    arms = ("b", "note=a | b", "B")
+    with studies.take_seat(arms, whole=True) as seat:
+        for seconds, arm in enumerate(arms, 1):
+            studies.set_note(arm, "content", arm)
+            studies.enqueue(seat, arm, Phase.SEARCH, Slot(0, {"lr": 0.1}, 0, "model"))
+            (work,) = studies.pop(arm, Phase.SEARCH, process_name(), 60.0, 1)
+            studies.tell(work.claim, End.FINISHED, 0.5, float(seconds))
+    assert [(found.note, found.seconds) for found in studies.earlier(["b"], "content")] == [("b", 1.0)]

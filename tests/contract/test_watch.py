@@ -16,6 +16,7 @@ from optsweep.launch.live import server as live_server
 from optsweep.launch.live.reading import LiveView, Watching
 from optsweep.launch.live.report import LEAST_SECONDS, SETTLING_SECONDS, Pace
 from optsweep.launch.live.terminal import REPORT_SECONDS, STOPPED_SECONDS, changes, drawn, is_over, watch
+from optsweep.launch.status import PLANNED, REPORT
 from optsweep.tracking import names
 from optsweep.tracking.links import LIVE_PORT, address_of_ui
 from optsweep.tracking.writer import Tracker
@@ -88,6 +89,21 @@ def test_it_ends_as_the_sweep_does(living: Living, watching: Watching) -> None:
     assert is_over(ended(trained))
     with pytest.raises(SweepFailedError, match=r"mine\.py"):
         is_over(ended(trained, "mine.py:3: no"))
+
+
+def test_where_no_report_was_asked_for_none_is_waited_for(living: Living, watching: Watching) -> None:
+    living.finish()
+    for arm in (SGD, ADAMW):
+        assert watching.look().snapshot.report is None, "it may be still to come"
+        living.studies.set_note(arm, REPORT, {"of": [4, 2, 1], "page": None})
+    view = watching.look()
+    assert "12 trials done, no report was asked for: `optsweep report s` writes it" in next(changes(None, view))
+    view = replace(view, finding=replace(view.finding, unasked=True))
+    assert is_over(view)
+    with pytest.raises(SweepFailedError):
+        is_over(replace(view, finding=replace(view.finding, failure="mine.py:3: no")))
+    living.studies.set_note(SGD, PLANNED, [8, 2, 1])
+    assert watching.look().snapshot.report is None, "what it has grown by"
 
 
 def test_who_times_the_steps_of_what_is_trained_is_waited_for(living: Living, runs: str) -> None:

@@ -58,7 +58,10 @@ def test_who_watches_it_gets_its_report(result: SweepResult) -> None:
     watching = Watching(arm().storage, arm().tracking_uri, "s")
     watch(watching, out)
     lines = out.getvalue().splitlines()
-    assert re.match(r"sweep s: \d+ of \d+ trials done, its report is complete; best validation loss so far", lines[-2])
+    assert re.match(
+        r"sweep s: \d+ of \d+ trials done, its report is complete: reports/s/index\.html; best validation loss so far",
+        lines[-2],
+    )
     assert lines[-1].startswith("  verdict: On ")
     assert Feed(watching).shown == ShownPage((REPORT / "index.html").read_text(encoding="utf-8"), "", "", ended=True)
 

@@ -181,8 +181,10 @@ def _among_strangers(command: Command, arms: Sequence[Arm]) -> None:
     from optsweep.launch.status import check_ended, first_failure
     from optsweep.launch.sweep import open_stores
     from optsweep.tracking.store import SweepNotFound
+    from optsweep.written import check_report_folder
 
     arm = arms[0]
+    check_report_folder(api.REPORTS / arm.sweep)
     studies, labels = open_stores(arms, command.line)
     PackageFiles.withdraw()
     starred = tuple(without_secrets(argument) for argument in command.arguments)  # jobs may lie in files as pickles

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from optsweep.config.arm import Arm
 from optsweep.launch.events import Event, Observer, Progressed, Started, Trained
+from optsweep.launch.noted import note_page
 from optsweep.launch.outcome import SweepResult
 from optsweep.launch.settled import keep
 from optsweep.launch.sweep import stopping_said, waiting
@@ -47,8 +48,15 @@ def reported(
             written = waiting(first, lambda: write_report(uri, [result.sweep], index.parent, helped=helped))
             waiting(first, lambda: show_report(uri, result.sweep, index.parent, curves=False))
             waiting(first, lambda: note_report(result))
+    note_page(arms, index)
     keep(arms, command, result, index.parent)
     return written
+
+
+def note_unasked(arms: Sequence[Arm], result: SweepResult) -> None:
+    """Remember that no report of what these arms have come to was asked for, unless there is one."""
+    if not result.reported:
+        note_page(arms, None)
 
 
 def is_whole(folder: Path, run_id: str) -> bool:

@@ -277,7 +277,7 @@ _AT_WORK = (
 _FINISHED = f"SELECT 1 FROM study_user_attributes WHERE key = 'finished' AND value_json != 'null' AND {_STUDIES}"
 _OF_STUDIES = (
     f"SELECT study_id, study_name FROM studies WHERE {_STUDIES} ORDER BY 1",
-    f"SELECT study_id, key, value_json FROM study_user_attributes WHERE {_STUDIES} ORDER BY 1, 2",
+    f"SELECT study_id, key, value_json FROM study_user_attributes WHERE key != 'report' AND {_STUDIES} ORDER BY 1, 2",
     f"SELECT trial_id, number, study_id, state FROM trials WHERE {_STUDIES} ORDER BY 1",
     f"SELECT trial_id, objective, value, value_type FROM trial_values WHERE {_TRIALS} ORDER BY 1, 2",
     f"SELECT trial_id, key, value_json FROM trial_user_attributes WHERE {_TRIALS} ORDER BY 1, 2",

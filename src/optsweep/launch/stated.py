@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from optsweep.build.fingerprint import fingerprint_of
+from optsweep.inference.looks import most_of
 from optsweep.search.studies import Studies
 from optsweep.tracking.codec import to_json
 from optsweep.tracking.schema import SweepPlan
@@ -15,3 +16,10 @@ def results_digest(studies: Studies, plan: SweepPlan, keys: Sequence[tuple[str, 
     counts = sorted((key, sorted(map(str, found))) for key, found in studies.states(keys).items())
     trials = [trial.id for trial in studies.known(arms) if trial.told]
     return fingerprint_of({"plan": to_json(plan), "results": counts, "trials": trials})
+
+
+def plan_digest(studies: Studies, plan: SweepPlan) -> str:
+    """The same, of all arms and searches of a plan."""
+    arms = [title.name for title in plan.arms]
+    keys = [(arm, repeat) for arm in arms for repeat in range(most_of(plan.repeats))]
+    return results_digest(studies, plan, keys, arms)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from optsweep.address import read_address
+from optsweep.address import near, read_address
 from optsweep.config.arm import Arm
 from optsweep.errors import UserError, nearest
 from optsweep.launch.worker.leases import LEASE_SECONDS
@@ -30,6 +32,8 @@ PLANNED = "planned"
 FINISHED = "finished"
 """The note of what size an arm had when nothing was left to train."""
 
+REPORT = "report"
+"""The note of an arm's last report: of what size the arm was, and its page; null: none was asked for."""
 
 MOST_NAMED = 8
 """Sweeps that a line names."""
@@ -82,6 +86,37 @@ class LastError:
 
 
 @dataclass(frozen=True)
+class LastReport:
+    """Of a sweep that is finished."""
+
+    sweep: str
+    page: str | None  # None: none was asked for
+
+    @property
+    def unasked(self) -> bool:
+        """Whether there is none, and none is to come."""
+        return self.page is None
+
+    @property
+    def where(self) -> str:
+        """Its page, as it is seen from here."""
+        return str(near(Path(self.page or "")))
+
+    def __str__(self) -> str:
+        how = f"no report was asked for: `optsweep report {shlex.quote(self.sweep)}` writes it"
+        return how if self.unasked else f"report: {self.where}"
+
+
+def last_report(sweep: str, noted: Collection[Mapping[str, Any]]) -> LastReport | None:
+    """By the notes of its arms; None while it isn't finished, and where the report of what it has is still to come."""
+    held = [of[REPORT] for of in noted if is_finished(of) and (of.get(REPORT) or {}).get("of") == of[PLANNED]]
+    if not held or len(held) < len(noted):
+        return None
+    pages = [of["page"] for of in held]
+    return LastReport(sweep, None if None in pages else pages[0])
+
+
+@dataclass(frozen=True)
 class SweepStatus:
     """How far a sweep is, and who is at work."""
 
@@ -91,6 +126,7 @@ class SweepStatus:
     signs: tuple[Sign, ...]
     last_error: LastError | None
     checkpoints: str = ""  # where they lie, and whether trials have gone on from them
+    report: LastReport | None = None  # None: it is still to come
 
     @property
     def done(self) -> int:
@@ -114,6 +150,8 @@ class SweepStatus:
             yield "nobody is at work"
         if self.checkpoints:
             yield self.checkpoints
+        if self.report is not None:
+            yield str(self.report)
         if self.last_error is not None:
             error = self.last_error
             yield f"last error ({error.where}, {error.when.astimezone():%Y-%m-%d %H:%M:%S}): {error.what}"
@@ -184,6 +222,7 @@ def plain(sweep: str, found: SweepStatus) -> dict[str, Any]:
             for label, phases in by_arm(found.phases).items()
         ],
         "checkpoints": found.checkpoints,
+        "report": None if found.report is None else {"page": found.report.page},
         "at_work": [asdict(sign) for sign in found.signs],
         "last_error": None if error is None else {**asdict(error), "when": error.when.isoformat()},
     }
@@ -204,7 +243,9 @@ def status_of(storage: str, sweep: str) -> SweepStatus:
     planned = [phase.planned for phase in phases]
     total = None if None in planned else sum(count for count in planned if count is not None)
     signs = tuple(studies.signs_of_life(LEASE_SECONDS))
-    return SweepStatus(phases, total, seconds, signs, _last_error(trials), _kept(studies, storage, trials))
+    noted = [{key: studies.note(arm, key) for key in (PLANNED, FINISHED, REPORT)} for arm in repeats]
+    kept, report = _kept(studies, storage, trials), last_report(sweep, noted)
+    return SweepStatus(phases, total, seconds, signs, _last_error(trials), kept, report)
 
 
 def _kept(studies: Studies, storage: str, trials: Sequence[tuple[str, Phase, FrozenTrial]]) -> str:

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from sqlalchemy import Engine, Float, cast, func, or_, select
 
 from optsweep.search.ownership import TRIALS, USER_ATTRIBUTES
+from optsweep.search.study_names import StudyName
 
 STUDIES, NOTES = StudyModel.__table__, StudyUserAttributeModel.__table__
 
@@ -29,14 +30,19 @@ def earlier_trials(engine: Engine, arms: Sequence[str], key: str) -> list[Earlie
     """Those of arms by these names, with a note of each, by one query."""
     took = cast(USER_ATTRIBUTES.c.value_json, Float)
     query = (
-        select(NOTES.c.value_json, func.count(), func.avg(took))
+        select(STUDIES.c.study_name, NOTES.c.value_json, func.count(), func.avg(took))
         .select_from(STUDIES)
         .join(NOTES, (NOTES.c.study_id == STUDIES.c.study_id) & (NOTES.c.key == key))
         .join(TRIALS, (TRIALS.c.study_id == STUDIES.c.study_id) & (TRIALS.c.state == TrialState.COMPLETE))
         .join(USER_ATTRIBUTES, USER_ATTRIBUTES.c.trial_id == TRIALS.c.trial_id)
         .where(USER_ATTRIBUTES.c.key == "train_seconds")
         .where(or_(*(STUDIES.c.study_name.endswith(f" | {arm} | search", autoescape=True) for arm in arms)))
-        .group_by(STUDIES.c.study_id, NOTES.c.value_json)
+        .group_by(STUDIES.c.study_id, STUDIES.c.study_name, NOTES.c.value_json)
     )
     with engine.connect() as connection:
-        return [EarlierTrials(json.loads(note), count, seconds) for note, count, seconds in connection.execute(query)]
+        rows = connection.execute(query).all()
+    return [  # another arm's name may end like one of these, behind a bar
+        EarlierTrials(json.loads(note), count, seconds)
+        for name, note, count, seconds in rows
+        if (study := StudyName.read(name)) is not None and study.arm in arms
+    ]

@@ -35,8 +35,8 @@ class LiveView:
 
     @property
     def ended(self) -> bool:
-        """Whether it has all its trials, and its report states them."""
-        return self.snapshot.state is State.TRAINED and self.finding.reported
+        """Whether it has all its trials, and its report states them, or none was asked for."""
+        return self.snapshot.state is State.TRAINED and self.finding.settled
 
 
 class Watching:
@@ -84,19 +84,20 @@ class Watching:
         what = snapshot.state, [(arm.done, arm.failed, arm.phase) for arm in snapshot.arms], int(self._waits(snapshot))
         busy = self._reading is not None and self._reading.is_alive()
         if not busy and self._pace.due(what):
-            self._reading = threading.Thread(target=self._read, args=(snapshot.state,), daemon=True)
+            self._reading = threading.Thread(target=self._read, args=(snapshot,), daemon=True)
             self._reading.start()
 
     def _waits(self, snapshot: Snapshot) -> float:
         """Another number every few seconds while its report is still to come, or its runs can't be read."""
-        waits = snapshot.state is State.TRAINED and not self._finding.reported
+        waits = snapshot.state is State.TRAINED and not self._finding.settled
         return self._clock() // 5 if waits or self._trouble["runs"] else 0.0
 
-    def _read(self, state: State) -> None:
+    def _read(self, snapshot: Snapshot) -> None:
         begin = time.monotonic()
         try:
             _there(self._tracking)
-            found = self._findings.read(self._studies, trained=state is State.TRAINED)
+            trained, unasked = snapshot.state is State.TRAINED, snapshot.report is not None and snapshot.report.unasked
+            found = self._findings.read(self._studies, trained=trained, unasked=unasked)
             found.verdicts  # noqa: B018 – put into words here, where what goes wrong is said
             self._finding = found
             self._trouble["runs"] = ""

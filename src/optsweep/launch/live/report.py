@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from optsweep.inference.looks import most_of
-from optsweep.launch.stated import results_digest
+from optsweep.launch.stated import plan_digest
 from optsweep.launch.status import first_failure
 from optsweep.report.comparison import Group, compare
 from optsweep.report.verdict import Verdict, verdict
@@ -41,6 +40,12 @@ class LiveFinding:
     groups: Sequence[Group]
     reported: bool = False  # all trials are there, and its last report states just these
     failure: str | None = None  # the first error, where every trial crashed
+    unasked: bool = False  # all trials are there, and nobody has asked for a report of them
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is no more to come."""
+        return self.reported or self.unasked
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
@@ -72,8 +77,11 @@ class Findings:
     _client: MlflowClient | None = None
     _experiment: str | None = None
 
-    def read(self, studies: Studies, *, trained: bool) -> LiveFinding:
-        """What is there now; whether it is reported is only looked for where all is `trained`. Raises as stores do."""
+    def read(self, studies: Studies, *, trained: bool, unasked: bool = False) -> LiveFinding:
+        """What is there now; whether it is reported is only looked for where all is `trained`. Raises as stores do.
+
+        `unasked`: by now its studies say that no report was asked for.
+        """
         if self._client is None:
             store.check(self.tracking_uri, create=False)
             self._client = store.client(self.tracking_uri)
@@ -86,10 +94,8 @@ class Findings:
         if not trained or record.run_id is None:
             return LiveFinding(record, groups)
         sheet = read_sheet(self._client, self._client.get_run(record.run_id).info, SweepSheet)
-        arms = [title.name for title in record.plan.arms]
-        keys = [(arm, repeat) for arm in arms for repeat in range(most_of(record.plan.repeats))]
-        reported = sheet is not None and sheet.reported == results_digest(studies, record.plan, keys, arms)
-        return LiveFinding(record, groups, reported, first_failure(studies))
+        reported = sheet is not None and sheet.reported == plan_digest(studies, record.plan)
+        return LiveFinding(record, groups, reported, first_failure(studies), unasked)
 
 
 @dataclass

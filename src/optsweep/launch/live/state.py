@@ -16,7 +16,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from optsweep.inference.looks import AUTO, LOOKS, REPEAT_LOOKS
-from optsweep.launch.status import PLANNED, is_finished, short_names
+from optsweep.launch.status import PLANNED, LastReport, is_finished, last_report, short_names
 from optsweep.launch.worker.leases import LEASE_SECONDS
 from optsweep.launch.worker.shared_folder import CHECKPOINTS, where_kept
 from optsweep.report.wording import number
@@ -115,6 +115,7 @@ class Snapshot:
     training: tuple[InTraining, ...]
     planned: bool  # somebody has the right to plan it: also while steps are timed, once all is trained
     checkpoints: str = ""  # where they lie, in words
+    report: LastReport | None = None  # None: it is still to come
 
     @property
     def done(self) -> int:
@@ -168,6 +169,7 @@ class Looker:
             tuple(_training(sight.trials, labels)),
             _is_planned(sight),
             self._kept(sight),
+            last_report(self.sweep, sight.notes.values()),
         )
 
     def _kept(self, sight: Sight) -> str:

@@ -29,7 +29,8 @@ MOST_SHOWN = 6
 def watch(watching: Watching, out: TextIO) -> None:
     """Show the sweep until it ends.
 
-    Returns where its report is complete. Raises SweepFailedError where every trial crashed, UserError where it stopped.
+    Returns where its report is complete, or none was asked for. Raises SweepFailedError where every trial crashed,
+    UserError where it stopped.
     """
     console = Console(file=out, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
@@ -100,7 +101,7 @@ def changes(before: LiveView | None, view: LiveView) -> Iterator[str]:
 
 def _seen(view: LiveView) -> tuple[object, ...]:
     now = view.snapshot
-    return now.done, now.total, now.state, view.ended
+    return now.done, now.total, _ending(view)
 
 
 def headline(view: LiveView) -> str:
@@ -116,17 +117,20 @@ def standing(view: LiveView) -> str:
     parts = [f"{now.done} of {total(now)} trials done"]
     parts += [f"{running} running"] if running else []
     parts += [f"{'at least' if now.may_grow else 'about'} {duration(round(left))} left"] if left is not None else []
-    parts += [_STATES[now.state, view.ended]] if (now.state, view.ended) in _STATES else []
+    parts += [ending] if (ending := _ending(view)) else []
     best = min((arm for arm in now.arms if arm.best is not None), key=lambda arm: arm.best or 0.0, default=None)
     tail = f"; best validation loss so far {number(best.best)}, {best.label}" if best is not None else ""
     return ", ".join(parts) + tail
 
 
-_STATES = {
-    (State.STOPPED, False): "nobody plans it",
-    (State.TRAINED, False): "its report is being written",
-    (State.TRAINED, True): "its report is complete",
-}
+def _ending(view: LiveView) -> str:
+    """How it stands with a sweep that isn't trained any more."""
+    now = view.snapshot
+    if now.state is not State.TRAINED:
+        return "nobody plans it" if now.state is State.STOPPED else ""
+    if view.finding.reported:
+        return "its report is complete" + (f": {now.report.where}" if now.report and not now.report.unasked else "")
+    return str(now.report) if now.report and now.report.unasked else "its report is being written"
 
 
 def total(snapshot: Snapshot) -> str:

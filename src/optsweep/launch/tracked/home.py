@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from optsweep.inference.looks import in_words, searches_in_words
+from optsweep.launch.noted import note_written
 from optsweep.launch.prepare.description import Description
 from optsweep.launch.tracked.curves import spans, summarise_arms
 from optsweep.report import Helpers, Report, write_report
@@ -164,12 +165,18 @@ def written_and_shown(
     helped: Helpers | None = None,
     *,
     pdf: bool = False,
+    own: bool = False,
 ) -> Report:
-    """Write a report; that of one sweep is shown on the sweep's pages too, which waits for a store that is busy."""
+    """Write a report; that of one sweep is shown on the sweep's pages too, which waits for a store that is busy.
+
+    `own`: where the sweep's own command looks for it, and so noted as if that had written it.
+    """
     report = write_report(tracking_uri, sweeps, folder, helped=helped, pdf=pdf)
     if len(set(sweeps)) == 1:
         outage = tracking_outage(tracking_uri, Spool.of(tracking_uri, storage, sweeps[0]).folder)
         patiently(lambda: show_report(tracking_uri, sweeps[0], folder, curves=True), outage)
+        if own:
+            note_written(tracking_uri, storage, sweeps[0], report.index)
     return report
 
 

@@ -11,11 +11,10 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 
-from optsweep.address import near
 from optsweep.errors import UserError
 from optsweep.report.wording import plural
+from optsweep.written import why_unwritable
 
 KEY = "tracking.checkpoints"
 CHECKPOINTS = "checkpoints"
@@ -27,30 +26,11 @@ MOST_OF_A_MARK = 64
 
 def check_folder(key: str, folder: Path, *, is_there: bool = False) -> None:
     """Raise UserError where it can't be written. Leaves nothing. `is_there`: it isn't to be made."""
-    try:
-        found = next(path for path in (folder, *folder.parents) if path.exists())
-        if not found.is_dir():
-            raise UserError(f"{key}: {folder} can't be written ({near(found)}: it is no folder)")
-        if is_there and found != folder:
+    with suppress(OSError):  # of a name that can't be, which is said below
+        if is_there and not folder.exists():
             raise UserError(f"{key}: there is no folder {folder} on this machine; mount it, or name where it is")
-        _try(folder, found)
-    except OSError as error:
-        raise UserError(f"{key}: {folder} can't be written ({error.strerror})") from None
-
-
-def _try(folder: Path, found: Path) -> None:
-    """Write there, in what is `found` and what is to be made below it: a server may forbid what permissions allow."""
-    below = folder.relative_to(found).parts
-    made = [found.joinpath(*below[: n + 1]) for n in range(len(below))]
-    try:
-        for path in made:
-            path.mkdir(exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    finally:
-        for path in reversed(made):
-            with suppress(OSError):  # another process may use it by now
-                path.rmdir()
+    if (why := why_unwritable(folder)) is not None:
+        raise UserError(f"{key}: {folder} can't be written ({why})")
 
 
 def make_mark(folder: Path) -> str:
