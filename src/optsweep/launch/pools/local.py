@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from optsweep.children import interrupts_blocked
 from optsweep.errors import UserError, place_in
 from optsweep.launch.pools.member import (
-    STORE_FAILED,
     Answered,
     Began,
     Order,
@@ -28,9 +27,9 @@ from optsweep.launch.pools.member import (
     Worked,
     main,
 )
+from optsweep.launch.worker.exit_codes import OVERDUE, STORE_FAILED
 from optsweep.launch.worker.inquiries import Answer, DiedError, Inquiry, exit_name
 from optsweep.launch.worker.ranks.torchrun_env import launched
-from optsweep.launch.worker.watchdog import OVERDUE
 
 if TYPE_CHECKING:
     from optsweep.launch.worker.job import Job
