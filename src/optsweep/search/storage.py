@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from optsweep.address import STORAGE_KEY, read_address, refusal, without_driver
 from optsweep.database import SQLITE_TIMEOUT, Condition, ensure, has_rows, tables_of, write_ahead
-from optsweep.errors import MORE_CONNECTIONS, UserError, is_full_of_clients, without_secrets
+from optsweep.errors import MORE_CONNECTIONS, NotThereError, UserError, is_full_of_clients, without_secrets
 from optsweep.search.ownership import TABLES, create_tables
 
 TRIES_TO_CREATE = 20
@@ -56,7 +56,9 @@ def storage_at(url: str, *, make: bool = True) -> RDBStorage:
     try:
         if not (make or has_studies(url)):
             shown = read_address(STORAGE_KEY, url).shown
-            raise UserError(f"{STORAGE_KEY}: there are no studies at {shown}; run a sweep first, or name another store")
+            raise NotThereError(
+                f"{STORAGE_KEY}: there are no studies at {shown}; run a sweep first, or name another store"
+            )
         return open_storage(url)
     except UserError:
         raise
