@@ -11,13 +11,14 @@ from typing import Any
 
 from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel, TrialValueModel
 from optuna.trial import TrialState
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, select
 
 from optsweep.errors import UserError
 from optsweep.search.latest import Latest, read_latest
 from optsweep.search.overview import in_sweep
-from optsweep.search.ownership import LEASES, SEATS, TRIALS, USER_ATTRIBUTES, VALUES, clock
+from optsweep.search.ownership import LEASES, TRIALS, USER_ATTRIBUTES, VALUES, clock
 from optsweep.search.reading import MOST_NAMED
+from optsweep.search.seats import planners
 from optsweep.search.study_names import StudyName
 from optsweep.train.trial import End, Phase
 
@@ -157,10 +158,7 @@ class Onlooker:
 
     def _planner(self, connection: Connection) -> Hold | None:
         """Who plans the sweep, or part of it; whoever will do so longest."""
-        mine = (SEATS.c.sweep == self._sweep, SEATS.c.holder.is_not(None))
-        left = func.max(SEATS.c.expires - self._clock)
-        query = select(SEATS.c.holder, left).where(*mine).group_by(SEATS.c.holder)
-        held = [Hold(holder, float(seconds)) for holder, seconds in connection.execute(query)]
+        held = [Hold(*of) for of in planners(connection, self._sweep)]
         return max(held, key=lambda hold: hold.left, default=None)
 
 

@@ -112,6 +112,14 @@ def take_seat(engine: Engine, sweep: str, arms: Sequence[str]) -> Seat:
     return seat
 
 
+def planners(connection: Connection, sweep: str) -> list[tuple[str, float]]:
+    """The processes that hold seats of a sweep, and for how many seconds yet; below 0: its lease has run out."""
+    left = func.max(SEATS.c.expires - clock(connection.engine))
+    held = (SEATS.c.sweep == sweep, SEATS.c.holder.is_not(None))
+    rows = connection.execute(select(SEATS.c.holder, left).where(*held).group_by(SEATS.c.holder))
+    return [(holder, float(seconds)) for holder, seconds in rows]
+
+
 def _silent(engine: Engine, seat: Seat) -> Mapping[str, float]:
     """Who holds seats whose lease has run out, and can't be seen from here, with when that was."""
     now = clock(engine)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import StudyModel
-from sqlalchemy import NullPool, create_engine, inspect
+from sqlalchemy import Engine, NullPool, create_engine, inspect
 from sqlalchemy.exc import DBAPIError
 
 from optsweep.address import STORAGE_KEY, read_address, refusal, without_driver
@@ -82,9 +83,16 @@ def has_studies(url: str) -> bool:
     if address.file is not None:
         return address.is_there
     address.check_usable()
-    engine = create_engine(address.text, poolclass=NullPool)
-    try:
+    with looking_into(url) as engine:
         return inspect(engine).has_table(StudyModel.__tablename__)
+
+
+@contextmanager
+def looking_into(url: str) -> Iterator[Engine]:
+    """The database as it is, for a question: nothing is made in it, and no connection to it is kept."""
+    engine = create_engine(read_address(STORAGE_KEY, url).text, poolclass=NullPool)
+    try:
+        yield engine
     finally:
         engine.dispose()
 
