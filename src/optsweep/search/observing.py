@@ -9,21 +9,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel, TrialValueModel
+from optuna.storages._rdb.models import TrialValueModel
 from optuna.trial import TrialState
 from sqlalchemy import Connection, Engine, select
 
 from optsweep.errors import UserError
 from optsweep.search.latest import Latest, read_latest
 from optsweep.search.overview import in_sweep
-from optsweep.search.ownership import LEASES, TRIALS, USER_ATTRIBUTES, VALUES, clock
-from optsweep.search.reading import MOST_NAMED
 from optsweep.search.seats import planners
 from optsweep.search.study_names import StudyName
+from optsweep.search.tables import LEASES, MOST_NAMED, NOTES, STUDIES, TRIALS, USER_ATTRIBUTES, VALUES, clock
 from optsweep.train.trial import End, Phase
-
-STUDIES = StudyModel.__table__
-NOTES = StudyUserAttributeModel.__table__
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Engine, or_, select
 
 from optsweep.search.history import Account
-from optsweep.search.ownership import RUNGS, TRIALS, USER_ATTRIBUTES, VALUES
-
-MOST_NAMED = 500
-"""Trials that a statement names; where more have changed all of the study from the first of them on are read."""
+from optsweep.search.tables import MOST_NAMED, RUNGS, TRIALS, USER_ATTRIBUTES, VALUES
 
 
 @dataclass
@@ -69,6 +66,7 @@ def _read(connection: Connection, study: int, states: Mapping[int, TrialState]) 
     def rows(table: Any, *columns: Any) -> Any:
         query = select(TRIALS.c.trial_id, *columns).join(table, table.c.trial_id == TRIALS.c.trial_id)
         query = query.where(TRIALS.c.study_id == study)
+        # where more have changed all of the study from the first of them on are read
         named = TRIALS.c.trial_id.in_(states) if len(states) <= MOST_NAMED else TRIALS.c.trial_id >= min(states)
         return connection.execute(query.where(named))
 

@@ -13,8 +13,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from optsweep.errors import UserError
 from optsweep.search.heartbeat import Heartbeat
 from optsweep.search.helping import remember_lost
-from optsweep.search.ownership import SEATS, clock
 from optsweep.search.process import in_words, is_alive, process_name
+from optsweep.search.tables import SEATS, clock
 
 SEAT_SECONDS = 60.0
 """How long a planner may be out of touch before another one may go on with its sweep."""

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from optuna.storages._rdb.models import StudyModel
 from sqlalchemy import Engine, func, select
 
 from optsweep.search.helping import HELP_SECONDS
 from optsweep.search.overview import in_sweep
-from optsweep.search.ownership import HELPERS, LEASES, TRIALS, clock
 from optsweep.search.process import in_words, is_alive
 from optsweep.search.seats import SEAT_SECONDS, planners
-
-STUDIES = StudyModel.__table__
+from optsweep.search.tables import HELPERS, LEASES, STUDIES, TRIALS, clock
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import StudyModel
 from sqlalchemy import Engine, NullPool, create_engine, inspect
 from sqlalchemy.exc import DBAPIError
 
 from optsweep.address import STORAGE_KEY, read_address, refusal, without_driver
 from optsweep.database import SQLITE_TIMEOUT, Condition, ensure, has_rows, tables_of, write_ahead
 from optsweep.errors import MORE_CONNECTIONS, NotThereError, UserError, is_full_of_clients, without_secrets
-from optsweep.search.ownership import TABLES, create_tables
+from optsweep.search.tables import STUDIES, TABLES, create_tables
 
 TRIES_TO_CREATE = 20
 """A server's tables are made one by one, and two processes that make them get in each other's way at any of them."""
@@ -84,7 +83,7 @@ def has_studies(url: str) -> bool:
         return address.is_there
     address.check_usable()
     with looking_into(url) as engine:
-        return inspect(engine).has_table(StudyModel.__tablename__)
+        return inspect(engine).has_table(STUDIES.name)
 
 
 @contextmanager
