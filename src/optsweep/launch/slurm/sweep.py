@@ -169,7 +169,7 @@ class SlurmSweep:
         first = self.arms[0]
         watching: Watching | None = None
         before: LiveView | None = None
-        trouble = ""  # that was said
+        trouble = told = ""
         while True:
             lines: list[str] = []
             if watching is not None:
@@ -180,9 +180,10 @@ class SlurmSweep:
                     watching = Watching(first.storage, first.tracking_uri, first.sweep)
                 except NotThereError:
                     pass
-                except Exception as error:  # its jobs may fare better, and the next look too
-                    if (said := without_secrets(first_line(error))) != trouble:
-                        lines, trouble = [f"how far it is can't be read ({said})"], said
+                except Exception as error:  # one that lasts: stores in the making fail for a moment
+                    last, trouble = trouble, without_secrets(first_line(error))
+                    if last == trouble != told:
+                        lines, told = [f"how far it is can't be read ({trouble})"], trouble
             yield lines
 
     def _failure(self, record: Submitted, outcome: JobEnd) -> Exception:
