@@ -27,11 +27,11 @@ from typing import TypeVar
 from sqlalchemy import insert, text
 
 from optsweep.launch.worker.leases import LEASE_SECONDS
-from optsweep.search.ownership import LEASES, TRIALS, USER_ATTRIBUTES, VALUES
 from optsweep.search.slots import SearchPlan, Slot, results_of, suggest
 from optsweep.search.space import Space
 from optsweep.search.storage import open_storage
 from optsweep.search.studies import Studies
+from optsweep.search.tables import LEASES, TRIALS, USER_ATTRIBUTES, VALUES
 from optsweep.tracking import store
 from optsweep.tracking.whole import WholeRun
 from optsweep.tracking.writer import Tracker

@@ -24,6 +24,10 @@ class UserError(ValueError):
     """A mistake in what the user gave; printed as one line, exit code 2, before any training."""
 
 
+class NotThereError(UserError):
+    """A store, or a sweep in it, isn't there; somebody may be about to make it."""
+
+
 class SweepFailedError(Exception):
     """Every trial of a sweep crashed; printed as one line, exit code 1, when its report is written."""
 

@@ -19,9 +19,9 @@ from optsweep.launch.prepare.together import Describe, describe_all
 from optsweep.launch.sweep import run_sweep
 from optsweep.launch.timing import MOST_TRIES, Measure, Measured, ToMeasure, measure_all, note_untimed
 from optsweep.launch.worker.builds import Builds
+from optsweep.launch.worker.exit_codes import OVERDUE
 from optsweep.launch.worker.inquiries import DiedError, Here
 from optsweep.launch.worker.job import Job
-from optsweep.launch.worker.watchdog import OVERDUE
 from optsweep.search.studies import Studies
 from optsweep.tracking.schema import Timing
 from optsweep.tracking.writer import Tracker

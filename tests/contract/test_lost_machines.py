@@ -13,11 +13,12 @@ from optsweep.launch.planner import PlannedArm, Planner
 from optsweep.launch.worker.job import Job
 from optsweep.launch.worker.leases import LEASE_SECONDS, LeaseWatch
 from optsweep.search.helping import lost_machines
-from optsweep.search.ownership import HELPERS, SEATS, LeaseLostError, clock
+from optsweep.search.ownership import LeaseLostError
 from optsweep.search.process import machine_of, process_name
 from optsweep.search.slots import SearchPlan
 from optsweep.search.space import Space
 from optsweep.search.studies import Studies
+from optsweep.search.tables import HELPERS, SEATS, clock
 from optsweep.tracking.writer import Tracker
 from optsweep.train.trial import Phase
 

@@ -16,12 +16,12 @@ from optsweep.launch import moving
 from optsweep.launch.moving import BothStores, move, moved_command
 from optsweep.launch.status import status_of
 from optsweep.search.moving import copy_studies, studies_content
-from optsweep.search.ownership import SEATS
 from optsweep.search.process import process_name
 from optsweep.search.seats import SeatLostError
 from optsweep.search.slots import Slot
 from optsweep.search.storage import open_storage
 from optsweep.search.studies import Studies
+from optsweep.search.tables import SEATS
 from optsweep.tracking import names, store
 from optsweep.tracking.contents import histories, whole_runs
 from optsweep.tracking.delivery import AtOnce

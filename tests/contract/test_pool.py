@@ -17,11 +17,13 @@ import pytest
 from errands import Dying, Echo, Hanging, Leaving, Mistake, Refusal
 from optsweep.errors import UserError
 from optsweep.launch.pools import local
-from optsweep.launch.pools.local import LONGEST_PAUSE_SECONDS, LocalPool, _Member
+from optsweep.launch.pools.deaths import LONGEST_PAUSE_SECONDS
+from optsweep.launch.pools.local import LocalPool, _Member
 from optsweep.launch.pools.member import Answered, Ready, ToWork, Worked, _Serving
 from optsweep.launch.pools.pool import Pool
+from optsweep.launch.worker.exit_codes import ORPHANED
 from optsweep.launch.worker.inquiries import DiedError
-from optsweep.launch.worker.watchdog import ORPHANED, Watchdog
+from optsweep.launch.worker.watchdog import Watchdog
 
 LIGHT = "errands"
 """All that these workers import."""

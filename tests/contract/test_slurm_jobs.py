@@ -222,6 +222,23 @@ def test_a_command_that_comes_between_submits_nothing_twice(tmp_path: Path, monk
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_of_stores_that_are_still_to_come_nothing_is_said_and_of_others_a_line(tmp_path: Path) -> None:
+    studies, said = tmp_path / "studies.db", list[str]()
+    arm: Any = SimpleNamespace(sweep="s", storage=f"sqlite:///{studies}", tracking_uri=f"sqlite:///{tmp_path}/runs.db")
+    progress = SlurmSweep([arm], (), "c", SlurmRequest(), False, said.append)._progress()
+    assert next(progress) == []
+    studies.write_text("no database" * 100)
+    assert next(progress) == []  # it may be in the making
+    (line,) = next(progress)
+    assert line.startswith("how far it is can't be read (tracking.storage: ")
+    assert next(progress) == []
+    studies.unlink()
+    Studies.open(arm.storage, "another")
+    assert next(progress) == []
+    Studies.open(arm.storage, "s").set_note("arm", PLANNED, [4, 2, 1])
+    assert next(progress) == []  # there are no runs yet
+
+
 def test_workers_end_with_a_planner_that_fails(
     controller: Controller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def test_a_command_that_waits_ends_as_the_sweep_does(cluster: Slurm, reference: 
     waiting = ["hydra.launcher.workers=1", "hydra.launcher.wait=true"]
     said = _said(tmp_path, 0, "-m", *SWEEP, "sweep.name=files", *LAUNCHER, *waiting)
     assert "of 32 trials done" in said
+    assert "can't be read" not in said
     assert said.splitlines()[-1] == "0 trials ended; no report was asked for"
     local = (f"sqlite:///{tmp_path}/mlruns/optuna.db", f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     assert kept(*local, "files") == reference

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -96,10 +97,7 @@ def suggest(arguments: Sequence[str]) -> None:
 def retry(arguments: Sequence[str]) -> Sequence[str] | None:
     """Free what was given up, and go on with the sweep's own command, where it is known whole."""
     parser = Parser("optsweep retry", description="Run again what a sweep has given up.")
-    parser.add_argument("sweep", metavar="NAME")
-    parser.add_argument("--storage", default=Arm.storage)
-    parser.add_argument("--tracking-uri", default=tracking_address())
-    options = parser.parse_args(arguments)
+    options = _of_sweep(parser, arguments)
     from optsweep import api
 
     freed = api.retry(options.storage, options.tracking_uri, options.sweep)
@@ -112,10 +110,7 @@ def retry(arguments: Sequence[str]) -> Sequence[str] | None:
 def sync(arguments: Sequence[str]) -> Sequence[str] | None:
     """Deliver what waits, and write the report by the sweep's own command, where that is known whole."""
     parser = Parser("optsweep sync", description="Deliver trials that wait for the tracking store, and report.")
-    parser.add_argument("sweep", metavar="NAME")
-    parser.add_argument("--storage", default=Arm.storage)
-    parser.add_argument("--tracking-uri", default=tracking_address())
-    options = parser.parse_args(arguments)
+    options = _of_sweep(parser, arguments)
     from optsweep import api
 
     try:
@@ -131,3 +126,11 @@ def sync(arguments: Sequence[str]) -> Sequence[str] | None:
     else:
         print(api.report(options.tracking_uri, [options.sweep], storage=options.storage).summary)
     return None
+
+
+def _of_sweep(parser: Parser, arguments: Sequence[str]) -> Namespace:
+    """Which sweep is meant, in which stores."""
+    parser.add_argument("sweep", metavar="NAME")
+    parser.add_argument("--storage", default=Arm.storage)
+    parser.add_argument("--tracking-uri", default=tracking_address())
+    return parser.parse_args(arguments)

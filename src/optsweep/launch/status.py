@@ -16,7 +16,7 @@ from rich.table import Table
 
 from optsweep.address import near, read_address
 from optsweep.config.arm import Arm
-from optsweep.errors import UserError, nearest
+from optsweep.errors import NotThereError, UserError, nearest
 from optsweep.launch.worker.leases import LEASE_SECONDS
 from optsweep.launch.worker.shared_folder import CHECKPOINTS, where_kept
 from optsweep.report.wording import duration, plural
@@ -307,7 +307,7 @@ def repeats_of(studies: Studies) -> Mapping[str, int]:
             repeats[study.arm] = max(repeats.get(study.arm, 1), study.repeat + 1)
     if not repeats:
         sweeps = sorted({study.sweep for study in known})
-        raise UserError(f"no sweep is called {sweep}{nearest(sweep, sweeps)}; {there_are(sweeps)}")
+        raise NotThereError(f"no sweep is called {sweep}{nearest(sweep, sweeps)}; {there_are(sweeps)}")
     return repeats
 
 
@@ -378,7 +378,7 @@ def check_there(storage: str) -> None:
     """Raise UserError for a storage that isn't there: looking makes none."""
     address = read_address("--storage", storage)
     if not address.is_there:
-        raise UserError(f"--storage: there is no store at {address.file}; run a sweep first, or name another one")
+        raise NotThereError(f"--storage: there is no store at {address.file}; run a sweep first, or name another one")
 
 
 def _existing(storage: str, sweep: str) -> Studies:

@@ -47,7 +47,7 @@ class Rerun:
     @property
     def difference(self) -> float:
         """The largest relative difference of its losses; 0: bitwise equal, infinity: one of them diverged."""
-        return max(_apart(value, self.found[key]) for key, value in self.stated.items())
+        return max(relative_difference(value, self.found[key]) for key, value in self.stated.items())
 
     def __str__(self) -> str:
         said = [f"{key} {value!r}, again {self.found[key]!r}" for key, value in self.stated.items()]
@@ -222,7 +222,8 @@ def _found(outcome: Outcome) -> dict[str, float]:
     }
 
 
-def _apart(stated: float, found: float) -> float:
+def relative_difference(stated: float, found: float) -> float:
+    """0 where both are the same, or no numbers; infinite where one of them isn't finite."""
     if stated == found or (math.isnan(stated) and math.isnan(found)):
         return 0.0
     if not (math.isfinite(stated) and math.isfinite(found)):

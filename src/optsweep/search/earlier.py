@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel
 from optuna.trial import TrialState
 from sqlalchemy import Engine, Float, cast, func, or_, select
 
-from optsweep.search.ownership import TRIALS, USER_ATTRIBUTES
 from optsweep.search.study_names import StudyName
-
-STUDIES, NOTES = StudyModel.__table__, StudyUserAttributeModel.__table__
+from optsweep.search.tables import NOTES, STUDIES, TRIALS, USER_ATTRIBUTES
 
 
 @dataclass(frozen=True)

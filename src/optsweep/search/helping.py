@@ -7,15 +7,15 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
-from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel
 from sqlalchemy import Connection, Engine, Float, and_, delete, exists, insert, literal, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from optsweep.search.heartbeat import Heartbeat
 from optsweep.search.overview import in_sweep
-from optsweep.search.ownership import HELPERS, LEASES, SEATS, Claim, clock
+from optsweep.search.ownership import Claim
 from optsweep.search.process import machine_of, process_name
 from optsweep.search.study_names import StudyName
+from optsweep.search.tables import HELPERS, LEASES, NOTES, SEATS, STUDIES, clock
 from optsweep.train.trial import Phase
 
 HELP_SECONDS = 60.0
@@ -23,8 +23,6 @@ HELP_SECONDS = 60.0
 
 FORGET_SECONDS = 3600.0
 """How long it is remembered from then on: what its workers had may still be in their hands, as far as that is known."""
-
-STUDIES, NOTES = StudyModel.__table__, StudyUserAttributeModel.__table__
 
 
 class Help:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from optuna.trial import TrialState
 from sqlalchemy import Engine, delete, insert, select, update
 
-from optsweep.search.ownership import CURVES, LEASES, TRIALS, Claim
+from optsweep.search.ownership import Claim
+from optsweep.search.tables import CURVES, LEASES, TRIALS
 
 MOST_POINTS = 60
 """Of a curve that is told, or one more; those between are left out evenly, the first and the last never."""

@@ -5,40 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from optuna.storages._rdb.models import (
-    StudyDirectionModel,
-    StudyModel,
-    StudySystemAttributeModel,
-    StudyUserAttributeModel,
-    TrialHeartbeatModel,
-    TrialIntermediateValueModel,
-    TrialModel,
-    TrialParamModel,
-    TrialSystemAttributeModel,
-    TrialUserAttributeModel,
-    TrialValueModel,
-)
 from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
 
 from optsweep.search.overview import in_sweep
-from optsweep.search.ownership import LEASES
-
-STUDIES, TRIALS = StudyModel.__table__, TrialModel.__table__
-
-OF_STUDIES = (
-    StudyDirectionModel.__table__,
-    StudyUserAttributeModel.__table__,
-    StudySystemAttributeModel.__table__,
-)
-OF_TRIALS = (
-    TrialParamModel.__table__,
-    TrialValueModel.__table__,
-    TrialIntermediateValueModel.__table__,
-    TrialUserAttributeModel.__table__,
-    TrialSystemAttributeModel.__table__,
-    TrialHeartbeatModel.__table__,
+from optsweep.search.tables import (
+    DIRECTIONS,
+    HEARTBEATS,
     LEASES,
+    NOTES,
+    PARAMS,
+    RUNGS,
+    STUDIES,
+    STUDY_SYSTEM_ATTRIBUTES,
+    SYSTEM_ATTRIBUTES,
+    TRIALS,
+    USER_ATTRIBUTES,
+    VALUES,
 )
+
+OF_STUDIES = (DIRECTIONS, NOTES, STUDY_SYSTEM_ATTRIBUTES)
+OF_TRIALS = (PARAMS, VALUES, RUNGS, USER_ATTRIBUTES, SYSTEM_ATTRIBUTES, HEARTBEATS, LEASES)
 ROWS_AT_ONCE = 2_000
 
 Rows = Sequence[Mapping[str, Any]]

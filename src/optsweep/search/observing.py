@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel, TrialValueModel
 from optuna.trial import TrialState
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, select
 
 from optsweep.errors import UserError
 from optsweep.search.latest import Latest, read_latest
 from optsweep.search.overview import in_sweep
-from optsweep.search.ownership import LEASES, SEATS, TRIALS, USER_ATTRIBUTES, VALUES, clock
-from optsweep.search.reading import MOST_NAMED
+from optsweep.search.reading import read_attributes, read_values
+from optsweep.search.seats import planners
 from optsweep.search.study_names import StudyName
+from optsweep.search.tables import LEASES, MOST_NAMED, NOTES, STUDIES, TRIALS, clock
 from optsweep.train.trial import End, Phase
-
-STUDIES = StudyModel.__table__
-NOTES = StudyUserAttributeModel.__table__
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,9 @@ class Onlooker:
         changed = [r for r in rows if r.trial_id not in self._held or self._held[r.trial_id].state is not r.state]
         if not changed:
             return
-        said, values = _contents(connection, {row.trial_id for row in changed}, studies)
+        few = len(changed) <= MOST_NAMED
+        which = TRIALS.c.trial_id.in_([r.trial_id for r in changed]) if few else TRIALS.c.study_id.in_(studies)
+        said, values = read_attributes(connection, which), read_values(connection, which)
         for n, study, state, when in changed:
             ended = when.replace(tzinfo=UTC) if when is not None else None
             self._held[n] = SeenTrial(n, *studies[study], state, said[n], values.get(n), ended)
@@ -157,27 +155,5 @@ class Onlooker:
 
     def _planner(self, connection: Connection) -> Hold | None:
         """Who plans the sweep, or part of it; whoever will do so longest."""
-        mine = (SEATS.c.sweep == self._sweep, SEATS.c.holder.is_not(None))
-        left = func.max(SEATS.c.expires - self._clock)
-        query = select(SEATS.c.holder, left).where(*mine).group_by(SEATS.c.holder)
-        held = [Hold(holder, float(seconds)) for holder, seconds in connection.execute(query)]
+        held = [Hold(*of) for of in planners(connection, self._sweep)]
         return max(held, key=lambda hold: hold.left, default=None)
-
-
-def _contents(
-    connection: Connection, trials: Collection[int], studies: Collection[int]
-) -> tuple[Mapping[int, dict[str, Any]], Mapping[int, float]]:
-    """Attributes and values of these trials."""
-
-    def rows(table: Any, *columns: Any) -> Any:
-        query = select(TRIALS.c.trial_id, *columns).join(table, table.c.trial_id == TRIALS.c.trial_id)
-        named = TRIALS.c.trial_id.in_(trials) if len(trials) <= MOST_NAMED else TRIALS.c.study_id.in_(studies)
-        return connection.execute(query.where(named))
-
-    said: defaultdict[int, dict[str, Any]] = defaultdict(dict)
-    for trial, key, content in rows(USER_ATTRIBUTES, USER_ATTRIBUTES.c.key, USER_ATTRIBUTES.c.value_json):
-        said[trial][key] = json.loads(content)
-    values = {
-        n: TrialValueModel.stored_repr_to_value(*of) for n, *of in rows(VALUES, VALUES.c.value, VALUES.c.value_type)
-    }
-    return said, values

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel
 from optuna.trial import TrialState
 from sqlalchemy import ColumnElement, Engine, func, select
 
-from optsweep.search.ownership import TRIALS
 from optsweep.search.study_names import StudyName
+from optsweep.search.tables import NOTES, STUDIES, TRIALS
 
-STUDIES, NOTES = StudyModel.__table__, StudyUserAttributeModel.__table__
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 

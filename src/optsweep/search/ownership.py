@@ -1,4 +1,4 @@
-"""Who owns a trial: a lease in a table beside Optuna's, in the same database.
+"""Who owns a trial: a lease in a table beside Optuna's (tables.py), in the same database.
 
 Every change of a trial's owner or state is one transaction. Its first statement is one conditional UPDATE of the
 trial's lease, which names the token that the caller was given; the row count says whether the caller was in time, and
@@ -16,82 +16,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.storages._rdb.models import (
-    TrialIntermediateValueModel,
-    TrialModel,
-    TrialUserAttributeModel,
-    TrialValueModel,
-)
+from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
 from optuna.trial import TrialState
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Connection,
-    Engine,
-    Float,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    cast,
-    delete,
-    extract,
-    func,
-    insert,
-    select,
-    update,
-)
-from sqlalchemy.schema import CreateTable
+from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select, update
 
-TABLES = MetaData()
-
-LEASES = Table(
-    "optsweep_leases",
-    TABLES,
-    Column("trial_id", Integer, primary_key=True, autoincrement=False),
-    Column("worker", String(512)),  # NULL: nobody's
-    Column("token", Integer, nullable=False),  # how often it changed hands
-    Column("expires", Float(53)),  # seconds since 1970 on the database's clock
-    Column("step", Integer, nullable=False),
-)
-
-SEATS = Table(
-    "optsweep_seats",
-    TABLES,
-    Column("sweep", String(512), primary_key=True),
-    Column("arm", String(512), primary_key=True),
-    Column("holder", String(512)),  # NULL: nobody's
-    Column("token", String(64)),
-    Column("expires", Float(53)),
-    Column("since", Float(53)),
-)
-
-HELPERS = Table(
-    "optsweep_helpers",
-    TABLES,
-    Column("sweep", String(512), primary_key=True),
-    Column("process", String(512), primary_key=True),  # whose workers these are
-    Column("workers", Integer, nullable=False),
-    Column("expires", Float(53), nullable=False),
-)
-CURVES = Table(
-    "optsweep_curves",
-    TABLES,
-    Column("trial_id", Integer, primary_key=True, autoincrement=False),
-    Column("token", Integer, nullable=False),  # of the claim under which it was told: void with that
-    Column("points", Text, nullable=False),  # JSON
-)
-"""Of trials in training (latest.py)."""
-
-TRIALS = TrialModel.__table__
-USER_ATTRIBUTES = TrialUserAttributeModel.__table__
-VALUES = TrialValueModel.__table__
-RUNGS = TrialIntermediateValueModel.__table__
-
-
-MOST_NAMED = 500
-"""Trials that a statement names."""
+from optsweep.search.tables import LEASES, MOST_NAMED, RUNGS, TRIALS, USER_ATTRIBUTES, VALUES, clock
 
 
 class LeaseLostError(Exception):
@@ -115,20 +44,6 @@ class Lease:
     step: int
     expired: bool  # by the database's clock
     left: float = 0.0  # seconds until then
-
-
-def create_tables(engine: Engine) -> None:
-    """Make the tables that are missing."""
-    with engine.begin() as connection:
-        for table in TABLES.sorted_tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
-
-
-def clock(engine: Engine) -> ColumnElement[float]:
-    """Seconds since 1970 on the database's clock, read when the statement runs."""
-    if engine.dialect.name == "sqlite":
-        return (func.julianday("now") - 2440587.5) * 86400.0
-    return cast(extract("epoch", func.clock_timestamp()), Float(53))
 
 
 def utc() -> datetime:

@@ -11,13 +11,10 @@ from typing import Any
 
 from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Engine, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, and_, or_, select
 
 from optsweep.search.history import Account
-from optsweep.search.ownership import RUNGS, TRIALS, USER_ATTRIBUTES, VALUES
-
-MOST_NAMED = 500
-"""Trials that a statement names; where more have changed all of the study from the first of them on are read."""
+from optsweep.search.tables import MOST_NAMED, RUNGS, TRIALS, USER_ATTRIBUTES, VALUES
 
 
 @dataclass
@@ -65,23 +62,15 @@ class TrialReader:
 
 def _read(connection: Connection, study: int, states: Mapping[int, TrialState]) -> dict[int, FrozenTrial]:
     """These trials of a study, in those states; a state that has changed by now is seen the next time."""
-
-    def rows(table: Any, *columns: Any) -> Any:
-        query = select(TRIALS.c.trial_id, *columns).join(table, table.c.trial_id == TRIALS.c.trial_id)
-        query = query.where(TRIALS.c.study_id == study)
-        named = TRIALS.c.trial_id.in_(states) if len(states) <= MOST_NAMED else TRIALS.c.trial_id >= min(states)
-        return connection.execute(query.where(named))
-
-    said: defaultdict[int, dict[str, Any]] = defaultdict(dict)
-    for trial, key, content in rows(USER_ATTRIBUTES, USER_ATTRIBUTES.c.key, USER_ATTRIBUTES.c.value_json):
-        said[trial][key] = json.loads(content)
+    # where more have changed all of the study from the first of them on are read
+    named = TRIALS.c.trial_id.in_(states) if len(states) <= MOST_NAMED else TRIALS.c.trial_id >= min(states)
+    which = and_(TRIALS.c.study_id == study, named)
+    said = read_attributes(connection, which)
     rungs: defaultdict[int, dict[int, float]] = defaultdict(dict)
-    for trial, step, *stored in rows(RUNGS, RUNGS.c.step, RUNGS.c.intermediate_value, RUNGS.c.intermediate_value_type):
+    columns = (RUNGS.c.step, RUNGS.c.intermediate_value, RUNGS.c.intermediate_value_type)
+    for trial, step, *stored in _rows(connection, which, RUNGS, *columns):
         rungs[trial][step] = TrialIntermediateValueModel.stored_repr_to_intermediate_value(*stored)
-    values = {
-        trial: TrialValueModel.stored_repr_to_value(*stored)
-        for trial, *stored in rows(VALUES, VALUES.c.value, VALUES.c.value_type)
-    }
+    values = read_values(connection, which)
     return {
         trial: FrozenTrial(
             number=-1,  # in its study, which nobody asks for
@@ -98,3 +87,23 @@ def _read(connection: Connection, study: int, states: Mapping[int, TrialState]) 
         )
         for trial, state in states.items()
     }
+
+
+def read_attributes(connection: Connection, which: ColumnElement[bool]) -> defaultdict[int, dict[str, Any]]:
+    """What planner and worker have said of those trials, by trial."""
+    said: defaultdict[int, dict[str, Any]] = defaultdict(dict)
+    columns = (USER_ATTRIBUTES.c.key, USER_ATTRIBUTES.c.value_json)
+    for trial, key, content in _rows(connection, which, USER_ATTRIBUTES, *columns):
+        said[trial][key] = json.loads(content)
+    return said
+
+
+def read_values(connection: Connection, which: ColumnElement[bool]) -> Mapping[int, float]:
+    """The values of those of the trials that have one, by trial."""
+    rows = _rows(connection, which, VALUES, VALUES.c.value, VALUES.c.value_type)
+    return {trial: TrialValueModel.stored_repr_to_value(*stored) for trial, *stored in rows}
+
+
+def _rows(connection: Connection, which: ColumnElement[bool], table: Any, *columns: Any) -> Any:
+    query = select(TRIALS.c.trial_id, *columns).join(table, table.c.trial_id == TRIALS.c.trial_id)
+    return connection.execute(query.where(which))

@@ -13,8 +13,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from optsweep.errors import UserError
 from optsweep.search.heartbeat import Heartbeat
 from optsweep.search.helping import remember_lost
-from optsweep.search.ownership import SEATS, clock
 from optsweep.search.process import in_words, is_alive, process_name
+from optsweep.search.tables import SEATS, clock
 
 SEAT_SECONDS = 60.0
 """How long a planner may be out of touch before another one may go on with its sweep."""
@@ -110,6 +110,14 @@ def take_seat(engine: Engine, sweep: str, arms: Sequence[str]) -> Seat:
     with suppress(IntegrityError), engine.begin() as connection:  # who took another of their seats noted them just now
         remember_lost(connection, sweep, silent)
     return seat
+
+
+def planners(connection: Connection, sweep: str) -> list[tuple[str, float]]:
+    """The processes that hold seats of a sweep, and for how many seconds yet; below 0: its lease has run out."""
+    left = func.max(SEATS.c.expires - clock(connection.engine))
+    held = (SEATS.c.sweep == sweep, SEATS.c.holder.is_not(None))
+    rows = connection.execute(select(SEATS.c.holder, left).where(*held).group_by(SEATS.c.holder))
+    return [(holder, float(seconds)) for holder, seconds in rows]
 
 
 def _silent(engine: Engine, seat: Seat) -> Mapping[str, float]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from optuna.storages._rdb.models import StudyModel
 from sqlalchemy import Engine, func, select
 
 from optsweep.search.helping import HELP_SECONDS
 from optsweep.search.overview import in_sweep
-from optsweep.search.ownership import HELPERS, LEASES, SEATS, TRIALS, clock
 from optsweep.search.process import in_words, is_alive
-from optsweep.search.seats import SEAT_SECONDS
-
-STUDIES = StudyModel.__table__
+from optsweep.search.seats import SEAT_SECONDS, planners
+from optsweep.search.tables import HELPERS, LEASES, STUDIES, TRIALS, clock
 
 
 @dataclass(frozen=True)
@@ -36,11 +33,6 @@ class Sign:
 def signs_of_life(engine: Engine, sweep: str, lease_seconds: float) -> list[Sign]:
     """The planner first, then who helps, then the workers with a trial, whose leases are for `lease_seconds`."""
     now = clock(engine)
-    seats = (
-        select(SEATS.c.holder, func.max(SEATS.c.expires - now))
-        .where(SEATS.c.sweep == sweep, SEATS.c.holder.is_not(None))
-        .group_by(SEATS.c.holder)
-    )
     joined = LEASES.join(TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id).join(STUDIES)
     leases = (
         select(LEASES.c.worker, func.count(), func.max(LEASES.c.expires - now))
@@ -52,14 +44,14 @@ def signs_of_life(engine: Engine, sweep: str, lease_seconds: float) -> list[Sign
     helping = select(HELPERS.c.process, HELPERS.c.workers, HELPERS.c.expires - now).where(HELPERS.c.sweep == sweep)
     with engine.connect() as connection:
         helpers = connection.execute(helping.where(HELPERS.c.expires > now).order_by(HELPERS.c.process)).all()
-        planners = connection.execute(seats).all()
+        planning = planners(connection, sweep)
         workers = connection.execute(leases).all()
 
     def sign(name: str, trials: int | None, left: float, lease: float, helpers: int = 0) -> Sign:
         return Sign(in_words(name), trials, max(0.0, lease - left), is_alive(name), helpers, left < 0)
 
     return [
-        *(sign(holder, None, left, SEAT_SECONDS) for holder, left in planners),
+        *(sign(holder, None, left, SEAT_SECONDS) for holder, left in planning),
         *(sign(name, None, left, HELP_SECONDS, count) for name, count, left in helpers),
         *(sign(worker, count, left, lease_seconds) for worker, count, left in workers),
     ]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import StudyModel
-from sqlalchemy import NullPool, create_engine, inspect
+from sqlalchemy import Engine, NullPool, create_engine, inspect
 from sqlalchemy.exc import DBAPIError
 
 from optsweep.address import STORAGE_KEY, read_address, refusal, without_driver
 from optsweep.database import SQLITE_TIMEOUT, Condition, ensure, has_rows, tables_of, write_ahead
-from optsweep.errors import MORE_CONNECTIONS, UserError, is_full_of_clients, without_secrets
-from optsweep.search.ownership import TABLES, create_tables
+from optsweep.errors import MORE_CONNECTIONS, NotThereError, UserError, is_full_of_clients, without_secrets
+from optsweep.search.tables import STUDIES, TABLES, create_tables
 
 TRIES_TO_CREATE = 20
 """A server's tables are made one by one, and two processes that make them get in each other's way at any of them."""
@@ -56,7 +56,9 @@ def storage_at(url: str, *, make: bool = True) -> RDBStorage:
     try:
         if not (make or has_studies(url)):
             shown = read_address(STORAGE_KEY, url).shown
-            raise UserError(f"{STORAGE_KEY}: there are no studies at {shown}; run a sweep first, or name another store")
+            raise NotThereError(
+                f"{STORAGE_KEY}: there are no studies at {shown}; run a sweep first, or name another store"
+            )
         return open_storage(url)
     except UserError:
         raise
@@ -80,9 +82,16 @@ def has_studies(url: str) -> bool:
     if address.file is not None:
         return address.is_there
     address.check_usable()
-    engine = create_engine(address.text, poolclass=NullPool)
+    with looking_into(url) as engine:
+        return inspect(engine).has_table(STUDIES.name)
+
+
+@contextmanager
+def looking_into(url: str) -> Iterator[Engine]:
+    """The database as it is, for a question: nothing is made in it, and no connection to it is kept."""
+    engine = create_engine(read_address(STORAGE_KEY, url).text, poolclass=NullPool)
     try:
-        return inspect(engine).has_table(StudyModel.__tablename__)
+        yield engine
     finally:
         engine.dispose()
 

@@ -17,7 +17,6 @@ from typing import Any
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._rdb.models import StudyModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,20 +24,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from optsweep.search.earlier import EarlierTrials, earlier_trials
 from optsweep.search.history import NO_HISTORY, History
 from optsweep.search.overview import in_sweep
-from optsweep.search.ownership import (
-    TRIALS,
-    USER_ATTRIBUTES,
-    VALUES,
-    Claim,
-    LeaseLostError,
-    Ownership,
-)
+from optsweep.search.ownership import Claim, LeaseLostError, Ownership
 from optsweep.search.reading import TrialReader
 from optsweep.search.seats import WHOLE_SWEEP, Seat, take_seat
 from optsweep.search.signs import Sign, signs_of_life
 from optsweep.search.slots import Slot
 from optsweep.search.storage import storage_at
 from optsweep.search.study_names import StudyName
+from optsweep.search.tables import STUDIES, TRIALS, USER_ATTRIBUTES, VALUES
 from optsweep.search.waiting import candidates, make_waiting
 from optsweep.train.trial import End, Phase
 
@@ -48,8 +41,6 @@ AFTER_FAILURE = 2
 WENT_ON = "went_on"
 RESULT = ("end", "train_seconds", "test_loss", "test_blocks", WENT_ON)
 """The attributes that a trial gets with its result."""
-
-STUDIES = StudyModel.__table__
 
 States = frozenset[tuple[Phase, TrialState, int]]
 """How many trials of an arm's repeat are in which state, by phase; states without a trial are left out."""

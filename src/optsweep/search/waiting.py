@@ -9,16 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.storages._rdb.models import TrialSystemAttributeModel
 from optuna.trial import TrialState
 from sqlalchemy import Connection, Engine, func, insert, select
 
 from optsweep.search.history import slot_from
-from optsweep.search.ownership import TRIALS, USER_ATTRIBUTES
 from optsweep.search.slots import Slot
-
-SYSTEM_ATTRIBUTES = TrialSystemAttributeModel.__table__
-
+from optsweep.search.tables import SYSTEM_ATTRIBUTES, TRIALS, USER_ATTRIBUTES
 
 MOST_CANDIDATES = 64
 """Trials that a worker reads at once, and among which it looks for one."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from optsweep.address import TRACKING_KEY, Address, read_address, refusal, without_driver
 from optsweep.database import alone, identity
-from optsweep.errors import UserError, first_line, without_secrets
+from optsweep.errors import NotThereError, UserError, first_line, without_secrets
 from optsweep.tracking import names
 from optsweep.tracking.moved import settle
 from optsweep.tracking.schema import SCHEMA_VERSION
@@ -49,7 +49,9 @@ def check(uri: str, *, create: bool = True) -> str | None:
     """
     address = read_address(TRACKING_KEY, uri)
     if not create and address.file is not None and not address.file.is_file():
-        raise UserError(f"tracking.uri: there is no store at {address.file}; run a sweep first, or name another one")
+        raise NotThereError(
+            f"tracking.uri: there is no store at {address.file}; run a sweep first, or name another one"
+        )
     check_usable(address)
     if address.file is not None:
         return _check_file(address, address.file, create)
@@ -61,7 +63,7 @@ def check(uri: str, *, create: bool = True) -> str | None:
 def _check_file(address: Address, file: Path, create: bool) -> str | None:
     try:
         if not create and holds_nothing(file):
-            raise UserError(f"tracking.uri: {file} was left half-made, without a run; run a sweep first")
+            raise NotThereError(f"tracking.uri: {file} was left half-made, without a run; run a sweep first")
         aside = ensure_tables(address)
         check_writable(file)
         with alone(file):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ import torch
 
 from optsweep.build.assemble import Built
 from optsweep.launch.prepare.cost import Evaluations
-from optsweep.launch.verify import TOLERANCE
+from optsweep.launch.verify import TOLERANCE, relative_difference
 from optsweep.report.wording import listed, number, plural, size
 from optsweep.search.space import Params
 from optsweep.tasks.base import Split
@@ -235,11 +234,11 @@ class Twice:
     def of(cls, first: Numbers, again: Numbers) -> Twice:
         """From all numbers that each said, with their steps."""
         pairs = [(step, one, other) for (step, one), (_, other) in zip(first, again, strict=False)]
-        differing = [(step, one, other) for step, one, other in pairs if _apart(one, other)]
+        differing = [(step, one, other) for step, one, other in pairs if relative_difference(one, other)]
         if not differing:
             return cls(0.0, 0, (0.0, 0.0))
         step, one, other = min(differing, key=lambda found: found[0])
-        return cls(max(_apart(one, other) for _, one, other in differing), step, (one, other))
+        return cls(max(relative_difference(one, other) for _, one, other in differing), step, (one, other))
 
     def said(self, told: Told) -> str:
         """In a line."""
@@ -290,11 +289,3 @@ def _numbers(clock: _Clock, outcome: Outcome) -> list[tuple[int, float]]:
         found += [(rung.step, rung.val_loss), (rung.step, rung.val_score)]
     found += [(outcome.step, outcome.test_loss), (outcome.step, outcome.test_score)]
     return [(step, value) for step, value in found if value is not None]
-
-
-def _apart(one: float, other: float) -> float:
-    if one == other or (math.isnan(one) and math.isnan(other)):
-        return 0.0
-    if not (math.isfinite(one) and math.isfinite(other)):
-        return math.inf
-    return abs(one - other) / max(abs(one), abs(other))

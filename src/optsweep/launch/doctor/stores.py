@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, read_address
 from optsweep.errors import UserError, first_line, without_secrets
 from optsweep.launch.doctor.diagnosis import Diagnosis, Health
-from optsweep.search.overview import STUDIES
 from optsweep.search.storage import UPGRADE
+from optsweep.search.tables import STUDIES
 from optsweep.tracking.store import ask, check_usable
 
 VERSION = "alembic_version"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from optsweep.children import interrupts_blocked
 from optsweep.errors import UserError, place_in
+from optsweep.launch.pools.deaths import STARTS, Deaths
 from optsweep.launch.pools.member import (
-    STORE_FAILED,
     Answered,
     Began,
     Order,
@@ -28,27 +28,14 @@ from optsweep.launch.pools.member import (
     Worked,
     main,
 )
+from optsweep.launch.worker.exit_codes import OVERDUE, STORE_FAILED
 from optsweep.launch.worker.inquiries import Answer, DiedError, Inquiry, exit_name
 from optsweep.launch.worker.ranks.torchrun_env import launched
-from optsweep.launch.worker.watchdog import OVERDUE
 
 if TYPE_CHECKING:
     from optsweep.launch.worker.job import Job
 
 TERMINATE_SECONDS = 3.0
-
-STARTS = 4
-"""How many workers in a row may be killed before they are ready while none trains. Memory that runs out now and then
-leaves some."""
-
-PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
-"""Before a worker that has died is replaced; doubled with each further one until trials end again, up to this."""
-
-
-def pause_after(deaths: int) -> float:
-    """Seconds before a worker is replaced where so many have died before it in a row."""
-    return min(PAUSE_SECONDS * 2.0 ** min(deaths, 20), LONGEST_PAUSE_SECONDS)
-
 
 LATE_SECONDS = 60.0
 """A worker that doesn't end itself when an answer is overdue is given so much longer: it can't, in a call that holds
@@ -123,7 +110,7 @@ class LocalPool:
         self._members: list[_Member] = []
         self._leaving: list[_Member] = []  # told to end
         self._waiting: list[tuple[float, str | None]] = []  # replacements: when they are to start, and their device
-        self._deaths = self._killed_starts = 0  # in a row, since trials have ended
+        self._deaths = Deaths()
         self.num_worked = 0  # how often a worker has said that trials of it have ended
 
     @property
@@ -274,7 +261,7 @@ class LocalPool:
                 case Ready(name):
                     member.name = name
                 case Worked():
-                    self._deaths = self._killed_starts = 0
+                    self._deaths.over()
                     self.num_worked += 1
 
     def _buried(self, member: _Member) -> list[tuple[str, str]]:
@@ -290,19 +277,18 @@ class LocalPool:
                 f"a rank has ended ({exit_name(code)}), which only torchrun can start again (--max-restarts); what is "
                 f"finished is kept, and the same command goes on"
             )
+        pause = self._deaths.add(ready=member.ready)
         if not member.ready:
-            self._note_killed_start(code)
-        self._waiting.append((self._clock() + pause_after(self._deaths), member.device))
-        self._deaths += 1
+            self._check_start(code)
+        self._waiting.append((self._clock() + pause, member.device))
         where = f" at {place}" if (place := member.place) else ""
         return [(member.name, f"its worker died ({exit_name(code)}{where})")] if member.ready else []
 
-    def _note_killed_start(self, code: int | None) -> None:
+    def _check_start(self, code: int | None) -> None:
         """A worker ended before it was ready: killed from outside it is replaced, within reason."""
-        self._killed_starts += 1
         if code is None or code >= 0:
             raise UserError(f"a worker ended at its start ({exit_name(code)}); its message is above")
-        if self._killed_starts >= STARTS and not any(member.ready for member in self._members):
+        if self._deaths.too_many_starts and not any(member.ready for member in self._members):
             raise UserError(
                 f"{STARTS} workers in a row were killed at their start ({exit_name(code)}): is there memory enough?"
             )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from optsweep.children import ignore_interrupts
 from optsweep.errors import UserError
 from optsweep.garbage import leave_what_is_there, look_seldom
+from optsweep.launch.worker.exit_codes import STORE_FAILED
 from optsweep.launch.worker.inquiries import Inquiry, Workbench
 from optsweep.launch.worker.watchdog import Watchdog
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 0.1
 """Between two looks at the storage of a worker without work."""
-
-STORE_FAILED = 3
-"""Exit code of a worker that can't write any more."""
 
 
 # -- what a planner tells a worker; None: end ------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from optsweep.address import STORAGE_KEY, TRACKING_KEY, Address, read_address
 from optsweep.config.sections import MOST_WORKERS
 from optsweep.errors import UserError
 from optsweep.launch.pools.actor import Heard, NodeWorker
-from optsweep.launch.pools.local import STARTS, TERMINATE_SECONDS, pause_after
+from optsweep.launch.pools.deaths import STARTS, Deaths
+from optsweep.launch.pools.local import TERMINATE_SECONDS
 from optsweep.launch.pools.ray_cluster import Cluster, LostError, Needs, RayPlace
 from optsweep.launch.worker.inquiries import Answer, DiedError, Inquiry
 
@@ -72,7 +73,7 @@ class RayPool:
         self._members: list[_Actor] = []
         self._leaving: list[_Actor] = []
         self._waiting: list[float] = []  # when replacements are to start
-        self._deaths = self._lost_starts = 0  # in a row
+        self._deaths = Deaths()
         self._resized = self._since = -RESIZE_SECONDS
         self._said_waiting = False
 
@@ -169,19 +170,18 @@ class RayPool:
         if heard.trouble:
             raise UserError(heard.trouble)
         if heard.name:
-            member.name, self._deaths, self._lost_starts = heard.name, 0, 0
+            member.name = heard.name
+            self._deaths.over()
         yield from heard.dead
         self._go_on(member)
 
     def _bury(self, member: _Actor, reason: str) -> Iterator[tuple[str, str]]:
         self._members.remove(member)
         self._cluster.kill(member.actor)  # what can't be reached may still live
-        if not member.name:
-            self._lost_starts += 1
-            if self._lost_starts >= STARTS and not any(other.name for other in self._members):
-                raise UserError(f"{STARTS} workers in a row were lost at their start ({reason}); Ray's logs say why")
-        self._waiting.append(self._clock() + pause_after(self._deaths))
-        self._deaths += 1
+        pause = self._deaths.add(ready=bool(member.name))
+        if not member.name and self._deaths.too_many_starts and not any(other.name for other in self._members):
+            raise UserError(f"{STARTS} workers in a row were lost at their start ({reason}); Ray's logs say why")
+        self._waiting.append(self._clock() + pause)
         if member.name:
             yield member.name, f"its worker died ({reason})"
 

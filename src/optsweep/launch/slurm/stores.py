@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from sqlalchemy import NullPool, create_engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from optsweep.address import STORAGE_KEY, read_address
@@ -18,8 +17,9 @@ from optsweep.launch.prepare.continuity import IDENTITY
 from optsweep.launch.stated import results_digest
 from optsweep.launch.status import FINISHED, PLANNED, first_failure, is_finished, size_of
 from optsweep.search.helping import notes
-from optsweep.search.ownership import SEATS, clock
 from optsweep.search.process import is_alive
+from optsweep.search.seats import planners
+from optsweep.search.storage import looking_into
 from optsweep.search.studies import Studies
 from optsweep.tracking import store
 from optsweep.tracking.writer import Tracker
@@ -27,36 +27,27 @@ from optsweep.tracking.writer import Tracker
 
 def is_open(storage: str, sweep: str) -> bool:
     """Whether a sweep has arms that are posted, and something left to train."""
-    address = read_address(STORAGE_KEY, storage)
-    if not address.is_there:
+    if not read_address(STORAGE_KEY, storage).is_there:
         return False
-    engine = create_engine(address.text, poolclass=NullPool)
     try:
-        found = notes(engine, sweep, (JOB, IDENTITY, PLANNED, FINISHED))
+        with looking_into(storage) as engine:
+            found = notes(engine, sweep, (JOB, IDENTITY, PLANNED, FINISHED))
     except SQLAlchemyError:  # its tables aren't there yet, or it is away
         return False
-    finally:
-        engine.dispose()
     posted = any({JOB, IDENTITY} <= of.keys() for of in found.values())
     return posted and not all(is_finished(of) for of in found.values())
 
 
 def seconds_of_seat(storage: str, sweep: str) -> float:
     """For how long somebody who may be alive still has the right to plan a sweep; 0: nobody."""
-    address = read_address(STORAGE_KEY, storage)
-    if not address.is_there:
+    if not read_address(STORAGE_KEY, storage).is_there:
         return 0.0
-    engine = create_engine(address.text, poolclass=NullPool)
-    held = (SEATS.c.sweep == sweep, SEATS.c.holder.is_not(None))
-    query = select(SEATS.c.holder, func.max(SEATS.c.expires - clock(engine))).where(*held).group_by(SEATS.c.holder)
     try:
-        with engine.connect() as connection:
-            left = [seconds for holder, seconds in connection.execute(query) if is_alive(holder) is not False]
+        with looking_into(storage) as engine, engine.connect() as connection:
+            held = planners(connection, sweep)
     except SQLAlchemyError:
         return 0.0
-    finally:
-        engine.dispose()
-    return max(left, default=0.0)
+    return max((left for holder, left in held if is_alive(holder) is not False), default=0.0)
 
 
 def finished(arms: Sequence[Arm], *, report: bool) -> SweepResult | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from optsweep.address import STORAGE_KEY, TRACKING_KEY, check_apart, near, read_address
 from optsweep.build.combination import check_combination
 from optsweep.config.arm import Arm
-from optsweep.errors import GoesOnError, SweepFailedError, UserError
+from optsweep.errors import GoesOnError, NotThereError, SweepFailedError, UserError, first_line, without_secrets
 from optsweep.launch.live.reading import LiveView, Watching
 from optsweep.launch.live.terminal import changes
 from optsweep.launch.outcome import SweepResult
@@ -165,18 +165,26 @@ class SlurmSweep:
         raise UserError(f"the job that planned it has ended, and the sweep isn't done: {self._log(record)}")
 
     def _progress(self) -> Iterator[Sequence[str]]:
-        """At each look what is new, once there are stores."""
-        first, before = self.arms[0], None
+        """At each look what is new, once there are stores; what keeps them from being read is said once."""
+        first = self.arms[0]
         watching: Watching | None = None
+        before: LiveView | None = None
+        trouble = told = ""
         while True:
-            view: LiveView | None = None
-            if watching is None:
-                with suppress(Exception):  # not there yet
-                    watching = Watching(first.storage, first.tracking_uri, first.sweep)
-            else:
+            lines: list[str] = []
+            if watching is not None:
                 view = watching.look()
-            yield [] if view is None else list(changes(before, view))
-            before = view or before
+                lines, before = list(changes(before, view)), view
+            else:
+                try:
+                    watching = Watching(first.storage, first.tracking_uri, first.sweep)
+                except NotThereError:
+                    pass
+                except Exception as error:  # one that lasts: stores in the making fail for a moment
+                    last, trouble = trouble, without_secrets(first_line(error))
+                    if last == trouble != told:
+                        lines, told = [f"how far it is can't be read ({trouble})"], trouble
+            yield lines
 
     def _failure(self, record: Submitted, outcome: JobEnd) -> Exception:
         """What the job that planned has ended with, as the sweep's own command would."""

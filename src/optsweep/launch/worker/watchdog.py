@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from optsweep.errors import place_of
+from optsweep.launch.worker.exit_codes import ORPHANED, OVERDUE
 
 LOOK_SECONDS = 1.0
 """Between two looks."""
@@ -23,9 +24,6 @@ GRACE_SECONDS = 2.0
 
 TELL_SECONDS = 60.0
 """Within which those who want to know are told why the process ends; a store may be slow, or gone."""
-
-ORPHANED, OVERDUE = 4, 5
-"""Exit codes."""
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from optsweep.inference.repeats import seed_index
 from optsweep.launch.files import spool_of
 from optsweep.launch.worker.builds import Builds
 from optsweep.launch.worker.checkpoints import Checkpoints, InterruptedTrainingError, TrialCheckpoints
+from optsweep.launch.worker.exit_codes import GROUP_LOST
 from optsweep.launch.worker.job import Job
 from optsweep.launch.worker.latest import Teller
 from optsweep.launch.worker.leases import LEASE_SECONDS, LeaseKeeper
-from optsweep.launch.worker.ranks.leader import GROUP_LOST, Leader
+from optsweep.launch.worker.ranks.leader import Leader
 from optsweep.launch.worker.ranks.rendezvous import LostRank, RankError
 from optsweep.launch.worker.reporter import Reporter
 from optsweep.launch.worker.room import LaneRoom

@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from optsweep.train.ranks import RankLostError, Ranks
 
 
-GROUP_LOST = 6
-"""Exit code of a worker whose ranks only torchrun can start again."""
-
-
 NOTICED_SECONDS = 5.0
 """Within which it is known what has become of a rank, and by whoever waits for it."""
 
