@@ -106,8 +106,8 @@ class Pieces(Task):
         self.loss_floor = 0.0
         self.notes = (
             *self.notes,
-            f"task.objective: settings are chosen by {self.decides}, and the verdict is stated on it; where the report "
-            f"says loss without a unit it means this",
+            f"task.objective: settings are chosen by {self.decides}, and the verdict is stated on it; while a "
+            f"sweep goes on, 'loss' is this too",
         )
 
     # -- model --------------------------------------------------------------------------------------------------------
