@@ -222,6 +222,35 @@ def test_a_command_that_comes_between_submits_nothing_twice(tmp_path: Path, monk
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_command_that_waits_ends_when_the_job_that_plans_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("optsweep.launch.slurm.sweep.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("optsweep.launch.slurm.sweep.ASK_SECONDS", -1.0)
+    monkeypatch.setattr(SlurmSweep, "_progress", lambda self: iter(lambda: [], None))
+    there = {"12": cluster.JobState("RUNNING", "None", "n1")}
+    answers: list[Any] = [UserError("squeue: the controller is away"), there, {}, there, {}, {}]
+
+    def states() -> dict[str, cluster.JobState]:
+        answer: Any = answers.pop(0)
+        if isinstance(answer, UserError):
+            raise answer
+        return dict(answer)
+
+    monkeypatch.setattr(cluster, "states", states)
+    arm: Any = SimpleNamespace(sweep="s")
+    sweep = SlurmSweep([arm], (), "c", SlurmRequest(wait=True), False, print)
+    with pytest.raises(UserError, match=r"^job 12, which planned the sweep, is gone: .*; the same command submits"):
+        sweep._wait(Submitted("c", PLANNER))
+    assert not answers, "missing twice in a row"
+
+
+def test_without_sacct_that_is_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cluster.why_no_accounts() == "sacct: No such file or directory"
+
+
 def test_of_stores_that_are_still_to_come_nothing_is_said_and_of_others_a_line(tmp_path: Path) -> None:
     studies, said = tmp_path / "studies.db", list[str]()
     arm: Any = SimpleNamespace(sweep="s", storage=f"sqlite:///{studies}", tracking_uri=f"sqlite:///{tmp_path}/runs.db")

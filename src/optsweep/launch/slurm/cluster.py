@@ -44,7 +44,10 @@ def check_usable(launcher: str = "slurm") -> None:
 
 def why_no_accounts() -> str | None:
     """Why nobody can say here what became of a job that is over; None where somebody can."""
-    said = _call("sacct", "-n", "-X", "-j", "1")
+    try:
+        said = _call("sacct", "-n", "-X", "-j", "1")
+    except UserError as error:  # it isn't installed, or nobody answers it
+        return str(error)
     return _reason(said) if said.returncode else None
 
 

@@ -148,11 +148,9 @@ class SlurmSweep:
                 time.sleep(LOOK_SECONDS)
                 if time.monotonic() - asked > ASK_SECONDS:
                     asked = time.monotonic()
-                    with suppress(UserError):  # the controller is away
-                        missing = record.planner.id not in cluster.states()
-                        if missing and gone:
-                            raise UserError(f"{self._gone(record)}; the same command submits another")
-                        gone = missing
+                    before, gone = gone, self._is_missing(record)
+                    if gone and before:
+                        raise UserError(f"{self._gone(record)}; the same command submits another")
         except KeyboardInterrupt:
             jobs = dict.fromkeys(job.array for job in (record.planner, *record.workers))
             self.say(f"the jobs go on without this command; to end them: scancel {' '.join(jobs)}")
@@ -163,6 +161,13 @@ class SlurmSweep:
         if (result := finished(self.arms, report=self.report)) is not None:
             return result
         raise UserError(f"the job that planned it has ended, and the sweep isn't done: {self._log(record)}")
+
+    def _is_missing(self, record: Submitted) -> bool:
+        """Whether the job that plans is no longer in the queue, as far as the controller says."""
+        try:
+            return record.planner.id not in cluster.states()
+        except UserError:  # it is away
+            return False
 
     def _progress(self) -> Iterator[Sequence[str]]:
         """At each look what is new, once there are stores; what keeps them from being read is said once."""
