@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from optsweep.address import TRACKING_KEY, read_address
 from optsweep.config.arm import Arm
 from optsweep.errors import SweepFailedError
-from optsweep.written import check_report_folder
 
 if TYPE_CHECKING:
     from optsweep.build.arithmetic import Suggestion
@@ -95,13 +94,13 @@ def run(
 
     Raises what `run_sweep` raises.
     """
-    from optsweep.launch.settled import settled
+    from optsweep.launch.settled import check_page, settled
 
     index = REPORTS / arms[0].sweep / "index.html"
     if report:
         if (before := settled(arms, command, index.parent, observe)) is not None:
             return Finished(before, None, index)
-        check_report_folder(index.parent)
+        check_page(arms[0], index.parent)
     from optsweep.launch.pools.local import LocalPool
     from optsweep.tracking.store import preload
 

@@ -13,6 +13,9 @@ from optsweep.cli.doorman import run
 from optsweep.errors import UserError
 from optsweep.launch import sweep
 from optsweep.launch.outcome import SweepResult
+from optsweep.launch.settled import check_page
+from optsweep.launch.status import FINISHED
+from optsweep.search.studies import Studies
 from optsweep.written import check_report_folder, why_unwritable
 
 ARGUMENTS = ["-m", "optimizer=sgd,adamw", "task=iris_mlp", "search.trials=2", "confirm.seeds=2", "sweep.name=s"]
@@ -45,6 +48,24 @@ def test_python_is_told_the_same_unless_no_report_is_wanted(folder: Path, monkey
     result = SweepResult("s", arm.tracking_uri, (arm.name,), 0, 0, 0.0, "run", "results", reported=True)
     monkeypatch.setattr(sweep, "run_sweep", lambda *arms, **how: result)
     assert api.run([arm], workers=0, report=False).index is None
+
+
+def test_a_finished_sweep_whose_page_is_there_may_lie_where_nothing_can_be_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("optsweep.written.why_unwritable", lambda folder: "Read-only file system")
+    arm, reports = replace(arm_with({}), sweep="s", storage=f"sqlite:///{folder}/optuna.db"), folder / "reports"
+    studies = Studies.open(arm.storage, "s")
+    studies.set_note(arm.name, FINISHED, None)
+    reports.mkdir()
+    (reports / "index.html").write_text("")
+    with pytest.raises(UserError, match="Read-only file system"):
+        check_page(arm, reports)
+    studies.set_note(arm.name, FINISHED, [3, 2, 1])
+    check_page(arm, reports)
+    (reports / "index.html").unlink()
+    with pytest.raises(UserError, match="Read-only file system"):
+        check_page(arm, reports)
 
 
 def test_a_folder_is_really_tried(folder: Path) -> None:

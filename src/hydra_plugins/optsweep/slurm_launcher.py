@@ -30,11 +30,11 @@ class SlurmLauncher(SweepLauncher[SlurmRequest]):
             workers = options.processes(first.trainer.threads * first.trainer.ranks)
             return api.run(arms, workers=workers, report=options.report, command=command.line, observe=observe)
         from optsweep.launch.last_page import is_whole
+        from optsweep.launch.settled import check_page
         from optsweep.launch.slurm.sweep import SlurmSweep
-        from optsweep.written import check_report_folder
 
         if options.report:
-            check_report_folder(api.REPORTS / first.sweep)
+            check_page(first, api.REPORTS / first.sweep)
         result = SlurmSweep(arms, command.arguments, command.line, options, options.report, _say).carry_on()
         if not options.report:
             return api.Finished(result, None, None)

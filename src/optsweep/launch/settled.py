@@ -30,6 +30,7 @@ from optsweep.database import connection_to
 from optsweep.launch.outcome import Basis, SweepResult
 from optsweep.tracking import names
 from optsweep.tracking.spool import Spool
+from optsweep.written import check_report_folder
 
 if TYPE_CHECKING:
     from optsweep.launch.events import Observer
@@ -86,6 +87,14 @@ def may_be_finished(arm: Arm) -> bool:
             return studies.execute(_FINISHED, {"prefix": f"{arm.sweep} | "}).fetchone() is not None
     except sqlite3.Error:  # there is no such file yet
         return False
+
+
+def check_page(arm: Arm, folder: Path) -> None:
+    """Raise UserError where the report couldn't be written; a finished sweep may want none but the one there."""
+    with suppress(OSError):
+        if (folder / "index.html").is_file() and may_be_finished(arm):
+            return
+    check_report_folder(folder)
 
 
 def settled(arms: Sequence[Arm], command: str, report: Path, observe: Observer | None = None) -> SweepResult | None:
