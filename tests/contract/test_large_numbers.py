@@ -37,6 +37,7 @@ def test_numbers_are_written_out_up_to_seven_digits(text: str, expected: str) ->
 
 def test_an_uncertainty_without_end_is_none() -> None:
     assert decimals(float("inf"), 2.0) == decimals(None, 2.0)
+    assert decimals(None, 5e-324) == 0  # a thousandth of which is no number
 
 
 def test_the_only_arm_says_its_lost_seed_beside_its_mean() -> None:

@@ -64,7 +64,7 @@ def decimals(uncertainty: float | None, value: float) -> int:
     """
     known = uncertainty and ROUNDING * abs(value) < uncertainty < math.inf
     scale = uncertainty / 10 if uncertainty and known else (abs(value) or 1.0) / 1_000
-    return -math.floor(math.log10(scale)) if math.isfinite(scale) else 0
+    return -math.floor(math.log10(scale)) if 0 < scale < math.inf else 0
 
 
 def fixed(value: float, places: int, *, sign: bool = False) -> str:
