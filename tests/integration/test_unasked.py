@@ -10,16 +10,17 @@ import pytest
 
 from arms import arm_with
 from optsweep import api
+from optsweep.launch import sweep
 from optsweep.launch.live.reading import Watching
 from optsweep.launch.live.terminal import watch
 
+ARM = arm_with({}, trainer__steps=10, trainer__rungs=2, confirm__seeds=2, task__width=8)
 UNASKED = "no report was asked for: `optsweep report s` writes it"
 
 
 def test_who_looks_on_is_told_what_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = arm_with({}, trainer__steps=10, trainer__rungs=2, confirm__seeds=2, task__width=8)
-    arm = replace(found, sweep="s", tracking_uri="sqlite:///mlflow.db", storage="sqlite:///optuna.db")
+    arm = replace(ARM, sweep="s", tracking_uri="sqlite:///mlflow.db", storage="sqlite:///optuna.db")
 
     def watched() -> str:
         out = io.StringIO()
@@ -41,3 +42,24 @@ def test_who_looks_on_is_told_what_is_so(tmp_path: Path, monkeypatch: pytest.Mon
     (grown,) = [replace(arm, confirm_seeds=3)]
     api.run([grown], workers=0, report=False)
     assert UNASKED in status(), "the one that is there is of fewer trials"
+
+
+def test_one_that_was_written_before_the_steps_were_timed_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arm = replace(ARM, sweep="s", tracking_uri="sqlite:///mlflow.db", storage="sqlite:///optuna.db")
+    with monkeypatch.context() as killed:
+        killed.setattr(sweep, "_time_steps", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            api.run([arm], workers=0)
+    early = api.report(arm.tracking_uri, ["s"], storage=arm.storage)
+    assert not early.partial
+    again = api.run([arm], workers=0).report
+    assert again is not None
+    assert early.rows != again.rows, "it has their times"
+    assert api.run([arm], workers=0).report is None
+
+
+def _interrupted(*arguments: object) -> bool:
+    raise KeyboardInterrupt

@@ -348,8 +348,8 @@ def _conclude(
     keys = [task.key for task in opened.planner.tasks]
     results = results_digest(prepared.studies, opened.plan, keys, [arm.name for arm in prepared.arms])
     sheet = tracker.sweep_sheet(opened.run)
-    reported = sheet is not None and sheet.reported == results
-    if timed or not reported:
+    reported = not timed and sheet is not None and sheet.reported == results
+    if not reported:
         summarise_arms(tracker, {job.arm.name: job.parent_run for job in opened.jobs})
     for job in opened.jobs:
         tracker.end(job.parent_run)

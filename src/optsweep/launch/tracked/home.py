@@ -175,7 +175,7 @@ def written_and_shown(
     if len(set(sweeps)) == 1:
         outage = tracking_outage(tracking_uri, Spool.of(tracking_uri, storage, sweeps[0]).folder)
         patiently(lambda: show_report(tracking_uri, sweeps[0], folder, curves=True), outage)
-        if own:
+        if own and not report.partial:
             note_written(tracking_uri, storage, sweeps[0], report.index)
     return report
 
