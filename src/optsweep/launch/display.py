@@ -27,7 +27,7 @@ from optsweep.launch.events import (
     Trained,
     TrialEnded,
 )
-from optsweep.report.wording import plural
+from optsweep.report.wording import number, plural
 from optsweep.search.slots import Slot
 from optsweep.search.space import as_typed
 from optsweep.terminal import replace_what_cannot_be_shown
@@ -138,14 +138,14 @@ class Display:
                 bar,
                 f"{arm.done}/{_total([arm])}",
                 str(arm.running),
-                "–" if arm.best is None else f"{arm.best:.4f}",
+                number(arm.best),
                 str(arm.diverged) + (f" (+{arm.crashed} crashed)" if arm.crashed else ""),
             )
         return table
 
     def _line(self) -> str:
         done, total = sum(a.done for a in self._arms), sum(a.total for a in self._arms)
-        best = "; ".join(f"{a.label} {a.best:.4f}" for a in self._arms if a.best is not None)
+        best = "; ".join(f"{a.label} {number(a.best)}" for a in self._arms if a.best is not None)
         left = self._seconds_left()
         about = "at least" if any(arm.may_grow for arm in self._arms) else "about"
         eta = f", {about} {_duration(left)} left" if left is not None and done < total else ""
