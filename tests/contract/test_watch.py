@@ -106,6 +106,16 @@ def test_where_no_report_was_asked_for_none_is_waited_for(living: Living, watchi
     assert watching.look().snapshot.report is None, "what it has grown by"
 
 
+def test_a_report_that_is_there_is_not_being_written(living: Living, watching: Watching, tmp_path: Path) -> None:
+    living.finish()
+    assert "12 trials done, its report is being written" in next(changes(None, watching.look()))
+    for arm in (SGD, ADAMW):
+        living.studies.set_note(arm, REPORT, {"of": [4, 2, 1], "page": str(tmp_path / "index.html")})
+    view = watching.look()
+    assert not view.finding.reported, "nothing of its runs says so yet"
+    assert f"12 trials done, report: {tmp_path / 'index.html'}" in next(changes(None, view))
+
+
 def test_who_times_the_steps_of_what_is_trained_is_waited_for(living: Living, runs: str) -> None:
     now = 0.0
     watching = Watching(living.storage, runs, "s", lambda: now)

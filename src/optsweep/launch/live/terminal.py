@@ -130,7 +130,7 @@ def _ending(view: LiveView) -> str:
         return "nobody plans it" if now.state is State.STOPPED else ""
     if view.finding.reported:
         return "its report is complete" + (f": {now.report.where}" if now.report and not now.report.unasked else "")
-    return str(now.report) if now.report and now.report.unasked else "its report is being written"
+    return str(now.report) if now.report else "its report is being written"
 
 
 def total(snapshot: Snapshot) -> str:
