@@ -49,7 +49,7 @@ def test_in_a_pipe_a_line_says_what_is_other_than_before(living: Living, watchin
     second = watching.look()
     said = list(changes(first, second))
     assert said[0] == (
-        "sweep s: 2 of 12 trials done, 2 running, about 1 min 40 s left; best validation loss so far 0.5, sgd + cosine"
+        "sweep s: 2 of 12 trials done, 2 running, about 1 min 40 s left; best on validation so far 0.5, sgd + cosine"
     )
     assert [line.split(" ", 3)[-1] for line in said[1:2]] == ["sgd + cosine · search 1 diverged (lr 0.1)"]
     assert "adamw + cosine · search 0 jumps (validation loss from 0.5 to 40 at step 30)" in said[2]

@@ -127,7 +127,7 @@ class Display:
     def __rich__(self) -> Table:
         table = Table(title=f"sweep {self.sweep} · {self._line()}", title_justify="left", box=None, expand=False)
         width = 24 if self.console.width >= _ROOMY else 8
-        for name in ("arm", "phase", "trials", "", "running", "best loss", "diverged"):
+        for name in ("arm", "phase", "trials", "", "running", "best", "diverged"):
             table.add_column(name, justify="left" if name in ("arm", "phase", "trials") else "right")
         for arm in self._arms:
             phase = "done" if arm.done >= arm.total else arm.phase

@@ -191,7 +191,7 @@ def status_table(sweep: str, found: Sequence[PhaseStatus]) -> Table:
     """How far each arm is, a row each, for a terminal of 80 columns."""
     table = Table(title=f"sweep {sweep}", title_justify="left", box=None)
     table.add_column("arm", overflow="fold", max_width=44)
-    for name in (*(phase.value for phase in Phase), "best loss"):
+    for name in (*(phase.value for phase in Phase), "best"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("also")
     for label, phases in by_arm(found).items():
