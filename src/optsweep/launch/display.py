@@ -187,7 +187,7 @@ def _cost(planned: Planned, arms: Sequence[ArmProgress], workers: int) -> str:
         f"{trials} of {least:,}{'' if least == most else f' to {most:,}'} steps {'is' if count == '1' else 'are'} left"
     )
     if left.keys() <= planned.trial_seconds.keys():
-        seconds = sum(number * planned.trial_seconds[label] for label, number in left.items()) / workers
+        seconds = sum(count * planned.trial_seconds[label] for label, count in left.items()) / workers
         text += f", about {_duration(max(seconds, 1.0))} of training by {plural(workers, 'worker')} ({planned.basis})"
     else:
         text += "; how long that takes shows with the first ones (optsweep check tries it before)"
