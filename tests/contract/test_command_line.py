@@ -128,6 +128,8 @@ def test_pages_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> Non
     listed = said(capsys, "docs")
     assert all(f"  {path.stem} " in listed for path in (ROOT / "docs").glob("*.md"))
     assert said(capsys, "docs", "docs/judge.md") == (ROOT / "docs" / "judge.md").read_text(encoding="utf-8")
+    machines = (ROOT / "docs" / "deploy" / "README.md").read_text(encoding="utf-8")
+    assert all(said(capsys, "docs", page) == machines for page in ("deploy", "docs/deploy", "docs/deploy/README.md"))
     assert run(["docs", "jugde"]) == 2
     assert "(did you mean judge?)" in capsys.readouterr().err
 

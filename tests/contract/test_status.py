@@ -124,5 +124,13 @@ def test_many_arms_with_long_names_fit_eighty_columns() -> None:
     Console(file=text, width=80).print(status_table("long", found))
     lines = text.getvalue().splitlines()
     assert len(arms) == 36
-    assert sum("11/16    11/16     2.5000" in line for line in lines) == 36  # a row each
+    assert sum("11/16    11/16   2.5" in line for line in lines) == 36  # a row each
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(("best", "shown"), [(1e-6, "1×10⁻⁶"), (8.21e17, "8.21×10¹⁷"), (0.3583, "0.3583"), (None, "–")])
+def test_a_best_value_of_any_size_is_readable(best: float | None, shown: str) -> None:
+    found = [PhaseStatus("optimizer=adamw", p, 11, 1, 1, 1, 0, 1, best, planned=16) for p in Phase]
+    text = io.StringIO()
+    Console(file=text, width=80).print(status_table("s", found))
+    assert f" {shown} " in text.getvalue()

@@ -49,7 +49,7 @@ def test_in_a_pipe_a_line_says_what_is_other_than_before(living: Living, watchin
     second = watching.look()
     said = list(changes(first, second))
     assert said[0] == (
-        "sweep s: 2 of 12 trials done, 2 running, about 1 min 40 s left; best validation loss so far 0.5, sgd + cosine"
+        "sweep s: 2 of 12 trials done, 2 running, about 1 min 40 s left; best on validation so far 0.5, sgd + cosine"
     )
     assert [line.split(" ", 3)[-1] for line in said[1:2]] == ["sgd + cosine · search 1 diverged (lr 0.1)"]
     assert "adamw + cosine · search 0 jumps (validation loss from 0.5 to 40 at step 30)" in said[2]
@@ -104,6 +104,16 @@ def test_where_no_report_was_asked_for_none_is_waited_for(living: Living, watchi
         is_over(replace(view, finding=replace(view.finding, failure="mine.py:3: no")))
     living.studies.set_note(SGD, PLANNED, [8, 2, 1])
     assert watching.look().snapshot.report is None, "what it has grown by"
+
+
+def test_a_report_that_is_there_is_not_being_written(living: Living, watching: Watching, tmp_path: Path) -> None:
+    living.finish()
+    assert "12 trials done, its report is being written" in next(changes(None, watching.look()))
+    for arm in (SGD, ADAMW):
+        living.studies.set_note(arm, REPORT, {"of": [4, 2, 1], "page": str(tmp_path / "index.html")})
+    view = watching.look()
+    assert not view.finding.reported, "nothing of its runs says so yet"
+    assert f"12 trials done, report: {tmp_path / 'index.html'}" in next(changes(None, view))
 
 
 def test_who_times_the_steps_of_what_is_trained_is_waited_for(living: Living, runs: str) -> None:

@@ -59,7 +59,7 @@ def test_who_watches_it_gets_its_report(result: SweepResult) -> None:
     watch(watching, out)
     lines = out.getvalue().splitlines()
     assert re.match(
-        r"sweep s: \d+ of \d+ trials done, its report is complete: reports/s/index\.html; best validation loss so far",
+        r"sweep s: \d+ of \d+ trials done, its report is complete: reports/s/index\.html; best on validation so far",
         lines[-2],
     )
     assert lines[-1].startswith("  verdict: On ")

@@ -105,7 +105,8 @@ def test_the_first_five_minutes(optsweep: Path, tmp_path: Path) -> None:
 
 def test_the_wheel_has_the_pages_of_the_guide_and_not_the_scripts(installed: Path) -> None:
     pages = {path.name for path in (ROOT / "docs").glob("*.md")}
-    assert {path.name for path in (installed / "optsweep" / "docs").iterdir()} == pages
+    assert {path.name for path in (installed / "optsweep" / "docs").iterdir()} == pages | {"deploy"}
+    assert (installed / "optsweep" / "docs" / "deploy" / "README.md").is_file()
     found = subprocess.run(
         [sys.executable, "-c", "import optsweep, optsweep.conf; print(optsweep.__file__, optsweep.conf.__path__)"],
         cwd=installed.parent,

@@ -24,15 +24,17 @@ def docs(arguments: Sequence[str]) -> None:
         for name, path in known.items():
             print(f"  {name:<{width}}  {title(path)}")
         return
-    name = options.page.rpartition("/")[2].removesuffix(".md")
+    name = options.page.removesuffix("/README.md").rpartition("/")[2].removesuffix(".md")
     if name not in known:
         raise UserError(f"PAGE: there is no {name!r}{nearest(name, known)}; there are {', '.join(known)}")
     sys.stdout.write(known[name].read_text(encoding="utf-8"))
 
 
 def pages() -> dict[str, Path]:
-    """By their names."""
-    return {path.stem: path for path in sorted(folder().glob("*.md"))}
+    """By their names; one in a folder of its own, beside the files that it is about, has the folder's."""
+    found = {path.stem: path for path in folder().glob("*.md")}
+    found |= {path.parent.name: path for path in folder().glob("deploy/README.md")}
+    return dict(sorted(found.items()))
 
 
 def folder() -> Path:

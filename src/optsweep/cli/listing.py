@@ -58,7 +58,7 @@ def _of_kinds(found: Sequence[Kind]) -> Iterator[str]:
     for kind in found:
         names = ", ".join(choice.name for choice in kind.choices)
         yield f"{kind.name:<14}{len(kind.choices):>3}  {kind.chosen:<20} {names}"
-    yield "optsweep list KIND has a line for each"
+    yield f"optsweep list KIND has a line for each, optsweep list {SWEEPS} also those in the store"
 
 
 def _of_choices(kind: Kind, width: int | None) -> Iterator[str]:

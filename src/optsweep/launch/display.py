@@ -27,7 +27,7 @@ from optsweep.launch.events import (
     Trained,
     TrialEnded,
 )
-from optsweep.report.wording import plural
+from optsweep.report.wording import number, plural
 from optsweep.search.slots import Slot
 from optsweep.search.space import as_typed
 from optsweep.terminal import replace_what_cannot_be_shown
@@ -127,7 +127,7 @@ class Display:
     def __rich__(self) -> Table:
         table = Table(title=f"sweep {self.sweep} · {self._line()}", title_justify="left", box=None, expand=False)
         width = 24 if self.console.width >= _ROOMY else 8
-        for name in ("arm", "phase", "trials", "", "running", "best loss", "diverged"):
+        for name in ("arm", "phase", "trials", "", "running", "best", "diverged"):
             table.add_column(name, justify="left" if name in ("arm", "phase", "trials") else "right")
         for arm in self._arms:
             phase = "done" if arm.done >= arm.total else arm.phase
@@ -138,14 +138,14 @@ class Display:
                 bar,
                 f"{arm.done}/{_total([arm])}",
                 str(arm.running),
-                "–" if arm.best is None else f"{arm.best:.4f}",
+                number(arm.best),
                 str(arm.diverged) + (f" (+{arm.crashed} crashed)" if arm.crashed else ""),
             )
         return table
 
     def _line(self) -> str:
         done, total = sum(a.done for a in self._arms), sum(a.total for a in self._arms)
-        best = "; ".join(f"{a.label} {a.best:.4f}" for a in self._arms if a.best is not None)
+        best = "; ".join(f"{a.label} {number(a.best)}" for a in self._arms if a.best is not None)
         left = self._seconds_left()
         about = "at least" if any(arm.may_grow for arm in self._arms) else "about"
         eta = f", {about} {_duration(left)} left" if left is not None and done < total else ""
@@ -187,7 +187,7 @@ def _cost(planned: Planned, arms: Sequence[ArmProgress], workers: int) -> str:
         f"{trials} of {least:,}{'' if least == most else f' to {most:,}'} steps {'is' if count == '1' else 'are'} left"
     )
     if left.keys() <= planned.trial_seconds.keys():
-        seconds = sum(number * planned.trial_seconds[label] for label, number in left.items()) / workers
+        seconds = sum(count * planned.trial_seconds[label] for label, count in left.items()) / workers
         text += f", about {_duration(max(seconds, 1.0))} of training by {plural(workers, 'worker')} ({planned.basis})"
     else:
         text += "; how long that takes shows with the first ones (optsweep check tries it before)"

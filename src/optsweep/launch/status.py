@@ -19,7 +19,7 @@ from optsweep.config.arm import Arm
 from optsweep.errors import NotThereError, UserError, nearest
 from optsweep.launch.worker.leases import LEASE_SECONDS
 from optsweep.launch.worker.shared_folder import CHECKPOINTS, where_kept
-from optsweep.report.wording import duration, plural
+from optsweep.report.wording import duration, number, plural
 from optsweep.search.signs import Sign
 from optsweep.search.studies import WENT_ON, Studies
 from optsweep.search.study_names import StudyName
@@ -191,14 +191,14 @@ def status_table(sweep: str, found: Sequence[PhaseStatus]) -> Table:
     """How far each arm is, a row each, for a terminal of 80 columns."""
     table = Table(title=f"sweep {sweep}", title_justify="left", box=None)
     table.add_column("arm", overflow="fold", max_width=44)
-    for name in (*(phase.value for phase in Phase), "best loss"):
+    for name in (*(phase.value for phase in Phase), "best"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("also")
     for label, phases in by_arm(found).items():
         best = min((phase.best for phase in phases if phase.best is not None), default=None)
         progress = {phase.phase: phase.progress for phase in phases}
         cells = [progress.get(phase, "–") for phase in Phase]
-        table.add_row(label, *cells, "–" if best is None else f"{best:.4f}", others(phases))
+        table.add_row(label, *cells, number(best), others(phases))
     return table
 
 

@@ -110,7 +110,7 @@ def headline(view: LiveView) -> str:
 
 
 def standing(view: LiveView) -> str:
-    """ "12 of 40 trials done, 2 running, about 3 min left; best validation loss so far …"."""
+    """ "12 of 40 trials done, 2 running, about 3 min left; best on validation so far …"."""
     now = view.snapshot
     running = sum(arm.running for arm in now.arms)
     left = now.seconds_left
@@ -119,7 +119,7 @@ def standing(view: LiveView) -> str:
     parts += [f"{'at least' if now.may_grow else 'about'} {duration(round(left))} left"] if left is not None else []
     parts += [ending] if (ending := _ending(view)) else []
     best = min((arm for arm in now.arms if arm.best is not None), key=lambda arm: arm.best or 0.0, default=None)
-    tail = f"; best validation loss so far {number(best.best)}, {best.label}" if best is not None else ""
+    tail = f"; best on validation so far {number(best.best)}, {best.label}" if best is not None else ""
     return ", ".join(parts) + tail
 
 
@@ -130,7 +130,7 @@ def _ending(view: LiveView) -> str:
         return "nobody plans it" if now.state is State.STOPPED else ""
     if view.finding.reported:
         return "its report is complete" + (f": {now.report.where}" if now.report and not now.report.unasked else "")
-    return str(now.report) if now.report and now.report.unasked else "its report is being written"
+    return str(now.report) if now.report else "its report is being written"
 
 
 def total(snapshot: Snapshot) -> str:
@@ -175,7 +175,7 @@ def drawn(view: LiveView) -> Group:
 def _table(now: Snapshot) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("arm", overflow="fold", max_width=34)
-    for name in ("phase", "done", "running", "pruned", "diverged", "failed", "best loss"):
+    for name in ("phase", "done", "running", "pruned", "diverged", "failed", "best"):
         table.add_column(name, justify="left" if name == "phase" else "right", no_wrap=True)
     for arm in now.arms:
         counts = (arm.running, arm.pruned, arm.diverged, arm.failed)
