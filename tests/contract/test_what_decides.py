@@ -13,6 +13,8 @@ from matplotlib.text import Text
 import hand_sweeps
 from hand_figures import MANY, VALLEY, confirmed, group, made, modes, rates, searched, warmups
 from hand_sweeps import HALVING, by_length, seeds, sweep
+from optsweep.launch.live.page import drawn_of
+from optsweep.launch.live.report import LiveFinding
 from optsweep.report.across.findings import across
 from optsweep.report.comparison import Group, compare
 from optsweep.report.figures.canvas import FigurePlan, style
@@ -117,3 +119,11 @@ def test_by_the_loss_all_is_called_as_it_was() -> None:
     plans = planned(group(made({"optimizer": "a"}, searched(VALLEY) + confirmed(1.0, 1.1), space={"lr": LR})))
     assert plans["test_loss"].title == "Test loss, seed by seed"
     assert plans["lr_sensitivity"].alt.startswith("Validation loss against learning rate")
+
+
+def test_curves_of_trials_in_training_name_it_too() -> None:
+    arms = [made({"optimizer": name}, confirmed(1.0, 1.1)) for name in "ab"]
+    by_loss, own = group(*arms), group(*by_metric(*arms))
+    assert drawn_of(LiveFinding(by_loss.sweep, []))["now_val"] == "validation loss"
+    assert drawn_of(LiveFinding(by_loss.sweep, [by_loss]))["now_val"] == "validation loss"
+    assert drawn_of(LiveFinding(own.sweep, [own])) == {"now_val": f"validation {DECIDES}", "now_train": "training loss"}

@@ -14,11 +14,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from optsweep.launch.slurm.record import Submitted
 from servers.parts import START_SECONDS, free_port
+from sweeping import PATIENCE_SECONDS, start
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
 NODES = ("optsweep1", "optsweep2")
+
+SUBMITTED = 3
+"""How a sweep's command ends whose jobs go on."""
 
 NAMED = ("unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"')
 """What a command is begun by, and its host's name."""
@@ -272,3 +277,18 @@ def slurm(*, apart: bool = False) -> Iterator[Slurm]:
     finally:
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def said_by(folder: Path, code: int, *arguments: str) -> str:
+    """What a command of optsweep says, which ends with this code."""
+    process = start(folder, *arguments)
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == code, said
+    return said
+
+
+def jobs_of(folder: Path, sweep: str) -> Submitted:
+    """The jobs that a sweep's command has noted."""
+    record = Submitted.read(folder / "mlruns" / "slurm" / sweep)
+    assert record is not None
+    return record

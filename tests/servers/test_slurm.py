@@ -9,15 +9,13 @@ import pytest
 
 import optsweep
 from optsweep.cli import doorman
-from optsweep.launch.slurm.record import SlurmJob, Submitted, outcome_of
+from optsweep.launch.slurm.record import SlurmJob, outcome_of
 from optsweep.search.studies import Studies
 from servers.conftest import Servers
-from servers.slurm_parts import Slurm, missing_slurm, slurm
+from servers.slurm_parts import SUBMITTED, Slurm, jobs_of, missing_slurm, said_by, slurm
 from servers.watched import LONG, SWEEP, Kept, kept, num_done, wait_for
-from sweeping import PATIENCE_SECONDS, start
 
 LAUNCHER = ["hydra/launcher=slurm", "hydra.launcher.partition=one"]
-SUBMITTED = 3
 Capture = pytest.CaptureFixture[str]
 
 
@@ -30,21 +28,8 @@ def cluster() -> Iterator[Slurm]:
         yield started
 
 
-def _said(folder: Path, code: int, *arguments: str) -> str:
-    process = start(folder, *arguments)
-    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == code, said
-    return said
-
-
-def _jobs(folder: Path, sweep: str) -> Submitted:
-    record = Submitted.read(folder / "mlruns" / "slurm" / sweep)
-    assert record is not None
-    return record
-
-
 def _until_over(folder: Path, sweep: str) -> None:
-    wait_for(lambda: outcome_of(folder / "mlruns" / "slurm" / sweep, _jobs(folder, sweep).planner) is not None)
+    wait_for(lambda: outcome_of(folder / "mlruns" / "slurm" / sweep, jobs_of(folder, sweep).planner) is not None)
 
 
 def _num_helping(storage: str, sweep: str) -> int:
@@ -56,22 +41,22 @@ def test_the_same_numbers_whatever_is_requeued(
 ) -> None:
     many = ["hydra/launcher=slurm", "hydra.launcher.workers=2", "hydra.launcher.report=true"]
     command = ["-m", *LONG, "sweep.name=jobs", *servers.keys(storage), *many]
-    assert "2 workers" in _said(tmp_path, SUBMITTED, *command)
-    before = _jobs(tmp_path, "jobs")
+    assert "2 workers" in said_by(tmp_path, SUBMITTED, *command)
+    before = jobs_of(tmp_path, "jobs")
     wait_for(lambda: num_done(storage, "jobs") >= 1)
     with servers.held_back(storage):
         wait_for(lambda: _num_helping(storage, "jobs") == 2)
     cluster.said("scontrol", "requeue", before.planner.id)
     for worker in before.workers:  # as before their time limit
         cluster.said("scancel", "--signal=USR2", worker.id)
-    again = _said(tmp_path, SUBMITTED, *command)
-    assert _jobs(tmp_path, "jobs") == before, "nothing is submitted twice"
+    again = said_by(tmp_path, SUBMITTED, *command)
+    assert jobs_of(tmp_path, "jobs") == before, "nothing is submitted twice"
     assert f"planner: job {before.planner.id}" in again
     _until_over(tmp_path, "jobs")
     for job in (before.planner, *before.workers):
         assert "Restarts=1" in cluster.said("scontrol", "show", "job", job.id)
     assert kept(storage, servers.mlflow.address, "jobs") == long_reference
-    again = _said(tmp_path, 0, *command)
+    again = said_by(tmp_path, 0, *command)
     assert "nothing was left to do; the report is reports/jobs/index.html" in again
     assert optsweep.load(tmp_path / "reports" / "jobs" / "results.json").verdict in again
     assert (tmp_path / "reports" / "jobs" / "index.html").is_file()
@@ -82,7 +67,7 @@ def test_the_same_numbers_whatever_is_requeued(
 
 def test_a_command_that_waits_ends_as_the_sweep_does(cluster: Slurm, reference: Kept, tmp_path: Path) -> None:
     waiting = ["hydra.launcher.workers=1", "hydra.launcher.wait=true"]
-    said = _said(tmp_path, 0, "-m", *SWEEP, "sweep.name=files", *LAUNCHER, *waiting)
+    said = said_by(tmp_path, 0, "-m", *SWEEP, "sweep.name=files", *LAUNCHER, *waiting)
     assert "of 32 trials done" in said
     assert "can't be read" not in said
     assert said.splitlines()[-1] == "0 trials ended; no report was asked for"
@@ -99,17 +84,17 @@ def test_what_is_gone_is_submitted_again(cluster: Slurm, tmp_path: Path) -> None
         cluster.said("scancel", job.id)
         wait_for(lambda: cluster.is_over(job.id))
 
-    _said(tmp_path, SUBMITTED, *command)
-    before = _jobs(tmp_path, "lost")
+    said_by(tmp_path, SUBMITTED, *command)
+    before = jobs_of(tmp_path, "lost")
     cancel(before.workers[0])
-    assert "1 worker submitted" in _said(tmp_path, SUBMITTED, *command)
-    after = _jobs(tmp_path, "lost")
+    assert "1 worker submitted" in said_by(tmp_path, SUBMITTED, *command)
+    after = jobs_of(tmp_path, "lost")
     assert after.planner == before.planner
     assert len(after.workers) == 1
     assert after.workers != before.workers
     cancel(before.planner)
-    assert "submitted to SLURM" in _said(tmp_path, SUBMITTED, *command)
-    last = _jobs(tmp_path, "lost")
+    assert "submitted to SLURM" in said_by(tmp_path, SUBMITTED, *command)
+    last = jobs_of(tmp_path, "lost")
     assert last.planner.id != before.planner.id
     assert last.workers == after.workers, "which belong to the new one"
     for job in (last.planner, *last.workers):
@@ -120,10 +105,10 @@ def test_code_that_fails_is_told_by_the_command(cluster: Slurm, tmp_path: Path) 
     (tmp_path / "broken.py").write_text("def task():\n    raise RuntimeError('no such data')\n")
     own = ["optimizer=adamw", "schedule=cosine", "task=own", "task._target_=broken.task", "sweep.name=broken"]
     command = [*own, *LAUNCHER, "hydra.launcher.workers=1"]
-    _said(tmp_path, SUBMITTED, *command)
+    said_by(tmp_path, SUBMITTED, *command)
     _until_over(tmp_path, "broken")
     wait_for(cluster.is_over)  # its worker too
-    line = _said(tmp_path, 2, *command)
+    line = said_by(tmp_path, 2, *command)
     assert line.startswith("optsweep: task: broken.py:2, in task: RuntimeError: no such data (")
     assert "Traceback" not in line
     assert not (tmp_path / "mlruns" / "optuna.db").exists()

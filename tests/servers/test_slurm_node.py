@@ -13,13 +13,11 @@ from pathlib import Path
 import pytest
 
 from optsweep.launch.slurm import cluster as commands
-from optsweep.launch.slurm.record import SlurmJob, Submitted, outcome_of
+from optsweep.launch.slurm.record import SlurmJob, outcome_of
 from servers.conftest import Servers
-from servers.slurm_parts import Slurm, may_be_named, missing_slurm, slurm
+from servers.slurm_parts import SUBMITTED, Slurm, jobs_of, may_be_named, missing_slurm, said_by, slurm
 from servers.watched import LONG, OFTEN, Kept, kept, num_done, saved, wait_for, went_on
-from sweeping import PATIENCE_SECONDS, start
 
-SUBMITTED = 3
 LAUNCHER = ["hydra/launcher=slurm", "hydra.launcher.partition=spread", "hydra.launcher.workers=1"]
 
 
@@ -32,19 +30,6 @@ def cluster() -> Iterator[Slurm]:
     with slurm(apart=True) as started, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(started.conf))
         yield started
-
-
-def _said(folder: Path, code: int, *arguments: str) -> str:
-    process = start(folder, *arguments)
-    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == code, said
-    return said
-
-
-def _jobs(folder: Path, sweep: str) -> Submitted:
-    record = Submitted.read(folder / "mlruns" / "slurm" / sweep)
-    assert record is not None
-    return record
 
 
 def _node_of(job: SlurmJob) -> str:
@@ -78,8 +63,8 @@ def test_a_lost_node_s_job_goes_on_elsewhere(
     """The job that plans is requeued by SLURM; a worker that isn't to be is submitted again by the sweep's command."""
     requeue = f"hydra.launcher.requeue={str(role == 'plans').lower()}"
     command = ["-m", *LONG, OFTEN, f"sweep.name={role}", *servers.keys(storage), *LAUNCHER, requeue]
-    _said(tmp_path, SUBMITTED, *command)
-    before = _jobs(tmp_path, role)
+    said_by(tmp_path, SUBMITTED, *command)
+    before = jobs_of(tmp_path, role)
     job = before.planner if role == "plans" else before.workers[0]
     wait_for(lambda: num_done(storage, role) >= 1 and _node_of(job))
     node, lost = _node_of(job), set[str]()
@@ -87,13 +72,13 @@ def test_a_lost_node_s_job_goes_on_elsewhere(
     wait_for(lambda: all(held.node != node for held in commands.states().values()))
     assert commands.silent_nodes() == {node}
     servers.silence(storage, node)
-    while_down = _said(tmp_path, SUBMITTED, *command)
-    after = _jobs(tmp_path, role)
+    while_down = said_by(tmp_path, SUBMITTED, *command)
+    after = jobs_of(tmp_path, role)
     assert f"planner: job {before.planner.id}, " in while_down
     assert ("1 worker submitted to SLURM" in while_down) == (role == "works") == (after.workers != before.workers)
     end = tmp_path / "mlruns" / "slurm" / role
     wait_for(lambda: outcome_of(end, after.planner) is not None)
-    assert "0 trials ended" in _said(tmp_path, 0, *command)
+    assert "0 trials ended" in said_by(tmp_path, 0, *command)
     assert after.planner == before.planner
     (step,) = went_on(storage, role, lost.pop())
     assert step > 0
@@ -105,14 +90,14 @@ def test_a_lost_node_s_job_goes_on_elsewhere(
 
 def test_while_no_node_is_up_jobs_wait(cluster: Slurm, tmp_path: Path) -> None:
     command = ["-m", *LONG, "hydra/launcher=slurm", "hydra.launcher.partition=one"]
-    _said(tmp_path, SUBMITTED, *command, "sweep.name=waits")
-    planner = _jobs(tmp_path, "waits").planner
+    said_by(tmp_path, SUBMITTED, *command, "sweep.name=waits")
+    planner = jobs_of(tmp_path, "waits").planner
     wait_for(lambda: commands.states()[planner.id].state == "RUNNING")
     cluster.said("scontrol", "update", "NodeName=optsweep1", "State=DRAIN", "Reason=test")  # it isn't down for long
     cluster.said("scontrol", "requeue", planner.id)
     wait_for(lambda: commands.states()[planner.id].state == "PENDING")
-    assert f"planner: job {planner.id}, pending" in _said(tmp_path, SUBMITTED, *command, "sweep.name=waits")
-    assert "all its nodes are down or drained" in _said(tmp_path, 2, *command, "sweep.name=another")
+    assert f"planner: job {planner.id}, pending" in said_by(tmp_path, SUBMITTED, *command, "sweep.name=waits")
+    assert "all its nodes are down or drained" in said_by(tmp_path, 2, *command, "sweep.name=another")
     cluster.said("scancel", planner.id)
     cluster.said("scontrol", "update", "NodeName=optsweep1", "State=RESUME")
     cluster.wait_for_nodes()

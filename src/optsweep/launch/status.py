@@ -20,6 +20,7 @@ from optsweep.errors import NotThereError, UserError, nearest
 from optsweep.launch.worker.leases import LEASE_SECONDS
 from optsweep.launch.worker.shared_folder import CHECKPOINTS, where_kept
 from optsweep.report.wording import duration, number, plural
+from optsweep.search.helping import notes
 from optsweep.search.signs import Sign
 from optsweep.search.studies import WENT_ON, Studies
 from optsweep.search.study_names import StudyName
@@ -243,8 +244,9 @@ def status_of(storage: str, sweep: str) -> SweepStatus:
     planned = [phase.planned for phase in phases]
     total = None if None in planned else sum(count for count in planned if count is not None)
     signs = tuple(studies.signs_of_life(LEASE_SECONDS))
-    noted = [{key: studies.note(arm, key) for key in (PLANNED, FINISHED, REPORT)} for arm in repeats]
-    kept, report = _kept(studies, storage, trials), last_report(sweep, noted)
+    noted = notes(studies.engine, sweep, (PLANNED, FINISHED, REPORT))
+    report = last_report(sweep, [noted.get(arm, {}) for arm in repeats])
+    kept = _kept(studies, storage, trials)
     return SweepStatus(phases, total, seconds, signs, _last_error(trials), kept, report)
 
 
@@ -350,8 +352,8 @@ def is_finished(noted: Mapping[str, Any]) -> bool:
 
 def check_ended(studies: Studies, labels: Mapping[str, str]) -> None:
     """Raise UserError where a launcher has come back before its jobs were done with all arms."""
-    noted = {arm: {key: studies.note(arm, key) for key in (PLANNED, FINISHED)} for arm in labels}
-    left = [labels[arm] for arm, of in noted.items() if not is_finished(of)]
+    noted = notes(studies.engine, studies.sweep, (PLANNED, FINISHED))
+    left = [label for arm, label in labels.items() if not is_finished(noted.get(arm, {}))]
     if left:
         raise UserError(
             f"hydra/launcher: it came back before its jobs had ended ({left[0]}, of {len(left)}); "

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from optsweep.report.arm_result import ArmResult
 from optsweep.report.comparison import Group
-from optsweep.report.wording import listed
+from optsweep.report.wording import capital, listed
 from optsweep.tracking.reader import ArmRecord, TrialRecord
 from optsweep.train.trial import Phase
 
@@ -55,7 +55,7 @@ def unequal(group: Group) -> str:
     if varied:
         said.append(f"the trials of a search saw different numbers of samples: {listed(varied)}")
     text = "; ".join(said)
-    return f"{text[0].upper()}{text[1:]}, so budgets that are equal in trials are not equal in samples seen."
+    return f"{capital(text)}, so budgets that are equal in trials are not equal in samples seen."
 
 
 def _searched(arm: ArmResult) -> set[Samples]:

@@ -15,6 +15,7 @@ from optsweep.report.comparison import Comparison, Conclusion, Group
 from optsweep.report.conditions import conditions, kinds_of_reasons, why_undecided
 from optsweep.report.samples import unequal
 from optsweep.report.wording import (
+    capital,
     decimals,
     difference,
     fixed,
@@ -67,7 +68,7 @@ def provisional(group: Group) -> str:
     if planned == 1 or group.complete >= group.repeats:
         return ""
     said = repeats_done(group.complete, AUTO if planned == AUTO else group.repeats)
-    return f"{said[0].upper()}{said[1:]}. "
+    return f"{capital(said)}. "
 
 
 def _headline(group: Group) -> str:
@@ -202,7 +203,7 @@ def outcome_sentence(comparison: Comparison, group: Group) -> str:
         also = f" But {lost}{equal}."
     if comparison.at_chosen and comparison.outcome is not Conclusion.UNTESTED:
         said = _at_chosen(comparison)
-        said = f"{where}{said}" if where else f"{said[0].upper()}{said[1:]}"
+        said = f"{where}{said}" if where else capital(said)
         open_yet = comparison.outcome is Conclusion.UNDECIDED
         but = f"; but {why_undecided(comparison)}: not decided" if open_yet else ""
         return f"{said}: {evidence}{but}.{also} {measured_by_repeats(group)}"
@@ -342,7 +343,7 @@ def _cost(comparison: Comparison) -> str:
         verb = "" if parts else " takes"
         parts.append(f"its optimizer state{verb} {_as(comparison.state_ratio, 'bytes')} ({both})")
     said = listed(parts)
-    return f"{said[0].upper()}{said[1:]}." if said else ""
+    return f"{capital(said)}." if said else ""
 
 
 def _as(ratio: float, what: str) -> str:

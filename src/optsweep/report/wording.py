@@ -175,6 +175,11 @@ def listed(items: Sequence[str], last: str = "and") -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}" if items else ""
 
 
+def capital(text: str) -> str:
+    """As the beginning of a sentence; the rest stays as it is, unlike by `str.capitalize`."""
+    return text[:1].upper() + text[1:]
+
+
 def plural(count: int, noun: str) -> str:
     """ "1 seed", "8 seeds"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -218,6 +218,13 @@ def _minutes() -> str:
     return f"{PATIENCE_SECONDS / 60:.0f} minutes"
 
 
+def _note(error: Exception, outage: Outage) -> None:
+    """Note that a store fails; raises what is another error."""
+    if not passes(error):
+        raise error
+    outage.failed(error)
+
+
 def once(call: Callable[[], T], outage: Outage) -> T | None:
     """The call's result; None while its store fails, for who does something else before the next try.
 
@@ -226,9 +233,7 @@ def once(call: Callable[[], T], outage: Outage) -> T | None:
     try:
         found = call()
     except Exception as error:
-        if not passes(error):
-            raise
-        outage.failed(error)
+        _note(error, outage)
         if outage.over_patience:
             raise StoreFailureError(outage.reason) from error
         return None
@@ -243,9 +248,7 @@ def patiently(call: Callable[[], T], outage: Outage, stopping: Callable[[], bool
         try:
             found = call()
         except Exception as error:
-            if not passes(error):
-                raise
-            outage.failed(error)
+            _note(error, outage)
             if (over := outage.over_patience) or stopping():
                 outage.give_up()
                 raise StoreFailureError(f"{outage.reason}, for {_minutes()} now" if over else outage.reason) from error

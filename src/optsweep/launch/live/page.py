@@ -19,6 +19,7 @@ from optsweep.launch.live.state import InTraining, State
 from optsweep.launch.live.terminal import standing
 from optsweep.report import page, wording
 from optsweep.report.across.findings import across
+from optsweep.report.arm_result import LOSS, measured
 from optsweep.report.comparison import Group
 from optsweep.report.figures import curves, learning_rate
 from optsweep.report.figures.canvas import Drawing
@@ -27,9 +28,6 @@ from optsweep.report.styles import MOST_COLOURS
 from optsweep.report.templates import environment
 from optsweep.report.write import across_plans
 from optsweep.search.latest import Points
-
-FIGURES = {"now_val": "Validation loss of trials in training", "now_train": "Training loss of trials in training"}
-"""What is drawn of trials in training, by its name on the page."""
 
 MOST_TRIALS = 24
 """In training, that are drawn; of more, the last that began."""
@@ -60,23 +58,30 @@ def _badge(view: LiveView) -> tuple[str, str]:
 def as_event(view: LiveView) -> str:
     """What happens now, as the page's script takes it."""
     training = view.snapshot.training[-MOST_TRIALS:]
-    content = {"parts": parts(view), "curves": _curves(training, view.finding.styles)}
+    content = {"parts": parts(view), "curves": _curves(training, view.finding)}
     return json.dumps(content, separators=(",", ":"), allow_nan=False)
 
 
-def _curves(training: Sequence[InTraining], styles: Mapping[str, int]) -> dict[str, Any]:
+def _curves(training: Sequence[InTraining], finding: LiveFinding) -> dict[str, Any]:
     """As `report.page.curves` makes them of arms, with a trial in the place of each."""
+    styles, drawn = finding.styles, drawn_of(finding)
     arms = [
         {"label": t.label, "short": t.label, "style": styles.get(t.arm, MOST_COLOURS), "baseline": False}
         for t in training
     ]
     places = {trial.label: place for place, trial in enumerate(training)}
     of_each = {
-        "now_val": ("validation loss", {trial.label: trial.val for trial in training}),
-        "now_train": ("training loss", {trial.label: trial.train for trial in training}),
+        "now_val": {trial.label: trial.val for trial in training},
+        "now_train": {trial.label: trial.train for trial in training},
     }
-    figures = {name: _touch(label, points) for name, (label, points) in of_each.items()}
+    figures = {name: _touch(drawn[name], points) for name, points in of_each.items()}
     return {"arms": arms, "figures": {n: found.as_json(places) for n, found in figures.items() if found is not None}}
+
+
+def drawn_of(finding: LiveFinding) -> dict[str, str]:
+    """What is drawn of trials in training, by its name on the page."""
+    decides = measured(arm for group in finding.groups for arm in group.arms) or LOSS
+    return {"now_val": f"validation {decides}", "now_train": "training loss"}
 
 
 def _touch(label: str, points: Mapping[str, Points]) -> Touch | None:
@@ -108,7 +113,7 @@ def render(view: LiveView, tracking_uri: str) -> tuple[str, str]:
         template="live.html",
         leading=[("now", "Now")],
         parts={name: Markup(content) for name, content in parts(view).items()},  # made above, escaped there
-        now_figures=FIGURES,
+        now_figures={n: f"{wording.capital(what)} of trials in training" for n, what in drawn_of(finding).items()},
         version=version,
     )
     return html, version

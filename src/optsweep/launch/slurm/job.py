@@ -28,6 +28,7 @@ from optsweep.launch.slurm import cluster
 from optsweep.launch.slurm.record import JobEnd, SlurmJob, Submitted, note_outcome, outcome_of
 from optsweep.launch.slurm.stores import is_open, seconds_of_seat
 from optsweep.search.seats import SEAT_SECONDS
+from optsweep.terminal import complain
 
 PLANNER_VARIABLE = "OPTSWEEP_SLURM_PLANNER"
 """Set for the command of a sweep that is to plan and train, instead of submitting jobs."""
@@ -111,12 +112,6 @@ def own_job() -> str:
     return os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
 
 
-def _tell(line: str) -> bool:
-    """A line in the job's log; True."""
-    print(f"optsweep: {line}", file=sys.stderr, flush=True)
-    return True
-
-
 @dataclass(frozen=True)
 class SlurmTask(ABC):
     """What a job does, as submitit pickles it."""
@@ -141,7 +136,7 @@ class SlurmTask(ABC):
         outcome = self.work(notice)
         if notice.heard and outcome.code not in UNCHANGED:
             if not self.again():
-                _tell("this job has ended before its sweep, and isn't requeued; the same command submits another")
+                complain("this job has ended before its sweep, and isn't requeued; the same command submits another")
                 raise SystemExit(STOPPED)
             return
         note_outcome(self.folder, self.name, outcome)
@@ -179,7 +174,8 @@ class PlannerTask(SlurmTask):
         until = math.inf if requeued else time.monotonic() + SEAT_SECONDS + LOOK_SECONDS
         while time.monotonic() < until and seconds_of_seat(self.storage, self.sweep) > 0 and not notice.heard:
             if not told:
-                told = _tell("another process plans the sweep, or is gone since less than a minute: this job waits")
+                complain("another process plans the sweep, or is gone since less than a minute: this job waits")
+                told = True
             notice.sleep(LOOK_SECONDS)
         return notice.run(self.arguments, **{PLANNER_VARIABLE: "1"})
 

@@ -28,7 +28,7 @@ from optsweep.report.figures.canvas import (
 )
 from optsweep.report.figures.runs import how_many, independent, runs, several
 from optsweep.report.figures.touch import Sampled, Touch, shared
-from optsweep.report.wording import listed, number, plural
+from optsweep.report.wording import capital, listed, number, plural
 from optsweep.tracking import names
 from optsweep.tracking.names import Status
 from optsweep.tracking.reader import Curve, TrialRecord
@@ -155,10 +155,10 @@ def _losses(group: Group, key: str, word: str, name: str) -> FigurePlan | None:
     ends = [f"{arm.label} ends at {number(float(found.mean[-1]))}" for arm, found in bands.items()]
     return FigurePlan(
         name,
-        f"{word[0].upper()}{word[1:]}",
+        capital(word),
         f"{_lines(bands, key)} {_CUT}{_leaving(held, arms)}"
         + (f" Dotted: {listed([f'{mark}, {number(value)}' for mark, value in marks.items()])}." if marks else ""),
-        f"{word[0].upper()}{word[1:]} against optimizer steps for {plural(len(bands), 'arm')}: {listed(ends)}.",
+        f"{capital(word)} against optimizer steps for {plural(len(bands), 'arm')}: {listed(ends)}.",
         draw,
         touch=_touch(bands, held, "optimizer steps", label, marks=marks, log=_log_limits(shown) is not None),
     )

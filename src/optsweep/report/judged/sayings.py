@@ -13,7 +13,7 @@ from optsweep.inference.steadiness import outlying, skewed
 from optsweep.report.judged.findings import Judgement, Procedure, RunComparison
 from optsweep.report.judged.question import LAST
 from optsweep.report.judged.runs import RunArm
-from optsweep.report.wording import decimals, fixed, listed, number, p_value, percent, plural, span
+from optsweep.report.wording import capital, decimals, fixed, listed, number, p_value, percent, plural, span
 
 NOT_JUDGED = "not judged"
 UNKNOWN = (
@@ -228,7 +228,7 @@ def _of_steps(judgement: Judgement) -> Iterator[str]:
 
 
 def _of_values(judgement: Judgement) -> Iterator[str]:
-    yield from (note[0].upper() + note[1:] for note in judgement.gathered.left_out)
+    yield from map(capital, judgement.gathered.left_out)
     if judgement.duplicates:
         yield (
             f"{_some(judgement.duplicates)} {'has' if len(judgement.duplicates) == 1 else 'have'} runs that agree to "
