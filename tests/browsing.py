@@ -13,11 +13,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from patience import PATIENCE_SECONDS
+
 Open = Callable[..., None]
 """Opens a page by its name, at a width, light or dark."""
-
-PATIENCE_SECONDS = 120
-"""For what a page does by itself, on whatever machine."""
 
 _AT_REST = """
 const done = arguments[0], drawn = () => document.querySelector("#val_loss canvas").toDataURL();

@@ -23,11 +23,9 @@ from optsweep.search.process import process_name
 from optsweep.search.slots import Slot
 from optsweep.search.studies import Studies
 from optsweep.train.trial import End, Phase
+from patience import PATIENCE_SECONDS
 
 SWEEP = "races"
-PATIENCE = 120.0
-"""Seconds until a side that waits for a dead one gives up."""
-
 STORES = 8
 """New stores that both sides open, at most: making one takes a quarter of a second."""
 
@@ -176,7 +174,7 @@ class _Run:
     def each(self, act: Callable[[int], object]) -> list[bool]:
         won = []
         for number in range(self.count):
-            self.barrier.wait(PATIENCE)
+            self.barrier.wait(PATIENCE_SECONDS)
             try:
                 act(number)
             except (LeaseLostError, UserError):
@@ -201,7 +199,7 @@ def _opened(barrier: Barrier, stores: Sequence[str]) -> list[bool]:
     """Whether new stores can be opened by both at once."""
     opened = []
     for url in stores:
-        barrier.wait(PATIENCE)
+        barrier.wait(PATIENCE_SECONDS)
         with suppress(UserError):
             opened.append(Studies.open(url, SWEEP).states([]) == {})
     return opened

@@ -17,6 +17,7 @@ from optsweep.search.space import Value
 from optsweep.search.studies import Studies
 from optsweep.tracking import names
 from optsweep.train.trial import Phase
+from patience import PATIENCE_SECONDS
 
 SWEEP = [
     *("optimizer=momentum,soap", "schedule=cosine,schedule_free", "weight_decay=decoupled", "task=digits_mlp"),
@@ -24,10 +25,6 @@ SWEEP = [
     *("trainer.rungs=2", "sweep.name=small", "hydra.launcher.report=false"),
 ]
 Numbers = dict[tuple[str, str, int], tuple[dict[str, Value], int, float | None]]
-
-
-PATIENCE_SECONDS = 600.0
-"""For whatever ends by itself: longer than any machine takes, and shorter than anybody waits for what hangs."""
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:

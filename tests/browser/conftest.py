@@ -16,11 +16,12 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.chrome.webdriver import WebDriver
 
-from browsing import PATIENCE_SECONDS, Open, Served, chart, complaints, emulate, fetched, sized
+from browsing import Open, Served, chart, complaints, emulate, fetched, sized
 from hand_sweeps import NOISE, arm, sweep
 from optsweep.report import write
 from optsweep.tracking import names
 from optsweep.tracking.reader import ArmRecord, Curve
+from patience import PATIENCE_SECONDS
 from sweeping import run
 
 SWEEP = [

@@ -15,7 +15,6 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from browsing import PATIENCE_SECONDS
 from living import ADAMW, DEAD, JUMPS, SGD, WELL, Living, record_of, tracking
 from optsweep.launch.browse.ui import listen
 from optsweep.launch.live import server as live_server
@@ -25,6 +24,7 @@ from optsweep.launch.live.server import Feed, LiveServer
 from optsweep.launch.live.state import Snapshot
 from optsweep.report.comparison import compare
 from optsweep.train.trial import End
+from patience import PATIENCE_SECONDS
 from servers.parts import free_port
 
 

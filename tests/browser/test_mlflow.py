@@ -19,8 +19,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from browsing import PATIENCE_SECONDS, Served, all_of, complaints, emulate, fetched, sized
+from browsing import Served, all_of, complaints, emulate, fetched, sized
 from optsweep.tracking import links
+from patience import PATIENCE_SECONDS
 
 ARMS = ["adamw + cosine", "soap + schedule_free"]
 _TRACES = """

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from patience import PATIENCE_SECONDS
+
 HELPER = """
 import os, signal
 from optsweep.report.processes import helpers
@@ -36,7 +38,9 @@ def run(script: str, folder: Path) -> list[str]:
     file = folder / "script.py"
     file.write_text(script, encoding="utf-8")
     # Returns when nobody holds the pipe any more, so a child that stays is a TimeoutExpired.
-    ran = subprocess.run([sys.executable, str(file)], stdout=subprocess.PIPE, text=True, check=False, timeout=300)
+    ran = subprocess.run(
+        [sys.executable, str(file)], stdout=subprocess.PIPE, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
     return ran.stdout.split()
 
 

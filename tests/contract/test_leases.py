@@ -27,6 +27,7 @@ from optsweep.search.process import process_name
 from optsweep.search.studies import Studies, Work
 from optsweep.tracking.outage import storage_outage
 from optsweep.train.trial import Phase, Rung
+from patience import PATIENCE_SECONDS
 from reporting import GIVEN_UP, OUTCOME, RUNG, reporter
 
 
@@ -183,7 +184,7 @@ def test_a_worker_renews_the_lease_of_a_trial_that_has_no_rung_yet(
 
     class Slow(Worker):
         def _train_held(self, job: Job, key: int, work: Work, reporter: Reporter) -> None:
-            seen.append(renewed.wait(60.0))
+            seen.append(renewed.wait(PATIENCE_SECONDS))
 
     worker = Slow.__new__(Slow)
     worker.studies, worker.watch, worker.latest = studies, _unwatched, Teller(studies.engine)

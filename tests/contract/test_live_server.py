@@ -18,6 +18,7 @@ from optsweep.launch.live import server as module
 from optsweep.launch.live.reading import Watching
 from optsweep.launch.live.server import Feed, LiveServer
 from optsweep.train.trial import End
+from patience import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def port(feed: Feed) -> Iterator[int]:
 
 
 def get(port: int, path: str = "/", host: str = "") -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
     connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{port}"})
     return connection.getresponse()
 
@@ -93,7 +94,7 @@ def test_a_site_that_points_its_name_here_gets_nothing(port: int) -> None:
 
 def test_who_asks_for_nothing_is_not_kept(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.Answer, "timeout", 0.01)
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as silent:
         assert silent.recv(1) == b""
 
 
@@ -159,5 +160,5 @@ def test_a_look_that_fails_is_said_once_and_the_page_goes_on(
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.01)
     monkeypatch.setattr(feed, "look", look)
     feed.start()
-    assert goes_on.wait(20)
+    assert goes_on.wait(PATIENCE_SECONDS)
     assert capfd.readouterr().err == "optsweep: the page can't be made (no page)\n"

@@ -27,6 +27,7 @@ from optsweep.launch.planner import Planner
 from optsweep.launch.pools.pool import Pool
 from optsweep.tracking.outage import StoreFailureError, storage_outage
 from optsweep.written import Written
+from patience import PATIENCE_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -157,4 +158,4 @@ def test_an_interrupt_in_a_finalizer_is_raised_where_it_is_heard(monkeypatch: py
 
     Finalized()
     with pytest.raises(KeyboardInterrupt):
-        threading.Event().wait(60)
+        threading.Event().wait(PATIENCE_SECONDS)

@@ -21,6 +21,7 @@ from optsweep.errors import UserError
 from optsweep.launch.browse import ui
 from optsweep.tracking import links, names, store, views
 from optsweep.tracking.writer import Tracker
+from patience import PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -219,11 +220,11 @@ def test_it_serves_on_the_next_port_until_it_is_interrupted(folder: Path, taken:
         port = int(first.removeprefix(f"port {taken} is taken; ").partition(" ")[0])
         assert second.startswith(f"http://127.0.0.1:{port}/#/experiments/")
         assert third == "Ctrl-C ends it\n"
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE_SECONDS) as page:
             assert b"mlflow.assistant.fab.autoOpenedOnFirstLoad_v1" in page.read()
         asked = f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name=soap_or_adamw"
-        with urllib.request.urlopen(asked, timeout=60) as answered:
+        with urllib.request.urlopen(asked, timeout=PATIENCE_SECONDS) as answered:
             assert b"mlflow.sharedViewState.verdict" in answered.read()
         served.send_signal(signal.SIGINT)
-        rest, errors = served.communicate(timeout=60)
+        rest, errors = served.communicate(timeout=PATIENCE_SECONDS)
     assert (served.returncode, rest, errors) == (0, "", "")

@@ -21,6 +21,7 @@ from optsweep.errors import UserError
 from optsweep.optim.iterate import Last
 from optsweep.optim.schedule_free import ScheduleFree
 from optsweep.optim.update import Decay, Update
+from patience import PATIENCE_SECONDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 FEW = ["trainer.steps=60", "trainer.rungs=4", "trainer.device=cpu", "hydra.launcher.workers=1"]
@@ -44,7 +45,7 @@ def test_the_example_trains(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "reports" / "first" / "results.csv").open() as table:

@@ -12,12 +12,15 @@ import pytest
 
 from optsweep.cli.doorman import run
 from optsweep.cli.new import KINDS, NAME, write_project
+from patience import PATIENCE_SECONDS
 
 FEW = ["trainer.steps=4", "trainer.rungs=1", "trainer.device=cpu", "search.trials=1", "confirm.seeds=1"]
 
 
 def ran(folder: Path, *command: str) -> str:
-    done = subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -22,6 +22,7 @@ from optsweep.tasks.base import Trainable
 from optsweep.train.own.loop import Loop, is_loop
 from optsweep.train.run import Silent
 from optsweep.train.trial import End, Trial
+from patience import PATIENCE_SECONDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-model.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
@@ -73,7 +74,12 @@ def test_the_first_example_is_a_program(tmp_path: Path) -> None:
     script = EXAMPLES[0].replace('name="digits"', few) + "print(result.labels)\n"
     (tmp_path / "script.py").write_text(script)
     done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "On digits, " in done.stdout
@@ -92,7 +98,9 @@ def test_the_command_trains(
     optsweep_ = str(Path(sys.executable).with_name("optsweep"))
 
     command_line = [optsweep_, *shlex.split(command), *FEW, "hydra.launcher.report=false"]
-    done = subprocess.run(command_line, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command_line, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 trials ended" in done.stdout
     monkeypatch.chdir(tmp_path)

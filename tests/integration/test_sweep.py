@@ -20,7 +20,8 @@ from optsweep.report.verdict import verdict
 from optsweep.tracking import names
 from optsweep.tracking.reader import TrialRecord, load_sweep
 from optsweep.train.trial import Phase
-from sweeping import PATIENCE_SECONDS, SWEEP, numbers, run, start
+from patience import PATIENCE_SECONDS
+from sweeping import SWEEP, numbers, run, start
 
 
 def test_every_arm_has_its_budget_and_mlflow_holds_every_curve(reference: Path) -> None:

@@ -16,7 +16,8 @@ import pytest
 from mlflow import MlflowClient
 
 from optsweep.train.trial import Phase
-from sweeping import PATIENCE_SECONDS, SWEEP, Numbers, arms, have_ended, numbers, run, spawned_by, start, studies
+from patience import PATIENCE_SECONDS
+from sweeping import SWEEP, Numbers, arms, have_ended, numbers, run, spawned_by, start, studies
 
 LONGER = [*(argument for argument in SWEEP if not argument.startswith("trainer.steps")), "trainer.steps=200"]
 """Seconds of training, so that it isn't over before it is stopped."""

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_SECONDS
+
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = ("src", "conf", "sweeps", "docs", "pyproject.toml", "setup.py", "README.md")
 WITHOUT = shutil.ignore_patterns("gallery", "images", "__pycache__")
@@ -97,10 +99,10 @@ def test_the_first_five_minutes(optsweep: Path, tmp_path: Path) -> None:
     ) as served:
         assert served.stdout is not None
         address = next(line for line in served.stdout if line.startswith("http://127.0.0.1:"))  # when it answers
-        with urllib.request.urlopen(address.partition("#")[0], timeout=60) as answer:
+        with urllib.request.urlopen(address.partition("#")[0], timeout=PATIENCE_SECONDS) as answer:
             assert b"<html" in answer.read()
         served.send_signal(signal.SIGINT)
-        assert served.wait(timeout=60) == 0
+        assert served.wait(timeout=PATIENCE_SECONDS) == 0
 
 
 def test_the_wheel_has_the_pages_of_the_guide_and_not_the_scripts(installed: Path) -> None:

@@ -21,12 +21,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from patience import PATIENCE_SECONDS
+
 USER, PASSWORD = "optsweep", "s3cret/4"
 """A password that an address can't hold as it is."""
 
 _QUOTED = "s3cret%2F4"
 _DEBIAN = Path("/usr/lib/postgresql")
-START_SECONDS = 300
 
 FOR_A_WHILE = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # fifteen processes and 3 GB otherwise
@@ -92,12 +93,12 @@ class Postgres:
         """Start it, and wait until it answers."""
         options = [f"-p {self.port}", "-c listen_addresses=127.0.0.1", f"-k {self.folder}", *settings]
         log = str(self.folder / "log")
-        patience = ["-w", "-t", str(START_SECONDS)]
+        patience = ["-w", "-t", f"{PATIENCE_SECONDS:.0f}"]
         self._run("pg_ctl", "-D", str(self._data), *patience, "-l", log, "-o", " ".join(options), "start")
 
     def stop(self, how: str = "fast") -> None:
         """Stop it; `immediate` is as if the machine had lost its power."""
-        self._run("pg_ctl", "-D", str(self._data), "-w", "-t", str(START_SECONDS), "-m", how, "stop")
+        self._run("pg_ctl", "-D", str(self._data), "-w", "-t", f"{PATIENCE_SECONDS:.0f}", "-m", how, "stop")
 
     def make_database(self, name: str) -> str:
         """A new database; returns its address."""
@@ -177,7 +178,7 @@ class MlflowServer:
             start_new_session=True,
         )
         log.close()
-        until = time.monotonic() + START_SECONDS
+        until = time.monotonic() + PATIENCE_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"mlflow server: {(self.folder / 'mlflow.log').read_text()[-2000:]}")

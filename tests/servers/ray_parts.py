@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from servers.parts import START_SECONDS
+from patience import PATIENCE_SECONDS
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -50,7 +50,7 @@ def ray_cluster(*cpus: int, client_port: int | None = None) -> Iterator[Any]:
 def add_node(cluster: Any, cpus: int, **of_head: Any) -> None:
     """One more node, waited for."""
     cluster.add_node(wait=False, num_cpus=cpus, include_dashboard=False, **of_head)
-    cluster.wait_for_nodes(START_SECONDS)
+    cluster.wait_for_nodes(PATIENCE_SECONDS)
 
 
 def actors() -> list[psutil.Process]:

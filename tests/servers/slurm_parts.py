@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from optsweep.launch.slurm.record import Submitted
-from servers.parts import START_SECONDS, free_port
-from sweeping import PATIENCE_SECONDS, start
+from patience import PATIENCE_SECONDS
+from servers.parts import free_port
+from sweeping import start
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
@@ -165,7 +166,7 @@ class Slurm:
 
     def _wait(self, done: object) -> None:
         assert callable(done)
-        until = time.monotonic() + START_SECONDS
+        until = time.monotonic() + PATIENCE_SECONDS
         while not done():
             gone = [process.args for process in self._started if process.poll() is not None]
             if gone or time.monotonic() > until:

@@ -15,10 +15,11 @@ import pytest
 
 from optsweep.cli import doorman
 from optsweep.search.studies import Studies
+from patience import PATIENCE_SECONDS
 from servers.conftest import Servers
 from servers.slurm_parts import Slurm
 from servers.watched import num_done, wait_for
-from sweeping import PATIENCE_SECONDS, Numbers, numbers, run, start
+from sweeping import Numbers, numbers, run, start
 
 SWEEP = [
     *("task=digits_mlp", "optimizer=momentum", "weight_decay=none,decoupled", "schedule=cosine", "task.width=8"),

@@ -11,8 +11,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from optsweep.train.trial import Phase
+from patience import PATIENCE_SECONDS
 from servers.watched import ended, num_done, wait_for
-from sweeping import PATIENCE_SECONDS, Numbers, numbers, run, spawned_by, start, studies
+from sweeping import Numbers, numbers, run, spawned_by, start, studies
 
 SWEEP = [
     *("task=digits_mlp", "optimizer=adamw", "trainer.device=cpu", "trainer.steps=300", "trainer.rungs=3"),

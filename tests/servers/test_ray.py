@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from optsweep.search.studies import Studies
+from patience import PATIENCE_SECONDS
 from servers.parts import free_port
 from servers.ray_parts import actors, add_node, ray_cluster
 from servers.watched import LONG, NUM_LONG_TRIALS, SWEEP, Kept, ended, kept, num_done, wait_for
-from sweeping import PATIENCE_SECONDS, run, start
+from sweeping import run, start
 
 pytest.importorskip("ray", reason="pip install 'optsweep[ray]'")
 CPUS = 2

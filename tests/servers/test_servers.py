@@ -11,9 +11,10 @@ import pytest
 
 from optsweep.cli import doorman
 from optsweep.search.studies import Studies
+from patience import PATIENCE_SECONDS
 from servers.conftest import Servers
 from servers.watched import NUM_TRIALS, SWEEP, Kept, ended, kept, num_done, wait_for
-from sweeping import PATIENCE_SECONDS, run, start
+from sweeping import run, start
 
 
 def test_the_same_trials_and_numbers_as_on_files(

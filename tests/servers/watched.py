@@ -15,7 +15,7 @@ from optsweep.search.studies import WENT_ON, Studies
 from optsweep.tracking import names, store
 from optsweep.tracking.contents import histories
 from optsweep.train.trial import Phase
-from sweeping import PATIENCE_SECONDS
+from patience import PATIENCE_SECONDS
 
 SWEEP = [
     *("optimizer=momentum,soap", "schedule=cosine,schedule_free", "weight_decay=decoupled", "task=digits_mlp"),
