@@ -144,4 +144,5 @@ def test_damage_and_errors_cost_an_attempt_and_not_the_trial(
     assert not sweep.studies.history(sweep.arm.name, Phase.SEARCH, 1).earlier.get(0)
     sweep.attempt(pauses=None)
     assert sweep.slot.value is not None
-    assert sorted(run.data.tags[names.STATUS] for run in sweep.runs()) == ["crashed", "finished"]
+    *crashed, finished = sorted(run.data.tags[names.STATUS] for run in sweep.runs())
+    assert (set(crashed), finished) == ({"crashed"}, "finished"), "of the first attempts where they took long"
