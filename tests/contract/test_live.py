@@ -99,7 +99,7 @@ def test_a_trial_in_training_is_seen_with_its_curve_and_where_that_jumps(living:
         ("adamw + cosine · search 0", JUMPS),
     ]
     assert [(i.kind, i.where, i.what) for i in seen.incidents] == [
-        ("jump", "adamw + cosine · search 0", "validation loss from 0.5 to 40 at step 30")
+        ("jump", "adamw + cosine · search 0", "on validation from 0.5 to 40 at step 30")
     ]
     living.tell(second)
     assert [t.arm for t in eyes.look().training] == [SGD]

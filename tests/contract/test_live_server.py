@@ -116,7 +116,7 @@ def test_what_changes_is_sent_to_every_page_that_is_open(living: Living, feed: F
         said = json.loads(data)
         assert kind == "now"
         assert "1 of 12 trials done, 1 running" in said["parts"]["progress"]
-        assert "loss jumps" in said["parts"]["incidents"]
+        assert "on validation from 0.5 to 40 at step 30" in said["parts"]["incidents"]
         assert 'class="badge bad">diverged' in said["parts"]["incidents"]
         assert said["curves"]["figures"]["now_val"]["lines"][0]["y"] == [2, 1, 0.5, 40]
         assert said["curves"]["arms"][0]["label"] == "adamw + cosine · search 0"

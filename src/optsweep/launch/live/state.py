@@ -267,8 +267,8 @@ def _incidents(trials: Iterable[SeenTrial], labels: Mapping[str, str]) -> list[I
             found.append(Incident("diverged", where, _setting(trial), trial.when))
         elif trial.state is TrialState.RUNNING:
             found += [
-                Incident("jump", where, f"{word} loss from {number(low)} to {number(high)} at step {step:,}")
-                for word, points in (("validation", trial.latest.val), ("training", trial.latest.train))
+                Incident("jump", where, f"{curve} from {number(low)} to {number(high)} at step {step:,}")
+                for curve, points in (("on validation", trial.latest.val), ("training loss", trial.latest.train))
                 for step, low, high in jumps(points)[-1:]
             ]
     now = [incident for incident in found if incident.when is None]
