@@ -18,6 +18,23 @@ if __name__ == "__main__":
         os.kill(os.getpid(), signal.SIGKILL)
 """
 
+PACKED = """
+import threading
+from optsweep.report.processes import helpers
+
+class Draws:
+    def __getstate__(self):
+        print(threading.current_thread().name, flush=True)
+        return {}
+
+    def __call__(self, task):
+        return task
+
+if __name__ == "__main__":
+    with helpers(2) as helped:
+        assert helped.share(Draws(), range(40)) == list(range(40))
+"""
+
 CHILD = """
 import multiprocessing, signal
 from optsweep.children import interrupts_blocked
@@ -47,6 +64,10 @@ def run(script: str, folder: Path) -> list[str]:
 def test_a_helper_ends_when_who_draws_is_killed(tmp_path: Path) -> None:
     (pid,) = run(HELPER, tmp_path)
     assert pid.isdecimal()
+
+
+def test_what_helpers_get_is_packed_before_it_is_changed_here(tmp_path: Path) -> None:
+    assert run(PACKED, tmp_path) == ["MainThread"], "not the pool's thread, while this one draws"
 
 
 def test_interrupts_are_blocked_in_a_child_from_its_first_moment(tmp_path: Path) -> None:

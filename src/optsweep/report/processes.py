@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from optsweep.children import end_with_parent, ignore_interrupts, interrupts_blocked
 from optsweep.garbage import leave_what_is_there, look_seldom
@@ -40,11 +41,12 @@ class Helpers:
         `do` travels once to each helper, with what it holds. A helper that dies has done nothing.
         """
         self.taken[:] = [0, 0]
+        packed = pickle.dumps((do, tasks))  # not by the pool's thread, which would meet what `do` changes here
         wanted = min(self.most, 1 + (len(tasks) - 1) // _TASKS_PER_HELPER)
         done: dict[int, Done] = {}
         with suppress(BrokenProcessPool):
             with interrupts_blocked():
-                futures = [self.pool.submit(_at_the_front, do, tasks) for _ in range(wanted)]
+                futures = [self.pool.submit(_at_the_front, packed) for _ in range(wanted)]
             done |= _done(do, tasks, self.taken, _BACK)
             for future in futures:
                 done |= future.result()
@@ -118,7 +120,8 @@ def _begin() -> None:
     leave_what_is_there()
 
 
-def _at_the_front(do: Callable[[Task], Done], tasks: Sequence[Task]) -> dict[int, Done]:
+def _at_the_front(packed: bytes) -> dict[int, Any]:
+    do, tasks = pickle.loads(packed)
     return _done(do, tasks, _TAKEN[0], _FRONT)
 
 
