@@ -155,7 +155,7 @@ def test_it_grows_and_becomes_the_report_without_being_loaded_again(page: Page) 
     living.show(living.pop(ADAMW), WELL)
     living.show(living.pop(SGD), JUMPS)
     page.shows("#now_val .name", "sgd + cosine · search 1")
-    page.shows("#now .badge.open", "loss jumps")
+    page.shows("#now .badge.open", "jumps")
     living.pop(ADAMW, DEAD)
     page.shows("#now .badge.bad", "dead")
     assert driver.execute_script("return window.first") is True

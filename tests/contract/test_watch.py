@@ -52,7 +52,7 @@ def test_in_a_pipe_a_line_says_what_is_other_than_before(living: Living, watchin
         "sweep s: 2 of 12 trials done, 2 running, about 1 min 40 s left; best on validation so far 0.5, sgd + cosine"
     )
     assert [line.split(" ", 3)[-1] for line in said[1:2]] == ["sgd + cosine · search 1 diverged (lr 0.1)"]
-    assert "adamw + cosine · search 0 jumps (validation loss from 0.5 to 40 at step 30)" in said[2]
+    assert "adamw + cosine · search 0 jumps (on validation from 0.5 to 40 at step 30)" in said[2]
     assert "4194303" in said[3]
     assert "is dead: trains adamw + cosine · search 1" in said[3]
     assert list(changes(second, watching.look())) == []

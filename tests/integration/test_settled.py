@@ -128,8 +128,8 @@ STORES = {
     ),
     "a trial is of another loss": (
         "optuna",
-        "UPDATE trial_values SET value = value + 1",
-        "UPDATE trial_values SET value = value - 1",
+        "UPDATE trial_values SET value = value * 2",
+        "UPDATE trial_values SET value = value / 2",
     ),
     "somebody adds a trial": (
         "optuna",
