@@ -14,5 +14,5 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)  # a test that wants a store elsewhe
 
 @pytest.fixture(autouse=True)
 def _delivered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a worker leaves to others after a moment, a slow machine's included, is there when a test looks."""
+    """A worker's courier delivers all before it ends, however slow the machine: here nobody else does what it leaves."""
     monkeypatch.setattr("optsweep.tracking.courier.CLOSING_SECONDS", PATIENCE_SECONDS)
