@@ -14,5 +14,5 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)  # a test that wants a store elsewhe
 
 @pytest.fixture(autouse=True)
 def _delivered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker's courier delivers all before it ends, however slow the machine: here nobody else does what it leaves."""
+    """A courier delivers all before it ends, however slow the machine: here nobody else does what it leaves."""
     monkeypatch.setattr("optsweep.tracking.courier.CLOSING_SECONDS", PATIENCE_SECONDS)
